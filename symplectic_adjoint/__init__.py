@@ -1,0 +1,31 @@
+"""Exact gradients of neural ODEs with minimal memory."""
+
+from importlib.metadata import PackageNotFoundError as _NotInstalled
+from importlib.metadata import version as _version
+
+from symplectic_adjoint.api import Solution as Solution
+from symplectic_adjoint.api import odeint as odeint
+from symplectic_adjoint.api import solve as solve
+from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
+from symplectic_adjoint.errors import LostGradient as LostGradient
+from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
+from symplectic_adjoint.errors import SolverError as SolverError
+from symplectic_adjoint.errors import StepSizeUnderflow as StepSizeUnderflow
+from symplectic_adjoint.errors import TooManySteps as TooManySteps
+from symplectic_adjoint.errors import UnsupportedCombination as UnsupportedCombination
+from symplectic_adjoint.gradients import GRADIENTS as GRADIENTS
+from symplectic_adjoint.gradients.aca import Aca as Aca
+from symplectic_adjoint.gradients.backprop import Backprop as Backprop
+from symplectic_adjoint.gradients.baseline import Baseline as Baseline
+from symplectic_adjoint.gradients.continuous import Continuous as Continuous
+from symplectic_adjoint.gradients.symplectic import Symplectic as Symplectic
+from symplectic_adjoint.grid import Grid as Grid
+from symplectic_adjoint.methods import METHODS as METHODS
+from symplectic_adjoint.problem import Stats as Stats
+from symplectic_adjoint.tableau import ButcherTableau as ButcherTableau
+from symplectic_adjoint.tableau import Interpolant as Interpolant
+
+try:
+    __version__ = _version("symplectic_adjoint")
+except _NotInstalled:  # read from a source tree
+    __version__ = "0.0.0"

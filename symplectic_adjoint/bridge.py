@@ -1,0 +1,114 @@
+"""The one autograd Function: a solve as a single node of the caller's graph."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.gradients.backprop import Backprop
+from symplectic_adjoint.gradients.base import BackwardPass, Gradients, Strategy
+from symplectic_adjoint.loop import Forget
+from symplectic_adjoint.problem import Problem, Trajectory
+from symplectic_adjoint.tableau import ButcherTableau
+
+
+def run(problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
+    """Solves the problem so that the caller's backward pass goes through `strategy`.
+
+    Nothing is kept where no gradient can be asked for.
+    """
+    wants_t = t.requires_grad
+    differentiates = torch.is_grad_enabled() and (wants_t or y0.requires_grad or bool(problem.params))
+    if isinstance(strategy, Backprop) and torch.is_grad_enabled():
+        ys, trajectory = problem.solve(y0, Forget(), on_graph=True, t=t if wants_t else None)
+        if ys.requires_grad:
+            ys.register_hook(_vjp_counter(trajectory, problem.tableau))
+        return ys, trajectory
+    if isinstance(strategy, Backprop) or not differentiates:
+        watch = torch.is_grad_enabled()
+        with torch.no_grad():
+            return problem.solve(y0.detach(), Forget(), watch=watch)
+    call = _Call(problem, strategy)
+    ys = _Solve.apply(call, y0, t, *problem.params)
+    assert call.trajectory is not None
+    return ys, call.trajectory
+
+
+def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[Tensor], None]:
+    """A hook that counts the transposes which autograd takes by itself: the f calls of the accepted steps."""
+    stats, vjps = trajectory.stats, trajectory.f_calls_on_graph(tableau)
+
+    def count(grad: Tensor) -> None:
+        del grad
+        stats.vjps_backward += vjps
+
+    return count
+
+
+@dataclass
+class _Call:
+    """One solve on its way through the Function: what to do, and what came of it besides ys."""
+
+    problem: Problem
+    strategy: Strategy
+    trajectory: Trajectory | None = None
+    kept: list[Tensor] = field(default_factory=list)
+
+
+class _Solve(torch.autograd.Function):
+    @staticmethod
+    def forward(call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
+        del t, params  # inputs so that autograd knows of them; func reads its own
+        keeper = call.strategy.keeper(call.problem)
+        ys, call.trajectory = call.problem.solve(y0.detach(), keeper, watch=True)
+        call.kept = list(keeper.kept)
+        return ys
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        call, y0, t, *params = inputs
+        outputs = (output,) if call.strategy.uses_outputs else ()
+        # Everything goes through save_for_backward: a change in place before the backward pass raises.
+        ctx.save_for_backward(y0, t, *params, *outputs, *call.kept)
+        call.kept = []
+        ctx.call = call
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_ys,) = grad_outputs
+        call: _Call = ctx.call
+        y0, t, *rest = ctx.saved_tensors
+        rest = rest[len(call.problem.params) :]  # func reads the parameters itself; saving them guards them
+        t = t if ctx.needs_input_grad[2] else None
+        assert call.trajectory is not None
+        ys, kept = (rest[0], rest[1:]) if call.strategy.uses_outputs else (None, rest)
+        f = call.problem.field(y0)
+        given = BackwardPass(call.problem, call.trajectory, f, y0, t, kept, ys, grad_ys)
+        create_graph = torch.is_grad_enabled()
+        gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
+        stats = call.trajectory.stats
+        stats.f_calls_backward += f.f_calls
+        stats.vjps_backward += f.vjps
+        return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params
+
+
+def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
+    """The exact gradient with a graph of its own, for double backward: autograd over the recorded steps.
+
+    It takes the memory of `backprop`, which a graph of the gradient needs anyway.
+    """
+    if not strategy.exact:
+        raise UnsupportedCombination(
+            f"create_graph=True (double backward) needs an exact gradient, got {strategy}: its gradient is an "
+            'approximation whose own derivative is not that of anything computed; take gradient="symplectic"'
+        )
+    f, y0, t = given.field, given.y0, given.t
+    wanted = [x for x in (y0, t, *f.params) if x is not None and x.requires_grad]
+    ys = given.problem.replay(f, given.trajectory.plans, y0, t)
+    bars = torch.autograd.grad(ys, wanted, given.grad_ys, create_graph=True, allow_unused=True)
+    by_input = {id(x): bar for x, bar in zip(wanted, bars, strict=True)}
+    f.vjps += f.f_calls
+    return Gradients(by_input.get(id(y0)), None if t is None else by_input[id(t)], [by_input[id(p)] for p in f.params])

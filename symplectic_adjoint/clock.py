@@ -1,0 +1,178 @@
+"""Clocks say which step comes next: on a fixed grid, by step size control, or as recorded before."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from symplectic_adjoint.control import StepControl, initial_step
+from symplectic_adjoint.errors import NonFiniteError, StepSizeUnderflow, TooManySteps
+from symplectic_adjoint.field import Time
+from symplectic_adjoint.finite import describe_non_finite
+from symplectic_adjoint.grid import CONSTANT, FREE, StepPlan
+from symplectic_adjoint.step import RightHandSide, Step
+from symplectic_adjoint.tableau import ButcherTableau
+
+STRETCH = 1.01
+"""A step is lengthened by up to this factor to reach the time it would stop short of."""
+
+
+class Clock(Protocol):
+    rejected: int
+
+    def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
+        """Called once before the first step; returns k_1 where it was needed."""
+        ...
+
+    def propose(self) -> StepPlan | None:
+        """The next step to try, None at the end."""
+        ...
+
+    def accepts(self, plan: StepPlan, step: Step) -> bool: ...
+
+
+class FixedClock:
+    """Steps known beforehand. They are never judged, and nothing waits for the device."""
+
+    def __init__(self, plans: Iterable[StepPlan]):
+        self.rejected = 0
+        self._plans: Iterator[StepPlan] = iter(plans)
+
+    def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
+        del f, t0, y0
+        return None
+
+    def propose(self) -> StepPlan | None:
+        return next(self._plans, None)
+
+    def accepts(self, plan: StepPlan, step: Step) -> bool:
+        del plan, step
+        return True
+
+
+class CheckedClock(FixedClock):
+    """Steps known beforehand, each looked at: raises NonFiniteError in the first one that is not finite."""
+
+    def accepts(self, plan: StepPlan, step: Step) -> bool:
+        if not bool(step.end().isfinite().all()):
+            raise NonFiniteError(describe_non_finite(step, self._taken))
+        self._taken += 1
+        return True
+
+    _taken = 0
+
+
+class AdaptiveClock:
+    """Step sizes by error control, landing on every pin; the last pin is the end of the solve.
+
+    A pin is a time and what it is pinned to. A step cut short by a pin does not shorten the steps
+    after it.
+    """
+
+    def __init__(self, tableau: ButcherTableau, t0: float, pins: Sequence[tuple[float, int]], control: StepControl):
+        self.rejected = 0
+        self._order = tableau.controller_order
+        self._control = control
+        self._t = t0
+        self._pins = pins
+        self._next_pin = 0
+        self._direction = math.copysign(1.0, pins[-1][0] - t0) if pins else 1.0
+        self._size = control.first_step or 0.0
+        self._accepted = 0
+        self._previous_ratio = 1e-4
+        self._after_rejection = False
+        self._non_finite: str | None = None
+
+    def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
+        if self._control.first_step is not None or not self._pins:
+            return None
+        f0 = f(t0, y0)
+        span = self._pins[-1][0] - self._t
+        self._size = abs(initial_step(f, self._t, y0, f0.detach(), span, self._order, self._control))
+        return f0
+
+    def propose(self) -> StepPlan | None:
+        if self._next_pin == len(self._pins):
+            return None
+        control, t = self._control, self._t
+        if self._accepted + self.rejected >= control.max_num_steps:
+            raise TooManySteps(
+                f"max_num_steps={control.max_num_steps} steps were tried ({self._accepted} accepted, {self.rejected} "
+                f"rejected) and t is {t:.9g}, not yet {self._pins[-1][0]:.9g}: raise max_num_steps, loosen rtol and "
+                "atol, or check whether the problem is stiff"
+            )
+        self._size = min(max(self._size, control.min_step), control.max_step)
+        target, index = self._pins[self._next_pin]
+        remaining = abs(target - t)
+        if remaining <= min(STRETCH * self._size, control.max_step):
+            return StepPlan(t, target - t, target, index)
+        h = self._direction * self._size
+        if t + h == t:
+            self._give_up(t, h)
+        return StepPlan(t, h, t + h, FREE)
+
+    def accepts(self, plan: StepPlan, step: Step) -> bool:
+        control, size = self._control, abs(plan.h)
+        ratio = control.error_ratio(step)
+        finite = math.isfinite(ratio)
+        if not finite:
+            self._note_non_finite(plan, step)
+        accepted = finite and (ratio <= 1.0 or size <= control.min_step)
+        factor = control.factor(ratio, self._previous_ratio, self._order)
+        if accepted:
+            if self._after_rejection:
+                factor = min(factor, 1.0)
+            wanted, self._size = self._size, size * factor
+            if plan.pinned_to != FREE:
+                self._next_pin += 1
+                if size < wanted:  # cut short by the pin
+                    self._size = max(self._size, wanted)
+            self._t = plan.t_end
+            self._accepted += 1
+            self._previous_ratio = max(ratio, 1e-4)
+            self._non_finite = None
+        else:
+            self.rejected += 1
+            self._size = size * min(factor, 0.99)  # a rejected step is never tried again as it was
+        self._after_rejection = not accepted
+        return accepted
+
+    def _note_non_finite(self, plan: StepPlan, step: Step) -> None:
+        """Beyond a trial step a shorter one may help; at its start, nothing does."""
+        self._non_finite = describe_non_finite(step, self._accepted)
+        starts_bad = not bool(step.ks[0].isfinite().all())
+        if starts_bad or abs(plan.h) <= self._control.min_step:
+            raise NonFiniteError(self._non_finite)
+
+    def _give_up(self, t: float, h: float) -> None:
+        if self._non_finite is not None:
+            raise NonFiniteError(f"{self._non_finite}; shorter steps, down to {abs(h):.3g}, did not avoid it")
+        raise StepSizeUnderflow(
+            f"the step size {h:.3g} no longer advances t = {t:.9g} (after {self._accepted} accepted and "
+            f"{self.rejected} rejected steps): loosen rtol={self._control.rtol:g} and atol={self._control.atol:g}, use "
+            "a state of higher precision, or give min_step in options"
+        )
+
+
+def steps_between(points: Sequence[float], pinned_to: Sequence[int]) -> list[StepPlan]:
+    """Steps from each point to the next, the i-th ending at points[i + 1], pinned as pinned_to[i] says."""
+    return [StepPlan(points[i], points[i + 1] - points[i], points[i + 1], pinned_to[i]) for i in range(len(points) - 1)]
+
+
+def even_steps(t0: float, t_end: float, step_size: float, pinned_to: int) -> list[StepPlan]:
+    """Steps of step_size from t0, the last one shortened to end at t_end and pinned there.
+
+    Points are t0 + n h, not running sums; a remainder of a rounding error makes no step of its own.
+    """
+    count = max(1, math.ceil(abs(t_end - t0) / step_size * (1.0 - 1e-12) - 1e-9))
+    h = math.copysign(step_size, t_end - t0)
+    plans = [StepPlan(t0 + n * h, h, t0 + (n + 1) * h, FREE) for n in range(count - 1)]
+    last = t0 + (count - 1) * h
+    return [*plans, StepPlan(last, t_end - last, t_end, pinned_to)]
+
+
+def pins_on(points: Sequence[float], times: Sequence[float]) -> list[int]:
+    """For each point after the first: the index of the time that it equals, or CONSTANT."""
+    index = {time: j for j, time in enumerate(times)}
+    return [index.get(point, CONSTANT) for point in points[1:]]

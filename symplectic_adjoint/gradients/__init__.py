@@ -1,0 +1,23 @@
+"""The gradient strategies by name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from symplectic_adjoint.gradients.aca import Aca
+from symplectic_adjoint.gradients.backprop import Backprop
+from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.gradients.baseline import Baseline
+from symplectic_adjoint.gradients.continuous import Continuous
+from symplectic_adjoint.gradients.symplectic import Symplectic
+
+GRADIENTS: Mapping[str, Strategy | Backprop] = MappingProxyType(
+    {
+        "backprop": Backprop(),
+        "baseline": Baseline(),
+        "aca": Aca(),
+        "symplectic": Symplectic(),
+        "stages": Symplectic(keep="stages"),
+        "continuous": Continuous(),
+    }
+)
+"""Presets of `gradient=`, cheapest in f calls first among the exact ones' memory order."""

@@ -1,0 +1,29 @@
+"""dL/dtheta while it is being summed: one tensor a parameter, never one a stage."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Accumulator:
+    """Sums gradients in place. An entry stays None as long as nothing was added to it."""
+
+    def __init__(self, length: int):
+        self.total: list[Tensor | None] = [None] * length
+
+    def add(self, bars: Sequence[Tensor | None], weight: float = 1.0) -> None:
+        """total += weight bars, which are left alone: autograd may hand out one tensor for two inputs."""
+        into: list[Tensor] = []
+        added: list[Tensor] = []
+        for i, bar in enumerate(bars):
+            if bar is None:
+                continue
+            total = self.total[i]
+            if total is None:
+                self.total[i] = bar * weight
+            else:
+                into.append(total)
+                added.append(bar)
+        if into:
+            torch._foreach_add_(into, added, alpha=weight)  # pyright: ignore[reportPrivateImportUsage]

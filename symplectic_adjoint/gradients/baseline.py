@@ -1,0 +1,43 @@
+"""One checkpoint, the start: the solve is taken again on the graph when the gradient is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.gradients.base import BackwardPass, Gradients
+from symplectic_adjoint.loop import Forget
+from symplectic_adjoint.problem import Problem
+
+
+class KeepNothing(Forget):
+    kept: Sequence[Tensor] = ()
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Keeps y0 and the step sizes; goes back over the recorded steps by backpropagation.
+
+    Memory D between the passes, N s A on the way back; s f calls a step on the way back, none of them
+    spent on steps that had been rejected.
+    """
+
+    exact: ClassVar[bool] = True
+    uses_outputs: ClassVar[bool] = False
+
+    def keeper(self, problem: Problem) -> KeepNothing:
+        del problem
+        return KeepNothing()
+
+    def backward(self, given: BackwardPass) -> Gradients:
+        f = given.field
+        with torch.enable_grad():
+            y0 = given.y0.detach().requires_grad_()
+            t = None if given.t is None else given.t.detach().requires_grad_()
+            ys = given.problem.replay(f, given.trajectory.plans, y0, t)
+        f.vjps += f.f_calls
+        times = () if t is None else (t,)
+        bars = torch.autograd.grad(ys, (y0, *times, *f.params), given.grad_ys, allow_unused=True)
+        return Gradients(bars[0], bars[1] if times else None, bars[1 + len(times) :])

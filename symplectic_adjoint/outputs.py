@@ -1,0 +1,52 @@
+"""Collecting the outputs of a solve, and the record of which step each one came from."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.grid import StepPlan
+from symplectic_adjoint.step import Step
+from symplectic_adjoint.timeline import Timeline
+
+
+class Outputs:
+    """ys at `times`, filled in as the steps that hold them are taken.
+
+    on_graph: outputs are kept apart and stacked at the end, because writing each one into a buffer
+    would cost a backward pass quadratic in their number. Otherwise they are written into their place.
+    """
+
+    def __init__(self, times: Sequence[float], y0: Tensor, *, on_graph: bool):
+        self.step: list[int] = [-1]
+        self.sigma: list[float] = [0.0]
+        self._times = times
+        self._direction = 1.0 if times[-1] >= times[0] else -1.0
+        self._pieces: list[Tensor] | None = [y0] if on_graph else None
+        self._buffer = None if on_graph else y0.new_empty((len(times), *y0.shape))
+        if self._buffer is not None:
+            self._buffer[0] = y0
+
+    def collect(self, number: int, plan: StepPlan, step: Step, timeline: Timeline) -> None:
+        """Takes from an accepted step the outputs that lie in it: y+ where pinned, dense output elsewhere."""
+        while (j := len(self.step)) < len(self._times):
+            if self._direction * (self._times[j] - plan.t_end) > 0.0:
+                return
+            if plan.pinned_to == j:
+                sigma, y = 1.0, step.end()
+            else:
+                sigma = (self._times[j] - plan.t) / plan.h
+                y = step.output(timeline.sigma(j, step, sigma))
+            self._put(j, y)
+            self.step.append(number)
+            self.sigma.append(sigma)
+
+    def ys(self) -> Tensor:
+        """All outputs, shape (len(times), *y0.shape)."""
+        return self._buffer if self._buffer is not None else torch.stack(self._pieces or [])
+
+    def _put(self, j: int, y: Tensor) -> None:
+        if self._pieces is not None:
+            self._pieces.append(y)
+        elif self._buffer is not None:
+            self._buffer[j] = y

@@ -1,0 +1,109 @@
+"""One step of an explicit Runge-Kutta method, evaluated as far as it is asked for.
+
+    Y_i = y + h sum_{j<i} a_ij k_j,   k_i = f(t + c_i h, Y_i),   y+ = y + h sum_i b_i k_i,
+    y(sigma) = y + h sum_i b_i(sigma) k_i
+
+Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, eq. II.1.8 and II.6.1.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.field import Time
+from symplectic_adjoint.tableau import ButcherTableau
+
+RightHandSide = Callable[[Time, Tensor], Tensor]
+
+
+def combine(y: Tensor, h: Time, weights: Sequence[Time], ks: Sequence[Tensor]) -> Tensor:
+    """y + sum_i (h weights_i) k_i, in one new tensor; y itself where every weight is zero.
+
+    Float weights go in as multiply-adds in place, which leave nothing behind on the graph; weights
+    that are tensors (differentiated times) take one product each.
+    """
+    total = y
+    for weight, k in zip(weights, ks, strict=False):
+        if isinstance(weight, float) and weight == 0.0:
+            continue
+        scale = h * weight
+        if isinstance(scale, Tensor):
+            total = total + scale.to(dtype=y.dtype, device=y.device) * k
+        elif total is y:
+            total = torch.add(y, k, alpha=scale)
+        else:
+            total.add_(k, alpha=scale)
+    return total
+
+
+class Step:
+    """A step of size h from (t, y): stages are evaluated when first needed and kept in `ks`.
+
+    `ks` may come with leading stages that are known already (k_1 of the step before, or stored
+    ones), and `end` with a known y+. t_end is the time that the step ends at: t + h, or exactly the
+    time that it was pinned to.
+    """
+
+    __slots__ = ("_end", "f", "h", "ks", "t", "t_end", "tableau", "y")
+
+    def __init__(
+        self,
+        f: RightHandSide,
+        tableau: ButcherTableau,
+        t: Time,
+        h: Time,
+        t_end: Time,
+        y: Tensor,
+        ks: Sequence[Tensor] = (),
+        end: Tensor | None = None,
+    ):
+        self.f, self.tableau = f, tableau
+        self.t, self.h, self.t_end, self.y = t, h, t_end, y
+        self.ks = list(ks)
+        self._end = end
+
+    def time(self, i: int) -> Time:
+        """Time of stage i; stages at c = 1 take t_end itself, so that k_1 of the next step is the same call."""
+        c = self.tableau.floats.c[i]
+        if c == 0.0:
+            return self.t
+        return self.t_end if c == 1.0 else self.t + c * self.h
+
+    def state(self, i: int) -> Tensor:
+        """Y_i, from the stages before it. Row s of the extended tableau is the step's end."""
+        if i == self.tableau.stages:
+            return self.end()
+        return combine(self.y, self.h, self.tableau.floats.A[i], self.ks)
+
+    def evaluate(self, rows: int) -> list[Tensor]:
+        """k_1 .. k_rows, calling f for those not known yet."""
+        for i in range(len(self.ks), rows):
+            self.ks.append(self.f(self.time(i), self.state(i)))
+        return self.ks
+
+    def end(self) -> Tensor:
+        """y+ = y + h sum_i b_i k_i."""
+        if self._end is None:
+            weights = self.tableau.floats.b
+            self._end = combine(self.y, self.h, weights, self.evaluate(self.tableau.stages))
+        return self._end
+
+    def end_slope(self) -> Tensor | None:
+        """f at the step's end, where it has been evaluated: k_1 of the next step."""
+        s = self.tableau.stages
+        return self.ks[s] if len(self.ks) > s else None
+
+    def output(self, sigma: Time) -> Tensor:
+        """y(sigma), dense output at the fraction sigma of the step."""
+        interpolant = self.tableau.interpolant
+        return combine(self.y, self.h, interpolant.weights_at(sigma), self.evaluate(interpolant.rows))
+
+    def errors(self) -> list[Tensor]:
+        """Local error estimates h sum_i e_i k_i: one, or two for dop853. Never on the graph."""
+        floats = self.tableau.floats
+        estimates = [e for e in (floats.b_error, floats.b_error_low) if e is not None]
+        ks = self.evaluate(max(len(e) for e in estimates))
+        with torch.no_grad():
+            zero = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
+            return [combine(zero, self.h, e, ks) for e in estimates]

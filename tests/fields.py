@@ -1,0 +1,44 @@
+"""Small right hand sides and problems that tests share. All in float64."""
+
+import torch
+from torch import nn
+
+
+class SmallNet(nn.Module):
+    """Two layers, stirred by time, with a parameter that is never used and one used twice."""
+
+    def __init__(self, size=3, width=8, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.inner = nn.Linear(size, width, dtype=torch.float64)
+        self.outer = nn.Linear(width, size, dtype=torch.float64)
+        self.twice = nn.Parameter(torch.randn(size, dtype=torch.float64))
+        self.unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+    def forward(self, t, y):
+        drive = torch.sin(2.0 * t) * self.twice
+        return self.outer(torch.tanh(self.inner(y) * torch.cos(t))) + drive - 0.1 * self.twice * y
+
+
+class Counted(nn.Module):
+    """Counts calls of a function, on itself."""
+
+    def __init__(self, func):
+        super().__init__()
+        self.func = func
+        self.calls = 0
+
+    def forward(self, t, y):
+        self.calls += 1
+        return self.func(t, y)
+
+
+def start(batch=4, size=3, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, size, dtype=torch.float64, generator=generator)
+
+
+def weighted_loss(ys):
+    """A scalar to which every output and component contributes differently."""
+    weights = torch.linspace(0.5, 1.5, ys.numel(), dtype=ys.dtype).reshape(ys.shape)
+    return (weights * ys.square()).sum() + (weights.flip(0) * ys.sin()).sum()

@@ -1,0 +1,210 @@
+"""What cannot be solved is refused by name, before func is called where that can be known."""
+
+import pytest
+import torch
+from torch import nn
+
+import symplectic_adjoint as sa
+from tests.fields import SmallNet, start
+
+T = torch.tensor([0.0, 1.0], dtype=torch.float64)
+
+
+def never_called(t, y):
+    raise AssertionError("func was called")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "dopri6"}, r"unknown method 'dopri6', did you mean 'dopri"),
+        ({"gradient": "simplectic"}, r"unknown gradient 'simplectic', did you mean 'symplectic'"),
+        ({"options": {"frist_step": 0.1}}, r"unknown option 'frist_step': did you mean 'first_step'"),
+        ({"options": {"dtype": torch.float32}}, r"option 'dtype' .* must be torch.float64, got torch.float32"),
+        ({"options": {"step_size": -0.1}}, r"option 'step_size' must be a positive number"),
+        ({"options": {"step_size": 0.1, "grid_points": [0.0, 1.0]}}, r"both give the grid"),
+        ({"options": {"grid_points": [0.0, 0.5]}}, r"must start at t\[0\] = 0 and end at t\[-1\] = 1"),
+        ({"options": {"grid_points": [0.0, 0.7, 0.5, 1.0]}}, r"must run strictly from t\[0\]"),
+        ({"options": {"grid_points": T.clone().requires_grad_()}}, r"points that require a gradient"),
+        ({"options": {"step_size": 0.1, "first_step": 0.1}}, r"'first_step' belongs to adaptive step sizes"),
+        ({"method": "rk4", "options": {"max_step": 0.1}}, r"'max_step' belongs to adaptive .* method='rk4'"),
+        ({"options": {"controller": "PID"}}, r"'controller' must be 'I' or 'PI'"),
+        ({"options": {"safety": 1.5}}, r"'safety' must lie between 0 and 1, got 1.5"),
+        ({"options": {"ifactor": 0.5}}, r"'ifactor' must lie between 1 and inf"),
+        ({"options": {"outputs": "guess"}}, r"'outputs' must be 'interpolate' or 'land'"),
+        ({"options": {"interp": "cubic"}}, r"'interp' belongs to fixed grids"),
+        ({"options": {"max_num_steps": 0}}, r"'max_num_steps' must be a positive integer"),
+        ({"options": {"min_step": 0.5, "max_step": 0.1}}, r"'max_step' is 0.1, below min_step"),
+        ({"rtol": 0.0}, r"rtol must be positive and finite, got 0"),
+        ({"atol": -1e-3}, r"atol must be positive"),
+        ({"rtol": float("nan")}, r"rtol must be positive"),
+        ({"t": torch.zeros(2, 2)}, r"t must be a 1-D floating point tensor"),
+        ({"t": torch.tensor([0, 1])}, r"t must be a 1-D floating point tensor"),
+        ({"t": torch.tensor([0.0, 2.0, 1.0])}, r"strictly increasing or strictly decreasing, got t\[1\] = 2"),
+        ({"t": torch.tensor([0.0, 1.0, 1.0])}, r"leave out repeated times"),
+        ({"t": torch.tensor([0.0, float("inf")])}, r"t\[1\] must be finite, got inf"),
+        ({"y0": torch.tensor([1, 2])}, r"y0 must be a floating point tensor, got torch.int64"),
+    ],
+)  # fmt: skip
+def test_a_bad_argument_is_named_before_func_is_called(change, message):
+    arguments = {"y0": start(), "t": T, **change}
+    with pytest.raises(ValueError, match=message):
+        sa.odeint(never_called, arguments.pop("y0"), arguments.pop("t"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t": [0.0, 1.0]}, "t must be a tensor"),
+        ({"y0": (start(), start())}, "y0 must be one tensor, got tuple"),
+        ({"rtol": "1e-3"}, "rtol must be a number"),
+        ({"gradient": sa.Symplectic}, "gradient must be a name in GRADIENTS or one of their objects"),
+        ({"params": torch.ones(2)}, "params must be a sequence of tensors"),
+        ({"params": [1.0]}, r"params\[0\] must be a tensor, got float"),
+        ({"options": {"norm": "rms"}}, "option 'norm' must be a function"),
+        ({"options": {"first_step": True}}, "option 'first_step' must be a number"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_named(change, message):
+    arguments = {"y0": start(), "t": T, **change}
+    with pytest.raises(TypeError, match=message):
+        sa.odeint(never_called, arguments.pop("y0"), arguments.pop("t"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("memory_budget", "2GiB"),
+        ("compile", True),
+        ("accumulate", "float64"),
+        ("event_fn", never_called),
+        ("on_failure", "return"),
+    ],
+)
+def test_a_keyword_that_is_not_available_yet_is_refused_by_name(name, value):
+    with pytest.raises(NotImplementedError, match=name):
+        sa.odeint(never_called, start(), T, **{name: value})
+
+
+@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda t, y: y[:1], r"shape \(4, 3\).*got shape \(1, 3\)"),
+        (lambda t, y: y.float(), r"torch.float64.*got shape \(4, 3\), torch.float32"),
+        (lambda t, y: y.to("meta"), r"got shape \(4, 3\), torch.float64, meta"),
+    ],
+)
+def test_func_output_unlike_y_is_refused_not_broadcast(wrong, message, gradient):
+    with pytest.raises(ValueError, match=message):
+        sa.odeint(wrong, start().requires_grad_(), T, gradient=gradient)
+
+
+def test_func_that_returns_no_tensor_is_refused():
+    with pytest.raises(TypeError, match="func must return a tensor like y, got tuple"):
+        sa.odeint(lambda t, y: (y,), start(), T)
+
+
+def test_nan_in_y0_is_named():
+    y0 = start()
+    y0[2, 1] = float("nan")
+    with pytest.raises(sa.NonFiniteError, match=r"y0 is not finite: component \(2, 1\) is nan"):
+        sa.odeint(never_called, y0, T)
+
+
+def turns_nan(t, y):
+    k = -y
+    if t > 0.5:
+        k = k.clone()
+        k[3, 0] = float("nan")
+    return k
+
+
+@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize(
+    ("method", "options"), [("dopri5", None), ("dopri5", {"step_size": 0.125}), ("rk4", {"step_size": 0.125})]
+)
+def test_nan_in_f_names_time_step_and_component(method, options, gradient):
+    with pytest.raises(
+        sa.NonFiniteError, match=r"not finite at t = 0\.5\d* \(step \d+, stage \d\): component \(3, 0\) is nan"
+    ):
+        sa.odeint(turns_nan, start().requires_grad_(), T, method=method, options=options, gradient=gradient)
+
+
+def test_a_trial_step_that_overflows_is_shortened_not_fatal():
+    def func(t, y):
+        return torch.where(y.abs() < 2.0, -50.0 * y, torch.full_like(y, float("inf")))
+
+    ys = sa.odeint(func, torch.ones(3, dtype=torch.float64), T, options={"first_step": 1.0}, rtol=1e-6, atol=1e-8)
+    assert torch.isfinite(ys).all()
+
+
+def test_too_many_steps_says_how_far_it_came():
+    with pytest.raises(sa.TooManySteps, match=r"max_num_steps=5 steps were tried .* t is 0\.\d+, not yet 1"):
+        sa.odeint(SmallNet(), start(), T, rtol=1e-12, atol=1e-12, options={"max_num_steps": 5})
+    with pytest.raises(sa.TooManySteps, match=r"the grid has 100 steps"):
+        sa.odeint(never_called, start(), T, method="rk4", options={"step_size": 0.01, "max_num_steps": 99})
+
+
+def test_a_singularity_ends_in_step_size_underflow_or_a_named_overflow():
+    with pytest.raises(sa.SolverError, match=r"no longer advances t = |not finite"):
+        sa.odeint(lambda t, y: y.square(), torch.ones(1, dtype=torch.float64), 2 * T, rtol=1e-6, atol=1e-8)
+
+
+class TestALostGradient:
+    def test_of_a_closure_is_named_with_its_shape(self):
+        weight = torch.ones(3, 3, dtype=torch.float64, requires_grad=True)
+        with pytest.raises(sa.LostGradient, match=r"shape \(3, 3\).*params=\(tensor,\)"):
+            sa.odeint(lambda t, y: y @ weight, start(), T)
+
+    @pytest.mark.parametrize("gradient", sa.GRADIENTS)
+    def test_is_found_again_when_passed_in_params(self, gradient):
+        weight = (0.1 * torch.ones(3, 3, dtype=torch.float64)).requires_grad_()
+        sa.odeint(lambda t, y: y @ weight, start(), T, params=(weight,), gradient=gradient).sum().backward()
+        assert weight.grad is not None and weight.grad.abs().sum() > 0
+
+    @pytest.mark.parametrize("gradient", sa.GRADIENTS)
+    def test_reaches_through_a_tensor_that_is_no_leaf(self, gradient):
+        source = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        weight = source * torch.eye(3, dtype=torch.float64)
+        sa.odeint(lambda t, y: y @ weight, start(), T, params=(weight,), gradient=gradient).sum().backward()
+        # y(1) = e^0.3 y0
+        expected = (start() * torch.exp(source.detach())).sum()
+        assert source.grad is not None
+        assert torch.allclose(source.grad, expected, rtol=1e-6)
+
+    def test_of_frozen_parameters_is_no_loss(self):
+        net = SmallNet().requires_grad_(False)
+        y0 = start().requires_grad_()
+        sa.odeint(net, y0, T).sum().backward()
+        assert y0.grad is not None and all(p.grad is None for p in net.parameters())
+
+    def test_does_not_happen_to_a_bound_method(self):
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = SmallNet()
+
+            def field(self, t, y):
+                return self.net(t, y)
+
+        model = Model()
+        sa.odeint(model.field, start(), T).sum().backward()
+        assert model.net.inner.weight.grad is not None
+
+
+def test_func_that_changes_y_in_place_is_refused():
+    with pytest.raises(ValueError, match="func changed y in place"):
+        sa.odeint(lambda t, y: y.mul_(0.5), start(), T)
+
+
+@pytest.mark.parametrize("gradient", [name for name in sa.GRADIENTS if name != "backprop"])
+@pytest.mark.parametrize("victim", ["y0", "parameter"])
+def test_a_change_in_place_before_backward_raises(victim, gradient):
+    net, y0 = SmallNet(), start().requires_grad_()
+    state = y0 * 1.0
+    ys = sa.odeint(net, state, T, gradient=gradient)
+    with torch.no_grad():
+        (state if victim == "y0" else net.inner.weight).add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        ys.sum().backward()

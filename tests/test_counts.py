@@ -1,0 +1,108 @@
+"""f calls are exact, as docs/derivation.md states them."""
+
+import pytest
+import torch
+
+from symplectic_adjoint import GRADIENTS, METHODS, solve
+from tests.fields import Counted, SmallNet, start
+
+T = torch.tensor([0.0, 2.0], dtype=torch.float64)
+
+
+def counted_solve(method, gradient="symplectic", t=T, **options):
+    func = Counted(SmallNet())
+    solution = solve(
+        func, start().requires_grad_(), t, method=method, rtol=1e-4, atol=1e-4, options=options, gradient=gradient
+    )
+    forward = func.calls
+    solution.ys.sum().backward()
+    return solution, forward, func.calls - forward
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["first-step-given", "first-step-chosen"])
+@pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
+def test_forward_calls_of_an_adaptive_solve(method, given):
+    tableau = METHODS[method]
+    options = {"first_step": 0.5} if given else {}
+    stats, calls, _ = counted_solve(method, **options)
+    stats = stats.stats
+    s = tableau.stages
+    retry = s if tableau.fsal else s - 1  # k_1 is kept
+    expected = stats.accepted * s + stats.rejected * retry + (1 if tableau.fsal else 0) + (0 if given else 1)
+    assert calls == stats.f_calls_forward == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_forward_calls_on_a_fixed_grid_are_s_a_step(method):
+    solution, calls, _ = counted_solve(method, step_size=0.25)
+    assert solution.stats.accepted == 8
+    assert calls == solution.stats.f_calls_forward == 8 * METHODS[method].stages
+
+
+BACKWARD = {
+    "backprop": lambda N, s: 0,
+    "baseline": lambda N, s: N * s,
+    "aca": lambda N, s: N * s,
+    "symplectic": lambda N, s: N * (2 * s - 1) - (s - 1),
+    "stages": lambda N, s: N * s,
+}
+
+
+@pytest.mark.parametrize("adaptive", [True, False], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("gradient", BACKWARD)
+@pytest.mark.parametrize("method", METHODS)
+def test_backward_calls(method, gradient, adaptive):
+    options = {} if adaptive and METHODS[method].adaptive else {"step_size": 0.25}
+    solution, _, calls = counted_solve(method, gradient, **options)
+    stats, s = solution.stats, METHODS[method].stages
+    assert calls == stats.f_calls_backward == BACKWARD[gradient](stats.accepted, s)
+    assert stats.vjps_backward == stats.accepted * s
+
+
+def test_every_exact_gradient_has_its_count_stated():
+    assert set(BACKWARD) == {name for name, strategy in GRADIENTS.items() if strategy.exact}
+
+
+@pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
+def test_forward_calls_do_not_depend_on_the_number_of_outputs_where_the_method_interpolates(method):
+    tableau = METHODS[method]
+    if not tableau.interpolates:
+        few, many = (counted_solve(method, t=torch.linspace(0, 2, n, dtype=torch.float64)) for n in (2, 41))
+        assert many[0].stats.accepted >= 40 > few[0].stats.accepted  # it lands on every output instead
+        return
+    few, many = (counted_solve(method, t=torch.linspace(0, 2, n, dtype=torch.float64)) for n in (2, 41))
+    assert many[0].stats.accepted == few[0].stats.accepted
+    steps_with_outputs = len(set(many[0].grid.output_step[1:-1].tolist()))
+    extra_stages = max(0, tableau.interpolant.rows - tableau.stages - 1)  # dop853 has three
+    last_slope = 0 if tableau.fsal or tableau.interpolant.rows <= tableau.stages else 1
+    assert many[1] - few[1] == extra_stages * steps_with_outputs + last_slope
+
+
+@pytest.mark.parametrize("gradient", BACKWARD)
+@pytest.mark.parametrize("method", ["bosh3", "dopri5", "tsit5", "heun3", "midpoint"])
+def test_a_step_that_holds_outputs_costs_at_most_one_more_vjp(method, gradient):
+    options = {} if METHODS[method].adaptive else {"step_size": 0.25}
+    solution, _, calls = counted_solve(method, gradient, torch.linspace(0, 2, 42, dtype=torch.float64), **options)
+    stats, s = solution.stats, METHODS[method].stages
+    holding = len(set(solution.grid.output_step[1:-1].tolist()))
+    assert 0 <= calls - BACKWARD[gradient](stats.accepted, s) <= holding
+    assert 0 <= stats.vjps_backward - stats.accepted * s <= holding
+
+
+def test_a_second_backward_pass_is_counted_too():
+    func, y0 = SmallNet(), start().requires_grad_()
+    solution = solve(func, y0, T, rtol=1e-4, atol=1e-4)
+    solution.ys.sum().backward(retain_graph=True)
+    once, first = solution.stats.f_calls_backward, y0.grad.clone()
+    y0.grad = None
+    solution.ys.sum().backward()
+    assert solution.stats.f_calls_backward == 2 * once
+    assert torch.equal(y0.grad, first)
+
+
+def test_without_a_gradient_nothing_is_called_twice_or_kept():
+    func = Counted(SmallNet())
+    with torch.no_grad():
+        solution = solve(func, start(), T, method="rk4", options={"step_size": 0.25})
+    assert func.calls == 32
+    assert not solution.ys.requires_grad

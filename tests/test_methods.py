@@ -1,0 +1,205 @@
+"""The named methods against the theory: order conditions over all rooted trees, in rational arithmetic.
+
+A method has order p exactly when sum_i b_i Phi_i(tree) = 1 / gamma(tree) for every rooted tree of at most p
+nodes (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, theorem II.2.13), and dense
+output has order q exactly when sum_i b_i(sigma) Phi_i(tree) = sigma^nodes / gamma(tree) up to q nodes
+(section II.6).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import cache
+from itertools import combinations_with_replacement
+from math import prod
+
+import pytest
+
+from symplectic_adjoint.methods import METHODS
+from symplectic_adjoint.tableau import ButcherTableau, Row
+
+# A rooted tree is the tuple of the trees that hang on its root; the single node is ().
+Tree = tuple["Tree", ...]
+
+# Exact methods meet the conditions exactly. What the digits of the others allow (measured: 8e-31, 3e-26,
+# 1e-17): tsit5 has 34 digits and dop853 about 29, of coefficients up to 50 and dense weights up to 550;
+# dopri8's rational approximations are good to 18 digits.
+ALLOWED = {"tsit5": Fraction(1, 10**30), "dop853": Fraction(1, 10**25), "dopri8": Fraction(1, 10**16)}
+
+# Far above every rounding, and below the least violation of one order too many (dopri8's, 8e-6).
+CLEARLY_VIOLATED = Fraction(1, 10**6)
+
+# Effective stages; whether the last f call is the next step's first; whether dense output is as accurate as
+# the step.
+EXPECTED = {
+    "euler": (1, False, True),
+    "midpoint": (2, False, True),
+    "heun2": (2, False, True),
+    "adaptive_heun": (2, False, True),
+    "fehlberg2": (3, False, True),
+    "heun3": (3, False, True),
+    "bosh3": (3, True, True),
+    "rk4": (4, False, True),
+    "rk38": (4, False, True),
+    "dopri5": (6, True, True),
+    "tsit5": (6, True, True),
+    "dopri8": (13, False, False),
+    "dop853": (12, False, True),
+}
+
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+methods_with_one_estimate = pytest.mark.parametrize(
+    "method", [m for m in METHODS.values() if m.adaptive and m.name != "dop853"], ids=lambda m: m.name
+)
+
+
+@cache
+def trees(nodes: int) -> tuple[Tree, ...]:
+    """Every rooted tree with that many nodes, once."""
+    return tuple(sorted(forests(nodes - 1, nodes - 1)))
+
+
+def forests(nodes: int, largest: int) -> Iterator[Tree]:
+    """Every multiset of trees of at most `largest` nodes each, `nodes` in all."""
+    if nodes == 0:
+        yield ()
+    elif largest > 0:
+        for count in range(nodes // largest + 1):
+            for chosen in combinations_with_replacement(trees(largest), count):
+                for rest in forests(nodes - count * largest, largest - 1):
+                    yield (*chosen, *rest)
+
+
+@cache
+def size(tree: Tree) -> int:
+    return 1 + sum(size(branch) for branch in tree)
+
+
+@cache
+def gamma(tree: Tree) -> int:
+    """The density: the product of the sizes of the tree and of all its subtrees."""
+    return size(tree) * prod(gamma(branch) for branch in tree)
+
+
+@cache
+def stage_weights(name: str, tree: Tree) -> Row:
+    """Phi_i(tree) for every row i of the method's extended tableau."""
+    A = METHODS[name].extended_A
+    grown = [[dot(row, stage_weights(name, branch)) for row in A] for branch in tree]
+    return tuple(prod((branch[i] for branch in grown), start=Fraction(1)) for i in range(len(A)))
+
+
+def dot(row: Sequence[Fraction], values: Sequence[Fraction]) -> Fraction:
+    """The sum of products; the shorter of the two ends in zeros that are not written."""
+    return sum((p * q for p, q in zip(row, values, strict=False) if p), Fraction(0))
+
+
+def violation(method: ButcherTableau, b: Row, nodes: int) -> Fraction:
+    """The largest |sum b_i Phi_i - 1 / gamma| over the trees with that many nodes."""
+    return max(abs(dot(b, stage_weights(method.name, t)) - Fraction(1, gamma(t))) for t in trees(nodes))
+
+
+def dense_violation(method: ButcherTableau, nodes: int) -> Fraction:
+    """The same of dense output: the largest coefficient of sum b_i(sigma) Phi_i - sigma^nodes / gamma."""
+    powers = [*zip(*method.interpolant.weights, strict=True)]
+    powers += [()] * (nodes - len(powers))  # powers beyond the interpolant's degree have no weights
+    return max(
+        abs(dot(column, stage_weights(method.name, t)) - Fraction(int(power == nodes), gamma(t)))
+        for t in trees(nodes)
+        for power, column in enumerate(powers, start=1)
+    )
+
+
+def embedded(method: ButcherTableau, error_weights: Row | None) -> Row:
+    assert error_weights is not None
+    return tuple(p - q for p, q in zip(method.b, error_weights, strict=True))
+
+
+def test_the_rooted_trees_are_as_many_as_cayley_counted() -> None:
+    assert [len(trees(nodes)) for nodes in range(1, 10)] == [1, 1, 2, 4, 9, 20, 48, 115, 286]
+    assert all(size(tree) == 6 for tree in trees(6)) and len(set(trees(6))) == 20
+
+
+@every_method
+def test_a_method_has_the_order_it_declares(method: ButcherTableau) -> None:
+    allowed = ALLOWED.get(method.name, 0)
+    assert all(violation(method, method.b, nodes) <= allowed for nodes in range(1, method.order + 1))
+
+
+@every_method
+def test_a_method_declares_no_less_than_its_order(method: ButcherTableau) -> None:
+    assert violation(method, method.b, method.order + 1) > CLEARLY_VIOLATED
+
+
+@every_method
+def test_dense_output_has_the_order_it_declares(method: ButcherTableau) -> None:
+    allowed = ALLOWED.get(method.name, 0)
+    assert all(dense_violation(method, nodes) <= allowed for nodes in range(1, method.interpolant.order + 1))
+    assert dense_violation(method, method.interpolant.order + 1) > CLEARLY_VIOLATED
+
+
+@methods_with_one_estimate
+def test_the_embedded_solution_has_the_order_it_declares(method: ButcherTableau) -> None:
+    b_hat, error_order = embedded(method, method.b_error), method.error_order
+    assert error_order is not None
+    assert all(violation(method, b_hat, n) <= ALLOWED.get(method.name, 0) for n in range(1, error_order + 1))
+    assert violation(method, b_hat, error_order + 1) > CLEARLY_VIOLATED
+
+
+def test_the_two_estimates_of_dop853_combine_to_the_order_it_declares() -> None:
+    method, orders = METHODS["dop853"], []
+    for error_weights in (method.b_error, method.b_error_low):
+        b_hat = embedded(method, error_weights)
+        violated = (n for n in range(1, 9) if violation(method, b_hat, n) > CLEARLY_VIOLATED)
+        first_violated = next(violated)
+        assert all(violation(method, b_hat, n) <= ALLOWED["dop853"] for n in range(1, first_violated))
+        orders.append(first_violated - 1)
+    assert orders == [5, 3]
+    # err_5^2 / err_3 falls as h^(2 (5 + 1) - (3 + 1)), which is h^(error_order + 1).
+    assert method.error_order == 2 * orders[0] - orders[1]
+
+
+@every_method
+def test_dense_output_leaves_the_step_along_its_first_slope(method: ButcherTableau) -> None:
+    slopes = [row[0] for row in method.interpolant.weights]
+    assert slopes == [1, *[0] * (len(slopes) - 1)]
+
+
+@pytest.mark.parametrize("name", ["bosh3", "heun3", "fehlberg2", "dopri5", "tsit5", "dopri8", "dop853"])
+def test_dense_output_that_knows_f_at_the_end_arrives_along_it(name: str) -> None:
+    method = METHODS[name]
+    slopes = [sum(p * w for p, w in enumerate(row, start=1)) for row in method.interpolant.weights]
+    expected = [int(i == method.stages) for i in range(len(slopes))]
+    # Weights of up to 90 and up to 550 with 34 and 28 digits; the others' slopes are exact by construction.
+    assert all(abs(slope - e) < Fraction(1, 10**24) for slope, e in zip(slopes, expected, strict=True))
+
+
+@every_method
+def test_stages_and_flags_are_derived_as_the_literature_counts_them(method: ButcherTableau) -> None:
+    assert (method.stages, method.fsal, method.interpolates) == EXPECTED[method.name]
+
+
+def test_the_registry_has_every_method_under_its_name_in_order_of_order() -> None:
+    assert sorted(METHODS) == sorted(EXPECTED)
+    assert all(name == method.name for name, method in METHODS.items())
+    orders = [method.order for method in METHODS.values()]
+    assert orders == sorted(orders)
+
+
+def test_the_registry_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        METHODS["rk4"] = METHODS["rk38"]  # pyright: ignore[reportIndexIssue]
+
+
+def test_only_the_methods_published_as_rounded_coefficients_may_miss() -> None:
+    assert {name for name, method in METHODS.items() if not method.exact} == set(ALLOWED)
+
+
+def test_the_adaptive_methods_are_those_with_an_embedded_solution() -> None:
+    adaptive = ["adaptive_heun", "fehlberg2", "bosh3", "dopri5", "tsit5", "dopri8", "dop853"]
+    assert [name for name, method in METHODS.items() if method.adaptive] == adaptive
+
+
+@every_method
+def test_a_method_says_where_it_comes_from(method: ButcherTableau) -> None:
+    assert re.search(r"\b(17|18|19|20)\d\d\b", method.source), "the year of a publication"
