@@ -56,6 +56,7 @@ class _Call:
     strategy: Strategy
     trajectory: Trajectory | None = None
     kept: list[Tensor] = field(default_factory=list)
+    once: list[Tensor] = field(default_factory=list)
 
 
 class _Solve(torch.autograd.Function):
@@ -64,7 +65,7 @@ class _Solve(torch.autograd.Function):
         del t, params  # inputs so that autograd knows of them; func reads its own
         keeper = call.strategy.keeper(call.problem)
         ys, call.trajectory = call.problem.solve(y0.detach(), keeper, watch=True)
-        call.kept = list(keeper.kept)
+        call.kept, call.once = list(keeper.kept), list(keeper.once)
         return ys
 
     @staticmethod
@@ -86,7 +87,7 @@ class _Solve(torch.autograd.Function):
         assert call.trajectory is not None
         ys, kept = (rest[0], rest[1:]) if call.strategy.uses_outputs else (None, rest)
         f = call.problem.field(y0)
-        given = BackwardPass(call.problem, call.trajectory, f, y0, t, kept, ys, grad_ys)
+        given = BackwardPass(call.problem, call.trajectory, f, y0, t, kept, call.once, ys, grad_ys)
         create_graph = torch.is_grad_enabled()
         gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
         stats = call.trajectory.stats

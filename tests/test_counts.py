@@ -89,14 +89,17 @@ def test_a_step_that_holds_outputs_costs_at_most_one_more_vjp(method, gradient):
     assert 0 <= stats.vjps_backward - stats.accepted * s <= holding
 
 
-def test_a_second_backward_pass_is_counted_too():
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_a_second_backward_pass_gives_the_same_and_is_counted_too(gradient):
     func, y0 = SmallNet(), start().requires_grad_()
-    solution = solve(func, y0, T, rtol=1e-4, atol=1e-4)
+    solution = solve(func, y0, T, rtol=1e-4, atol=1e-4, gradient=gradient)
     solution.ys.sum().backward(retain_graph=True)
     once, first = solution.stats.f_calls_backward, y0.grad.clone()
     y0.grad = None
     solution.ys.sum().backward()
-    assert solution.stats.f_calls_backward == 2 * once
+    # Symplectic has the last step's stages at hand the first time only: they are freed as they are used.
+    again = METHODS["dopri5"].stages if gradient == "symplectic" else 0
+    assert solution.stats.f_calls_backward == 2 * once + again
     assert torch.equal(y0.grad, first)
 
 

@@ -45,7 +45,8 @@ def module_name(path, package):
 
 
 def library_files():
-    return [p for p in sorted((ROOT / "symplectic_adjoint").rglob("*.py")) if p.parent.name != "symplectic_adjoint" or p.name != "__init__.py"]  # fmt: skip
+    package = ROOT / "symplectic_adjoint"
+    return [path for path in sorted(package.rglob("*.py")) if path != package / "__init__.py"]
 
 
 LEVEL = {name: level for level, line in enumerate(LIBRARY.split("\n")) for name in line.split()}

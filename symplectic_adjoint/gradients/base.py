@@ -21,10 +21,17 @@ class Gradients:
 
 
 class Keeper(Recorder, Protocol):
-    """A recorder that keeps tensors for the way back."""
+    """A recorder that keeps tensors for the way back.
+
+    `kept` stay until the graph is released. `once` are for the first backward pass alone, which frees
+    them as it goes: what they save in f calls must not cost memory all the way back.
+    """
 
     @property
     def kept(self) -> Sequence[Tensor]: ...
+
+    @property
+    def once(self) -> Sequence[Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class BackwardPass:
     y0: Tensor
     t: Tensor | None
     kept: Sequence[Tensor]
+    once: list[Tensor]
+    """Empty in a second backward pass; whoever uses the list empties it."""
     ys: Tensor | None
     """The outputs, for a strategy that says it uses them."""
     grad_ys: Tensor

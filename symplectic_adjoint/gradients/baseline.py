@@ -14,6 +14,7 @@ from symplectic_adjoint.problem import Problem
 
 class KeepNothing(Forget):
     kept: Sequence[Tensor] = ()
+    once: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What is kept of each step for the way back."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from symplectic_adjoint.grid import StepPlan
@@ -8,6 +10,8 @@ from symplectic_adjoint.step import Step
 
 class StepStarts:
     """The state at the start of every step but the first, which is y0: N - 1 states."""
+
+    once: Sequence[Tensor] = ()
 
     def __init__(self) -> None:
         self.kept: list[Tensor] = []
@@ -21,7 +25,7 @@ class StepStarts:
 
 
 class StartsAndLastStages(StepStarts):
-    """Step starts, and the stages k_1 .. k_s of the last step, which the way back needs first."""
+    """Step starts; and once, for they are needed first, the stages k_1 .. k_s of the last step."""
 
     def __init__(self, t_end: float):
         super().__init__()
@@ -30,13 +34,17 @@ class StartsAndLastStages(StepStarts):
     def accept(self, plan: StepPlan, step: Step) -> None:
         super().accept(plan, step)
         if plan.t_end == self._t_end:
-            self.kept.extend(step.ks[: step.tableau.stages])
+            self.once = step.ks[: step.tableau.stages]
 
 
-class Stages(StartsAndLastStages):
+class Stages(StepStarts):
     """Step starts and k_1 .. k_{s-1} of every step (k_s too of the last): N s states, in the order of the steps."""
+
+    def __init__(self, t_end: float):
+        super().__init__()
+        self._t_end = t_end
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         super().accept(plan, step)
-        if plan.t_end != self._t_end:
-            self.kept.extend(step.ks[: step.tableau.stages - 1])
+        s = step.tableau.stages
+        self.kept.extend(step.ks[: s if plan.t_end == self._t_end else s - 1])

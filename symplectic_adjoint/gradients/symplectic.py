@@ -20,7 +20,8 @@ class Symplectic:
     """Matsubara, Miyatake and Yaguchi (NeurIPS 2021), Algorithms 1 and 2, in the form of transpose.py.
 
     keep="steps": the state at every step is kept and the stages of a step are evaluated again: memory
-    (N + s) D + A, 2s - 1 f calls a step on the way back (s in the last step, whose stages are at hand).
+    (N + s) D + A, 2s - 1 f calls a step on the way back (s in the last step, whose stages are at hand
+    in the first backward pass).
     keep="stages": every stage is kept: N s D + A, s f calls a step.
     """
 
@@ -32,7 +33,7 @@ class Symplectic:
         if self.keep not in ("steps", "stages"):
             raise ValueError(f"Symplectic(keep=...) must be 'steps' or 'stages', got {self.keep!r}")
 
-    def keeper(self, problem: Problem) -> StartsAndLastStages:
+    def keeper(self, problem: Problem) -> StartsAndLastStages | Stages:
         return (Stages if self.keep == "stages" else StartsAndLastStages)(problem.times[-1])
 
     def backward(self, given: BackwardPass) -> Gradients:
@@ -50,17 +51,18 @@ class _KeptStarts:
 
     def __init__(self, given: BackwardPass):
         self._given = given
-        count = len(given.trajectory.plans)
-        self._starts = (given.y0, *given.kept[: count - 1])
-        self._last_stages = given.kept[count - 1 :] if count else ()
+        self._starts = (given.y0, *given.kept)
 
     def step(self, n: int) -> Step:
         problem, f, plan = self._given.problem, self._given.field, self._given.trajectory.plans[n]
-        if n == len(self._starts) - 1:
-            return problem.step(f, plan, self._starts[n], self._last_stages)
-        step = problem.step(f, plan, self._starts[n], end=self._starts[n + 1])
+        is_last = n == len(self._starts) - 1
+        if is_last and self._given.once:
+            step = problem.step(f, plan, self._starts[n], self._given.once)
+            self._given.once.clear()
+            return step
+        step = problem.step(f, plan, self._starts[n], end=None if is_last else self._starts[n + 1])
         with torch.no_grad():
-            step.evaluate(problem.tableau.stages - 1)
+            step.evaluate(problem.tableau.stages - (0 if is_last else 1))
         return step
 
 

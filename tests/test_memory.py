@@ -1,0 +1,138 @@
+"""Memory, in exact bytes of the allocator: what is kept between the passes, and the highest level on the way back."""
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.measure.allocator import watch
+from symplectic_adjoint import GRADIENTS, METHODS, odeint
+
+T = torch.tensor([0.0, 1.0], dtype=torch.float64)
+BATCH, SIZE, WIDTH = 64, 8, 256
+STATE_BYTES = BATCH * SIZE * 8
+EXACT_FUNCTIONS = [name for name, strategy in GRADIENTS.items() if strategy.exact and name != "backprop"]
+
+
+class WideNet(nn.Module):
+    """A graph that is large beside the state: 32 states for the hidden layer of one f, twice that while it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(SIZE, WIDTH), nn.Tanh(), nn.Linear(WIDTH, SIZE)).double()
+
+    def forward(self, t, y):
+        return self.net(y)
+
+
+def fixed_solve(func, y0, steps, method, gradient):
+    return odeint(func, y0, T, method=method, options={"step_size": 1.0 / steps}, gradient=gradient)
+
+
+def peak_bytes(steps, method, gradient):
+    """Highest live bytes of a forward and a backward pass, without the outputs."""
+    func, y0 = WideNet(), torch.randn(T = torch.tensor([0.0, 1.0], dtype=torch.float64)
+BATCH, SIZE, dtype=torch.float64)
+    held = {}
+
+    def forward():
+        held["ys"] = fixed_solve(func, y0, steps, method, gradient)
+
+    def backward():
+        held.pop("ys").sum().backward()
+
+    gc.collect()
+    return max(phase.peak_bytes for phase in watch("cpu", forward, backward))
+
+
+def kept_bytes(steps, method, gradient):
+    """Live bytes between the passes, without the two outputs."""
+    func, y0 = WideNet(), torch.randn(T = torch.tensor([0.0, 1.0], dtype=torch.float64)
+BATCH, SIZE, dtype=torch.float64)
+    held = []
+    (traffic,) = watch("cpu", lambda: held.append(fixed_solve(func, y0, steps, method, gradient)))
+    return traffic.left_bytes - 2 * STATE_BYTES
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4", "dopri5", "dopri8"])
+@pytest.mark.parametrize("gradient", EXACT_FUNCTIONS)
+def test_what_is_kept_between_the_passes_is_what_the_strategy_says(gradient, method):
+    N, s = 12, METHODS[method].stages
+    states = {
+        "baseline": 0,
+        "aca": N - 1,  # y0 is the caller's
+        "symplectic": N - 1 + s,  # and the last step's stages
+        "stages": N * s,
+    }
+    assert kept_bytes(N, method, gradient) == states[gradient] * STATE_BYTES
+
+
+def test_only_the_outputs_are_kept_by_the_continuous_adjoint():
+    assert kept_bytes(12, "rk4", "continuous") == 0
+
+
+@pytest.mark.parametrize("gradient", ["aca", "symplectic"])
+def test_memory_grows_by_one_state_a_step(gradient):
+    growth = peak_bytes(60, "rk4", gradient) - peak_bytes(20, "rk4", gradient)
+    # The allocator rounds each tensor up to 64 bytes.
+    assert growth == pytest.approx(40 * STATE_BYTES, rel=0.01)
+
+
+def test_memory_grows_by_s_states_a_step_where_stages_are_kept():
+    growth = peak_bytes(60, "rk4", "stages") - peak_bytes(20, "rk4", "stages")
+    assert growth == pytest.approx(40 * 4 * STATE_BYTES, rel=0.01)
+
+
+def test_the_graph_of_one_f_is_held_whatever_the_number_of_stages():
+    few, many = (peak_bytes(4, method, "symplectic") for method in ("midpoint", "dopri8"))
+    # 11 stages more: their states, and not their graphs of 32 states each.
+    assert many - few < 14 * STATE_BYTES
+    few, many = (peak_bytes(4, method, "aca") for method in ("midpoint", "dopri8"))
+    assert many - few > 11 * 30 * STATE_BYTES
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5", "dopri8"])
+def test_gradients_are_in_the_order_of_their_formulas(method):
+    peaks = [peak_bytes(10, method, gradient) for gradient in ("symplectic", "aca", "baseline")]
+    assert peaks == sorted(peaks) and peaks[0] < 0.7 * peaks[1] < 0.7 * peaks[2]
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_nothing_stays_behind_over_iterations(gradient):
+    func, y0 = WideNet(), torch.randn(T = torch.tensor([0.0, 1.0], dtype=torch.float64)
+BATCH, SIZE, dtype=torch.float64)
+
+    def live():
+        return sum(1 for x in gc.get_objects() if issubclass(type(x), torch.Tensor))
+
+    def iterate(n):
+        for _ in range(n):
+            fixed_solve(func, y0, 5, "rk4", gradient).sum().backward()
+            fixed_solve(func, y0, 5, "rk4", gradient)  # without a backward pass
+
+    iterate(2)
+    gc.collect()
+    gc.disable()  # what is freed must not need the collector
+    try:
+        before = live()
+        iterate(20)
+        assert live() == before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_nothing_is_kept_where_no_gradient_is_asked_for(gradient):
+    func, y0 = WideNet(), torch.randn(T = torch.tensor([0.0, 1.0], dtype=torch.float64)
+BATCH, SIZE, dtype=torch.float64)
+    held = []
+
+    def forward():
+        with torch.no_grad():
+            held.append(fixed_solve(func, y0, 50, "rk4", gradient))
+
+    (traffic,) = watch("cpu", forward)
+    # Two outputs, four stages and the state at hand, and one call of f.
+    assert traffic.left_bytes == 2 * STATE_BYTES
+    assert traffic.peak_bytes < (2 + 4 + 2 + 64 + 2) * STATE_BYTES
