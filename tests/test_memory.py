@@ -32,8 +32,7 @@ def fixed_solve(func, y0, steps, method, gradient):
 
 def peak_bytes(steps, method, gradient):
     """Highest live bytes of a forward and a backward pass, without the outputs."""
-    func, y0 = WideNet(), torch.randn(T = torch.tensor([0.0, 1.0], dtype=torch.float64)
-BATCH, SIZE, dtype=torch.float64)
+    func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
     held = {}
 
     def forward():
@@ -48,8 +47,7 @@ BATCH, SIZE, dtype=torch.float64)
 
 def kept_bytes(steps, method, gradient):
     """Live bytes between the passes, without the two outputs."""
-    func, y0 = WideNet(), torch.randn(T = torch.tensor([0.0, 1.0], dtype=torch.float64)
-BATCH, SIZE, dtype=torch.float64)
+    func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
     held = []
     (traffic,) = watch("cpu", lambda: held.append(fixed_solve(func, y0, steps, method, gradient)))
     return traffic.left_bytes - 2 * STATE_BYTES
@@ -100,8 +98,7 @@ def test_gradients_are_in_the_order_of_their_formulas(method):
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_nothing_stays_behind_over_iterations(gradient):
-    func, y0 = WideNet(), torch.randn(T = torch.tensor([0.0, 1.0], dtype=torch.float64)
-BATCH, SIZE, dtype=torch.float64)
+    func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
 
     def live():
         return sum(1 for x in gc.get_objects() if issubclass(type(x), torch.Tensor))
@@ -124,8 +121,7 @@ BATCH, SIZE, dtype=torch.float64)
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_nothing_is_kept_where_no_gradient_is_asked_for(gradient):
-    func, y0 = WideNet(), torch.randn(T = torch.tensor([0.0, 1.0], dtype=torch.float64)
-BATCH, SIZE, dtype=torch.float64)
+    func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
     held = []
 
     def forward():
