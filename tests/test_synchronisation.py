@@ -1,0 +1,55 @@
+"""How often the host waits for the device: reads of a tensor's value, counted."""
+
+import pytest
+import torch
+
+from symplectic_adjoint import GRADIENTS, METHODS, solve
+from tests.fields import SmallNet, start
+
+READS = ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero")
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of reads, as they are made."""
+    made = []
+
+    def counted(name, original):
+        def read(self, *args, **kwargs):
+            made.append(name)
+            return original(self, *args, **kwargs)
+
+        return read
+
+    for name in READS:
+        monkeypatch.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
+    return made
+
+
+def reads_of(reads, options, method="dopri5", gradient="symplectic", backward=False):
+    reads.clear()
+    t = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    solution = solve(SmallNet(), start(), t, method=method, rtol=1e-5, atol=1e-5, options=options, gradient=gradient)
+    if backward:
+        reads.clear()
+        solution.ys.sum().backward()
+    return len(reads), solution.stats
+
+
+@pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
+def test_one_read_an_attempted_step_when_adaptive(reads, method):
+    few, short = reads_of(reads, {"first_step": 0.1}, method)
+    many, long = reads_of(reads, {"first_step": 0.1, "max_step": 0.02}, method)
+    extra = (long.accepted + long.rejected) - (short.accepted + short.rejected)
+    assert extra > 20 or method in ("adaptive_heun",)
+    assert many - few == extra
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_read_a_step_on_a_fixed_grid(reads, method):
+    assert reads_of(reads, {"step_size": 0.5}, method)[0] == reads_of(reads, {"step_size": 0.02}, method)[0]
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_no_read_a_step_on_the_way_back_over_a_fixed_grid(reads, gradient):
+    assert reads_of(reads, {"step_size": 0.02}, "rk4", gradient, backward=True)[0] == 0
