@@ -112,6 +112,8 @@ def solve(
     times = _checked_times(t)
     _check_state(y0)
     read, tableau = read_options(options, tableau, rtol, atol, times, lambda make: make(func, y0, t))
+    if read.control is not None:
+        _check_resolution(rtol, atol, y0.dtype)
     parameters = collect_parameters(func, params)
     problem = Problem(func, parameters, tableau, times, read, gradient_name)
     ys, trajectory = run(problem, strategy, y0, t)
@@ -156,6 +158,17 @@ def _tolerance(name: str, value: float) -> float:
     return float(value)
 
 
+def _check_resolution(rtol: float, atol: float, dtype: torch.dtype) -> None:
+    """Below some hundredth of a unit in the last place the error estimate is rounding, and steps shrink for nothing."""
+    info = torch.finfo(dtype)
+    for name, value, least in (("rtol", rtol, info.eps / 100), ("atol", atol, info.smallest_normal)):
+        if value < least:
+            raise ValueError(
+                f"{name} = {value:g} is beyond what y0's {dtype} can resolve: give {name} >= {least:.1g}, or a y0 of "
+                "higher precision"
+            )
+
+
 def _checked_times(t: Tensor) -> tuple[float, ...]:
     if not isinstance(t, Tensor):
         raise TypeError(f"t must be a tensor of times, got {type(t).__name__}: write torch.tensor([0.0, 1.0])")
@@ -165,9 +178,9 @@ def _checked_times(t: Tensor) -> tuple[float, ...]:
     for j, time in enumerate(times):
         if not math.isfinite(time):
             raise ValueError(f"t[{j}] must be finite, got {time}")
-    direction = times[-1] - times[0]
+    increasing = times[-1] > times[0]
     for j in range(1, len(times)):
-        if not direction * (times[j] - times[j - 1]) > 0.0:
+        if not (times[j] > times[j - 1] if increasing else times[j] < times[j - 1]):
             raise ValueError(
                 "t must be strictly increasing or strictly decreasing, got "
                 f"t[{j - 1}] = {times[j - 1]:.17g} and t[{j}] = {times[j]:.17g}: sort it and leave out repeated times"

@@ -1,11 +1,13 @@
-"""The one autograd Function: a solve as a single node of the caller's graph."""
+"""A solve as a single node of the caller's autograd graph: the one Function that differentiates."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.gradients.backprop import Backprop
@@ -21,18 +23,21 @@ def run(problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor) 
     Nothing is kept where no gradient can be asked for.
     """
     wants_t = t.requires_grad
-    differentiates = torch.is_grad_enabled() and (wants_t or y0.requires_grad or bool(problem.params))
+    trainable = problem.parameters.trainable
+    differentiates = torch.is_grad_enabled() and (wants_t or y0.requires_grad or bool(trainable))
     if isinstance(strategy, Backprop) and torch.is_grad_enabled():
         ys, trajectory = problem.solve(y0, Forget(), on_graph=True, t=t if wants_t else None)
         if ys.requires_grad:
             ys.register_hook(_vjp_counter(trajectory, problem.tableau))
         return ys, trajectory
+    if not isinstance(strategy, Backprop):
+        _refuse_forward_mode(y0, t, *trainable, *problem.parameters.frozen)
     if isinstance(strategy, Backprop) or not differentiates:
         watch = torch.is_grad_enabled()
         with torch.no_grad():
             return problem.solve(y0.detach(), Forget(), watch=watch)
     call = _Call(problem, strategy)
-    ys = _Solve.apply(call, y0, t, *problem.params)
+    ys = _Solve.apply(call, y0, t, *trainable, *problem.parameters.frozen)
     assert call.trajectory is not None
     return ys, call.trajectory
 
@@ -48,6 +53,14 @@ def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[T
     return count
 
 
+def _refuse_forward_mode(*inputs: Tensor) -> None:
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in inputs):
+        raise UnsupportedCombination(
+            'forward-mode differentiation (jvp, dual numbers) goes through gradient="backprop" only: the other '
+            "gradients have a reverse pass of their own"
+        )
+
+
 @dataclass
 class _Call:
     """One solve on its way through the Function: what to do, and what came of it besides ys."""
@@ -57,15 +70,17 @@ class _Call:
     trajectory: Trajectory | None = None
     kept: list[Tensor] = field(default_factory=list)
     once: list[Tensor] = field(default_factory=list)
+    autocast: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
 
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
-        del t, params  # inputs so that autograd knows of them; func reads its own
+        del t, params  # inputs so that autograd knows of them, the frozen ones to be guarded; func reads its own
         keeper = call.strategy.keeper(call.problem)
         ys, call.trajectory = call.problem.solve(y0.detach(), keeper, watch=True)
         call.kept, call.once = list(keeper.kept), list(keeper.once)
+        call.autocast = _autocast_of(y0)
         return ys
 
     @staticmethod
@@ -82,18 +97,29 @@ class _Solve(torch.autograd.Function):
         (grad_ys,) = grad_outputs
         call: _Call = ctx.call
         y0, t, *rest = ctx.saved_tensors
-        rest = rest[len(call.problem.params) :]  # func reads the parameters itself; saving them guards them
+        parameters = call.problem.parameters  # func reads them itself; saving them guards them
+        rest = rest[len(parameters.trainable) + len(parameters.frozen) :]
         t = t if ctx.needs_input_grad[2] else None
         assert call.trajectory is not None
         ys, kept = (rest[0], rest[1:]) if call.strategy.uses_outputs else (None, rest)
         f = call.problem.field(y0)
         given = BackwardPass(call.problem, call.trajectory, f, y0, t, kept, call.once, ys, grad_ys)
         create_graph = torch.is_grad_enabled()
-        gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
+        with call.autocast:
+            gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
         stats = call.trajectory.stats
         stats.f_calls_backward += f.f_calls
         stats.vjps_backward += f.vjps
-        return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params
+        frozen = (None,) * len(parameters.frozen)
+        return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params, *frozen
+
+
+def _autocast_of(y: Tensor) -> AbstractContextManager[Any]:
+    """The autocast state of now, for the calls on the way back to be the same functions as those of the way there."""
+    kind = y.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind))
 
 
 def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
@@ -106,10 +132,37 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
             f"create_graph=True (double backward) needs an exact gradient, got {strategy}: its gradient is an "
             'approximation whose own derivative is not that of anything computed; take gradient="symplectic"'
         )
-    f, y0, t = given.field, given.y0, given.t
-    wanted = [x for x in (y0, t, *f.params) if x is not None and x.requires_grad]
+    f, gate = given.field, _Gate.State()
+    y0 = _Gate.apply(gate, given.y0)
+    t = None if given.t is None else _Gate.apply(gate, given.t)
     ys = given.problem.replay(f, given.trajectory.plans, y0, t)
-    bars = torch.autograd.grad(ys, wanted, given.grad_ys, create_graph=True, allow_unused=True)
-    by_input = {id(x): bar for x, bar in zip(wanted, bars, strict=True)}
+    inputs = [x for x in (y0, t) if x is not None and x.requires_grad]
+    bars = f.pull(ys, (*inputs, *f.params), given.grad_ys, create_graph=True)
+    gate.open = True
     f.vjps += f.f_calls
-    return Gradients(by_input.get(id(y0)), None if t is None else by_input[id(t)], [by_input[id(p)] for p in f.params])
+    return Gradients(
+        y0=bars[0] if y0.requires_grad else None,
+        t=None if t is None else bars[len(inputs) - 1],
+        params=bars[len(inputs) :],
+    )
+
+
+class _Gate(torch.autograd.Function):
+    """The identity, whose backward passes nothing on while it is shut.
+
+    y0 and t may themselves be computed from a parameter. The replay's own gradient must end at them, or the
+    parameter would get here what it gets from the caller's graph later; second derivatives must go on.
+    """
+
+    @dataclass
+    class State:
+        open: bool = False
+
+    @staticmethod
+    def forward(ctx: Any, state: State, x: Tensor) -> Tensor:
+        ctx.state = state
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor | None]:
+        return None, grad_outputs[0] if ctx.state.open else None

@@ -89,7 +89,8 @@ class AdaptiveClock:
             return None
         f0 = f(t0, y0)
         span = self._pins[-1][0] - self._t
-        self._size = abs(initial_step(f, self._t, y0, f0.detach(), span, self._order, self._control))
+        size = abs(initial_step(f, self._t, y0, f0.detach(), span, self._order, self._control))
+        self._size = max(size, 16.0 * math.ulp(max(abs(self._t), abs(self._t + span))))
         return f0
 
     def propose(self) -> StepPlan | None:
@@ -104,8 +105,8 @@ class AdaptiveClock:
             )
         self._size = min(max(self._size, control.min_step), control.max_step)
         target, index = self._pins[self._next_pin]
-        remaining = abs(target - t)
-        if remaining <= min(STRETCH * self._size, control.max_step):
+        remaining, rounding = abs(target - t), 4.0 * math.ulp(max(abs(t), abs(target)))
+        if remaining <= max(min(STRETCH * self._size, control.max_step), self._size + rounding):
             return StepPlan(t, target - t, target, index)
         h = self._direction * self._size
         if t + h == t:
@@ -160,16 +161,29 @@ def steps_between(points: Sequence[float], pinned_to: Sequence[int]) -> list[Ste
     return [StepPlan(points[i], points[i + 1] - points[i], points[i + 1], pinned_to[i]) for i in range(len(points) - 1)]
 
 
-def even_steps(t0: float, t_end: float, step_size: float, pinned_to: int) -> list[StepPlan]:
+def even_count(t0: float, t_end: float, step_size: float) -> int:
+    """How many steps of step_size lead from t0 to t_end; a remainder of rounding errors makes none of its own."""
+    ulp = math.ulp(max(abs(t0), abs(t_end)))
+    if step_size < 8.0 * ulp:
+        raise StepSizeUnderflow(
+            f"option 'step_size' is {step_size:g}, which no longer advances times as large as "
+            f"{max(abs(t0), abs(t_end)):g} in float64: give a larger one, or measure time from a nearer origin"
+        )
+    steps = abs(t_end - t0) / step_size
+    return max(1, math.ceil(steps * (1.0 - 1e-15) - max(1e-9, 4.0 * ulp / step_size)))
+
+
+def even_steps(t0: float, t_end: float, step_size: float, pinned_to: int) -> Iterator[StepPlan]:
     """Steps of step_size from t0, the last one shortened to end at t_end and pinned there.
 
-    Points are t0 + n h, not running sums; a remainder of a rounding error makes no step of its own.
+    Points are t0 + n h, not running sums.
     """
-    count = max(1, math.ceil(abs(t_end - t0) / step_size * (1.0 - 1e-12) - 1e-9))
     h = math.copysign(step_size, t_end - t0)
-    plans = [StepPlan(t0 + n * h, h, t0 + (n + 1) * h, FREE) for n in range(count - 1)]
+    count = even_count(t0, t_end, step_size)
+    for n in range(count - 1):
+        yield StepPlan(t0 + n * h, h, t0 + (n + 1) * h, FREE)
     last = t0 + (count - 1) * h
-    return [*plans, StepPlan(last, t_end - last, t_end, pinned_to)]
+    yield StepPlan(last, t_end - last, t_end, pinned_to)
 
 
 def pins_on(points: Sequence[float], times: Sequence[float]) -> list[int]:

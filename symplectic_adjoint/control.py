@@ -41,11 +41,18 @@ class StepControl:
         y_end, errors = step.end(), step.errors()  # f calls under the caller's grad mode, the rest without
         with torch.no_grad():
             scale = torch.maximum(step.y.abs(), y_end.abs()).mul_(self.rtol).add_(self.atol)
-            norms = torch.stack([self.norm(error.div_(scale)) for error in errors]).tolist()
+            norms = torch.stack([self.measure(error.div_(scale)) for error in errors]).tolist()
         if len(norms) == 1:
             return norms[0]
         high, low = norms  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
         return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
+
+    def measure(self, x: Tensor) -> Tensor:
+        """norm(x), which must be one number."""
+        value = torch.as_tensor(self.norm(x), device=x.device)
+        if value.ndim != 0:
+            raise TypeError(f"option 'norm' must return one number, got a tensor of shape {tuple(value.shape)}")
+        return value
 
     def factor(self, ratio: float, previous: float, order: int) -> float:
         """Next step size over this one's, from the error ratios of this step and of the last accepted one.
@@ -74,13 +81,13 @@ def initial_step(
     f0 is f(t0, y0) and order the power of h in the local error estimate.
     """
     scale = y0.abs().mul_(control.rtol).add_(control.atol)
-    d0, d1 = torch.stack([control.norm(y0 / scale), control.norm(f0 / scale)]).tolist()
+    d0, d1 = torch.stack([control.measure(y0 / scale), control.measure(f0 / scale)]).tolist()
     if not (math.isfinite(d0) and math.isfinite(d1)):
         return math.copysign(min(1e-6, abs(span)), span)  # the step itself will name what is not finite
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
     h0 = math.copysign(min(h0, abs(span)), span)
     f1 = f(t0 + h0, torch.add(y0, f0, alpha=h0))
-    d2 = control.norm((f1 - f0) / scale).item() / abs(h0)
+    d2 = control.measure((f1 - f0) / scale).item() / abs(h0)
     steepest = max(d1, d2)
     if not math.isfinite(steepest):
         return h0

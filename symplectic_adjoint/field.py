@@ -1,6 +1,8 @@
 """The vector field f(t, y): the user's function, its parameters, checked, counted, and transposed."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -26,10 +28,19 @@ class Vjp:
     param_bars: tuple[Tensor | None, ...]
 
 
-def collect_parameters(func: Func, params: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
-    """Tensors that may receive a gradient: `params`, then those of func's module, each once.
+@dataclass(frozen=True)
+class Parameters:
+    """The tensors that func is known to use: those that get a gradient, and those that are frozen."""
 
-    func may be a module, a bound method of one, or any function (which has none of its own).
+    trainable: tuple[Tensor, ...]
+    frozen: tuple[Tensor, ...]
+
+
+def collect_parameters(func: Func, params: Sequence[Tensor] | None) -> Parameters:
+    """`params`, then the parameters of func's module, each once.
+
+    func may be a module, a bound method of one, or any function (which has none of its own). Raises
+    ValueError for a parameter that is computed from another one.
     """
     if isinstance(params, Tensor):
         raise TypeError("params must be a sequence of tensors, got one tensor: write params=(tensor,)")
@@ -39,9 +50,26 @@ def collect_parameters(func: Func, params: Sequence[Tensor] | None) -> tuple[Ten
     for index, p in enumerate((*(params or ()), *own)):
         if not isinstance(p, Tensor):
             raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
-        if p.requires_grad:
-            found.setdefault(id(p), p)
-    return tuple(found.values())
+        found.setdefault(id(p), p)
+    trainable = tuple(p for p in found.values() if p.requires_grad)
+    for p in trainable:
+        _refuse_ancestors(p, trainable)
+    return Parameters(trainable, tuple(p for p in found.values() if not p.requires_grad))
+
+
+def _refuse_ancestors(p: Tensor, params: tuple[Tensor, ...]) -> None:
+    """A parameter computed from another one would pass its gradient on to it, which gets it already."""
+    if p.grad_fn is None:
+        return
+    others = [q for q in params if q is not p]
+    for node, output_nr in _walk([(p.grad_fn, p.output_nr)], set()):
+        for q in others:
+            if getattr(node, "variable", None) is q or (q.grad_fn is node and q.output_nr == output_nr):
+                raise ValueError(
+                    f"a tensor of shape {tuple(p.shape)} in params is computed from another parameter, of shape "
+                    f"{tuple(q.shape)}, which would get its gradient twice: pass one of the two, or compute the first "
+                    "one inside func"
+                )
 
 
 class Field:
@@ -58,13 +86,15 @@ class Field:
         self.f_calls = 0
         self.vjps = 0
         self._watch = watch
+        self._hooked = [p for p in params if p._backward_hooks]
 
     def __call__(self, t: Time, y: Tensor) -> Tensor:
         self.f_calls += 1
         if self._watch:
             self._watch = False
             return self._watched(t, y)
-        return self._checked(self.func(self.time(t), y))
+        k = self._evaluate(self.time(t), y)
+        return k if torch.is_grad_enabled() else k.detach()  # func may have enabled grad for itself
 
     def vjp(self, t: Time, y: Tensor, w: Tensor, *, with_time: bool = False) -> Vjp:
         """w^T (df/dy, df/dt, df/dtheta) at (t, y), with one f on the graph. w has the shape of y."""
@@ -75,18 +105,45 @@ class Field:
             time = self.time(t)
             if with_time:
                 time = time.detach().requires_grad_()
-            k = self._checked(self.func(time, y))
+            k = self._evaluate(time, y)
             times = (time,) if with_time else ()
-            if not k.requires_grad:  # a field that depends on nothing we differentiate
-                return Vjp(k, None, None, (None,) * len(self.params))
-            bars = torch.autograd.grad(k, (y, *times, *self.params), w, allow_unused=True)
+            bars = self.pull(k, (y, *times, *self.params), w)
         return Vjp(k.detach(), bars[0], bars[1] if with_time else None, bars[1 + len(times) :])
+
+    def pull(
+        self,
+        reached: Tensor | Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        cotangents: Tensor | Sequence[Tensor],
+        *,
+        create_graph: bool = False,
+    ) -> tuple[Tensor | None, ...]:
+        """torch.autograd.grad for a part of the gradient, None where nothing depends on an input.
+
+        Hooks that the user registered on a parameter wait for the whole: they would clip, scale or count each part.
+        """
+        outputs = [reached] if isinstance(reached, Tensor) else list(reached)
+        seeds = [cotangents] if isinstance(cotangents, Tensor) else list(cotangents)
+        pairs = [(x, seed) for x, seed in zip(outputs, seeds, strict=True) if x.requires_grad]
+        if not pairs:
+            return (None,) * len(inputs)
+        with _silenced(self._hooked):
+            return torch.autograd.grad(
+                [x for x, _ in pairs], inputs, [seed for _, seed in pairs], create_graph=create_graph, allow_unused=True
+            )
 
     def time(self, t: Time) -> Tensor:
         """t as func gets it: a 0-dim tensor of the state's dtype, made on its device (no copy from the host)."""
         if isinstance(t, Tensor):
             return t.to(dtype=self.dtype, device=self.device)
         return torch.full((), t, dtype=self.dtype, device=self.device)
+
+    def _evaluate(self, t: Tensor, y: Tensor) -> Tensor:
+        version = None if y.is_inference() else y._version
+        k = self._checked(self.func(t, y))
+        if version is not None and y._version != version:
+            raise ValueError("func changed y in place: let it return a new tensor (write y + 1, not y.add_(1))")
+        return k
 
     def _checked(self, k: Tensor) -> Tensor:
         if not isinstance(k, Tensor):
@@ -99,12 +156,11 @@ class Field:
         return k
 
     def _watched(self, t: Time, y: Tensor) -> Tensor:
-        version = None if y.is_inference() else y._version
         with torch.enable_grad():
-            k = self._checked(self.func(self.time(t), y.detach()))
-        if version is not None and y._version != version:
-            raise ValueError("func changed y in place: let it return a new tensor (write y + 1, not y.add_(1))")
-        lost = _first_unknown_leaf(k, self.params)
+            # A clone, so that a change in place gets our message and not that of a leaf.
+            y, time = y.detach().requires_grad_().clone(), self.time(t).detach()
+            k = self._evaluate(time, y)
+        lost = _first_unknown_leaf(k, (*self.params, y, time))
         if lost is not None:
             raise LostGradient(
                 f"func uses a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that requires a gradient and is "
@@ -114,18 +170,47 @@ class Field:
         return k.detach()
 
 
-def _first_unknown_leaf(k: Tensor, params: tuple[Tensor, ...]) -> Tensor | None:
-    """The first leaf of k's graph that is not in params; the walk stops at a parameter that is no leaf."""
-    known = {id(p) for p in params}
-    seen = {p.grad_fn for p in params if p.grad_fn is not None}
-    queue: list[Node | None] = [k.grad_fn]
-    while queue:
-        node = queue.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+@contextmanager
+def _silenced(hooked: Sequence[Tensor]) -> Iterator[None]:
+    """Without the tensors' own hooks. Emptying the dict in place is what autograd sees."""
+    held = [(hooks, dict(hooks)) for p in hooked if (hooks := p._backward_hooks)]
+    for hooks, _ in held:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, content in held:
+            hooks.update(content)
+
+
+def _first_unknown_leaf(k: Tensor, known: tuple[Tensor, ...]) -> Tensor | None:
+    """The first leaf of k's graph that is not known; the walk stops at a known tensor that is no leaf.
+
+    It stops at that one output of its node: of two halves of a chunked tensor one may be known and one not. A leaf
+    that func made for itself, as for a trace or an energy's slope, is held by the graph alone once func has
+    returned: nobody could read its gradient, so none is lost.
+    """
+    lone = object()
+    leaves = {id(x) for x in known}
+    ends: set[Edge] = {(x.grad_fn, x.output_nr) for x in known if x.grad_fn is not None}
+    for node, _ in _walk([(k.grad_fn, k.output_nr)], ends):
         leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in known:
+        if leaf is not None and id(leaf) not in leaves and sys.getrefcount(leaf) > sys.getrefcount(lone):
             return leaf
-        queue.extend(next_node for next_node, _ in node.next_functions)
     return None
+
+
+Edge = tuple[Node | None, int]
+
+
+def _walk(edges: list[Edge], ends: set[Edge]) -> Iterator[tuple[Node, int]]:
+    """Every edge of the graph behind `edges` but those of `ends` and what only they lead to."""
+    seen: set[Edge] = set()
+    while edges:
+        edge = edges.pop()
+        node = edge[0]
+        if node is None or edge in seen or edge in ends:
+            continue
+        seen.add(edge)
+        yield node, edge[1]
+        edges.extend(node.next_functions)

@@ -177,8 +177,8 @@ def _read_points(
             f"option {name!r} must start at t[0] = {times[0]:g} and end at t[-1] = {times[-1]:g}, "
             f"got {len(points)} points" + (f" from {points[0]:g} to {points[-1]:g}" if points else "")
         )
-    direction = 1.0 if times[-1] > times[0] else -1.0
+    increasing = times[-1] > times[0]
     for a, b in pairwise(points):
-        if not direction * (b - a) > 0.0:
+        if not (b > a if increasing else b < a):
             raise ValueError(f"option {name!r} must run strictly from t[0] to t[-1], got {a:g} then {b:g}")
     return points

@@ -1,15 +1,26 @@
 """A validated initial value problem, ready to be solved with any gradient strategy."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.clock import AdaptiveClock, CheckedClock, Clock, FixedClock, even_steps, pins_on, steps_between
+from symplectic_adjoint.clock import (
+    AdaptiveClock,
+    CheckedClock,
+    Clock,
+    FixedClock,
+    even_count,
+    even_steps,
+    pins_on,
+    steps_between,
+)
+from symplectic_adjoint.control import Norm
 from symplectic_adjoint.errors import NonFiniteError, TooManySteps
-from symplectic_adjoint.field import Field, Func
+from symplectic_adjoint.field import Field, Func, Parameters
 from symplectic_adjoint.grid import Grid, StepPlan
 from symplectic_adjoint.loop import Forget, Recorder, integrate
 from symplectic_adjoint.options import Options
@@ -72,25 +83,26 @@ class Problem:
     """dy/dt = f(t, y; theta) over `times`, with everything decided but the gradient."""
 
     func: Func
-    params: tuple[Tensor, ...]
+    parameters: Parameters
     tableau: ButcherTableau
     times: tuple[float, ...]
     options: Options
     gradient_name: str = field(default="symplectic")
 
     def field(self, like: Tensor, *, watch: bool = False) -> Field:
-        return Field(self.func, self.params, like, watch=watch)
+        return Field(self.func, self.parameters.trainable, like, watch=watch)
 
-    def clock(self, times: Sequence[float]) -> Clock:
-        """Steps over `times`, which may be a part of the problem's own, in either direction."""
+    def clock(self, times: Sequence[float], norm: Norm | None = None) -> Clock:
+        """Steps over `times`, which may be a part of the problem's own, in either direction.
+
+        norm replaces the one that measures the error, for a state that is not the problem's own.
+        """
         options = self.options
         if options.control is not None:
+            control = options.control if norm is None else replace(options.control, norm=norm)
             targets = range(1, len(times)) if options.land else range(max(1, len(times) - 1), len(times))
-            return AdaptiveClock(self.tableau, times[0], [(times[j], j) for j in targets], options.control)
-        plans = self._fixed_plans(times) if len(times) > 1 else []
-        if len(plans) > options.max_num_steps:
-            raise TooManySteps(f"the grid has {len(plans)} steps, more than max_num_steps={options.max_num_steps}")
-        return FixedClock(plans)
+            return AdaptiveClock(self.tableau, times[0], [(times[j], j) for j in targets], control)
+        return FixedClock(self._fixed_plans(times) if len(times) > 1 else ())
 
     def solve(
         self, y0: Tensor, recorder: Recorder, *, watch: bool = False, on_graph: bool = False, t: Tensor | None = None
@@ -120,20 +132,20 @@ class Problem:
         """A recorded step, to be evaluated again as far as needed."""
         return Step(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end)
 
-    def _fixed_plans(self, times: Sequence[float]) -> list[StepPlan]:
+    def _fixed_plans(self, times: Sequence[float]) -> Iterable[StepPlan]:
         step_size, points = self.options.step_size, self.options.points
-        if step_size is not None and self.options.land:
-            return [
-                plan
-                for j in range(1, len(times))
-                for plan in even_steps(times[j - 1], times[j], step_size, pinned_to=j)
-            ]
         if step_size is not None:
-            return even_steps(times[0], times[-1], step_size, pinned_to=len(times) - 1)
-        if points is None:
-            return steps_between(times, range(1, len(times)))
-        inside = self._between(points, times)
-        return steps_between(inside, pins_on(inside, times))
+            ends = range(1, len(times)) if self.options.land else (len(times) - 1,)
+            parts = [(0 if i == 0 else ends[i - 1], j) for i, j in enumerate(ends)]
+            self._limit(sum(even_count(times[i], times[j], step_size) for i, j in parts))
+            return chain.from_iterable(even_steps(times[i], times[j], step_size, pinned_to=j) for i, j in parts)
+        grid = times if points is None else self._between(points, times)
+        self._limit(len(grid) - 1)
+        return steps_between(grid, range(1, len(times)) if points is None else pins_on(grid, times))
+
+    def _limit(self, steps: int) -> None:
+        if steps > self.options.max_num_steps:
+            raise TooManySteps(f"the grid has {steps} steps, more than max_num_steps={self.options.max_num_steps}")
 
     def _between(self, points: Sequence[float], times: Sequence[float]) -> list[float]:
         """Grid points within times, ends included, in the order of times; with the outputs where steps land on them."""

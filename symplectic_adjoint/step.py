@@ -45,7 +45,7 @@ class Step:
     time that it was pinned to.
     """
 
-    __slots__ = ("_end", "f", "h", "ks", "t", "t_end", "tableau", "y")
+    __slots__ = ("_end", "_versions", "f", "h", "ks", "t", "t_end", "tableau", "y")
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Step:
         self.f, self.tableau = f, tableau
         self.t, self.h, self.t_end, self.y = t, h, t_end, y
         self.ks = list(ks)
+        self._versions = [_version(k) for k in ks]
         self._end = end
 
     def time(self, i: int) -> Time:
@@ -79,14 +80,17 @@ class Step:
     def evaluate(self, rows: int) -> list[Tensor]:
         """k_1 .. k_rows, calling f for those not known yet."""
         for i in range(len(self.ks), rows):
-            self.ks.append(self.f(self.time(i), self.state(i)))
+            k = self.f(self.time(i), self.state(i))
+            self.ks.append(k)
+            self._versions.append(_version(k))
         return self.ks
 
     def end(self) -> Tensor:
         """y+ = y + h sum_i b_i k_i."""
         if self._end is None:
-            weights = self.tableau.floats.b
-            self._end = combine(self.y, self.h, weights, self.evaluate(self.tableau.stages))
+            ks = self.evaluate(self.tableau.stages)
+            self._refuse_overwritten()
+            self._end = combine(self.y, self.h, self.tableau.floats.b, ks)
         return self._end
 
     def end_slope(self) -> Tensor | None:
@@ -107,3 +111,15 @@ class Step:
         with torch.no_grad():
             zero = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
             return [combine(zero, self.h, e, ks) for e in estimates]
+
+    def _refuse_overwritten(self) -> None:
+        """Stages are func's own tensors; one that func writes into again would change an earlier stage."""
+        for k, version in zip(self.ks, self._versions, strict=False):
+            if version is not None and k._version != version:
+                raise ValueError(
+                    "func wrote into a tensor that it had returned before: let it return a new one each time"
+                )
+
+
+def _version(k: Tensor) -> int | None:
+    return None if k.is_inference() else k._version

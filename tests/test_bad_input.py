@@ -173,6 +173,14 @@ class TestALostGradient:
         assert source.grad is not None
         assert torch.allclose(source.grad, expected, rtol=1e-6)
 
+    def test_of_one_half_of_a_chunked_tensor_is_found(self):
+        flat = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        a, b = (flat * 0.1).chunk(2)
+        with pytest.raises(sa.LostGradient, match=r"shape \(2,\)"):
+            sa.odeint(lambda t, y: a * y + b, start(), T, params=(a,))
+        sa.odeint(lambda t, y: a * y + b, start(), T, params=(a, b)).sum().backward()
+        assert flat.grad is not None and flat.grad.abs().min() > 0
+
     def test_of_frozen_parameters_is_no_loss(self):
         net = SmallNet().requires_grad_(False)
         y0 = start().requires_grad_()

@@ -121,7 +121,7 @@ def test_the_first_step_is_taken_as_given():
 
 
 def test_even_steps_do_not_drift():
-    plans = even_steps(0.0, 1.0, 0.1, pinned_to=1)
+    plans = list(even_steps(0.0, 1.0, 0.1, pinned_to=1))
     assert [p.t for p in plans] == [n * 0.1 for n in range(10)]
     assert plans[-1].t_end == 1.0 and plans[-1].pinned_to == 1
     assert all(p.pinned_to == FREE and p.h == 0.1 for p in plans[:-1])

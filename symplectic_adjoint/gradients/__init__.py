@@ -20,4 +20,4 @@ GRADIENTS: Mapping[str, Strategy | Backprop] = MappingProxyType(
         "continuous": Continuous(),
     }
 )
-"""Presets of `gradient=`, cheapest in f calls first among the exact ones' memory order."""
+"""Presets of `gradient=`."""

@@ -62,7 +62,7 @@ def _backpropagate_step(
         step = Step(f, given.problem.tableau, t, h, t_end, y)
         reached = [step.end(), *(step.output(sigma) for sigma in sigmas)]
     f.vjps += f.f_calls - calls
-    bars = torch.autograd.grad(reached, (y, *times, *f.params), [lam, *(o.mu for o in outputs)], allow_unused=True)
+    bars = f.pull(reached, (y, *times, *f.params), [lam, *(o.mu for o in outputs)])
     add_params(bars[1 + len(times) :])
     y_bar = bars[0]
     assert y_bar is not None  # y+ = y + ...

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from symplectic_adjoint.control import Norm
 from symplectic_adjoint.field import Field, Time
 from symplectic_adjoint.gradients.accumulator import Accumulator
 from symplectic_adjoint.gradients.base import BackwardPass, Gradients
@@ -41,6 +42,7 @@ class Continuous:
         problem, times, ys, grad_ys = given.problem, given.problem.times, given.ys, given.grad_ys
         assert ys is not None
         adjoint = _AdjointField(given.field)
+        norm = _larger_of_two(problem.options.control.norm) if problem.options.control else None
         lam = grad_ys[-1]
         t_bars: list[Tensor] = []
         with torch.no_grad():
@@ -50,7 +52,7 @@ class Continuous:
                 start = torch.stack((ys[j], lam))
                 segment = (times[j], times[j - 1])
                 outputs = Outputs(segment[:1], start, on_graph=False)
-                clock = problem.clock(segment)
+                clock = problem.clock(segment, norm)
                 _, end = integrate(adjoint, problem.tableau, clock, start, outputs, adjoint, Timeline(times[j]))
                 lam = end[1] + grad_ys[j - 1]
             t_bar = None
@@ -58,6 +60,11 @@ class Continuous:
                 t_bars.append(-(given.field(times[0], given.y0) * (lam - grad_ys[0])).sum())
                 t_bar = torch.stack(t_bars[::-1]).to(dtype=given.t.dtype, device=given.t.device)
         return Gradients(lam, t_bar, adjoint.params.total)
+
+
+def _larger_of_two(norm: Norm) -> Norm:
+    """The norm of (y, lam) stacked: the larger of the two, each in the norm that was given for y."""
+    return lambda z: torch.maximum(torch.as_tensor(norm(z[0])), torch.as_tensor(norm(z[1])))
 
 
 class _AdjointField:
