@@ -1,0 +1,84 @@
+"""One cell of a suite: everything that decides what is measured.
+
+Standard library only, since every measuring process imports this module.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+SCHEMA = 1
+"""Version of the meaning of cells and rows. Raising it changes every cell id, so old rows no longer count."""
+
+Size = int | float | str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measurement to make, as plain values.
+
+    sizes are the problem's own parameters as sorted (name, value) pairs. Either rtol and atol are given, or
+    else steps, the number of fixed steps. contender and gradient name who computes the gradient and how:
+    ("ours", a name in GRADIENTS) or ("torchdiffeq", "backprop" | "continuous" | "continuous-seminorm").
+    """
+
+    suite: str
+    problem: str
+    sizes: tuple[tuple[str, Size], ...]
+    batch: int
+    method: str
+    rtol: float | None
+    atol: float | None
+    steps: int | None
+    gradient: str
+    contender: str
+    dtype: str
+    device: str
+    threads: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        adaptive = self.rtol is not None and self.atol is not None and self.steps is None
+        fixed = self.rtol is None and self.atol is None and self.steps is not None
+        if not (adaptive or fixed):
+            got = f"rtol={self.rtol}, atol={self.atol}, steps={self.steps}"
+            raise ValueError(f"a cell has rtol and atol, or else steps; got {got}")
+        if list(self.sizes) != sorted(self.sizes):
+            raise ValueError(f"sizes must be sorted by name (they are hashed); got {self.sizes}")
+
+    @property
+    def sizes_dict(self) -> dict[str, Size]:
+        return dict(self.sizes)
+
+    @property
+    def id(self) -> str:
+        """16 hex digits. The suite is left out: one measurement is the same whichever suite asks for it."""
+        return self._digest(without=("suite",))
+
+    @property
+    def group_id(self) -> str:
+        """Shared by cells that differ only in contender or gradient: these are timed in one process."""
+        return self._digest(without=("suite", "contender", "gradient"))
+
+    @property
+    def problem_id(self) -> str:
+        """Shared by cells that have the same field, start and loss, hence the same reference gradient."""
+        return self._digest(only=("problem", "sizes", "batch", "dtype", "seed"))
+
+    @property
+    def name(self) -> str:
+        """Who computes the gradient and how, for people: 'ours symplectic'."""
+        return f"{self.contender} {self.gradient}"
+
+    @property
+    def group_label(self) -> str:
+        """The group in one line, for people: 'van_der_pol(mu=1.0) batch 64, rk4 20 steps, float64'."""
+        sizes = ", ".join(f"{name}={value}" for name, value in self.sizes)
+        accuracy = f"rtol {self.rtol:g} atol {self.atol:g}" if self.steps is None else f"{self.steps} steps"
+        device = "" if self.device == "cpu" else f" on {self.device}"
+        return f"{self.problem}({sizes}) batch {self.batch}, {self.method} {accuracy}, {self.dtype}{device}"
+
+    def _digest(self, without: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> str:
+        chosen = {k: v for k, v in asdict(self).items() if k not in without and (only is None or k in only)}
+        canonical = json.dumps({"schema": SCHEMA, **chosen}, sort_keys=True, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,59 @@
+"""This repository's library as a contender, with each of its gradients."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.cell import Cell
+from benchmarks.contenders.contender import Counts, Observation, Run, giving_up, shared_reason, step_size
+from benchmarks.oracle import replay
+from benchmarks.problems import Problem
+from symplectic_adjoint import GRADIENTS, METHODS, Solution, SolverError, solve
+
+
+@dataclass(frozen=True)
+class Ours:
+    name: str = "ours"
+
+    def decline(self, cell: Cell) -> str | None:
+        if cell.gradient not in GRADIENTS:
+            return f"the library has no gradient {cell.gradient!r}; it has {', '.join(GRADIENTS)}"
+        if cell.method not in METHODS:
+            return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
+        return shared_reason(cell, METHODS[cell.method].adaptive)
+
+    def gradient(self, problem: Problem, cell: Cell) -> Run:
+        return Run(problem, lambda: self._solve(problem, cell).ys, _gives_up)
+
+    def observe(self, problem: Problem, cell: Cell) -> Observation:
+        with giving_up(_gives_up):
+            solution = self._solve(problem, cell)
+            loss = problem.loss(solution.ys)
+            loss.backward()
+        stats, grid = solution.stats, solution.grid
+        return Observation(
+            loss=loss.item(),
+            final_state=solution.ys[-1].detach(),
+            gradient=problem.gradient(),
+            counts=Counts(
+                f_calls_forward=stats.f_calls_forward,
+                f_calls_backward=stats.f_calls_backward,
+                vjps_forward=stats.vjps_forward,
+                vjps_backward=stats.vjps_backward,
+                steps_accepted=stats.accepted,
+                steps_rejected=stats.rejected,
+            ),
+            replay=lambda twin: replay(METHODS[cell.method], twin, grid),
+        )
+
+    def _solve(self, problem: Problem, cell: Cell) -> Solution:
+        accuracy: dict[str, Any] = {"rtol": cell.rtol, "atol": cell.atol}
+        if cell.steps is not None:
+            accuracy = {"options": {"step_size": step_size(cell, problem.t)}}
+        return solve(problem.func, problem.y0, problem.t, method=cell.method, gradient=cell.gradient, **accuracy)
+
+
+def _gives_up(error: Exception) -> bool:
+    return isinstance(error, SolverError)
+
+
+OURS = Ours()

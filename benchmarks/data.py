@@ -1,0 +1,69 @@
+"""Tables of real data, standardised: the ones that ship inside scikit-learn, cached as plain arrays.
+
+Measuring processes read the cache: importing scikit-learn takes longer than most cells and moves their memory.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TABLES = ("digits", "breast_cancer", "wine")
+"""1797 x 64 (8 x 8 images), 569 x 30 and 178 x 13."""
+
+
+class MissingTable(ValueError):
+    """A table that is not cached, or that there is not."""
+
+
+def load_table(name: str, cache_dir: Path | None) -> Tensor:
+    """The cached table: (rows, columns), float64, every column of mean 0 and variance 1."""
+    if name not in TABLES:
+        raise MissingTable(f"data must be one of {', '.join(TABLES)}; got {name!r}")
+    if cache_dir is None or not table_file(name, cache_dir).exists():
+        raise MissingTable(
+            f"the table {name} is not cached: call benchmarks.data.cache_table({name!r}, cache_dir) first"
+        )
+    with np.load(table_file(name, cache_dir), allow_pickle=False) as arrays:
+        return torch.from_numpy(arrays["rows"])
+
+
+def cache_table(name: str, cache_dir: Path) -> None:
+    """Write the table into cache_dir, unless it is there. Imports scikit-learn."""
+    if name not in TABLES:
+        raise MissingTable(f"data must be one of {', '.join(TABLES)}; got {name!r}")
+    target = table_file(name, cache_dir)
+    if target.exists():
+        return
+    rows = _standardise(_read(name))
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that another process never reads half a table.
+    with tempfile.NamedTemporaryFile(dir=cache_dir, suffix=".npz", delete=False) as part:
+        np.savez(part, rows=rows)
+    os.replace(part.name, target)
+
+
+def table_file(name: str, cache_dir: Path) -> Path:
+    """Where the table is cached, or will be."""
+    return cache_dir / f"table-{name}.npz"
+
+
+def _read(name: str) -> np.ndarray:
+    # Imported here because only the process that fills the cache may pay for it.
+    from sklearn import datasets
+
+    if name == "digits":
+        # Pixels are integers 0..16. A density on integers is unbounded, so each gets uniform noise of one level
+        # ("dequantisation"), the same for everyone.
+        pixels, _ = datasets.load_digits(return_X_y=True)
+        pixels = np.asarray(pixels, dtype=np.float64)
+        return (pixels + np.random.default_rng(0).random(pixels.shape)) / 17
+    table, _ = {"breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}[name](return_X_y=True)
+    return np.asarray(table, dtype=np.float64)
+
+
+def _standardise(table: np.ndarray) -> np.ndarray:
+    return (table - table.mean(axis=0)) / table.std(axis=0)

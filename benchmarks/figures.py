@@ -1,0 +1,241 @@
+"""A summary as figures: plain frozen data that says what is drawn, in which colour and with which words."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from benchmarks.record import Status
+from benchmarks.summary import Line, display_place, lines_of, pareto_front
+
+# Okabe and Ito's palette, distinguishable with every kind of colour vision. The colour and the marker belong to the
+# gradient; ours are filled and joined by full lines, torchdiffeq's hollow and joined by dashes.
+COLORS = {
+    "symplectic": "#D55E00",
+    "aca": "#0072B2",
+    "baseline": "#009E73",
+    "stages": "#CC79A7",
+    "backprop": "#000000",
+    "continuous": "#56B4E9",
+    "continuous-seminorm": "#E69F00",
+}
+MARKERS = {
+    "symplectic": "o",
+    "aca": "s",
+    "baseline": "^",
+    "stages": "D",
+    "backprop": "P",
+    "continuous": "X",
+    "continuous-seminorm": "v",
+}
+UNKNOWN_COLOR, UNKNOWN_MARKER = "#999999", "*"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Its label with the unit, and whether it is logarithmic."""
+
+    label: str
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a contender's gradient looks, in every figure."""
+
+    color: str
+    marker: str
+    filled: bool
+    dashed: bool
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points (x, y), in order, of one contender's gradient. label is its name where there is little room."""
+
+    name: str
+    label: str
+    style: Style
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    joined: bool = True
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. front: the corners of a Pareto front; floor: (height, words) of a horizontal line."""
+
+    title: str
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...]
+    labelled: bool = False
+    front: tuple[tuple[float, float], ...] = ()
+    floor: tuple[float, str] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """Panels row by row, one legend for all. The caption stands beside the figure, not in it."""
+
+    name: str
+    title: str
+    caption: str
+    where: str  # a sentence on what it was measured, which ends the caption
+    rows: tuple[tuple[Panel, ...], ...]
+
+
+TIME = Axis("time, forward and backward (ms)")
+MEMORY = Axis("peak of tensors (MiB)")
+ERROR = Axis("true error of the gradient")
+
+
+def style_of(contender: str, gradient: str) -> Style:
+    own = contender == "ours"
+    return Style(COLORS.get(gradient, UNKNOWN_COLOR), MARKERS.get(gradient, UNKNOWN_MARKER), own, not own)
+
+
+def all_figures(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
+    """Every figure of a summary that has something to show; `where` says on what it was measured."""
+    figures = [work_precision(frame, where), memory_time(frame, where)]
+    return [figure for figure in figures if figure.rows]
+
+
+def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """True error against time, and below it against memory: a column a problem, a line a gradient over accuracies.
+
+    Problems at a single accuracy have no line; they are shown only where no problem has more.
+    """
+    lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
+    families = _collect(lines, _family)
+    swept = [cells for cells in families.values() if len({_accuracy(c) for c in cells}) > 1]
+    shown = swept or list(families.values())
+    varied = _varied_sizes(lines)
+    above = tuple(_precision_panel(cells, TIME, milliseconds, varied) for cells in shown)
+    below = tuple(_precision_panel(cells, MEMORY, mebibytes, varied) for cells in shown)
+    rows = (above + below,) if len(shown) == 1 else (above, below)
+    caption = (
+        "Work and precision: the error of the gradient against a converged reference, over the time and over the"
+        " memory it took; a line joins one gradient's tolerances. Lower left is better. Below the dotted line,"
+        " where there is one, the reference itself is not known."
+    )
+    rows = tuple(row for row in rows if any(panel.series for panel in row))
+    return FigureSpec("work-precision", "What a gradient costs, and how good it is", caption, where, rows)
+
+
+def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """Memory against time, a panel a group, with the Pareto front of the comparable cells."""
+    lines = lines_of(frame)
+    varied = _varied_sizes(lines)
+    panels = [_trade_off_panel(cells, varied) for cells in _collect(lines, lambda c: c["group_id"]).values()]
+    caption = (
+        "The grey line is the Pareto front: what lies on it is beaten by none in both. Lower left is better,"
+        " but the continuous gradients are not exact: how far off they are is in the tables. A panel"
+        " is a group; sizes that all cells of a problem share are in the tables too."
+    )
+    return FigureSpec("memory-time", "Memory against time", caption, where, _grid(panels))
+
+
+def milliseconds(line: Line) -> float | None:
+    return None if line["total_s"] is None else line["total_s"] * 1e3
+
+
+def mebibytes(line: Line) -> float | None:
+    return None if line["peak_tensor_bytes"] is None else line["peak_tensor_bytes"] / 2**20
+
+
+VariedSizes = dict[str, set[str]]  # problem -> its sizes that have several values in a figure
+
+
+def _varied_sizes(lines: Iterable[Line]) -> VariedSizes:
+    varied: VariedSizes = {}
+    for problem, cells in _collect(lines, lambda line: line["problem"]).items():
+        names = {name for line in cells for name in line["sizes"]}
+        varied[str(problem)] = {n for n in names if len({line["sizes"].get(n) for line in cells}) > 1}
+    return varied
+
+
+def _precision_panel(
+    cells: Sequence[Line], x: Axis, measure: Callable[[Line], float | None], varied: VariedSizes
+) -> Panel:
+    series = []
+    for name in sorted({c["name"] for c in cells}, key=display_place):
+        own = sorted((c for c in cells if c["name"] == name), key=_accuracy)
+        points = [(measure(c), c["error_true"]) for c in own]
+        series += _series(own[0], points)
+    bars = [c["error_true_bar"] for c in cells if c["error_true_bar"]]
+    floor = (max(bars), "the reference's own error") if bars else None
+    title = f"{_title(cells[0], varied)}\n{cells[0]['method']}"
+    return Panel(title, x, ERROR, tuple(series), floor=floor)
+
+
+def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
+    shown = [c for c in cells if c["status"] == Status.OK and milliseconds(c) and mebibytes(c)]
+    series = [one for c in shown for one in _series(c, [(milliseconds(c), mebibytes(c))], joined=False)]
+    points = [(one.x[0], one.y[0]) for one, c in zip(series, shown, strict=True) if c["comparable"]]
+    front = tuple(points[i] for i in pareto_front(points))
+    title = f"{_title(cells[0], varied)}\n{_accuracy_words(cells[0])}"
+    return Panel(title, TIME, MEMORY, tuple(series), labelled=True, front=front, note=_absences(cells, shown))
+
+
+def _absences(cells: Sequence[Line], shown: Sequence[Line]) -> str:
+    """Which cells have no point, and why, and which have one but are not compared."""
+    reasons = {
+        c["name"]: "not measured" if c["status"] == Status.OK else str(c["status"]) for c in cells if c not in shown
+    }
+    reasons |= {c["name"]: "forward disagrees, not on the front" for c in shown if not c["comparable"]}
+    names = {reason: [n for n, r in reasons.items() if r == reason] for reason in reasons.values()}
+    return "; ".join(f"{why}: {'all' if len(n) == len(cells) else ', '.join(n)}" for why, n in names.items())
+
+
+def _series(cell: Line, points: Iterable[tuple[float | None, float | None]], joined: bool = True) -> list[Series]:
+    """The points that a logarithmic axis can show, as one series; none where there are none."""
+    known = [(x, y) for x, y in points if x and y and math.isfinite(x) and math.isfinite(y)]
+    if not known:
+        return []
+    x, y = zip(*known, strict=True)
+    label = cell["name"].removeprefix("ours ")
+    return [Series(cell["name"], label, style_of(cell["contender"], cell["gradient"]), tuple(x), tuple(y), joined)]
+
+
+def _grid(panels: Sequence[Panel]) -> tuple[tuple[Panel, ...], ...]:
+    """Rows of at most three, as even as they can be: 4 panels are 2 and 2, 5 are 3 and 2."""
+    if not panels:
+        return ()
+    rows = math.ceil(len(panels) / 3)
+    wide = math.ceil(len(panels) / rows)
+    return tuple(tuple(panels[i : i + wide]) for i in range(0, len(panels), wide))
+
+
+def _collect(lines: Iterable[Line], key: Callable[[Line], object]) -> dict[object, list[Line]]:
+    groups: dict[object, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(key(line), []).append(line)
+    return groups
+
+
+def _family(line: Line) -> tuple[object, ...]:
+    """What cells share that differ only in accuracy, contender or gradient."""
+    axes = ("problem", "batch", "method", "dtype", "device", "threads", "seed")
+    return (*(line[axis] for axis in axes), *sorted(line["sizes"].items()), line["steps"] is None)
+
+
+def _title(line: Line, varied: VariedSizes) -> str:
+    """The problem, with the sizes that tell it from others of its kind, and what all its cells share."""
+    sizes = ", ".join(f"{name}={line['sizes'][name]}" for name in line["sizes"] if name in varied[line["problem"]])
+    problem = f"{line['problem']} ({sizes})" if sizes else line["problem"]
+    device = "" if line["device"] == "cpu" else f" on {line['device']}"
+    return f"{problem}, batch {int(line['batch'])}, {line['dtype']}{device}"
+
+
+def _accuracy_words(line: Line) -> str:
+    if line["steps"] is not None:
+        return f"{line['method']}, {int(line['steps'])} steps"
+    return f"{line['method']}, rtol {line['rtol']:g}, atol {line['atol']:g}"
+
+
+def _accuracy(line: Line) -> float:
+    """Less is coarser."""
+    return -line["rtol"] if line["steps"] is None else line["steps"]

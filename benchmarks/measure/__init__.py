@@ -1,0 +1,1 @@
+"""One quantity a file; each is called in a process of its own."""

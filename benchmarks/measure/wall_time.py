@@ -1,0 +1,99 @@
+"""forward_s and backward_s: contenders of a group take turns in one process, A B C A B C.
+
+A machine that slows down slows all alike, so ratios within a group hold. Between two clock readings there is only
+forward() or only backward(); gradients are cleared, garbage is collected and torch is synchronised outside.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cell import Cell
+from benchmarks.contenders import CONTENDERS
+from benchmarks.failure import diagnose
+from benchmarks.measure.floor import VjpCall
+from benchmarks.problems import Problem, build
+
+ENOUGH_S = 10.0
+"""A group is not repeated further once it has run this long ..."""
+
+FEWEST_ROUNDS = 3
+"""... and this often."""
+
+BARE_CALLS = 10
+"""Bare calls between two clock readings: one is too short for the clock."""
+
+
+def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """Yield what happens as it happens: {"cell": index, "begins": True}, then its sample or its failure.
+
+    A sample is {"cell", "forward_s", "backward_s"}; a round also yields {"f_call_s", "vjp_call_s"}. An index that
+    began and did nothing more is the one that took the process down. Warm-up rounds yield no samples.
+    """
+    problem = build(cells[0], cache_dir)
+    alive = list(range(len(cells)))
+    start = time.perf_counter()
+    for number in range(-warmup, repeats):
+        if number >= FEWEST_ROUNDS and time.perf_counter() - start > ENOUGH_S:
+            return
+        for i in tuple(alive):
+            yield {"cell": i, "begins": True}
+            try:
+                sample = gradient_times(problem, cells[i])
+            except Exception as error:
+                status, reason = diagnose(error)
+                alive.remove(i)
+                yield {"cell": i, "status": status.value, "reason": reason}
+            else:
+                if number >= 0:
+                    yield {"cell": i, **sample}
+        if number >= 0:
+            yield bare_call_times(problem)
+
+
+def gradient_times(problem: Problem, cell: Cell) -> dict[str, float]:
+    problem.clear_gradients()
+    run = CONTENDERS[cell.contender].gradient(problem, cell)
+    return {"forward_s": seconds(run.forward, cell.device), "backward_s": seconds(run.backward, cell.device)}
+
+
+def bare_call_times(problem: Problem) -> dict[str, float]:
+    """One call of f without a graph, and one of f with its vector-Jacobian product."""
+    device, vjp = problem.y0.device.type, VjpCall(problem)
+
+    @torch.no_grad()
+    def f_calls() -> None:
+        for _ in range(BARE_CALLS):
+            problem.func(vjp.t, vjp.y)
+
+    def vjp_calls() -> None:
+        for _ in range(BARE_CALLS):
+            vjp()
+
+    return {
+        "f_call_s": seconds(f_calls, device) / BARE_CALLS,
+        "vjp_call_s": seconds(vjp_calls, device) / BARE_CALLS,
+    }
+
+
+def seconds(call: Callable[[], Any], device: str) -> float:
+    """How long the call takes, until the device is done with it."""
+    gc.collect()
+    gc.disable()  # As timeit does: whose garbage is collected when would be chance.
+    try:
+        _synchronize(device)
+        start = time.perf_counter()
+        call()
+        _synchronize(device)
+        return time.perf_counter() - start
+    finally:
+        gc.enable()
+
+
+def _synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

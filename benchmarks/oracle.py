@@ -1,0 +1,71 @@
+"""The gradient of what was computed: ordinary autograd through the recorded steps, written as textbooks write them.
+
+Shares nothing with the library's sweep but the methods' coefficients.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from benchmarks.problems import Problem
+from symplectic_adjoint import ButcherTableau, Grid
+
+
+def replay(tableau: ButcherTableau, problem: Problem, grid: Grid) -> Tensor:
+    """ys on the grid's steps, with the whole graph behind it: (len(t), batch, dim).
+
+    Step n:  k_i = f(t_n + c_i h_n, y_n + h_n sum_j a_ij k_j),  y_{n+1} = y_n + h_n sum_i b_i k_i; an output inside
+    the step is y_n + h_n sum_i b_i(sigma) k_i, and one that the step is pinned to is y_{n+1} itself.
+    """
+    A, c = tableau.A + tableau.interpolant.A, tableau.c + tableau.interpolant.c
+    outputs: dict[int, list[int]] = {}
+    for j, n in enumerate(grid.output_step.tolist()):
+        outputs.setdefault(n, []).append(j)
+    y, ys = problem.y0, {0: problem.y0}
+    for n, (t, h, pinned_to) in enumerate(zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True)):
+        here = outputs.get(n, [])
+        # The interpolant's rows cost f calls and are evaluated only where an output needs them.
+        rows = len(A) if any(j != pinned_to for j in here) else tableau.stages
+        k: list[Tensor] = []
+        for a, node in zip(A[:rows], c[:rows], strict=True):
+            Y = combine(y, h, [float(x) for x in a], k)
+            k.append(problem.func(y.new_tensor(t + float(node) * h), Y))
+        y_next = combine(y, h, [float(b) for b in tableau.b], k)
+        for j in here:
+            sigma = float(grid.output_sigma[j])
+            ys[j] = y_next if j == pinned_to else combine(y, h, tableau.interpolant.weights_at(sigma), k)
+        y = y_next
+    return torch.stack([ys[j] for j in sorted(ys)])
+
+
+def equal_steps(t: Tensor, steps: int) -> Grid:
+    """The grid of `steps` equal steps from t[0] to t[-1], with no output but those two."""
+    t0, h = float(t[0]), float(t[-1] - t[0]) / steps
+    return Grid(
+        t=t0 + h * torch.arange(steps, dtype=torch.float64),
+        h=torch.full((steps,), h, dtype=torch.float64),
+        pinned_to=torch.tensor([-2] * (steps - 1) + [1]),
+        output_step=torch.tensor([-1, steps - 1]),
+        output_sigma=torch.tensor([0.0, 1.0], dtype=torch.float64),
+    )
+
+
+def gradient(problem: Problem, ys: Tensor) -> list[Tensor]:
+    """dL/dy0, then dL/dp for each parameter p (zeros where the loss does not depend on it)."""
+    found = torch.autograd.grad(problem.loss(ys), problem.inputs, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(problem.inputs, found, strict=True)]
+
+
+def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """||found - expected|| / ||expected||, the 2-norm of all entries together, in float64."""
+    a, b = (torch.cat([x.detach().to("cpu", torch.float64).flatten() for x in xs]) for xs in (found, expected))
+    return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
+
+
+def combine(y: Tensor, h: float, weights: Sequence[float], k: Sequence[Tensor]) -> Tensor:
+    """y + h sum_i w_i k_i, over the non-zero weights."""
+    for weight, slope in zip(weights, k, strict=False):
+        if weight:
+            y = y + (h * weight) * slope
+    return y

@@ -1,0 +1,111 @@
+"""A continuous normalizing flow on real data: density estimation with Hutchinson's trace.
+
+Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, FFJORD: Free-form Continuous Dynamics for Scalable Reversible
+Generative Models, ICLR 2019.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.problems.mlp import dense
+from benchmarks.problems.problem import Family, Problem, Source, output_times
+
+NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "softplus": nn.functional.softplus,
+    "tanh": torch.tanh,
+}
+
+
+class ConcatSquash(nn.Module):
+    """(W x + b) sigmoid(t g + g_0) + t u: a linear layer, gated and shifted by the time."""
+
+    def __init__(self, linear: nn.Linear, gate: Tensor, gate_bias: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.linear = linear
+        self.gate, self.gate_bias, self.shift = (
+            nn.Parameter(gate),
+            nn.Parameter(gate_bias),
+            nn.Parameter(shift),
+        )
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.linear(x) * torch.sigmoid(t * self.gate + self.gate_bias) + t * self.shift
+
+
+class FlowField(nn.Module):
+    """z' = f(t, z) and l' = -e^T (df/dz) e, the state (batch, dim + 1) being z with l in its last column.
+
+    The noise e, (batch, dim), is drawn once: a solve needs one and the same field throughout, and so does whoever
+    recomputes it. E[e e^T] = 1 makes e^T (df/dz) e an unbiased estimate of the trace (Hutchinson).
+    """
+
+    noise: Tensor
+
+    def __init__(self, layers: list[ConcatSquash], nonlinearity: str, noise: Tensor) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.nonlinearity = nonlinearity
+        self.register_buffer("noise", noise)
+
+    def velocity(self, t: Tensor, z: Tensor) -> Tensor:
+        """f(t, z)."""
+        first, *others = self.layers
+        z = first(t, z)
+        for layer in others:
+            z = layer(t, NONLINEARITIES[self.nonlinearity](z))
+        return z
+
+    def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        differentiable = torch.is_grad_enabled()
+        # The trace is itself a derivative, so a graph of f is needed under no_grad too.
+        with torch.enable_grad():
+            z = state[:, :-1]
+            if not (differentiable and z.requires_grad):
+                z = z.detach().requires_grad_()
+            velocity = self.velocity(t, z)
+            (row,) = torch.autograd.grad(velocity, z, self.noise, create_graph=differentiable)
+        trace = (row * self.noise).sum(dim=1, keepdim=True)
+        change = torch.cat([velocity, -trace], dim=1)
+        return change if differentiable else change.detach()
+
+
+class NegativeLogLikelihood(nn.Module):
+    """-log p(x), its mean over the batch, in nats: log p(x) = log N(z(T); 0, 1) - l(T)."""
+
+    def forward(self, ys: Tensor) -> Tensor:
+        z, change = ys[-1][:, :-1], ys[-1][:, -1]
+        log_normal = -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi))
+        return (change - log_normal).mean()
+
+
+def concat_squash(source: Source, inputs: int, outputs: int) -> ConcatSquash:
+    gate, gate_bias, shift = (source.normal(outputs, std=0.5) for _ in range(3))
+    return ConcatSquash(dense(source, inputs, outputs), gate, gate_bias, shift)
+
+
+def draw(
+    source: Source,
+    batch: int,
+    *,
+    data: str = "digits",
+    width: int = 64,
+    layers: int = 2,
+    nonlinearity: str = "softplus",
+    end: float = 1.0,
+) -> Problem:
+    """`batch` rows of a table of real data through `layers` hidden layers of `width` units."""
+    if nonlinearity not in NONLINEARITIES:
+        raise ValueError(f"nonlinearity must be one of {', '.join(NONLINEARITIES)}; got {nonlinearity!r}")
+    x = source.rows(data, batch)
+    widths = [x.shape[1], *[width] * layers, x.shape[1]]
+    stack = [concat_squash(source, n, m) for n, m in pairwise(widths)]
+    func = FlowField(stack, nonlinearity, noise=source.normal(*x.shape))
+    y0 = torch.cat([x, torch.zeros(batch, 1, dtype=torch.float64)], dim=1)
+    return Problem(func, y0, output_times(end, outputs=1), NegativeLogLikelihood())
+
+
+FLOW = Family("flow", draw)

@@ -1,0 +1,33 @@
+"""A linear field, whose solution is a matrix exponential."""
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.problems.problem import Family, MeanSquare, Problem, Source, output_times
+
+
+class LinearField(nn.Module):
+    """y' = A y for each row y of the batch."""
+
+    def __init__(self, A: Tensor) -> None:
+        super().__init__()
+        self.A = nn.Parameter(A)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        del t
+        return y @ self.A.T
+
+    def solution(self, y0: Tensor, t: Tensor) -> Tensor:
+        """exp(t A) y0 for every time of t, differentiable: (len(t), batch, dim)."""
+        return torch.stack([y0 @ torch.linalg.matrix_exp(time * self.A).T for time in t])
+
+
+def draw(source: Source, batch: int, *, dim: int = 8, end: float = 1.0, outputs: int = 1) -> Problem:
+    """Rotations at random frequencies with a slow decay: a skew matrix minus a tenth of the identity."""
+    G = source.normal(dim, dim, std=2.0 / dim**0.5)
+    A = (G - G.T) / 2 - 0.1 * torch.eye(dim, dtype=torch.float64)
+    y0, target = source.normal(batch, dim), source.normal(batch, dim)
+    return Problem(LinearField(A), y0, output_times(end, outputs), MeanSquare(target))
+
+
+LINEAR = Family("linear", draw)

@@ -1,0 +1,136 @@
+"""What is solved and differentiated: a field, a start, times and a loss; and where their numbers come from."""
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.cell import Size
+from benchmarks.data import load_table
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """y' = func(t, y) from y0, and a scalar loss of ys = y(t), to be differentiated by y0 and func's parameters.
+
+    y0 is (batch, dim), a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
+    (len(t), batch, dim). All that func and loss hold has y0's dtype and device.
+    """
+
+    func: nn.Module
+    y0: Tensor
+    t: Tensor
+    loss: nn.Module
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        return tuple(self.func.parameters())
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the loss is differentiated by: y0, then the parameters."""
+        return (self.y0, *self.parameters)
+
+    def to(self, dtype: torch.dtype, device: str | torch.device = "cpu") -> Self:
+        """A copy that shares no tensor with this one. float32 numbers cast up are the same numbers."""
+        return type(self)(
+            func=copy.deepcopy(self.func).to(dtype=dtype, device=device),
+            y0=self.y0.detach().to(dtype=dtype, device=device, copy=True).requires_grad_(),
+            t=self.t,
+            loss=copy.deepcopy(self.loss).to(dtype=dtype, device=device),
+        )
+
+    def clear_gradients(self) -> None:
+        for tensor in self.inputs:
+            tensor.grad = None
+
+    def gradient(self) -> list[Tensor]:
+        """What backward() left in y0 and the parameters; zeros where it left nothing."""
+        return [torch.zeros_like(x) if x.grad is None else x.grad.detach().clone() for x in self.inputs]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a problem's numbers come from: one seeded generator, and the tables of real data cached in a folder."""
+
+    generator: torch.Generator
+    cache_dir: Path | None
+
+    def normal(self, *shape: int, std: float = 1.0) -> Tensor:
+        return std * torch.randn(shape, generator=self.generator, dtype=torch.float64)
+
+    def rows(self, data: str, number: int) -> Tensor:
+        """`number` different rows of the table `data`, in random order."""
+        table = load_table(data, self.cache_dir)
+        if number > len(table):
+            raise ValueError(f"batch={number} asks for more than the {len(table)} rows of {data}: take a smaller batch")
+        return table[torch.randperm(len(table), generator=self.generator)[:number]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Problems of one kind. `draw(source, batch, **sizes)` makes one, in float64 on the CPU.
+
+    The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults.
+    """
+
+    name: str
+    draw: Callable[..., Problem]
+
+    @property
+    def sizes(self) -> dict[str, Size]:
+        arguments = inspect.signature(self.draw).parameters.values()
+        return {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
+
+    def build(
+        self,
+        sizes: Mapping[str, Size],
+        batch: int,
+        dtype: str,
+        device: str = "cpu",
+        seed: int = 0,
+        cache_dir: Path | None = None,
+    ) -> Problem:
+        """Weights and data are drawn in float64 whatever the dtype, and then rounded to it.
+
+        Raises ValueError for a size or dtype that there is not.
+        """
+        self.check(sizes)
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+        source = Source(torch.Generator().manual_seed(seed), cache_dir)
+        return self.draw(source, batch, **sizes).to(DTYPES[dtype], device)
+
+    def check(self, sizes: Mapping[str, Size]) -> None:
+        """Raises ValueError for an unknown size, or one of another type than its default."""
+        for name, value in sizes.items():
+            if name not in self.sizes:
+                raise ValueError(f"{self.name} has no size {name!r}; it has {', '.join(self.sizes)}")
+            kind = type(self.sizes[name])
+            if not isinstance(value, (int, float) if kind is float else kind):
+                raise ValueError(f"size {name} of {self.name} must be of type {kind.__name__}; got {value!r}")
+
+
+class MeanSquare(nn.Module):
+    """The mean of (y - target)^2 over the outputs after the start, the batch and the components."""
+
+    target: Tensor
+
+    def __init__(self, target: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("target", target)
+
+    def forward(self, ys: Tensor) -> Tensor:
+        return (ys[1:] - self.target).square().mean()
+
+
+def output_times(end: float, outputs: int) -> Tensor:
+    """0, then `outputs` equally spaced times up to `end`."""
+    return torch.linspace(0.0, end, outputs + 1, dtype=torch.float64)

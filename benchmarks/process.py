@@ -1,0 +1,171 @@
+"""Calls in processes that have computed nothing, with a time limit: nothing that happens in one ends the suite.
+
+On the CPU a process is forked from a server that has only imported modules: 20 ms instead of seconds. CUDA does not
+survive a fork, so there it is started from scratch.
+"""
+
+import contextlib
+import gc
+import inspect
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from benchmarks.failure import diagnose, diagnose_exit
+from benchmarks.record import Status
+
+GRACE_S = 10.0
+"""How long a process may take to end after it has sent its last value."""
+
+PRELOAD = ("torch", "torch.fx.experimental.symbolic_shapes", "torchdiffeq", "benchmarks.runner")
+"""What the server imports once for all; what cannot be imported is skipped. torch itself imports the second, with
+sympy, at the first torch.autograd.grad (0.6 s). Nothing here computes, starts a thread or plots."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a process is started: how long each of its values may take, and the state of torch that the call finds."""
+
+    timeout_s: float
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 0
+
+
+@dataclass
+class Outcome:
+    """How a call ended, and what it had sent until then."""
+
+    status: Status = Status.OK
+    reason: str | None = None
+    values: list[Any] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return self.status is Status.OK
+
+
+def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> Outcome:
+    """Call `function(*args)` in a fresh process and wait for it.
+
+    What it returns is the outcome's one value; a generator's values arrive one by one, so that those sent before a
+    crash or the time limit are kept, and the limit is for each of them. Values are plain numbers, strings, lists and
+    dicts. A process that exceeds the limit is killed with whatever it started.
+    """
+    context = _context(limits.device)
+    receiver, sender = context.Pipe(duplex=False)
+    kills = _memory_kills()
+    process = context.Process(target=_child, args=(sender, function, args, limits))  # pyright: ignore
+    with _nothing_as_main(), _quiet_profiler():
+        process.start()
+    sender.close()
+    outcome = Outcome()
+    try:
+        finished = _receive(receiver, outcome, limits.timeout_s)
+        process.join(GRACE_S if finished else 0)
+        if not finished and outcome.status is Status.TIMEOUT:
+            outcome.reason = f"nothing came for {limits.timeout_s:g} s"
+        elif not finished:
+            process.join(GRACE_S)
+            more = _memory_kills()
+            killed_for_memory = None if kills is None or more is None else more > kills
+            outcome.status, outcome.reason = diagnose_exit(process.exitcode, killed_for_memory)
+    finally:
+        _kill(process)
+        receiver.close()
+    return outcome
+
+
+def _receive(receiver: Connection, outcome: Outcome, timeout_s: float) -> bool:
+    """Collect messages until the call's end (True), or the process's or the time's (False)."""
+    while True:
+        if not receiver.poll(timeout_s):
+            outcome.status = Status.TIMEOUT
+            return False
+        try:
+            kind, content = receiver.recv()
+        except EOFError:
+            return False
+        if kind == "value":
+            outcome.values.append(content)
+        elif kind == "failed":
+            outcome.status, outcome.reason = Status(content[0]), content[1]
+        else:
+            return True
+
+
+def _child(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> None:
+    if hasattr(os, "setsid"):
+        os.setsid()  # A group of its own, so that it can be killed together with all it started.
+    gc.freeze()  # What was imported is no garbage: collecting takes 1 ms instead of 100 ms.
+    torch.set_num_threads(limits.threads)
+    torch.set_num_interop_threads(limits.threads)
+    torch.manual_seed(limits.seed)
+    try:
+        result = function(*args)
+        for value in result if inspect.isgenerator(result) else (result,):
+            sender.send(("value", value))
+    except Exception as error:
+        status, reason = diagnose(error)
+        sender.send(("failed", (status.value, reason)))
+    sender.send(("end", None))
+    sender.close()
+
+
+def _context(device: str) -> BaseContext:
+    if device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOAD))
+        return context
+    return multiprocessing.get_context("spawn")
+
+
+def _kill(process: BaseProcess) -> None:
+    """End the process and its group, whatever is left of them."""
+    if process.pid is not None and hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.is_alive():
+        process.kill()
+    process.join()
+
+
+def _memory_kills() -> int | None:
+    """How often the kernel has killed a process for lack of memory since it started; None where it does not say."""
+    counters = Path("/proc/vmstat")
+    lines = counters.read_text().splitlines() if counters.exists() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
+@contextlib.contextmanager
+def _nothing_as_main() -> Iterator[None]:
+    """Hide the program: multiprocessing imports it into every child, and with it all that it imports (pandas, ...)."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
+@contextlib.contextmanager
+def _quiet_profiler() -> Iterator[None]:
+    """Children inherit a setting that keeps torch's profiler from writing a line to stderr at every start and stop."""
+    before = os.environ.get("KINETO_LOG_LEVEL")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("KINETO_LOG_LEVEL", None)

@@ -1,0 +1,85 @@
+"""Stored rows to everything that is read: tables, figures, the page. Nothing here measures."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.environment import describe
+from benchmarks.figures import FigureSpec, all_figures
+from benchmarks.page import page, relative, write_page
+from benchmarks.render import render
+from benchmarks.store import environment_ids, read_environment, read_rows
+from benchmarks.suite import Scale, Suite, suggestion
+from benchmarks.summary import summarize
+from benchmarks.tables import all_tables
+from benchmarks.typesetting import Table, write_table
+
+
+class NoRows(RuntimeError):
+    """Nothing has been measured that could be shown."""
+
+
+class UnknownEnvironment(ValueError):
+    """An environment id that has no rows."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """The rows of one suite in one environment, and where what is made of them goes."""
+
+    suite: Suite
+    source: str  # the suite as it was asked for, a name or a path
+    scale: Scale
+    environment_id: str
+    results: Path
+    plots: Path
+
+    @cached_property
+    def folder(self) -> Path:
+        return self.results / self.suite.name
+
+    @cached_property
+    def where(self) -> str:
+        return describe(read_environment(self.folder / self.environment_id))
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        return summarize(read_rows(self.folder / self.environment_id / "rows.jsonl").rows)
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        return all_tables(self.frame, self.where)
+
+    @cached_property
+    def figures(self) -> list[FigureSpec]:
+        return all_figures(self.frame, self.where)
+
+    def write_tables(self) -> list[Path]:
+        return [path for table in self.tables for path in write_table(table, self.folder / "tables")]
+
+    def write_plots(self) -> list[Path]:
+        return [path for figure in self.figures for path in render(figure, self.plots / self.suite.name)]
+
+    def write_page(self) -> list[Path]:
+        scale = "" if self.scale is Scale.CPU else f" --scale {self.scale.value}"
+        command = f"python -m benchmarks report {Path(self.source).name}{scale}"
+        plots = relative(self.plots / self.suite.name, self.folder)
+        text = page(self.suite, command, self.where, self.figures, self.tables, plots)
+        return [write_page(text, self.folder)]
+
+
+def choose_environment(suite_folder: Path, wanted: str | None) -> str:
+    """The wanted environment, or the one of the newest run.
+
+    Raises NoRows where there is none, UnknownEnvironment where the wanted one is not among them.
+    """
+    known = environment_ids(suite_folder)
+    if not known:
+        raise NoRows(f"no rows in {suite_folder.name}/: measure with python -m benchmarks run")
+    if wanted is None:
+        return known[0]
+    if wanted not in known:
+        raise UnknownEnvironment(f"no environment {wanted!r} in {suite_folder.name}/{suggestion(wanted, known)}")
+    return wanted

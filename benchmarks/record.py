@@ -1,0 +1,155 @@
+"""One measurement: a flat record with units in the names.
+
+Standard library only, since every measuring process imports this module.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Self
+
+from benchmarks.cell import SCHEMA, Cell, Size
+
+
+class Status(StrEnum):
+    """How a cell ended. All but `error` are results and final; `error` is a failure of ours, tried again."""
+
+    OK = "ok"
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    DIVERGED = "diverged"
+    ERROR = "error"
+    SKIPPED = "skipped"
+
+
+class UnreadableRow(ValueError):
+    """A stored row that this version cannot read."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything measured for one cell. What was not measured is None; a *_reason says why, where needed.
+
+    Times are seconds, medians over the samples kept beside them; memory is bytes; gradient errors are
+    relative. f_call_s and vjp_call_s are one bare call; floor_s and floor_tensor_bytes are the bare network
+    calls that no method can avoid. state_bytes (D), graph_bytes (A, the graph of one f kept for its VJP) and
+    parameter_bytes (P) are the symbols of the memory formulas. forward_error is the root mean
+    square over the final state's components of (y - reference) / (atol + rtol |reference|).
+    """
+
+    suite: str
+    cell_id: str
+    group_id: str
+    problem: str
+    sizes: dict[str, Size]
+    batch: int
+    method: str
+    rtol: float | None
+    atol: float | None
+    steps: int | None
+    gradient: str
+    contender: str
+    dtype: str
+    device: str
+    threads: int
+    seed: int
+    schema: int
+    status: Status
+    reason: str | None = None
+    attempt: int = 1
+
+    f_calls_forward: int | None = None
+    f_calls_backward: int | None = None
+    vjps_forward: int | None = None
+    vjps_backward: int | None = None
+    steps_accepted: int | None = None
+    steps_rejected: int | None = None
+
+    forward_s: float | None = None
+    backward_s: float | None = None
+    total_s: float | None = None
+    forward_samples_s: list[float] | None = None
+    backward_samples_s: list[float] | None = None
+    f_call_s: float | None = None
+    vjp_call_s: float | None = None
+    floor_s: float | None = None
+
+    peak_tensor_bytes: int | None = None
+    peak_tensor_source: str | None = None  # "exact" | "fit"
+    forward_peak_tensor_bytes: int | None = None
+    kept_tensor_bytes: int | None = None  # live between forward and backward
+    floor_tensor_bytes: int | None = None
+    state_bytes: int | None = None
+    graph_bytes: int | None = None
+    vjp_peak_bytes: int | None = None
+    parameter_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    rss_curve_peak_bytes: int | None = None
+    rss_curve_s: list[float] | None = None  # at most 64 points
+    rss_curve_bytes: list[int] | None = None
+    peak_reserved_bytes: int | None = None  # CUDA
+
+    error_discrete: float | None = None
+    error_discrete_oracle: str | None = None  # "float64"
+    error_discrete_reason: str | None = None
+    error_true: float | None = None
+    error_true_bar: float | None = None
+    error_true_reason: str | None = None
+    forward_error: float | None = None
+    forward_disagrees: bool | None = None
+    loss: float | None = None
+
+    @classmethod
+    def for_cell(cls, cell: Cell, **measured: Any) -> Self:
+        """A row for `cell`; `measured` gives status and whatever fields there are."""
+        shared = {f.name: getattr(cell, f.name) for f in fields(Cell) if f.name != "sizes"}
+        ids = {"cell_id": cell.id, "group_id": cell.group_id, "schema": SCHEMA}
+        return cls(**shared, **ids, sizes=cell.sizes_dict, **measured)
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that was measured."""
+        shared = {f.name: getattr(self, f.name) for f in fields(Cell) if f.name != "sizes"}
+        return Cell(**shared, sizes=tuple(sorted(self.sizes.items())))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for strict JSON: NaN and infinities become the strings in NON_FINITE."""
+        return {f.name: _freeze(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Self:
+        """The inverse of to_json. What an older version did not write is None.
+
+        Raises UnreadableRow for a newer version's row.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(row.keys() - known)
+        if unknown or row.get("schema", SCHEMA) > SCHEMA:
+            raise UnreadableRow(
+                f"a row of schema {row.get('schema')} with unknown keys {unknown} was written by a newer"
+                f" version (this one knows {SCHEMA}): update this program, or measure again with --fresh"
+            )
+        try:
+            values: dict[str, Any] = {k: _thaw(v) if k in _FLOATS else v for k, v in row.items()}
+            values["status"] = Status(row["status"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as why:
+            raise UnreadableRow(f"not a row of measurements ({why}): remove it, or use --fresh") from why
+
+
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_FLOATS = {f.name for f in fields(Measurement) if "float" in str(f.type)}
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, list | tuple):
+        return [_freeze(v) for v in value]
+    return value
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_thaw(v) for v in value]
+    return NON_FINITE.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,207 @@
+"""Measures cells: which processes run, in which order, and how what they send becomes rows.
+
+A cell's gradient, tensor memory and resident memory are measured in a process each, then the cells of a group are
+timed together in one. A cell whose process fails gets that status and is not measured further.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from benchmarks import process
+from benchmarks.cell import Cell
+from benchmarks.contenders import Counts, decline
+from benchmarks.data import cache_table, table_file
+from benchmarks.measure.floor import Floor, floor_tensor_bytes
+from benchmarks.measure.gradient_error import measure_gradient_error
+from benchmarks.measure.resident_memory import measure_resident_memory
+from benchmarks.measure.tensor_memory import measure_tensor_memory
+from benchmarks.measure.wall_time import measure_wall_time
+from benchmarks.problems import PROBLEMS
+from benchmarks.process import Limits
+from benchmarks.record import Measurement, Status
+from benchmarks.reference import compute_reference, reference_file
+from symplectic_adjoint import METHODS
+
+Values = Iterable[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """cell_timeout_s limits each part of a cell's measurement, and each single gradient of a group's timing.
+
+    repeats is the number of timed rounds (fewer once a group has taken long enough), warmup the untimed ones before.
+    cache_dir keeps data and reference gradients between runs.
+    """
+
+    cell_timeout_s: float
+    repeats: int
+    warmup: int
+    cache_dir: Path
+
+
+@dataclass
+class Row:
+    """A cell's row in the making."""
+
+    cell: Cell
+    status: Status = Status.OK
+    reason: str | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.status is Status.OK
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(**{f.name: self.measured[f.name] for f in fields(Counts)})
+
+    def fail(self, status: Status, reason: str | None) -> None:
+        self.status, self.reason = status, reason
+
+    def take(self, values: Values) -> None:
+        for value in values:
+            self.reason = value.get("reason", self.reason)
+            self.measured |= {name: found for name, found in value.items() if name != "reason"}
+
+    def finished(self) -> Measurement:
+        return Measurement.for_cell(self.cell, status=self.status, reason=self.reason, **self.measured)
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    settings: RunSettings,
+    emit: Callable[[Measurement], None],
+    progress: Callable[[str], None],
+) -> None:
+    """Measure the cells group by group; emit each one's row, also when it failed, as soon as its group is done."""
+    preparation = Preparation(settings, progress)
+    for group in groups(cells):
+        rows = [Row(cell) for cell in group]
+        for row in rows:
+            declined = decline(row.cell)
+            if declined is not None:
+                row.fail(Status.SKIPPED, declined)
+        alive = [row for row in rows if row.ok]
+        if alive:
+            no_reference = preparation.of(alive[0].cell)
+            for row in alive:
+                progress(f"{row.cell.group_label}: {row.cell.name}")
+                measure_cell(row, settings, no_reference)
+            progress(f"{alive[0].cell.group_label}: time")
+            time_group([row for row in alive if row.ok], settings)
+        for row in rows:
+            emit(row.finished())
+
+
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells that differ only in contender or gradient, together, in the order of their first."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.group_id, []).append(cell)
+    return list(found.values())
+
+
+@dataclass
+class Preparation:
+    """What cells share and need before they are measured: cached data, and a reference gradient a problem."""
+
+    settings: RunSettings
+    progress: Callable[[str], None]
+    failed: dict[str, str] = field(default_factory=dict)  # by problem_id, so that each is tried once a run
+
+    def of(self, cell: Cell) -> str | None:
+        """Prepare what this cell needs. Returns why it has no reference, if it has none."""
+        limits = Limits(self.settings.cell_timeout_s)
+        data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
+        if isinstance(data, str) and not table_file(data, self.settings.cache_dir).exists():
+            self.progress(f"data: {data}")
+            process.run(cache_table, (data, self.settings.cache_dir), limits)  # Without it every cell says so.
+        if cell.problem_id not in self.failed and not reference_file(cell, self.settings.cache_dir).exists():
+            self.progress(f"{cell.group_label}: reference")
+            outcome = process.run(compute_reference, (cell, self.settings.cache_dir), limits)
+            if not outcome.ok:
+                self.failed[cell.problem_id] = f"the reference failed ({outcome.status}): {outcome.reason}"
+        return self.failed.get(cell.problem_id)
+
+
+def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> None:
+    """Gradient, tensor memory and resident memory, until one fails."""
+    cell, cache_dir = row.cell, settings.cache_dir
+    limits = Limits(settings.cell_timeout_s, cell.device, cell.threads, cell.seed)
+    outcome = process.run(measure_gradient_error, (cell, cache_dir), limits)
+    row.take(outcome.values)
+    if not outcome.values:
+        return row.fail(outcome.status, outcome.reason)
+    if not outcome.ok:  # The gradient is there; it was the replay that failed.
+        row.take([{"error_discrete_reason": f"the replay failed ({outcome.status}): {outcome.reason}"}])
+    if no_reference is not None:
+        row.take([{"error_true_reason": no_reference}])
+    outcome = process.run(measure_tensor_memory, (cell, cache_dir, row.counts), limits)
+    row.take(outcome.values)
+    if not outcome.ok:
+        return row.fail(outcome.status, outcome.reason)
+    row.take([_memory_floor(row)])
+    outcome = process.run(measure_resident_memory, (cell, cache_dir), limits)
+    row.take(outcome.values)
+    if not outcome.ok:
+        row.fail(outcome.status, outcome.reason)
+
+
+def _memory_floor(row: Row) -> dict[str, Any]:
+    steps = row.measured["steps_accepted"]
+    if steps is None:
+        return {}
+    floor = Floor(**{f.name: row.measured[f.name] for f in fields(Floor)})
+    stages = METHODS[row.cell.method].stages
+    return {"floor_tensor_bytes": floor_tensor_bytes(floor, row.cell.gradient, steps, stages)}
+
+
+def time_group(rows: list[Row], settings: RunSettings) -> None:
+    """Time the rows in turns. One that takes the process down is taken out, and the others are timed again."""
+    while rows:
+        cell, cells = rows[0].cell, [row.cell for row in rows]
+        limits = Limits(settings.cell_timeout_s, cell.device, cell.threads, cell.seed)
+        args = (cells, settings.cache_dir, settings.warmup, settings.repeats)
+        outcome = process.run(measure_wall_time, args, limits)
+        if outcome.ok:
+            return _take_times(rows, outcome.values)
+        begun = [value["cell"] for value in outcome.values if value.get("begins")]
+        culprits = [rows[begun[-1]]] if begun else rows
+        for row in culprits:
+            row.fail(outcome.status, outcome.reason)
+        rows = [row for row in rows if row.ok]
+
+
+def _take_times(rows: list[Row], values: list[dict[str, Any]]) -> None:
+    bare = [value for value in values if "f_call_s" in value]
+    for i, row in enumerate(rows):
+        own = [value for value in values if value.get("cell") == i]
+        failed = [value for value in own if "status" in value]
+        samples = [value for value in own if "forward_s" in value]
+        if failed:
+            row.fail(Status(failed[0]["status"]), failed[0]["reason"])
+        else:
+            row.take([_times(samples), _time_floor(row.counts, bare)])
+
+
+def _times(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    forward, backward = ([sample[name] for sample in samples] for name in ("forward_s", "backward_s"))
+    return {
+        "forward_s": statistics.median(forward),
+        "backward_s": statistics.median(backward),
+        "total_s": statistics.median(f + b for f, b in zip(forward, backward, strict=True)),
+        "forward_samples_s": forward,
+        "backward_samples_s": backward,
+    }
+
+
+def _time_floor(counts: Counts, bare: list[dict[str, Any]]) -> dict[str, Any]:
+    """The bare calls that these counts cannot do without: f alone, and f with its VJP."""
+    f_call_s, vjp_call_s = (statistics.median(value[name] for value in bare) for name in ("f_call_s", "vjp_call_s"))
+    f_calls, vjps = counts.floor_calls
+    floor_s = f_calls * f_call_s + vjps * vjp_call_s
+    return {"f_call_s": f_call_s, "vjp_call_s": vjp_call_s, "floor_s": floor_s}

@@ -1,0 +1,183 @@
+"""Rows to a frame with what is derived from them: ratios, means, the order of memory, Pareto fronts."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.record import Measurement, Status
+
+DISPLAY_ORDER = (
+    "ours symplectic",
+    "ours aca",
+    "ours baseline",
+    "ours stages",
+    "ours backprop",
+    "ours continuous",
+    "torchdiffeq backprop",
+    "torchdiffeq continuous",
+    "torchdiffeq continuous-seminorm",
+)
+
+PEER = "torchdiffeq backprop"
+"""What ratios compare with: what a user has before changing anything."""
+
+ORDERED = ("symplectic", "aca", "baseline")
+
+CHEAP_GRAPH = 4
+"""From a graph of this many states on, symplectic < aca < baseline is the claim; below, states decide."""
+
+RATIOS = ("time_over_floor", "memory_over_floor", "time_over_peer", "memory_over_peer")
+
+Line = dict[str, Any]
+
+
+def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
+    """One line a cell, groups as they come and DISPLAY_ORDER within. The row's fields, with these added:
+
+    group, name: labels for people;
+    comparable: the cell succeeded and its forward solution agrees with the reference;
+    f_calls, vjps: forward and backward together;
+    time_over_floor, memory_over_floor: multiples of the bare network calls that no method can avoid;
+    time_over_peer, memory_over_peer: multiples of torchdiffeq's backprop in the same group.
+    A ratio is NaN where one of its two cells is not comparable.
+    """
+    labels = group_labels(rows)
+    peers = {row.group_id: row for row in rows if row.cell.name == PEER and comparable(row)}
+    groups = {group: place for place, group in enumerate(dict.fromkeys(row.group_id for row in rows))}
+    ordered = sorted(rows, key=lambda row: (groups[row.group_id], *display_place(row.cell.name)))
+    lines = [asdict(row) | _derived(row, labels, peers.get(row.group_id)) for row in ordered]
+    return pd.DataFrame(lines, columns=None if lines else list(Measurement.__dataclass_fields__))
+
+
+def lines_of(frame: pd.DataFrame) -> list[Line]:
+    """The frame's lines as plain dictionaries, what is missing being None."""
+    return [{str(k): None if _missing(v) else v for k, v in line.items()} for line in frame.to_dict("records")]
+
+
+def _missing(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def display_place(name: str) -> tuple[int, str]:
+    """A key to sort by; names that DISPLAY_ORDER does not have come last, by alphabet."""
+    return (DISPLAY_ORDER.index(name) if name in DISPLAY_ORDER else len(DISPLAY_ORDER), name)
+
+
+def comparable(row: Measurement) -> bool:
+    return row.status is Status.OK and not row.forward_disagrees
+
+
+def group_labels(rows: Sequence[Measurement]) -> dict[str, str]:
+    """group_id -> its label, with threads and seed where these differ among the rows."""
+    varied = [axis for axis in ("threads", "seed") if len({getattr(row, axis) for row in rows}) > 1]
+    return {
+        row.group_id: ", ".join([row.cell.group_label, *(f"{axis} {getattr(row, axis)}" for axis in varied)])
+        for row in rows
+    }
+
+
+def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None) -> Line:
+    derived: Line = dict.fromkeys(RATIOS)
+    if comparable(row):
+        derived["time_over_floor"] = ratio(row.total_s, row.floor_s)
+        derived["memory_over_floor"] = ratio(row.peak_tensor_bytes, row.floor_tensor_bytes)
+    if comparable(row) and peer is not None:
+        derived["time_over_peer"] = ratio(row.total_s, peer.total_s)
+        if row.peak_tensor_source == peer.peak_tensor_source:  # a fitted peak is not set against an exact one
+            derived["memory_over_peer"] = ratio(row.peak_tensor_bytes, peer.peak_tensor_bytes)
+    return derived | {
+        "group": labels[row.group_id],
+        "name": row.cell.name,
+        "comparable": comparable(row),
+        "f_calls": _sum(row.f_calls_forward, row.f_calls_backward),
+        "vjps": _sum(row.vjps_forward, row.vjps_backward),
+    }
+
+
+def ratio(value: float | None, unit: float | None) -> float | None:
+    return None if value is None or not unit else value / unit
+
+
+def _sum(*values: int | None) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def overview(frame: pd.DataFrame) -> list[Line]:
+    """One line a contender and gradient: cells, how many succeeded, worst discrete errors, mean ratios.
+
+    Means are geometric, over the comparable cells that have the ratio; `compared` counts those with a peer.
+    """
+    cells = lines_of(frame)
+    overview = []
+    for name in sorted({line["name"] for line in cells}, key=display_place):
+        own = [line for line in cells if line["name"] == name]
+        good = [line for line in own if line["comparable"]]
+        line: Line = {"name": name, "cells": len(own), "ok": Counter(c["status"] for c in own)[Status.OK]}
+        for dtype in ("float64", "float32"):
+            errors = [c["error_discrete"] for c in good if c["dtype"] == dtype and c["error_discrete"] is not None]
+            line[f"worst_error_discrete_{dtype}"] = max(errors, default=None)
+        line |= {f"mean_{name}": geometric_mean(c[name] for c in good) for name in RATIOS}
+        overview.append(line | {"compared": sum(c["time_over_peer"] is not None for c in good)})
+    return overview
+
+
+def geometric_mean(values: Iterable[float | None]) -> float | None:
+    known = [math.log(value) for value in values if value]
+    return math.exp(sum(known) / len(known)) if known else None
+
+
+def ordering(frame: pd.DataFrame) -> list[Line]:
+    """One line a group: the peaks that formulas predict for symplectic, aca and baseline, and those measured.
+
+    With D bytes of a state, A of the graph of one f, N steps and s stages: symplectic (N + s) D + A,
+    aca N D + s A, baseline D + N s A (Matsubara et al. 2021, Table 1, in bytes). `held` says whether the two
+    come in the same order, and is None where one of the three was not measured.
+    """
+    cells = [line for line in lines_of(frame) if line["contender"] == "ours" and line["gradient"] in ORDERED]
+    groups = dict.fromkeys(line["group_id"] for line in cells)
+    return [_ordering({c["gradient"]: c for c in cells if c["group_id"] == group}) for group in groups]
+
+
+_OF_FORMULAS = ("state_bytes", "graph_bytes", "steps_accepted", "vjps_backward")
+
+
+def _ordering(cells: dict[str, Line]) -> Line:
+    group = next(iter(cells.values()))["group"]
+    statuses = {name: str(cells[name]["status"]) if name in cells else "not measured" for name in ORDERED}
+    failed = ", ".join(f"{name} {status}" for name, status in statuses.items() if status != Status.OK)
+    if failed:
+        return {"group": group, "held": None, "reason": failed}
+    measured: Line = {name: cells[name]["peak_tensor_bytes"] for name in ORDERED}
+    numbers = [cells["symplectic"][key] for key in _OF_FORMULAS]
+    if None in (*numbers, *measured.values()):
+        return {"group": group, "held": None, "reason": "a number that the formulas need was not measured"}
+    D, A, N, vjps = numbers
+    s = int(vjps // N)  # a VJP a stage of each step, and one more in the few steps that hold an output
+    predicted: Line = {"symplectic": (N + s) * D + A, "aca": N * D + s * A, "baseline": D + N * s * A}
+    orders = [" < ".join(sorted(ORDERED, key=lambda name: peaks[name])) for peaks in (predicted, measured)]
+    line = {"group": group, "state_bytes": D, "graph_bytes": A, "steps_accepted": N, "stages": s}
+    line |= {"graph_of_4_states": A >= CHEAP_GRAPH * D}
+    line |= {f"predicted_{name}_bytes": predicted[name] for name in ORDERED}
+    line |= {f"measured_{name}_bytes": measured[name] for name in ORDERED}
+    line |= {"predicted_order": orders[0], "measured_order": orders[1]}
+    return line | {"held": orders[0] == orders[1], "reason": None}
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points no other beats in both coordinates (less is better): their places, from left to right.
+
+    Of equal points the first counts. A point with a NaN is on no front.
+    """
+    front: list[int] = []
+    best = math.inf
+    known = [i for i, point in enumerate(points) if not any(map(math.isnan, point))]
+    for i in sorted(known, key=lambda i: (*points[i], i)):
+        if points[i][1] < best:
+            best = points[i][1]
+            front.append(i)
+    return front

@@ -1,0 +1,179 @@
+"""A summary as tables of text: which columns, how numbers are written, what the captions say."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.record import Measurement, Status
+from benchmarks.summary import PEER, Line, lines_of, ordering, overview
+from benchmarks.typesetting import MISSING, Section, Table
+
+# Numbers for people: three significant digits.
+
+
+def digits(value: float | None, scale: float = 1.0) -> str:
+    """Three significant digits of value / scale, written out from 0.001 to a million: 0.0123, 1.50, 1230."""
+    if value is None or math.isnan(value):
+        return MISSING
+    value = value / scale
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2e}"
+    rounded = float(f"{value:.2e}")
+    return f"{rounded:.{max(0, 2 - math.floor(math.log10(abs(rounded))))}f}"
+
+
+def scientific(value: float | None) -> str:
+    return MISSING if value is None or math.isnan(value) else f"{value:.2e}"
+
+
+def count(value: float | None) -> str:
+    return MISSING if value is None else str(int(value))
+
+
+def milliseconds(value: float | None) -> str:
+    return digits(value, 1e-3)
+
+
+def mebibytes(value: float | None) -> str:
+    return digits(value, 2**20)
+
+
+def text(value: Any) -> str:
+    return MISSING if value is None else str(value)
+
+
+def yes_no(value: bool | None) -> str:
+    return MISSING if value is None else "yes" if value else "no"
+
+
+Column = tuple[str, str, Callable[[Any], str]]  # heading, key in the line, format
+
+
+def _cells(line: Line, columns: Sequence[Column]) -> tuple[str, ...]:
+    return tuple(form(line.get(key)) for _, key, form in columns)
+
+
+# The tables.
+
+GRADIENTS: tuple[Column, ...] = (
+    ("gradient", "name", text),
+    ("status", "shown_status", text),
+    ("error, discrete", "error_discrete", scientific),
+    ("error, true", "error_true", scientific),
+    ("steps", "steps_accepted", count),
+    ("f calls", "f_calls", count),
+    ("VJPs", "vjps", count),
+    ("time, ms", "total_s", milliseconds),
+    ("x floor", "time_over_floor", digits),
+    ("x peer", "time_over_peer", digits),
+    ("tensors, MiB", "peak_tensor_bytes", mebibytes),
+    ("x floor", "memory_over_floor", digits),
+    ("x peer", "memory_over_peer", digits),
+    ("RSS, MiB", "peak_rss_bytes", mebibytes),
+)
+
+OVERVIEW: tuple[Column, ...] = (
+    ("gradient", "name", text),
+    ("cells", "cells", count),
+    ("ok", "ok", count),
+    ("worst discrete error, float64", "worst_error_discrete_float64", scientific),
+    ("float32", "worst_error_discrete_float32", scientific),
+    ("time x floor", "mean_time_over_floor", digits),
+    ("time x peer", "mean_time_over_peer", digits),
+    ("memory x floor", "mean_memory_over_floor", digits),
+    ("memory x peer", "mean_memory_over_peer", digits),
+    ("compared", "compared", count),
+)
+
+SAMPLES = {field.name for field in fields(Measurement) if "list" in str(field.type)}
+"""Fields that hold many values, which are for the rows only."""
+
+ORDERING: tuple[Column, ...] = (
+    ("group", "group", text),
+    ("state D, KiB", "state_bytes", lambda value: digits(value, 1024)),
+    ("graph A, KiB", "graph_bytes", lambda value: digits(value, 1024)),
+    ("A >= 4 D", "graph_of_4_states", yes_no),
+    ("N", "steps_accepted", count),
+    ("s", "stages", count),
+    *((f"{name} predicted, MiB", f"predicted_{name}_bytes", mebibytes) for name in ("symplectic", "aca", "baseline")),
+    *((f"{name} measured, MiB", f"measured_{name}_bytes", mebibytes) for name in ("symplectic", "aca", "baseline")),
+    ("predicted order", "predicted_order", text),
+    ("measured order", "measured_order", text),
+    ("held", "held", yes_no),
+    ("note", "reason", text),
+)
+
+
+def all_tables(frame: pd.DataFrame, where: str) -> list[Table]:
+    """Every table of a summary; `where` says on what it was measured and ends each caption."""
+    return [overview_table(frame, where), gradients_table(frame, where), ordering_table(frame, where)]
+
+
+def overview_table(frame: pd.DataFrame, where: str) -> Table:
+    lines = overview(frame)
+    caption = (
+        "Worst discrete errors, and geometric means over all groups; x peer is a multiple of"
+        f" {PEER} in the same group (in the `compared` groups that have it), x floor a multiple of the bare"
+        " network calls that no method can avoid."
+    )
+    return _table("overview", "All gradients at a glance", caption, where, OVERVIEW, lines)
+
+
+def gradients_table(frame: pd.DataFrame, where: str) -> Table:
+    lines = [line | {"shown_status": _shown_status(line)} for line in lines_of(frame)]
+    groups = {line["group_id"]: line["group"] for line in lines}
+    sections = []
+    for group_id, heading in groups.items():
+        cells = [line for line in lines if line["group_id"] == group_id]
+        sections.append(Section(heading, tuple(_cells(line, GRADIENTS) for line in cells), _notes(cells)))
+    caption = (
+        "error, discrete: against autograd on the recorded steps; error, true: against a converged reference;"
+        " time: median, forward and backward together; tensors: highest live bytes of tensors; RSS: growth of"
+        " a fresh process; x floor and x peer as in the overview."
+    )
+    data = tuple({key: value for key, value in line.items() if key not in SAMPLES} for line in lines)
+    headings = tuple(column[0] for column in GRADIENTS)
+    return Table("gradients", "Every gradient, group by group", caption, where, headings, tuple(sections), data)
+
+
+def ordering_table(frame: pd.DataFrame, where: str) -> Table:
+    caption = (
+        "Whether symplectic, aca and baseline order by peak tensor bytes as their formulas (N + s) D + A,"
+        " N D + s A and D + N s A say. Where the graph of f is smaller than four states, the kept states"
+        " decide, and symplectic need not come first."
+    )
+    return _table(
+        "ordering", "The predicted order of memory, and whether it held", caption, where, ORDERING, ordering(frame)
+    )
+
+
+def _table(name: str, title: str, caption: str, where: str, columns: Sequence[Column], lines: Sequence[Line]) -> Table:
+    section = Section("", tuple(_cells(line, columns) for line in lines))
+    return Table(name, title, caption, where, tuple(column[0] for column in columns), (section,), tuple(lines))
+
+
+def _shown_status(line: Line) -> str:
+    disagrees = line["status"] == Status.OK and line["forward_disagrees"]
+    return "ok, forward disagrees" if disagrees else str(line["status"])
+
+
+def _notes(cells: Sequence[Line]) -> tuple[str, ...]:
+    """Why a cell failed or a number is missing, each reason once with all that it holds for."""
+    holders: dict[str, list[str]] = {}
+    for line in cells:
+        reasons = [line["reason"], line["error_discrete_reason"], line["error_true_reason"]]
+        if line["forward_disagrees"]:
+            error = digits(line["forward_error"])
+            reasons.append(
+                f"the forward solution is {error} tolerances off the reference: left out of ratios and fronts"
+            )
+        if line["peak_tensor_source"] == "fit":
+            reasons.append("the peak of tensors is fitted to smaller runs")
+        for reason in filter(None, reasons):
+            holders.setdefault(reason, []).append(line["name"])
+    return tuple(f"{', '.join(names)}: {reason}" for reason, names in holders.items())

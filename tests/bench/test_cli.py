@@ -1,0 +1,314 @@
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import cli, sweep
+from benchmarks.cli import Exit, app, worst
+from benchmarks.expansion import Vocabulary
+from benchmarks.record import Status
+from benchmarks.store import writing
+from tests.bench.rows import a_row, an_environment
+
+SMALL = """
+name = "small"
+title = "A small suite"
+description = "For tests."
+max_cells = 20
+budget_s = 100
+cell_timeout_s = 5
+repeats = 3
+
+[[block]]
+problem = [{ name = "mlp", state = 32, width = 64, layers = 2 }]
+batch = 128
+method = "dopri5"
+rtol = [1e-3, 1e-6]
+contenders = { ours = ["baseline", "aca", "symplectic"], torchdiffeq = "backprop" }
+
+[[scale.smoke.block]]
+problem = [{ name = "mlp" }]
+method = "dopri5"
+rtol = 1e-3
+contenders = { ours = "aca" }
+"""
+
+VOCABULARY = Vocabulary({"mlp": {"state": 8, "width": 64, "layers": 2}}, ("dopri5",), lambda cell: None)
+
+
+@dataclass
+class Bench:
+    """The command line on made-up measurements, in a folder of its own."""
+
+    folder: Path
+    asked: list = field(default_factory=list)  # what run_cells was called with, one list of cells a call
+    settings: SimpleNamespace | None = None
+    status: dict = field(default_factory=dict)  # cell name -> status to report
+    changes: dict = field(default_factory=dict)  # of every row
+    interrupt_after: int | None = None
+    output: str = ""
+
+    def run_cells(self, cells, settings, emit, progress):
+        self.asked.append(list(cells))
+        self.settings = settings
+        for number, cell in enumerate(cells):
+            if number == self.interrupt_after:
+                raise KeyboardInterrupt
+            progress(f"measuring {cell.name}")
+            emit(a_row(cell, status=self.status.get(cell.name, Status.OK), **self.changes))
+
+    def __call__(self, *arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        self.output = " ".join(result.output.split())
+        return result.exit_code
+
+    @property
+    def rows(self):
+        (path,) = self.folder.glob("results/small/*/rows.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    bench = Bench(tmp_path)
+    runner = SimpleNamespace(run_cells=bench.run_cells, RunSettings=lambda *a: SimpleNamespace(values=a))
+    monkeypatch.setattr(sweep, "load_runner", lambda: runner)
+    monkeypatch.setattr(sweep, "load_vocabulary", lambda: VOCABULARY)
+    monkeypatch.setattr(cli, "capture", an_environment)
+    # Drawing takes a second a figure; test_figures does it.
+    monkeypatch.setattr("benchmarks.publication.render", lambda spec, folder: [folder / f"{spec.name}.svg"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(SMALL)
+    return bench
+
+
+def test_a_run_measures_every_cell_and_writes_rows_tables_and_page(bench):
+    assert bench("run", "small.toml") == Exit.DONE
+    assert [len(cells) for cells in bench.asked] == [8]
+    assert len(bench.rows) == 8
+    tables = sorted(path.name for path in bench.folder.glob("results/small/tables/*"))
+    assert tables == sorted(f"{t}.{s}" for t in ("gradients", "ordering", "overview") for s in ("csv", "md", "tex"))
+    assert "wrote plots/small/work-precision.svg" in bench.output
+    assert bench.settings is not None and bench.settings.values == (5, 3, 1, Path("results/.cache"))
+
+
+def test_a_second_run_measures_nothing_again(bench):
+    bench("run", "small.toml")
+    assert bench("run", "small.toml") == Exit.DONE
+    assert len(bench.asked) == 1
+    assert "0 of 8 cells to measure" in bench.output
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(bench):
+    bench.interrupt_after = 3
+    assert bench("run", "small.toml") == 130  # what a shell calls Ctrl-C
+    assert len(bench.rows) == 3
+    bench.interrupt_after = None
+    assert bench("run", "small.toml") == Exit.DONE
+    assert len(bench.asked[1]) == 5
+    assert len(bench.rows) == 8
+
+
+def test_another_environment_measures_for_itself(bench, monkeypatch):
+    bench("run", "small.toml")
+    monkeypatch.setattr(cli, "capture", lambda: an_environment(library_sha256="9" * 64))
+    bench("run", "small.toml")
+    assert [len(cells) for cells in bench.asked] == [8, 8]
+
+
+def test_a_fresh_run_measures_all_again_and_replaces_the_rows(bench):
+    bench("run", "small.toml")
+    bench.changes = {"loss": 99.0}
+    assert bench("run", "small.toml", "--fresh") == Exit.DONE
+    assert [row["loss"] for row in bench.rows] == [99.0] * 8
+
+
+def test_a_fresh_run_of_a_part_keeps_the_other_rows(bench):
+    bench("run", "small.toml")
+    bench.changes = {"loss": 99.0}
+    bench("run", "small.toml", "--fresh", "--only", "gradient=aca")
+    assert sorted(row["loss"] for row in bench.rows) == [1.25] * 6 + [99.0] * 2
+
+
+def test_a_run_can_be_narrowed_put_on_a_device_and_repeated(bench):
+    arguments = ("--only", "gradient=aca,symplectic", "--only", "rtol=1e-6", "--device", "cuda", "--repeats", "9")
+    assert bench("run", "small.toml", *arguments) == Exit.DONE
+    assert [(c.gradient, c.rtol, c.device) for c in bench.asked[0]] == [
+        ("aca", 1e-6, "cuda"),
+        ("symplectic", 1e-6, "cuda"),
+    ]
+    assert bench.settings is not None and bench.settings.values[1] == 9
+
+
+def test_narrowing_to_nothing_is_nothing_ran(bench):
+    assert bench("run", "small.toml", "--only", "rtol=1e-5") == Exit.NOTHING_RAN
+    assert "no cell has it" in bench.output
+    assert bench.asked == []
+
+
+def test_results_of_a_scale_have_a_folder_of_their_own(bench):
+    assert bench("run", "small.toml", "--scale", "smoke") == Exit.DONE
+    assert [path.name for path in (bench.folder / "results").glob("small*")] == ["small-smoke"]
+    page = (bench.folder / "results/small-smoke/README.md").read_text()
+    assert "`python -m benchmarks report small.toml --scale smoke`" in page
+
+
+@pytest.mark.parametrize("status", [Status.TIMEOUT, Status.OOM, Status.DIVERGED, Status.SKIPPED])
+def test_a_cell_that_could_not_be_measured_is_a_result(bench, status):
+    bench.status = {"ours aca": status}
+    assert bench("run", "small.toml") == Exit.DONE
+    assert str(status) in (bench.folder / "results/small/tables/gradients.md").read_text()
+
+
+def test_an_error_is_a_failure_of_ours_and_is_retried(bench):
+    bench.status = {"ours aca": Status.ERROR}
+    assert bench("run", "small.toml") == Exit.FAILURE
+    assert "2 of 8 cells ended in an error" in bench.output
+    bench.status = {}
+    assert bench("run", "small.toml") == Exit.DONE
+    assert [c.gradient for c in bench.asked[1]] == ["aca", "aca"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "smal"], "no suite 'smal'"),
+        (["run", "small.toml", "--only", "colour=red"], "no such axis"),
+        (["run", "small.toml", "--only", "gradient"], "AXIS=VALUE"),
+        (["run", "small.toml", "--scale", "gpu"], "has no scale 'gpu'"),
+        (["run", "small.toml", "--scale", "huge"], "huge"),
+        (["run", "small.toml", "--frehs"], "--fresh"),
+        (["run"], "Missing argument"),
+        (["tables", "smal"], "no suite 'smal'"),
+        (["paper"], "No such command"),
+    ],
+)
+def test_bad_usage_is_two_and_says_what(bench, arguments, words):
+    assert bench(*arguments) == Exit.USAGE
+    assert words in bench.output
+    assert bench.asked == []
+
+
+def test_a_mistake_in_one_suite_stops_the_others_before_they_start(bench):
+    (bench.folder / "broken.toml").write_text("name = 3")
+    assert bench("run", "small.toml", "broken.toml") == Exit.USAGE
+    assert bench.asked == []
+
+
+@pytest.mark.parametrize("command", ["tables", "plots", "report"])
+def test_without_rows_there_is_nothing_to_show(bench, command):
+    assert bench(command, "small.toml") == Exit.NOTHING_RAN
+    assert "no rows in small/" in bench.output
+
+
+def test_everything_is_made_again_from_the_rows_alone(bench):
+    bench("run", "small.toml")
+    made = {
+        path: path.read_bytes() for path in (bench.folder / "results/small").rglob("*.*") if path.suffix != ".jsonl"
+    }
+    for path in made:
+        if path.suffix in (".md", ".csv", ".tex"):
+            path.unlink()
+    assert bench("report", "small.toml") == Exit.DONE
+    assert {path: path.read_bytes() for path in made} == made
+    assert len(bench.asked) == 1
+
+
+def test_the_page_shows_figures_by_relative_path_and_no_absolute_one(bench):
+    bench("run", "small.toml", "--results", bench.folder / "r", "--plots", bench.folder / "deep" / "p")
+    page = (bench.folder / "r/small/README.md").read_text()
+    assert "# A small suite" in page
+    assert "](../../deep/p/small/memory-time.svg)" in page
+    assert "## Every gradient, group by group" in page
+    assert str(bench.folder) not in page
+    assert page.count("Measured on Some CPU") == 1
+
+
+def test_the_newest_environment_is_shown_unless_one_is_named(bench, monkeypatch):
+    bench("run", "small.toml")
+    old = an_environment().id
+    (facts,) = bench.folder.glob("results/small/*/environment.json")
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"last_run": "2020-01-01T00:00:00+00:00"}))
+    newer = an_environment(cpu="Another CPU")
+    monkeypatch.setattr(cli, "capture", lambda: newer)
+    bench("run", "small.toml")
+    table = bench.folder / "results/small/tables/overview.md"
+    bench("tables", "small.toml")
+    assert "Another CPU" in table.read_text()
+    bench("tables", "small.toml", "--environment", old)
+    assert "Some CPU" in table.read_text()
+    assert bench("tables", "small.toml", "--environment", "nowhere") == Exit.USAGE
+
+
+def test_check_is_green_on_its_own_baseline_and_red_on_a_planted_change(bench):
+    assert bench("check", "small.toml") == Exit.NOTHING_RAN
+    bench("run", "small.toml")
+    assert bench("check", "small.toml") == Exit.BASELINE_MISSING
+    assert bench("check", "small.toml", "--update") == Exit.DONE
+    assert len((bench.folder / "results/baseline/small.jsonl").read_text().splitlines()) == 8
+    assert bench("check", "small.toml") == Exit.DONE
+    bench.changes = {"f_calls_backward": 1}
+    bench("run", "small.toml", "--fresh", "--only", "gradient=aca", "--only", "rtol=1e-6")
+    assert bench("check", "small.toml") == Exit.REGRESSION
+    assert "ours aca: f_calls_backward was 192, is 1" in bench.output
+    assert "8 cells of the baseline compared, 1 differences" in bench.output
+
+
+def test_rows_from_elsewhere_do_not_pass_a_check_here(bench, monkeypatch):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    monkeypatch.setattr(cli, "capture", lambda: an_environment(cpu="Another CPU"))
+    assert bench("check", "small.toml") == Exit.NOTHING_RAN
+    assert bench("check", "small.toml", "--environment", an_environment().id) == Exit.DONE
+
+
+def test_a_baseline_of_a_part_notices_new_cells_and_missing_ones(bench):
+    bench("run", "small.toml", "--only", "gradient=aca")
+    bench("check", "small.toml", "--update")
+    bench("run", "small.toml")
+    assert bench("check", "small.toml") == Exit.DONE
+    assert "6 cells are not in it" in bench.output
+    bench("check", "small.toml", "--update")
+    rows = next(bench.folder.glob("results/small/*/rows.jsonl"))
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
+    assert bench("check", "small.toml") == Exit.REGRESSION
+    assert "no row" in bench.output
+
+
+def test_a_second_writer_is_told_to_wait(bench):
+    with writing(bench.folder / "results/small" / an_environment().id):
+        assert bench("run", "small.toml") == Exit.FAILURE
+    assert "another run is writing" in bench.output
+
+
+def test_of_several_endings_the_gravest_is_the_exit_code():
+    order = [Exit.USAGE, Exit.FAILURE, Exit.BASELINE_MISSING, Exit.NOTHING_RAN, Exit.REGRESSION, Exit.DONE]
+    for place, code in enumerate(order):
+        assert worst([*order[:place:-1], code]) is code
+    assert worst([]) == Exit.DONE
+
+
+def test_every_command_explains_itself(bench):
+    for command in ("run", "tables", "plots", "report", "check", "list"):
+        assert bench(command, "--help") == Exit.DONE
+        assert command in bench.output
+
+
+def test_the_main_module_imports_the_standard_library_only():
+    # A measuring process imports it again, and must hold neither pandas nor matplotlib.
+    program = "import sys, benchmarks.__main__; assert not {'pandas', 'matplotlib', 'torch', 'rich'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=True)
+
+
+def test_list_names_all_that_a_suite_may_ask_for():
+    result = CliRunner().invoke(app, ["list"])
+    assert result.exit_code == Exit.DONE
+    for name in ("quick: First look", "mlp: state=", "dopri5", "ours: ", "symplectic", "continuous-seminorm"):
+        assert name in result.output

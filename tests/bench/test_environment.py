@@ -1,0 +1,51 @@
+import getpass
+import json
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks.environment import capture, describe
+from benchmarks.store import read_environment, write_environment
+from tests.bench.rows import an_environment
+
+
+@pytest.mark.parametrize(
+    "change", [{"cpu": "other"}, {"cores": 4}, {"torch": "2.14"}, {"library_sha256": "3" * 64}, {"gpus": ["H100"]}]
+)
+def test_machine_versions_and_library_make_the_id(change):
+    assert an_environment(**change).id != an_environment().id
+
+
+@pytest.mark.parametrize("change", [{"commit": None}, {"uncommitted_changes": True}, {"suite_sha256": "3" * 64}])
+def test_the_commit_does_not(change):
+    assert an_environment(**change).id == an_environment().id
+
+
+def test_the_environment_here_says_what_it_is_and_not_whose():
+    environment = capture()
+    assert environment.id == capture().id
+    assert environment.python == ".".join(map(str, sys.version_info[:3]))
+    assert environment.torch != "not installed"
+    written = json.dumps(asdict(environment))
+    private = [str(Path.home()), str(Path.cwd()), f'"{socket.gethostname()}"', f"/{getpass.getuser()}/"]
+    assert [word for word in private if word in written] == []
+
+
+def test_the_command_line_does_not_wait_for_torch():
+    program = "import sys, benchmarks.cli, benchmarks.environment as e; e.capture(); assert 'torch' not in sys.modules"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
+
+
+def test_a_caption_names_machine_versions_commit_scale_and_id(tmp_path):
+    environment = an_environment(gpus=["Some GPU"], uncommitted_changes=True)
+    write_environment(tmp_path, environment, "smoke")
+    assert describe(read_environment(tmp_path)) == (
+        "Measured on Some CPU, 2 cores, 8 GiB, Some GPU, Linux x86_64; Python 3.11.7, torch 2.13.0 (built for cpu),"
+        " torchdiffeq 0.2.5; commit 0123456789ab with uncommitted changes, scale smoke,"
+        f" environment {environment.id}."
+    )

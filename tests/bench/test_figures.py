@@ -1,0 +1,130 @@
+import dataclasses
+from dataclasses import replace
+
+import pytest
+from matplotlib.text import Text
+
+from benchmarks.figures import COLORS, MARKERS, all_figures, memory_time, style_of, work_precision
+from benchmarks.record import Status
+from benchmarks.render import draw, render
+from benchmarks.summary import summarize
+from tests.bench.rows import NINE, first_look, group
+
+WHERE = "Measured here."
+
+
+def panels(spec):
+    return [panel for row in spec.rows for panel in row]
+
+
+def series_of(panel):
+    return {series.name: series for series in panel.series}
+
+
+def changed(rows, name, **changes):
+    return [replace(row, **changes) if row.cell.name == name else row for row in rows]
+
+
+def test_a_colour_and_a_marker_belong_to_one_gradient():
+    assert len(set(COLORS.values())) == len(set(MARKERS.values())) == len(COLORS) == len(MARKERS)
+    assert {gradient for _, gradient in NINE} == set(COLORS) == set(MARKERS)
+
+
+def test_ours_and_theirs_share_the_colour_of_a_gradient_and_differ_otherwise():
+    ours, theirs = style_of("ours", "backprop"), style_of("torchdiffeq", "backprop")
+    assert ours.color == theirs.color
+    assert (ours.filled, ours.dashed) != (theirs.filled, theirs.dashed)
+    assert len({style_of(*pair) for pair in NINE}) == 9
+
+
+def test_a_style_does_not_depend_on_what_else_is_drawn():
+    (alone,) = panels(memory_time(summarize(group([("ours", "aca")])), WHERE))
+    (among,) = panels(memory_time(summarize(group()), WHERE))
+    assert series_of(alone)["ours aca"].style == series_of(among)["ours aca"].style
+
+
+def test_work_precision_joins_a_gradients_tolerances_from_coarse_to_fine():
+    rows = [row for rtol in (1e-9, 1e-3, 1e-6) for row in group(rtol=rtol, atol=rtol / 100)]
+    time, memory = panels(work_precision(summarize(rows), WHERE))
+    assert series_of(time)["ours aca"].y == (2e-3, 2e-6, 2e-9)
+    assert series_of(time)["ours aca"].x == tuple(sorted(series_of(time)["ours aca"].x))
+    assert series_of(memory)["ours aca"].y == series_of(time)["ours aca"].y
+    assert ("ms" in time.x.label, "MiB" in memory.x.label) == (True, True)
+    assert time.floor == (3e-10, "the reference's own error")
+
+
+def test_problems_at_one_accuracy_are_shown_only_where_none_has_more():
+    swept = [row for rtol in (1e-3, 1e-6) for row in group(rtol=rtol, atol=rtol / 100)]
+    single = group(problem="van_der_pol", sizes=())
+    assert [panel.title for panel in panels(work_precision(summarize(swept + single), WHERE))] == [
+        "mlp, batch 128, float64\ndopri5"
+    ] * 2
+    assert len(panels(work_precision(summarize(group(seed=1) + single), WHERE))) == 4
+
+
+def test_a_zero_error_cannot_be_drawn_and_is_left_out():
+    rows = changed(group() + group(rtol=1e-3, atol=1e-5), "ours aca", error_true=0.0)
+    assert "ours aca" not in series_of(panels(work_precision(summarize(rows), WHERE))[0])
+
+
+def test_the_trade_off_has_a_panel_a_group():
+    spec = memory_time(summarize(first_look()), WHERE)
+    assert [len(row) for row in spec.rows] == [3, 3, 1]
+    assert all(panel.labelled for panel in panels(spec))
+
+
+def test_a_panel_names_the_sizes_that_tell_it_from_others():
+    titles = [panel.title for panel in panels(memory_time(summarize(first_look()), WHERE))]
+    assert titles[0] == "mlp, batch 128, float64\ndopri5, rtol 0.001, atol 1e-05"
+    assert titles[3] == "flow (data=digits), batch 100, float32\ndopri5, rtol 1e-05, atol 1e-07"
+
+
+def test_the_front_is_drawn_through_what_nothing_beats():
+    (panel,) = panels(memory_time(summarize(group()), WHERE))
+    points = series_of(panel)
+    expected = [points[f"ours {name}"] for name in ("backprop", "aca", "symplectic", "continuous")]
+    assert panel.front == tuple((series.x[0], series.y[0]) for series in expected)
+
+
+def test_who_has_no_point_is_named_with_the_reason():
+    rows = changed(group(), "ours aca", status=Status.OOM)
+    rows = changed(rows, "ours stages", status=Status.OOM)
+    rows = changed(rows, "ours continuous", forward_disagrees=True)
+    (panel,) = panels(memory_time(summarize(rows), WHERE))
+    assert panel.note == "oom: ours aca, ours stages; forward disagrees, not on the front: ours continuous"
+    disagreeing = series_of(panel)["ours continuous"]
+    assert (disagreeing.x[0], disagreeing.y[0]) not in panel.front
+
+
+def test_a_group_that_failed_altogether_is_still_a_panel():
+    rows = [replace(row, status=Status.TIMEOUT) for row in group()]
+    (panel,) = panels(memory_time(summarize(rows), WHERE))
+    assert (panel.series, panel.front, panel.note) == ((), (), "timeout: all")
+    assert [figure.name for figure in all_figures(summarize(rows), WHERE)] == ["memory-time"]
+
+
+def test_figures_are_frozen_data():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        panels(memory_time(summarize(group()), WHERE))[0].title = "x"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    spec = memory_time(summarize(group()), WHERE)
+    svg, png = render(spec, tmp_path / "a")
+    again = render(spec, tmp_path / "b")
+    assert [path.read_bytes() for path in (svg, png)] == [path.read_bytes() for path in again]
+    assert b"<dc:date>" not in svg.read_bytes()
+    assert str(tmp_path).encode() not in svg.read_bytes()
+
+
+def test_labels_of_points_do_not_overlap():
+    figure = draw(memory_time(summarize(group()), WHERE))
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    words = [Text.get_window_extent(label) for label in axes.texts]  # without the lines to the points
+    assert len(words) == 9
+    assert not [1 for i, a in enumerate(words) for b in words[:i] if a.overlaps(b)]
+
+
+def test_a_figure_of_failures_only_can_be_drawn():
+    draw(memory_time(summarize([replace(row, status=Status.TIMEOUT) for row in group()]), WHERE))
