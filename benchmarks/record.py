@@ -34,7 +34,8 @@ class Measurement:
     relative. f_call_s and vjp_call_s are one bare call; floor_s and floor_tensor_bytes are the bare network
     calls that no method can avoid. state_bytes (D), graph_bytes (A, the graph of one f kept for its VJP) and
     parameter_bytes (P) are the symbols of the memory formulas. forward_error is the root mean
-    square over the final state's components of (y - reference) / (atol + rtol |reference|).
+    square over the final state's components of (y - reference) / (atol + rtol |reference|); with fixed steps, which
+    have no tolerance, of the same steps by textbook in float64, in units of rounding.
     """
 
     suite: str

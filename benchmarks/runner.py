@@ -169,9 +169,8 @@ def time_group(rows: list[Row], settings: RunSettings) -> None:
         outcome = process.run(measure_wall_time, args, limits)
         if outcome.ok:
             return _take_times(rows, outcome.values)
-        begun = [value["cell"] for value in outcome.values if value.get("begins")]
-        culprits = [rows[begun[-1]]] if begun else rows
-        for row in culprits:
+        last = outcome.values[-1] if outcome.values else {}
+        for row in [rows[last["cell"]]] if last.get("begins") else rows:
             row.fail(outcome.status, outcome.reason)
         rows = [row for row in rows if row.ok]
 

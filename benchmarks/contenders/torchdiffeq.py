@@ -5,6 +5,7 @@ Checked against torchdiffeq 0.2.5.
 
 import functools
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -40,7 +41,9 @@ class TorchDiffEq:
             return f"torchdiffeq has no gradient {cell.gradient!r}; it has {', '.join(GRADIENTS)}"
         if cell.method == "rk4":
             return "torchdiffeq's rk4 is the 3/8 rule: compare with our rk38"
-        if THEIR_NAME.get(cell.method, cell.method) not in _solvers():
+        if find_spec("torchdiffeq") is None:
+            return "torchdiffeq is not installed: python -m pip install torchdiffeq"
+        if _their_method(cell) not in _solvers():
             return f"torchdiffeq has no method {cell.method!r}"
         adaptive = _is_adaptive(cell)
         if cell.steps is not None and adaptive:
@@ -61,7 +64,7 @@ class TorchDiffEq:
             loss = problem.loss(ys)
             func.backward_phase = True
             loss.backward()
-        solver = _solvers()[THEIR_NAME.get(cell.method, cell.method)]
+        solver = _solvers()[_their_method(cell)]
         replay = (
             functools.partial(replay_adaptive, solver) if adaptive else functools.partial(replay_fixed, cell.method)
         )
@@ -105,11 +108,7 @@ class FixedWitness(Witness):
 def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
     options = _options(problem, cell)
     accuracy = {} if cell.rtol is None else {"rtol": cell.rtol, "atol": cell.atol}
-    common: dict[str, Any] = {
-        "method": THEIR_NAME.get(cell.method, cell.method),
-        "options": options,
-        **accuracy,
-    }
+    common: dict[str, Any] = {"method": _their_method(cell), "options": options, **accuracy}
     t = problem.t.to(problem.y0.device)
     if cell.gradient == "backprop":
         return _torchdiffeq().odeint(func, problem.y0, t, **common)
@@ -136,8 +135,12 @@ def _equal_steps(t: Tensor, h: float) -> Tensor:
     return grid
 
 
+def _their_method(cell: Cell) -> str:
+    return THEIR_NAME.get(cell.method, cell.method)
+
+
 def _is_adaptive(cell: Cell) -> bool:
-    return hasattr(_solvers()[THEIR_NAME.get(cell.method, cell.method)], "tableau")
+    return hasattr(_solvers()[_their_method(cell)], "tableau")
 
 
 def _gives_up(error: Exception) -> bool:

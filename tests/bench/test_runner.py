@@ -87,7 +87,7 @@ class TestForReal:
         assert lines[0] == "data: wine"
 
     def test_a_solver_that_gives_up_is_a_row(self, settings):
-        cell = make_cell(problem="spiral", sizes={"end": 50.0}, **FIXED, method="euler", steps=6)
+        cell = make_cell(problem="spiral", sizes={"end": 10.0}, **FIXED, method="euler", steps=8)
         (row,), _ = collect([cell], settings)
         assert row.status is Status.DIVERGED and "not finite" in row.reason
         assert row.total_s is None
@@ -214,8 +214,11 @@ class TestByScript:
         assert first.measured["total_s"] == 2.0
         assert (culprit.status, culprit.reason) == (Status.DIVERGED, "gave up")
 
-    def test_where_nobody_began_all_have_failed(self, script, settings):
-        script["measure_wall_time"] = Outcome(Status.ERROR, "no problem")
+    @pytest.mark.parametrize(
+        "values", [[], [{"cell": 0, "begins": True}, {"cell": 0, "forward_s": 1, "backward_s": 1}]]
+    )
+    def test_where_nobody_was_at_work_all_have_failed(self, script, settings, values):
+        script["measure_wall_time"] = Outcome(Status.ERROR, "the bare calls failed", values=values)
         assert [row.status for row in self.timed(settings, ["aca", "backprop"])] == [Status.ERROR] * 2
 
 
