@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmarks.environment import capture
-from benchmarks.expansion import NothingLeft
+from benchmarks.expansion import NothingLeft, expand
 from benchmarks.publication import NoRows, Publication, UnknownEnvironment, choose_environment
 from benchmarks.record import Status, UnreadableRow
 from benchmarks.regression import BaselineMissing, UnfitForBaseline, compare, read_baseline, unrecorded, write_baseline
@@ -171,8 +171,9 @@ def check(
         if not rows:
             raise NoRows(f"{suite.name}: no rows of environment {here} to check: run the suite first")
         if update:
-            write_baseline(path, rows)
-            console.print(f"{suite.name}: {len(rows)} cells are now the baseline, {path.as_posix()}")
+            cells = {cell.id: cell for cell in expand(suite, load_vocabulary())}
+            write_baseline(path, [row for row in rows if row.cell_id in cells], whole=len(cells))
+            console.print(f"{suite.name}: {len(cells)} cells are now the baseline, {path.as_posix()}")
             return Exit.DONE
         lines = read_baseline(path)
         findings = compare(rows, lines)

@@ -63,6 +63,7 @@ class Measurement:
     f_calls_backward: int | None = None
     vjps_forward: int | None = None
     vjps_backward: int | None = None
+    stages: int | None = None
     steps_accepted: int | None = None
     steps_rejected: int | None = None
 

@@ -58,11 +58,17 @@ def baseline_line(row: Measurement) -> dict[str, Any]:
     return kept | {key: values[key] for key in ("status", *METRICS)}
 
 
-def write_baseline(path: Path, rows: Sequence[Measurement]) -> None:
-    """Replaces the baseline. Raises UnfitForBaseline where a row is an error of ours."""
-    errors = [f"{row.cell.group_label}: {row.cell.name}: {row.reason}" for row in rows if row.status is Status.ERROR]
-    if errors:
-        raise UnfitForBaseline("cells that ended in an error cannot be a baseline:\n" + "\n".join(errors))
+def write_baseline(path: Path, rows: Sequence[Measurement], whole: int) -> None:
+    """Replaces the baseline by the rows of a suite of `whole` cells.
+
+    Raises UnfitForBaseline where some are missing or were not measured: what a baseline does not hold is never checked.
+    """
+    if len(rows) < whole:
+        raise UnfitForBaseline(f"{len(rows)} of the suite's {whole} cells have rows: run all of it first")
+    unmeasured = [row for row in rows if row.status not in (Status.OK, Status.SKIPPED)]
+    if unmeasured:
+        lines = [f"{row.cell.group_label}: {row.cell.name}: {row.status}: {row.reason}" for row in unmeasured]
+        raise UnfitForBaseline("cells that were not measured cannot be a baseline:\n" + "\n".join(lines))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
     lines = [json.dumps(baseline_line(row), allow_nan=False) for row in rows]

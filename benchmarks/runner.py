@@ -136,15 +136,17 @@ def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> N
     row.take(outcome.values)
     if not outcome.values:
         return row.fail(outcome.status, outcome.reason)
-    if not outcome.ok:  # The gradient is there; it was the replay that failed.
-        row.take([{"error_discrete_reason": f"the replay failed ({outcome.status}): {outcome.reason}"}])
+    if not outcome.ok:  # The gradient is there, and what came before the end.
+        why = f"its process ended before ({outcome.status}): {outcome.reason}"
+        late = [error for error in ("error_true", "error_discrete") if error not in row.measured]
+        row.take([{f"{error}_reason": why for error in late if f"{error}_reason" not in row.measured}])
     if no_reference is not None:
         row.take([{"error_true_reason": no_reference}])
     outcome = process.run(measure_tensor_memory, (cell, cache_dir, row.counts), limits)
     row.take(outcome.values)
     if not outcome.ok:
         return row.fail(outcome.status, outcome.reason)
-    row.take([_memory_floor(row)])
+    row.take([{"stages": METHODS[cell.method].stages}, _memory_floor(row)])
     outcome = process.run(measure_resident_memory, (cell, cache_dir), limits)
     row.take(outcome.values)
     if not outcome.ok:

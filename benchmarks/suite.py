@@ -53,7 +53,7 @@ class Axes(Table):
 
     batch: Axis[Count] | None = None
     dtype: Axis[Literal["float32", "float64"]] | None = None
-    device: Axis[Name] | None = None
+    device: Axis[Literal["cpu", "cuda"]] | None = None
     threads: Axis[Count] | None = None
     seed: Axis[Natural] | None = None
 
@@ -62,6 +62,8 @@ class Axes(Table):
         given = [axes.model_dump(include=set(Axes.model_fields), exclude_none=True) for axes in (defaults, self)]
         return BUILT_IN | given[0] | given[1]
 
+
+DEVICES = ("cpu", "cuda")
 
 BUILT_IN: dict[str, list[Any]] = {
     "batch": [1],
@@ -170,7 +172,9 @@ class Suite(Table):
         return self.model_copy(update=changed | {"name": name})
 
     def on_device(self, device: str) -> "Suite":
-        """The suite with every cell on `device`."""
+        """The suite with every cell on `device`. SuiteError for one that is not known."""
+        if device not in DEVICES:
+            raise SuiteError(f"--device {device}: unknown{suggestion(device, DEVICES)}")
         blocks = [block.model_copy(update={"device": None}) for block in self.block]
         defaults = self.defaults.model_copy(update={"device": [device]})
         return self.model_copy(update={"defaults": defaults, "block": blocks})

@@ -41,7 +41,7 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     group, name: labels for people;
     comparable: the cell succeeded and its forward solution agrees with the reference;
     f_calls, vjps: forward and backward together;
-    time_over_floor, memory_over_floor: multiples of the bare network calls that no method can avoid;
+    time_over_floor, memory_over_floor: multiples of what this gradient's own calls and formula need;
     time_over_peer, memory_over_peer: multiples of torchdiffeq's backprop in the same group.
     A ratio is NaN where one of its two cells is not comparable.
     """
@@ -143,7 +143,7 @@ def ordering(frame: pd.DataFrame) -> list[Line]:
     return [_ordering({c["gradient"]: c for c in cells if c["group_id"] == group}) for group in groups]
 
 
-_OF_FORMULAS = ("state_bytes", "graph_bytes", "steps_accepted", "vjps_backward")
+_OF_FORMULAS = ("state_bytes", "graph_bytes", "steps_accepted", "stages")
 
 
 def _ordering(cells: dict[str, Line]) -> Line:
@@ -156,8 +156,7 @@ def _ordering(cells: dict[str, Line]) -> Line:
     numbers = [cells["symplectic"][key] for key in _OF_FORMULAS]
     if None in (*numbers, *measured.values()):
         return {"group": group, "held": None, "reason": "a number that the formulas need was not measured"}
-    D, A, N, vjps = numbers
-    s = int(vjps // N)  # a VJP a stage of each step, and one more in the few steps that hold an output
+    D, A, N, s = (int(number) for number in numbers)
     predicted: Line = {"symplectic": (N + s) * D + A, "aca": N * D + s * A, "baseline": D + N * s * A}
     orders = [" < ".join(sorted(ORDERED, key=lambda name: peaks[name])) for peaks in (predicted, measured)]
     line = {"group": group, "state_bytes": D, "graph_bytes": A, "steps_accepted": N, "stages": s}

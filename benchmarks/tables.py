@@ -119,7 +119,8 @@ def overview_table(frame: pd.DataFrame, where: str) -> Table:
     caption = (
         "Worst discrete errors, and geometric means over all groups; x peer is a multiple of"
         f" {PEER} in the same group (in the `compared` groups that have it), x floor a multiple of the bare"
-        " network calls that no method can avoid."
+        " network calls that this gradient makes, and of the bytes that its own formula says: how near the code is to"
+        " its method, not which method is leaner."
     )
     return _table("overview", "All gradients at a glance", caption, where, OVERVIEW, lines)
 

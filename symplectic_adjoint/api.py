@@ -128,7 +128,7 @@ def _refuse_unavailable(**keywords: Any) -> None:
 
 def _named_method(method: str | None) -> ButcherTableau:
     name = DEFAULT_METHOD if method is None else method
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"unknown method {name!r}{_near(name, METHODS)}: methods are {', '.join(METHODS)}")
     return METHODS[name]
 

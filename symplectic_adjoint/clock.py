@@ -54,13 +54,15 @@ class FixedClock:
 class CheckedClock(FixedClock):
     """Steps known beforehand, each looked at: raises NonFiniteError in the first one that is not finite."""
 
+    def __init__(self, plans: Iterable[StepPlan]):
+        super().__init__(plans)
+        self._taken = 0
+
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         if not bool(step.end().isfinite().all()):
             raise NonFiniteError(describe_non_finite(step, self._taken))
         self._taken += 1
         return True
-
-    _taken = 0
 
 
 class AdaptiveClock:

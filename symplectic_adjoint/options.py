@@ -46,6 +46,8 @@ def read_options(
     make_grid calls a grid_constructor with (func, y0, t). Raises ValueError or TypeError naming the
     option, UnsupportedCombination where two of them exclude each other.
     """
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"options must be a mapping of names to values, got {type(given).__name__}")
     options = dict(given or {})
     for name in options:
         if name not in KNOWN_OPTIONS:

@@ -72,10 +72,51 @@ def test_what_is_data_does_not_need_torch(name):
     assert "torch" not in {i.split(".")[0] for i in imports(ROOT / "symplectic_adjoint" / f"{name}.py")}
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda p: module_name(p, "benchmarks")
-)
-def test_the_suite_uses_the_librarys_public_names_only(path):
+# A subpackage is one place here: benchmarks.problems.mlp is problems.
+SUITE = """
+cell
+record data
+failure
+problems
+oracle
+contenders
+reference
+measure
+process
+runner
+environment suite
+store expansion
+sweep summary regression
+figures typesetting
+tables render page
+publication
+cli
+__main__
+"""
+SUITE_LEVEL = {name: level for level, line in enumerate(SUITE.split("\n")) for name in line.split()}
+SUITE_FILES = [p for p in sorted((ROOT / "benchmarks").rglob("*.py")) if p != ROOT / "benchmarks" / "__init__.py"]
+
+
+def suite_place(path):
+    return module_name(path, "benchmarks").split(".")[0]
+
+
+@pytest.mark.parametrize("path", SUITE_FILES, ids=lambda p: module_name(p, "benchmarks"))
+def test_suite_imports_point_one_way_and_use_the_librarys_public_names(path):
+    own = suite_place(path)
     for name in imports(path):
-        assert name == "symplectic_adjoint" or not name.startswith("symplectic_adjoint."), f"{path.name}: {name}"
-        assert not name.startswith("tests"), f"{path.name}: {name}"
+        assert name == "symplectic_adjoint" or not name.startswith("symplectic_adjoint."), f"{own}: {name}"
+        assert not name.startswith("tests"), f"{own}: {name}"
+        if name.startswith("benchmarks."):
+            other = name.split(".")[1]
+            assert other == own or SUITE_LEVEL[other] < SUITE_LEVEL[own], f"{own} imports {other}"
+
+
+@pytest.mark.parametrize(
+    ("top", "allowed"),
+    [("matplotlib", {"render"}), ("pandas", {"summary", "figures", "tables", "publication"})],
+)
+def test_heavy_libraries_stay_where_rows_are_shown(top, allowed):
+    """A measuring process must never import them."""
+    users = {suite_place(p) for p in SUITE_FILES if top in {name.split(".")[0] for name in imports(p)}}
+    assert users <= allowed

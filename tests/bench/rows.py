@@ -57,6 +57,7 @@ def a_row(cell: Cell | None = None, **changes: Any) -> Measurement:
         f_calls_backward=N * s,
         vjps_forward=0,
         vjps_backward=N * s,
+        stages=s,
         steps_accepted=N,
         steps_rejected=1,
         forward_s=total_s / 3,

@@ -22,7 +22,7 @@ def rows():
 
 @pytest.fixture
 def baseline(rows, tmp_path):
-    write_baseline(tmp_path / "small.jsonl", rows)
+    write_baseline(tmp_path / "small.jsonl", rows, whole=len(rows))
     return read_baseline(tmp_path / "small.jsonl")
 
 
@@ -101,7 +101,7 @@ def test_an_error_that_was_never_rounding_may_grow_tenfold(rows, baseline):
 
 def test_rounding_in_float32_is_coarser(tmp_path):
     rows = group(dtype="float32")
-    write_baseline(tmp_path / "b.jsonl", rows)
+    write_baseline(tmp_path / "b.jsonl", rows, whole=len(rows))
     baseline = read_baseline(tmp_path / "b.jsonl")
     assert compare(changed(rows, "ours aca", error_discrete=9e-5), baseline) == []
     assert len(compare(changed(rows, "ours aca", error_discrete=2e-4), baseline)) == 1
@@ -118,8 +118,9 @@ def test_a_cell_that_fails_now_is_a_regression_with_its_reason(rows, baseline):
     assert "status was ok, is oom (killed)" in str(finding)
 
 
-def test_a_cell_that_failed_before_may_succeed_now(rows, tmp_path):
-    write_baseline(tmp_path / "b.jsonl", changed(rows, "ours aca", status=Status.TIMEOUT, error_true=None))
+def test_a_cell_that_was_skipped_may_be_measured_now(rows, tmp_path):
+    skipped = changed(rows, "ours aca", status=Status.SKIPPED, error_true=None)
+    write_baseline(tmp_path / "b.jsonl", skipped, whole=len(rows))
     assert compare(rows, read_baseline(tmp_path / "b.jsonl")) == []
 
 
@@ -128,14 +129,21 @@ def test_rows_that_the_baseline_does_not_know_are_counted(rows, baseline):
     assert unrecorded(rows + group(seed=1), baseline) == 9
 
 
-def test_an_error_of_ours_is_no_baseline(rows, tmp_path):
-    with pytest.raises(UnfitForBaseline, match="ours aca: boom"):
-        write_baseline(tmp_path / "b.jsonl", changed(rows, "ours aca", status=Status.ERROR, reason="boom"))
+@pytest.mark.parametrize("status", [Status.ERROR, Status.TIMEOUT, Status.OOM, Status.DIVERGED])
+def test_a_cell_that_was_not_measured_is_no_baseline(rows, tmp_path, status):
+    with pytest.raises(UnfitForBaseline, match=f"ours aca: {status}: boom"):
+        failed = changed(rows, "ours aca", status=status, reason="boom")
+        write_baseline(tmp_path / "b.jsonl", failed, whole=len(rows))
     assert not (tmp_path / "b.jsonl").exists()
 
 
+def test_a_part_of_a_suite_is_no_baseline(rows, tmp_path):
+    with pytest.raises(UnfitForBaseline, match="2 of the suite's 9 cells have rows: run all of it first"):
+        write_baseline(tmp_path / "b.jsonl", rows[:2], whole=9)
+
+
 def test_a_number_that_json_lacks_can_be_in_a_baseline(rows, tmp_path):
-    write_baseline(tmp_path / "b.jsonl", changed(rows, "ours aca", error_true=float("inf")))
+    write_baseline(tmp_path / "b.jsonl", changed(rows, "ours aca", error_true=float("inf")), whole=len(rows))
     assert compare(rows, read_baseline(tmp_path / "b.jsonl")) == []
 
 

@@ -170,7 +170,15 @@ class TestByScript:
         script["measure_gradient_error"] = Outcome(Status.OOM, "too large", values=[{**COUNTS, "loss": 1.0}])
         row = self.row(settings)
         assert row.status is Status.OK and row.total_s == 4.5
-        assert row.error_discrete is None and row.error_discrete_reason == "the replay failed (oom): too large"
+        why = "its process ended before (oom): too large"
+        assert row.error_discrete is None and row.error_discrete_reason == why
+        assert row.error_true is None and row.error_true_reason == why
+
+    def test_what_was_measured_before_the_end_stays(self, script, settings):
+        values = [{**COUNTS, "loss": 1.0}, {"error_true": 1e-3, "error_true_bar": 1e-9}]
+        script["measure_gradient_error"] = Outcome(Status.OOM, "too large", values=values)
+        row = self.row(settings)
+        assert (row.error_true, row.error_true_reason) == (1e-3, None)
 
     def test_a_reference_that_fails_is_tried_once_a_problem_and_is_the_reason(self, script, settings):
         script["compute_reference"] = Outcome(Status.TIMEOUT, "nothing came for 30 s")

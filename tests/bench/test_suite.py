@@ -141,3 +141,8 @@ def test_every_suite_of_ours_is_valid_at_every_scale_it_has(name):
     suite = load_suite(name)
     for scale in {Scale.CPU, *suite.scale}:
         assert isinstance(suite.at_scale(scale), Suite)
+
+
+def test_an_unknown_device_is_refused_before_anything_runs():
+    with pytest.raises(SuiteError, match=r"--device foo: unknown"):
+        load_suite("quick").on_device("foo")

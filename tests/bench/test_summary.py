@@ -113,11 +113,6 @@ def test_a_cheap_graph_is_told_from_one_that_counts():
     assert line["graph_of_4_states"] is False
 
 
-def test_the_vjps_of_steps_that_hold_an_output_do_not_count_as_a_stage():
-    (line,) = ordering(summarize(changed(group(), "ours symplectic", vjps_backward=32 * 6 + 10)))
-    assert line["stages"] == 6
-
-
 def test_an_order_without_all_three_says_what_is_missing():
     (line,) = ordering(summarize(changed(group(), "ours aca", status=Status.OOM, peak_tensor_bytes=None)))
     assert (line["held"], line["reason"]) == (None, "aca oom")
