@@ -142,7 +142,7 @@ def _label_points(axes: Axes, panel: Panel) -> None:
             arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
         )
         size = label.get_window_extent()
-        offset, box = _free_place(x, y, size.width, size.height, taken, axes.bbox, axes.figure.dpi / 72)
+        offset, box = _free_place(x, y, size.width, size.height, taken, axes.bbox.padded(-4), axes.figure.dpi / 72)
         label.set_position(offset)
         label.set_horizontalalignment(_alignment(offset))
         taken.append(box)
