@@ -9,8 +9,9 @@ import pandas as pd
 from benchmarks.environment import describe
 from benchmarks.figures import FigureSpec, all_figures
 from benchmarks.page import page, relative, write_page
+from benchmarks.record import Measurement
 from benchmarks.render import render
-from benchmarks.store import environment_ids, read_environment, read_rows
+from benchmarks.store import environment_ids, read_cells, read_environment, read_rows
 from benchmarks.suite import Scale, Suite, suggestion
 from benchmarks.summary import summarize
 from benchmarks.tables import all_tables
@@ -42,11 +43,24 @@ class Publication:
 
     @cached_property
     def where(self) -> str:
-        return describe(read_environment(self.folder / self.environment_id))
+        cells, missing = read_cells(self.folder / self.environment_id), len(self._cells_without_rows)
+        part = f" {len(cells) - missing} of the suite's {len(cells)} cells have been measured." if missing else ""
+        return describe(read_environment(self.folder / self.environment_id)) + part
+
+    @cached_property
+    def rows(self) -> list[Measurement]:
+        """Those of the suite's cells: a suite file that has changed leaves rows of cells that it has no more."""
+        cells = set(read_cells(self.folder / self.environment_id))
+        found = read_rows(self.folder / self.environment_id / "rows.jsonl").rows
+        return [row for row in found if row.cell_id in cells]
+
+    @property
+    def _cells_without_rows(self) -> set[str]:
+        return set(read_cells(self.folder / self.environment_id)) - {row.cell_id for row in self.rows}
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        return summarize(read_rows(self.folder / self.environment_id / "rows.jsonl").rows)
+        return summarize(self.rows)
 
     @cached_property
     def tables(self) -> list[Table]:

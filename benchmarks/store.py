@@ -160,6 +160,17 @@ def read_environment(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
 
 
+def write_cells(folder: Path, ids: Iterable[str]) -> None:
+    """folder/cells.txt: the cells that the suite has, a line each. Rows may be fewer, or those of an earlier suite."""
+    temporary = folder / "cells.txt.new"
+    temporary.write_text("".join(f"{id}\n" for id in ids), encoding="utf-8")
+    os.replace(temporary, folder / "cells.txt")
+
+
+def read_cells(folder: Path) -> list[str]:
+    return (folder / "cells.txt").read_text(encoding="utf-8").split()
+
+
 def environment_ids(suite_folder: Path) -> list[str]:
     """The environments that have rows, the newest first."""
     folders = [path.parent for path in suite_folder.glob("*/environment.json")]

@@ -14,7 +14,7 @@ from benchmarks.cell import Cell
 from benchmarks.environment import Environment
 from benchmarks.expansion import Vocabulary, expand, narrow, parse_only
 from benchmarks.record import Measurement, Status
-from benchmarks.store import Writer, read_rows, write_environment, writing
+from benchmarks.store import Writer, read_rows, write_cells, write_environment, writing
 from benchmarks.suite import Scale, Suite, load_suite
 
 
@@ -26,7 +26,7 @@ class Plan:
     scale: Scale
     suite: Suite
     cells: list[Cell]
-    narrowed: bool  # the cells are not all of the suite's
+    whole: list[str]  # the ids of all the suite's cells
     fresh: bool
     repeats: int
 
@@ -38,8 +38,9 @@ def make_plan(
     suite = load_suite(source).at_scale(scale)
     if device is not None:
         suite = suite.on_device(device)
-    cells = narrow(expand(suite, load_vocabulary()), parse_only(only))
-    return Plan(source, scale, suite, cells, bool(only), fresh, repeats or suite.repeats)
+    whole = expand(suite, load_vocabulary())
+    cells = narrow(whole, parse_only(only))
+    return Plan(source, scale, suite, cells, [cell.id for cell in whole], fresh, repeats or suite.repeats)
 
 
 def load_vocabulary() -> Vocabulary:
@@ -69,12 +70,13 @@ def sweep(plan: Plan, environment: Environment, results: Path, console: Console)
         console.print(f"[yellow]{escape(warning)}")
     chosen = {cell.id for cell in plan.cells}
     cells = plan.cells if plan.fresh else known.to_do(plan.cells)
-    others = [row for row in known.rows if row.cell_id not in chosen] if plan.narrowed else []
+    others = [row for row in known.rows if row.cell_id in set(plan.whole) - chosen]
     console.print(f"{plan.suite.name}: {len(cells)} of {len(plan.cells)} cells to measure, rows in {folder.as_posix()}")
     started = monotonic()
     with writing(folder, plan.fresh, keep=others) as writer:
-        write_environment(folder, environment, plan.scale.value)
+        write_cells(folder, plan.whole)
         if cells:
+            write_environment(folder, environment, plan.scale.value)
             _measure(plan, cells, writer, results / ".cache", console)
     took, budget = monotonic() - started, plan.suite.budget_s
     if took > budget:

@@ -315,3 +315,18 @@ def test_list_names_all_that_a_suite_may_ask_for():
     assert result.exit_code == Exit.DONE
     for name in ("quick: First look", "mlp: state=", "dopri5", "ours: ", "symplectic", "continuous-seminorm"):
         assert name in result.output
+
+
+def test_rows_of_cells_that_the_suite_no_longer_has_are_not_shown(bench):
+    bench("run", "small.toml")
+    suite = bench.folder / "small.toml"
+    suite.write_text(suite.read_text().replace('"aca"', '"stages"'))
+    bench("run", "small.toml")
+    table = (bench.folder / "results/small/tables/gradients.csv").read_text()
+    assert "ours stages" in table and "ours aca" not in table
+
+
+def test_a_part_of_a_suite_says_how_much_of_it_there_is(bench):
+    bench("run", "small.toml", "--only", "gradient=aca")
+    page = (bench.folder / "results/small/README.md").read_text()
+    assert "2 of the suite's 8 cells have been measured" in page
