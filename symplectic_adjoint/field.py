@@ -52,19 +52,18 @@ def collect_parameters(func: Func, params: Sequence[Tensor] | None) -> Parameter
             raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
         found.setdefault(id(p), p)
     trainable = tuple(p for p in found.values() if p.requires_grad)
-    for p in trainable:
-        _refuse_ancestors(p, trainable)
+    _refuse_ancestors(trainable)
     return Parameters(trainable, tuple(p for p in found.values() if not p.requires_grad))
 
 
-def _refuse_ancestors(p: Tensor, params: tuple[Tensor, ...]) -> None:
+def _refuse_ancestors(params: tuple[Tensor, ...]) -> None:
     """A parameter computed from another one would pass its gradient on to it, which gets it already."""
-    if p.grad_fn is None:
-        return
-    others = [q for q in params if q is not p]
-    for node, output_nr in _walk([(p.grad_fn, p.output_nr)], set()):
-        for q in others:
-            if getattr(node, "variable", None) is q or (q.grad_fn is node and q.output_nr == output_nr):
+    leaves = {id(q): q for q in params if q.grad_fn is None}
+    others = {(q.grad_fn, q.output_nr): q for q in params if q.grad_fn is not None}
+    for p in others.values():
+        for node, output_nr in _walk([(p.grad_fn, p.output_nr)], set()):
+            q = leaves.get(id(getattr(node, "variable", None)), others.get((node, output_nr)))
+            if q is not None and q is not p:
                 raise ValueError(
                     f"a tensor of shape {tuple(p.shape)} in params is computed from another parameter, of shape "
                     f"{tuple(q.shape)}, which would get its gradient twice: pass one of the two, or compute the first "
@@ -93,8 +92,12 @@ class Field:
         if self._watch:
             self._watch = False
             return self._watched(t, y)
+        on_graph = torch.is_grad_enabled()
         k = self._evaluate(self.time(t), y)
-        return k if torch.is_grad_enabled() else k.detach()  # func may have enabled grad for itself
+        if on_graph:
+            return k
+        torch.set_grad_enabled(False)  # func may have enabled it, for itself or for good
+        return k.detach()
 
     def vjp(self, t: Time, y: Tensor, w: Tensor, *, with_time: bool = False) -> Vjp:
         """w^T (df/dy, df/dt, df/dtheta) at (t, y), with one f on the graph. w has the shape of y."""

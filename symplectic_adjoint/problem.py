@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
@@ -87,7 +87,7 @@ class Problem:
     tableau: ButcherTableau
     times: tuple[float, ...]
     options: Options
-    gradient_name: str = field(default="symplectic")
+    gradient_name: str
 
     def field(self, like: Tensor, *, watch: bool = False) -> Field:
         return Field(self.func, self.parameters.trainable, like, watch=watch)

@@ -193,24 +193,6 @@ def test_autograd_inside_func_works(style, gradient):
         assert relative_error(a, b) < ROUNDING
 
 
-@pytest.mark.parametrize("gradient", EXACT)
-def test_func_that_enables_grad_keeps_no_graph(gradient):
-    if gradient == "backprop":
-        pytest.skip("keeping the graph is what it does")
-    held = []
-
-    class Enabling(SmallNet):
-        def forward(self, t, y):
-            torch.set_grad_enabled(True)
-            k = super().forward(t, y)
-            if k.grad_fn is not None:
-                held.append(k.grad_fn.metadata)
-            return k
-
-    ys = solve(Enabling(), start(), gradient=gradient)
-    assert held and ys.grad_fn is not None and "Solve" in type(ys.grad_fn).__name__
-
-
 @pytest.mark.parametrize("gradient", sa.GRADIENTS)
 def test_autocast_on_the_way_back_is_that_of_the_way_there(gradient):
     net, seen = nn.Linear(3, 3), set()

@@ -45,9 +45,9 @@ def peak_bytes(steps, method, gradient):
     return max(phase.peak_bytes for phase in watch("cpu", forward, backward))
 
 
-def kept_bytes(steps, method, gradient):
+def kept_bytes(steps, method, gradient, field=WideNet):
     """Live bytes between the passes, without the two outputs."""
-    func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
+    func, y0 = field(), torch.randn(BATCH, SIZE, dtype=torch.float64)
     held = []
     (traffic,) = watch("cpu", lambda: held.append(fixed_solve(func, y0, steps, method, gradient)))
     return traffic.left_bytes - 2 * STATE_BYTES
@@ -64,6 +64,19 @@ def test_what_is_kept_between_the_passes_is_what_the_strategy_says(gradient, met
         "stages": N * s,
     }
     assert kept_bytes(N, method, gradient) == states[gradient] * STATE_BYTES
+
+
+class EnablingNet(WideNet):
+    """Turns grad on, as code for energies and traces does, and leaves it on."""
+
+    def forward(self, t, y):
+        torch.set_grad_enabled(True)
+        return super().forward(t, y)
+
+
+@pytest.mark.parametrize("gradient", EXACT_FUNCTIONS)
+def test_func_that_enables_grad_keeps_no_graph(gradient):
+    assert kept_bytes(12, "rk4", gradient, EnablingNet) == kept_bytes(12, "rk4", gradient)
 
 
 def test_only_the_outputs_are_kept_by_the_continuous_adjoint():
