@@ -85,7 +85,7 @@ class Field:
         self.f_calls = 0
         self.vjps = 0
         self._watch = watch
-        self._hooked = [p for p in params if p._backward_hooks]
+        self._hooked = [p for p in params if p._backward_hooks or p.retains_grad]
 
     def __call__(self, t: Time, y: Tensor) -> Tensor:
         self.f_calls += 1
@@ -123,7 +123,8 @@ class Field:
     ) -> tuple[Tensor | None, ...]:
         """torch.autograd.grad for a part of the gradient, None where nothing depends on an input.
 
-        Hooks that the user registered on a parameter wait for the whole: they would clip, scale or count each part.
+        Hooks that the user registered on a parameter wait for the whole: they would clip, scale or count each part,
+        and retain_grad() would add each part to .grad.
         """
         outputs = [reached] if isinstance(reached, Tensor) else list(reached)
         seeds = [cotangents] if isinstance(cotangents, Tensor) else list(cotangents)
@@ -175,7 +176,8 @@ class Field:
 
 @contextmanager
 def _silenced(hooked: Sequence[Tensor]) -> Iterator[None]:
-    """Without the tensors' own hooks. Emptying the dict in place is what autograd sees."""
+    """Without the tensors' own hooks and retained gradients. Emptying the dict in place is what autograd sees."""
+    retained = [(p, p.grad) for p in hooked if p.retains_grad]
     held = [(hooks, dict(hooks)) for p in hooked if (hooks := p._backward_hooks)]
     for hooks, _ in held:
         hooks.clear()
@@ -184,6 +186,8 @@ def _silenced(hooked: Sequence[Tensor]) -> Iterator[None]:
     finally:
         for hooks, content in held:
             hooks.update(content)
+        for p, grad in retained:
+            p.grad = grad
 
 
 def _first_unknown_leaf(k: Tensor, known: tuple[Tensor, ...]) -> Tensor | None:

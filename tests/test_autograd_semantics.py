@@ -108,6 +108,15 @@ def test_hooks_on_a_parameter_see_the_whole_gradient_once(gradient):
 
 
 @pytest.mark.parametrize("gradient", sa.GRADIENTS)
+def test_a_retained_gradient_is_the_whole_gradient(gradient):
+    th = theta(0.3, 0.4)
+    scaled = th * 1.0
+    scaled.retain_grad()
+    solve(lambda t, y: scaled * y, torch.ones(2).double(), gradient=gradient, params=(scaled,)).sum().backward()
+    assert torch.equal(scaled.grad, th.grad)
+
+
+@pytest.mark.parametrize("gradient", sa.GRADIENTS)
 def test_func_that_reuses_its_output_is_refused(gradient):
     buffer = torch.zeros(2, dtype=torch.float64)
     with pytest.raises(ValueError, match="func wrote into a tensor that it had returned before"), torch.no_grad():
