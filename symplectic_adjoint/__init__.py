@@ -6,6 +6,12 @@ from importlib.metadata import version as _version
 from symplectic_adjoint.api import Solution as Solution
 from symplectic_adjoint.api import odeint as odeint
 from symplectic_adjoint.api import solve as solve
+from symplectic_adjoint.drop_in import odeint_adjoint as odeint_adjoint
+from symplectic_adjoint.drop_in import odeint_checkpoint as odeint_checkpoint
+from symplectic_adjoint.drop_in import odeint_event as odeint_event
+from symplectic_adjoint.drop_in import odeint_onecheckpoint as odeint_onecheckpoint
+from symplectic_adjoint.drop_in import odeint_symplectic_adjoint as odeint_symplectic_adjoint
+from symplectic_adjoint.errors import EventNotFound as EventNotFound
 from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
 from symplectic_adjoint.errors import LostGradient as LostGradient
 from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
@@ -21,6 +27,7 @@ from symplectic_adjoint.gradients.continuous import Continuous as Continuous
 from symplectic_adjoint.gradients.symplectic import Symplectic as Symplectic
 from symplectic_adjoint.grid import Grid as Grid
 from symplectic_adjoint.methods import METHODS as METHODS
+from symplectic_adjoint.module import NeuralODE as NeuralODE
 from symplectic_adjoint.problem import Stats as Stats
 from symplectic_adjoint.tableau import ButcherTableau as ButcherTableau
 from symplectic_adjoint.tableau import Interpolant as Interpolant

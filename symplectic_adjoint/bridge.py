@@ -1,13 +1,11 @@
 """A solve as a single node of the caller's autograd graph: the one Function that differentiates."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.gradients.backprop import Backprop
@@ -15,29 +13,31 @@ from symplectic_adjoint.gradients.base import BackwardPass, Gradients, Strategy
 from symplectic_adjoint.loop import Forget
 from symplectic_adjoint.problem import Problem, Trajectory
 from symplectic_adjoint.tableau import ButcherTableau
+from symplectic_adjoint.transforms import transforming
 
 
 def run(problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
     """Solves the problem so that the caller's backward pass goes through `strategy`.
 
-    Nothing is kept where no gradient can be asked for.
+    Nothing is kept where no gradient can be asked for. Under torch.func or forward mode every exact gradient is that
+    of the operations themselves: they see all of them, or none.
     """
-    wants_t = t.requires_grad
-    trainable = problem.parameters.trainable
-    differentiates = torch.is_grad_enabled() and (wants_t or y0.requires_grad or bool(trainable))
-    if isinstance(strategy, Backprop) and torch.is_grad_enabled():
+    grad_mode, wants_t = torch.is_grad_enabled(), t.requires_grad
+    if transforming():
+        if not strategy.exact:
+            raise UnsupportedCombination(f"torch.func and forward mode need an exact gradient, got {strategy}")
+        return problem.solve(y0, Forget(), on_graph=True, t=t)
+    if isinstance(strategy, Backprop) and grad_mode:
         ys, trajectory = problem.solve(y0, Forget(), on_graph=True, t=t if wants_t else None)
         if ys.requires_grad:
             ys.register_hook(_vjp_counter(trajectory, problem.tableau))
         return ys, trajectory
-    if not isinstance(strategy, Backprop):
-        _refuse_forward_mode(y0, t, *trainable, *problem.parameters.frozen)
+    differentiates = grad_mode and (wants_t or y0.requires_grad or bool(problem.parameters.trainable))
     if isinstance(strategy, Backprop) or not differentiates:
-        watch = torch.is_grad_enabled()
         with torch.no_grad():
-            return problem.solve(y0.detach(), Forget(), watch=watch)
+            return problem.solve(y0.detach(), Forget(), watch=grad_mode)
     call = _Call(problem, strategy)
-    ys = _Solve.apply(call, y0, t, *trainable, *problem.parameters.frozen)
+    ys = _Solve.apply(call, y0, t, *problem.parameters.trainable, *problem.parameters.frozen)
     assert call.trajectory is not None
     return ys, call.trajectory
 
@@ -53,14 +53,6 @@ def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[T
     return count
 
 
-def _refuse_forward_mode(*inputs: Tensor) -> None:
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in inputs):
-        raise UnsupportedCombination(
-            'forward-mode differentiation (jvp, dual numbers) goes through gradient="backprop" only: the other '
-            "gradients have a reverse pass of their own"
-        )
-
-
 @dataclass
 class _Call:
     """One solve on its way through the Function: what to do, and what came of it besides ys."""
@@ -68,9 +60,9 @@ class _Call:
     problem: Problem
     strategy: Strategy
     trajectory: Trajectory | None = None
+    guarded: int = 0
     kept: list[Tensor] = field(default_factory=list)
     once: list[Tensor] = field(default_factory=list)
-    autocast: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
 
 class _Solve(torch.autograd.Function):
@@ -78,17 +70,21 @@ class _Solve(torch.autograd.Function):
     def forward(call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
         del t, params  # inputs so that autograd knows of them, the frozen ones to be guarded; func reads its own
         keeper = call.strategy.keeper(call.problem)
-        ys, call.trajectory = call.problem.solve(y0.detach(), keeper, watch=True)
+        ys, trajectory = call.problem.solve(y0.detach(), keeper, watch=True)
+        trajectory.field.settle()
+        trajectory.stats.f_calls_forward = trajectory.field.f_calls
+        call.trajectory, call.problem = trajectory, call.problem.ended(trajectory)
         call.kept, call.once = list(keeper.kept), list(keeper.once)
-        call.autocast = _autocast_of(y0)
         return ys
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         call, y0, t, *params = inputs
         outputs = (output,) if call.strategy.uses_outputs else ()
+        constants = call.trajectory.field.surroundings.constant
         # Everything goes through save_for_backward: a change in place before the backward pass raises.
-        ctx.save_for_backward(y0, t, *params, *outputs, *call.kept)
+        ctx.save_for_backward(y0, t, *params, *constants, *outputs, *call.kept)
+        call.guarded = len(params) + len(constants)
         call.kept = []
         ctx.call = call
 
@@ -96,30 +92,24 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_ys,) = grad_outputs
         call: _Call = ctx.call
-        y0, t, *rest = ctx.saved_tensors
-        parameters = call.problem.parameters  # func reads them itself; saving them guards them
-        rest = rest[len(parameters.trainable) + len(parameters.frozen) :]
+        y0, t, *kept = ctx.saved_tensors
+        del kept[: call.guarded]  # func reads those itself; saving them guards them
+        # Unless the graph is retained: what is kept is then ours alone, and freed as it is used. The graph that is
+        # differentiated further has these tensors as its inputs still.
+        ctx.maybe_clear_saved_tensors()
+        ys = kept.pop(0) if call.strategy.uses_outputs else None
+        trajectory = call.trajectory
+        assert trajectory is not None
+        f = trajectory.field.again()
         t = t if ctx.needs_input_grad[2] else None
-        assert call.trajectory is not None
-        ys, kept = (rest[0], rest[1:]) if call.strategy.uses_outputs else (None, rest)
-        f = call.problem.field(y0)
-        given = BackwardPass(call.problem, call.trajectory, f, y0, t, kept, call.once, ys, grad_ys)
+        given = BackwardPass(call.problem, trajectory, f, y0, t, kept, call.once, ys, grad_ys)
         create_graph = torch.is_grad_enabled()
-        with call.autocast:
+        with f.surroundings.again():
             gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
-        stats = call.trajectory.stats
-        stats.f_calls_backward += f.f_calls
-        stats.vjps_backward += f.vjps
-        frozen = (None,) * len(parameters.frozen)
+        trajectory.stats.f_calls_backward += f.f_calls
+        trajectory.stats.vjps_backward += f.vjps
+        frozen = (None,) * len(call.problem.parameters.frozen)
         return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params, *frozen
-
-
-def _autocast_of(y: Tensor) -> AbstractContextManager[Any]:
-    """The autocast state of now, for the calls on the way back to be the same functions as those of the way there."""
-    kind = y.device.type
-    if not torch.amp.is_autocast_available(kind):
-        return nullcontext()
-    return torch.autocast(kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind))
 
 
 def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:

@@ -1,7 +1,8 @@
 """Clocks say which step comes next: on a fixed grid, by step size control, or as recorded before."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import count
 from typing import Protocol
 
 from torch import Tensor
@@ -9,7 +10,6 @@ from torch import Tensor
 from symplectic_adjoint.control import StepControl, initial_step
 from symplectic_adjoint.errors import NonFiniteError, StepSizeUnderflow, TooManySteps
 from symplectic_adjoint.field import Time
-from symplectic_adjoint.finite import describe_non_finite
 from symplectic_adjoint.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.step import RightHandSide, Step
 from symplectic_adjoint.tableau import ButcherTableau
@@ -19,7 +19,10 @@ STRETCH = 1.01
 
 
 class Clock(Protocol):
-    rejected: int
+    @property
+    def rejected(self) -> int:
+        """How many of the steps tried so far were not accepted."""
+        ...
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         """Called once before the first step; returns k_1 where it was needed."""
@@ -30,6 +33,10 @@ class Clock(Protocol):
         ...
 
     def accepts(self, plan: StepPlan, step: Step) -> bool: ...
+
+    def worst(self, step: Step) -> int | None:
+        """The flat index of the component that held a step back most, None where steps are not judged."""
+        ...
 
 
 class FixedClock:
@@ -50,6 +57,9 @@ class FixedClock:
         del plan, step
         return True
 
+    def worst(self, step: Step) -> int | None:
+        del step
+
 
 class CheckedClock(FixedClock):
     """Steps known beforehand, each looked at: raises NonFiniteError in the first one that is not finite."""
@@ -60,7 +70,7 @@ class CheckedClock(FixedClock):
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         if not bool(step.end().isfinite().all()):
-            raise NonFiniteError(describe_non_finite(step, self._taken))
+            raise step.non_finite(self._taken)
         self._taken += 1
         return True
 
@@ -68,31 +78,39 @@ class CheckedClock(FixedClock):
 class AdaptiveClock:
     """Step sizes by error control, landing on every pin; the last pin is the end of the solve.
 
-    A pin is a time and what it is pinned to. A step cut short by a pin does not shorten the steps
-    after it.
+    A pin is a time and what it is pinned to; the last one may lie at infinity. A step cut short by a pin does not
+    shorten the steps after it. jumps: times where func jumps.
     """
 
-    def __init__(self, tableau: ButcherTableau, t0: float, pins: Sequence[tuple[float, int]], control: StepControl):
+    def __init__(
+        self,
+        tableau: ButcherTableau,
+        t0: float,
+        pins: Sequence[tuple[float, int]],
+        control: StepControl,
+        jumps: Collection[float] = (),
+    ):
         self.rejected = 0
         self._order = tableau.controller_order
         self._control = control
         self._t = t0
         self._pins = pins
+        self._jumps = jumps
         self._next_pin = 0
         self._direction = math.copysign(1.0, pins[-1][0] - t0) if pins else 1.0
         self._size = control.first_step or 0.0
         self._accepted = 0
         self._previous_ratio = 1e-4
         self._after_rejection = False
-        self._non_finite: str | None = None
+        self._non_finite: NonFiniteError | None = None
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         if self._control.first_step is not None or not self._pins:
             return None
-        f0 = f(t0, y0)
+        f0 = f(f.beside(t0, self._direction) if self._t in self._jumps else t0, y0)
         span = self._pins[-1][0] - self._t
         size = abs(initial_step(f, self._t, y0, f0.detach(), span, self._order, self._control))
-        self._size = max(size, 16.0 * math.ulp(max(abs(self._t), abs(self._t + span))))
+        self._size = max(size, 16.0 * _ulp(self._t, self._pins[-1][0]))
         return f0
 
     def propose(self) -> StepPlan | None:
@@ -107,13 +125,14 @@ class AdaptiveClock:
             )
         self._size = min(max(self._size, control.min_step), control.max_step)
         target, index = self._pins[self._next_pin]
-        remaining, rounding = abs(target - t), 4.0 * math.ulp(max(abs(t), abs(target)))
+        remaining, rounding = abs(target - t), 4.0 * _ulp(t, target)
+        jumped = t in self._jumps
         if remaining <= max(min(STRETCH * self._size, control.max_step), self._size + rounding):
-            return StepPlan(t, target - t, target, index)
+            return StepPlan(t, target - t, target, index, jumped, target in self._jumps)
         h = self._direction * self._size
         if t + h == t:
             self._give_up(t, h)
-        return StepPlan(t, h, t + h, FREE)
+        return StepPlan(t, h, t + h, FREE, jumped)
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         control, size = self._control, abs(plan.h)
@@ -143,19 +162,29 @@ class AdaptiveClock:
 
     def _note_non_finite(self, plan: StepPlan, step: Step) -> None:
         """Beyond a trial step a shorter one may help; at its start, nothing does."""
-        self._non_finite = describe_non_finite(step, self._accepted)
+        self._non_finite = step.non_finite(self._accepted)
         starts_bad = not bool(step.ks[0].isfinite().all())
         if starts_bad or abs(plan.h) <= self._control.min_step:
-            raise NonFiniteError(self._non_finite)
+            raise self._non_finite
+
+    def worst(self, step: Step) -> int | None:
+        return self._control.worst(step)
 
     def _give_up(self, t: float, h: float) -> None:
         if self._non_finite is not None:
-            raise NonFiniteError(f"{self._non_finite}; shorter steps, down to {abs(h):.3g}, did not avoid it")
+            raise NonFiniteError(
+                f"{self._non_finite}; shorter steps, down to {abs(h):.3g}, did not avoid it", self._non_finite.place
+            )
         raise StepSizeUnderflow(
             f"the step size {h:.3g} no longer advances t = {t:.9g} (after {self._accepted} accepted and "
-            f"{self.rejected} rejected steps): loosen rtol={self._control.rtol:g} and atol={self._control.atol:g}, use "
-            "a state of higher precision, or give min_step in options"
+            f"{self.rejected} rejected steps): loosen rtol and atol, use a state of higher precision, or give min_step "
+            "in options"
         )
+
+
+def _ulp(a: float, b: float) -> float:
+    """Resolution of the times between two times; of the first where the other is infinite."""
+    return math.ulp(max(abs(a), abs(b)) if math.isfinite(b) else abs(a))
 
 
 def steps_between(points: Sequence[float], pinned_to: Sequence[int]) -> list[StepPlan]:
@@ -181,11 +210,20 @@ def even_steps(t0: float, t_end: float, step_size: float, pinned_to: int) -> Ite
     Points are t0 + n h, not running sums.
     """
     h = math.copysign(step_size, t_end - t0)
-    count = even_count(t0, t_end, step_size)
-    for n in range(count - 1):
+    steps = even_count(t0, t_end, step_size)
+    for n in range(steps - 1):
         yield StepPlan(t0 + n * h, h, t0 + (n + 1) * h, FREE)
-    last = t0 + (count - 1) * h
+    last = t0 + (steps - 1) * h
     yield StepPlan(last, t_end - last, t_end, pinned_to)
+
+
+def endless_steps(t0: float, h: float) -> Iterator[StepPlan]:
+    """Steps of h from t0 on, without end. Raises StepSizeUnderflow where they no longer advance."""
+    for n in count():
+        start, end = t0 + n * h, t0 + (n + 1) * h
+        if end == start:
+            raise StepSizeUnderflow(f"steps of {h:g} no longer advance t = {start:g}")
+        yield StepPlan(start, h, end, FREE)
 
 
 def pins_on(points: Sequence[float], times: Sequence[float]) -> list[int]:

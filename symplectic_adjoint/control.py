@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.state import Layout
 from symplectic_adjoint.step import RightHandSide, Step
 
 Norm = Callable[[Tensor], Tensor]
@@ -20,12 +21,22 @@ def rms_norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x) / math.sqrt(max(x.numel(), 1))
 
 
+def packed_norm(layout: Layout, norm: Norm | None) -> Norm:
+    """A norm of the packed state from the caller's, which gets the state's own structure; the default without one."""
+    if norm is None:
+        return layout.norm if layout.structured else rms_norm
+    return norm if layout.trivial else lambda x: norm(layout.unpack_errors(x))
+
+
 @dataclass(frozen=True)
 class StepControl:
-    """What decides on steps. Step sizes are magnitudes, in the units of t; factors have none."""
+    """What decides on steps. Step sizes are magnitudes, in the units of t; factors have none.
 
-    rtol: float
-    atol: float
+    rtol and atol are numbers, or tensors like the state, of a real dtype.
+    """
+
+    rtol: float | Tensor
+    atol: float | Tensor
     norm: Norm = rms_norm
     first_step: float | None = None
     min_step: float = 0.0
@@ -40,19 +51,29 @@ class StepControl:
         """Error of the step over the tolerance: accepted up to 1. The one synchronisation of a step."""
         y_end, errors = step.end(), step.errors()  # f calls under the caller's grad mode, the rest without
         with torch.no_grad():
-            scale = torch.maximum(step.y.abs(), y_end.abs()).mul_(self.rtol).add_(self.atol)
+            scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
             norms = torch.stack([self.measure(error.div_(scale)) for error in errors]).tolist()
         if len(norms) == 1:
             return norms[0]
         high, low = norms  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
         return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
 
+    def tolerance(self, size: Tensor) -> Tensor:
+        """atol + rtol size, in place of size."""
+        return size.mul_(self.rtol).add_(self.atol)
+
+    def worst(self, step: Step) -> int | None:
+        """The flat index of the largest error over tolerance in a step, None for an empty state."""
+        with torch.no_grad():
+            ratio = step.errors()[0].abs().div_(self.tolerance(torch.maximum(step.y.abs(), step.end().abs())))
+        return int(ratio.flatten().nan_to_num(math.inf).argmax()) if ratio.numel() else None
+
     def measure(self, x: Tensor) -> Tensor:
         """norm(x), which must be one number."""
         value = torch.as_tensor(self.norm(x), device=x.device)
         if value.ndim != 0:
             raise TypeError(f"option 'norm' must return one number, got a tensor of shape {tuple(value.shape)}")
-        return value
+        return value.real
 
     def factor(self, ratio: float, previous: float, order: int) -> float:
         """Next step size over this one's, from the error ratios of this step and of the last accepted one.
@@ -80,7 +101,7 @@ def initial_step(
 
     f0 is f(t0, y0) and order the power of h in the local error estimate.
     """
-    scale = y0.abs().mul_(control.rtol).add_(control.atol)
+    scale = control.tolerance(y0.abs())
     d0, d1 = torch.stack([control.measure(y0 / scale), control.measure(f0 / scale)]).tolist()
     if not (math.isfinite(d0) and math.isfinite(d1)):
         return math.copysign(min(1e-6, abs(span)), span)  # the step itself will name what is not finite

@@ -14,12 +14,17 @@ FREE = -2
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step to take: from t by h to t_end, in float64. pinned_to is an index into t, CONSTANT or FREE."""
+    """One step to take: from t by h to t_end, in float64. pinned_to is an index into t, CONSTANT or FREE.
+
+    open_start, open_end: func jumps there, and is called with a time just inside the step.
+    """
 
     t: float
     h: float
     t_end: float
     pinned_to: int
+    open_start: bool = False
+    open_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Grid:
 
     t, h, pinned_to have one entry a step, output_step and output_sigma one an output. Output j is
     y(sigma) of step output_step[j] with sigma = output_sigma[j]; it is y+ itself where that step is
-    pinned to j. ys[0] is y0: its step is -1.
+    pinned to j. ys[0] is y0: its step is -1. open_start and open_end, one entry a step, say where func
+    was called with the next number inside the step instead of its end, because it jumps there.
     """
 
     t: Tensor
@@ -36,6 +42,8 @@ class Grid:
     pinned_to: Tensor
     output_step: Tensor
     output_sigma: Tensor
+    open_start: Tensor
+    open_end: Tensor
 
     @staticmethod
     def from_plans(plans: Sequence[StepPlan], output_step: Sequence[int], output_sigma: Sequence[float]) -> "Grid":
@@ -45,4 +53,6 @@ class Grid:
             pinned_to=torch.tensor([p.pinned_to for p in plans], dtype=torch.int64),
             output_step=torch.tensor(output_step, dtype=torch.int64),
             output_sigma=torch.tensor(output_sigma, dtype=torch.float64),
+            open_start=torch.tensor([p.open_start for p in plans], dtype=torch.bool),
+            open_end=torch.tensor([p.open_end for p in plans], dtype=torch.bool),
         )

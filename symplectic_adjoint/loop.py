@@ -5,6 +5,7 @@ from typing import Protocol
 from torch import Tensor
 
 from symplectic_adjoint.clock import Clock
+from symplectic_adjoint.errors import SolverError
 from symplectic_adjoint.grid import StepPlan
 from symplectic_adjoint.outputs import Outputs
 from symplectic_adjoint.step import RightHandSide, Step
@@ -17,12 +18,19 @@ class Recorder(Protocol):
         """A step was accepted. Its tensors may be kept; they are not changed afterwards."""
         ...
 
+    def finish(self, step: Step) -> None:
+        """That step was the last one."""
+        ...
+
 
 class Forget:
     """Keeps nothing."""
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         del plan, step
+
+    def finish(self, step: Step) -> None:
+        del step
 
 
 def integrate(
@@ -34,19 +42,38 @@ def integrate(
     recorder: Recorder,
     timeline: Timeline,
 ) -> tuple[list[StepPlan], Tensor]:
-    """Takes every step that the clock proposes; returns the accepted ones and the last state."""
+    """Takes every step that the clock proposes; returns the accepted ones and the last state.
+
+    A SolverError leaves with how far the solve came.
+    """
     plans: list[StepPlan] = []
-    y, k1 = y0, clock.start(f, timeline.start, y0)
-    while (plan := clock.propose()) is not None:
-        t, h, t_end = timeline.of(plan)
-        step = Step(f, tableau, t, h, t_end, y, () if k1 is None else (k1,))
-        if not clock.accepts(plan, step):
-            k1 = step.ks[0]  # a retry starts from the same place
-            continue
-        outputs.collect(len(plans), plan, step, timeline)
-        y = step.end()
-        recorder.accept(plan, step)
-        timeline.advance(plan)
-        plans.append(plan)
-        k1 = step.end_slope()
+    plan = step = None
+    y = y0
+    try:
+        k1 = clock.start(f, timeline.start, y0)
+        while (plan := clock.propose()) is not None:
+            t, h, t_end = timeline.of(plan)
+            ends = (plan.open_start, plan.open_end)
+            step = Step(f, tableau, t, h, t_end, y, () if k1 is None else (k1,), open_ends=ends)
+            if not clock.accepts(plan, step):
+                k1 = step.ks[0]  # a retry starts from the same place
+                continue
+            outputs.collect(len(plans), plan, step, timeline)
+            y = step.end()
+            recorder.accept(plan, step)
+            timeline.advance(plan)
+            plans.append(plan)
+            k1 = step.end_slope()
+            if plan.open_end:
+                f.restart()
+    except SolverError as error:
+        if error.place is None and step is not None and (index := clock.worst(step)) is not None:
+            error.place = f.place(index)
+        error.t = float(timeline.start)
+        error.step_size = None if step is None else float(step.h)
+        error.accepted, error.rejected, error.f_calls = len(plans), clock.rejected, f.f_calls
+        error.state, error.plans = y.detach(), plans
+        raise
+    if step is not None:
+        recorder.finish(step)
     return plans, y

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.control import StepControl, rms_norm
+from symplectic_adjoint.control import Norm, StepControl, rms_norm
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.tableau import ButcherTableau, hermite, linear
 
@@ -18,38 +18,59 @@ GRID_OPTIONS = ("step_size", "grid_points", "grid_constructor")
 CONTROL_OPTIONS = (
     "first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "norm", "controller"
 )  # fmt: skip
-COMMON_OPTIONS = ("outputs", "interp", "max_num_steps", "dtype")
+COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype")
+PATIENCE = 100_000
 KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
+FOREIGN_OPTIONS = {
+    "max_order": "belongs to torchdiffeq's Adams methods, which are not here",
+    "max_iters": "belongs to torchdiffeq's implicit methods, which are not here",
+    "solver": "belongs to torchdiffeq's scipy_solver, which is not here",
+    "implicit": "belongs to torchdiffeq's Adams methods, which are not here",
+}
+"""Options of torchdiffeq's that mean nothing to an explicit Runge-Kutta method."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to step. Exactly one of: control (adaptive), step_size, points, or none of them (the grid is t)."""
+    """How to step. Exactly one of: control (adaptive), step_size, points, or none of them (the grid is t).
+
+    stops: times that a step ends at besides. jumps: those where func jumps. perturb: as if it did at every
+    step's ends.
+    """
 
     control: StepControl | None
     step_size: float | None
     points: tuple[float, ...] | None
     land: bool
+    stops: frozenset[float]
+    jumps: frozenset[float]
+    perturb: bool
     max_num_steps: int
+    patience: int
+    """Steps to try before an event is given up."""
 
 
 def read_options(
     given: Mapping[str, Any] | None,
     tableau: ButcherTableau,
-    rtol: float,
-    atol: float,
+    rtol: float | Tensor,
+    atol: float | Tensor,
     times: Sequence[float],
     make_grid: Callable[[Callable[..., Any]], Any],
+    norm_of: Callable[[Norm | None], Norm] = lambda norm: norm or rms_norm,
 ) -> tuple[Options, ButcherTableau]:
     """Checks `options` and returns them with the tableau that they lead to (`interp` replaces its interpolant).
 
-    make_grid calls a grid_constructor with (func, y0, t). Raises ValueError or TypeError naming the
-    option, UnsupportedCombination where two of them exclude each other.
+    make_grid calls a grid_constructor with (func, y0, t). norm_of makes a norm of the packed state of the
+    user's own, or the default one. Raises ValueError or TypeError naming the option, UnsupportedCombination
+    where two of them exclude each other.
     """
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"options must be a mapping of names to values, got {type(given).__name__}")
     options = dict(given or {})
     for name in options:
+        if name in FOREIGN_OPTIONS:
+            raise ValueError(f"option {name!r} {FOREIGN_OPTIONS[name]}: leave it out")
         if name not in KNOWN_OPTIONS:
             near = difflib.get_close_matches(name, KNOWN_OPTIONS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
@@ -66,13 +87,18 @@ def read_options(
     max_num_steps = options.get("max_num_steps", 2**31 - 1)
     if isinstance(max_num_steps, bool) or not isinstance(max_num_steps, int) or max_num_steps < 1:
         raise ValueError(f"option 'max_num_steps' must be a positive integer, got {max_num_steps!r}")
+    stops, jumps = _read_stops("step_t", options, times), _read_stops("jump_t", options, times)
     return (
         Options(
-            control=_read_control(options, rtol, atol, max_num_steps) if adaptive else None,
+            control=_read_control(options, rtol, atol, max_num_steps, norm_of) if adaptive else None,
             step_size=_positive("step_size", options["step_size"]) if "step_size" in options else None,
             points=_read_points(options, times, make_grid),
             land=land,
+            stops=stops | jumps,
+            jumps=jumps,
+            perturb=_read_perturb(options, adaptive),
             max_num_steps=max_num_steps,
+            patience=max_num_steps if "max_num_steps" in options else PATIENCE,
         ),
         tableau,
     )
@@ -115,11 +141,50 @@ def _read_outputs(outputs: Any, default: bool) -> bool:
     return default if outputs is None else outputs == "land"
 
 
-def _read_control(options: Mapping[str, Any], rtol: float, atol: float, max_num_steps: int) -> StepControl:
+def _read_stops(name: str, options: Mapping[str, Any], times: Sequence[float]) -> frozenset[float]:
+    """The times of jump_t or step_t within the span, in float64; a problem's others belong to other spans."""
+    raw = options.get(name)
+    if raw is None:
+        return frozenset()
+    stops = _constants(name, raw)
+    for stop in stops:
+        if not math.isfinite(stop):
+            raise ValueError(f"option {name!r} must hold finite times, got {stop}")
+    low, high = sorted((times[0], times[-1]))
+    return frozenset(stop for stop in stops if low <= stop <= high)
+
+
+def _read_perturb(options: Mapping[str, Any], adaptive: bool) -> bool:
+    perturb = options.get("perturb", False)
+    if not isinstance(perturb, bool):
+        raise TypeError(f"option 'perturb' must be True or False, got {perturb!r}")
+    if perturb and adaptive:
+        raise UnsupportedCombination(
+            "option 'perturb' belongs to fixed grids; with adaptive steps name the times where func jumps in 'jump_t'"
+        )
+    return perturb
+
+
+def _constants(name: str, raw: Any) -> tuple[float, ...]:
+    if isinstance(raw, Tensor) and raw.requires_grad:
+        raise ValueError(f"option {name!r} gives times that require a gradient: they are constants here, detach() them")
+    return tuple(torch.as_tensor(raw, dtype=torch.float64).cpu().flatten().tolist())
+
+
+def _read_control(
+    options: Mapping[str, Any],
+    rtol: float | Tensor,
+    atol: float | Tensor,
+    max_num_steps: int,
+    norm_of: Callable[[Norm | None], Norm],
+) -> StepControl:
+    norm: Norm | None = options.get("norm")
+    if not (norm is None or callable(norm)):
+        raise TypeError(f"option 'norm' must be a function of a tensor, got {norm!r}")
     control = StepControl(
         rtol=rtol,
         atol=atol,
-        norm=options.get("norm", rms_norm),
+        norm=norm_of(norm),
         first_step=None if options.get("first_step") is None else _positive("first_step", options["first_step"]),
         min_step=_positive("min_step", options.get("min_step", 0.0), or_zero=True),
         max_step=_positive("max_step", options.get("max_step", math.inf), or_infinite=True),
@@ -129,8 +194,6 @@ def _read_control(options: Mapping[str, Any], rtol: float, atol: float, max_num_
         controller=options.get("controller", "I"),
         max_num_steps=max_num_steps,
     )
-    if not callable(control.norm):
-        raise TypeError(f"option 'norm' must be a function of a tensor, got {control.norm!r}")
     if control.controller not in ("I", "PI"):
         raise ValueError(f"option 'controller' must be 'I' or 'PI', got {control.controller!r}")
     if control.max_step < control.min_step:
@@ -168,12 +231,7 @@ def _read_points(
     name = next((name for name in ("grid_points", "grid_constructor") if name in options), None)
     if name is None:
         return None
-    raw = options[name] if name == "grid_points" else make_grid(options[name])
-    if isinstance(raw, Tensor) and raw.requires_grad:
-        raise ValueError(
-            f"option {name!r} gives points that require a gradient: they are constants here, detach() them"
-        )
-    points = tuple(torch.as_tensor(raw, dtype=torch.float64).cpu().flatten().tolist())
+    points = _constants(name, options[name] if name == "grid_points" else make_grid(options[name]))
     if len(points) < 2 or points[0] != times[0] or points[-1] != times[-1]:
         raise ValueError(
             f"option {name!r} must start at t[0] = {times[0]:g} and end at t[-1] = {times[-1]:g}, "

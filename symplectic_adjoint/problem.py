@@ -1,33 +1,40 @@
 """A validated initial value problem, ready to be solved with any gradient strategy."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.callbacks import Callbacks
 from symplectic_adjoint.clock import (
     AdaptiveClock,
     CheckedClock,
     Clock,
     FixedClock,
+    endless_steps,
     even_count,
     even_steps,
     pins_on,
     steps_between,
 )
 from symplectic_adjoint.control import Norm
-from symplectic_adjoint.errors import NonFiniteError, TooManySteps
+from symplectic_adjoint.errors import NonFiniteError, SolverError, TooManySteps
+from symplectic_adjoint.event import Crossing, EventClock, EventFunction
 from symplectic_adjoint.field import Field, Func, Parameters
-from symplectic_adjoint.grid import Grid, StepPlan
+from symplectic_adjoint.grid import CONSTANT, FREE, Grid, StepPlan
 from symplectic_adjoint.loop import Forget, Recorder, integrate
 from symplectic_adjoint.options import Options
 from symplectic_adjoint.outputs import Outputs
+from symplectic_adjoint.state import Layout
 from symplectic_adjoint.step import Step
+from symplectic_adjoint.surroundings import Surroundings
 from symplectic_adjoint.tableau import ButcherTableau
 from symplectic_adjoint.timeline import DifferentiableTimeline, Timeline
+from symplectic_adjoint.transforms import batched
 
 
 @dataclass
@@ -50,12 +57,17 @@ class Stats:
 
 @dataclass
 class Trajectory:
-    """The forward pass as it went: its steps, and where the outputs came from."""
+    """The forward pass as it went: its steps, and where the outputs came from.
+
+    Outputs that were not reached have no entry. crossing is the event that ended the solve.
+    """
 
     plans: Sequence[StepPlan]
     output_step: Sequence[int]
     output_sigma: Sequence[float]
     stats: Stats
+    field: Field
+    crossing: Crossing | None = None
 
     @property
     def grid(self) -> Grid:
@@ -80,7 +92,11 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Problem:
-    """dy/dt = f(t, y; theta) over `times`, with everything decided but the gradient."""
+    """dy/dt = f(t, y; theta) over `times`, with everything decided but the gradient.
+
+    func is a function of the packed state, `caller` the caller's own. event, of the packed state too, ends the solve:
+    times is then the start and infinity. recorded: the steps to take, where they are known.
+    """
 
     func: Func
     parameters: Parameters
@@ -88,38 +104,74 @@ class Problem:
     times: tuple[float, ...]
     options: Options
     gradient_name: str
+    layout: Layout
+    caller: Any
+    event: Callable[[Tensor, Tensor], Tensor] | None = None
+    recorded: tuple[StepPlan, ...] | None = None
 
-    def field(self, like: Tensor, *, watch: bool = False) -> Field:
-        return Field(self.func, self.parameters.trainable, like, watch=watch)
+    def field(self, like: Tensor) -> Field:
+        return Field(
+            self.func,
+            self.parameters.trainable,
+            like,
+            time_dtype=self.layout.time_dtype,
+            place=self.layout.place,
+            surroundings=Surroundings(self.parameters.module, like.device),
+        )
+
+    def callbacks(self, suffix: str = "") -> Callbacks:
+        return Callbacks(self.caller, self.layout.unpack, suffix)
 
     def clock(self, times: Sequence[float], norm: Norm | None = None) -> Clock:
-        """Steps over `times`, which may be a part of the problem's own, in either direction.
+        """A clock over `times`, which may be a part of the problem's own, in either direction.
 
         norm replaces the one that measures the error, for a state that is not the problem's own.
         """
         options = self.options
-        if options.control is not None:
-            control = options.control if norm is None else replace(options.control, norm=norm)
-            targets = range(1, len(times)) if options.land else range(max(1, len(times) - 1), len(times))
-            return AdaptiveClock(self.tableau, times[0], [(times[j], j) for j in targets], control)
-        return FixedClock(self._fixed_plans(times) if len(times) > 1 else ())
+        if self.recorded is not None:
+            return FixedClock(self.recorded)
+        if options.control is None:
+            return FixedClock(self._fixed_plans(times) if len(times) > 1 else ())
+        control = options.control if norm is None else replace(options.control, norm=norm)
+        return AdaptiveClock(self.tableau, times[0], self._pins(times), control, options.jumps)
 
     def solve(
         self, y0: Tensor, recorder: Recorder, *, watch: bool = False, on_graph: bool = False, t: Tensor | None = None
     ) -> tuple[Tensor, Trajectory]:
         """ys of one forward pass, and how it went.
 
-        on_graph: for autograd to go through it, and through the times too where t is given.
+        watch: for gradients that func would lose. on_graph: for autograd to go through it, and through the times too
+        where t is given.
         """
-        f = self.field(y0, watch=watch)
-        outputs = Outputs(self.times, y0, on_graph=on_graph)
+        f = self.field(y0)
+        if watch:
+            f.watch()
+        times = list(self.times)
+        clock, search = self.clock(times), None
+        outputs = Outputs(times, y0, on_graph=on_graph, length=len(times))
+        if self.event is not None:
+            del times[1:]  # the second one is found on the way
+            event = EventFunction(self.event, f.time)
+            clock = search = EventClock(clock, event, self.options.patience, times.append, land=self.options.land)
+        if self.recorded is None:
+            clock = self.callbacks().around(clock)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
-        clock = self.clock(self.times)
         plans, y_end = integrate(f, self.tableau, clock, y0, outputs, recorder, timeline)
-        if self.options.control is None and not bool(torch.isfinite(y_end).all()):
+        if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
             self._name_non_finite(y0, plans)
         stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=clock.rejected)
-        return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats)
+        crossing = None if search is None else search.crossing
+        return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing)
+
+    def ended(self, trajectory: Trajectory) -> "Problem":
+        """The problem up to the event that was found, which is then a time like another."""
+        if trajectory.crossing is None:
+            return self
+        return replace(self, times=(self.times[0], trajectory.crossing.t), event=None)
+
+    def as_far_as(self, failure: SolverError) -> "Problem":
+        """The same problem over the steps that were accepted before the failure."""
+        return replace(self, recorded=tuple(failure.plans), event=None)
 
     def replay(self, f: Field, plans: Sequence[StepPlan], y0: Tensor, t: Tensor | None) -> Tensor:
         """ys once more over recorded steps, on the graph."""
@@ -130,29 +182,60 @@ class Problem:
 
     def step(self, f: Field, plan: StepPlan, y: Tensor, ks: Sequence[Tensor] = (), end: Tensor | None = None) -> Step:
         """A recorded step, to be evaluated again as far as needed."""
-        return Step(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end)
+        return Step(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end, (plan.open_start, plan.open_end))
+
+    def _pins(self, times: Sequence[float]) -> list[tuple[float, int]]:
+        """Where steps have to end, in order, and the entry of times that each is.
+
+        An output at a jump is no pin of its own: its time may move, the jump's may not.
+        """
+        if len(times) == 1:
+            return []
+        last = len(times) - 1
+        low, high = sorted((times[0], times[last]))
+        pins = {stop: CONSTANT for stop in self.options.stops if low < stop < high}
+        for j in range(1, last):
+            if times[j] not in self.options.jumps and (self.options.land or times[j] in pins):
+                pins[times[j]] = j
+        pins[times[last]] = last if math.isfinite(times[last]) else FREE
+        return sorted(pins.items(), reverse=times[last] < times[0])
 
     def _fixed_plans(self, times: Sequence[float]) -> Iterable[StepPlan]:
-        step_size, points = self.options.step_size, self.options.points
-        if step_size is not None:
-            ends = range(1, len(times)) if self.options.land else (len(times) - 1,)
-            parts = [(0 if i == 0 else ends[i - 1], j) for i, j in enumerate(ends)]
-            self._limit(sum(even_count(times[i], times[j], step_size) for i, j in parts))
-            return chain.from_iterable(even_steps(times[i], times[j], step_size, pinned_to=j) for i, j in parts)
-        grid = times if points is None else self._between(points, times)
-        self._limit(len(grid) - 1)
-        return steps_between(grid, range(1, len(times)) if points is None else pins_on(grid, times))
+        options, pins = self.options, self._pins(times)
+        if options.step_size is not None:
+            plans = self._even_plans([(times[0], FREE), *pins], options.step_size)
+        else:
+            grid = self._grid(options.points or times, times, pins)
+            self._limit(len(grid) - 1)
+            index = {time: j for time, j in pins if j == CONSTANT}
+            given = pins_on(grid, times)
+            plans = steps_between(grid, [index.get(end, j) for end, j in zip(grid[1:], given, strict=True)])
+        if not options.jumps and not options.perturb:
+            return plans
+        return (self._opened(plan) for plan in plans)
+
+    def _even_plans(self, pins: Sequence[tuple[float, int]], step_size: float) -> Iterator[StepPlan]:
+        """Steps of one size from pin to pin, the first of which is the start."""
+        finite = [(a, b, j) for (a, _), (b, j) in pairwise(pins) if math.isfinite(b)]
+        self._limit(sum(even_count(a, b, step_size) for a, b, _ in finite))
+        plans = chain.from_iterable(even_steps(a, b, step_size, pinned_to=j) for a, b, j in finite)
+        end = pins[-1][0]
+        if math.isfinite(end):
+            return plans
+        return chain(plans, endless_steps(pins[-2][0], math.copysign(step_size, end)))
+
+    def _opened(self, plan: StepPlan) -> StepPlan:
+        perturb, jumps = self.options.perturb, self.options.jumps
+        return replace(plan, open_start=perturb or plan.t in jumps, open_end=perturb or plan.t_end in jumps)
 
     def _limit(self, steps: int) -> None:
         if steps > self.options.max_num_steps:
             raise TooManySteps(f"the grid has {steps} steps, more than max_num_steps={self.options.max_num_steps}")
 
-    def _between(self, points: Sequence[float], times: Sequence[float]) -> list[float]:
-        """Grid points within times, ends included, in the order of times; with the outputs where steps land on them."""
+    def _grid(self, points: Sequence[float], times: Sequence[float], pins: Sequence[tuple[float, int]]) -> list[float]:
+        """Grid points within times, ends included, in the order of times, and every pin."""
         low, high = sorted((times[0], times[-1]))
-        inside = {p for p in points if low < p < high} | {times[0], times[-1]}
-        if self.options.land:
-            inside |= set(times)
+        inside = {p for p in points if low < p < high} | {times[0], times[-1], *(time for time, _ in pins)}
         return sorted(inside, reverse=math.copysign(1.0, times[-1] - times[0]) < 0.0)
 
     def _name_non_finite(self, y0: Tensor, plans: Sequence[StepPlan]) -> None:

@@ -6,15 +6,36 @@
 Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, eq. II.1.8 and II.6.1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.errors import NonFiniteError, Place
 from symplectic_adjoint.field import Time
+from symplectic_adjoint.finite import first_non_finite
 from symplectic_adjoint.tableau import ButcherTableau
 
-RightHandSide = Callable[[Time, Tensor], Tensor]
+
+class RightHandSide(Protocol):
+    """What a step integrates: f(t, y), and what is known about it."""
+
+    f_calls: int
+
+    def __call__(self, t: Time, y: Tensor, /) -> Tensor: ...
+
+    def beside(self, t: Time, direction: float) -> Time:
+        """The next time that f can tell from t, in the direction of that sign."""
+        ...
+
+    def restart(self) -> None:
+        """From here on f may be another function: it jumps."""
+        ...
+
+    def place(self, index: int) -> Place:
+        """Where the entry of this index in the flattened y stands."""
+        ...
 
 
 def combine(y: Tensor, h: Time, weights: Sequence[Time], ks: Sequence[Tensor]) -> Tensor:
@@ -42,10 +63,11 @@ class Step:
 
     `ks` may come with leading stages that are known already (k_1 of the step before, or stored
     ones), and `end` with a known y+. t_end is the time that the step ends at: t + h, or exactly the
-    time that it was pinned to.
+    time that it was pinned to. open_ends: whether f jumps at the start, at the end, and is to be
+    evaluated just inside.
     """
 
-    __slots__ = ("_end", "_versions", "f", "h", "ks", "t", "t_end", "tableau", "y")
+    __slots__ = ("_end", "_versions", "f", "h", "ks", "open_ends", "t", "t_end", "tableau", "y")
 
     def __init__(
         self,
@@ -57,8 +79,10 @@ class Step:
         y: Tensor,
         ks: Sequence[Tensor] = (),
         end: Tensor | None = None,
+        open_ends: tuple[bool, bool] = (False, False),
     ):
         self.f, self.tableau = f, tableau
+        self.open_ends = open_ends
         self.t, self.h, self.t_end, self.y = t, h, t_end, y
         self.ks = list(ks)
         self._versions = [_version(k) for k in ks]
@@ -68,8 +92,10 @@ class Step:
         """Time of stage i; stages at c = 1 take t_end itself, so that k_1 of the next step is the same call."""
         c = self.tableau.floats.c[i]
         if c == 0.0:
-            return self.t
-        return self.t_end if c == 1.0 else self.t + c * self.h
+            return self.f.beside(self.t, float(self.h)) if self.open_ends[0] else self.t
+        if c == 1.0:
+            return self.f.beside(self.t_end, -float(self.h)) if self.open_ends[1] else self.t_end
+        return self.t + c * self.h
 
     def state(self, i: int) -> Tensor:
         """Y_i, from the stages before it. Row s of the extended tableau is the step's end."""
@@ -94,14 +120,21 @@ class Step:
         return self._end
 
     def end_slope(self) -> Tensor | None:
-        """f at the step's end, where it has been evaluated: k_1 of the next step."""
+        """f at the step's end, where it has been evaluated: k_1 of the next step, unless f jumps there."""
         s = self.tableau.stages
-        return self.ks[s] if len(self.ks) > s else None
+        return self.ks[s] if len(self.ks) > s and not self.open_ends[1] else None
 
     def output(self, sigma: Time) -> Tensor:
         """y(sigma), dense output at the fraction sigma of the step."""
         interpolant = self.tableau.interpolant
         return combine(self.y, self.h, interpolant.weights_at(sigma), self.evaluate(interpolant.rows))
+
+    def slope(self, sigma: float) -> Tensor:
+        """dy/dt of the dense output at the fraction sigma of the step."""
+        interpolant = self.tableau.interpolant
+        zero = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
+        slope = combine(zero, 1.0, interpolant.slopes_at(sigma), self.evaluate(interpolant.rows))
+        return slope.expand_as(self.y)
 
     def errors(self) -> list[Tensor]:
         """Local error estimates h sum_i e_i k_i: one, or two for dop853. Never on the graph."""
@@ -111,6 +144,24 @@ class Step:
         with torch.no_grad():
             zero = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
             return [combine(zero, self.h, e, ks) for e in estimates]
+
+    def non_finite(self, number: int) -> NonFiniteError:
+        """What to raise for a step that is not finite: where it first was so. number counts accepted steps from 0."""
+        for i, k in enumerate(self.ks):
+            index = first_non_finite(k)
+            if index is not None:
+                place = self.f.place(index)
+                where = f"t = {float(self.time(i)):.9g} (step {number}, stage {i + 1})"
+                value = k.flatten()[index].item()
+                return NonFiniteError(f"func returned a value that is not finite at {where}: {place} is {value}", place)
+        index = first_non_finite(self.end())
+        place = None if index is None else self.f.place(index)
+        found = f"{place} is {self.end().flatten()[index].item()}" if place else "its error estimate overflowed"
+        return NonFiniteError(
+            f"the state stopped being finite in step {number} from t = {float(self.t):.9g} by h = {float(self.h):.3g}: "
+            f"{found}",
+            place,
+        )
 
     def _refuse_overwritten(self) -> None:
         """Stages are func's own tensors; one that func writes into again would change an earlier stage."""

@@ -26,14 +26,17 @@ class Timeline:
         """The step was accepted; the next one starts at its end."""
         self.start = plan.t_end
 
-    def sigma(self, j: int, step: Step, value: float) -> Time:
-        """Where in the step output j lies."""
-        del j, step
-        return value
+    def sigma(self, j: int, step: Step, time: float) -> Time:
+        """Where in the step output j, at `time`, lies."""
+        del j
+        return (time - step.t) / step.h
 
 
 class DifferentiableTimeline(Timeline):
-    """Times as 0-dim float64 tensors on the CPU, differentiable in t (which has gradient history)."""
+    """Times as 0-dim float64 tensors on the CPU, differentiable in t (which has gradient history).
+
+    Outputs beyond the entries of t are at times that are found on the way: constants here.
+    """
 
     def __init__(self, t: Tensor):
         self._t = t.to(dtype=torch.float64, device="cpu").unbind()
@@ -48,9 +51,8 @@ class DifferentiableTimeline(Timeline):
     def advance(self, plan: StepPlan) -> None:
         self.start = self.of(plan)[2]
 
-    def sigma(self, j: int, step: Step, value: float) -> Time:
-        del value
-        return (self._t[j] - step.t) / step.h
+    def sigma(self, j: int, step: Step, time: float) -> Time:
+        return ((self._t[j] if j < len(self._t) else time) - step.t) / step.h
 
 
 class TimeCotangents:
@@ -74,7 +76,8 @@ class TimeCotangents:
         self._start = t_bar - h_bar
 
     def add_output(self, j: int, bar: Tensor | float) -> None:
-        self._bars[j] = self._bars[j] + bar
+        if j < len(self._bars):
+            self._bars[j] = self._bars[j] + bar
 
     def total(self) -> Tensor:
         """dL/dt, like t."""

@@ -126,10 +126,10 @@ class _TimeSums:
             tau = vjp.t_bar.double()
             self._tau = self._tau + tau
             self._c_tau = self._c_tau + self._c[i] * tau
-        self._k_w = self._k_w + _dot(vjp.k, w)
+        self._k_w = self._k_w + inner(vjp.k, w)
         for m, (output, slope) in enumerate(zip(self._outputs, self._slopes, strict=True)):
             if slope[i] != 0.0:
-                self._sigma_bars[m] = self._sigma_bars[m] + self._h * slope[i] * _dot(output.mu, vjp.k)
+                self._sigma_bars[m] = self._sigma_bars[m] + self._h * slope[i] * inner(output.mu, vjp.k)
 
     def cotangents(self, y_bar: Tensor) -> StepCotangents:
         h, bars = self._h, self._sigma_bars
@@ -143,5 +143,8 @@ class _TimeSums:
         )
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Re sum conj(a) b in float64: how a real loss changes with a real factor of a, b being its cotangent."""
+    if a.is_complex():
+        return inner(torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj()))
     return (a.double() * b.double()).sum()

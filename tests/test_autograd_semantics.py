@@ -158,13 +158,6 @@ def test_a_frozen_parameter_changed_between_the_passes_raises(gradient):
         ys.sum().backward()
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own, in jvp
-@pytest.mark.parametrize("gradient", [name for name in sa.GRADIENTS if name != "backprop"])
-def test_forward_mode_is_refused_not_lost(gradient):
-    with pytest.raises(ValueError, match=r'goes through gradient="backprop" only'):
-        torch.func.jvp(lambda y: solve(lambda t, y: -y, y, gradient=gradient), (start(),), (start(),))
-
-
 class EnergyField(nn.Module):
     """-grad E(y): autograd inside func, written in the ways that people write it."""
 

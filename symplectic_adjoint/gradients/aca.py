@@ -31,10 +31,10 @@ class Aca:
         return StepStarts()
 
     def backward(self, given: BackwardPass) -> Gradients:
-        starts = (given.y0, *given.kept)
+        starts = given.take_starts()
 
         def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], add_params: AddParams) -> StepCotangents:
-            return _backpropagate_step(given, n, starts[n], lam, outputs, add_params)
+            return _backpropagate_step(given, n, starts.pop(), lam, outputs, add_params)
 
         return sweep(given, pull_back)
 
@@ -59,7 +59,7 @@ def _backpropagate_step(
             t, h, *t_outs = times
             t_end = t + h + ((plan.t_end - plan.t) - plan.h)  # the same number as without a graph
             sigmas = [(t_out - t) / h for t_out in t_outs]
-        step = Step(f, given.problem.tableau, t, h, t_end, y)
+        step = Step(f, given.problem.tableau, t, h, t_end, y, open_ends=(plan.open_start, plan.open_end))
         reached = [step.end(), *(step.output(sigma) for sigma in sigmas)]
     f.vjps += f.f_calls - calls
     bars = f.pull(reached, (y, *times, *f.params), [lam, *(o.mu for o in outputs)])

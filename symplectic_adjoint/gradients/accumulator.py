@@ -5,9 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.state import HALVES
+
 
 class Accumulator:
-    """Sums gradients in place. An entry stays None as long as nothing was added to it."""
+    """Sums gradients in place. An entry stays None as long as nothing was added to it.
+
+    Those of half precision are summed in float32.
+    """
 
     def __init__(self, length: int):
         self.total: list[Tensor | None] = [None] * length
@@ -21,7 +26,7 @@ class Accumulator:
                 continue
             total = self.total[i]
             if total is None:
-                self.total[i] = bar * weight
+                self.total[i] = (bar.float() if bar.dtype in HALVES else bar) * weight
             else:
                 into.append(total)
                 added.append(bar)

@@ -43,12 +43,19 @@ class BackwardPass:
     field: Field
     y0: Tensor
     t: Tensor | None
-    kept: Sequence[Tensor]
+    kept: list[Tensor]
+    """Held by nobody else where the graph is not retained: what is taken off the list is freed after its use."""
     once: list[Tensor]
     """Empty in a second backward pass; whoever uses the list empties it."""
     ys: Tensor | None
     """The outputs, for a strategy that says it uses them."""
     grad_ys: Tensor
+
+    def take_starts(self) -> list[Tensor]:
+        """y0 and what was kept, in the order of the steps, to be popped from the end."""
+        starts = [self.y0, *self.kept]
+        self.kept.clear()
+        return starts
 
 
 @runtime_checkable

@@ -23,28 +23,24 @@ class StepStarts:
             self.kept.append(step.y)
         self._first = False
 
+    def finish(self, step: Step) -> None:
+        del step
+
 
 class StartsAndLastStages(StepStarts):
     """Step starts; and once, for they are needed first, the stages k_1 .. k_s of the last step."""
 
-    def __init__(self, t_end: float):
-        super().__init__()
-        self._t_end = t_end
-
-    def accept(self, plan: StepPlan, step: Step) -> None:
-        super().accept(plan, step)
-        if plan.t_end == self._t_end:
-            self.once = step.ks[: step.tableau.stages]
+    def finish(self, step: Step) -> None:
+        self.once = step.ks[: step.tableau.stages]
 
 
 class Stages(StepStarts):
     """Step starts and k_1 .. k_{s-1} of every step (k_s too of the last): N s states, in the order of the steps."""
 
-    def __init__(self, t_end: float):
-        super().__init__()
-        self._t_end = t_end
-
     def accept(self, plan: StepPlan, step: Step) -> None:
         super().accept(plan, step)
+        self.kept.extend(step.ks[: step.tableau.stages - 1])
+
+    def finish(self, step: Step) -> None:
         s = step.tableau.stages
-        self.kept.extend(step.ks[: s if plan.t_end == self._t_end else s - 1])
+        self.kept.extend(step.ks[s - 1 : s])

@@ -1,23 +1,30 @@
 """The continuous adjoint method: the adjoint equation solved backwards, as an approximation."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from symplectic_adjoint.control import Norm
+from symplectic_adjoint.callbacks import Callbacks
+from symplectic_adjoint.control import Norm, packed_norm
+from symplectic_adjoint.errors import Place, UnsupportedCombination
 from symplectic_adjoint.field import Field, Time
 from symplectic_adjoint.gradients.accumulator import Accumulator
 from symplectic_adjoint.gradients.base import BackwardPass, Gradients
 from symplectic_adjoint.gradients.baseline import KeepNothing
 from symplectic_adjoint.grid import StepPlan
 from symplectic_adjoint.loop import integrate
+from symplectic_adjoint.methods import METHODS
+from symplectic_adjoint.options import read_options
 from symplectic_adjoint.outputs import Outputs
 from symplectic_adjoint.problem import Problem
 from symplectic_adjoint.step import Step
 from symplectic_adjoint.timeline import Timeline
+from symplectic_adjoint.transpose import inner
 
 
 @dataclass(frozen=True)
@@ -27,39 +34,84 @@ class Continuous:
     NOT the gradient of the steps taken: its error is that of the second solve. Between outputs y is
     computed again backwards, from the stored output. dL/dtheta is integrated by the weights of the
     accepted steps and takes no part in step control (the seminorm of Kidger, Chen and Lyons, 2021), so that it
-    costs s tensors like theta for the step at hand, and not a share of every stage's state. Method, tolerances
-    and options are the forward pass's.
+    costs s tensors like theta for the step at hand, and not a share of every stage's state. rtol, atol, method
+    and options of the backward solve are the forward pass's where they are None.
     """
 
     exact: ClassVar[bool] = False
     uses_outputs: ClassVar[bool] = True
 
+    rtol: float | None = None
+    atol: float | None = None
+    method: str | None = None
+    options: Mapping[str, Any] | None = None
+
     def keeper(self, problem: Problem) -> KeepNothing:
-        del problem
+        self._backward_problem(problem)  # what is wrong with it is said before func is called
         return KeepNothing()
 
     def backward(self, given: BackwardPass) -> Gradients:
         problem, times, ys, grad_ys = given.problem, given.problem.times, given.ys, given.grad_ys
         assert ys is not None
+        back = self._backward_problem(problem)
         adjoint = _AdjointField(given.field)
-        norm = _larger_of_two(problem.options.control.norm) if problem.options.control else None
-        lam = grad_ys[-1]
+        norm = _larger_of_two(back.options.control.norm) if back.options.control else None
+        unpack = problem.layout.unpack
+        callbacks = Callbacks(problem.caller, lambda z: (unpack(z[0]), unpack(z[1])), "_adjoint")
+        last = len(given.trajectory.output_step) - 1
+        lam = grad_ys[last]
         t_bars: list[Tensor] = []
         with torch.no_grad():
-            for j in range(len(times) - 1, 0, -1):
+            for j in range(last, 0, -1):
                 if given.t is not None:
-                    t_bars.append((given.field(times[j], ys[j]) * grad_ys[j]).sum())
+                    t_bars.append(inner(self._slope(given, j, ys[j]), grad_ys[j]))
                 start = torch.stack((ys[j], lam))
                 segment = (times[j], times[j - 1])
                 outputs = Outputs(segment[:1], start, on_graph=False)
-                clock = problem.clock(segment, norm)
-                _, end = integrate(adjoint, problem.tableau, clock, start, outputs, adjoint, Timeline(times[j]))
+                clock = callbacks.around(back.clock(segment, norm))
+                _, end = integrate(adjoint, back.tableau, clock, start, outputs, adjoint, Timeline(times[j]))
                 lam = end[1] + grad_ys[j - 1]
             t_bar = None
             if given.t is not None:
-                t_bars.append(-(given.field(times[0], given.y0) * (lam - grad_ys[0])).sum())
-                t_bar = torch.stack(t_bars[::-1]).to(dtype=given.t.dtype, device=given.t.device)
+                t_bars.append(-inner(self._slope(given, 0, given.y0), lam - grad_ys[0]))
+                t_bar = torch.zeros_like(given.t)
+                for j, bar in enumerate(t_bars[::-1][: len(t_bar)]):
+                    t_bar[j] = bar
         return Gradients(lam, t_bar, adjoint.params.total)
+
+    def _slope(self, given: BackwardPass, j: int, y: Tensor) -> Tensor:
+        """f at output j: just inside the solve where func jumps there."""
+        times = given.problem.times
+        t: Time = times[j]
+        if t in given.problem.options.jumps:
+            t = given.field.beside(t, times[j - 1] - times[j] if j else times[-1] - times[0])
+        return given.field(t, y)
+
+    def _backward_problem(self, problem: Problem) -> Problem:
+        """The problem as the second solve sees it: other tolerances, method and options where they are given."""
+        control, times = problem.options.control, problem.times
+        tableau = problem.tableau if self.method is None else METHODS[self.method]
+        problem = replace(problem, recorded=None, event=None, tableau=tableau)
+        if self.options is not None or self.method is not None:
+            given = dict(self.options or {})
+            if given.get("norm") == "seminorm":  # theta takes no part in step control: it never does here
+                del given["norm"]
+            rtol, atol = (control.rtol, control.atol) if control else (1e-7, 1e-9)
+            norm_of = partial(packed_norm, problem.layout)
+            options, tableau = read_options(given, tableau, rtol, atol, times[::-1], _no_grid, norm_of)
+            control = options.control
+            problem = replace(problem, options=options, tableau=tableau)
+        if control is not None:
+            rtol = control.rtol if self.rtol is None else self.rtol
+            atol = control.atol if self.atol is None else self.atol
+            problem = replace(problem, options=replace(problem.options, control=replace(control, rtol=rtol, atol=atol)))
+        return problem
+
+
+def _no_grid(constructor: Any) -> Any:
+    raise UnsupportedCombination(
+        "the backward solve goes from output to output, and takes step_size rather than a grid of its own"
+    )
 
 
 def _larger_of_two(norm: Norm) -> Norm:
@@ -76,15 +128,30 @@ class _AdjointField:
 
     def __init__(self, f: Field):
         self.params = Accumulator(len(f.params))
+        self.f_calls = 0
         self._f = f
         self._integrands = WeakIdKeyDictionary()
 
     def __call__(self, t: Time, z: Tensor) -> Tensor:
+        self.f_calls += 1
         y, lam = z
         vjp = self._f.vjp(t, y, lam)
         k = torch.stack((vjp.k, torch.zeros_like(lam) if vjp.y_bar is None else -vjp.y_bar))
         self._integrands[k] = vjp.param_bars
         return k
+
+    def beside(self, t: Time, direction: float) -> Time:
+        return self._f.beside(t, direction)
+
+    def restart(self) -> None:
+        pass
+
+    def place(self, index: int) -> Place:
+        """lam comes after y, and a place in it is named like that in y."""
+        return self._f.place(index % max(1, self._f.shape.numel()))
+
+    def finish(self, step: Step) -> None:
+        del step
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         for k, weight in zip(step.ks, step.tableau.floats.b, strict=False):

@@ -34,7 +34,8 @@ class Symplectic:
             raise ValueError(f"Symplectic(keep=...) must be 'steps' or 'stages', got {self.keep!r}")
 
     def keeper(self, problem: Problem) -> StartsAndLastStages | Stages:
-        return (Stages if self.keep == "stages" else StartsAndLastStages)(problem.times[-1])
+        del problem
+        return Stages() if self.keep == "stages" else StartsAndLastStages()
 
     def backward(self, given: BackwardPass) -> Gradients:
         steps = _KeptStages(given) if self.keep == "stages" else _KeptStarts(given)
@@ -47,39 +48,41 @@ class Symplectic:
 
 
 class _KeptStarts:
-    """Steps from their starts, stages evaluated again; the last one from its kept stages."""
+    """Steps from their starts, stages evaluated again; the last one from its kept stages. Last one first, each once."""
 
     def __init__(self, given: BackwardPass):
         self._given = given
-        self._starts = (given.y0, *given.kept)
+        self._starts = given.take_starts()
+        self._end: Tensor | None = None
 
     def step(self, n: int) -> Step:
         problem, f, plan = self._given.problem, self._given.field, self._given.trajectory.plans[n]
-        is_last = n == len(self._starts) - 1
-        if is_last and self._given.once:
-            step = problem.step(f, plan, self._starts[n], self._given.once)
-            self._given.once.clear()
+        is_last, once = self._end is None, self._given.once
+        start, end = self._starts.pop(), self._end
+        self._end = start
+        if is_last and once:
+            step = problem.step(f, plan, start, once)
+            once.clear()
             return step
-        step = problem.step(f, plan, self._starts[n], end=None if is_last else self._starts[n + 1])
+        step = problem.step(f, plan, start, end=end)
         with torch.no_grad():
             step.evaluate(problem.tableau.stages - (0 if is_last else 1))
         return step
 
 
 class _KeptStages:
-    """Steps as they were: start and stages, kept one step after another."""
+    """Steps as they were: start and stages, kept one step after another. Last one first, each once."""
 
     def __init__(self, given: BackwardPass):
         self._given = given
+        self._kept = given.take_starts()
+        self._end: Tensor | None = None
 
     def step(self, n: int) -> Step:
-        given = self._given
-        plan, count = given.trajectory.plans[n], len(given.trajectory.plans)
-        width = given.problem.tableau.stages  # a start and s - 1 stages, but y0 is kept elsewhere
-        first = n * width - 1
-        y = given.y0 if n == 0 else given.kept[first]
-        if n == count - 1:
-            return given.problem.step(given.field, plan, y, given.kept[first + 1 :])
-        return given.problem.step(
-            given.field, plan, y, given.kept[first + 1 : first + width], end=given.kept[first + width]
-        )
+        problem, plan = self._given.problem, self._given.trajectory.plans[n]
+        stages = problem.tableau.stages - (0 if self._end is None else 1)
+        ks = self._kept[len(self._kept) - stages :]
+        del self._kept[len(self._kept) - stages :]
+        start, end = self._kept.pop(), self._end
+        self._end = start
+        return problem.step(self._given.field, plan, start, ks, end=end)

@@ -1,0 +1,132 @@
+"""The names and signatures that code written for torchdiffeq, or for the paper's own code, calls."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.api import odeint
+from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.gradients.backprop import Backprop
+from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.gradients.continuous import Continuous
+from symplectic_adjoint.inputs import named_method
+
+
+def odeint_adjoint(
+    func: Callable[..., Any],
+    y0: Any,
+    t: Tensor,
+    *,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: Callable[..., Tensor] | None = None,
+    adjoint_rtol: float | None = None,
+    adjoint_atol: float | None = None,
+    adjoint_method: str | None = None,
+    adjoint_options: Mapping[str, Any] | None = None,
+    adjoint_params: Sequence[Tensor] | None = None,
+    gradient: str | Strategy | Backprop = "symplectic",
+    params: Sequence[Tensor] | None = None,
+    memory_budget: Any = None,
+    compile: bool = False,
+    accumulate: str | None = None,
+    on_failure: str = "raise",
+) -> Any:
+    """odeint with torchdiffeq's further arguments; the gradient is exact unless gradient="continuous".
+
+    adjoint_params: tensors that func uses, like params; the parameters of func's own module need not be among them.
+    adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options: of the backward solve of gradient="continuous";
+    refused by name with any other gradient, which has no backward solve.
+
+    Returns and raises what odeint does.
+    """
+    given = {"rtol": adjoint_rtol, "atol": adjoint_atol, "method": adjoint_method, "options": adjoint_options}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and gradient != "continuous":
+        names = ", ".join(f"adjoint_{name}" for name in given)
+        raise UnsupportedCombination(
+            f"{names}: gradient={gradient!r} takes the forward pass's steps back and has no solve of its own to set "
+            'them for: leave them out, or take gradient="continuous"'
+        )
+    if adjoint_method is not None:
+        named_method(adjoint_method)
+        if adjoint_method != method and options is not None and adjoint_options is None:
+            raise ValueError(
+                "with options and another adjoint_method, adjoint_options must be given too (it may be {})"
+            )
+    return odeint(
+        func, y0, t,
+        rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn,
+        gradient=Continuous(**given) if given else gradient,
+        params=(*(params or ()), *(adjoint_params or ())) or None,
+        memory_budget=memory_budget, compile=compile, accumulate=accumulate, on_failure=on_failure,
+    )  # fmt: skip
+
+
+def odeint_event(
+    func: Callable[..., Any],
+    y0: Any,
+    t0: Tensor | float,
+    *,
+    event_fn: Callable[..., Tensor],
+    reverse_time: bool = False,
+    odeint_interface: Callable[..., Any] = odeint,
+    **keywords: Any,
+) -> tuple[Tensor, Any]:
+    """(event time, ys at t0 and at the event), solved from t0 until event_fn(t, y) changes sign.
+
+    t0: a number or a 0-dim tensor. reverse_time: look backwards in time. odeint_interface: odeint or
+    odeint_adjoint of this library, or a functools.partial of one; keywords are passed on to it.
+
+    Raises ValueError for another library's odeint, whose results have no gradient through the time of the event.
+    """
+    base = odeint_interface
+    while isinstance(base, partial):
+        base = base.func
+    if base not in (odeint, odeint_adjoint):
+        raise ValueError(
+            f"odeint_interface must be symplectic_adjoint's odeint or odeint_adjoint, got {odeint_interface!r}: import "
+            "both from the same library"
+        )
+    t0 = torch.as_tensor(t0, dtype=None if isinstance(t0, Tensor) else torch.float64)
+    if t0.numel() != 1:
+        raise ValueError(f"t0 must be one time, got shape {tuple(t0.shape)}")
+    t0 = t0.reshape(1)
+    t = torch.cat([t0, t0.detach() + (-1.0 if reverse_time else 1.0)])
+    return odeint_interface(func, y0, t, event_fn=event_fn, **keywords)
+
+
+def _of_the_paper(gradient: str) -> Callable[..., Any]:
+    def solve(
+        func: Callable[..., Any],
+        y0: Any,
+        t: Tensor,
+        *,
+        rtol: Any = 1e-7,
+        atol: Any = 1e-9,
+        method: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        event_fn: Callable[..., Tensor] | None = None,
+        adjoint_params: Sequence[Tensor] | None = None,
+    ) -> Any:
+        return odeint(
+            func, y0, t,
+            rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, gradient=gradient,
+            params=None if adjoint_params is None else tuple(adjoint_params),
+        )  # fmt: skip
+
+    solve.__doc__ = f"""odeint with gradient="{gradient}", in the signature of the code published with the paper.
+
+    Matsubara, Miyatake and Yaguchi (NeurIPS 2021); adjoint_params are added to func's own parameters.
+    """
+    return solve
+
+
+odeint_symplectic_adjoint = _of_the_paper("symplectic")
+odeint_checkpoint = _of_the_paper("aca")
+odeint_onecheckpoint = _of_the_paper("baseline")
