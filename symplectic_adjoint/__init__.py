@@ -6,6 +6,10 @@ from importlib.metadata import version as _version
 from symplectic_adjoint.api import Solution as Solution
 from symplectic_adjoint.api import odeint as odeint
 from symplectic_adjoint.api import solve as solve
+from symplectic_adjoint.dense import DenseSolution as DenseSolution
+from symplectic_adjoint.dense import odeint_dense as odeint_dense
+from symplectic_adjoint.diagnosis import GradientCheck as GradientCheck
+from symplectic_adjoint.diagnosis import check_gradient as check_gradient
 from symplectic_adjoint.drop_in import odeint_adjoint as odeint_adjoint
 from symplectic_adjoint.drop_in import odeint_checkpoint as odeint_checkpoint
 from symplectic_adjoint.drop_in import odeint_event as odeint_event

@@ -264,8 +264,11 @@ class Field:
 
         Where func uses what was computed before it was called, that graph must outlive the call's.
         """
-        lost, self._retain = _first_unknown_leaf(k, known, made_before, self._retain)
-        if lost is not None:
+
+        def note(node: Node) -> None:
+            self._retain = self._retain or node._sequence_nr() < made_before
+
+        for lost in unknown_leaves(k, known, note):
             raise LostGradient(
                 f"func uses a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that requires a gradient and is "
                 "neither a parameter of func's module nor in params: its gradient would be lost. "
@@ -293,26 +296,26 @@ def _silenced(hooked: Sequence[Tensor]) -> Iterator[None]:
             p.grad = grad
 
 
-def _first_unknown_leaf(
-    k: Tensor, known: tuple[Tensor, ...], made_before: int, older: bool
-) -> tuple[Tensor | None, bool]:
-    """The first leaf of k's graph that is not known; the walk stops at a known tensor that is no leaf.
+def unknown_leaves(
+    k: Tensor, known: tuple[Tensor, ...], note: Callable[[Node], None] = lambda node: None
+) -> list[Tensor]:
+    """The leaves of k's graph that are not known; the walk stops at a known tensor that is no leaf.
 
     It stops at that one output of its node: of two halves of a chunked tensor one may be known and one not. A leaf
     that func made for itself, as for a trace or an energy's slope, is held by the graph alone once func has
-    returned: nobody could read its gradient, so none is lost. Also says whether the walk (or `older`, an earlier
-    one) met nodes older than `made_before`.
+    returned: nobody could read its gradient, so none is lost. note is told of every other node.
     """
     lone = object()
     leaves = {id(x) for x in known}
     ends: set[Edge] = {(x.grad_fn, x.output_nr) for x in known if x.grad_fn is not None}
+    found = []
     for node, _ in _walk([(k.grad_fn, k.output_nr)], ends):
         leaf = getattr(node, "variable", None)
         if leaf is None:
-            older = older or node._sequence_nr() < made_before
+            note(node)
         elif id(leaf) not in leaves and sys.getrefcount(leaf) > sys.getrefcount(lone):
-            return leaf, older
-    return None, older
+            found.append(leaf)
+    return found
 
 
 def _next_number(x: Tensor, direction: float) -> Tensor:

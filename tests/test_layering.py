@@ -27,7 +27,7 @@ gradients.aca gradients.symplectic gradients.continuous
 gradients
 bridge event_time inputs
 api
-drop_in module
+dense diagnosis drop_in module
 """
 
 

@@ -1,0 +1,143 @@
+"""The solution as a function of time."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.api import pose
+from symplectic_adjoint.bridge import run
+from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.gradients.backprop import Backprop
+from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.grid import Grid, StepPlan
+from symplectic_adjoint.inputs import named_gradient
+from symplectic_adjoint.loop import Forget
+from symplectic_adjoint.problem import Problem, Stats
+from symplectic_adjoint.step import Step
+from symplectic_adjoint.transforms import transforming
+
+
+def odeint_dense(
+    func: Callable[..., Any],
+    y0: Any,
+    t0: Tensor | float,
+    t1: Tensor | float,
+    *,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    gradient: str | Strategy | Backprop = "symplectic",
+    params: Sequence[Tensor] | None = None,
+) -> "DenseSolution":
+    """Solves from t0 to t1 and returns y(t), a function of any time between them: see DenseSolution.
+
+    t0, t1: numbers or 0-dim tensors. The other arguments are odeint's, and what it raises is raised here. Raises
+    UnsupportedCombination for a method without adequate dense output (dopri8).
+    """
+    strategy, gradient_name = named_gradient(gradient)
+    t = torch.stack([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(()) for x in (t0, t1)])
+    problem, y = pose(func, y0, t, rtol, atol, method, options, None, gradient_name, params)
+    if not problem.tableau.interpolates:
+        raise UnsupportedCombination(
+            f"method {problem.tableau.name!r} has no dense output as accurate as its steps: take 'dop853' or 'dopri5'"
+        )
+    if transforming():
+        raise UnsupportedCombination("odeint_dense does not work under torch.func or forward mode: use odeint")
+    return DenseSolution(problem, strategy, y, t)
+
+
+class DenseSolution:
+    """y(t) for t0 <= t <= t1, in either direction of time. grid and stats are those of the solve.
+
+    Called with a number or a 0-dim tensor it returns a state like y0, with n times in a 1-D tensor, in any order,
+    ys with one dimension of n before. Differentiable in y0, t0, t1, the parameters and the times: a call that needs
+    a gradient goes through the recorded steps once more, with the gradient asked for, and costs s f calls a step;
+    one that needs none only evaluates polynomials.
+    """
+
+    def __init__(self, problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor):
+        self._problem, self._strategy, self._y0, self._t = problem, strategy, y0, t
+        self._inputs = [y0, t, *problem.parameters.trainable, *problem.parameters.frozen]
+        self._versions = [None if x.is_inference() else x._version for x in self._inputs]
+        keeper = _KeepSteps() if not self._differentiates() else Forget()
+        with torch.no_grad():
+            _, trajectory = problem.solve(y0.detach(), keeper)
+        self._steps = keeper.steps if isinstance(keeper, _KeepSteps) else None
+        self._plans = trajectory.plans
+        self.grid: Grid = trajectory.grid
+        self.stats: Stats = trajectory.stats
+
+    def __call__(self, t: Tensor | float) -> Any:
+        times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
+        if times.ndim > 1 or not times.is_floating_point():
+            raise ValueError(
+                f"t must be one time or a 1-D floating point tensor of them, got shape {tuple(times.shape)}"
+            )
+        flat = times.reshape(-1)
+        numbers = flat.detach().to(dtype=torch.float64, device="cpu").tolist()
+        start, end = self._problem.times
+        for x in numbers:
+            if not min(start, end) <= x <= max(start, end):
+                raise ValueError(f"t must lie between t0 = {start:g} and t1 = {end:g}, got {x:.17g}")
+        if self._steps is not None and not (torch.is_grad_enabled() and times.requires_grad):
+            ys = self._evaluated(numbers, self._steps)
+        else:
+            ys = self._solved(flat, numbers)
+        if times.ndim == 0:
+            ys = ys[0]
+            return ys if self._problem.layout.trivial else self._problem.layout.unpack(ys)
+        return ys if self._problem.layout.trivial else self._problem.layout.unpack_outputs(ys)
+
+    def _differentiates(self) -> bool:
+        return torch.is_grad_enabled() and any(x.requires_grad for x in self._inputs)
+
+    @torch.no_grad()
+    def _evaluated(self, numbers: Sequence[float], steps: Sequence[Step]) -> Tensor:
+        sign = 1.0 if self._problem.times[1] >= self._problem.times[0] else -1.0
+        ends = [sign * plan.t_end for plan in self._plans]
+        ys = self._y0.new_empty((len(numbers), *self._y0.shape))
+        for row, x in zip(ys, numbers, strict=True):
+            n = bisect_left(ends, sign * x)
+            plan = self._plans[n]
+            row.copy_(steps[n].end() if x == plan.t_end else steps[n].output((x - plan.t) / plan.h))
+        return ys
+
+    def _solved(self, flat: Tensor, numbers: Sequence[float]) -> Tensor:
+        """The times as outputs of a solve over the recorded steps."""
+        for x, version in zip(self._inputs, self._versions, strict=True):
+            if version is not None and x._version != version:
+                raise RuntimeError(
+                    f"y0, t or a parameter of shape {tuple(x.shape)} was changed in place since odeint_dense solved: "
+                    "solve again"
+                )
+        start, end = self._problem.times
+        first = {x: i for i, x in reversed(list(enumerate(numbers)))}
+        if flat.requires_grad and len(first) < len(numbers):
+            raise ValueError("t has repeated times, each of which would want its gradient: leave them out")
+        inside = sorted((x for x in first if x not in (start, end)), reverse=end < start)
+        order = torch.tensor([first[x] for x in inside], dtype=torch.int64, device=flat.device)
+        t = torch.cat([self._t[:1], flat[order].to(self._t), self._t[1:]])
+        times = (start, *inside, end)
+        problem = replace(self._problem, times=times, recorded=_repinned(self._plans, len(times) - 1))
+        ys, _ = run(problem, self._strategy, self._y0, t)
+        index = {x: j for j, x in enumerate(times)}
+        return ys[torch.tensor([index[x] for x in numbers], dtype=torch.int64, device=ys.device)]
+
+
+class _KeepSteps(Forget):
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def accept(self, plan: StepPlan, step: Step) -> None:
+        del plan
+        self.steps.append(step)
+
+
+def _repinned(plans: Sequence[StepPlan], last: int) -> tuple[StepPlan, ...]:
+    """The same steps, the last of which is pinned to another entry of t."""
+    return tuple(replace(plan, pinned_to=last) if plan.pinned_to >= 0 else plan for plan in plans)

@@ -1,0 +1,174 @@
+"""Putting a gradient on trial, on the caller's own model."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.api import pose
+from symplectic_adjoint.bridge import run
+from symplectic_adjoint.field import unknown_leaves
+from symplectic_adjoint.gradients.backprop import Backprop
+from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.inputs import named_gradient
+from symplectic_adjoint.problem import Problem, Trajectory
+
+TAYLOR_STEPS = [2.0**-k for k in range(4, 16)]
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """What check_gradient found.
+
+    errors: relative error of each input's gradient against autograd on the recorded grid, by name. lost: what func
+    uses, requires a gradient and did not get one. repeats: whether going through the steps again gave the same states.
+    taylor_order: the power of eps by which L(x + eps d) - L(x) - eps g.d falls, 2 for a right gradient; None where the
+    loss is linear to rounding along d. tolerance: what errors may be.
+    """
+
+    errors: Mapping[str, float]
+    lost: Sequence[str]
+    repeats: bool
+    taylor_order: float | None
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        order = 2.0 if self.taylor_order is None else self.taylor_order
+        worst = max(self.errors.values(), default=0.0)
+        return worst <= self.tolerance and not self.lost and self.repeats and order > 1.8
+
+    def __str__(self) -> str:
+        lines = [f"{name:<32} {error:9.2e}" for name, error in self.errors.items()]
+        lines += [f"lost: {text}" for text in self.lost]
+        if not self.repeats:
+            lines.append("func gave other values when the steps were taken again")
+        order = "loss is linear here" if self.taylor_order is None else f"{self.taylor_order:.2f} (2 is right)"
+        verdict = "ok" if self.ok else "NOT ok"
+        head = f"gradient check: {verdict}; errors up to {self.tolerance:g} pass"
+        return "\n".join([head, *lines, f"Taylor order {order}"])
+
+
+def check_gradient(
+    func: Callable[..., Any],
+    y0: Any,
+    t: Tensor,
+    *,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    gradient: str | Strategy | Backprop = "symplectic",
+    params: Sequence[Tensor] | None = None,
+) -> GradientCheck:
+    """Compares a gradient with plain autograd through the recorded steps, and with differences of the loss.
+
+    Takes odeint's arguments, and the memory of gradient="backprop". The loss is a weighted sum of all outputs, its
+    weights fixed. Finds what no check during a solve can: a tensor that func only sometimes uses, noise from a
+    generator of func's own, a value that func changes from call to call. Nothing of the caller's is changed: no .grad,
+    no parameter.
+    """
+    strategy, name = named_gradient(gradient)
+    times = t.detach().clone().requires_grad_()
+    problem, packed = pose(func, y0, t.detach(), rtol, atol, method, options, None, name, params)
+    y = packed.detach().clone().requires_grad_()
+    parameters = problem.parameters.trainable
+    inputs = {"y0": y, "t": times, **_names(problem, parameters)}
+    with torch.enable_grad():
+        ys, trajectory = run(problem, strategy, y, times)
+        weights = _weights(ys)
+        got = torch.autograd.grad(_loss(ys, weights), list(inputs.values()), allow_unused=True)
+        again = _replayed(problem, trajectory, y, times)
+        expected = torch.autograd.grad(
+            _loss(again, weights), list(inputs.values()), allow_unused=True, retain_graph=True
+        )
+        lost = [_described(x) for x in unknown_leaves(again, (*parameters, y, times))]
+    precision = torch.finfo(y.dtype).eps
+    return GradientCheck(
+        errors={name: _relative(a, b) for name, a, b in zip(inputs, got, expected, strict=True)},
+        lost=lost,
+        repeats=torch.allclose(again, ys, rtol=1e3 * precision, atol=1e3 * precision),
+        taylor_order=_taylor_order(problem, trajectory, list(inputs.values()), got, weights),
+        tolerance=1e-12 if precision < 1e-12 else 1e-4,
+    )
+
+
+def _names(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Parameters by the name that the module gives them, the others by their place in params."""
+    module = problem.parameters.module
+    own = {} if module is None else {id(p): name for name, p in module.named_parameters()}
+    return {own.get(id(p), f"params[{i}]"): p for i, p in enumerate(parameters)}
+
+
+def _replayed(problem: Problem, trajectory: Trajectory, y: Tensor, t: Tensor) -> Tensor:
+    f = trajectory.field.again()
+    with f.surroundings.again():
+        return problem.replay(f, trajectory.plans, y, t)
+
+
+def _weights(ys: Tensor) -> Tensor:
+    """Fixed numbers between 0.5 and 1.5, in no order that a sum could hide behind."""
+    steps = torch.arange(ys.numel(), dtype=torch.float64, device=ys.device) * 0.6180339887498949
+    return (0.5 + steps.frac()).reshape(ys.shape).to(ys.dtype.to_real())
+
+
+def _loss(ys: Tensor, weights: Tensor) -> Tensor:
+    real = torch.view_as_real(ys).sum(-1) if ys.is_complex() else ys
+    return (weights * (real + 0.5 * real.square())).sum()
+
+
+def _relative(got: Tensor | None, expected: Tensor | None) -> float:
+    if got is None or expected is None:
+        other = got if expected is None else expected
+        return 0.0 if other is None or not bool(other.any()) else math.inf
+    scale = expected.norm().item()
+    return (got - expected).norm().item() / scale if scale > 0.0 else got.norm().item()
+
+
+@contextmanager
+def _moved(leaves: Sequence[Tensor], directions: Sequence[Tensor], eps: float) -> Iterator[None]:
+    """The leaves moved by eps directions, through .data: autograd is not to notice, and they come back as they were."""
+    held = [x.data for x in leaves]
+    try:
+        for x, d in zip(leaves, directions, strict=True):
+            x.data = x.data + eps * d
+        yield
+    finally:
+        for x, data in zip(leaves, held, strict=True):
+            x.data = data
+
+
+def _described(x: Tensor) -> str:
+    return f"a tensor of shape {tuple(x.shape)}, {x.dtype}, that is neither a parameter of func's module nor in params"
+
+
+def _taylor_order(
+    problem: Problem,
+    trajectory: Trajectory,
+    inputs: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    weights: Tensor,
+) -> float | None:
+    """Slope of the remainder over eps, along a direction in all inputs that are leaves."""
+    pairs = [(x, g) for x, g in zip(inputs, gradients, strict=True) if x.is_leaf and g is not None and x.numel()]
+    scale = [max(x.detach().abs().max().item(), 1e-3) * 0.1 for x, _ in pairs]
+    directions = [_weights(x).to(x.dtype) * size for (x, _), size in zip(pairs, scale, strict=True)]
+    slope = sum((g.conj() * d).sum().real.item() for (_, g), d in zip(pairs, directions, strict=True))
+    leaves = [x for x, _ in pairs]
+
+    def loss_at(eps: float) -> float:
+        with torch.no_grad(), _moved(leaves, directions, eps):
+            return _loss(_replayed(problem, trajectory, inputs[0], inputs[1]), weights).item()
+
+    start = loss_at(0.0)
+    rounding = 1e3 * torch.finfo(inputs[0].dtype).eps * max(abs(start), 1e-300)
+    remainders = [(eps, abs(loss_at(eps) - start - eps * slope)) for eps in TAYLOR_STEPS]
+    usable = [(math.log(eps), math.log(r)) for eps, r in remainders if math.isfinite(r) and r > rounding][-4:]
+    if len(usable) < 2:
+        return None
+    (x0, y0), (x1, y1) = usable[0], usable[-1]
+    return (y1 - y0) / (x1 - x0)
