@@ -33,6 +33,8 @@ class EventFunction:
             raise TypeError(f"event_fn must return a tensor, got {type(values).__name__}")
         if values.numel() == 0 or values.is_complex():
             raise ValueError(f"event_fn must return real numbers, got shape {tuple(values.shape)}, {values.dtype}")
+        if bool(values.isnan().any()):
+            raise ValueError(f"event_fn returned nan at t = {float(t):.9g}")
         return values.reshape(-1)
 
     @torch.no_grad()
@@ -46,11 +48,7 @@ class EventFunction:
     def value(self, t: Time, y: Tensor) -> float:
         """The component nearest to its event, infinite where none has a side yet."""
         with torch.no_grad():
-            values = self._towards(t, y)
-            nearest = values.amin().item()
-        if math.isnan(nearest):
-            raise ValueError(f"event_fn returned nan at t = {float(t):.9g}")
-        return nearest
+            return self._towards(t, y).amin().item()
 
     def crossing(self, t: Time, y: Tensor) -> Tensor:
         """The component that crosses zero, on the graph."""
@@ -86,14 +84,14 @@ class EventClock:
         self.crossing: Crossing | None = None
         self._clock, self._event, self._land = clock, event, land
         self._patience, self._found = patience, found
-        self._value = math.inf
+        self._value, self._t = math.inf, 0.0
         self._tried = 0
         self._bracket: Bracket | None = None
         self._start: StepPlan | None = None
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         self._event.settle(t0, y0)
-        self._value = self._event.value(t0, y0)
+        self._value, self._t = self._event.value(t0, y0), float(t0)
         return self._clock.start(f, t0, y0)
 
     def propose(self) -> StepPlan | None:
@@ -102,13 +100,13 @@ class EventClock:
         if self._bracket is not None and self._start is not None:
             h, t = self._bracket.guess(), self._start.t
             return StepPlan(t, h, t + h, FREE, self._start.open_start)
-        plan = self._clock.propose()
-        assert plan is not None  # without an event there is no end
         if self._tried >= self._patience:
             raise EventNotFound(
-                f"event_fn did not change sign up to t = {plan.t:.9g}, in {self._tried} steps: is there an event in "
+                f"event_fn did not change sign up to t = {self._t:.9g}, in {self._tried} steps: is there an event in "
                 "this direction of time? max_num_steps in options sets how long to look for it"
             )
+        plan = self._clock.propose()
+        assert plan is not None  # without an event there is no end
         self._tried += 1
         return plan
 
@@ -125,6 +123,7 @@ class EventClock:
         if value > 0.0:
             self._event.settle(plan.t_end, step.end())
             self._value = self._event.value(plan.t_end, step.end())
+            self._t = plan.t_end
             return True
         tolerance = 4.0 * torch.finfo(step.y.dtype).eps
         if self._land:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch.autograd.graph import Node, get_gradient_edge
 
 from symplectic_adjoint.errors import LostGradient, Place, UnsupportedCombination
 from symplectic_adjoint.finite import unravelled
@@ -168,6 +168,8 @@ class Field:
         if self._look:
             self._look = False
             return self._watched(t, y)
+        if y.requires_grad:  # the caller's y0 on the way back, whose parts would seem to have a graph
+            y = y.detach()
         k = self._evaluate(self.time(t), y)
         torch.set_grad_enabled(False)  # func may have enabled it, for itself or for good
         return k.detach()
@@ -305,7 +307,7 @@ def unknown_leaves(
     that func made for itself, as for a trace or an energy's slope, is held by the graph alone once func has
     returned: nobody could read its gradient, so none is lost. note is told of every other node.
     """
-    lone = object()
+    lone = _references_to_a_lone_leaf()
     leaves = {id(x) for x in known}
     ends: set[Edge] = {(x.grad_fn, x.output_nr) for x in known if x.grad_fn is not None}
     found = []
@@ -313,9 +315,16 @@ def unknown_leaves(
         leaf = getattr(node, "variable", None)
         if leaf is None:
             note(node)
-        elif id(leaf) not in leaves and sys.getrefcount(leaf) > sys.getrefcount(lone):
+        elif id(leaf) not in leaves and sys.getrefcount(leaf) > lone:
             found.append(leaf)
     return found
+
+
+def _references_to_a_lone_leaf() -> int:
+    """How many references Python counts to a leaf that only its graph holds: torch's versions differ in it."""
+    node = get_gradient_edge(torch.ones((), requires_grad=True)).node
+    leaf = getattr(node, "variable", None)
+    return sys.getrefcount(leaf)
 
 
 def _next_number(x: Tensor, direction: float) -> Tensor:

@@ -3,8 +3,9 @@
 Autocast, training modes, random numbers and buffers belong to the process or the module, not to the arguments.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,11 @@ class Surroundings:
 
     def __init__(self, module: nn.Module | None, device: torch.device):
         self.draws = Draws(device)
-        self.changed: list[Tensor] = []
-        """The module's buffers that func changes when it is called."""
-        self._buffers = [own for m in module.modules() if (own := _own_buffers(m))] if module is not None else []
-        self._versions = [[b._version for b in own] for own in self._buffers]
-        self._modes = [(m, m.training) for m in module.modules()] if module is not None else []
+        modules = list(module.modules()) if module is not None else []
+        self._owners = [own for m in modules if (own := Buffer.all_of(m))]
+        self._changed: list[Buffer] = []
+        """Those that func changes when it is called."""
+        self._modes = [(m, m.training) for m in modules]
         self._kind = device.type
         self._autocast = torch.amp.is_autocast_available(self._kind) and torch.is_autocast_enabled(self._kind)
         self._autocast_dtype = torch.get_autocast_dtype(self._kind) if self._autocast else None
@@ -29,13 +30,14 @@ class Surroundings:
     @property
     def watches(self) -> bool:
         """Whether there is anything that func could change."""
-        return bool(self._buffers)
+        return bool(self._owners)
 
     @property
     def constant(self) -> list[Tensor]:
         """The buffers that func only reads."""
-        changed = {id(b) for b in self.changed}
-        return [b for own in self._buffers for b in own if id(b) not in changed]
+        changed = {id(b) for b in self._changed}
+        buffers = [b for own in self._owners for b in own if id(b) not in changed]
+        return [b.tensor for b in buffers if b.tensor is not None and b.version is not None]
 
     def settle(self, agrees: Callable[[], bool]) -> None:
         """After the solve: raises UnsupportedCombination where a call would not give again what it gave before.
@@ -43,16 +45,16 @@ class Surroundings:
         agrees calls func once more where it was called first and compares.
         """
         self.draws.settle()
-        pairs = zip(self._buffers, self._versions, strict=True)
-        self.changed = [b for own, versions in pairs if [b._version for b in own] != versions for b in own]
-        if not self.changed:
+        # A module's buffers change together: BatchNorm hides some changes from autograd.
+        self._changed = [b for own in self._owners if any(x.changed() for x in own) for b in own]
+        if not self._changed:
             return
-        with restored(self.changed):
+        with restored(self._changed):
             same = agrees()
         if not same:
-            shapes = ", ".join(str(tuple(b.shape)) for b in self.changed)
+            names = ", ".join(sorted({repr(b.name) for b in self._changed}))
             raise UnsupportedCombination(
-                f"func changes buffers of its module (shapes {shapes}) and its value depends on them (spectral norm in "
+                f"func changes buffers of its module ({names}) and its value depends on them (spectral norm in "
                 "training mode does this): a call on the way back would not give what it gave on the way there. Call "
                 'func.eval(), or take gradient="backprop"'
             )
@@ -62,7 +64,7 @@ class Surroundings:
         """As they were for the solve, whatever they are now; all as found at the end."""
         modes = [(module, module.training) for module, training in self._modes if module.training != training]
         autocast = torch.amp.is_autocast_available(self._kind)
-        with restored(self.changed), self.draws.again():
+        with restored(self._changed), self.draws.again():
             for module, training in modes:
                 module.training = not training
             try:
@@ -76,21 +78,43 @@ class Surroundings:
                     module.training = training
 
 
-def _own_buffers(module: nn.Module) -> list[Tensor]:
-    """A module's buffers without its children's. They change together: BatchNorm hides some changes from autograd."""
-    return [b for b in module.buffers(recurse=False) if not b.is_inference()]
+@dataclass(frozen=True)
+class Buffer:
+    """A buffer of a module, by name, as it is before a solve."""
+
+    module: nn.Module
+    name: str
+    tensor: Tensor | None
+    version: int | None
+
+    @staticmethod
+    def all_of(module: nn.Module) -> list["Buffer"]:
+        """A module's own, without its children's."""
+        return [Buffer(module, name, x, _version(x)) for name, x in module._buffers.items()]
+
+    def changed(self) -> bool:
+        """Whether it was written into, or is another tensor now."""
+        now = self.module._buffers.get(self.name)
+        return now is not self.tensor or _version(now) != self.version
+
+
+def _version(x: Tensor | None) -> int | None:
+    return None if x is None or x.is_inference() else x._version
 
 
 @contextmanager
-def restored(buffers: list[Tensor]) -> Iterator[None]:
-    """The buffers get back at the end what they hold now."""
-    held = [b.clone() for b in buffers]
+def restored(buffers: Sequence[Buffer]) -> Iterator[None]:
+    """The buffers are at the end what they are now."""
+    tensors = [b.module._buffers[b.name] for b in buffers]
+    values = [None if x is None else x.clone() for x in tensors]
     try:
         yield
     finally:
         with torch.no_grad():
-            for b, value in zip(buffers, held, strict=True):
-                b.copy_(value)
+            for b, x, value in zip(buffers, tensors, values, strict=True):
+                b.module._buffers[b.name] = x
+                if x is not None and value is not None:
+                    x.copy_(value)
 
 
 class Draws:
@@ -116,14 +140,16 @@ class Draws:
     def _first(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
         start = self._get()
         k = func(t, y)
-        self._mark = _fingerprint(self._get())
-        if self._mark != _fingerprint(start):
+        after = self._get()
+        if all(torch.equal(a, b) for a, b in zip(start, after, strict=True)):
+            self._mark = _fingerprint(after)
+        else:
             self._start = start
         return k
 
     def settle(self) -> None:
         """Raises UnsupportedCombination where func began to draw after its first call, which cannot be repeated."""
-        if not self._start and self._mark is not None and self._mark != _fingerprint(self._get()):
+        if self._mark is not None and self._mark != _fingerprint(self._get()):
             raise UnsupportedCombination(
                 "random numbers were drawn during the solve, though not in func's first call: a call on the way back "
                 'would draw others. Draw the noise before the solve, or take gradient="backprop"'

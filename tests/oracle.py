@@ -3,34 +3,47 @@
 Only data comes from the library: the coefficients of the method and the grid that it recorded.
 """
 
+from math import prod
+
 import torch
 
 
 def replay(func, tableau, grid, y0, t):
-    """ys at every entry of t, on the graph of y0, t and func's parameters.
+    """ys at every entry of t, on the graph of y0, t and func's parameters; a structure of ys where y0 is one.
 
     A pinned end T gives h = T - start; a free one start + h with h constant; an output on its own pin is y+, any
-    other one is dense output.
+    other one is dense output. Where a step's start or end is open, func gets the next time inside the step.
     """
+    if isinstance(y0, torch.Tensor):
+        return _replay_tensor(func, tableau, grid, y0, t)
+
+    def flat_func(time, flat):
+        return flatten(func(time, unflatten(flat, y0)))
+
+    return unflatten(_replay_tensor(flat_func, tableau, grid, flatten(y0), t), y0)
+
+
+def _replay_tensor(func, tableau, grid, y0, t):
     A = [[float(a) for a in row] for row in (*tableau.A, *tableau.interpolant.A)]
     c = [float(x) for x in (*tableau.c, *tableau.interpolant.c)]
     b = [float(x) for x in tableau.b]
     dense = [[float(x) for x in row] for row in tableau.interpolant.weights]
+    t = t.double()
     ys, y, start = {0: y0}, y0, t[0]
     for n in range(len(grid.t)):
         pin = int(grid.pinned_to[n])
-        if pin == -2:
-            h = grid.h[n]
-        elif pin == -1:
-            h = (grid.t[n] + grid.h[n]) - start
-        else:
-            h = t[pin] - start
+        h, end_time = _size_and_end(grid, n, start, t)
         inside = [j for j, m in enumerate(grid.output_step.tolist()) if m == n and j != pin]
         rows = len(A) if inside else len(tableau.A)
         ks = []
         for i in range(rows):
+            time = start if c[i] == 0.0 else end_time if c[i] == 1.0 else start + c[i] * h
+            is_open = (c[i] == 0.0 and grid.open_start[n]) or (c[i] == 1.0 and grid.open_end[n])
+            time = _in_the_states_dtype(time, y0)
+            if is_open:
+                time = _next_float(time, start if c[i] == 1.0 else end_time)
             stage = y + h * sum((a * k for a, k in zip(A[i], ks, strict=True)), torch.zeros_like(y))
-            ks.append(func(start + c[i] * h, stage))
+            ks.append(func(time, stage))
         end = y + h * sum(weight * k for weight, k in zip(b, ks, strict=False))
         for j in inside:
             sigma = (t[j] - start) / h
@@ -38,8 +51,60 @@ def replay(func, tableau, grid, y0, t):
             ys[j] = y + h * sum(weight * k for weight, k in zip(weights, ks, strict=True))
         if pin >= 0 and int(grid.output_step[pin]) == n:
             ys[pin] = end
-        y, start = end, start + h
+        y, start = end, end_time
     return torch.stack([ys[j] for j in range(len(t))])
+
+
+def _size_and_end(grid, n, start, t):
+    """(h, the end's time), both functions of t where the rule makes them so. Values are those recorded."""
+    pin = int(grid.pinned_to[n])
+    if pin >= 0:
+        return t[pin] - start, t[pin]
+    end = grid.t[n + 1] if n + 1 < len(grid.t) else grid.t[n] + grid.h[n]  # an event's step ends free
+    if pin == -1:
+        return end - start, end
+    return grid.h[n], end + (start - start.detach())  # the start's own derivative, the recorded value
+
+
+def _in_the_states_dtype(time, y):
+    return time.to(y.real.dtype)
+
+
+def _next_float(time, towards):
+    """The next float after `time`; to the derivative it is the same time."""
+    beside = torch.nextafter(time.detach(), towards.detach().to(time.dtype))
+    return beside + (time - time.detach())
+
+
+def leaves(state):
+    """The tensors of a structure of tuples, lists and dicts, in order."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    parts = state.values() if isinstance(state, dict) else state
+    return [leaf for part in parts for leaf in leaves(part)]
+
+
+def flatten(state):
+    """One vector of all parts, in order."""
+    return torch.cat([leaf.reshape(-1) for leaf in leaves(state)])
+
+
+def unflatten(flat, like):
+    """The structure whose parts are consecutive pieces of the last dimension of flat."""
+    parts, taken = [], 0
+    for leaf in leaves(like):
+        size = prod(leaf.shape)
+        parts.append(flat[..., taken : taken + size].reshape((*flat.shape[:-1], *leaf.shape)))
+        taken += size
+    return _rebuilt(like, iter(parts))
+
+
+def _rebuilt(like, parts):
+    if isinstance(like, torch.Tensor):
+        return next(parts)
+    if isinstance(like, dict):
+        return {name: _rebuilt(part, parts) for name, part in like.items()}
+    return type(like)(_rebuilt(part, parts) for part in like)
 
 
 def relative_error(a, b):

@@ -1,0 +1,104 @@
+"""check_gradient finds what is wrong, and nothing where all is right."""
+
+import pytest
+import torch
+from torch import nn
+
+import symplectic_adjoint as sa
+from symplectic_adjoint import transpose
+from tests.fields import SmallNet, start
+
+EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
+T = torch.tensor([0.0, 0.35, 1.0], dtype=torch.float64)
+RK4 = {"method": "rk4", "options": {"step_size": 0.1}}
+
+
+@pytest.mark.parametrize("keywords", [RK4, {"rtol": 1e-5, "atol": 1e-5}], ids=["fixed", "adaptive"])
+@pytest.mark.parametrize("gradient", EXACT)
+def test_an_exact_gradient_passes(gradient, keywords):
+    check = sa.check_gradient(SmallNet(), start(), T, gradient=gradient, **keywords)
+    assert check.ok, str(check)
+    assert set(check.errors) >= {"y0", "t", "twice", "inner.weight", "unused"}
+    assert check.taylor_order == pytest.approx(2.0, abs=0.1)
+
+
+def test_structures_complex_states_and_single_precision_pass():
+    fields = [
+        (lambda t, y: (y[1], -y[0] * t), (start(), start(seed=2))),
+        (lambda t, y: 1j * y * torch.cos(t), torch.complex(start(), start(seed=2))),
+        (lambda t, y: torch.tanh(y) * t, start().float()),
+    ]
+    for func, y0 in fields:
+        check = sa.check_gradient(func, y0, T, **RK4)
+        assert check.ok, str(check)
+
+
+def test_an_approximate_gradient_does_not_pass():
+    check = sa.check_gradient(SmallNet(), start(), T, gradient="continuous", rtol=1e-3, atol=1e-3)
+    assert not check.ok and max(check.errors.values()) > 1e-6
+    assert "NOT ok" in str(check)
+
+
+def test_an_error_of_a_millionth_in_one_stage_is_found(monkeypatch):
+    whole = transpose._weighted_sum
+
+    def wrong(h, terms):
+        w = whole(h, terms)
+        return None if w is None else w * (1.0 + 1e-6 * (len(terms) == 3))
+
+    monkeypatch.setattr(transpose, "_weighted_sum", wrong)
+    check = sa.check_gradient(SmallNet(), start(), T, **RK4)
+    assert not check.ok and 1e-9 < max(check.errors.values()) < 1e-5
+
+
+def test_a_gradient_of_something_else_fails_the_taylor_test(monkeypatch):
+    whole = transpose._weighted_sum
+    monkeypatch.setattr(
+        transpose, "_weighted_sum", lambda h, terms: None if (w := whole(h, terms)) is None else 1.1 * w
+    )
+    check = sa.check_gradient(SmallNet(), start(), T, **RK4)
+    assert check.taylor_order == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_tensor_that_takes_anothers_place_late_is_listed():
+    hidden = torch.ones(3, dtype=torch.float64, requires_grad=True)
+
+    def func(t, y):
+        return -y * (hidden if 0.5 < t < 0.56 else 2.0)  # the same number of nodes either way
+
+    check = sa.check_gradient(func, start(), T, **RK4)
+    assert check.lost == ["a tensor of shape (3,), torch.float64, that is neither a parameter of func's module nor in "
+                          "params"]  # fmt: skip
+    assert not check.ok
+
+
+def test_a_generator_of_funcs_own_is_noticed():
+    noise = torch.Generator().manual_seed(0)
+    check = sa.check_gradient(lambda t, y: -y * torch.rand(3, generator=noise).double(), start(), T, **RK4)
+    assert not check.repeats and not check.ok
+    assert "gave other values" in str(check)
+
+
+def test_nothing_of_the_callers_is_changed():
+    net, y0 = SmallNet(), start().requires_grad_()
+    before = [p.detach().clone() for p in net.parameters()]
+    versions = [p._version for p in net.parameters()]
+    sa.check_gradient(net, y0, T, **RK4)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert versions == [p._version for p in net.parameters()]
+    assert y0.grad is None and all(p.grad is None for p in net.parameters())
+
+
+def test_parameters_have_their_names():
+    outside = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    check = sa.check_gradient(lambda t, y: -y * outside, start(), T, params=(outside,), **RK4)
+    assert "params[0]" in check.errors
+    assert "0.weight" in sa.check_gradient(Sequential(), start(), T, **RK4).errors
+
+
+class Sequential(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(3, 3).double())
+
+    def forward(self, t, y):
+        return super().forward(y)

@@ -1,0 +1,81 @@
+"""odeint_dense: the solution as a function of time."""
+
+import pytest
+import torch
+
+import symplectic_adjoint as sa
+from tests.fields import Counted, SmallNet, start, weighted_loss
+from tests.oracle import relative_error
+
+EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
+INTERPOLATING = [name for name, tableau in sa.METHODS.items() if tableau.interpolates]
+ROUNDING = 1e-12  # as in test_exactness
+
+
+def options_for(method):
+    return None if sa.METHODS[method].adaptive else {"step_size": 0.13}
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0], ids=["forward", "backward"])
+@pytest.mark.parametrize("method", INTERPOLATING)
+def test_it_is_what_odeint_returns_at_the_same_times(method, direction):
+    net, times = SmallNet(), direction * torch.tensor([0.0, 0.2, 0.21, 0.7, 1.0], dtype=torch.float64)
+    keywords = {"method": method, "rtol": 1e-4, "atol": 1e-4, "options": options_for(method)}
+    dense = sa.odeint_dense(net, start(), 0.0, direction, **keywords)
+    ys = sa.odeint(net, start(), times, **keywords)
+    shuffle = torch.tensor([3, 0, 4, 1, 2, 3])
+    assert torch.equal(dense(times[shuffle]), ys[shuffle])  # recomputed, as the net requires a gradient
+    assert torch.equal(dense(times[3]), ys[3])
+    with torch.no_grad():
+        stored = sa.odeint_dense(net, start(), 0.0, direction, **keywords)
+        assert torch.equal(stored(times[shuffle]), ys[shuffle])
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_gradients_are_those_of_odeint_on_the_same_steps(gradient):
+    net, y0 = SmallNet(), start().requires_grad_()
+    t0, t1 = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (0.0, 1.0))
+    times = torch.tensor([0.7, 0.2, 0.21], dtype=torch.float64, requires_grad=True)
+    inputs = [y0, t0, t1, times, net.twice, net.inner.weight]
+    dense = sa.odeint_dense(net, y0, t0, t1, rtol=1e-4, atol=1e-4, gradient=gradient)
+    got = torch.autograd.grad(weighted_loss(dense(times)), inputs, allow_unused=True)
+    t = torch.cat([t0.reshape(1), times[[1, 2, 0]], t1.reshape(1)])
+    ys = sa.odeint(net, y0, t, rtol=1e-4, atol=1e-4, gradient="backprop")[[3, 1, 2]]
+    expected = torch.autograd.grad(weighted_loss(ys), inputs, allow_unused=True)
+    # dL/dt1 is what is left of terms a thousand times larger: no output is at t1.
+    bounds = [ROUNDING, ROUNDING, 1e3 * ROUNDING, ROUNDING, ROUNDING, ROUNDING]
+    assert all(relative_error(a, b) < bound for a, b, bound in zip(got, expected, bounds, strict=True))
+
+
+def test_without_a_gradient_evaluating_calls_func_no_more():
+    func = Counted(SmallNet())
+    with torch.no_grad():
+        dense = sa.odeint_dense(func, start(), 0.0, 1.0, rtol=1e-5, atol=1e-5)
+        calls = func.calls
+        assert calls == dense.stats.f_calls_forward
+        dense(torch.linspace(0, 1, 500, dtype=torch.float64))
+    assert func.calls == calls
+
+
+def test_a_structured_state_comes_back_in_its_structure():
+    dense = sa.odeint_dense(
+        lambda t, y: {"x": y["v"], "v": -y["x"]},
+        {"x": start(), "v": start(seed=2)}, 0.0, 1.0,
+    )  # fmt: skip
+    assert dense(0.5)["x"].shape == (4, 3)
+    assert dense(torch.linspace(0, 1, 7))["v"].shape == (7, 4, 3)
+
+
+def test_what_cannot_be_answered_is_said():
+    with pytest.raises(ValueError, match="'dopri8' has no dense output as accurate as its steps: take 'dop853'"):
+        sa.odeint_dense(SmallNet(), start(), 0.0, 1.0, method="dopri8")
+    net = SmallNet()
+    dense = sa.odeint_dense(net, start(), 0.0, 1.0, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"t must lie between t0 = 0 and t1 = 1, got 1.5"):
+        dense(1.5)
+    with pytest.raises(ValueError, match="repeated times"):
+        dense(torch.tensor([0.5, 0.5], requires_grad=True))
+    with torch.no_grad():
+        net.twice.add_(1.0)
+    with pytest.raises(RuntimeError, match=r"shape \(3,\) was changed in place since odeint_dense solved"):
+        dense(0.5)
