@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +47,15 @@ class Parameters:
 def collect_parameters(func: Func, params: Sequence[Tensor] | None) -> Parameters:
     """`params`, then the parameters of func's module, each once.
 
-    func may be a module, a bound method of one, or any function (which has none of its own). Raises
+    func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raises
     ValueError for a parameter that is computed from another one, UnsupportedCombination for sharded ones.
     """
     if isinstance(params, Tensor):
         raise TypeError("params must be a sequence of tensors, got one tensor: write params=(tensor,)")
-    owner = func if isinstance(func, nn.Module) else getattr(func, "__self__", None)
+    inner: Any = func
+    while isinstance(inner, partial):
+        inner = inner.func
+    owner = inner if isinstance(inner, nn.Module) else getattr(inner, "__self__", None)
     module = owner if isinstance(owner, nn.Module) else None
     own = _own_parameters(module) if module is not None else ()
     _refuse_sharded(own)
