@@ -14,7 +14,6 @@ from symplectic_adjoint.callbacks import Callbacks
 from symplectic_adjoint.control import packed_norm
 from symplectic_adjoint.errors import SolverError, UnsupportedCombination
 from symplectic_adjoint.event_time import through_event_time
-from symplectic_adjoint.field import collect_parameters
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.base import Strategy
 from symplectic_adjoint.gradients.continuous import Continuous
@@ -28,6 +27,7 @@ from symplectic_adjoint.inputs import (
     named_method,
 )
 from symplectic_adjoint.options import read_options
+from symplectic_adjoint.parameters import collect_parameters
 from symplectic_adjoint.problem import Problem, Stats
 from symplectic_adjoint.state import Layout, PackedFunc
 from symplectic_adjoint.transforms import batched, transforming

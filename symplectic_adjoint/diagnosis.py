@@ -11,9 +11,9 @@ from torch import Tensor
 
 from symplectic_adjoint.api import pose
 from symplectic_adjoint.bridge import run
-from symplectic_adjoint.field import unknown_leaves
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.graph import unknown_leaves
 from symplectic_adjoint.inputs import named_gradient
 from symplectic_adjoint.problem import Problem, Trajectory
 

@@ -1,20 +1,18 @@
 """The vector field f(t, y): the user's function, its parameters, checked, counted, and transposed."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge
+from torch import Tensor
+from torch.autograd.graph import Node
 
-from symplectic_adjoint.errors import LostGradient, Place, UnsupportedCombination
+from symplectic_adjoint.errors import LostGradient, Place
 from symplectic_adjoint.finite import unravelled
+from symplectic_adjoint.graph import nodes_made, unknown_leaves
 from symplectic_adjoint.surroundings import Surroundings
 
 Time = float | Tensor
@@ -32,74 +30,6 @@ class Vjp:
     y_bar: Tensor | None
     t_bar: Tensor | None
     param_bars: tuple[Tensor | None, ...]
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The tensors that func is known to use: those that get a gradient, and those that are frozen."""
-
-    trainable: tuple[Tensor, ...]
-    frozen: tuple[Tensor, ...]
-    module: nn.Module | None
-    """The module that func is, or whose method it is."""
-
-
-def collect_parameters(func: Func, params: Sequence[Tensor] | None) -> Parameters:
-    """`params`, then the parameters of func's module, each once.
-
-    func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raises
-    ValueError for a parameter that is computed from another one, UnsupportedCombination for sharded ones.
-    """
-    if isinstance(params, Tensor):
-        raise TypeError("params must be a sequence of tensors, got one tensor: write params=(tensor,)")
-    inner: Any = func
-    while isinstance(inner, partial):
-        inner = inner.func
-    owner = inner if isinstance(inner, nn.Module) else getattr(inner, "__self__", None)
-    module = owner if isinstance(owner, nn.Module) else None
-    own = _own_parameters(module) if module is not None else ()
-    _refuse_sharded(own)
-    found: dict[int, Tensor] = {}
-    for index, p in enumerate((*(params or ()), *own)):
-        if not isinstance(p, Tensor):
-            raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
-        found.setdefault(id(p), p)
-    trainable = tuple(p for p in found.values() if p.requires_grad)
-    _refuse_ancestors(trainable)
-    return Parameters(trainable, tuple(p for p in found.values() if not p.requires_grad), module)
-
-
-def _own_parameters(module: nn.Module) -> tuple[Tensor, ...]:
-    """module.parameters(); those of a DataParallel replica are plain attributes, copies on its device."""
-    if not getattr(module, "_is_replica", False):
-        return tuple(module.parameters())
-    attributes = (x for m in module.modules() for x in vars(m).values())
-    return tuple(x for x in attributes if isinstance(x, Tensor) and x.requires_grad)
-
-
-def _refuse_sharded(params: tuple[Tensor, ...]) -> None:
-    """FSDP2 swaps a module's parameters while it runs: func computes with tensors that nobody could name before."""
-    sharding = sys.modules.get("torch.distributed.tensor")
-    if sharding is not None and any(isinstance(p, sharding.DTensor) for p in params):
-        raise UnsupportedCombination(
-            "func's parameters are sharded (DTensor, as FSDP2 leaves them), and each f call would gather them anew: "
-            "wrap the model in DistributedDataParallel, or shard the layers around the solve only"
-        )
-
-
-def _refuse_ancestors(params: tuple[Tensor, ...]) -> None:
-    """A parameter computed from another one would pass its gradient on to it, which gets it already."""
-    leaves = {id(q): q for q in params if q.grad_fn is None}
-    others = {(q.grad_fn, q.output_nr): q for q in params if q.grad_fn is not None}
-    for p in others.values():
-        for node, output_nr in _walk([(p.grad_fn, p.output_nr)], set()):
-            q = leaves.get(id(getattr(node, "variable", None)), others.get((node, output_nr)))
-            if q is not None and q is not p:
-                raise ValueError(
-                    f"a tensor of shape {tuple(p.shape)} in params is computed from another parameter, of shape "
-                    f"{tuple(q.shape)}, which would get its gradient twice: pass one of the two, or compute the first "
-                    "one inside func"
-                )
 
 
 class Field:
@@ -235,12 +165,12 @@ class Field:
 
     def _evaluate(self, t: Tensor, y: Tensor) -> Tensor:
         version = None if y.is_inference() else y._version
-        before = _nodes_made()
+        before = nodes_made()
         k = self._checked(self.surroundings.draws(self.func, t, y))
         if version is not None and y._version != version:
             raise ValueError("func changed y in place: let it return a new tensor (write y + 1, not y.add_(1))")
         if self._watches and k.grad_fn is not None and torch.is_grad_enabled():
-            size = _nodes_made() - before
+            size = nodes_made() - before
             if size not in self._sizes:
                 self._sizes.add(size)
                 self._search(k, (*self.params, y, t), before)
@@ -283,10 +213,6 @@ class Field:
             )
 
 
-_nodes_made: Callable[[], int] = torch._C._autograd._get_sequence_nr  # pyright: ignore
-"""How many nodes autograd has made in this thread: the size of a graph for the price of two reads."""
-
-
 @contextmanager
 def _silenced(hooked: Sequence[Tensor]) -> Iterator[None]:
     """Without the tensors' own hooks and retained gradients. Emptying the dict in place is what autograd sees."""
@@ -303,54 +229,9 @@ def _silenced(hooked: Sequence[Tensor]) -> Iterator[None]:
             p.grad = grad
 
 
-def unknown_leaves(
-    k: Tensor, known: tuple[Tensor, ...], note: Callable[[Node], None] = lambda node: None
-) -> list[Tensor]:
-    """The leaves of k's graph that are not known; the walk stops at a known tensor that is no leaf.
-
-    It stops at that one output of its node: of two halves of a chunked tensor one may be known and one not. A leaf
-    that func made for itself, as for a trace or an energy's slope, is held by the graph alone once func has
-    returned: nobody could read its gradient, so none is lost. note is told of every other node.
-    """
-    lone = _references_to_a_lone_leaf()
-    leaves = {id(x) for x in known}
-    ends: set[Edge] = {(x.grad_fn, x.output_nr) for x in known if x.grad_fn is not None}
-    found = []
-    for node, _ in _walk([(k.grad_fn, k.output_nr)], ends):
-        leaf = getattr(node, "variable", None)
-        if leaf is None:
-            note(node)
-        elif id(leaf) not in leaves and sys.getrefcount(leaf) > lone:
-            found.append(leaf)
-    return found
-
-
-def _references_to_a_lone_leaf() -> int:
-    """How many references Python counts to a leaf that only its graph holds: torch's versions differ in it."""
-    node = get_gradient_edge(torch.ones((), requires_grad=True)).node
-    leaf = getattr(node, "variable", None)
-    return sys.getrefcount(leaf)
-
-
 def _next_number(x: Tensor, direction: float) -> Tensor:
     towards = torch.full_like(x, math.copysign(math.inf, direction))
     if x.dtype != torch.float16:
         return torch.nextafter(x, towards)
     info = torch.finfo(x.dtype)  # torch has no nextafter for it
     return (x.double() + math.copysign(max(abs(x.item()) * info.eps, info.tiny), direction)).to(x.dtype)
-
-
-Edge = tuple[Node | None, int]
-
-
-def _walk(edges: list[Edge], ends: set[Edge]) -> Iterator[tuple[Node, int]]:
-    """Every edge of the graph behind `edges` but those of `ends` and what only they lead to."""
-    seen: set[Edge] = set()
-    while edges:
-        edge = edges.pop()
-        node = edge[0]
-        if node is None or edge in seen or edge in ends:
-            continue
-        seen.add(edge)
-        yield node, edge[1]
-        edges.extend(node.next_functions)

@@ -24,11 +24,12 @@ from symplectic_adjoint.clock import (
 from symplectic_adjoint.control import Norm
 from symplectic_adjoint.errors import NonFiniteError, SolverError, TooManySteps
 from symplectic_adjoint.event import Crossing, EventClock, EventFunction
-from symplectic_adjoint.field import Field, Func, Parameters
+from symplectic_adjoint.field import Field, Func
 from symplectic_adjoint.grid import CONSTANT, FREE, Grid, StepPlan
 from symplectic_adjoint.loop import Forget, Recorder, integrate
 from symplectic_adjoint.options import Options
 from symplectic_adjoint.outputs import Outputs
+from symplectic_adjoint.parameters import Parameters
 from symplectic_adjoint.state import Layout
 from symplectic_adjoint.step import Step
 from symplectic_adjoint.surroundings import Surroundings

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 # Each module may import the ones above it in its list only; modules of one line not each other.
 LIBRARY = """
 errors
-tableau finite transforms
-methods state surroundings
+tableau finite graph transforms
+methods parameters state surroundings
 field
 step grid
 control

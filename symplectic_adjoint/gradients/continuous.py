@@ -1,5 +1,6 @@
 """The continuous adjoint method: the adjoint equation solved backwards, as an approximation."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,6 +46,13 @@ class Continuous:
     atol: float | None = None
     method: str | None = None
     options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if value is not None and not (isinstance(value, int | float) and 0.0 < value < math.inf):
+                raise ValueError(f"Continuous({name}=...) must be a positive number, got {value!r}")
+        if self.method is not None and self.method not in METHODS:
+            raise ValueError(f"Continuous(method=...) must be one of {', '.join(METHODS)}, got {self.method!r}")
 
     def keeper(self, problem: Problem) -> KeepNothing:
         self._backward_problem(problem)  # what is wrong with it is said before func is called

@@ -1,0 +1,55 @@
+"""Walking an autograd graph: which leaves it reaches, and how large it is."""
+
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+Edge = tuple[Node | None, int]
+
+nodes_made: Callable[[], int] = torch._C._autograd._get_sequence_nr  # pyright: ignore
+"""How many nodes autograd has made in this thread: the size of a graph for the price of two reads."""
+
+
+def unknown_leaves(
+    k: Tensor, known: tuple[Tensor, ...], note: Callable[[Node], None] = lambda node: None
+) -> list[Tensor]:
+    """The leaves of k's graph that are not known; the walk stops at a known tensor that is no leaf.
+
+    It stops at that one output of its node: of two halves of a chunked tensor one may be known and one not. A leaf
+    that func made for itself, as for a trace or an energy's slope, is held by the graph alone once func has
+    returned: nobody could read its gradient, so none is lost. note is told of every other node.
+    """
+    lone = _references_to_a_lone_leaf()
+    leaves = {id(x) for x in known}
+    ends: set[Edge] = {(x.grad_fn, x.output_nr) for x in known if x.grad_fn is not None}
+    found = []
+    for node, _ in walk([(k.grad_fn, k.output_nr)], ends):
+        leaf = getattr(node, "variable", None)
+        if leaf is None:
+            note(node)
+        elif id(leaf) not in leaves and sys.getrefcount(leaf) > lone:
+            found.append(leaf)
+    return found
+
+
+def _references_to_a_lone_leaf() -> int:
+    """How many references Python counts to a leaf that only its graph holds: torch's versions differ in it."""
+    node = get_gradient_edge(torch.ones((), requires_grad=True)).node
+    leaf = getattr(node, "variable", None)
+    return sys.getrefcount(leaf)
+
+
+def walk(edges: list[Edge], ends: set[Edge]) -> Iterator[tuple[Node, int]]:
+    """Every edge of the graph behind `edges` but those of `ends` and what only they lead to."""
+    seen: set[Edge] = set()
+    while edges:
+        edge = edges.pop()
+        node = edge[0]
+        if node is None or edge in seen or edge in ends:
+            continue
+        seen.add(edge)
+        yield node, edge[1]
+        edges.extend(node.next_functions)

@@ -1,0 +1,80 @@
+"""The tensors that a right hand side is known to use."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.graph import walk
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The tensors that func is known to use: those that get a gradient, and those that are frozen."""
+
+    trainable: tuple[Tensor, ...]
+    frozen: tuple[Tensor, ...]
+    module: nn.Module | None
+    """The module that func is, or whose method it is."""
+
+
+def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None) -> Parameters:
+    """`params`, then the parameters of func's module, each once.
+
+    func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raises
+    ValueError for a parameter that is computed from another one, UnsupportedCombination for sharded ones.
+    """
+    if isinstance(params, Tensor):
+        raise TypeError("params must be a sequence of tensors, got one tensor: write params=(tensor,)")
+    inner: Any = func
+    while isinstance(inner, partial):
+        inner = inner.func
+    owner = inner if isinstance(inner, nn.Module) else getattr(inner, "__self__", None)
+    module = owner if isinstance(owner, nn.Module) else None
+    own = _own_parameters(module) if module is not None else ()
+    _refuse_sharded(own)
+    found: dict[int, Tensor] = {}
+    for index, p in enumerate((*(params or ()), *own)):
+        if not isinstance(p, Tensor):
+            raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
+        found.setdefault(id(p), p)
+    trainable = tuple(p for p in found.values() if p.requires_grad)
+    _refuse_ancestors(trainable)
+    return Parameters(trainable, tuple(p for p in found.values() if not p.requires_grad), module)
+
+
+def _own_parameters(module: nn.Module) -> tuple[Tensor, ...]:
+    """module.parameters(); those of a DataParallel replica are plain attributes, copies on its device."""
+    if not getattr(module, "_is_replica", False):
+        return tuple(module.parameters())
+    attributes = (x for m in module.modules() for x in vars(m).values())
+    return tuple(x for x in attributes if isinstance(x, Tensor) and x.requires_grad)
+
+
+def _refuse_sharded(params: tuple[Tensor, ...]) -> None:
+    """FSDP2 swaps a module's parameters while it runs: func computes with tensors that nobody could name before."""
+    sharding = sys.modules.get("torch.distributed.tensor")
+    if sharding is not None and any(isinstance(p, sharding.DTensor) for p in params):
+        raise UnsupportedCombination(
+            "func's parameters are sharded (DTensor, as FSDP2 leaves them), and each f call would gather them anew: "
+            "wrap the model in DistributedDataParallel, or shard the layers around the solve only"
+        )
+
+
+def _refuse_ancestors(params: tuple[Tensor, ...]) -> None:
+    """A parameter computed from another one would pass its gradient on to it, which gets it already."""
+    leaves = {id(q): q for q in params if q.grad_fn is None}
+    others = {(q.grad_fn, q.output_nr): q for q in params if q.grad_fn is not None}
+    for p in others.values():
+        for node, output_nr in walk([(p.grad_fn, p.output_nr)], set()):
+            q = leaves.get(id(getattr(node, "variable", None)), others.get((node, output_nr)))
+            if q is not None and q is not p:
+                raise ValueError(
+                    f"a tensor of shape {tuple(p.shape)} in params is computed from another parameter, of shape "
+                    f"{tuple(q.shape)}, which would get its gradient twice: pass one of the two, or compute the first "
+                    "one inside func"
+                )
