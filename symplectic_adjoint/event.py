@@ -9,7 +9,7 @@ from torch import Tensor
 
 from symplectic_adjoint.clock import Clock
 from symplectic_adjoint.errors import EventNotFound
-from symplectic_adjoint.field import Time
+from symplectic_adjoint.field import Time, number
 from symplectic_adjoint.finite import first_non_finite
 from symplectic_adjoint.grid import FREE, StepPlan
 from symplectic_adjoint.step import RightHandSide, Step
@@ -34,7 +34,7 @@ class EventFunction:
         if values.numel() == 0 or values.is_complex():
             raise ValueError(f"event_fn must return real numbers, got shape {tuple(values.shape)}, {values.dtype}")
         if bool(values.isnan().any()):
-            raise ValueError(f"event_fn returned nan at t = {float(t):.9g}")
+            raise ValueError(f"event_fn returned nan at t = {number(t):.9g}")
         return values.reshape(-1)
 
     @torch.no_grad()
@@ -91,7 +91,7 @@ class EventClock:
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         self._event.settle(t0, y0)
-        self._value, self._t = self._event.value(t0, y0), float(t0)
+        self._value, self._t = self._event.value(t0, y0), number(t0)
         return self._clock.start(f, t0, y0)
 
     def propose(self) -> StepPlan | None:

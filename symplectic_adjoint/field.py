@@ -18,6 +18,12 @@ from symplectic_adjoint.surroundings import Surroundings
 Time = float | Tensor
 """A time or a step size: a Python float (float64), or a 0-dim tensor where times are differentiated."""
 
+
+def number(t: Time) -> float:
+    """A time without its graph."""
+    return t.detach().item() if isinstance(t, Tensor) else t
+
+
 Func = Callable[[Tensor, Tensor], Tensor]
 
 

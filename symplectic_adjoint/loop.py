@@ -6,6 +6,7 @@ from torch import Tensor
 
 from symplectic_adjoint.clock import Clock
 from symplectic_adjoint.errors import SolverError
+from symplectic_adjoint.field import number
 from symplectic_adjoint.grid import StepPlan
 from symplectic_adjoint.outputs import Outputs
 from symplectic_adjoint.step import RightHandSide, Step
@@ -69,8 +70,8 @@ def integrate(
     except SolverError as error:
         if error.place is None and step is not None and (index := clock.worst(step)) is not None:
             error.place = f.place(index)
-        error.t = float(timeline.start)
-        error.step_size = None if step is None else float(step.h)
+        error.t = number(timeline.start)
+        error.step_size = None if step is None else number(step.h)
         error.accepted, error.rejected, error.f_calls = len(plans), clock.rejected, f.f_calls
         error.state, error.plans = y.detach(), plans
         raise

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import NonFiniteError, Place
-from symplectic_adjoint.field import Time
+from symplectic_adjoint.field import Time, number
 from symplectic_adjoint.finite import first_non_finite
 from symplectic_adjoint.tableau import ButcherTableau
 
@@ -92,9 +92,9 @@ class Step:
         """Time of stage i; stages at c = 1 take t_end itself, so that k_1 of the next step is the same call."""
         c = self.tableau.floats.c[i]
         if c == 0.0:
-            return self.f.beside(self.t, float(self.h)) if self.open_ends[0] else self.t
+            return self.f.beside(self.t, number(self.h)) if self.open_ends[0] else self.t
         if c == 1.0:
-            return self.f.beside(self.t_end, -float(self.h)) if self.open_ends[1] else self.t_end
+            return self.f.beside(self.t_end, -number(self.h)) if self.open_ends[1] else self.t_end
         return self.t + c * self.h
 
     def state(self, i: int) -> Tensor:
@@ -145,21 +145,21 @@ class Step:
             zero = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
             return [combine(zero, self.h, e, ks) for e in estimates]
 
-    def non_finite(self, number: int) -> NonFiniteError:
-        """What to raise for a step that is not finite: where it first was so. number counts accepted steps from 0."""
+    def non_finite(self, taken: int) -> NonFiniteError:
+        """What to raise for a step that is not finite: where it first was so. taken counts the steps accepted before."""
         for i, k in enumerate(self.ks):
             index = first_non_finite(k)
             if index is not None:
                 place = self.f.place(index)
-                where = f"t = {float(self.time(i)):.9g} (step {number}, stage {i + 1})"
+                where = f"t = {number(self.time(i)):.9g} (step {taken}, stage {i + 1})"
                 value = k.flatten()[index].item()
                 return NonFiniteError(f"func returned a value that is not finite at {where}: {place} is {value}", place)
         index = first_non_finite(self.end())
         place = None if index is None else self.f.place(index)
         found = f"{place} is {self.end().flatten()[index].item()}" if place else "its error estimate overflowed"
         return NonFiniteError(
-            f"the state stopped being finite in step {number} from t = {float(self.t):.9g} by h = {float(self.h):.3g}: "
-            f"{found}",
+            f"the state stopped being finite in step {taken} from t = {number(self.t):.9g} by "
+            f"h = {number(self.h):.3g}: {found}",
             place,
         )
 

@@ -71,7 +71,10 @@ class Surroundings:
                 if not autocast:
                     yield
                 else:
-                    with torch.autocast(self._kind, dtype=self._autocast_dtype, enabled=self._autocast):
+                    # Without its cache, which would hand one cast weight to many calls: their gradients would be
+                    # summed in its low precision.
+                    dtype, enabled = self._autocast_dtype, self._autocast
+                    with torch.autocast(self._kind, dtype=dtype, enabled=enabled, cache_enabled=False):
                         yield
             finally:
                 for module, training in modes:

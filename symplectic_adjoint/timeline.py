@@ -12,6 +12,11 @@ from symplectic_adjoint.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.step import Step
 
 
+def exactly(value: float, time: Time) -> Time:
+    """A time that is off by rounding at most, as the recorded number: func may jump between the two."""
+    return time + (value - time.detach()) if isinstance(time, Tensor) else value
+
+
 class Timeline:
     """Times as float64 numbers."""
 
@@ -44,7 +49,7 @@ class DifferentiableTimeline(Timeline):
 
     def of(self, plan: StepPlan) -> tuple[Time, Time, Time]:
         if plan.pinned_to == FREE:
-            return self.start, plan.h, self.start + (plan.t_end - plan.t)  # no drift from the recorded times
+            return self.start, plan.h, exactly(plan.t_end, self.start + plan.h)
         end = plan.t_end if plan.pinned_to == CONSTANT else self._t[plan.pinned_to]
         return self.start, end - self.start, end
 

@@ -12,6 +12,7 @@ from symplectic_adjoint.gradients.checkpoints import StepStarts
 from symplectic_adjoint.gradients.sweep import AddParams, sweep
 from symplectic_adjoint.problem import Problem
 from symplectic_adjoint.step import Step
+from symplectic_adjoint.timeline import exactly
 from symplectic_adjoint.transpose import OutputCotangent, StepCotangents
 
 
@@ -57,7 +58,7 @@ def _backpropagate_step(
             numbers = (plan.t, plan.h, *(given.problem.times[o.j] for o in outputs))
             times = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in numbers]
             t, h, *t_outs = times
-            t_end = t + h + ((plan.t_end - plan.t) - plan.h)  # the same number as without a graph
+            t_end = exactly(plan.t_end, t + h)
             sigmas = [(t_out - t) / h for t_out in t_outs]
         step = Step(f, given.problem.tableau, t, h, t_end, y, open_ends=(plan.open_start, plan.open_end))
         reached = [step.end(), *(step.output(sigma) for sigma in sigmas)]
