@@ -166,11 +166,14 @@ def pose(
         if transforming():
             raise UnsupportedCombination("event_fn does not work under torch.func or forward mode: use torch.autograd")
     tolerances = checked_tolerance("rtol", rtol, layout, y), checked_tolerance("atol", atol, layout, y)
+    parameters = collect_parameters(func, params)
     norm_of = partial(packed_norm, layout)
-    read, tableau = read_options(options, tableau, *tolerances, times, lambda make: make(func, y0, t), norm_of)
+    coarsest = max((layout.time_dtype, t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
+    make_grid = lambda make: make(func, y0, t)  # noqa: E731
+    read, tableau = read_options(options, tableau, *tolerances, times, make_grid, norm_of, coarsest)
     if read.control is not None:
         check_resolution(*tolerances, layout)
-        if batched(y):
+        if batched(y) or any(map(batched, (*parameters.trainable, *parameters.frozen))):
             raise UnsupportedCombination(
                 "vmap needs a fixed grid, as samples may not take different decisions: give step_size in options, or "
                 "a y0 with a batch dimension instead of vmap"
@@ -179,7 +182,7 @@ def pose(
         raise UnsupportedCombination("event_fn with fixed steps needs their size: give step_size in options")
     problem = Problem(
         func=func if layout.trivial else PackedFunc(func, layout),
-        parameters=collect_parameters(func, params),
+        parameters=parameters,
         tableau=tableau,
         times=times,
         options=read,

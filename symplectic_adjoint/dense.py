@@ -61,12 +61,18 @@ class DenseSolution:
     """
 
     def __init__(self, problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor):
-        self._problem, self._strategy, self._y0, self._t = problem, strategy, y0, t
+        self._strategy, self._y0, self._t = strategy, y0, t
         self._inputs = [y0, t, *problem.parameters.trainable, *problem.parameters.frozen]
-        self._versions = [None if x.is_inference() else x._version for x in self._inputs]
-        keeper = _KeepSteps() if not self._differentiates() else Forget()
+        differentiates = torch.is_grad_enabled() and any(x.requires_grad for x in self._inputs)
+        keeper = Forget() if differentiates else _KeepSteps()
         with torch.no_grad():
-            _, trajectory = problem.solve(y0.detach(), keeper)
+            _, trajectory = problem.solve(y0.detach(), keeper, watch=differentiates)
+        surroundings = trajectory.field.surroundings
+        if differentiates:
+            trajectory.field.settle()
+        self._inputs += surroundings.constant
+        self._versions = [None if x.is_inference() else x._version for x in self._inputs]
+        self._problem = replace(problem, surroundings=surroundings)  # the calls to come are calls of this solve
         self._steps = keeper.steps if isinstance(keeper, _KeepSteps) else None
         self._plans = trajectory.plans
         self.grid: Grid = trajectory.grid
@@ -84,7 +90,8 @@ class DenseSolution:
         for x in numbers:
             if not min(start, end) <= x <= max(start, end):
                 raise ValueError(f"t must lie between t0 = {start:g} and t1 = {end:g}, got {x:.17g}")
-        if self._steps is not None and not (torch.is_grad_enabled() and times.requires_grad):
+        moves = transforming() or (torch.is_grad_enabled() and times.requires_grad)
+        if self._steps is not None and not moves:
             ys = self._evaluated(numbers, self._steps)
         else:
             ys = self._solved(flat, numbers)
@@ -92,9 +99,6 @@ class DenseSolution:
             ys = ys[0]
             return ys if self._problem.layout.trivial else self._problem.layout.unpack(ys)
         return ys if self._problem.layout.trivial else self._problem.layout.unpack_outputs(ys)
-
-    def _differentiates(self) -> bool:
-        return torch.is_grad_enabled() and any(x.requires_grad for x in self._inputs)
 
     @torch.no_grad()
     def _evaluated(self, numbers: Sequence[float], steps: Sequence[Step]) -> Tensor:
@@ -112,20 +116,20 @@ class DenseSolution:
         for x, version in zip(self._inputs, self._versions, strict=True):
             if version is not None and x._version != version:
                 raise RuntimeError(
-                    f"y0, t or a parameter of shape {tuple(x.shape)} was changed in place since odeint_dense solved: "
-                    "solve again"
+                    f"y0, t, a parameter or a buffer of shape {tuple(x.shape)} was changed in place since "
+                    "odeint_dense solved: solve again"
                 )
         start, end = self._problem.times
         first = {x: i for i, x in reversed(list(enumerate(numbers)))}
         if flat.requires_grad and len(first) < len(numbers):
             raise ValueError("t has repeated times, each of which would want its gradient: leave them out")
-        inside = sorted((x for x in first if x not in (start, end)), reverse=end < start)
+        inside = sorted(first, reverse=end < start)  # one at an end is an output of its own beside it: it may move
         order = torch.tensor([first[x] for x in inside], dtype=torch.int64, device=flat.device)
         t = torch.cat([self._t[:1], flat[order].to(self._t), self._t[1:]])
         times = (start, *inside, end)
         problem = replace(self._problem, times=times, recorded=_repinned(self._plans, len(times) - 1))
         ys, _ = run(problem, self._strategy, self._y0, t)
-        index = {x: j for j, x in enumerate(times)}
+        index = {x: j for j, x in enumerate(inside, start=1)}
         return ys[torch.tensor([index[x] for x in numbers], dtype=torch.int64, device=ys.device)]
 
 
@@ -135,6 +139,7 @@ class _KeepSteps(Forget):
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         del plan
+        step.evaluate(step.tableau.interpolant.rows)  # now, while func is what it is
         self.steps.append(step)
 
 

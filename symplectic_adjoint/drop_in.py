@@ -46,12 +46,12 @@ def odeint_adjoint(
     Returns and raises what odeint does.
     """
     given = {"rtol": adjoint_rtol, "atol": adjoint_atol, "method": adjoint_method, "options": adjoint_options}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: _plain(value) for name, value in given.items() if value is not None}
     if given and gradient != "continuous":
         names = ", ".join(f"adjoint_{name}" for name in given)
         raise UnsupportedCombination(
-            f"{names}: gradient={gradient!r} takes the forward pass's steps back and has no solve of its own to set "
-            'them for: leave them out, or take gradient="continuous"'
+            f'{names}: these set the second solve of gradient="continuous" and of nothing else, got '
+            f"gradient={gradient!r}: leave them out, or give that name (or what they say to Continuous itself)"
         )
     if adjoint_method is not None:
         named_method(adjoint_method)
@@ -63,7 +63,7 @@ def odeint_adjoint(
         func, y0, t,
         rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn,
         gradient=Continuous(**given) if given else gradient,
-        params=(*(params or ()), *(adjoint_params or ())) or None,
+        params=(*_listed("params", params), *_listed("adjoint_params", adjoint_params)),
         memory_budget=memory_budget, compile=compile, accumulate=accumulate, on_failure=on_failure,
     )  # fmt: skip
 
@@ -85,6 +85,8 @@ def odeint_event(
 
     Raises ValueError for another library's odeint, whose results have no gradient through the time of the event.
     """
+    if not callable(event_fn):
+        raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
     base = odeint_interface
     while isinstance(base, partial):
         base = base.func
@@ -99,6 +101,17 @@ def odeint_event(
     t0 = t0.reshape(1)
     t = torch.cat([t0, t0.detach() + (-1.0 if reverse_time else 1.0)])
     return odeint_interface(func, y0, t, event_fn=event_fn, **keywords)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+
+
+def _listed(name: str, params: Any) -> tuple[Tensor, ...]:
+    """torchdiffeq takes a generator here too."""
+    if isinstance(params, Tensor):
+        raise TypeError(f"{name} must be a sequence of tensors, got one tensor: write {name}=(tensor,)")
+    return tuple(params or ())
 
 
 def _of_the_paper(gradient: str) -> Callable[..., Any]:
@@ -117,7 +130,7 @@ def _of_the_paper(gradient: str) -> Callable[..., Any]:
         return odeint(
             func, y0, t,
             rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, gradient=gradient,
-            params=None if adjoint_params is None else tuple(adjoint_params),
+            params=_listed("adjoint_params", adjoint_params),
         )  # fmt: skip
 
     solve.__doc__ = f"""odeint with gradient="{gradient}", in the signature of the code published with the paper.

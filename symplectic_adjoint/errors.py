@@ -53,6 +53,8 @@ class SolverError(RuntimeError):
         self.place = place
         self.plans: Sequence[Any] = ()
         """The accepted steps, for the outputs that they reach."""
+        self.surroundings: Any = None
+        """What the failed solve had around it."""
 
     @property
     def part(self) -> str | None:

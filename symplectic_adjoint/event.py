@@ -31,8 +31,11 @@ class EventFunction:
         values = self._event_fn(self._time(t), y)
         if not isinstance(values, Tensor):
             raise TypeError(f"event_fn must return a tensor, got {type(values).__name__}")
-        if values.numel() == 0 or values.is_complex():
-            raise ValueError(f"event_fn must return real numbers, got shape {tuple(values.shape)}, {values.dtype}")
+        if values.numel() == 0 or not values.is_floating_point():
+            raise ValueError(
+                f"event_fn must return real numbers that pass through zero, got shape {tuple(values.shape)}, "
+                f"{values.dtype}"
+            )
         if bool(values.isnan().any()):
             raise ValueError(f"event_fn returned nan at t = {number(t):.9g}")
         return values.reshape(-1)
@@ -85,13 +88,14 @@ class EventClock:
         self._clock, self._event, self._land = clock, event, land
         self._patience, self._found = patience, found
         self._value, self._t = math.inf, 0.0
+        self._settled = False
         self._tried = 0
         self._bracket: Bracket | None = None
         self._start: StepPlan | None = None
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
-        self._event.settle(t0, y0)
-        self._value, self._t = self._event.value(t0, y0), number(t0)
+        self._event.components(t0, y0)  # what is wrong with it is said before the first step
+        self._t = number(t0)
         return self._clock.start(f, t0, y0)
 
     def propose(self) -> StepPlan | None:
@@ -107,6 +111,10 @@ class EventClock:
             )
         plan = self._clock.propose()
         assert plan is not None  # without an event there is no end
+        if not math.isfinite(plan.t_end):
+            raise EventNotFound(
+                "event_fn did not change sign at any time: is there an event in this direction of time?"
+            )
         self._tried += 1
         return plan
 
@@ -119,6 +127,8 @@ class EventClock:
             return False
         if first_non_finite(step.end()) is not None:
             raise step.non_finite(self._tried - 1)
+        if not self._settled:
+            self._settle(step)
         value = self._event.value(plan.t_end, step.end())
         if value > 0.0:
             self._event.settle(plan.t_end, step.end())
@@ -135,6 +145,21 @@ class EventClock:
 
     def worst(self, step: Step) -> int | None:
         return self._clock.worst(step)
+
+    @torch.no_grad()
+    def _settle(self, step: Step) -> None:
+        """The sides of zero at the start, a moment later: in the time in which the state moves by its own rounding.
+
+        A solve that goes on from an event starts on a zero, which rounding puts on either side.
+        """
+        y, k, h = step.y.detach(), step.ks[0].detach(), number(step.h)
+        ratio = torch.stack([y.abs().amax(), k.abs().amax()]).tolist() if y.numel() else [0.0, 0.0]
+        scale = max(abs(self._t), abs(h), ratio[0] / ratio[1] if ratio[1] > 0.0 else 0.0)
+        moment = math.copysign(min(64.0 * torch.finfo(y.dtype).eps * scale, abs(h)), h)
+        t, y = self._t + moment, torch.add(y, k, alpha=moment)
+        self._event.settle(t, y)
+        self._value = self._event.value(t, y)
+        self._settled = True
 
     def _find(self, plan: StepPlan, step: Step, bracket: "Bracket") -> None:
         step.evaluate(step.tableau.interpolant.rows)  # with the caller's grad mode, not the search's

@@ -1,5 +1,6 @@
 """The vector field f(t, y): the user's function, its parameters, checked, counted, and transposed."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,7 +70,6 @@ class Field:
         self._sizes: set[int] = set()
         self._retain = False
         self._first: tuple[Tensor, Tensor, Tensor] | None = None
-        self._hooked = [p for p in params if p._backward_hooks or p.retains_grad]
 
     def watch(self) -> None:
         self._watches = self._look = True
@@ -147,15 +147,20 @@ class Field:
         pairs = [(x, seed) for x, seed in zip(outputs, seeds, strict=True) if x.requires_grad]
         if not pairs:
             return (None,) * len(inputs)
-        with _silenced(self._hooked):
-            return torch.autograd.grad(
+        wanted = [x for x in inputs if x.requires_grad]  # one may have been frozen since the forward pass
+        with _silenced([p for p in self.params if p._backward_hooks or p.retains_grad]):
+            bars = torch.autograd.grad(
                 [x for x, _ in pairs],
-                inputs,
+                wanted,
                 [seed for _, seed in pairs],
                 create_graph=create_graph,
                 retain_graph=create_graph or self._retain,
                 allow_unused=True,
             )
+        if len(wanted) == len(inputs):
+            return bars
+        found = iter(bars)
+        return tuple(next(found) if x.requires_grad else None for x in inputs)
 
     def time(self, t: Time) -> Tensor:
         """t as func gets it: a 0-dim tensor of a real dtype like the state's, made on its device."""
@@ -211,7 +216,10 @@ class Field:
         def note(node: Node) -> None:
             self._retain = self._retain or node._sequence_nr() < made_before
 
-        for lost in unknown_leaves(k, known, note):
+        if not unknown_leaves(k, known, note):
+            return
+        gc.collect()  # a leaf that only a cycle of func's garbage still holds is func's own
+        for lost in unknown_leaves(k, known):
             raise LostGradient(
                 f"func uses a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that requires a gradient and is "
                 "neither a parameter of func's module nor in params: its gradient would be lost. "

@@ -58,6 +58,7 @@ def read_options(
     times: Sequence[float],
     make_grid: Callable[[Callable[..., Any]], Any],
     norm_of: Callable[[Norm | None], Norm] = lambda norm: norm or rms_norm,
+    time_dtype: torch.dtype = torch.float64,
 ) -> tuple[Options, ButcherTableau]:
     """Checks `options` and returns them with the tableau that they lead to (`interp` replaces its interpolant).
 
@@ -67,8 +68,10 @@ def read_options(
     """
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"options must be a mapping of names to values, got {type(given).__name__}")
-    options = dict(given or {})
+    options = {name: value for name, value in (given or {}).items() if name != "grid_constructor" or value is not None}
     for name in options:
+        if not isinstance(name, str):
+            raise TypeError(f"options must have names as keys, got {name!r}")
         if name in FOREIGN_OPTIONS:
             raise ValueError(f"option {name!r} {FOREIGN_OPTIONS[name]}: leave it out")
         if name not in KNOWN_OPTIONS:
@@ -87,12 +90,13 @@ def read_options(
     max_num_steps = options.get("max_num_steps", 2**31 - 1)
     if isinstance(max_num_steps, bool) or not isinstance(max_num_steps, int) or max_num_steps < 1:
         raise ValueError(f"option 'max_num_steps' must be a positive integer, got {max_num_steps!r}")
-    stops, jumps = _read_stops("step_t", options, times), _read_stops("jump_t", options, times)
+    same = _nearest_in(times, time_dtype)
+    stops, jumps = (_read_stops(name, options, times, same) for name in ("step_t", "jump_t"))
     return (
         Options(
             control=_read_control(options, rtol, atol, max_num_steps, norm_of) if adaptive else None,
             step_size=_positive("step_size", options["step_size"]) if "step_size" in options else None,
-            points=_read_points(options, times, make_grid),
+            points=_read_points(options, times, make_grid, same),
             land=land,
             stops=stops | jumps,
             jumps=jumps,
@@ -141,7 +145,17 @@ def _read_outputs(outputs: Any, default: bool) -> bool:
     return default if outputs is None else outputs == "land"
 
 
-def _read_stops(name: str, options: Mapping[str, Any], times: Sequence[float]) -> frozenset[float]:
+def _nearest_in(times: Sequence[float], dtype: torch.dtype) -> Callable[[float], float]:
+    """A time as the entry of times that it cannot be told from in a dtype: 0.7 as the 0.7 of a float32 tensor."""
+    rounded = torch.tensor(times, dtype=torch.float64).to(dtype).double().tolist()
+    known = dict(zip(rounded, times, strict=True)) if len(set(rounded)) == len(times) else {}
+    exact = set(times)
+    return lambda x: x if x in exact else known.get(torch.tensor(x, dtype=torch.float64).to(dtype).item(), x)
+
+
+def _read_stops(
+    name: str, options: Mapping[str, Any], times: Sequence[float], same: Callable[[float], float]
+) -> frozenset[float]:
     """The times of jump_t or step_t within the span, in float64; a problem's others belong to other spans."""
     raw = options.get(name)
     if raw is None:
@@ -151,7 +165,7 @@ def _read_stops(name: str, options: Mapping[str, Any], times: Sequence[float]) -
         if not math.isfinite(stop):
             raise ValueError(f"option {name!r} must hold finite times, got {stop}")
     low, high = sorted((times[0], times[-1]))
-    return frozenset(stop for stop in stops if low <= stop <= high)
+    return frozenset(stop for stop in map(same, stops) if low <= stop <= high)
 
 
 def _read_perturb(options: Mapping[str, Any], adaptive: bool) -> bool:
@@ -166,9 +180,18 @@ def _read_perturb(options: Mapping[str, Any], adaptive: bool) -> bool:
 
 
 def _constants(name: str, raw: Any) -> tuple[float, ...]:
-    if isinstance(raw, Tensor) and raw.requires_grad:
+    """Times that are constants, as floats. Raises ValueError or TypeError naming the option."""
+    many = isinstance(raw, Sequence | set | frozenset) or hasattr(raw, "__array__")  # NumPy's arrays too
+    entries = [raw] if isinstance(raw, Tensor) else list(raw) if many else None
+    if entries is None or isinstance(raw, str) or any(isinstance(x, complex | str | bool | None) for x in entries):
+        raise TypeError(f"option {name!r} must be a tensor or a sequence of times, got {raw!r}")
+    if any(isinstance(x, Tensor) and x.is_complex() for x in entries):
+        raise TypeError(f"option {name!r} must hold real times, got {raw!r}")
+    if any(isinstance(x, Tensor) and x.requires_grad for x in entries):
         raise ValueError(f"option {name!r} gives times that require a gradient: they are constants here, detach() them")
-    return tuple(torch.as_tensor(raw, dtype=torch.float64).cpu().flatten().tolist())
+    if isinstance(raw, Tensor):
+        return tuple(raw.detach().to(dtype=torch.float64, device="cpu").flatten().tolist())
+    return tuple(float(x) for x in entries)
 
 
 def _read_control(
@@ -226,12 +249,16 @@ def _positive(name: str, value: Any, *, or_zero: bool = False, or_infinite: bool
 
 
 def _read_points(
-    options: Mapping[str, Any], times: Sequence[float], make_grid: Callable[[Callable[..., Any]], Any]
+    options: Mapping[str, Any],
+    times: Sequence[float],
+    make_grid: Callable[[Callable[..., Any]], Any],
+    same: Callable[[float], float],
 ) -> tuple[float, ...] | None:
     name = next((name for name in ("grid_points", "grid_constructor") if name in options), None)
     if name is None:
         return None
     points = _constants(name, options[name] if name == "grid_points" else make_grid(options[name]))
+    points = tuple(map(same, points))
     if len(points) < 2 or points[0] != times[0] or points[-1] != times[-1]:
         raise ValueError(
             f"option {name!r} must start at t[0] = {times[0]:g} and end at t[-1] = {times[-1]:g}, "

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any
@@ -96,7 +97,8 @@ class Problem:
     """dy/dt = f(t, y; theta) over `times`, with everything decided but the gradient.
 
     func is a function of the packed state, `caller` the caller's own. event, of the packed state too, ends the solve:
-    times is then the start and infinity. recorded: the steps to take, where they are known.
+    times is then the start and infinity. recorded: the steps to take, where they are known; surroundings: those of the
+    solve that took them first.
     """
 
     func: Func
@@ -109,6 +111,7 @@ class Problem:
     caller: Any
     event: Callable[[Tensor, Tensor], Tensor] | None = None
     recorded: tuple[StepPlan, ...] | None = None
+    surroundings: Surroundings | None = None
 
     def field(self, like: Tensor) -> Field:
         return Field(
@@ -117,7 +120,7 @@ class Problem:
             like,
             time_dtype=self.layout.time_dtype,
             place=self.layout.place,
-            surroundings=Surroundings(self.parameters.module, like.device),
+            surroundings=self.surroundings or Surroundings(self.parameters.module, like.device),
         )
 
     def callbacks(self, suffix: str = "") -> Callbacks:
@@ -157,9 +160,17 @@ class Problem:
         if self.recorded is None:
             clock = self.callbacks().around(clock)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
-        plans, y_end = integrate(f, self.tableau, clock, y0, outputs, recorder, timeline)
-        if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
-            self._name_non_finite(y0, plans)
+        try:
+            with nullcontext() if self.surroundings is None else f.surroundings.again():
+                plans, y_end = integrate(f, self.tableau, clock, y0, outputs, recorder, timeline)
+                if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
+                    self._name_non_finite(f, y0, plans)
+        except SolverError as error:
+            error.surroundings = f.surroundings
+            raise
+        finally:
+            if self.surroundings is None:
+                f.surroundings.finish()
         stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=clock.rejected)
         crossing = None if search is None else search.crossing
         return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing)
@@ -172,7 +183,7 @@ class Problem:
 
     def as_far_as(self, failure: SolverError) -> "Problem":
         """The same problem over the steps that were accepted before the failure."""
-        return replace(self, recorded=tuple(failure.plans), event=None)
+        return replace(self, recorded=tuple(failure.plans), event=None, surroundings=failure.surroundings)
 
     def replay(self, f: Field, plans: Sequence[StepPlan], y0: Tensor, t: Tensor | None) -> Tensor:
         """ys once more over recorded steps, on the graph."""
@@ -239,11 +250,10 @@ class Problem:
         inside = {p for p in points if low < p < high} | {times[0], times[-1], *(time for time, _ in pins)}
         return sorted(inside, reverse=math.copysign(1.0, times[-1] - times[0]) < 0.0)
 
-    def _name_non_finite(self, y0: Tensor, plans: Sequence[StepPlan]) -> None:
+    def _name_non_finite(self, f: Field, y0: Tensor, plans: Sequence[StepPlan]) -> None:
         """Fixed grids are not watched while they run; a solve that went wrong is run again to say where."""
         with torch.no_grad():
-            y0 = y0.detach()
-            f = self.field(y0)
+            y0, f = y0.detach(), f.again()
             outputs = Outputs(self.times[:1], y0, on_graph=False)
             integrate(f, self.tableau, CheckedClock(plans), y0, outputs, Forget(), Timeline(self.times[0]))
         raise NonFiniteError(

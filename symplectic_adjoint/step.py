@@ -146,7 +146,7 @@ class Step:
             return [combine(zero, self.h, e, ks) for e in estimates]
 
     def non_finite(self, taken: int) -> NonFiniteError:
-        """What to raise for a step that is not finite: where it first was so. taken counts the steps accepted before."""
+        """What to raise for a step that is not finite: where it first was so. taken: steps accepted before."""
         for i, k in enumerate(self.ks):
             index = first_non_finite(k)
             if index is not None:

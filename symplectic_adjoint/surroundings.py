@@ -1,15 +1,18 @@
 """What func's value depends on besides t and y, kept so that a call on the way back is the call of the way there.
 
-Autocast, training modes, random numbers and buffers belong to the process or the module, not to the arguments.
+Autocast, training modes, random numbers and the tensors that a module holds belong to the process or the module, not
+to the arguments.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from symplectic_adjoint.draws import Draws
 from symplectic_adjoint.errors import UnsupportedCombination
 
 
@@ -18,11 +21,15 @@ class Surroundings:
 
     def __init__(self, module: nn.Module | None, device: torch.device):
         self.draws = Draws(device)
-        modules = list(module.modules()) if module is not None else []
-        self._owners = [own for m in modules if (own := Buffer.all_of(m))]
-        self._changed: list[Buffer] = []
-        """Those that func changes when it is called."""
-        self._modes = [(m, m.training) for m in modules]
+        self._modules = list(module.modules()) if module is not None else []
+        self._buffers = [own for m in self._modules if (own := slots_in(m._buffers))]
+        self._attributes = [slot for m in self._modules for slot in slots_in(vars(m))]
+        self._held: list[Slot] = []
+        """What the modules held at the end of the solve."""
+        self._changed: list[Slot] = []
+        """The buffers that func changes when it is called."""
+        self._settled = False
+        self._modes = [(m, m.training) for m in self._modules]
         self._kind = device.type
         self._autocast = torch.amp.is_autocast_available(self._kind) and torch.is_autocast_enabled(self._kind)
         self._autocast_dtype = torch.get_autocast_dtype(self._kind) if self._autocast else None
@@ -30,158 +37,112 @@ class Surroundings:
     @property
     def watches(self) -> bool:
         """Whether there is anything that func could change."""
-        return bool(self._owners)
+        return bool(self._buffers)
 
     @property
     def constant(self) -> list[Tensor]:
-        """The buffers that func only reads."""
-        changed = {id(b) for b in self._changed}
-        buffers = [b for own in self._owners for b in own if id(b) not in changed]
-        return [b.tensor for b in buffers if b.tensor is not None and b.version is not None]
+        """The tensors that func only reads: buffers, and plain attributes of its modules."""
+        slots = [slot for own in self._buffers for slot in own if slot not in self._changed]
+        slots += [slot for slot in self._attributes if not slot.changed()]
+        return [slot.tensor for slot in slots if slot.version is not None]
+
+    def finish(self) -> None:
+        """At the end of a solve, also of one that failed: what it leaves behind, and what it had."""
+        self.draws.finish()
+        # A module's buffers change together: BatchNorm hides some changes from autograd.
+        self._changed = [slot for own in self._buffers if any(x.changed() for x in own) for slot in own]
+        kinds = [kind for m in self._modules for kind in (m._parameters, m._buffers, vars(m))]
+        self._held = [slot for kind in kinds for slot in slots_in(kind)]
 
     def settle(self, agrees: Callable[[], bool]) -> None:
-        """After the solve: raises UnsupportedCombination where a call would not give again what it gave before.
+        """After a solve: raises UnsupportedCombination where a call would not give again what it gave before.
 
         agrees calls func once more where it was called first and compares.
         """
-        self.draws.settle()
-        # A module's buffers change together: BatchNorm hides some changes from autograd.
-        self._changed = [b for own in self._owners if any(x.changed() for x in own) for b in own]
-        if not self._changed:
+        if self._settled:
             return
-        with restored(self._changed):
-            same = agrees()
-        if not same:
-            names = ", ".join(sorted({repr(b.name) for b in self._changed}))
-            raise UnsupportedCombination(
-                f"func changes buffers of its module ({names}) and its value depends on them (spectral norm in "
-                "training mode does this): a call on the way back would not give what it gave on the way there. Call "
-                'func.eval(), or take gradient="backprop"'
-            )
+        self.draws.settle()
+        if self._changed:
+            with self.again():
+                same = agrees()
+            if not same:
+                names = ", ".join(sorted({repr(slot.name) for slot in self._changed}))
+                raise UnsupportedCombination(
+                    f"func changes buffers of its module ({names}) and its value depends on them (spectral norm in "
+                    "training mode does this): a call on the way back would not give what it gave on the way there. "
+                    'Call func.eval(), or take gradient="backprop"'
+                )
+        self._settled = True
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """As they were for the solve, whatever they are now; all as found at the end."""
         modes = [(module, module.training) for module, training in self._modes if module.training != training]
-        autocast = torch.amp.is_autocast_available(self._kind)
-        with restored(self._changed), self.draws.again():
+        with put_back(self._held), restored(self._changed), self.draws.again(), self._cast():
             for module, training in modes:
                 module.training = not training
             try:
-                if not autocast:
-                    yield
-                else:
-                    # Without its cache, which would hand one cast weight to many calls: their gradients would be
-                    # summed in its low precision.
-                    dtype, enabled = self._autocast_dtype, self._autocast
-                    with torch.autocast(self._kind, dtype=dtype, enabled=enabled, cache_enabled=False):
-                        yield
+                yield
             finally:
                 for module, training in modes:
                     module.training = training
 
+    def _cast(self) -> Any:
+        """Autocast as it was, but without its cache.
 
-@dataclass(frozen=True)
-class Buffer:
-    """A buffer of a module, by name, as it is before a solve."""
+        That would hand one cast weight to many calls, whose gradients would be summed in its low precision.
+        """
+        if not torch.amp.is_autocast_available(self._kind):
+            return nullcontext()
+        return torch.autocast(self._kind, dtype=self._autocast_dtype, enabled=self._autocast, cache_enabled=False)
 
-    module: nn.Module
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A tensor that a module holds, by name, in one of its dicts; as it is when this is made."""
+
+    holder: dict[str, Any]
     name: str
-    tensor: Tensor | None
+    tensor: Tensor
     version: int | None
-
-    @staticmethod
-    def all_of(module: nn.Module) -> list["Buffer"]:
-        """A module's own, without its children's."""
-        return [Buffer(module, name, x, _version(x)) for name, x in module._buffers.items()]
 
     def changed(self) -> bool:
         """Whether it was written into, or is another tensor now."""
-        now = self.module._buffers.get(self.name)
-        return now is not self.tensor or _version(now) != self.version
+        now = self.holder.get(self.name)
+        return now is not self.tensor or _version(self.tensor) != self.version
 
 
-def _version(x: Tensor | None) -> int | None:
-    return None if x is None or x.is_inference() else x._version
+def slots_in(holder: dict[str, Any]) -> list[Slot]:
+    return [Slot(holder, name, x, _version(x)) for name, x in holder.items() if isinstance(x, Tensor)]
+
+
+def _version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version
 
 
 @contextmanager
-def restored(buffers: Sequence[Buffer]) -> Iterator[None]:
-    """The buffers are at the end what they are now."""
-    tensors = [b.module._buffers[b.name] for b in buffers]
+def put_back(slots: Sequence[Slot]) -> Iterator[None]:
+    """The tensors are where they were, for functional_call and for whoever replaces one between the passes."""
+    found = [(slot, slot.holder.get(slot.name)) for slot in slots if slot.holder.get(slot.name) is not slot.tensor]
+    for slot, _ in found:
+        slot.holder[slot.name] = slot.tensor
+    try:
+        yield
+    finally:
+        for slot, tensor in found:
+            slot.holder[slot.name] = tensor
+
+
+@contextmanager
+def restored(slots: Sequence[Slot]) -> Iterator[None]:
+    """The tensors are at the end what they are now."""
+    tensors = [slot.holder[slot.name] for slot in slots]
     values = [None if x is None else x.clone() for x in tensors]
     try:
         yield
     finally:
         with torch.no_grad():
-            for b, x, value in zip(buffers, tensors, values, strict=True):
-                b.module._buffers[b.name] = x
-                if x is not None and value is not None:
+            for slot, x, value in zip(slots, tensors, values, strict=True):
+                slot.holder[slot.name] = x
+                if value is not None:
                     x.copy_(value)
-
-
-class Draws:
-    """The random numbers that func draws: every call of a solve starts from the same state of the generators.
-
-    A right hand side that draws anew at each call is not a function of t and y: no step size suits it and no call can
-    be repeated. With one state a solve, dropout masks and noise are fixed within it and differ between solves.
-    """
-
-    def __init__(self, device: torch.device):
-        self._cuda = device if device.type == "cuda" else None
-        self._start: tuple[Tensor, ...] = ()
-        self._mark: tuple[int, ...] | None = None
-
-    def __call__(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
-        """func(t, y), drawing what the first call drew."""
-        if self._start:
-            self._set(self._start)
-        elif self._mark is None:
-            return self._first(func, t, y)
-        return func(t, y)
-
-    def _first(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
-        start = self._get()
-        k = func(t, y)
-        after = self._get()
-        if all(torch.equal(a, b) for a, b in zip(start, after, strict=True)):
-            self._mark = _fingerprint(after)
-        else:
-            self._start = start
-        return k
-
-    def settle(self) -> None:
-        """Raises UnsupportedCombination where func began to draw after its first call, which cannot be repeated."""
-        if self._mark is not None and self._mark != _fingerprint(self._get()):
-            raise UnsupportedCombination(
-                "random numbers were drawn during the solve, though not in func's first call: a call on the way back "
-                'would draw others. Draw the noise before the solve, or take gradient="backprop"'
-            )
-
-    @contextmanager
-    def again(self) -> Iterator[None]:
-        """Calls inside draw what the solve drew; the caller's generators go on as if there had been none."""
-        now = self._get() if self._start else ()
-        try:
-            yield
-        finally:
-            if now:
-                self._set(now)
-
-    def _get(self) -> tuple[Tensor, ...]:
-        state = torch.get_rng_state()
-        return (state,) if self._cuda is None else (state, torch.cuda.get_rng_state(self._cuda))
-
-    def _set(self, states: tuple[Tensor, ...]) -> None:
-        torch.set_rng_state(states[0])
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(states[1], self._cuda)
-
-
-def _fingerprint(states: tuple[Tensor, ...]) -> tuple[int, ...]:
-    """A few numbers that stand for the states: those themselves are kilobytes, kept only where func draws.
-
-    Words are weighed by their place: a generator moves one counter up and another one down.
-    """
-    words = [state.view(torch.int64) for state in states]
-    return tuple(int((w * torch.arange(1, len(w) + 1)).sum()) for w in words)

@@ -4,17 +4,25 @@ The rule is the same wherever a time gradient is taken: a pinned end is an entry
 constant), and then h = T - start; a free end is start + h with h a constant.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field import Time
+from symplectic_adjoint.field import Time, number
 from symplectic_adjoint.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.step import Step
 
 
 def exactly(value: float, time: Time) -> Time:
-    """A time that is off by rounding at most, as the recorded number: func may jump between the two."""
-    return time + (value - time.detach()) if isinstance(time, Tensor) else value
+    """A time that is off the recorded number by rounding, as that number: func may jump between the two.
+
+    One that is farther off is another time, of a t that has been moved.
+    """
+    if not isinstance(time, Tensor):
+        return value
+    off = value - number(time)
+    return time + off if abs(off) <= 8.0 * math.ulp(value) else time
 
 
 class Timeline:

@@ -17,10 +17,10 @@ def transforming() -> bool:
 
 
 def batched(x: Tensor) -> bool:
-    """Whether x stands for many tensors (vmap), so that no decision can be taken on its value."""
+    """Whether x stands for many tensors (vmap, is_grads_batched), so that no decision can be taken on its value."""
     functorch: Any = torch._C._functorch  # pyright: ignore
     while True:
-        if functorch.is_batchedtensor(x):
+        if functorch.is_batchedtensor(x) or functorch.is_legacy_batchedtensor(x):
             return True
         if not functorch.is_functorch_wrapped_tensor(x):
             return False

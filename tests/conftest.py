@@ -1,7 +1,16 @@
+import os
+
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pytester", "tests.coverage_guard"]
+
+# A drawn problem is solved five times over: its time says nothing, and a slow one is no reason to fail.
+EVERYWHERE = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("ci", max_examples=100, derandomize=True, **EVERYWHERE)
+settings.register_profile("nightly", max_examples=2000, **EVERYWHERE)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(autouse=True)

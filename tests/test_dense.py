@@ -79,3 +79,55 @@ def test_what_cannot_be_answered_is_said():
         net.twice.add_(1.0)
     with pytest.raises(RuntimeError, match=r"shape \(3,\) was changed in place since odeint_dense solved"):
         dense(0.5)
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_times_at_the_ends_have_their_gradients(gradient):
+    dense = sa.odeint_dense(lambda t, y: -y, torch.ones(1).double(), 0.0, 1.0, gradient=gradient)
+    times = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    (slopes,) = torch.autograd.grad(dense(times).sum(), times)
+    assert slopes.tolist() == pytest.approx((-torch.exp(-times)).tolist(), rel=1e-5)
+
+
+def test_every_call_is_of_the_solve_that_was_made():
+    """Dropout: one mask for the solve, whatever is asked of it how often; batch statistics move once."""
+    dense = sa.odeint_dense(lambda t, y: torch.dropout(y, 0.5, True), torch.ones(6, requires_grad=True), 0.0, 1.0)
+    assert torch.equal(dense(1.0), dense(1.0))
+    assert torch.equal(dense(0.5), dense(torch.tensor([0.5, 0.6]))[0])
+    norm = torch.nn.BatchNorm1d(3).double()
+    dense = sa.odeint_dense(Normalized(norm), start(), 0.0, 1.0, rtol=1e-3, atol=1e-3)
+    batches = norm.num_batches_tracked.item()
+    before = dense(0.5)
+    norm.eval()
+    assert torch.equal(dense(0.5), before) and norm.num_batches_tracked.item() == batches
+
+
+class Normalized(torch.nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, t, y):
+        return self.norm(y)
+
+
+@pytest.mark.parametrize("method", INTERPOLATING)
+def test_a_stored_solution_does_not_move_with_the_parameters(method):
+    net = SmallNet()
+    with torch.no_grad():
+        dense = sa.odeint_dense(
+            net, start(), 0.0, 1.0, method=method, rtol=1e-4, atol=1e-4, options=options_for(method)
+        )
+        before = [dense(x) for x in (0.1, 0.5, 0.99)]
+        for p in net.parameters():
+            p.mul_(7.0)
+        assert all(torch.equal(dense(x), y) for x, y in zip((0.1, 0.5, 0.99), before, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own, in jvp
+def test_forward_mode_goes_through_a_stored_solution():
+    with torch.no_grad():
+        dense = sa.odeint_dense(lambda t, y: -y, torch.ones(1).double(), 0.0, 1.0)
+    half = torch.tensor(0.5, dtype=torch.float64)
+    _, slope = torch.func.jvp(lambda x: dense(x).sum(), (half,), (torch.ones_like(half),))
+    assert slope.item() == pytest.approx(-torch.exp(-half).item(), rel=1e-6)

@@ -149,7 +149,8 @@ def test_a_second_derivative_through_an_event_is_refused():
     [
         ({"method": "rk4"}, "event_fn with fixed steps needs their size: give step_size"),
         ({"t": vector(0.0, 0.5, 1.0)}, "with event_fn t must have two entries"),
-        ({"event_fn": lambda t, y: y[:0]}, r"event_fn must return real numbers, got shape \(0,\)"),
+        ({"event_fn": lambda t, y: y[:0]}, r"event_fn must return real numbers .*, got shape \(0,\)"),
+        ({"event_fn": lambda t, y: y[0] < 2.0}, "event_fn must return real numbers .*, torch.bool"),
         ({"event_fn": lambda t, y: y[0] * torch.nan}, "event_fn returned nan at t = 0"),
     ],
 )
@@ -165,3 +166,25 @@ def test_events_of_another_library_are_not_mixed_in():
         sa.odeint_event(
             lambda t, y: y, vector(1.0), 0.0, event_fn=lambda t, y: y[0] - 2.0, odeint_interface=torchdiffeq.odeint
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("method", ["dopri5", "tsit5", "dop853", "rk4", "dopri8"])
+def test_a_solve_that_goes_on_from_an_event_finds_the_next_one(method, dtype):
+    """The state it starts from is zero but for rounding, on either side: the ball does not fall through the floor."""
+
+    def fall(t, y):
+        return torch.stack([y[1], -9.81 + 0.0 * y[0]])
+
+    y, t, bounces = torch.tensor([1.0, 0.0], dtype=dtype), 0.0, []
+    options = {} if sa.METHODS[method].adaptive else {"step_size": 0.05}
+    for _ in range(4):
+        t, ys = sa.odeint_event(
+            fall, y, t, event_fn=lambda t, y: y[0], method=method, options=options, rtol=1e-5, atol=1e-6
+        )
+        y = torch.stack([ys[-1][0], -0.9 * ys[-1][1]])
+        bounces.append(t.item())
+    flights = [math.sqrt(2 / 9.81) * factor for factor in (1.0, 1.8, 1.62, 1.458)]
+    # A parabola is solved to rounding, which each bounce passes on.
+    expected = [sum(flights[: i + 1]) for i in range(4)]
+    assert bounces == pytest.approx(expected, abs=1e-12 if dtype == torch.float64 else 1e-5)

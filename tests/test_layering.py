@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = """
 errors
 tableau finite graph transforms
-methods parameters state surroundings
+methods parameters state draws
+surroundings
 field
 step grid
 control

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.state import HALVES
+from symplectic_adjoint.transforms import batched
 
 
 class Accumulator:
@@ -30,5 +31,8 @@ class Accumulator:
             else:
                 into.append(total)
                 added.append(bar)
-        if into:
+        if any(map(batched, added)):  # a batch of cotangents, for which torch has no fused sum
+            for total, bar in zip(into, added, strict=True):
+                total.add_(bar, alpha=weight)
+        elif into:
             torch._foreach_add_(into, added, alpha=weight)  # pyright: ignore[reportPrivateImportUsage]

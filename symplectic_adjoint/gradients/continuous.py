@@ -73,6 +73,9 @@ class Continuous:
             for j in range(last, 0, -1):
                 if given.t is not None:
                     t_bars.append(inner(self._slope(given, j, ys[j]), grad_ys[j]))
+                if times[j] == times[j - 1]:  # two outputs at one end
+                    lam = lam + grad_ys[j - 1]
+                    continue
                 start = torch.stack((ys[j], lam))
                 segment = (times[j], times[j - 1])
                 outputs = Outputs(segment[:1], start, on_graph=False)
@@ -108,7 +111,8 @@ class Continuous:
             norm_of = partial(packed_norm, problem.layout)
             options, tableau = read_options(given, tableau, rtol, atol, times[::-1], _no_grid, norm_of)
             control = options.control
-            problem = replace(problem, options=options, tableau=tableau)
+            stops, jumps = problem.options.stops | options.stops, problem.options.jumps | options.jumps
+            problem = replace(problem, options=replace(options, stops=stops, jumps=jumps), tableau=tableau)
         if control is not None:
             rtol = control.rtol if self.rtol is None else self.rtol
             atol = control.atol if self.atol is None else self.atol

@@ -1,0 +1,166 @@
+"""A gradient is that of the solve that was made, whatever happens to func, its module or the generators afterwards."""
+
+import pytest
+import torch
+from torch import nn
+
+import symplectic_adjoint as sa
+from tests.oracle import relative_error
+
+EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
+ROUNDING = 1e-12  # as in test_exactness
+T = torch.tensor([0.0, 1.0], dtype=torch.float64)
+RK4 = {"method": "rk4", "options": {"step_size": 0.25}}
+
+
+class Decay(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
+
+    def forward(self, t, y):
+        return -self.rate * y
+
+
+class Conditioned(Decay):
+    """Its context is a plain attribute that the caller sets for each solve."""
+
+    def forward(self, t, y):
+        return -self.rate * y * self.context
+
+
+class Noisy(Decay):
+    """Draws its noise once, in its first call after noise was cleared."""
+
+    noise = None
+
+    def forward(self, t, y):
+        if self.noise is None:
+            self.noise = torch.randn(2, dtype=torch.float64)
+        return -self.rate * y * self.noise
+
+
+def ones(**keywords):
+    return torch.ones(2, dtype=torch.float64, **keywords)
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_functional_call_around_a_model_that_contains_a_solve(gradient):
+    """The module has its own parameters again when the way back begins."""
+
+    def gradients(gradient):
+        rate, y0 = 3.0 * ones().requires_grad_(), ones(requires_grad=True)
+        leaf = rate.detach().requires_grad_()
+        model = sa.NeuralODE(Decay(), gradient=gradient, **RK4)
+        ys = torch.func.functional_call(model, {"func.rate": leaf}, (y0, T))
+        return torch.autograd.grad(ys[-1].sum(), (y0, leaf))
+
+    for got, expected in zip(gradients(gradient), gradients("backprop"), strict=True):
+        assert relative_error(got, expected) < ROUNDING
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_an_inner_training_step_is_differentiated(gradient):
+    """One step of MAML: the outer gradient goes through the parameters that the inner one made."""
+
+    def outer(gradient):
+        model = sa.NeuralODE(Decay(), gradient=gradient, **RK4)
+        (rate,) = model.parameters()
+        (inner,) = torch.autograd.grad(model(ones(), T)[-1].square().sum(), rate, create_graph=True)
+        ys = torch.func.functional_call(model, {"func.rate": rate - 0.1 * inner}, (ones(), T))
+        return torch.autograd.grad(ys[-1].sum(), rate)[0]
+
+    assert relative_error(outer(gradient), outer("backprop")) < 10 * ROUNDING  # second derivatives
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_an_attribute_that_is_set_anew_for_each_solve(gradient):
+    def gradients(gradient):
+        func, loss = Conditioned(), 0.0
+        for context in (1.0, -2.0):
+            func.context = torch.tensor(context, dtype=torch.float64)
+            loss = loss + sa.odeint(func, ones(), T, gradient=gradient, **RK4)[-1].sum()
+        return torch.autograd.grad(loss, func.rate)[0]
+
+    assert relative_error(gradients(gradient), gradients("backprop")) < ROUNDING
+
+
+@pytest.mark.parametrize("gradient", ["symplectic", "stages", "aca", "baseline"])
+def test_an_attribute_that_is_changed_in_place_between_the_passes_raises(gradient):
+    func = Conditioned()
+    func.context = torch.tensor(1.0, dtype=torch.float64)
+    ys = sa.odeint(func, ones(), T, gradient=gradient, **RK4)
+    func.context.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        ys.sum().backward()
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_noise_that_func_draws_once_is_another_in_the_next_solve(gradient):
+    func, seen = Noisy(), []
+    for _ in range(3):
+        func.noise = None
+        ys = sa.odeint(func, ones(requires_grad=True), T, gradient=gradient, **RK4)
+        seen.append(func.noise)
+        ys.sum().backward()
+    seen.append(torch.randn(2, dtype=torch.float64))
+    assert all(not torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+
+
+def test_a_solve_that_fails_does_not_rewind_the_generators():
+    drawn = []
+
+    def func(t, y):
+        drawn.append(torch.rand(2, dtype=torch.float64))
+        if len(drawn) > 3:
+            raise KeyError("func's own")
+        return y * drawn[-1]
+
+    with pytest.raises(KeyError):
+        sa.odeint(func, ones(), T, **RK4)
+    assert torch.equal(drawn[0], drawn[1])  # one solve, one draw
+    assert not torch.equal(torch.rand(2, dtype=torch.float64), drawn[0])
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_a_hook_registered_after_the_solve_sees_the_whole_gradient_once(gradient):
+    func, seen = Decay(), []
+    ys = sa.odeint(func, ones(), T, gradient=gradient, **RK4)
+    func.rate.register_hook(seen.append)
+    ys.sum().backward()
+    assert len(seen) == 1 and torch.equal(seen[0], func.rate.grad)
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_a_parameter_frozen_after_the_solve_leaves_the_others_their_gradients(gradient):
+    func, y0 = Decay(), ones(requires_grad=True)
+    ys = sa.odeint(func, y0, T, gradient=gradient, **RK4)
+    expected = torch.autograd.grad(ys.sum(), y0, retain_graph=True)[0]
+    func.rate.requires_grad_(False)
+    assert torch.equal(torch.autograd.grad(ys.sum(), y0)[0], expected)
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_batched_cotangents_give_a_jacobian(gradient):
+    func, y0 = Decay(), ones(requires_grad=True)
+    last = sa.odeint(func, y0, T, gradient=gradient, **RK4)[-1]
+    batched = torch.autograd.grad(
+        last, [y0, func.rate], torch.eye(2).double(), is_grads_batched=True, retain_graph=True
+    )
+    rows = [torch.autograd.grad(x, [y0, func.rate], retain_graph=True) for x in last]
+    for i, got in enumerate(batched):
+        assert torch.allclose(got, torch.stack([row[i] for row in rows]), rtol=ROUNDING)
+
+
+def test_a_leaf_of_funcs_own_that_only_a_cycle_of_garbage_holds_is_not_lost():
+    def energy_slope(t, y):
+        x = y.detach().requires_grad_()
+
+        def recurse(n):  # refers to itself, and so to x
+            return x.sin().sum() if n == 0 else recurse(n - 1)
+
+        with torch.enable_grad():
+            (k,) = torch.autograd.grad(recurse(2), x, create_graph=True)
+        return k
+
+    assert sa.odeint(energy_slope, ones(requires_grad=True), T, **RK4).shape == (2, 2)
