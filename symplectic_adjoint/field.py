@@ -215,7 +215,11 @@ class Field:
 
         def note(node: Node) -> None:
             self._retain = self._retain or node._sequence_nr() < made_before
+            self.surroundings.sees(node)
 
+        for p in self.params:
+            if p.grad_fn is not None:
+                self.surroundings.sees(p.grad_fn)
         if not unknown_leaves(k, known, note):
             return
         gc.collect()  # a leaf that only a cycle of func's garbage still holds is func's own

@@ -1,7 +1,7 @@
 """The grid that a solve stepped on: what is recorded of it, exactly as it was used."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -42,8 +42,13 @@ class Grid:
     pinned_to: Tensor
     output_step: Tensor
     output_sigma: Tensor
-    open_start: Tensor
-    open_end: Tensor
+    open_start: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    open_end: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+
+    def __post_init__(self) -> None:
+        for name in ("open_start", "open_end"):
+            if len(getattr(self, name)) != len(self.t):  # not given: func jumps nowhere
+                object.__setattr__(self, name, torch.zeros(len(self.t), dtype=torch.bool))
 
     @staticmethod
     def from_plans(plans: Sequence[StepPlan], output_step: Sequence[int], output_sigma: Sequence[float]) -> "Grid":

