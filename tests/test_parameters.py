@@ -1,5 +1,6 @@
 """Whatever func's parameters are and wherever they live: their gradient is the right one, or its loss is an error."""
 
+import gc
 from functools import partial
 
 import pytest
@@ -22,6 +23,14 @@ FIXED = {"method": "rk4", "options": {"step_size": 0.125}}  # a field with a jum
 
 every_gradient = pytest.mark.parametrize("gradient", sa.GRADIENTS)
 losing_gradients = pytest.mark.parametrize("gradient", LOSING)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_garbage_to_look_through():
+    """Garbage is collected before a gradient is called lost, which takes a while with every library's objects."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def leaf(*shape, seed=0):
