@@ -18,8 +18,8 @@ class Cell:
     """A measurement to make, as plain values.
 
     sizes are the problem's own parameters as sorted (name, value) pairs. Either rtol and atol are given, or
-    else steps, the number of fixed steps. contender and gradient name who computes the gradient and how:
-    ("ours", a name in GRADIENTS) or ("torchdiffeq", "backprop" | "continuous" | "continuous-seminorm").
+    else steps, the number of fixed steps. contender and gradient name who computes the gradient and how: a name in
+    CONTENDERS, and one of its gradients.
     """
 
     suite: str

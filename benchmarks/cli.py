@@ -1,6 +1,7 @@
 """The command line: run, tables, plots, report, check, list."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -9,14 +10,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from benchmarks.cell import Cell
 from benchmarks.environment import capture
 from benchmarks.expansion import NothingLeft, expand
 from benchmarks.publication import NoRows, Publication, UnknownEnvironment, choose_environment
 from benchmarks.record import Status, UnreadableRow
 from benchmarks.regression import BaselineMissing, UnfitForBaseline, compare, read_baseline, unrecorded, write_baseline
 from benchmarks.store import MAX_ATTEMPTS, StoreError, read_rows
-from benchmarks.suite import Scale, SuiteError, load_suite, suite_names
+from benchmarks.suite import Scale, Suite, SuiteError, load_suite, suite_names
 from benchmarks.sweep import Plan, load_vocabulary, make_plan, sweep
+from benchmarks.targets import Judgement, Outcome, headline, shortfalls
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -101,8 +104,11 @@ def run(
 
     def measure(plan: Plan) -> Exit:
         rows = sweep(plan, environment, results, console)
-        publication = Publication(plan.suite, plan.source, scale, environment.id, results, plots)
+        publication = Publication(
+            plan.suite, plan.source, scale, environment.id, results, plots, cells_with_targets(plan.suite)
+        )
         announce(publication.write_tables() + publication.write_plots() + publication.write_page())
+        show_targets(publication.judgements)
         errors = sum(row.status is Status.ERROR for row in rows)
         if errors:
             console.print(
@@ -193,8 +199,7 @@ def check(
 def list_() -> None:
     """Show the suites, problems with their sizes, methods, gradients and contenders that there are."""
     # Imported here because they import torch, which takes seconds that other commands should not.
-    from benchmarks.contenders import torchdiffeq
-    from symplectic_adjoint import GRADIENTS
+    from benchmarks.contenders import CONTENDERS
 
     vocabulary = load_vocabulary()
     loaded = {name: load_suite(name) for name in suite_names()}
@@ -206,10 +211,11 @@ def list_() -> None:
     ]
     heading("Problems, with their sizes' defaults", described)
     heading("Methods", [", ".join(vocabulary.methods)])
-    heading(
-        "Contenders, with their gradients",
-        [f"ours: {', '.join(GRADIENTS)}", f"torchdiffeq: {', '.join(torchdiffeq.GRADIENTS)}"],
-    )
+    rivals = [
+        f"{name}: {', '.join(contender.gradients)}" + (f" ({missing})" if (missing := contender.missing()) else "")
+        for name, contender in CONTENDERS.items()
+    ]
+    heading("Contenders, with their gradients", rivals)
 
 
 def scales(given: Iterable[Scale]) -> list[str]:
@@ -233,10 +239,31 @@ def publish(
     def publish_suite(source: str) -> None:
         suite = load_suite(source).at_scale(scale)
         chosen = choose_environment(results / suite.name, environment)
-        publication = Publication(suite, source, scale, chosen, results, plots)
+        publication = Publication(suite, source, scale, chosen, results, plots, cells_with_targets(suite))
         announce([path for one in write for path in one(publication)])
+        if Publication.write_tables in write:
+            show_targets(publication.judgements)
 
     return for_each(suites, publish_suite)
+
+
+def cells_with_targets(suite: Suite) -> list[Cell]:
+    """All cells of a suite that has targets, also those that cannot be measured here."""
+    if not suite.target:
+        return []  # expanding imports torch
+    return expand(suite, replace(load_vocabulary(), decline=lambda cell: None))
+
+
+COLORS = {Outcome.MET: "green", Outcome.NOT_MET: "red", Outcome.NOT_MEASURED: "yellow"}
+
+
+def show_targets(judgements: Sequence[Judgement]) -> None:
+    """A line a target; below it what misses it, and why some of it was not measured."""
+    for judgement in judgements:
+        color = COLORS[judgement.outcome]
+        console.print(f"[{color}]{judgement.outcome:12}[/{color}] {escape(headline(judgement))}")
+        for shortfall in shortfalls(judgement):
+            console.print(f"{'':13}{escape(shortfall)}")
 
 
 def announce(paths: Sequence[Path]) -> None:

@@ -25,10 +25,16 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
 )
 
+PEERS = ("torch_symplectic_adjoint", "torchode", "diffrax", "jax", "jaxlib")
+
 
 @dataclass(frozen=True)
 class Environment:
-    """Facts that a measurement depends on. torch_build is "cpu" or the CUDA version torch was built for."""
+    """Facts that a measurement depends on. torch_build is "cpu" or the CUDA version torch was built for.
+
+    peers: the other rivals that are installed, with their versions. One installed later makes another environment,
+    in which its cells, skipped before, are measured.
+    """
 
     system: str
     cpu: str
@@ -41,6 +47,7 @@ class Environment:
     torch_build: str
     torchdiffeq: str
     numpy: str
+    peers: dict[str, str]
     library_sha256: str
     suite_sha256: str = field(metadata={"in_id": False})
     commit: str | None = field(metadata={"in_id": False})
@@ -70,6 +77,7 @@ def capture() -> Environment:
         torch_build=_torch_build(),
         torchdiffeq=_version("torchdiffeq"),
         numpy=_version("numpy"),
+        peers={name: found for name in PEERS if (found := _peer(name)) is not None},
         library_sha256=_sha256(_package_folder("symplectic_adjoint")),
         suite_sha256=_sha256(benchmarks),
         commit=commit,
@@ -81,7 +89,8 @@ def describe(facts: Mapping[str, Any]) -> str:
     """A stored environment.json in a sentence, to end captions with."""
     machine = [facts["cpu"], f"{facts['cores']} cores", f"{facts['memory_gib']} GiB", *facts["gpus"], facts["system"]]
     torch = f"torch {facts['torch']} (built for {facts['torch_build']})"
-    versions = [f"Python {facts['python']}", torch, f"torchdiffeq {facts['torchdiffeq']}"]
+    peers = {"torchdiffeq": facts["torchdiffeq"], **facts.get("peers", {})}
+    versions = [f"Python {facts['python']}", torch, *(f"{name} {found}" for name, found in peers.items())]
     changed = " with uncommitted changes" if facts["uncommitted_changes"] else ""
     source = f"commit {facts['commit']}{changed}" if facts["commit"] else "no git commit"
     run = [source, f"scale {facts['scale']}", f"environment {facts['id']}"]
@@ -93,6 +102,14 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _peer(package: str) -> str | None:
+    """Its version, or where it has none, being only found on the path, a digest of its source; None without it."""
+    if importlib.util.find_spec(package) is None:
+        return None
+    found = _version(package)
+    return f"with source {_sha256(_package_folder(package))[:12]}" if found == "not installed" else found
 
 
 def _package_folder(package: str) -> Path:

@@ -96,18 +96,18 @@ def narrow(cells: Sequence[Cell], only: Mapping[str, Collection[str]]) -> list[C
 
     Raises SuiteError for an axis that no cell has, NothingLeft for values that no cell has.
     """
-    axes = [_axes(cell) for cell in cells]
+    every = [axes(cell) for cell in cells]
     for axis, wanted in only.items():
-        present = {str(of[axis]): of[axis] for of in axes if axis in of}
+        present = {str(of[axis]): of[axis] for of in every if axis in of}
         if not present:
-            known = sorted({name for of in axes for name in of})
+            known = sorted({name for of in every for name in of})
             raise SuiteError(f"--only {axis}=...: no such axis{suggestion(axis, known)}")
         for value in wanted:
             if not any(_same(value, one) for one in present.values()):
                 raise NothingLeft(f"--only {axis}={value}: no cell has it{suggestion(value, present)}")
     left = [
         cell
-        for cell, of in zip(cells, axes, strict=True)
+        for cell, of in zip(cells, every, strict=True)
         if all(axis in of and any(_same(value, of[axis]) for value in wanted) for axis, wanted in only.items())
     ]
     if not left:
@@ -116,7 +116,8 @@ def narrow(cells: Sequence[Cell], only: Mapping[str, Collection[str]]) -> list[C
     return left
 
 
-def _axes(cell: Cell) -> dict[str, Any]:
+def axes(cell: Cell) -> dict[str, Any]:
+    """The cell's axes and sizes, by name."""
     own = {f.name: getattr(cell, f.name) for f in fields(Cell) if f.name not in ("suite", "sizes")}
     return cell.sizes_dict | own
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from benchmarks.record import Status
-from benchmarks.summary import Line, display_place, lines_of, pareto_front
+from benchmarks.summary import FLOOR, Line, display_place, lines_of, pareto_front
 
 # Okabe and Ito's palette, distinguishable with every kind of colour vision. The colour and the marker belong to the
-# gradient; ours are filled and joined by full lines, torchdiffeq's hollow and joined by dashes.
+# gradient; ours are filled and joined by full lines, torchdiffeq's hollow and joined by dashes. Other contenders have
+# a marker each, for any gradient, since several of them have backprop.
 COLORS = {
     "symplectic": "#D55E00",
     "aca": "#0072B2",
@@ -29,15 +30,25 @@ MARKERS = {
     "continuous": "X",
     "continuous-seminorm": "v",
 }
+CONTENDER_MARKERS = {
+    "ours-compiled": ">",
+    "ours-float64": "h",
+    "ours-compensated": "8",
+    "floor": "_",
+    "paper": "p",
+    "torchode": "<",
+    "diffrax": "d",
+}
 UNKNOWN_COLOR, UNKNOWN_MARKER = "#999999", "*"
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Its label with the unit, and whether it is logarithmic."""
+    """Its label with the unit, and whether it is logarithmic. With names, the places 0, 1, .. are called so."""
 
     label: str
     log: bool = True
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,14 +103,18 @@ MEMORY = Axis("peak of tensors (MiB)")
 ERROR = Axis("true error of the gradient")
 
 
+VariedSizes = dict[str, set[str]]  # problem -> its sizes that have several values in a figure
+
+
 def style_of(contender: str, gradient: str) -> Style:
-    own = contender == "ours"
-    return Style(COLORS.get(gradient, UNKNOWN_COLOR), MARKERS.get(gradient, UNKNOWN_MARKER), own, not own)
+    own = contender.split("-")[0] == "ours"
+    marker = CONTENDER_MARKERS.get(contender) or MARKERS.get(gradient, UNKNOWN_MARKER)
+    return Style(COLORS.get(gradient, UNKNOWN_COLOR), marker, own, not own)
 
 
 def all_figures(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
     """Every figure of a summary that has something to show; `where` says on what it was measured."""
-    figures = [work_precision(frame, where), memory_time(frame, where)]
+    figures = [over_floor(frame, where), growth(frame, where), work_precision(frame, where), memory_time(frame, where)]
     return [figure for figure in figures if figure.rows]
 
 
@@ -126,10 +141,15 @@ def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
 
 
 def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Memory against time, a panel a group, with the Pareto front of the comparable cells."""
+    """Memory against time, a panel a group, with the Pareto front of the comparable cells.
+
+    Groups of a single cell compare nothing; they are shown only where no group has more.
+    """
     lines = lines_of(frame)
     varied = _varied_sizes(lines)
-    panels = [_trade_off_panel(cells, varied) for cells in _collect(lines, lambda c: c["group_id"]).values()]
+    groups = list(_collect(lines, lambda c: c["group_id"]).values())
+    compared = [cells for cells in groups if len(cells) > 1] or groups
+    panels = [_trade_off_panel(cells, varied) for cells in compared]
     caption = (
         "The grey line is the Pareto front: what lies on it is beaten by none in both. Lower left is better,"
         " but the continuous gradients are not exact: how far off they are is in the tables. A panel"
@@ -138,15 +158,83 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
     return FigureSpec("memory-time", "Memory against time", caption, where, _grid(panels))
 
 
+def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """Time and memory as multiples of the floor, where it was measured: a column a gradient, a point a group."""
+    lines = lines_of(frame)
+    floors = {(c["group_id"], c["gradient"]) for c in lines if c["contender"] == FLOOR and c["comparable"]}
+    cells = [c for c in lines if (c["group_id"], c["gradient"]) in floors and c["contender"] != FLOOR]
+    measures = (("time_over_floor", "time over the floor"), ("memory_over_floor", "peak of tensors over the floor"))
+    panels = [_multiples_panel(cells, key, label) for key, label in measures]
+    caption = (
+        "A point is a group: what a gradient takes as a multiple of the floor of its kind in the same group, the bare"
+        " calls of f and its vector-Jacobian product, and the tensors that it cannot do without. At 1 nothing is lost."
+    )
+    panels = [panel for panel in panels if panel.series]
+    return FigureSpec("over-floor", "How near the floor", caption, where, (tuple(panels),) if panels else ())
+
+
+def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """Time, and below it memory, over the number of steps or of outputs where cells have three or more of them."""
+    lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
+    varied = _varied_sizes(lines)
+    families = [
+        (axis, cells) for axis in GROWING for cells in _collect(lines, lambda c, a=axis: _without(c, a)).values()
+    ]
+    grown = [(axis, cells) for axis, cells in families if len({_number(c, axis) for c in cells} - {None}) >= 3]
+    rows = [
+        tuple(_growth_panel(cells, axis, y, measure, varied) for axis, cells in grown)
+        for y, measure in ((TIME, milliseconds), (MEMORY, mebibytes))
+    ]
+    caption = (
+        "What a gradient takes as the steps or the outputs grow in number. Lines of slope one are linear; a number of"
+        " steps or outputs ten times as large is then ten times as dear."
+    )
+    return FigureSpec("growth", "Growth", caption, where, tuple(row for row in rows if row))
+
+
+GROWING = ("steps", "outputs")
+
+
+def _number(line: Line, axis: str) -> float | None:
+    return line["steps"] if axis == "steps" else line["sizes"].get(axis)
+
+
+def _without(line: Line, axis: str) -> tuple[object, ...]:
+    """What cells share that differ only in this axis, contender or gradient."""
+    axes = ("problem", "batch", "method", "dtype", "device", "threads", "seed", "rtol", "steps")
+    sizes = sorted((name, size) for name, size in line["sizes"].items() if name != axis)
+    return (*(line[name] for name in axes if name != axis), *sizes, _number(line, axis) is None)
+
+
+def _multiples_panel(cells: Sequence[Line], key: str, label: str) -> Panel:
+    known = [c for c in cells if c[key] is not None]
+    names = tuple(sorted({c["name"] for c in known}, key=display_place))
+    series = []
+    for place, name in enumerate(names):
+        own = [c for c in known if c["name"] == name]
+        style = style_of(own[0]["contender"], own[0]["gradient"])
+        series.append(Series(name, name, style, (float(place),) * len(own), tuple(c[key] for c in own), joined=False))
+    x = Axis("", log=False, names=names)
+    return Panel(label, x, Axis("times the floor"), tuple(series), floor=(1.0, "the floor"))
+
+
+def _growth_panel(
+    cells: Sequence[Line], axis: str, y: Axis, measure: Callable[[Line], float | None], varied: VariedSizes
+) -> Panel:
+    series = []
+    for name in sorted({c["name"] for c in cells}, key=display_place):
+        own = sorted((c for c in cells if c["name"] == name), key=lambda c: _number(c, axis) or 0)
+        series += _series(own[0], [(_number(c, axis), measure(c)) for c in own])
+    told = {problem: names - {axis} for problem, names in varied.items()}
+    return Panel(f"{_title(cells[0], told)}\n{cells[0]['method']}", Axis(f"number of {axis}"), y, tuple(series))
+
+
 def milliseconds(line: Line) -> float | None:
     return None if line["total_s"] is None else line["total_s"] * 1e3
 
 
 def mebibytes(line: Line) -> float | None:
     return None if line["peak_tensor_bytes"] is None else line["peak_tensor_bytes"] / 2**20
-
-
-VariedSizes = dict[str, set[str]]  # problem -> its sizes that have several values in a figure
 
 
 def _varied_sizes(lines: Iterable[Line]) -> VariedSizes:
@@ -174,7 +262,11 @@ def _precision_panel(
 def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     shown = [c for c in cells if c["status"] == Status.OK and milliseconds(c) and mebibytes(c)]
     series = [one for c in shown for one in _series(c, [(milliseconds(c), mebibytes(c))], joined=False)]
-    points = [(one.x[0], one.y[0]) for one, c in zip(series, shown, strict=True) if c["comparable"]]
+    points = [
+        (one.x[0], one.y[0])
+        for one, c in zip(series, shown, strict=True)
+        if c["comparable"] and c["contender"] != FLOOR  # which computes no gradient
+    ]
     front = tuple(points[i] for i in pareto_front(points))
     title = f"{_title(cells[0], varied)}\n{_accuracy_words(cells[0])}"
     return Panel(title, TIME, MEMORY, tuple(series), labelled=True, front=front, note=_absences(cells, shown))

@@ -1,7 +1,7 @@
 """Calls in processes that have computed nothing, with a time limit: nothing that happens in one ends the suite.
 
 On the CPU a process is forked from a server that has only imported modules: 20 ms instead of seconds. CUDA does not
-survive a fork, so there it is started from scratch.
+survive a fork, and neither does JAX, so there it is started from scratch.
 """
 
 import contextlib
@@ -35,10 +35,14 @@ sympy, at the first torch.autograd.grad (0.6 s). Nothing here computes, starts a
 
 @dataclass(frozen=True)
 class Limits:
-    """How a process is started: how long each of its values may take, and the state of torch that the call finds."""
+    """How a process is started: how long each of its values may take, and the state of torch that the call finds.
+
+    spawned: from scratch, whatever the device.
+    """
 
     timeout_s: float
     device: str = "cpu"
+    spawned: bool = False
     threads: int = 1
     seed: int = 0
 
@@ -63,7 +67,7 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
     crash or the time limit are kept, and the limit is for each of them. Values are plain numbers, strings, lists and
     dicts. A process that exceeds the limit is killed with whatever it started.
     """
-    context = _context(limits.device)
+    context = _context(limits.spawned or limits.device != "cpu")
     receiver, sender = context.Pipe(duplex=False)
     kills = _memory_kills()
     process = context.Process(target=_child, args=(sender, function, args, limits))  # pyright: ignore
@@ -123,8 +127,8 @@ def _child(sender: Connection, function: Callable[..., Any], args: tuple[Any, ..
     sender.close()
 
 
-def _context(device: str) -> BaseContext:
-    if device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
+def _context(spawned: bool) -> BaseContext:
+    if not spawned and "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(PRELOAD))
         return context

@@ -1,11 +1,13 @@
 """Stored rows to everything that is read: tables, figures, the page. Nothing here measures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.cell import Cell
 from benchmarks.environment import describe
 from benchmarks.figures import FigureSpec, all_figures
 from benchmarks.page import page, relative, write_page
@@ -13,8 +15,9 @@ from benchmarks.record import Measurement
 from benchmarks.render import render
 from benchmarks.store import environment_ids, read_cells, read_environment, read_rows
 from benchmarks.suite import Scale, Suite, suggestion
-from benchmarks.summary import summarize
+from benchmarks.summary import lines_of, summarize
 from benchmarks.tables import all_tables
+from benchmarks.targets import Judgement, judge
 from benchmarks.typesetting import Table, write_table
 
 
@@ -28,7 +31,10 @@ class UnknownEnvironment(ValueError):
 
 @dataclass(frozen=True)
 class Publication:
-    """The rows of one suite in one environment, and where what is made of them goes."""
+    """The rows of one suite in one environment, and where what is made of them goes.
+
+    cells are all that the suite has; they are asked for only where it has targets, to name those without a row.
+    """
 
     suite: Suite
     source: str  # the suite as it was asked for, a name or a path
@@ -36,6 +42,7 @@ class Publication:
     environment_id: str
     results: Path
     plots: Path
+    cells: Sequence[Cell] = ()
 
     @cached_property
     def folder(self) -> Path:
@@ -64,7 +71,14 @@ class Publication:
 
     @cached_property
     def tables(self) -> list[Table]:
-        return all_tables(self.frame, self.where)
+        return all_tables(self.frame, self.where, self.judgements)
+
+    @cached_property
+    def judgements(self) -> list[Judgement]:
+        """The suite's targets held against the rows, in the order of the suite's cells."""
+        known = {cell.id: cell for cell in (*self.cells, *(row.cell for row in self.rows))}
+        cells = [known[id] for id in read_cells(self.folder / self.environment_id) if id in known]
+        return judge(self.suite.target, cells, lines_of(self.frame))
 
     @cached_property
     def figures(self) -> list[FigureSpec]:

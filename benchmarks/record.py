@@ -31,7 +31,8 @@ class Measurement:
     """Everything measured for one cell. What was not measured is None; a *_reason says why, where needed.
 
     Times are seconds, medians over the samples kept beside them; memory is bytes; gradient errors are
-    relative. f_call_s and vjp_call_s are one bare call; floor_s and floor_tensor_bytes are the bare network
+    relative. A contender whose gradient cannot be parted has total_s alone. compile_s is the first call of one that
+    compiles, all of it. f_call_s and vjp_call_s are one bare call; floor_s and floor_tensor_bytes are the bare network
     calls that no method can avoid. state_bytes (D), graph_bytes (A, the graph of one f kept for its VJP) and
     parameter_bytes (P) are the symbols of the memory formulas. forward_error is the root mean
     square over the final state's components of (y - reference) / (atol + rtol |reference|); with fixed steps, which
@@ -72,6 +73,8 @@ class Measurement:
     total_s: float | None = None
     forward_samples_s: list[float] | None = None
     backward_samples_s: list[float] | None = None
+    total_samples_s: list[float] | None = None  # where there are no others
+    compile_s: float | None = None
     f_call_s: float | None = None
     vjp_call_s: float | None = None
     floor_s: float | None = None

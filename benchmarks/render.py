@@ -54,7 +54,7 @@ def draw(spec: FigureSpec) -> Figure:
         for j, panel in enumerate(row):
             drawn.append((figure.add_subplot(grid[i, j]), panel))
             _draw_panel(*drawn[-1])
-    _draw_legend(figure, [panel for row in spec.rows for panel in row], wide)
+    _draw_legend(figure, [panel for row in spec.rows for panel in row if not panel.x.names], wide)
     figure.draw_without_rendering()  # the labels' places depend on the final layout
     figure.set_layout_engine("none")
     for axes, panel in drawn:
@@ -98,6 +98,10 @@ def _appearance(style: Style, joined: bool) -> dict[str, Any]:
 def _scale(axes: Axes, panel: Panel) -> None:
     for axis, spec, of in ((axes.xaxis, panel.x, "x"), (axes.yaxis, panel.y, "y")):
         values = [value for series in panel.series for value in getattr(series, of)]
+        if spec.names:
+            axis.set_ticks(range(len(spec.names)), spec.names)
+            axis.set_tick_params(labelrotation=90, labelsize=7)
+            getattr(axes, f"set_{of}lim")(-0.7, len(spec.names) - 0.3)
         if not spec.log or not values:
             continue
         getattr(axes, f"set_{of}scale")("log")
@@ -105,7 +109,8 @@ def _scale(axes: Axes, panel: Panel) -> None:
         room = 5 if panel.labelled and of == "x" else 2  # labels stand to the right where they can
         getattr(axes, f"set_{of}lim")(low / 2, high * room)
         few_decades = high / low < 1e3
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few_decades else (1,), numticks=12))
+        roomy = high / low < (1e2 if of == "x" else 1e3)  # numbers stand side by side on x
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,), numticks=12))
         axis.set_minor_locator(NullLocator())
         if few_decades:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -118,6 +123,8 @@ def _draw_legend(figure: Figure, panels: Sequence[Panel], wide: int) -> None:
     ]
     if any(panel.front for panel in panels):
         handles.append(Line2D([], [], label="Pareto front", color="#999999", linewidth=4, alpha=0.4))
+    if not handles:
+        return  # the axes name them
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, 2 * wide), fontsize=8)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import process
 from benchmarks.cell import Cell
-from benchmarks.contenders import Counts, decline
+from benchmarks.contenders import CONTENDERS, Counts, decline, missing
 from benchmarks.data import cache_table, table_file
 from benchmarks.measure.floor import Floor, floor_tensor_bytes
 from benchmarks.measure.gradient_error import measure_gradient_error
@@ -82,7 +82,7 @@ def run_cells(
     for group in groups(cells):
         rows = [Row(cell) for cell in group]
         for row in rows:
-            declined = decline(row.cell)
+            declined = decline(row.cell) or missing(row.cell)
             if declined is not None:
                 row.fail(Status.SKIPPED, declined)
         alive = [row for row in rows if row.ok]
@@ -131,7 +131,7 @@ class Preparation:
 def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> None:
     """Gradient, tensor memory and resident memory, until one fails."""
     cell, cache_dir = row.cell, settings.cache_dir
-    limits = Limits(settings.cell_timeout_s, cell.device, cell.threads, cell.seed)
+    limits = _limits([cell], settings)
     outcome = process.run(measure_gradient_error, (cell, cache_dir), limits)
     row.take(outcome.values)
     if not outcome.values:
@@ -153,6 +153,13 @@ def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> N
         row.fail(outcome.status, outcome.reason)
 
 
+def _limits(cells: Sequence[Cell], settings: RunSettings) -> Limits:
+    """For a process that computes these cells of one group."""
+    spawned = any(CONTENDERS[cell.contender].framework == "jax" for cell in cells)
+    cell = cells[0]
+    return Limits(settings.cell_timeout_s, cell.device, spawned, cell.threads, cell.seed)
+
+
 def _memory_floor(row: Row) -> dict[str, Any]:
     steps = row.measured["steps_accepted"]
     if steps is None:
@@ -165,10 +172,9 @@ def _memory_floor(row: Row) -> dict[str, Any]:
 def time_group(rows: list[Row], settings: RunSettings) -> None:
     """Time the rows in turns. One that takes the process down is taken out, and the others are timed again."""
     while rows:
-        cell, cells = rows[0].cell, [row.cell for row in rows]
-        limits = Limits(settings.cell_timeout_s, cell.device, cell.threads, cell.seed)
+        cells = [row.cell for row in rows]
         args = (cells, settings.cache_dir, settings.warmup, settings.repeats)
-        outcome = process.run(measure_wall_time, args, limits)
+        outcome = process.run(measure_wall_time, args, _limits(cells, settings))
         if outcome.ok:
             return _take_times(rows, outcome.values)
         last = outcome.values[-1] if outcome.values else {}
@@ -182,14 +188,18 @@ def _take_times(rows: list[Row], values: list[dict[str, Any]]) -> None:
     for i, row in enumerate(rows):
         own = [value for value in values if value.get("cell") == i]
         failed = [value for value in own if "status" in value]
-        samples = [value for value in own if "forward_s" in value]
+        compiling = [{"compile_s": value["compile_s"]} for value in own if "compile_s" in value]
+        samples = [value for value in own if "forward_s" in value or "total_s" in value]
         if failed:
             row.fail(Status(failed[0]["status"]), failed[0]["reason"])
         else:
-            row.take([_times(samples), _time_floor(row.counts, bare)])
+            row.take([*compiling, _times(samples), _time_floor(row.counts, bare)])
 
 
 def _times(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    if "total_s" in samples[0]:
+        totals = [sample["total_s"] for sample in samples]
+        return {"total_s": statistics.median(totals), "total_samples_s": totals}
     forward, backward = ([sample[name] for sample in samples] for name in ("forward_s", "backward_s"))
     return {
         "forward_s": statistics.median(forward),
@@ -203,6 +213,8 @@ def _times(samples: list[dict[str, Any]]) -> dict[str, Any]:
 def _time_floor(counts: Counts, bare: list[dict[str, Any]]) -> dict[str, Any]:
     """The bare calls that these counts cannot do without: f alone, and f with its VJP."""
     f_call_s, vjp_call_s = (statistics.median(value[name] for value in bare) for name in ("f_call_s", "vjp_call_s"))
+    bare_calls = {"f_call_s": f_call_s, "vjp_call_s": vjp_call_s}
+    if counts.floor_calls is None:
+        return bare_calls
     f_calls, vjps = counts.floor_calls
-    floor_s = f_calls * f_call_s + vjps * vjp_call_s
-    return {"f_call_s": f_call_s, "vjp_call_s": vjp_call_s, "floor_s": floor_s}
+    return {**bare_calls, "floor_s": f_calls * f_call_s + vjps * vjp_call_s}

@@ -133,6 +133,50 @@ class Overrides(Table):
     block: Annotated[list[Block], Field(min_length=1)] | None = None
 
 
+Measure = Literal[
+    "time_over_floor",
+    "memory_over_floor",
+    "f_calls_over_formula",
+    "total_s",
+    "forward_s",
+    "forward_per_call_s",
+    "peak_tensor_bytes",
+    "peak_states",
+]
+"""What a target may be about: columns of the summary."""
+
+
+class Target(Table):
+    """What the chosen cells are to reach: `measure` at most `at_most`. A run never fails by it.
+
+    point is its number in the list that asks for it, and name the sentence that people read. cells maps an axis or a
+    size to the values that are meant, one or a list. Either the measure itself counts; or, with `over`, its
+    multiple of another cell's of the same group ("torchdiffeq backprop"); or, with `along`, how it changes between
+    neighbours among cells that differ in that one axis or size alone: `change` is "per_unit", the difference divided
+    by the axis's, or "exponent", the p of a growth like axis^p.
+    """
+
+    point: Count
+    name: Name
+    cells: Annotated[dict[str, Axis[Size]], Field(min_length=1)]
+    measure: Measure
+    over: Name | None = None
+    along: Name | None = None
+    change: Literal["per_unit", "exponent"] | None = None
+    at_most: Positive
+
+    @model_validator(mode="after")
+    def _compares_in_one_way(self) -> Self:
+        if (self.along is None) != (self.change is None):
+            raise ValueError("along and change belong together: give both or none")
+        if self.over is not None and self.along is not None:
+            raise ValueError("give over (another cell) or along (an axis), not both")
+        if self.along in self.cells and len(self.cells[self.along]) == 1:
+            only = self.cells[self.along][0]
+            raise ValueError(f"along {self.along!r} compares several of its values, but cells allows only {only!r}")
+        return self
+
+
 class Suite(Table):
     """A suite file. `name` is the file's, and the folder's that its results go to."""
 
@@ -146,6 +190,7 @@ class Suite(Table):
     warmup: Natural = 1
     defaults: Axes = Axes()
     block: Annotated[list[Block], Field(min_length=1)]
+    target: list[Target] = []
     scale: dict[Scale, Overrides] = {}
 
     @field_validator("name")
@@ -211,7 +256,7 @@ def suggestion(got: str, allowed: Iterable[str]) -> str:
     return (f"; did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(allowed) or 'none'})"
 
 
-_TABLES: dict[str, type[Table]] = {"block": Block, "defaults": Axes, "scale": Overrides}
+_TABLES: dict[str, type[Table]] = {"block": Block, "defaults": Axes, "target": Target, "scale": Overrides}
 
 
 def _sentence(error: Any) -> str:

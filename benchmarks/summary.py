@@ -10,6 +10,8 @@ import pandas as pd
 
 from benchmarks.record import Measurement, Status
 
+_GRADIENTS = ("symplectic", "aca", "baseline", "stages", "backprop", "continuous")
+
 DISPLAY_ORDER = (
     "ours symplectic",
     "ours aca",
@@ -17,13 +19,21 @@ DISPLAY_ORDER = (
     "ours stages",
     "ours backprop",
     "ours continuous",
+    *(f"ours-{variant} {gradient}" for variant in ("compiled", "float64", "compensated") for gradient in _GRADIENTS),
     "torchdiffeq backprop",
     "torchdiffeq continuous",
     "torchdiffeq continuous-seminorm",
+    *(f"paper {gradient}" for gradient in _GRADIENTS),
+    "torchode backprop",
+    "diffrax backprop",
+    *(f"floor {gradient}" for gradient in _GRADIENTS if gradient != "continuous"),
 )
 
 PEER = "torchdiffeq backprop"
 """What ratios compare with: what a user has before changing anything."""
+
+FLOOR = "floor"
+"""The contender that makes the bare calls."""
 
 ORDERED = ("symplectic", "aca", "baseline")
 
@@ -41,15 +51,22 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     group, name: labels for people;
     comparable: the cell succeeded and its forward solution agrees with the reference;
     f_calls, vjps: forward and backward together;
-    time_over_floor, memory_over_floor: multiples of what this gradient's own calls and formula need;
-    time_over_peer, memory_over_peer: multiples of torchdiffeq's backprop in the same group.
+    time_over_floor, memory_over_floor: multiples of the floor contender's own for the same gradient in the same group,
+    and where it was not measured of what this gradient's own calls and formula need;
+    time_over_peer, memory_over_peer: multiples of torchdiffeq's backprop in the same group;
+    f_calls_over_formula: f calls as a multiple of formula_f_calls;
+    forward_per_call_s: the forward pass's time for each f call; peak_states: the peak of tensors in states.
     A ratio is NaN where one of its two cells is not comparable.
     """
     labels = group_labels(rows)
     peers = {row.group_id: row for row in rows if row.cell.name == PEER and comparable(row)}
+    floors = {(row.group_id, row.gradient): row for row in rows if row.contender == FLOOR and comparable(row)}
     groups = {group: place for place, group in enumerate(dict.fromkeys(row.group_id for row in rows))}
     ordered = sorted(rows, key=lambda row: (groups[row.group_id], *display_place(row.cell.name)))
-    lines = [asdict(row) | _derived(row, labels, peers.get(row.group_id)) for row in ordered]
+    lines = [
+        asdict(row) | _derived(row, labels, peers.get(row.group_id), floors.get((row.group_id, row.gradient)))
+        for row in ordered
+    ]
     return pd.DataFrame(lines, columns=None if lines else list(Measurement.__dataclass_fields__))
 
 
@@ -80,11 +97,12 @@ def group_labels(rows: Sequence[Measurement]) -> dict[str, str]:
     }
 
 
-def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None) -> Line:
+def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None, floor: Measurement | None) -> Line:
     derived: Line = dict.fromkeys(RATIOS)
-    if comparable(row):
-        derived["time_over_floor"] = ratio(row.total_s, row.floor_s)
-        derived["memory_over_floor"] = ratio(row.peak_tensor_bytes, row.floor_tensor_bytes)
+    if comparable(row) and row.graph_bytes != 0:  # a field that costs nothing is no yardstick
+        time, memory = _floor(row, floor)
+        derived["time_over_floor"] = ratio(row.total_s, time)
+        derived["memory_over_floor"] = ratio(row.peak_tensor_bytes, memory)
     if comparable(row) and peer is not None:
         derived["time_over_peer"] = ratio(row.total_s, peer.total_s)
         if row.peak_tensor_source == peer.peak_tensor_source:  # a fitted peak is not set against an exact one
@@ -95,7 +113,20 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None)
         "comparable": comparable(row),
         "f_calls": _sum(row.f_calls_forward, row.f_calls_backward),
         "vjps": _sum(row.vjps_forward, row.vjps_backward),
+        "f_calls_over_formula": ratio(_sum(row.f_calls_forward, row.f_calls_backward), formula_f_calls(row)),
+        "forward_per_call_s": ratio(row.forward_s, row.f_calls_forward),
+        "peak_states": ratio(row.peak_tensor_bytes, row.state_bytes),
     }
+
+
+def _floor(row: Measurement, floor: Measurement | None) -> tuple[float | None, int | None]:
+    """Seconds and bytes: what was measured before what was estimated, and a fit not before what is exact."""
+    time, memory = row.floor_s, row.floor_tensor_bytes
+    if floor is not None:
+        time = floor.total_s or time
+        if floor.peak_tensor_source == row.peak_tensor_source:
+            memory = floor.peak_tensor_bytes or memory
+    return time, memory
 
 
 def ratio(value: float | None, unit: float | None) -> float | None:
@@ -180,3 +211,26 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
             best = points[i][1]
             front.append(i)
     return front
+
+
+FSAL = ("bosh3", "dopri5", "tsit5")
+"""Methods whose last stage is the next step's first: k_1 costs nothing after a step, and everything after none."""
+
+
+def formula_f_calls(row: Measurement) -> int | None:
+    """The f calls, forward and backward together, that the row's gradient cannot do without; None where not known.
+
+    N accepted and R rejected steps of s stages: forward N s, and s for a rejected step (one less where k_1 is still at
+    hand); with tolerances one for the initial step size, and one for an FSAL method's first k_1. Backward, symplectic
+    computes a step's stages anew and then each once more on the graph, the last one only there, and the last step's
+    are still at hand; aca, stages and baseline make each call once more. Known for one output at the end.
+    """
+    N, R, s = row.steps_accepted, row.steps_rejected, row.stages
+    if N is None or R is None or s is None or row.sizes.get("outputs", 1) != 1:
+        return None
+    again = {"backprop": 0, "baseline": N * s, "aca": N * s, "stages": N * s, "symplectic": N * (2 * s - 1) - (s - 1)}
+    if row.gradient not in again:
+        return None
+    fsal = row.method in FSAL
+    start = 0 if row.rtol is None else 1 + fsal
+    return N * s + R * (s if fsal else s - 1) + start + again[row.gradient]

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.record import Measurement, Status
-from benchmarks.summary import PEER, Line, lines_of, ordering, overview
+from benchmarks.suite import Target
+from benchmarks.summary import ORDERED, PEER, Line, lines_of, ordering, overview
+from benchmarks.targets import Judgement, Outcome, Verdict, headline
 from benchmarks.typesetting import MISSING, Section, Table
 
 # Numbers for people: three significant digits.
@@ -108,10 +110,76 @@ ORDERING: tuple[Column, ...] = (
     ("note", "reason", text),
 )
 
+REACHED: tuple[Column, ...] = (
+    ("point", "point", count),
+    ("target", "target", text),
+    ("at most", "at_most", digits),
+    ("worst", "worst", digits),
+    ("met", "met", count),
+    ("of", "cells", count),
+    ("outcome", "outcome", text),
+)
 
-def all_tables(frame: pd.DataFrame, where: str) -> list[Table]:
-    """Every table of a summary; `where` says on what it was measured and ends each caption."""
-    return [overview_table(frame, where), gradients_table(frame, where), ordering_table(frame, where)]
+TARGETS: tuple[Column, ...] = (
+    ("group", "group", text),
+    ("cell", "cell", text),
+    ("measured", "measured", digits),
+    ("at most", "at_most", digits),
+    ("outcome", "outcome", text),
+    ("note", "note", text),
+)
+
+
+def all_tables(frame: pd.DataFrame, where: str, judgements: Sequence[Judgement] = ()) -> list[Table]:
+    """Every table of a summary; `where` says on what it was measured and ends each caption.
+
+    Those of targets come first, where there are any; the predicted order is for suites that have what it orders.
+    """
+    tables = [reached_table(judgements, where), targets_table(judgements, where)] if judgements else []
+    tables += [overview_table(frame, where), gradients_table(frame, where)]
+    lines = lines_of(frame)
+    ordered = {line["gradient"] for line in lines if line["contender"] == "ours"}.issuperset(ORDERED)
+    return [*tables, ordering_table(frame, where)] if ordered or not lines else tables
+
+
+def reached_table(judgements: Sequence[Judgement], where: str) -> Table:
+    caption = (
+        "Every target with the worst of its cells; one is met where all its cells meet it, and not measured where the"
+        " others do and some were not measured. The numbers are those of the list of targets."
+    )
+    lines: list[Line] = [
+        {
+            "point": one.target.point,
+            "target": one.target.name,
+            "at_most": one.target.at_most,
+            "worst": one.worst,
+            "met": one.count(Outcome.MET),
+            "cells": len(one.verdicts),
+            "outcome": str(one.outcome),
+        }
+        for one in judgements
+    ]
+    return _table("reached", "Targets at a glance", caption, where, REACHED, lines)
+
+
+def targets_table(judgements: Sequence[Judgement], where: str) -> Table:
+    caption = (
+        "What was to be reached and what was measured. Sizes that all cells of a problem share are in the other tables."
+    )
+    sections, data = [], []
+    for judgement in judgements:
+        lines = [_target_line(judgement.target, verdict) for verdict in judgement.verdicts]
+        heading = f"{headline(judgement)}: {judgement.outcome}"
+        sections.append(Section(heading, tuple(_cells(line, TARGETS) for line in lines)))
+        data += lines
+    headings = tuple(column[0] for column in TARGETS)
+    return Table("targets", "Targets, cell by cell", caption, where, headings, tuple(sections), tuple(data))
+
+
+def _target_line(target: Target, verdict: Verdict) -> Line:
+    line: Line = {"point": target.point, "target": target.name, "group": verdict.group or None}
+    line |= {"cell": verdict.cell or None, "measured": verdict.measured, "at_most": target.at_most}
+    return line | {"outcome": str(verdict.outcome), "note": verdict.note or None}
 
 
 def overview_table(frame: pd.DataFrame, where: str) -> Table:

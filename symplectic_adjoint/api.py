@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from symplectic_adjoint.gradients.continuous import Continuous
 from symplectic_adjoint.grid import Grid
 from symplectic_adjoint.inputs import (
     check_resolution,
+    checked_accumulate,
     checked_layout,
     checked_times,
     checked_tolerance,
@@ -27,8 +28,8 @@ from symplectic_adjoint.inputs import (
     named_method,
 )
 from symplectic_adjoint.options import read_options
-from symplectic_adjoint.parameters import collect_parameters
-from symplectic_adjoint.problem import Problem, Stats
+from symplectic_adjoint.parameters import alone, collect_parameters
+from symplectic_adjoint.problem import Problem, Stats, Trajectory
 from symplectic_adjoint.state import Layout, PackedFunc
 from symplectic_adjoint.transforms import batched, transforming
 
@@ -45,10 +46,15 @@ class Solution:
 
     ys: Any
     t: Tensor
-    grid: Grid
     stats: Stats
     event_t: Tensor | None = None
     failure: SolverError | None = None
+    _make_grid: Callable[[], Grid] = field(kw_only=True, repr=False)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Made when it is first asked for: a short solve takes no longer than this."""
+        return self._make_grid()
 
 
 def odeint(
@@ -84,7 +90,9 @@ def odeint(
         (event_t, ys) then, ys at t[0] and at the event, both differentiable through the time of the event; t has
         two entries, of which t[1] says the direction of time only.
     gradient: a name in GRADIENTS or one of their objects.
-    memory_budget, compile, accumulate: not available yet, refused by name.
+    accumulate: how lam and dL/dtheta are summed over the steps: None in their own precision, "float64" in that, or
+        "compensated", as accurate without it. For long solves in float32; symplectic, stages and aca only.
+    memory_budget, compile: not available yet, refused by name.
     on_failure: "raise", or "return" for ys as far as the solve came and NaN beyond.
 
     Raises ValueError or TypeError for arguments that cannot be used, before func is called;
@@ -117,29 +125,35 @@ def solve(
     on_failure: str = "raise",
 ) -> Solution:
     """Like odeint, with the grid that was stepped on and what the solve cost: see Solution."""
-    _refuse_unavailable(memory_budget=memory_budget, compile=compile or None, accumulate=accumulate)
+    _refuse_unavailable(memory_budget=memory_budget, compile=compile or None)
     if on_failure not in ("raise", "return"):
         raise ValueError(f"on_failure must be 'raise' or 'return', got {on_failure!r}")
     strategy, gradient_name = named_gradient(gradient)
-    problem, y = pose(func, y0, t, rtol, atol, method, options, event_fn, gradient_name, params)
-    _refuse_adjoint_callbacks(problem, strategy)
-    failure = None
-    try:
-        ys, trajectory = run(problem, strategy, y, t if event_fn is None else t[:1])
-    except SolverError as error:
-        if error.state is not None:
-            error.state = problem.layout.unpack(error.state)
-        if on_failure == "raise" or error.t is None:
-            raise
-        failure = error
-        ys, trajectory = run(problem.as_far_as(error), strategy, y, t if event_fn is None else t[:1])
+    with alone(func):
+        problem, y = pose(func, y0, t, rtol, atol, method, options, event_fn, gradient_name, params)
+        problem = replace(problem, accumulate=checked_accumulate(accumulate, strategy, gradient_name))
+        _refuse_adjoint_callbacks(problem, strategy)
+        ys, trajectory, failure = _run(problem, strategy, y, t if event_fn is None else t[:1], on_failure)
     event_t = None
     if event_fn is not None:
         event_t, ys = through_event_time(trajectory, ys)
         event_t = event_t.to(dtype=t.dtype, device=t.device)
         t = torch.cat([t[:1], event_t.reshape(1)])
     ys = ys if problem.layout.trivial else problem.layout.unpack_outputs(ys)
-    return Solution(ys, t, trajectory.grid, trajectory.stats, event_t, failure)
+    return Solution(ys, t, trajectory.stats, event_t, failure, _make_grid=trajectory.make_grid)
+
+
+def _run(
+    problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor, on_failure: str
+) -> tuple[Tensor, Trajectory, SolverError | None]:
+    try:
+        return *run(problem, strategy, y0, t), None
+    except SolverError as error:
+        if error.state is not None:
+            error.state = problem.layout.unpack(error.state)
+        if on_failure == "raise" or error.t is None:
+            raise
+        return *run(problem.as_far_as(error), strategy, y0, t), error
 
 
 def pose(

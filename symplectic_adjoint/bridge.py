@@ -61,32 +61,26 @@ class _Call:
     strategy: Strategy
     trajectory: Trajectory | None = None
     guarded: int = 0
-    kept: list[Tensor] = field(default_factory=list)
     once: list[Tensor] = field(default_factory=list)
 
 
 class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
-        del t, params  # inputs so that autograd knows of them, the frozen ones to be guarded; func reads its own
+    def forward(ctx: Any, call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
+        # params are inputs so that autograd knows of them, the frozen ones to be guarded; func reads its own
         keeper = call.strategy.keeper(call.problem)
         ys, trajectory = call.problem.solve(y0.detach(), keeper, watch=True)
         trajectory.field.settle()
         trajectory.stats.f_calls_forward = trajectory.field.f_calls
         call.trajectory, call.problem = trajectory, call.problem.ended(trajectory)
-        call.kept, call.once = list(keeper.kept), list(keeper.once)
-        return ys
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        call, y0, t, *params = inputs
-        outputs = (output,) if call.strategy.uses_outputs else ()
-        constants = call.trajectory.field.surroundings.constant
+        call.once = list(keeper.once)
+        constants = trajectory.field.surroundings.constant
+        outputs = (ys,) if call.strategy.uses_outputs else ()
         # Everything goes through save_for_backward: a change in place before the backward pass raises.
-        ctx.save_for_backward(y0, t, *params, *constants, *outputs, *call.kept)
+        ctx.save_for_backward(y0, t, *params, *constants, *outputs, *keeper.kept)
         call.guarded = len(params) + len(constants)
-        call.kept = []
         ctx.call = call
+        return ys
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -127,7 +121,7 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
     t = None if given.t is None else _Gate.apply(gate, given.t)
     ys = given.problem.replay(f, given.trajectory.plans, y0, t)
     inputs = [x for x in (y0, t) if x is not None and x.requires_grad]
-    bars = f.pull(ys, (*inputs, *f.params), given.grad_ys, create_graph=True)
+    bars = f.pull((ys,), (*inputs, *f.params), (given.grad_ys,), create_graph=True)
     gate.open = True
     f.vjps += f.f_calls
     return Gradients(

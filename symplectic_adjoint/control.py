@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.field import ungraphed
 from symplectic_adjoint.state import Layout
 from symplectic_adjoint.step import RightHandSide, Step
 
@@ -18,7 +19,7 @@ Norm = Callable[[Tensor], Tensor]
 
 def rms_norm(x: Tensor) -> Tensor:
     """Root mean square over all components (Hairer, Norsett and Wanner I, eq. II.4.11)."""
-    return torch.linalg.vector_norm(x) / math.sqrt(max(x.numel(), 1))
+    return torch.linalg.vector_norm(x).div_(math.sqrt(max(x.numel(), 1)))
 
 
 def packed_norm(layout: Layout, norm: Norm | None) -> Norm:
@@ -50,12 +51,12 @@ class StepControl:
     def error_ratio(self, step: Step) -> float:
         """Error of the step over the tolerance: accepted up to 1. The one synchronisation of a step."""
         y_end, errors = step.end(), step.errors()  # f calls under the caller's grad mode, the rest without
-        with torch.no_grad():
+        with ungraphed():
             scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
-            norms = torch.stack([self.measure(error.div_(scale)) for error in errors]).tolist()
+            norms = [self.measure(error.div_(scale)) for error in errors]
         if len(norms) == 1:
-            return norms[0]
-        high, low = norms  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
+            return norms[0].item()
+        high, low = torch.stack(norms).tolist()  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
         return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
 
     def tolerance(self, size: Tensor) -> Tensor:
@@ -70,7 +71,10 @@ class StepControl:
 
     def measure(self, x: Tensor) -> Tensor:
         """norm(x), which must be one number."""
-        value = torch.as_tensor(self.norm(x), device=x.device)
+        value = self.norm(x)
+        if self.norm is rms_norm:
+            return value
+        value = torch.as_tensor(value, device=x.device)
         if value.ndim != 0:
             raise TypeError(f"option 'norm' must return one number, got a tensor of shape {tuple(value.shape)}")
         return value.real

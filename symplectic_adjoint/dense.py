@@ -16,6 +16,7 @@ from symplectic_adjoint.gradients.base import Strategy
 from symplectic_adjoint.grid import Grid, StepPlan
 from symplectic_adjoint.inputs import named_gradient
 from symplectic_adjoint.loop import Forget
+from symplectic_adjoint.parameters import alone
 from symplectic_adjoint.problem import Problem, Stats
 from symplectic_adjoint.step import Step
 from symplectic_adjoint.transforms import transforming
@@ -41,14 +42,16 @@ def odeint_dense(
     """
     strategy, gradient_name = named_gradient(gradient)
     t = torch.stack([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(()) for x in (t0, t1)])
-    problem, y = pose(func, y0, t, rtol, atol, method, options, None, gradient_name, params)
-    if not problem.tableau.interpolates:
-        raise UnsupportedCombination(
-            f"method {problem.tableau.name!r} has no dense output as accurate as its steps: take 'dop853' or 'dopri5'"
-        )
-    if transforming():
-        raise UnsupportedCombination("odeint_dense does not work under torch.func or forward mode: use odeint")
-    return DenseSolution(problem, strategy, y, t)
+    with alone(func):
+        problem, y = pose(func, y0, t, rtol, atol, method, options, None, gradient_name, params)
+        if not problem.tableau.interpolates:
+            raise UnsupportedCombination(
+                f"method {problem.tableau.name!r} has no dense output as accurate as its steps: take 'dop853' or "
+                "'dopri5'"
+            )
+        if transforming():
+            raise UnsupportedCombination("odeint_dense does not work under torch.func or forward mode: use odeint")
+        return DenseSolution(problem, strategy, y, t)
 
 
 class DenseSolution:
@@ -75,7 +78,7 @@ class DenseSolution:
         self._problem = replace(problem, surroundings=surroundings)  # the calls to come are calls of this solve
         self._steps = keeper.steps if isinstance(keeper, _KeepSteps) else None
         self._plans = trajectory.plans
-        self.grid: Grid = trajectory.grid
+        self.grid: Grid = trajectory.make_grid()
         self.stats: Stats = trajectory.stats
 
     def __call__(self, t: Tensor | float) -> Any:

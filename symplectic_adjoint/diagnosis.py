@@ -101,8 +101,8 @@ def check_gradient(
 
 def _names(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
     """Parameters by the name that the module gives them, the others by their place in params."""
-    module = problem.parameters.module
-    own = {} if module is None else {id(p): name for name, p in module.named_parameters()}
+    modules = problem.parameters.modules
+    own = {id(p): name for name, p in modules[0].named_parameters()} if modules else {}
     return {own.get(id(p), f"params[{i}]"): p for i, p in enumerate(parameters)}
 
 

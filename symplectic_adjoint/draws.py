@@ -23,6 +23,11 @@ class Draws:
         self._after: tuple[Tensor, ...] = ()
         self._mark: tuple[int, ...] | None = None
 
+    @property
+    def none(self) -> bool:
+        """Whether func is known to draw nothing."""
+        return self._mark is not None
+
     def __call__(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
         """func(t, y), drawing what the first call drew."""
         if self._start:

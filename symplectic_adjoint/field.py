@@ -3,17 +3,20 @@
 import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node
 
+from symplectic_adjoint.aliases import Aliases
 from symplectic_adjoint.errors import LostGradient, Place
 from symplectic_adjoint.finite import unravelled
-from symplectic_adjoint.graph import nodes_made, unknown_leaves
+from symplectic_adjoint.graph import edge_to, nodes_made, unknown_leaves
+from symplectic_adjoint.slots import in_place
 from symplectic_adjoint.surroundings import Surroundings
 
 Time = float | Tensor
@@ -25,18 +28,27 @@ def number(t: Time) -> float:
     return t.detach().item() if isinstance(t, Tensor) else t
 
 
+def ungraphed() -> AbstractContextManager[None]:
+    """torch.no_grad(), which takes as long as an operation on a small state, only where it changes something."""
+    return torch.no_grad() if torch.is_grad_enabled() else nullcontext()
+
+
 Func = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Vjp:
-    """One transposed f: w^T df at one point. An entry that f does not depend on is None."""
+Pull = Callable[[Sequence[Tensor | GradientEdge], Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor | None]]
+"""(what f was reached by, inputs, cotangents) -> the inputs' cotangents; those of the parameters go their own way."""
 
-    k: Tensor
-    """f(t, y) itself, detached."""
-    y_bar: Tensor | None
-    t_bar: Tensor | None
-    param_bars: tuple[Tensor | None, ...]
+
+@dataclass(slots=True)
+class Linearization:
+    """One f on the graph at one point, ready to be transposed. reached is None where f depends on nothing."""
+
+    reached: GradientEdge | None
+    inputs: tuple[Tensor, ...]
+    """y, and t where times are differentiated."""
+    k: Tensor | None
+    """f(t, y) itself, detached, where it was asked for."""
 
 
 class Field:
@@ -61,14 +73,17 @@ class Field:
         self.params = params
         self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
         self.time_dtype = time_dtype or like.dtype.to_real()
-        self.surroundings = surroundings or Surroundings(None, like.device)
+        self.surroundings = surroundings or Surroundings((), like.device)
         self.f_calls = 0
         self.vjps = 0
         self._place = place
         self._watches = False
         self._look = False
         self._sizes: set[int] = set()
-        self._retain = False
+        self.retains = False
+        """Whether the graph of one call is needed by the next."""
+        self.aliases: Aliases | None = None
+        """What stands in the parameters' places, while it does."""
         self._first: tuple[Tensor, Tensor, Tensor] | None = None
 
     def watch(self) -> None:
@@ -79,6 +94,16 @@ class Field:
         other = copy(self)
         other.f_calls = other.vjps = 0
         return other
+
+    @contextmanager
+    def standing_in(self, aliases: Aliases) -> Iterator[None]:
+        """Calls inside see the aliases in the parameters' places."""
+        self.aliases, self._sizes = aliases, set()  # every graph is looked at again: it may lead to a parameter
+        try:
+            with in_place(aliases.slots):
+                yield
+        finally:
+            self.aliases = None
 
     def restart(self) -> None:
         self._look = self._watches
@@ -105,35 +130,45 @@ class Field:
     def __call__(self, t: Time, y: Tensor) -> Tensor:
         self.f_calls += 1
         if torch.is_grad_enabled():
-            return self._evaluate(self.time(t), y)
+            return self._on_graph(self.time(t), y)
         if self._look:
             self._look = False
             return self._watched(t, y)
         if y.requires_grad:  # the caller's y0 on the way back, whose parts would seem to have a graph
             y = y.detach()
         k = self._evaluate(self.time(t), y)
-        torch.set_grad_enabled(False)  # func may have enabled it, for itself or for good
-        return k.detach()
+        if torch.is_grad_enabled():  # func enabled it for good
+            torch.set_grad_enabled(False)
+        return k.detach() if k.requires_grad else k
 
-    def vjp(self, t: Time, y: Tensor, w: Tensor, *, with_time: bool = False) -> Vjp:
-        """w^T (df/dy, df/dt, df/dtheta) at (t, y), with one f on the graph. w has the shape of y."""
+    def linearize(self, t: Time, y: Tensor, *, with_time: bool = False, with_value: bool = False) -> Linearization:
+        """f at (t, y) on a graph of its own, whose leaves are y, t (with_time) and the parameters."""
         self.f_calls += 1
+        y, time = y.detach().requires_grad_(), self.time(t)
+        if with_time:
+            time = time.detach().requires_grad_()
+        was = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(True)  # enable_grad() and its like take as long as an operation on a small state
+        try:
+            k = self._on_graph(time, y)
+        finally:
+            torch._C._set_grad_enabled(was)
+        # An edge instead of k, which is as large as a state and which no node keeps unless its own derivative needs it.
+        reached = edge_to(k) if k.requires_grad else None
+        return Linearization(reached, (y, time) if with_time else (y,), k.detach() if with_value else None)
+
+    def transpose(self, one: Linearization, w: Tensor, pull: Pull) -> Sequence[Tensor | None]:
+        """w^T df/dy, and w^T df/dt where times are differentiated; pull takes w^T df/dtheta. Used once: see Pull."""
         self.vjps += 1
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
-            time = self.time(t)
-            if with_time:
-                time = time.detach().requires_grad_()
-            k = self._evaluate(time, y)
-            times = (time,) if with_time else ()
-            bars = self.pull(k, (y, *times, *self.params), w)
-        return Vjp(k.detach(), bars[0], bars[1] if with_time else None, bars[1 + len(times) :])
+        if one.reached is None:
+            return (None,) * len(one.inputs)
+        return pull((one.reached,), one.inputs, (w,))
 
     def pull(
         self,
-        reached: Tensor | Sequence[Tensor],
+        reached: Sequence[Tensor | GradientEdge],
         inputs: Sequence[Tensor],
-        cotangents: Tensor | Sequence[Tensor],
+        cotangents: Sequence[Tensor],
         *,
         create_graph: bool = False,
     ) -> tuple[Tensor | None, ...]:
@@ -142,19 +177,17 @@ class Field:
         Hooks that the user registered on a parameter wait for the whole: they would clip, scale or count each part,
         and retain_grad() would add each part to .grad.
         """
-        outputs = [reached] if isinstance(reached, Tensor) else list(reached)
-        seeds = [cotangents] if isinstance(cotangents, Tensor) else list(cotangents)
-        pairs = [(x, seed) for x, seed in zip(outputs, seeds, strict=True) if x.requires_grad]
+        pairs = on_a_graph(reached, cotangents)
         if not pairs:
             return (None,) * len(inputs)
         wanted = [x for x in inputs if x.requires_grad]  # one may have been frozen since the forward pass
         with _silenced([p for p in self.params if p._backward_hooks or p.retains_grad]):
             bars = torch.autograd.grad(
-                [x for x, _ in pairs],
+                [x for x, _ in pairs],  # pyright: ignore[reportArgumentType, reportCallIssue]: stub lags
                 wanted,
                 [seed for _, seed in pairs],
                 create_graph=create_graph,
-                retain_graph=create_graph or self._retain,
+                retain_graph=create_graph or self.retains,
                 allow_unused=True,
             )
         if len(wanted) == len(inputs):
@@ -164,9 +197,9 @@ class Field:
 
     def time(self, t: Time) -> Tensor:
         """t as func gets it: a 0-dim tensor of a real dtype like the state's, made on its device."""
-        if isinstance(t, Tensor):
-            return t.to(dtype=self.time_dtype, device=self.device)
-        return torch.full((), t, dtype=self.time_dtype, device=self.device)  # no copy from the host
+        if type(t) is float:
+            return torch.full((), t, dtype=self.time_dtype, device=self.device)  # no copy from the host
+        return torch.as_tensor(t).to(dtype=self.time_dtype, device=self.device)
 
     def beside(self, t: Time, direction: float) -> Time:
         """The next number after t, up or down, in the dtype in which func gets it."""
@@ -176,59 +209,75 @@ class Field:
 
     def _evaluate(self, t: Tensor, y: Tensor) -> Tensor:
         version = None if y.is_inference() else y._version
-        before = nodes_made()
-        k = self._checked(self.surroundings.draws(self.func, t, y))
+        draws = self.surroundings.draws
+        k = self.func(t, y) if draws.none else draws(self.func, t, y)
         if version is not None and y._version != version:
             raise ValueError("func changed y in place: let it return a new tensor (write y + 1, not y.add_(1))")
-        if self._watches and k.grad_fn is not None and torch.is_grad_enabled():
+        if not isinstance(k, Tensor) or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
+            self._refuse(k)
+        return k
+
+    def _on_graph(self, t: Tensor, y: Tensor) -> Tensor:
+        before = nodes_made()
+        k = self._evaluate(t, y)
+        if self._watches and k.grad_fn is not None:
             size = nodes_made() - before
             if size not in self._sizes:
                 self._sizes.add(size)
-                self._search(k, (*self.params, y, t), before)
+                self._search(k, y, t, before)
         return k
 
-    def _checked(self, k: Tensor) -> Tensor:
+    def _refuse(self, k: Any) -> NoReturn:
         if not isinstance(k, Tensor):
             raise TypeError(f"func must return a tensor like y, got {type(k).__name__}")
-        if k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
-            raise ValueError(
-                f"func must return a tensor like y (shape {tuple(self.shape)}, {self.dtype}, {self.device}), "
-                f"got shape {tuple(k.shape)}, {k.dtype}, {k.device}: it is not broadcast or cast for you"
-            )
-        return k
+        raise ValueError(
+            f"func must return a tensor like y (shape {tuple(self.shape)}, {self.dtype}, {self.device}), "
+            f"got shape {tuple(k.shape)}, {k.dtype}, {k.device}: it is not broadcast or cast for you"
+        )
 
     def _watched(self, t: Time, y: Tensor) -> Tensor:
         with torch.enable_grad():
             # A clone, so that a change in place gets our message and not that of a leaf.
             y, time = y.detach().requires_grad_().clone(), self.time(t).detach()
             self._sizes.clear()  # f may be another function from here on, of a graph of the same size
-            k = self._evaluate(time, y).detach()
+            k = self._on_graph(time, y).detach()
         if self._first is None and self.surroundings.watches:
             self._first = (time, y.detach(), k)
         return k
 
-    def _search(self, k: Tensor, known: tuple[Tensor, ...], made_before: int) -> None:
+    def _search(self, k: Tensor, y: Tensor, t: Tensor, made_before: int) -> None:
         """Raises LostGradient for a leaf of k's graph that is not known.
 
         Where func uses what was computed before it was called, that graph must outlive the call's.
         """
 
         def note(node: Node) -> None:
-            self._retain = self._retain or node._sequence_nr() < made_before
+            self.retains = self.retains or node._sequence_nr() < made_before
             self.surroundings.sees(node)
 
         for p in self.params:
             if p.grad_fn is not None:
                 self.surroundings.sees(p.grad_fn)
-        if not unknown_leaves(k, known, note):
+        leaves = self.params if self.aliases is None else self.aliases.leaves
+        if not unknown_leaves(k, (*leaves, y, t), note):
             return
         gc.collect()  # a leaf that only a cycle of func's garbage still holds is func's own
-        for lost in unknown_leaves(k, known):
+        if self.aliases is not None and unknown_leaves(k, (*leaves, y, t)):
+            self.aliases.bypassed = True
+        for lost in unknown_leaves(k, (*self.params, *leaves, y, t)):
             raise LostGradient(
                 f"func uses a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that requires a gradient and is "
                 "neither a parameter of func's module nor in params: its gradient would be lost. "
                 "Pass it (or what is computed from it outside func) as odeint(..., params=(tensor,)), or detach() it."
             )
+
+
+def on_a_graph(
+    reached: Sequence[Tensor | GradientEdge], cotangents: Sequence[Tensor]
+) -> list[tuple[Tensor | GradientEdge, Tensor]]:
+    """What can be pulled back, with its cotangent."""
+    pairs = zip(reached, cotangents, strict=True)
+    return [(x, seed) for x, seed in pairs if isinstance(x, GradientEdge) or x.requires_grad]
 
 
 @contextmanager

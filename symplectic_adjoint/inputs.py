@@ -11,12 +11,15 @@ from torch import Tensor
 from symplectic_adjoint.errors import NonFiniteError, UnsupportedCombination
 from symplectic_adjoint.finite import first_non_finite
 from symplectic_adjoint.gradients import GRADIENTS
+from symplectic_adjoint.gradients.aca import Aca
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.gradients.symplectic import Symplectic
 from symplectic_adjoint.methods import METHODS
+from symplectic_adjoint.running_sum import ACCUMULATIONS
 from symplectic_adjoint.state import Layout, parts_of
 from symplectic_adjoint.tableau import ButcherTableau
-from symplectic_adjoint.transforms import batched
+from symplectic_adjoint.transforms import batched, transforming
 
 DEFAULT_METHOD = "dopri5"
 
@@ -60,6 +63,25 @@ def named_gradient(gradient: str | Strategy | Backprop) -> tuple[Strategy | Back
     if isinstance(gradient, type) or not isinstance(gradient, Strategy | Backprop):
         raise TypeError(f"gradient must be a name in GRADIENTS or one of their objects, got {gradient!r}")
     return gradient, repr(gradient)
+
+
+def checked_accumulate(accumulate: Any, strategy: Strategy | Backprop, gradient_name: str) -> str | None:
+    if accumulate is None:
+        return None
+    if accumulate not in ACCUMULATIONS:
+        names = ", ".join(map(repr, ACCUMULATIONS))
+        raise ValueError(f"accumulate must be None or one of {names}, got {accumulate!r}")
+    if not isinstance(strategy, Symplectic | Aca):
+        raise UnsupportedCombination(
+            f"accumulate={accumulate!r} belongs to gradients that sum step by step, got gradient={gradient_name!r}: "
+            'take "symplectic", "stages" or "aca"'
+        )
+    if transforming():
+        raise UnsupportedCombination(
+            f"accumulate={accumulate!r} does not work under torch.func or forward mode, which differentiate the "
+            "operations themselves: leave it out, or use torch.autograd"
+        )
+    return accumulate
 
 
 def _near(name: Any, known: Mapping[str, Any]) -> str:

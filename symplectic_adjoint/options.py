@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -147,10 +148,14 @@ def _read_outputs(outputs: Any, default: bool) -> bool:
 
 def _nearest_in(times: Sequence[float], dtype: torch.dtype) -> Callable[[float], float]:
     """A time as the entry of times that it cannot be told from in a dtype: 0.7 as the 0.7 of a float32 tensor."""
-    rounded = torch.tensor(times, dtype=torch.float64).to(dtype).double().tolist()
-    known = dict(zip(rounded, times, strict=True)) if len(set(rounded)) == len(times) else {}
     exact = set(times)
-    return lambda x: x if x in exact else known.get(torch.tensor(x, dtype=torch.float64).to(dtype).item(), x)
+
+    @cache
+    def known() -> dict[float, float]:
+        rounded = torch.tensor(times, dtype=torch.float64).to(dtype).double().tolist()
+        return dict(zip(rounded, times, strict=True)) if len(set(rounded)) == len(times) else {}
+
+    return lambda x: x if x in exact else known().get(torch.tensor(x, dtype=torch.float64).to(dtype).item(), x)
 
 
 def _read_stops(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.graph import walk
+from symplectic_adjoint.locks import lock_of
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,10 @@ class Parameters:
 
     trainable: tuple[Tensor, ...]
     frozen: tuple[Tensor, ...]
-    module: nn.Module | None
-    """The module that func is, or whose method it is."""
+    modules: tuple[nn.Module, ...]
+    """The module that func is, or whose method it is, and those in it."""
+    others: tuple[nn.Module, ...] = ()
+    """Modules that func names, where it is a plain function, and those in them: params may be theirs."""
 
 
 def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None) -> Parameters:
@@ -30,12 +34,8 @@ def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None
     """
     if isinstance(params, Tensor):
         raise TypeError("params must be a sequence of tensors, got one tensor: write params=(tensor,)")
-    inner: Any = func
-    while isinstance(inner, partial):
-        inner = inner.func
-    owner = inner if isinstance(inner, nn.Module) else getattr(inner, "__self__", None)
-    module = owner if isinstance(owner, nn.Module) else None
-    own = _own_parameters(module) if module is not None else ()
+    modules, others = modules_of(func)
+    own = [p for m in modules for p in _own_parameters(m)]
     _refuse_sharded(own)
     found: dict[int, Tensor] = {}
     for index, p in enumerate((*(params or ()), *own)):
@@ -44,18 +44,46 @@ def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None
         found.setdefault(id(p), p)
     trainable = tuple(p for p in found.values() if p.requires_grad)
     _refuse_ancestors(trainable)
-    return Parameters(trainable, tuple(p for p in found.values() if not p.requires_grad), module)
+    frozen = tuple(p for p in found.values() if not p.requires_grad)
+    return Parameters(trainable, frozen, modules, others)
 
 
-def _own_parameters(module: nn.Module) -> tuple[Tensor, ...]:
-    """module.parameters(); those of a DataParallel replica are plain attributes, copies on its device."""
-    if not getattr(module, "_is_replica", False):
-        return tuple(module.parameters())
-    attributes = (x for m in module.modules() for x in vars(m).values())
-    return tuple(x for x in attributes if isinstance(x, Tensor) and x.requires_grad)
+def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
+    """The module that func is, or whose method it is, with those in it; and apart those that a plain function names."""
+    inner: Any = func
+    while isinstance(inner, partial):
+        inner = inner.func
+    owner = inner if isinstance(inner, nn.Module) else getattr(inner, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return tuple(owner.modules()), ()
+    return (), _modules_named_by(inner)
 
 
-def _refuse_sharded(params: tuple[Tensor, ...]) -> None:
+def alone(func: Callable[..., Any]) -> AbstractContextManager[Any]:
+    """Held from where func's parameters are looked up until it has been called: see locks."""
+    return lock_of(sum(modules_of(func), ()))
+
+
+def _modules_named_by(func: Any) -> tuple[nn.Module, ...]:
+    """Those in a Python function's closure and globals, as far as its code names them, and those in them."""
+    code = getattr(func, "__code__", None)
+    if code is None:
+        return ()
+    named = [func.__globals__.get(name) for name in code.co_names]
+    for cell in func.__closure__ or ():
+        with suppress(ValueError):  # a variable that has no value yet
+            named.append(cell.cell_contents)
+    return tuple(inner for x in named if isinstance(x, nn.Module) for inner in x.modules())
+
+
+def _own_parameters(module: nn.Module) -> list[Tensor]:
+    """Those that the module itself holds; a DataParallel replica's are plain attributes, copies on its device."""
+    if "_is_replica" not in vars(module):
+        return [p for p in module._parameters.values() if p is not None]
+    return [x for x in vars(module).values() if isinstance(x, Tensor) and x.requires_grad]
+
+
+def _refuse_sharded(params: Sequence[Tensor]) -> None:
     """FSDP2 swaps a module's parameters while it runs: func computes with tensors that nobody could name before."""
     sharding = sys.modules.get("torch.distributed.tensor")
     if sharding is not None and any(isinstance(p, sharding.DTensor) for p in params):

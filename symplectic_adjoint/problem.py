@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -32,7 +32,7 @@ from symplectic_adjoint.options import Options
 from symplectic_adjoint.outputs import Outputs
 from symplectic_adjoint.parameters import Parameters
 from symplectic_adjoint.state import Layout
-from symplectic_adjoint.step import Step
+from symplectic_adjoint.step import RightHandSide, Step
 from symplectic_adjoint.surroundings import Surroundings
 from symplectic_adjoint.tableau import ButcherTableau
 from symplectic_adjoint.timeline import DifferentiableTimeline, Timeline
@@ -72,8 +72,9 @@ class Trajectory:
     crossing: Crossing | None = None
 
     @property
-    def grid(self) -> Grid:
-        return Grid.from_plans(self.plans, self.output_step, self.output_sigma)
+    def make_grid(self) -> Callable[[], Grid]:
+        """What makes the record of the steps, without holding func or anything of its own."""
+        return partial(Grid.from_plans, self.plans, self.output_step, self.output_sigma)
 
     def dense_outputs(self) -> dict[int, list[int]]:
         """Outputs inside a step or on its free end, by step; an output on its own pin is not one of them."""
@@ -97,8 +98,8 @@ class Problem:
     """dy/dt = f(t, y; theta) over `times`, with everything decided but the gradient.
 
     func is a function of the packed state, `caller` the caller's own. event, of the packed state too, ends the solve:
-    times is then the start and infinity. recorded: the steps to take, where they are known; surroundings: those of the
-    solve that took them first.
+    times is then the start and infinity. accumulate: how a sweep adds up. recorded: the steps to take, where they are
+    known; surroundings: those of the solve that took them first.
     """
 
     func: Func
@@ -110,6 +111,7 @@ class Problem:
     layout: Layout
     caller: Any
     event: Callable[[Tensor, Tensor], Tensor] | None = None
+    accumulate: str | None = None
     recorded: tuple[StepPlan, ...] | None = None
     surroundings: Surroundings | None = None
 
@@ -120,7 +122,8 @@ class Problem:
             like,
             time_dtype=self.layout.time_dtype,
             place=self.layout.place,
-            surroundings=self.surroundings or Surroundings(self.parameters.module, like.device),
+            surroundings=self.surroundings
+            or Surroundings(self.parameters.modules, like.device, self.parameters.others),
         )
 
     def callbacks(self, suffix: str = "") -> Callbacks:
@@ -161,7 +164,7 @@ class Problem:
             clock = self.callbacks().around(clock)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
-            with nullcontext() if self.surroundings is None else f.surroundings.again():
+            with f.surroundings.alone if self.surroundings is None else f.surroundings.again():
                 plans, y_end = integrate(f, self.tableau, clock, y0, outputs, recorder, timeline)
                 if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
                     self._name_non_finite(f, y0, plans)
@@ -192,7 +195,9 @@ class Problem:
         integrate(f, self.tableau, FixedClock(plans), y0, outputs, Forget(), timeline)
         return outputs.ys()
 
-    def step(self, f: Field, plan: StepPlan, y: Tensor, ks: Sequence[Tensor] = (), end: Tensor | None = None) -> Step:
+    def step(
+        self, f: RightHandSide, plan: StepPlan, y: Tensor, ks: Sequence[Tensor] = (), end: Tensor | None = None
+    ) -> Step:
         """A recorded step, to be evaluated again as far as needed."""
         return Step(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end, (plan.open_start, plan.open_end))
 

@@ -6,14 +6,14 @@
 Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, eq. II.1.8 and II.6.1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import NonFiniteError, Place
-from symplectic_adjoint.field import Time, number
+from symplectic_adjoint.field import Time, number, ungraphed
 from symplectic_adjoint.finite import first_non_finite
 from symplectic_adjoint.tableau import ButcherTableau
 
@@ -38,23 +38,37 @@ class RightHandSide(Protocol):
         ...
 
 
-def combine(y: Tensor, h: Time, weights: Sequence[Time], ks: Sequence[Tensor]) -> Tensor:
-    """y + sum_i (h weights_i) k_i, in one new tensor; y itself where every weight is zero.
+def combine(y: Tensor, h: Time, terms: Iterable[tuple[int, Time]], ks: Sequence[Tensor]) -> Tensor:
+    """y + sum (h weight) k_i over the terms (i, weight), in one new tensor; y itself where there is none.
 
     Float weights go in as multiply-adds in place, which leave nothing behind on the graph; weights
     that are tensors (differentiated times) take one product each.
     """
     total = y
-    for weight, k in zip(weights, ks, strict=False):
-        if isinstance(weight, float) and weight == 0.0:
-            continue
+    for i, weight in terms:
         scale = h * weight
-        if isinstance(scale, Tensor):
-            total = total + scale.to(dtype=y.dtype, device=y.device) * k
+        if type(scale) is not float:
+            total = total + torch.as_tensor(scale).to(dtype=y.dtype, device=y.device) * ks[i]
         elif total is y:
-            total = torch.add(y, k, alpha=scale)
+            total = torch.add(y, ks[i], alpha=scale)
         else:
-            total.add_(k, alpha=scale)
+            total.add_(ks[i], alpha=scale)
+    return total
+
+
+def nonzero(weights: Iterable[Time]) -> list[tuple[int, Time]]:
+    """Weights with their indices, without those that are the number zero."""
+    return [(i, weight) for i, weight in enumerate(weights) if not (type(weight) is float and weight == 0.0)]
+
+
+def weighted_sum(h: float, terms: Iterable[tuple[float, Tensor]]) -> Tensor | None:
+    """h sum of weight x, in one new tensor; None where there is no term."""
+    total: Tensor | None = None
+    for weight, x in terms:
+        if total is None:
+            total = x * (h * weight)
+        else:
+            total.add_(x, alpha=h * weight)
     return total
 
 
@@ -101,7 +115,7 @@ class Step:
         """Y_i, from the stages before it. Row s of the extended tableau is the step's end."""
         if i == self.tableau.stages:
             return self.end()
-        return combine(self.y, self.h, self.tableau.floats.A[i], self.ks)
+        return combine(self.y, self.h, self.tableau.terms.A[i], self.ks)
 
     def evaluate(self, rows: int) -> list[Tensor]:
         """k_1 .. k_rows, calling f for those not known yet."""
@@ -116,7 +130,7 @@ class Step:
         if self._end is None:
             ks = self.evaluate(self.tableau.stages)
             self._refuse_overwritten()
-            self._end = combine(self.y, self.h, self.tableau.floats.b, ks)
+            self._end = combine(self.y, self.h, self.tableau.terms.b, ks)
         return self._end
 
     def end_slope(self) -> Tensor | None:
@@ -127,23 +141,22 @@ class Step:
     def output(self, sigma: Time) -> Tensor:
         """y(sigma), dense output at the fraction sigma of the step."""
         interpolant = self.tableau.interpolant
-        return combine(self.y, self.h, interpolant.weights_at(sigma), self.evaluate(interpolant.rows))
+        return combine(self.y, self.h, nonzero(interpolant.weights_at(sigma)), self.evaluate(interpolant.rows))
 
     def slope(self, sigma: float) -> Tensor:
         """dy/dt of the dense output at the fraction sigma of the step."""
         interpolant = self.tableau.interpolant
         zero = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
-        slope = combine(zero, 1.0, interpolant.slopes_at(sigma), self.evaluate(interpolant.rows))
+        slope = combine(zero, 1.0, nonzero(interpolant.slopes_at(sigma)), self.evaluate(interpolant.rows))
         return slope.expand_as(self.y)
 
     def errors(self) -> list[Tensor]:
         """Local error estimates h sum_i e_i k_i: one, or two for dop853. Never on the graph."""
-        floats = self.tableau.floats
-        estimates = [e for e in (floats.b_error, floats.b_error_low) if e is not None]
-        ks = self.evaluate(max(len(e) for e in estimates))
-        with torch.no_grad():
-            zero = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
-            return [combine(zero, self.h, e, ks) for e in estimates]
+        estimates, h = self.tableau.terms.errors, number(self.h)
+        ks = self.evaluate(1 + max(terms[-1][0] for terms in estimates))
+        with ungraphed():
+            sums = [weighted_sum(h, [(weight, ks[i]) for i, weight in terms]) for terms in estimates]
+        return [x for x in sums if x is not None]
 
     def non_finite(self, taken: int) -> NonFiniteError:
         """What to raise for a step that is not finite: where it first was so. taken: steps accepted before."""

@@ -6,7 +6,7 @@ to the arguments.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,16 +15,21 @@ from torch.autograd.graph import Node
 
 from symplectic_adjoint.draws import Draws
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.locks import lock_of
+from symplectic_adjoint.slots import OF_EVERY_MODULE, Slot, in_place, restored, slots_in
 
 
 class Surroundings:
-    """Those of one solve, from its first f call on. module is func's, None where func is a plain function."""
+    """Those of one solve, from its first f call on. modules are func's; a plain function may use others."""
 
-    def __init__(self, module: nn.Module | None, device: torch.device):
+    def __init__(self, modules: Sequence[nn.Module], device: torch.device, others: Sequence[nn.Module] = ()):
         self.draws = Draws(device)
-        self._modules = list(module.modules()) if module is not None else []
-        self._buffers = [own for m in self._modules if (own := slots_in(m._buffers))]
-        self._attributes = [slot for m in self._modules for slot in slots_in(vars(m))]
+        self.alone = lock_of(modules or others)
+        """Held while func is called: a sweep puts other tensors in its modules' places."""
+        self._modules = modules
+        self._others = others
+        self._buffers = [slots_in(m._buffers) for m in self._modules if m._buffers]
+        self._attributes = [slot for m in self._modules for slot in slots_in(vars(m), but=OF_EVERY_MODULE)]
         self._computed = {slot.tensor.grad_fn for slot in self._attributes} - {None}
         self._read: set[Node] = set()
         self._held: list[Slot] = []
@@ -49,6 +54,15 @@ class Surroundings:
         slots += [slot for slot in self._attributes if not slot.changed()]
         return [slot.tensor for slot in slots if slot.version is not None]
 
+    def places_of(self, tensors: Sequence[Tensor]) -> list[list[Slot]]:
+        """Where modules that func may reach hold each of the tensors."""
+        places: dict[int, list[Slot]] = {id(x): [] for x in tensors}
+        others = (slot for m in self._others for slot in slots_in(m._parameters))
+        for slot in chain(self._held, others):
+            if id(slot.tensor) in places:
+                places[id(slot.tensor)].append(slot)
+        return [places[id(x)] for x in tensors]
+
     def sees(self, node: Node) -> None:
         """func's graph leads to this node."""
         if node in self._computed:
@@ -61,9 +75,10 @@ class Surroundings:
         self._attributes = [slot for slot in self._attributes if self._holds(slot.tensor)]
         # A module's buffers change together: BatchNorm hides some changes from autograd.
         self._changed = [slot for own in self._buffers if any(x.changed() for x in own) for slot in own]
-        own = [slot for m in self._modules for kind in (m._parameters, m._buffers) for slot in slots_in(kind)]
-        attributes = [slot for m in self._modules for slot in slots_in(vars(m)) if self._holds(slot.tensor)]
-        self._held = own + attributes
+        self._held = [slot for m in self._modules for slot in slots_in(m._parameters)]
+        self._held += [slot for m in self._modules if m._buffers for slot in slots_in(m._buffers)]
+        attributes = [slot for m in self._modules for slot in slots_in(vars(m), but=OF_EVERY_MODULE)]
+        self._held += [slot for slot in attributes if self._holds(slot.tensor)]
 
     def _holds(self, attribute: Tensor) -> bool:
         """Not one whose graph func's does not lead to: it may be the last solve's output, and hold that solve."""
@@ -92,8 +107,8 @@ class Surroundings:
     @contextmanager
     def again(self) -> Iterator[None]:
         """As they were for the solve, whatever they are now; all as found at the end."""
-        modes = [(module, module.training) for module, training in self._modes if module.training != training]
-        with put_back(self._held), restored(self._changed), self.draws.again(), self._cast():
+        with self.alone, in_place(self._held), restored(self._changed), self.draws.again(), self._cast():
+            modes = [(module, module.training) for module, training in self._modes if module.training != training]
             for module, training in modes:
                 module.training = not training
             try:
@@ -110,54 +125,3 @@ class Surroundings:
         if not torch.amp.is_autocast_available(self._kind):
             return nullcontext()
         return torch.autocast(self._kind, dtype=self._autocast_dtype, enabled=self._autocast, cache_enabled=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Slot:
-    """A tensor that a module holds, by name, in one of its dicts; as it is when this is made."""
-
-    holder: dict[str, Any]
-    name: str
-    tensor: Tensor
-    version: int | None
-
-    def changed(self) -> bool:
-        """Whether it was written into, or is another tensor now."""
-        now = self.holder.get(self.name)
-        return now is not self.tensor or _version(self.tensor) != self.version
-
-
-def slots_in(holder: dict[str, Any]) -> list[Slot]:
-    return [Slot(holder, name, x, _version(x)) for name, x in holder.items() if isinstance(x, Tensor)]
-
-
-def _version(x: Tensor) -> int | None:
-    return None if x.is_inference() else x._version
-
-
-@contextmanager
-def put_back(slots: Sequence[Slot]) -> Iterator[None]:
-    """The tensors are where they were, for functional_call and for whoever replaces one between the passes."""
-    found = [(slot, slot.holder.get(slot.name)) for slot in slots if slot.holder.get(slot.name) is not slot.tensor]
-    for slot, _ in found:
-        slot.holder[slot.name] = slot.tensor
-    try:
-        yield
-    finally:
-        for slot, tensor in found:
-            slot.holder[slot.name] = tensor
-
-
-@contextmanager
-def restored(slots: Sequence[Slot]) -> Iterator[None]:
-    """The tensors are at the end what they are now."""
-    tensors = [slot.holder[slot.name] for slot in slots]
-    values = [None if x is None else x.clone() for x in tensors]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for slot, x, value in zip(slots, tensors, values, strict=True):
-                slot.holder[slot.name] = x
-                if value is not None:
-                    x.copy_(value)

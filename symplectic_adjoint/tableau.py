@@ -23,6 +23,7 @@ from symplectic_adjoint.errors import InvalidTableau
 
 Row = tuple[Fraction, ...]
 FloatRow = tuple[float, ...]
+FloatTerms = tuple[tuple[int, float], ...]
 
 # By how much the sums of a method published as rounded coefficients may miss: a few roundings of a double.
 ROUNDED_RESIDUAL = Fraction(1, 10**15)
@@ -91,6 +92,18 @@ class TableauFloats(NamedTuple):
     b: FloatRow
     b_error: FloatRow | None
     b_error_low: FloatRow | None
+
+
+class Terms(NamedTuple):
+    """The coefficients that are not zero, each with its index: what the sums of a step go through."""
+
+    A: tuple[FloatTerms, ...]
+    """Row i: (j, a_ij), of the extended tableau."""
+    columns: tuple[FloatTerms, ...]
+    """Column i: (j, a_ji)."""
+    b: FloatTerms
+    errors: tuple[FloatTerms, ...]
+    """b_error, and b_error_low, as far as there are any."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +191,16 @@ class ButcherTableau:
             b_error_low=None if self.b_error_low is None else _floats(self.b_error_low),
         )
 
+    @cached_property
+    def terms(self) -> Terms:
+        A, b = self.floats.A, self.floats.b
+        return Terms(
+            A=tuple(map(_nonzero, A)),
+            columns=tuple(tuple((j, A[j][i]) for j in range(i + 1, len(A)) if A[j][i] != 0.0) for i in range(len(A))),
+            b=_nonzero(b),
+            errors=tuple(_nonzero(e) for e in (self.floats.b_error, self.floats.b_error_low) if e is not None),
+        )
+
 
 def hermite(b: Row, A: tuple[Row, ...], c: Row, order: int = 3) -> Interpolant:
     """The cubic through both ends of the step with f's slopes there; its order is 3, or the method's if less.
@@ -248,6 +271,10 @@ def _horner(falling: FloatRow, x: Any) -> Any:
     for coefficient in falling:
         value = value * x + coefficient
     return value
+
+
+def _nonzero(row: FloatRow) -> FloatTerms:
+    return tuple((i, x) for i, x in enumerate(row) if x != 0.0)
 
 
 def _floats(row: Sequence[Fraction]) -> FloatRow:

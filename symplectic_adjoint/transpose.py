@@ -17,14 +17,15 @@ b_i = 0 is no special case. For times, with f's value k_i at hand from the same 
 where sum_i k_i . w_i / h gathers by k what docs/derivation.md writes by cotangent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field import Field, Vjp
-from symplectic_adjoint.step import Step
+from symplectic_adjoint.field import Field, Linearization, Pull, ungraphed
+from symplectic_adjoint.step import Step, weighted_sum
+from symplectic_adjoint.tableau import ButcherTableau
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,16 @@ class OutputCotangent:
 class StepCotangents:
     """Cotangents of what went into a step; of its times only where asked for."""
 
-    y_bar: Tensor
+    y_terms: list[Tensor]
+    """What y_bar is more than lam."""
     t_bar: Tensor | float = 0.0
     h_bar: Tensor | float = 0.0
     output_bars: dict[int, Tensor | float] = field(default_factory=dict)
+
+
+def rows_of(tableau: ButcherTableau, outputs: Sequence[OutputCotangent]) -> int:
+    """How many rows of the extended tableau take part in a step that holds these outputs."""
+    return max(tableau.stages, tableau.interpolant.rows) if outputs else tableau.stages
 
 
 def transpose_step(
@@ -51,57 +58,47 @@ def transpose_step(
     step: Step,
     lam: Tensor,
     outputs: Sequence[OutputCotangent],
-    add_params: Callable[[Sequence[Tensor | None]], None],
+    pull: Pull,
     *,
     with_time: bool,
+    graphs: list[Linearization] | None = None,
 ) -> StepCotangents:
     """Pulls lam and the outputs' cotangents back through a step of plain states.
 
-    One f is on the graph at a time. The step must know k_1 .. k_{s-1}, and its end where a dense output
-    needs f there; it is used up: each k_i is dropped as soon as no earlier state needs it.
+    One f is put on the graph at a time, where its `graphs` are not there already, one a row. The step must know
+    k_1 .. k_{s-1}, and its end where a dense output needs f there; step and graphs are used up: each k_i is dropped as
+    soon as no earlier state needs it.
     """
     tableau, h = step.tableau, step.h
     assert isinstance(h, float)  # times are plain numbers here: their cotangents have formulas of their own
-    s, A = tableau.stages, tableau.floats.A
+    s, b, columns = tableau.stages, tableau.floats.b, tableau.terms.columns
     weights = [tableau.interpolant.weights_at(o.sigma) for o in outputs]
-    rows = max(s, tableau.interpolant.rows) if outputs else s
-    with torch.no_grad():
-        step.evaluate(max(s, rows - 1) if rows > s + 1 else 0)  # stages that only an interpolant needs
+    rows = rows_of(tableau, outputs)
+    if graphs is not None:
+        step.ks.clear()
+    elif rows > s + 1:
+        with ungraphed():
+            step.evaluate(rows - 1)  # stages that only an interpolant needs
     times = _TimeSums(step, h, outputs) if with_time else None
-    l: list[Tensor | None] = [None] * rows  # noqa: E741 (the paper's name)
+    l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
     for i in reversed(range(rows)):
-        terms = [(tableau.floats.b[i], lam)] if i < s else []
-        terms += [(weight[i], o.mu) for weight, o in zip(weights, outputs, strict=True)]
-        terms += [(A[j][i], l_j) for j in range(i + 1, rows) if (l_j := l[j]) is not None]
-        w = _weighted_sum(h, terms)
+        terms = [(b[i], lam)] if i < s and b[i] != 0.0 else []
+        terms += [(weight[i], o.mu) for weight, o in zip(weights, outputs, strict=True) if weight[i] != 0.0]
+        terms += [(a_ji, l_j) for j, a_ji in columns[i] if (l_j := l[j]) is not None]
+        w, one = weighted_sum(h, terms), graphs.pop() if graphs else None
         if w is None:
             if times is None or not times.uses(i):
                 continue
             w = torch.zeros_like(lam)
-        vjp = f.vjp(step.time(i), step.state(i), w, with_time=with_time)
+        w = w.to(step.y.dtype)  # lam may be carried in a higher precision
         del step.ks[i:]
-        l[i] = vjp.y_bar
-        add_params(vjp.param_bars)
+        one = one or f.linearize(step.time(i), step.state(i), with_time=with_time, with_value=with_time)
+        l[i], *t_bar = f.transpose(one, w, pull)
         if times is not None:
-            times.add(i, vjp, w)
-    y_bar = lam.clone()
-    for term in (*(o.mu for o in outputs), *l):
-        if term is not None:
-            y_bar.add_(term)
-    return StepCotangents(y_bar) if times is None else times.cotangents(y_bar)
-
-
-def _weighted_sum(h: float, terms: Sequence[tuple[float, Tensor]]) -> Tensor | None:
-    """h sum of weight x, None where every weight is zero."""
-    total: Tensor | None = None
-    for weight, x in terms:
-        if weight == 0.0:
-            continue
-        if total is None:
-            total = x * (h * weight)
-        else:
-            total.add_(x, alpha=h * weight)
-    return total
+            times.add(i, one.k, t_bar[0], w)
+        del one
+    y_terms = [x for x in (*(o.mu for o in outputs), *l) if x is not None]
+    return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
 
 
 class _TimeSums:
@@ -121,20 +118,21 @@ class _TimeSums:
         """Whether k_i is needed though its w_i is zero."""
         return any(slope[i] != 0.0 for slope in self._slopes)
 
-    def add(self, i: int, vjp: Vjp, w: Tensor) -> None:
-        if vjp.t_bar is not None:
-            tau = vjp.t_bar.double()
+    def add(self, i: int, k: Tensor | None, t_bar: Tensor | None, w: Tensor) -> None:
+        assert k is not None
+        if t_bar is not None:
+            tau = t_bar.double()
             self._tau = self._tau + tau
             self._c_tau = self._c_tau + self._c[i] * tau
-        self._k_w = self._k_w + inner(vjp.k, w)
+        self._k_w = self._k_w + inner(k, w)
         for m, (output, slope) in enumerate(zip(self._outputs, self._slopes, strict=True)):
             if slope[i] != 0.0:
-                self._sigma_bars[m] = self._sigma_bars[m] + self._h * slope[i] * inner(output.mu, vjp.k)
+                self._sigma_bars[m] = self._sigma_bars[m] + self._h * slope[i] * inner(output.mu, k)
 
-    def cotangents(self, y_bar: Tensor) -> StepCotangents:
+    def cotangents(self, y_terms: list[Tensor]) -> StepCotangents:
         h, bars = self._h, self._sigma_bars
         return StepCotangents(
-            y_bar,
+            y_terms,
             t_bar=self._tau - sum(bars) / h,
             h_bar=self._k_w / h
             + self._c_tau

@@ -79,7 +79,6 @@ def test_an_argument_of_the_wrong_type_is_named(change, message):
     [
         ("memory_budget", "2GiB"),
         ("compile", True),
-        ("accumulate", "float64"),
     ],
 )
 def test_a_keyword_that_is_not_available_yet_is_refused_by_name(name, value):

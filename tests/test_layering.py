@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 # Each module may import the ones above it in its list only; modules of one line not each other.
 LIBRARY = """
 errors
-tableau finite graph transforms
-methods parameters state draws
+tableau finite graph transforms running_sum slots locks
+methods parameters state draws aliases
 surroundings
 field
 step grid
@@ -22,7 +22,7 @@ callbacks event outputs
 loop
 options transpose
 problem
-gradients.base gradients.accumulator gradients.checkpoints
+gradients.base gradients.parameter_sums gradients.checkpoints
 gradients.sweep gradients.backprop gradients.baseline
 gradients.aca gradients.symplectic gradients.continuous
 gradients
@@ -90,7 +90,7 @@ runner
 environment suite
 store expansion
 sweep summary regression
-figures typesetting
+figures typesetting targets
 tables render page
 publication
 cli

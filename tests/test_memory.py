@@ -145,3 +145,23 @@ def test_nothing_is_kept_where_no_gradient_is_asked_for(gradient):
     # Two outputs, four stages and the state at hand, and one call of f.
     assert traffic.left_bytes == 2 * STATE_BYTES
     assert traffic.peak_bytes < (2 + 4 + 2 + 64 + 2) * STATE_BYTES
+
+
+@pytest.mark.parametrize("gradient", EXACT_FUNCTIONS)
+def test_a_closure_over_a_module_costs_what_the_module_does(gradient):
+    def peak(close_over):
+        net, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
+        func = (lambda t, y: net(t, y)) if close_over else net
+        held = []
+
+        def forward():
+            held.append(
+                odeint(func, y0, T, method="rk4", options={"step_size": 0.25}, params=tuple(net.parameters()),
+                       gradient=gradient)
+            )  # fmt: skip
+
+        gc.collect()
+        return max(phase.peak_bytes for phase in watch("cpu", forward, lambda: held.pop().sum().backward()))
+
+    peak(True)
+    assert peak(True) == peak(False)

@@ -1,37 +1,50 @@
 """What a contender is: somebody's way of solving a problem and differentiating its loss."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib.util import find_spec
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.cell import Cell
 from benchmarks.failure import Diverged, publishable
+from benchmarks.oracle import equal_steps, replay
 from benchmarks.problems import Problem
+from symplectic_adjoint import METHODS
 
 
 @dataclass(frozen=True)
 class Counts:
     """What a gradient cost: evaluations of f and of its vector-Jacobian product, and steps of the forward solve.
 
-    A step count is None where the contender does not tell.
+    A count is None where the contender does not tell.
     """
 
-    f_calls_forward: int
-    f_calls_backward: int
-    vjps_forward: int
-    vjps_backward: int
+    f_calls_forward: int | None
+    f_calls_backward: int | None
+    vjps_forward: int | None
+    vjps_backward: int | None
     steps_accepted: int | None
     steps_rejected: int | None
 
     @property
-    def floor_calls(self) -> tuple[int, int]:
+    def f_calls(self) -> int | None:
+        """Forward and backward together."""
+        return _sum(self.f_calls_forward, self.f_calls_backward)
+
+    @property
+    def floor_calls(self) -> tuple[int, int] | None:
         """The bare calls that the gradient cannot avoid: f alone, and f with its vector-Jacobian product."""
-        vjps = self.vjps_forward + self.vjps_backward
-        return max(0, self.f_calls_forward + self.f_calls_backward - vjps), vjps
+        calls, vjps = self.f_calls, _sum(self.vjps_forward, self.vjps_backward)
+        return None if calls is None or vjps is None else (max(0, calls - vjps), vjps)
+
+
+def _sum(forward: int | None, backward: int | None) -> int | None:
+    return None if forward is None or backward is None else forward + backward
 
 
 @dataclass(frozen=True)
@@ -49,9 +62,38 @@ class Observation:
     replay: Callable[[Problem], Tensor] | str
 
 
+@dataclass(frozen=True)
+class NoGradient:
+    """What a contender shows that computes no gradient: what it cost all the same, and the reason."""
+
+    counts: Counts
+    reason: str
+
+
+class Run(ABC):
+    """One gradient, nothing noted: forward(), then backward(), which leaves it in the inputs' .grad."""
+
+    @abstractmethod
+    def forward(self) -> object: ...
+
+    @abstractmethod
+    def backward(self) -> None: ...
+
+    def complete(self) -> None:
+        self.forward()
+        self.backward()
+
+
 @dataclass
-class Run:
-    """One gradient, nothing noted: forward(), then backward(), which leaves it in the inputs' .grad.
+class WholeRun:
+    """One gradient that cannot be parted into a forward and a backward pass: complete() waits until it is there."""
+
+    complete: Callable[[], None]
+
+
+@dataclass
+class SolveRun(Run):
+    """A solve, and autograd from its loss.
 
     gives_up tells the exceptions by which the contender's solver says that it cannot go on.
     """
@@ -75,20 +117,37 @@ class Run:
 
 
 class Contender(Protocol):
-    """gradient and observe take a problem in the cell's dtype on its device; both may raise Diverged."""
+    """gradient and observe take a problem in the cell's dtype on its device; both may raise Diverged.
+
+    framework: "jax" does not survive a fork, and its memory is not torch's. compiles: the first call of every problem
+    translates it, which is not what the others take.
+    """
 
     @property
     def name(self) -> str: ...
 
+    @property
+    def gradients(self) -> Sequence[str]: ...
+
+    @property
+    def framework(self) -> Literal["torch", "jax"]: ...
+
+    @property
+    def compiles(self) -> bool: ...
+
     def decline(self, cell: Cell) -> str | None:
-        """Why this contender cannot do this cell, or None."""
+        """Why this contender can do this cell nowhere, or None."""
         ...
 
-    def gradient(self, problem: Problem, cell: Cell) -> Run:
+    def missing(self) -> str | None:
+        """What this contender needs and is not here, or None."""
+        ...
+
+    def gradient(self, problem: Problem, cell: Cell) -> Run | WholeRun:
         """The bare gradient, for measuring time and memory."""
         ...
 
-    def observe(self, problem: Problem, cell: Cell) -> Observation:
+    def observe(self, problem: Problem, cell: Cell) -> Observation | NoGradient:
         """The gradient once, with its counts and its grid."""
         ...
 
@@ -128,6 +187,29 @@ def giving_up(gives_up: Callable[[Exception], bool]) -> Iterator[None]:
         if not gives_up(error):
             raise
         raise Diverged(publishable(f"{type(error).__name__}: {error}")) from error
+
+
+def not_installed(package: str, how: str) -> str | None:
+    """Why a package cannot be used, and how to get it; None where it can."""
+    return None if find_spec(package) is not None else f"{package} is not installed: {how}"
+
+
+def unknown_gradient(contender: Contender, cell: Cell) -> str | None:
+    """Why the contender has not the cell's gradient, or None."""
+    if cell.gradient in contender.gradients:
+        return None
+    return f"{contender.name} has no gradient {cell.gradient!r}; it has {', '.join(contender.gradients)}"
+
+
+def replay_of_equal_steps(cell: Cell, problem: Problem) -> Callable[[Problem], Tensor] | str:
+    """The replay of a peer that tells nothing of its steps, where they are known without it: they are equal, and
+    there is no output between them, for which everybody has a formula of his own."""
+    steps = cell.steps
+    if steps is None:
+        return f"{cell.contender} does not tell its steps"
+    if len(problem.t) > 2:
+        return f"{cell.contender} has its own way to outputs between steps"
+    return lambda twin: replay(METHODS[cell.method], twin, equal_steps(twin.t, steps))
 
 
 def step_size(cell: Cell, t: Tensor) -> float:

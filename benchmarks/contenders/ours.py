@@ -1,10 +1,18 @@
-"""This repository's library as a contender, with each of its gradients."""
+"""This repository's library as a contender, with each of its gradients: plain, compiled, and with a precise sum."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.cell import Cell
-from benchmarks.contenders.contender import Counts, Observation, Run, giving_up, shared_reason, step_size
+from benchmarks.contenders.contender import (
+    Counts,
+    Observation,
+    SolveRun,
+    giving_up,
+    shared_reason,
+    step_size,
+)
 from benchmarks.oracle import replay
 from benchmarks.problems import Problem
 from symplectic_adjoint import GRADIENTS, METHODS, Solution, SolverError, solve
@@ -12,7 +20,16 @@ from symplectic_adjoint import GRADIENTS, METHODS, Solution, SolverError, solve
 
 @dataclass(frozen=True)
 class Ours:
+    """compiles and accumulate are solve's keywords compile= and accumulate=."""
+
     name: str = "ours"
+    compiles: bool = False
+    accumulate: str | None = None
+    framework: Literal["torch"] = "torch"
+
+    @property
+    def gradients(self) -> Sequence[str]:
+        return tuple(GRADIENTS)
 
     def decline(self, cell: Cell) -> str | None:
         if cell.gradient not in GRADIENTS:
@@ -21,8 +38,11 @@ class Ours:
             return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
-    def gradient(self, problem: Problem, cell: Cell) -> Run:
-        return Run(problem, lambda: self._solve(problem, cell).ys, _gives_up)
+    def missing(self) -> str | None:
+        return "the library has no compile=True yet" if self.compiles else None
+
+    def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
+        return SolveRun(problem, lambda: self._solve(problem, cell).ys, _gives_up)
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
         with giving_up(_gives_up):
@@ -49,7 +69,8 @@ class Ours:
         accuracy: dict[str, Any] = {"rtol": cell.rtol, "atol": cell.atol}
         if cell.steps is not None:
             accuracy = {"options": {"step_size": step_size(cell, problem.t)}}
-        return solve(problem.func, problem.y0, problem.t, method=cell.method, gradient=cell.gradient, **accuracy)
+        how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
+        return solve(problem.func, problem.y0, problem.t, method=cell.method, gradient=cell.gradient, **accuracy, **how)
 
 
 def _gives_up(error: Exception) -> bool:
@@ -57,3 +78,8 @@ def _gives_up(error: Exception) -> bool:
 
 
 OURS = Ours()
+VARIANTS = (
+    Ours("ours-compiled", compiles=True),
+    Ours("ours-float64", accumulate="float64"),
+    Ours("ours-compensated", accumulate="compensated"),
+)

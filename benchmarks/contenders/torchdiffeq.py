@@ -5,9 +5,8 @@ Checked against torchdiffeq 0.2.5.
 
 import functools
 from dataclasses import dataclass
-from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +15,15 @@ from benchmarks.cell import Cell
 from benchmarks.contenders.contender import (
     CountedField,
     Observation,
-    Run,
+    SolveRun,
     giving_up,
+    not_installed,
     shared_reason,
     step_size,
+    unknown_gradient,
 )
 from benchmarks.contenders.torchdiffeq_replay import Step, replay_adaptive, replay_fixed
 from benchmarks.problems import Problem
-
-GRADIENTS = ("backprop", "continuous", "continuous-seminorm")
 
 THEIR_NAME = {"rk38": "rk4"}
 """Methods that are called something else there; every other name means the same method or is not there."""
@@ -35,14 +34,17 @@ GIVES_UP = ("underflow in dt", "non-finite values in state", "max_num_steps exce
 @dataclass(frozen=True)
 class TorchDiffEq:
     name: str = "torchdiffeq"
+    gradients: tuple[str, ...] = ("backprop", "continuous", "continuous-seminorm")
+    framework: Literal["torch"] = "torch"
+    compiles: bool = False
 
     def decline(self, cell: Cell) -> str | None:
-        if cell.gradient not in GRADIENTS:
-            return f"torchdiffeq has no gradient {cell.gradient!r}; it has {', '.join(GRADIENTS)}"
+        if reason := unknown_gradient(self, cell):
+            return reason
         if cell.method == "rk4":
             return "torchdiffeq's rk4 is the 3/8 rule: compare with our rk38"
-        if find_spec("torchdiffeq") is None:
-            return "torchdiffeq is not installed: python -m pip install torchdiffeq"
+        if self.missing():
+            return None  # Its methods cannot be looked up, and missing() is reason enough.
         if _their_method(cell) not in _solvers():
             return f"torchdiffeq has no method {cell.method!r}"
         adaptive = _is_adaptive(cell)
@@ -52,9 +54,12 @@ class TorchDiffEq:
             return "a fixed grid estimates no error, so the seminorm changes nothing"
         return shared_reason(cell, adaptive)
 
-    def gradient(self, problem: Problem, cell: Cell) -> Run:
+    def missing(self) -> str | None:
+        return not_installed("torchdiffeq", "python -m pip install torchdiffeq")
+
+    def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
         _torchdiffeq()  # Imported by now, not while time and memory are measured.
-        return Run(problem, lambda: _solve(problem.func, problem, cell), _gives_up)
+        return SolveRun(problem, lambda: _solve(problem.func, problem, cell), _gives_up)
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
         adaptive = _is_adaptive(cell)

@@ -1,6 +1,7 @@
 """The floor: what bare network calls cost, which no way of computing the gradient can avoid."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,8 +15,9 @@ class Floor:
     """The symbols of the memory formulas, in bytes.
 
     state_bytes (D): one state. parameter_bytes (P): the parameters. graph_bytes (A): what stays live of one f for its
-    vector-Jacobian product, the state at which f was called included where f keeps it, f's value not. vjp_peak_bytes:
-    the most live at once in one f and its VJP, above the state and the cotangent.
+    vector-Jacobian product, the state at which f was called included where f keeps it, f's value not. vjp_peak_bytes
+    (V): the most live at once in one f and its VJP, above the state, the cotangent and the gradients of the parameters,
+    to which autograd adds in place.
     """
 
     state_bytes: int
@@ -28,10 +30,9 @@ def measure_floor(problem: Problem) -> tuple[Floor, int]:
     """The floor, and the allocator's events in one f and its VJP."""
     device = problem.y0.device.type
     kept: list[object] = []
-    (graph, *_), (vjp, *_) = (
-        watch(device, lambda: kept.append(_graph_of_f(problem)), kept.clear),
-        watch(device, VjpCall(problem)),
-    )
+    graph, _ = watch(device, lambda: kept.append(_graph_of_f(problem)), kept.clear)
+    with VjpCall(problem) as call:
+        (vjp,) = watch(device, call)
     floor = Floor(
         state_bytes=_nbytes(problem.y0),
         parameter_bytes=sum(_nbytes(p) for p in problem.parameters),
@@ -44,9 +45,8 @@ def measure_floor(problem: Problem) -> tuple[Floor, int]:
 def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int) -> int:
     """The least that this gradient must have live at once, for N accepted steps of s stages.
 
-    D a state, A the graph of one f, V the peak of one VJP (with the parameters' gradient of that f), P the parameters'
-    accumulated gradient. Where all graphs are live at once, only the first VJP meets them all, and P begins with it:
-    the second one meets A less and P more.
+    D a state, A the graph of one f, V the peak of one VJP, P the parameters' gradient. Where all graphs are live at
+    once, only the first VJP meets them all, and P begins with it: the second one meets A less and P more.
     """
     N, s = steps, stages
     D, A, P = floor.state_bytes, floor.graph_bytes, floor.parameter_bytes
@@ -65,16 +65,27 @@ def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int) -> 
 
 
 class VjpCall:
-    """One f on the graph and its vector-Jacobian product by y and the parameters: floor of every backward pass."""
+    """One f on the graph and its vector-Jacobian product by y and the parameters: floor of every backward pass.
+
+    Within its context the parameters have gradients already: autograd adds to them in place.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        self.func, self.t, self.parameters = problem.func, problem.t[0].to(problem.y0), problem.parameters
+        self.problem, self.func, self.t = problem, problem.func, problem.t[0].to(problem.y0)
         self.y = problem.y0.detach().clone().requires_grad_()
         self.cotangent = torch.ones_like(self.y)
 
+    def __enter__(self) -> Self:
+        for parameter in self.problem.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.problem.clear_gradients()
+
     def __call__(self) -> None:
-        value = self.func(self.t, self.y)
-        torch.autograd.grad(value, (self.y, *self.parameters), self.cotangent, allow_unused=True)
+        torch.autograd.backward(self.func(self.t, self.y), self.cotangent)
+        self.y.grad = None
 
 
 def _graph_of_f(problem: Problem) -> object:

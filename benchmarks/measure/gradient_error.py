@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cell import Cell
-from benchmarks.contenders import CONTENDERS, Observation
+from benchmarks.contenders import CONTENDERS, NoGradient, Observation
 from benchmarks.failure import Diverged, diagnose
 from benchmarks.oracle import equal_steps, gradient, relative_error, replay
 from benchmarks.problems import Problem, build
@@ -27,6 +27,10 @@ def measure_gradient_error(cell: Cell, cache_dir: Path) -> Iterator[dict[str, An
     """Yield the counts and the loss, then each error, so that the costly last one cannot lose the others."""
     problem = build(cell, cache_dir)
     observation = CONTENDERS[cell.contender].observe(problem, cell)
+    if isinstance(observation, NoGradient):
+        why = dict.fromkeys(("error_true_reason", "error_discrete_reason"), observation.reason)
+        yield {**asdict(observation.counts), **why}
+        return
     _require_finite(observation)
     yield {**asdict(observation.counts), "loss": observation.loss}
     yield true_error(observation, cell, cache_dir)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.cell import Cell
-from benchmarks.contenders import CONTENDERS, Counts
+from benchmarks.contenders import CONTENDERS, Counts, Run
 from benchmarks.measure.allocator import watch
 from benchmarks.measure.floor import measure_floor
 from benchmarks.measure.warm_up import warm_up
@@ -33,11 +33,16 @@ FIT_TOLERANCE = 0.01
 
 def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterator[dict[str, Any]]:
     """Yield the floor's fields, then the peaks'. `counts` are those of the same cell, to predict the events."""
-    warm_up(cell, cache_dir)
+    in_torch = CONTENDERS[cell.contender].framework == "torch"
+    warm_up(cell if in_torch else replace(cell, contender="ours"), cache_dir)
     problem = build(cell, cache_dir)
     floor, events_per_call = measure_floor(problem)
     yield asdict(floor)
-    calls = counts.f_calls_forward + counts.f_calls_backward
+    if not in_torch:
+        yield {"reason": f"tensor memory not measured: {cell.contender} does not use torch's allocator"}
+        return
+    calls = counts.f_calls
+    assert calls is not None, "who uses torch can be counted"
     predicted = calls * (events_per_call + SOLVER_EVENTS_PER_CALL)
     if cell.device == "cuda" or predicted <= EVENT_LIMIT:
         yield {**peaks(problem, cell), "peak_tensor_source": "exact"}
@@ -51,6 +56,7 @@ def peaks(problem: Problem, cell: Cell) -> dict[str, int]:
     """Run the gradient once under watch."""
     problem.clear_gradients()
     run = CONTENDERS[cell.contender].gradient(problem, cell)
+    assert isinstance(run, Run), "who uses torch has a forward and a backward pass"
     gc.collect()  # Garbage of before must not be released in the window.
     forward, backward = watch(cell.device, run.forward, run.backward)
     measured = {

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from benchmarks.cell import Cell
 from benchmarks.problems.flow import FLOW
+from benchmarks.problems.identity import IDENTITY
 from benchmarks.problems.linear import LINEAR
 from benchmarks.problems.lotka_volterra import LOTKA_VOLTERRA
 from benchmarks.problems.mlp import MLP
@@ -14,7 +15,7 @@ from benchmarks.problems.van_der_pol import VAN_DER_POL
 __all__ = ["DTYPES", "PROBLEMS", "Family", "Problem", "build"]
 
 PROBLEMS: dict[str, Family] = {
-    family.name: family for family in (LINEAR, MLP, SPIRAL, VAN_DER_POL, LOTKA_VOLTERRA, FLOW)
+    family.name: family for family in (IDENTITY, LINEAR, MLP, SPIRAL, VAN_DER_POL, LOTKA_VOLTERRA, FLOW)
 }
 
 

@@ -7,21 +7,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.errors import Place
+from symplectic_adjoint.field import Field, Linearization, Pull, Time
 from symplectic_adjoint.gradients.base import BackwardPass, Gradients
 from symplectic_adjoint.gradients.checkpoints import StepStarts
-from symplectic_adjoint.gradients.sweep import AddParams, sweep
+from symplectic_adjoint.gradients.sweep import sweep
 from symplectic_adjoint.problem import Problem
-from symplectic_adjoint.step import Step
-from symplectic_adjoint.timeline import exactly
-from symplectic_adjoint.transpose import OutputCotangent, StepCotangents
+from symplectic_adjoint.transpose import OutputCotangent, StepCotangents, rows_of, transpose_step
 
 
 @dataclass(frozen=True)
 class Aca:
-    """Keeps the state at every step; each step is taken again on the graph and backpropagated.
+    """Keeps the state at every step; each step is taken again, its f calls on the graph, and transposed.
 
     Memory N D + s A, s f calls a step on the way back. Zhuang et al. (ICML 2020, arXiv:2006.02493), without the
-    step size search and the repeated step of the published code.
+    step size search and the repeated step of the published code. What is on the graph are the f calls alone, each from
+    a state of its own: the sums that connect them are transposed by hand, and need no cotangent a stage in advance.
     """
 
     exact: ClassVar[bool] = True
@@ -32,42 +33,41 @@ class Aca:
         return StepStarts()
 
     def backward(self, given: BackwardPass) -> Gradients:
-        starts = given.take_starts()
+        starts, with_time = given.take_starts(), given.t is not None
+        problem, plans = given.problem, given.trajectory.plans
 
-        def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], add_params: AddParams) -> StepCotangents:
-            return _backpropagate_step(given, n, starts.pop(), lam, outputs, add_params)
+        def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
+            f = _OnGraph(given.field, with_time)
+            step = problem.step(f, plans[n], starts.pop())
+            with torch.no_grad():
+                step.evaluate(rows_of(problem.tableau, outputs))
+            return transpose_step(given.field, step, lam, outputs, pull, with_time=with_time, graphs=f.graphs)
 
         return sweep(given, pull_back)
 
 
-def _backpropagate_step(
-    given: BackwardPass,
-    n: int,
-    start: Tensor,
-    lam: Tensor,
-    outputs: Sequence[OutputCotangent],
-    add_params: AddParams,
-) -> StepCotangents:
-    f, plan, with_time = given.field, given.trajectory.plans[n], given.t is not None
-    calls = f.f_calls
-    with torch.enable_grad():
-        y = start.detach().requires_grad_()
-        times: list[Tensor] = []
-        t, h, t_end, sigmas = plan.t, plan.h, plan.t_end, [o.sigma for o in outputs]
-        if with_time:
-            numbers = (plan.t, plan.h, *(given.problem.times[o.j] for o in outputs))
-            times = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in numbers]
-            t, h, *t_outs = times
-            t_end = exactly(plan.t_end, t + h)
-            sigmas = [(t_out - t) / h for t_out in t_outs]
-        step = Step(f, given.problem.tableau, t, h, t_end, y, open_ends=(plan.open_start, plan.open_end))
-        reached = [step.end(), *(step.output(sigma) for sigma in sigmas)]
-    f.vjps += f.f_calls - calls
-    bars = f.pull(reached, (y, *times, *f.params), [lam, *(o.mu for o in outputs)])
-    add_params(bars[1 + len(times) :])
-    y_bar = bars[0]
-    assert y_bar is not None  # y+ = y + ...
-    if not with_time:
-        return StepCotangents(y_bar)
-    t_bar, h_bar, *out_bars = (0.0 if bar is None else bar for bar in bars[1 : 1 + len(times)])
-    return StepCotangents(y_bar, t_bar, h_bar, {o.j: bar for o, bar in zip(outputs, out_bars, strict=True)})
+class _OnGraph:
+    """f, every call of which stays on a graph of its own."""
+
+    def __init__(self, f: Field, with_time: bool):
+        self.graphs: list[Linearization] = []
+        self.f_calls = 0
+        self._f, self._with_time = f, with_time
+
+    def __call__(self, t: Time, y: Tensor) -> Tensor:
+        one = self._f.linearize(t, y, with_time=self._with_time, with_value=True)
+        k = one.k
+        assert k is not None
+        if not self._with_time:
+            one.k = None  # it is needed as long as the step is taken, no longer
+        self.graphs.append(one)
+        return k
+
+    def beside(self, t: Time, direction: float) -> Time:
+        return self._f.beside(t, direction)
+
+    def restart(self) -> None:
+        pass
+
+    def place(self, index: int) -> Place:
+        return self._f.place(index)

@@ -1,7 +1,7 @@
 """The continuous adjoint method: the adjoint equation solved backwards, as an approximation."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -14,9 +14,9 @@ from symplectic_adjoint.callbacks import Callbacks
 from symplectic_adjoint.control import Norm, packed_norm
 from symplectic_adjoint.errors import Place, UnsupportedCombination
 from symplectic_adjoint.field import Field, Time
-from symplectic_adjoint.gradients.accumulator import Accumulator
 from symplectic_adjoint.gradients.base import BackwardPass, Gradients
 from symplectic_adjoint.gradients.baseline import KeepNothing
+from symplectic_adjoint.gradients.parameter_sums import Accumulator, Reached
 from symplectic_adjoint.grid import StepPlan
 from symplectic_adjoint.loop import integrate
 from symplectic_adjoint.methods import METHODS
@@ -147,9 +147,18 @@ class _AdjointField:
     def __call__(self, t: Time, z: Tensor) -> Tensor:
         self.f_calls += 1
         y, lam = z
-        vjp = self._f.vjp(t, y, lam)
-        k = torch.stack((vjp.k, torch.zeros_like(lam) if vjp.y_bar is None else -vjp.y_bar))
-        self._integrands[k] = vjp.param_bars
+        integrand: list[Tensor | None] = []
+
+        def pull(reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
+            bars = self._f.pull(reached, (*inputs, *self._f.params), cotangents)
+            integrand.extend(bars[len(inputs) :])
+            return bars[: len(inputs)]
+
+        one = self._f.linearize(t, y, with_value=True)
+        (y_bar,) = self._f.transpose(one, lam, pull)
+        assert one.k is not None
+        k = torch.stack((one.k, torch.zeros_like(lam) if y_bar is None else -y_bar))
+        self._integrands[k] = integrand
         return k
 
     def beside(self, t: Time, direction: float) -> Time:

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.field import Pull
 from symplectic_adjoint.gradients.base import BackwardPass, Gradients
 from symplectic_adjoint.gradients.checkpoints import Stages, StartsAndLastStages
-from symplectic_adjoint.gradients.sweep import AddParams, sweep
+from symplectic_adjoint.gradients.sweep import sweep
 from symplectic_adjoint.problem import Problem
 from symplectic_adjoint.step import Step
 from symplectic_adjoint.transpose import OutputCotangent, StepCotangents, transpose_step
@@ -41,48 +42,47 @@ class Symplectic:
         steps = _KeptStages(given) if self.keep == "stages" else _KeptStarts(given)
         with_time = given.t is not None
 
-        def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], add_params: AddParams) -> StepCotangents:
-            return transpose_step(given.field, steps.step(n), lam, outputs, add_params, with_time=with_time)
+        def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
+            return transpose_step(given.field, steps.step(n), lam, outputs, pull, with_time=with_time)
 
         return sweep(given, pull_back)
 
 
-class _KeptStarts:
-    """Steps from their starts, stages evaluated again; the last one from its kept stages. Last one first, each once."""
-
-    def __init__(self, given: BackwardPass):
-        self._given = given
-        self._starts = given.take_starts()
-        self._end: Tensor | None = None
-
-    def step(self, n: int) -> Step:
-        problem, f, plan = self._given.problem, self._given.field, self._given.trajectory.plans[n]
-        is_last, once = self._end is None, self._given.once
-        start, end = self._starts.pop(), self._end
-        self._end = start
-        if is_last and once:
-            step = problem.step(f, plan, start, once)
-            once.clear()
-            return step
-        step = problem.step(f, plan, start, end=end)
-        with torch.no_grad():
-            step.evaluate(problem.tableau.stages - (0 if is_last else 1))
-        return step
-
-
-class _KeptStages:
-    """Steps as they were: start and stages, kept one step after another. Last one first, each once."""
+class _Backwards:
+    """What is kept, taken step by step from the last one on: each step is asked for once."""
 
     def __init__(self, given: BackwardPass):
         self._given = given
         self._kept = given.take_starts()
+        self._is_last = True
+        self._holds_output = given.trajectory.dense_outputs()
         self._end: Tensor | None = None
+        """Where the step to come ends, if it holds an output, which may need f there."""
+
+    def _step(self, n: int, start: Tensor, ks: Sequence[Tensor]) -> Step:
+        end, self._end = self._end, start if n - 1 in self._holds_output else None
+        self._is_last = False
+        return self._given.problem.step(self._given.field, self._given.trajectory.plans[n], start, ks, end=end)
+
+
+class _KeptStarts(_Backwards):
+    """Steps from their starts, stages evaluated again; those of the last one are still there in a first pass."""
 
     def step(self, n: int) -> Step:
-        problem, plan = self._given.problem, self._given.trajectory.plans[n]
-        stages = problem.tableau.stages - (0 if self._end is None else 1)
-        ks = self._kept[len(self._kept) - stages :]
-        del self._kept[len(self._kept) - stages :]
-        start, end = self._kept.pop(), self._end
-        self._end = start
-        return problem.step(self._given.field, plan, start, ks, end=end)
+        is_last, once = self._is_last, self._given.once
+        step = self._step(n, self._kept.pop(), once if is_last else ())
+        once.clear()
+        with torch.no_grad():
+            step.evaluate(self._given.problem.tableau.stages - (0 if is_last else 1))
+        return step
+
+
+class _KeptStages(_Backwards):
+    """Steps as they were: start and stages, kept one step after another."""
+
+    def step(self, n: int) -> Step:
+        stages = self._given.problem.tableau.stages - (0 if self._is_last else 1)
+        first = len(self._kept) - stages
+        ks = self._kept[first:]
+        del self._kept[first:]
+        return self._step(n, self._kept.pop(), ks)

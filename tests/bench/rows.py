@@ -125,6 +125,7 @@ def an_environment(**changes: Any) -> Environment:
         torch_build="cpu",
         torchdiffeq="0.2.5",
         numpy="2.4.6",
+        peers={},
         library_sha256="1" * 64,
         suite_sha256="2" * 64,
         commit="0123456789ab",

@@ -330,3 +330,55 @@ def test_a_part_of_a_suite_says_how_much_of_it_there_is(bench):
     bench("run", "small.toml", "--only", "gradient=aca")
     page = (bench.folder / "results/small/README.md").read_text()
     assert "2 of the suite's 8 cells have been measured" in page
+
+
+TARGET = """
+[[target]]
+point = 4
+name = "calls"
+cells = { contender = "ours", gradient = ["aca", "symplectic"] }
+measure = "total_s"
+over = "torchdiffeq backprop"
+at_most = 1.5
+"""
+
+
+class TestTargets:
+    @pytest.fixture
+    def with_target(self, bench):
+        suite = bench.folder / "small.toml"
+        suite.write_text(suite.read_text() + TARGET)
+        return bench
+
+    def test_a_run_ends_with_every_target_beside_what_was_measured(self, with_target):
+        assert with_target("run", "small.toml") == Exit.DONE  # a target that is missed fails nothing
+        assert "not met 4. calls: at most 1.5; worst 1.38, met in 4 of 4" not in with_target.output
+        assert "met 4. calls: at most 1.5; worst 1.38, met in 4 of 4" in with_target.output
+        tables = with_target.folder / "results/small/tables"
+        assert {"targets.md", "targets.csv", "targets.tex", "reached.md"} <= {path.name for path in tables.iterdir()}
+        page = (with_target.folder / "results/small/README.md").read_text()
+        assert page.index("## Targets at a glance") < page.index("## All gradients at a glance")
+
+    def test_what_misses_is_named(self, with_target):
+        suite = with_target.folder / "small.toml"
+        suite.write_text(suite.read_text().replace("at_most = 1.5", "at_most = 1.2"))
+        assert with_target("run", "small.toml") == Exit.DONE
+        assert "not met 4. calls: at most 1.2; worst 1.38, met in 2 of 4" in with_target.output
+        assert "1.38: mlp batch 128, dopri5 rtol 0.001 atol 1e-05, float64: ours symplectic over" in with_target.output
+
+    @pytest.mark.parametrize("command", ["tables", "report"])
+    def test_they_are_shown_again_from_the_rows_alone(self, with_target, command):
+        with_target("run", "small.toml")
+        assert with_target(command, "small.toml") == Exit.DONE
+        assert "met 4. calls" in with_target.output
+
+    def test_cells_that_were_left_out_keep_a_target_open(self, with_target):
+        with_target("run", "small.toml", "--only", "rtol=1e-3")
+        assert "not measured 4. calls: at most 1.5; worst 1.38, met in 2 of 4" in with_target.output
+        assert "not measured (2): it has no row yet" in with_target.output
+
+    def test_a_suite_without_targets_shows_none_and_loads_no_problem_to_say_so(self, bench, monkeypatch):
+        bench("run", "small.toml")
+        monkeypatch.setattr(cli, "load_vocabulary", lambda: pytest.fail("needs torch"))
+        assert bench("report", "small.toml") == Exit.DONE
+        assert "met" not in bench.output.split()

@@ -4,11 +4,21 @@ from dataclasses import replace
 import pytest
 from matplotlib.text import Text
 
-from benchmarks.figures import COLORS, MARKERS, all_figures, memory_time, style_of, work_precision
+from benchmarks.figures import (
+    COLORS,
+    CONTENDER_MARKERS,
+    MARKERS,
+    all_figures,
+    growth,
+    memory_time,
+    over_floor,
+    style_of,
+    work_precision,
+)
 from benchmarks.record import Status
 from benchmarks.render import draw, render
 from benchmarks.summary import summarize
-from tests.bench.rows import NINE, first_look, group
+from tests.bench.rows import NINE, a_cell, a_row, first_look, group
 
 WHERE = "Measured here."
 
@@ -128,3 +138,68 @@ def test_labels_of_points_do_not_overlap():
 
 def test_a_figure_of_failures_only_can_be_drawn():
     draw(memory_time(summarize([replace(row, status=Status.TIMEOUT) for row in group()]), WHERE))
+
+
+class TestNearTheFloor:
+    TEN = (*NINE, ("floor", "aca"), ("diffrax", "backprop"))
+
+    def test_a_column_is_a_gradient_whose_floor_was_measured_and_a_point_a_group(self):
+        rows = [*group(self.TEN), *group(self.TEN, seed=1)]
+        rows = [replace(row, total_s=1.0, peak_tensor_bytes=10) if row.contender == "floor" else row for row in rows]
+        time, memory = panels(over_floor(summarize(rows), WHERE))
+        assert time.x.names == memory.x.names == ("ours aca",)
+        (series,) = time.series
+        assert series.x == (0.0, 0.0)
+        assert series.y == tuple(row.total_s for row in rows if row.cell.name == "ours aca")
+        assert time.floor == (1.0, "the floor")
+
+    def test_without_a_measured_floor_there_is_no_figure(self):
+        assert over_floor(summarize(group()), WHERE).rows == ()
+
+    def test_the_floor_is_drawn_among_the_others_and_is_not_on_the_front(self):
+        rows = changed(group(self.TEN), "floor aca", total_s=1e-9, peak_tensor_bytes=1)
+        (panel,) = panels(memory_time(summarize(rows), WHERE))
+        floor = series_of(panel)["floor aca"]
+        assert (floor.x[0], floor.y[0]) not in panel.front
+        assert len(panel.front) == 4
+
+    def test_its_names_stand_on_the_axis_and_not_in_a_legend(self):
+        figure = draw(over_floor(summarize(group(self.TEN)), WHERE))
+        assert figure.legends == []
+        assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["ours aca"]
+
+
+class TestGrowth:
+    def test_a_line_joins_what_differs_in_the_number_of_steps_alone(self):
+        fixed = {"rtol": None, "atol": None, "method": "rk38"}
+        rows = [
+            a_row(a_cell(steps=steps, **fixed), total_s=steps * 1e-3, peak_tensor_bytes=steps * 2**20)
+            for steps in (100, 10, 1000)
+        ]
+        time, memory = panels(growth(summarize(rows), WHERE))
+        for panel in (time, memory):
+            (series,) = panel.series
+            assert series.x == (10, 100, 1000)
+            assert panel.x.label == "number of steps" and panel.title.endswith("rk38")
+        assert time.series[0].y == pytest.approx((10, 100, 1000)) and memory.series[0].y == (10, 100, 1000)
+
+    def test_outputs_grow_too_and_are_not_in_the_title(self):
+        rows = [row for n in (1, 10, 100) for row in group([("ours", "aca")], sizes=(("outputs", n), ("state", 8)))]
+        time, _ = panels(growth(summarize(rows), WHERE))
+        assert (time.x.label, time.title) == ("number of outputs", "mlp, batch 128, float64\ndopri5")
+        assert time.series[0].x == (1, 10, 100)
+
+    def test_two_numbers_are_no_growth(self):
+        rows = [row for n in (1, 10) for row in group(sizes=(("outputs", n),))]
+        assert growth(summarize(rows), WHERE).rows == ()
+
+
+def test_groups_of_one_cell_are_not_shown_beside_groups_that_compare():
+    alone = group([("ours", "aca")], seed=1)
+    assert len(panels(memory_time(summarize(group() + alone), WHERE))) == 1
+    assert len(panels(memory_time(summarize(alone), WHERE))) == 1
+
+
+def test_contenders_with_the_same_gradient_look_different():
+    names = ("ours", "torchdiffeq", *CONTENDER_MARKERS)
+    assert len({style_of(name, "backprop") for name in names}) == len(names)

@@ -171,11 +171,6 @@ class TestDecline:
     def test_an_impossible_pair_has_a_reason(self, changes, reason):
         assert reason in str(decline(make_cell(**changes)))
 
-    def test_a_peer_that_is_not_installed_says_how_to_install_it(self, monkeypatch):
-        monkeypatch.setattr("benchmarks.contenders.torchdiffeq.find_spec", lambda name: None)
-        reason = decline(make_cell(contender="torchdiffeq", gradient="continuous"))
-        assert reason == "torchdiffeq is not installed: python -m pip install torchdiffeq"
-
     def test_what_can_be_done_is_not_declined(self):
         assert decline(make_cell()) is None
         assert decline(make_cell(contender="torchdiffeq", gradient="continuous-seminorm")) is None

@@ -79,8 +79,9 @@ def test_every_input_has_a_gradient(build, name):
     assert all(bool((g == 0).all()) for g in problem.gradient())
 
 
-def test_the_linear_problems_closed_form_solves_it(build):
-    problem = build("linear", outputs=4)
+@pytest.mark.parametrize("name", ["linear", "identity"])
+def test_a_closed_form_solves_its_problem(build, name):
+    problem = build(name, outputs=4)
     t = problem.t
     with torch.no_grad():
         expected = problem.func.solution(problem.y0, t)
@@ -88,6 +89,29 @@ def test_the_linear_problems_closed_form_solves_it(build):
     # Ten times the tolerance, for the few steps whose errors add up.
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
     assert torch.equal(expected[0], problem.y0)
+
+
+def test_the_identity_gives_its_argument_back_without_a_copy(build):
+    problem = build("identity", dim=5)
+    assert problem.func(problem.t[0], problem.y0) is problem.y0
+    assert problem.parameters == () and problem.y0.shape == (3, 5)
+
+
+def test_its_loss_holds_nothing_for_an_output(build):
+    """Neither in its graph nor in its gradient, so that what grows with the outputs is the solver's."""
+    problem = build("identity", outputs=1000)
+    ys = torch.ones(1001, *problem.y0.shape, dtype=torch.float64, requires_grad=True)
+    held: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: held.append(x) or x, lambda x: x):
+        loss = problem.loss(ys)
+    (gradient,) = torch.autograd.grad(loss, ys)
+    assert max(x.untyped_storage().nbytes() for x in (*held, gradient)) <= problem.y0.numel() * 8
+    assert torch.equal(gradient[0], problem.loss.direction / ys.numel())
+
+
+def test_layers_are_the_hidden_ones(build):
+    field = build("mlp", state=2, width=64, layers=3).func
+    assert [tuple(layer.weight.shape) for layer in field.layers] == [(64, 2), (64, 64), (64, 64), (2, 64)]
 
 
 def test_the_time_matters_to_the_mlp(build):

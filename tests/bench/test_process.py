@@ -152,8 +152,9 @@ def test_a_process_is_new_and_set_up_as_asked():
     assert found == {"threads": 2, "seed": 5, "heavy": [], "main": None}
 
 
-def test_a_cuda_cells_process_is_spawned():
-    outcome = run(what_it_finds, (), Limits(timeout_s=60, device="cuda", seed=7))
+@pytest.mark.parametrize("how", [{"device": "cuda"}, {"spawned": True}], ids=["cuda", "jax"])
+def test_a_process_that_must_not_be_forked_is_spawned(how):
+    outcome = run(what_it_finds, (), Limits(timeout_s=60, **how, seed=7))
     assert outcome.ok and outcome.values[0]["seed"] == 7 and outcome.values[0]["main"] is None
 
 

@@ -57,6 +57,7 @@ class TestForReal:
 
     def test_a_measured_row_is_full(self, rows):
         unmeasured = {"reason", "error_discrete_reason", "error_true_reason", "peak_reserved_bytes"}
+        unmeasured |= {"total_samples_s", "compile_s"}
         for row in (rows[0], rows[1], rows[3]):
             assert row.status is Status.OK, row.reason
             assert {name for name, value in vars(row).items() if value is None} - {
@@ -190,6 +191,25 @@ class TestByScript:
         script["measure_tensor_memory"] = Outcome(values=[FLOOR, {"reason": "too many events"}])
         row = self.row(settings)
         assert (row.status, row.reason, row.peak_tensor_bytes) == (Status.OK, "too many events", None)
+
+    def test_a_gradient_that_cannot_be_parted_has_a_total_and_the_first_call(self, script, settings):
+        uncounted = dict.fromkeys(COUNTS) | {"steps_accepted": 3}
+        script["measure_gradient_error"] = Outcome(values=[{**uncounted, "loss": 1.0}])
+        values = [
+            {"cell": 0, "compile_s": 9.0},
+            {"cell": 0, "total_s": 2.0},
+            {"cell": 0, "total_s": 4.0},
+            {"f_call_s": 0.1, "vjp_call_s": 0.2},
+        ]
+        script["measure_wall_time"] = Outcome(values=values)
+        row = self.row(settings)
+        assert (row.total_s, row.total_samples_s, row.compile_s) == (3.0, [2.0, 4.0], 9.0)
+        assert row.forward_s is None and row.f_call_s == 0.1 and row.floor_s is None
+
+    def test_only_a_process_that_computes_with_jax_is_spawned(self, settings):
+        torch_only = [make_cell(), make_cell(contender="torchdiffeq", gradient="backprop")]
+        assert not runner._limits(torch_only, settings).spawned
+        assert runner._limits([*torch_only, make_cell(contender="diffrax", gradient="backprop")], settings).spawned
 
     def timed(self, settings, names):
         rows = [Row(make_cell(gradient=name), measured=dict(COUNTS)) for name in names]

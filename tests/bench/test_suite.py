@@ -30,6 +30,13 @@ contenders = { ours = "aca" }
 
 [scale.gpu.defaults]
 device = "cuda"
+
+[[target]]
+point = 2
+name = "lean"
+cells = { contender = "ours", gradient = ["aca", "symplectic"], width = 8 }
+measure = "memory_over_floor"
+at_most = 1.03
 """
 
 
@@ -81,6 +88,15 @@ def test_small_runs_do_not_go_by_the_suites_name(write):
     assert [suite.at_scale(scale).name for scale in Scale] == ["small-smoke", "small", "small-gpu"]
 
 
+def test_a_target_is_read_with_its_cells_and_holds_at_every_scale(write):
+    suite = load_suite(write(SMALL))
+    (target,) = suite.target
+    assert target.cells == {"contender": ["ours"], "gradient": ["aca", "symplectic"], "width": [8]}
+    assert (target.measure, target.over, target.along, target.at_most) == ("memory_over_floor", None, None, 1.03)
+    assert suite.at_scale(Scale.SMOKE).target == suite.target
+    assert load_suite("quick").target == []
+
+
 def test_a_scale_that_the_file_does_not_have_is_refused(write):
     with pytest.raises(SuiteError, match=r"'small' has no scale 'smoke'; it has cpu$"):
         load_suite(write(SMALL[: SMALL.index("[scale.smoke]")])).at_scale(Scale.SMOKE)
@@ -116,6 +132,26 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         ('name = "small"', 'name = "other"', r"small.toml: name is 'other', but must be the file's own, 'small'"),
         ('name = "small"', 'name = "a/b"', r"small.toml: name: must be lower-case letters"),
         ("max_cells = 20", "max_cells = ", r"small.toml: not TOML"),
+        ("at_most = 1.03", "at_least = 1", r"target\[0\].at_least: unknown key; did you mean 'at_most'\?"),
+        ("at_most = 1.03", "at_most = 0", r"target\[0\].at_most: .*greater than 0; got 0"),
+        ("at_most = 1.03", "at_most = 1\nalong = 'steps'", r"target\[0\]: along and change belong together"),
+        ("at_most = 1.03", "at_most = 1\nchange = 'exponent'", r"target\[0\]: along and change belong together"),
+        (
+            "at_most = 1.03",
+            "at_most = 1\nover = 'ours aca'\nalong = 'steps'\nchange = 'exponent'",
+            r"target\[0\]: give over .* or along .*, not both",
+        ),
+        (
+            "at_most = 1.03",
+            "at_most = 1\nalong = 'width'\nchange = 'exponent'",
+            r"target\[0\]: along 'width' compares several .* only 8",
+        ),
+        (
+            'measure = "memory_over_floor"',
+            'measure = "loss"',
+            r"target\[0\].measure: .*'time_over_floor'.*; got 'loss'",
+        ),
+        ('{ contender = "ours", gradient', "{ colour = [], gradient", r"target\[0\].cells.colour: .*at least 1 item"),
     ],
 )
 def test_a_mistake_is_named_with_file_key_and_what_is_allowed(write, old, new, message):

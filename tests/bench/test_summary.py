@@ -3,9 +3,12 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.contenders import CONTENDERS
 from benchmarks.record import Status
 from benchmarks.summary import DISPLAY_ORDER, geometric_mean, lines_of, ordering, overview, pareto_front, summarize
-from tests.bench.rows import a_cell, a_row, first_look, group
+from tests.bench.rows import NINE, a_cell, a_row, first_look, group
+
+NAMES = [" ".join(pair) for pair in NINE]
 
 
 def lines(rows):
@@ -27,8 +30,41 @@ def test_no_rows_make_an_empty_frame():
 def test_groups_stay_in_order_and_names_have_their_own():
     rows = [*reversed(group()), *group(rtol=1e-3, atol=1e-5)]
     found = lines_of(summarize(rows))
-    assert [line["name"] for line in found] == [*DISPLAY_ORDER, *DISPLAY_ORDER]
+    assert [line["name"] for line in found] == [name for name in DISPLAY_ORDER if name in NAMES] * 2
     assert [line["rtol"] for line in found] == [1e-6] * 9 + [1e-3] * 9
+
+
+def test_every_contender_and_gradient_has_its_place():
+    named = {f"{name} {gradient}" for name, contender in CONTENDERS.items() for gradient in contender.gradients}
+    assert named <= set(DISPLAY_ORDER) and len(set(DISPLAY_ORDER)) == len(DISPLAY_ORDER)
+
+
+def with_floor(**changes):
+    floor = {"total_s": 0.5, "peak_tensor_bytes": 1000, "forward_disagrees": None, "floor_s": 7.0}
+    return [*group(), a_row(a_cell(contender="floor", gradient="symplectic"), **(floor | changes))]
+
+
+def test_the_floor_that_was_measured_comes_before_the_one_that_was_estimated():
+    found = lines(with_floor())
+    row = found["ours symplectic"]
+    assert row["time_over_floor"] == row["total_s"] / 0.5
+    assert row["memory_over_floor"] == row["peak_tensor_bytes"] / 1000
+    assert found["floor symplectic"]["time_over_floor"] == found["floor symplectic"]["memory_over_floor"] == 1
+    assert found["ours aca"]["time_over_floor"] == lines(group())["ours aca"]["time_over_floor"]  # it has no floor
+
+
+@pytest.mark.parametrize(
+    ("change", "time", "memory"),
+    [
+        ({"status": Status.TIMEOUT}, False, False),
+        ({"total_s": None}, False, True),
+        ({"peak_tensor_source": "fit"}, True, False),  # is no unit of what is exact
+    ],
+)
+def test_what_was_not_measured_of_the_floor_is_estimated(change, time, memory):
+    row, estimated = lines(with_floor(**change))["ours symplectic"], lines(group())["ours symplectic"]
+    assert (row["time_over_floor"] != estimated["time_over_floor"]) is time
+    assert (row["memory_over_floor"] != estimated["memory_over_floor"]) is memory
 
 
 def test_times_and_memories_are_multiples_of_the_floor_and_of_the_peer():

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.record import Status
-from benchmarks.summary import summarize
+from benchmarks.suite import Target
+from benchmarks.summary import lines_of, summarize
 from benchmarks.tables import all_tables, digits, gradients_table
+from benchmarks.targets import judge
 from benchmarks.typesetting import Section, Table, to_csv, to_latex, to_markdown, write_table
 from tests.bench.rows import first_look, group
 
@@ -65,6 +67,22 @@ def test_times_are_milliseconds_and_memories_mebibytes():
     found = gradients_table(summarize(rows), WHERE)
     line = dict(zip(found.headings, found.sections[0].lines[0], strict=True))
     assert (line["time, ms"], line["tensors, MiB"], line["RSS, MiB"]) == ("250", "3.00", "5.00")
+
+
+def test_targets_come_first_where_there_are_any():
+    frame, rows = summarize(group()), group()
+    target = Target(point=1, name="n", cells={"contender": ["ours"]}, measure="time_over_floor", at_most=2.0)
+    judgements = judge([target], [row.cell for row in rows], lines_of(frame))
+    names = [table.name for table in all_tables(frame, WHERE, judgements)]
+    assert names == ["reached", "targets", "overview", "gradients", "ordering"]
+    (line,) = all_tables(frame, WHERE, judgements)[0].sections[0].lines
+    assert line == ("1", "n", "2.00", "3.40", "2", "6", "not met")
+    assert [table.name for table in all_tables(frame, WHERE)] == ["overview", "gradients", "ordering"]
+
+
+def test_the_predicted_order_is_left_out_where_no_cell_has_all_that_it_orders():
+    frame = summarize([row for row in group() if row.gradient != "baseline"])
+    assert [table.name for table in all_tables(frame, WHERE)] == ["overview", "gradients"]
 
 
 def test_captions_say_where_it_was_measured():

@@ -1,0 +1,49 @@
+"""Stand-ins for parameters, in whose .grad autograd sums a sweep's VJPs in place."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from symplectic_adjoint.slots import Slot
+
+REPLACEABLE = (Tensor, nn.Parameter)
+"""Subclasses may know more than a detached alias of theirs would."""
+
+
+class Aliases:
+    """Leaves that share the parameters' memory, to stand in their places in func's modules for the time of a sweep.
+
+    A leaf's gradient is summed in place by autograd, layer by layer, where torch.autograd.grad would hand out a second
+    tensor like theta. The parameters' own .grad will not do for it: users' hooks on it (an optimizer's step, a
+    reduction over processes) would be called for every part.
+    """
+
+    def __init__(self, params: Sequence[Tensor], places: Sequence[Sequence[Slot]]):
+        self.params = params
+        self.leaves = tuple(map(_alias, params))
+        self.slots = [
+            Slot(slot.holder, slot.name, leaf)
+            for leaf, slots in zip(self.leaves, places, strict=True)
+            for slot in slots
+        ]
+        self.trainable = [leaf for leaf in self.leaves if leaf.requires_grad]
+        self.bypassed = False
+        """Whether func was seen to reach a parameter by another way than through its modules."""
+
+    @staticmethod
+    def possible(params: Sequence[Tensor], places: Sequence[Sequence[Slot]]) -> bool:
+        """Whether every parameter has a place where an alias of it will be found by func."""
+        return all(places) and all(type(p) in REPLACEABLE for p in params)
+
+    def grads(self) -> list[Tensor | None]:
+        return [leaf.grad for leaf in self.leaves]
+
+
+def _alias(p: Tensor) -> Tensor:
+    """p without its history, hooks and .grad. One that was frozen since the forward pass is frozen too."""
+    alias = p.detach()
+    if isinstance(p, nn.Parameter):
+        alias = nn.Parameter(alias, requires_grad=p.requires_grad)
+        vars(alias).update(vars(p))  # what a layer notes on its parameters
+        return alias
+    return alias.requires_grad_(p.requires_grad)

@@ -1,0 +1,62 @@
+"""The places in which modules hold their tensors."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Slot:
+    """A tensor that a module holds, by name, in one of its dicts; as it is when this is made."""
+
+    __slots__ = ("holder", "name", "tensor", "version")
+
+    def __init__(self, holder: dict[str, Any], name: str, tensor: Tensor):
+        self.holder, self.name, self.tensor, self.version = holder, name, tensor, _version(tensor)
+
+    def changed(self) -> bool:
+        """Whether it was written into, or is another tensor now."""
+        now = self.holder.get(self.name)
+        return now is not self.tensor or _version(self.tensor) != self.version
+
+
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+"""Attributes that hold no tensor of the user's: a solve looks through those of every module."""
+
+
+def slots_in(holder: dict[str, Any], but: frozenset[str] = frozenset()) -> list[Slot]:
+    return [Slot(holder, name, x) for name, x in holder.items() if name not in but and isinstance(x, Tensor)]
+
+
+def _version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version
+
+
+@contextmanager
+def in_place(slots: Sequence[Slot]) -> Iterator[None]:
+    """Every slot holds its tensor, whatever it was found to hold, which is there again at the end."""
+    found = [(slot, slot.holder.get(slot.name)) for slot in slots if slot.holder.get(slot.name) is not slot.tensor]
+    for slot, _ in found:
+        slot.holder[slot.name] = slot.tensor
+    try:
+        yield
+    finally:
+        for slot, tensor in found:
+            slot.holder[slot.name] = tensor
+
+
+@contextmanager
+def restored(slots: Sequence[Slot]) -> Iterator[None]:
+    """The tensors are at the end what they are now."""
+    tensors = [slot.holder[slot.name] for slot in slots]
+    values = [None if x is None else x.clone() for x in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for slot, x, value in zip(slots, tensors, values, strict=True):
+                slot.holder[slot.name] = x
+                if value is not None:
+                    x.copy_(value)

@@ -1,0 +1,158 @@
+"""The parameters' stand-ins of a reverse sweep: what func may do with its parameters, and what is left behind."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import symplectic_adjoint as sa
+from tests.fields import SmallNet, start, weighted_loss
+
+T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
+FIXED = {"method": "rk4", "options": {"step_size": 0.25}}
+SWEEPS = ("symplectic", "stages", "aca", "baseline")
+EQUAL = {"rtol": 1e-12, "atol": 1e-14}  # the same sums in another order, in float64
+
+
+def gradients(func, gradient, params=None, leaves=None):
+    y0 = start().requires_grad_()
+    leaves = tuple(func.parameters()) if leaves is None else leaves
+    ys = sa.odeint(func, y0, T, gradient=gradient, params=params, **FIXED)
+    return torch.autograd.grad(weighted_loss(ys), (y0, *leaves), allow_unused=True)
+
+
+def assert_same(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, **EQUAL)
+
+
+class Labelled(nn.Module):
+    """Reads what was noted on its parameter, and asks whether it is one."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64))
+        self.rate.sign = -1.0
+
+    def forward(self, t, y):
+        assert isinstance(self.rate, nn.Parameter)
+        return self.rate.sign * self.rate * y
+
+
+class Tied(nn.Module):
+    """One parameter in two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 3, dtype=torch.float64)
+        self.outer = nn.Linear(3, 3, dtype=torch.float64)
+        self.outer.weight = self.inner.weight
+
+    def forward(self, t, y):
+        return self.outer(torch.tanh(self.inner(y)))
+
+
+class Listed(nn.Module):
+    """Keeps its parameter in a list besides, as recurrent layers do, and uses it from there always, or now and then."""
+
+    def __init__(self, when):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64))
+        self.all = [self.rate]
+        self.when = when
+
+    def forward(self, t, y):
+        return -(self.all[0] * y).sin() if self.when(t) else -self.rate * y
+
+
+@pytest.mark.parametrize("gradient", SWEEPS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        Labelled,
+        Tied,
+        lambda: Listed(lambda t: True),
+        lambda: Listed(lambda t: t < 0.5),
+        lambda: Listed(lambda t: t > 0.5),
+    ],
+    ids=["labelled", "tied", "listed", "listed early", "listed late"],
+)
+def test_however_func_reaches_its_parameters_the_gradient_is_the_same(make, gradient):
+    func = make()
+    assert_same(gradients(func, gradient), gradients(func, "backprop"))
+
+
+@pytest.mark.parametrize("gradient", SWEEPS)
+def test_a_parameter_that_only_a_closure_knows_and_one_of_a_module(gradient):
+    net, rate = SmallNet(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, t, y):
+            return self.net(t, y) - rate * y
+
+    leaves = (*net.parameters(), rate)
+    got = gradients(Sum(), gradient, params=(rate,), leaves=leaves)
+    assert_same(got, gradients(Sum(), "backprop", params=(rate,), leaves=leaves))
+
+
+class Stubborn(nn.Module):
+    """Fails at its n-th call."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.calls, self.limit = SmallNet(), 0, None
+
+    def forward(self, t, y):
+        self.calls += 1
+        if self.calls == self.limit:
+            raise ZeroDivisionError
+        return self.net(t, y)
+
+
+@pytest.mark.parametrize("gradient", SWEEPS)
+def test_parameters_are_in_their_places_after_a_sweep_that_failed(gradient):
+    func = Stubborn()
+    before = dict(func.named_parameters())
+    ys = sa.odeint(func, start().requires_grad_(), T, gradient=gradient, **FIXED)
+    func.limit = func.calls + 5
+    with pytest.raises(ZeroDivisionError):
+        weighted_loss(ys).backward()
+    after = dict(func.named_parameters())
+    assert before.keys() == after.keys() and all(before[name] is after[name] for name in before)
+    assert all(p.grad is None for p in before.values())
+
+
+@pytest.mark.parametrize("gradient", SWEEPS)
+def test_no_hook_sees_a_part_of_the_gradient(gradient):
+    func, seen, stepped = SmallNet(), [], []
+    func.twice.register_hook(lambda grad: seen.append(grad.clone()))
+    func.twice.register_post_accumulate_grad_hook(lambda p: stepped.append(p.grad.clone()))
+    weighted_loss(sa.odeint(func, start(), T, gradient=gradient, **FIXED)).backward()
+    assert len(seen) == len(stepped) == 1
+    assert torch.equal(seen[0], func.twice.grad) and torch.equal(stepped[0], func.twice.grad)
+
+
+def test_two_threads_may_train_one_module():
+    func, failures = SmallNet(), []
+    expected, leaves = gradients(func, "backprop"), tuple(func.parameters())
+
+    def train():
+        try:
+            for _ in range(10):
+                assert_same(gradients(func, "symplectic", leaves=leaves), expected)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=train) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
