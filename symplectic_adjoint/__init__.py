@@ -15,6 +15,7 @@ from symplectic_adjoint.drop_in import odeint_checkpoint as odeint_checkpoint
 from symplectic_adjoint.drop_in import odeint_event as odeint_event
 from symplectic_adjoint.drop_in import odeint_onecheckpoint as odeint_onecheckpoint
 from symplectic_adjoint.drop_in import odeint_symplectic_adjoint as odeint_symplectic_adjoint
+from symplectic_adjoint.errors import CompilerNotFound as CompilerNotFound
 from symplectic_adjoint.errors import EventNotFound as EventNotFound
 from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
 from symplectic_adjoint.errors import LostGradient as LostGradient

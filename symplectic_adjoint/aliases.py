@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from symplectic_adjoint.slots import Slot
@@ -27,6 +28,7 @@ class Aliases:
             for slot in slots
         ]
         self.trainable = [leaf for leaf in self.leaves if leaf.requires_grad]
+        self._untouched: set[int] = set()
         self.bypassed = False
         """Whether func was seen to reach a parameter by another way than through its modules."""
 
@@ -35,8 +37,20 @@ class Aliases:
         """Whether every parameter has a place where an alias of it will be found by func."""
         return all(places) and all(type(p) in REPLACEABLE for p in params)
 
+    def totals(self) -> list[Tensor]:
+        """The .grad of every trainable leaf, for others to add to: zero where nothing was added yet."""
+        for leaf in self.trainable:
+            if leaf.grad is None:
+                leaf.grad = torch.zeros_like(leaf)
+                self._untouched.add(id(leaf))
+        return [leaf.grad for leaf in self.trainable if leaf.grad is not None]
+
+    def added_to(self, which: Sequence[bool]) -> None:
+        """Those of the totals that have been added to."""
+        self._untouched -= {id(leaf) for leaf, added in zip(self.trainable, which, strict=True) if added}
+
     def grads(self) -> list[Tensor | None]:
-        return [leaf.grad for leaf in self.leaves]
+        return [None if id(leaf) in self._untouched else leaf.grad for leaf in self.leaves]
 
 
 def _alias(p: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from symplectic_adjoint.grid import Grid
 from symplectic_adjoint.inputs import (
     check_resolution,
     checked_accumulate,
+    checked_compile,
     checked_layout,
     checked_times,
     checked_tolerance,
@@ -92,12 +93,14 @@ def odeint(
     gradient: a name in GRADIENTS or one of their objects.
     accumulate: how lam and dL/dtheta are summed over the steps: None in their own precision, "float64" in that, or
         "compensated", as accurate without it. For long solves in float32; symplectic, stages and aca only.
-    memory_budget, compile: not available yet, refused by name.
+    compile: whether func and its VJP are compiled, by torch.compile; kept from solve to solve, whatever the step
+        sizes. Needs a C++ compiler and a func of tensor operations alone; symplectic and stages only.
+    memory_budget: not available yet, refused by name.
     on_failure: "raise", or "return" for ys as far as the solve came and NaN beyond.
 
     Raises ValueError or TypeError for arguments that cannot be used, before func is called;
     SolverError where the solve fails: NonFiniteError, StepSizeUnderflow, TooManySteps, EventNotFound; LostGradient
-    where func uses a tensor whose gradient would be lost.
+    where func uses a tensor whose gradient would be lost; CompilerNotFound for compile=True without a C++ compiler.
     """
     solution = solve(
         func, y0, t,
@@ -125,13 +128,17 @@ def solve(
     on_failure: str = "raise",
 ) -> Solution:
     """Like odeint, with the grid that was stepped on and what the solve cost: see Solution."""
-    _refuse_unavailable(memory_budget=memory_budget, compile=compile or None)
+    _refuse_unavailable(memory_budget=memory_budget)
     if on_failure not in ("raise", "return"):
         raise ValueError(f"on_failure must be 'raise' or 'return', got {on_failure!r}")
     strategy, gradient_name = named_gradient(gradient)
     with alone(func):
         problem, y = pose(func, y0, t, rtol, atol, method, options, event_fn, gradient_name, params)
-        problem = replace(problem, accumulate=checked_accumulate(accumulate, strategy, gradient_name))
+        problem = replace(
+            problem,
+            accumulate=checked_accumulate(accumulate, strategy, gradient_name),
+            compile=checked_compile(compile, strategy, gradient_name, problem.layout, accumulate),
+        )
         _refuse_adjoint_callbacks(problem, strategy)
         ys, trajectory, failure = _run(problem, strategy, y, t if event_fn is None else t[:1], on_failure)
     event_t = None

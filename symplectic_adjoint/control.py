@@ -50,7 +50,7 @@ class StepControl:
 
     def error_ratio(self, step: Step) -> float:
         """Error of the step over the tolerance: accepted up to 1. The one synchronisation of a step."""
-        y_end, errors = step.end(), step.errors()  # f calls under the caller's grad mode, the rest without
+        errors, y_end = step.errors(), step.end()  # f calls under the caller's grad mode, the rest without
         with ungraphed():
             scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
             norms = [self.measure(error.div_(scale)) for error in errors]

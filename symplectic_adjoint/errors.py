@@ -13,6 +13,10 @@ class UnsupportedCombination(ValueError):
     """Two arguments that are each valid and cannot be used together."""
 
 
+class CompilerNotFound(RuntimeError):
+    """compile=True, and there is no C++ compiler."""
+
+
 class LostGradient(ValueError):
     """func uses a tensor that requires a gradient and that the solver was not told about."""
 

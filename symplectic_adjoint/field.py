@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from symplectic_adjoint.aliases import Aliases
+from symplectic_adjoint.compiled import CompiledSteps
 from symplectic_adjoint.errors import LostGradient, Place
 from symplectic_adjoint.finite import unravelled
 from symplectic_adjoint.graph import edge_to, nodes_made, unknown_leaves
@@ -82,6 +83,7 @@ class Field:
         self._sizes: set[int] = set()
         self.retains = False
         """Whether the graph of one call is needed by the next."""
+        self.compiled: CompiledSteps | None = None
         self.aliases: Aliases | None = None
         """What stands in the parameters' places, while it does."""
         self._first: tuple[Tensor, Tensor, Tensor] | None = None
@@ -93,7 +95,13 @@ class Field:
         """The same field with counts of its own, for a pass on the way back."""
         other = copy(self)
         other.f_calls = other.vjps = 0
+        other.compiled = self.compiled.again() if self.compiled else None
         return other
+
+    @property
+    def code(self) -> CompiledSteps | None:
+        """Machine code for the calls to come: not while the first one is to be looked at, and never on the graph."""
+        return None if self._look or torch.is_grad_enabled() else self.compiled
 
     @contextmanager
     def standing_in(self, aliases: Aliases) -> Iterator[None]:
@@ -241,6 +249,8 @@ class Field:
             y, time = y.detach().requires_grad_().clone(), self.time(t).detach()
             self._sizes.clear()  # f may be another function from here on, of a graph of the same size
             k = self._on_graph(time, y).detach()
+        if self.compiled is not None:
+            self.surroundings.require_fixed()
         if self._first is None and self.surroundings.watches:
             self._first = (time, y.detach(), k)
         return k

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.compiled import require_compiler
 from symplectic_adjoint.errors import NonFiniteError, UnsupportedCombination
 from symplectic_adjoint.finite import first_non_finite
 from symplectic_adjoint.gradients import GRADIENTS
@@ -82,6 +83,29 @@ def checked_accumulate(accumulate: Any, strategy: Strategy | Backprop, gradient_
             "operations themselves: leave it out, or use torch.autograd"
         )
     return accumulate
+
+
+def checked_compile(
+    compile: Any, strategy: Strategy | Backprop, gradient_name: str, layout: Layout, accumulate: str | None
+) -> bool:
+    if not isinstance(compile, bool):
+        raise TypeError(f"compile must be True or False, got {compile!r}")
+    if not compile:
+        return False
+    if not isinstance(strategy, Symplectic):
+        raise UnsupportedCombination(
+            f'compile=True belongs to "symplectic" and "stages", got gradient={gradient_name!r}: take one of these'
+        )
+    for found, what in (
+        (not layout.trivial, "a structured or half precision state"),
+        (layout.dtype.is_complex, "a complex state"),
+        (accumulate is not None, f"accumulate={accumulate!r}"),
+        (transforming(), "torch.func or forward mode"),
+    ):
+        if found:
+            raise UnsupportedCombination(f"compile=True does not work with {what}: leave it out")
+    require_compiler()
+    return True
 
 
 def _near(name: Any, known: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from symplectic_adjoint.clock import (
     pins_on,
     steps_between,
 )
+from symplectic_adjoint.compiled import CompiledSteps
 from symplectic_adjoint.control import Norm
 from symplectic_adjoint.errors import NonFiniteError, SolverError, TooManySteps
 from symplectic_adjoint.event import Crossing, EventClock, EventFunction
@@ -98,8 +99,8 @@ class Problem:
     """dy/dt = f(t, y; theta) over `times`, with everything decided but the gradient.
 
     func is a function of the packed state, `caller` the caller's own. event, of the packed state too, ends the solve:
-    times is then the start and infinity. accumulate: how a sweep adds up. recorded: the steps to take, where they are
-    known; surroundings: those of the solve that took them first.
+    times is then the start and infinity. accumulate: how a sweep adds up. compile: whether func is.
+    recorded: the steps to take, where they are known; surroundings: those of the solve that took them first.
     """
 
     func: Func
@@ -112,11 +113,12 @@ class Problem:
     caller: Any
     event: Callable[[Tensor, Tensor], Tensor] | None = None
     accumulate: str | None = None
+    compile: bool = False
     recorded: tuple[StepPlan, ...] | None = None
     surroundings: Surroundings | None = None
 
     def field(self, like: Tensor) -> Field:
-        return Field(
+        f = Field(
             self.func,
             self.parameters.trainable,
             like,
@@ -125,6 +127,9 @@ class Problem:
             surroundings=self.surroundings
             or Surroundings(self.parameters.modules, like.device, self.parameters.others),
         )
+        if self.compile:
+            f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)
+        return f
 
     def callbacks(self, suffix: str = "") -> Callbacks:
         return Callbacks(self.caller, self.layout.unpack, suffix)
@@ -151,7 +156,7 @@ class Problem:
         where t is given.
         """
         f = self.field(y0)
-        if watch:
+        if watch or self.compile:
             f.watch()
         times = list(self.times)
         clock, search = self.clock(times), None

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.compiled import CompiledSteps
 from symplectic_adjoint.errors import NonFiniteError, Place
 from symplectic_adjoint.field import Time, number, ungraphed
 from symplectic_adjoint.finite import first_non_finite
@@ -22,6 +23,11 @@ class RightHandSide(Protocol):
     """What a step integrates: f(t, y), and what is known about it."""
 
     f_calls: int
+
+    @property
+    def code(self) -> CompiledSteps | None:
+        """What takes the place of single calls, where it can."""
+        ...
 
     def __call__(self, t: Time, y: Tensor, /) -> Tensor: ...
 
@@ -81,7 +87,7 @@ class Step:
     evaluated just inside.
     """
 
-    __slots__ = ("_end", "_versions", "f", "h", "ks", "open_ends", "t", "t_end", "tableau", "y")
+    __slots__ = ("_end", "_errors", "_versions", "f", "h", "ks", "open_ends", "t", "t_end", "tableau", "y")
 
     def __init__(
         self,
@@ -101,6 +107,7 @@ class Step:
         self.ks = list(ks)
         self._versions = [_version(k) for k in ks]
         self._end = end
+        self._errors: list[Tensor] = []
 
     def time(self, i: int) -> Time:
         """Time of stage i; stages at c = 1 take t_end itself, so that k_1 of the next step is the same call."""
@@ -119,6 +126,13 @@ class Step:
 
     def evaluate(self, rows: int) -> list[Tensor]:
         """k_1 .. k_rows, calling f for those not known yet."""
+        if rows > len(self.ks) + 1 and len(self.ks) <= 1 and (code := self.f.code) is not None:
+            times = [number(self.time(i)) for i in range(rows)]
+            new, end, self._errors = code.evaluate(number(self.h), times, self.y, self.ks)
+            self.f.f_calls += len(new)
+            self._end = end if self._end is None else self._end
+            self.ks += new
+            self._versions += [_version(k) for k in new]
         for i in range(len(self.ks), rows):
             k = self.f(self.time(i), self.state(i))
             self.ks.append(k)
@@ -151,9 +165,12 @@ class Step:
         return slope.expand_as(self.y)
 
     def errors(self) -> list[Tensor]:
-        """Local error estimates h sum_i e_i k_i: one, or two for dop853. Never on the graph."""
+        """Local error estimates h sum_i e_i k_i: one, or two for dop853. Never on the graph; the caller's own."""
         estimates, h = self.tableau.terms.errors, number(self.h)
         ks = self.evaluate(1 + max(terms[-1][0] for terms in estimates))
+        if self._errors:
+            known, self._errors = self._errors, []
+            return known
         with ungraphed():
             sums = [weighted_sum(h, [(weight, ks[i]) for i, weight in terms]) for terms in estimates]
         return [x for x in sums if x is not None]

@@ -54,6 +54,17 @@ class Surroundings:
         slots += [slot for slot in self._attributes if not slot.changed()]
         return [slot.tensor for slot in slots if slot.version is not None]
 
+    def require_fixed(self) -> None:
+        """After the first call: raises UnsupportedCombination for what compiled code does not see change."""
+        draws, changes = not self.draws.none, any(x.changed() for own in self._buffers for x in own)
+        for found, what in ((draws, "draws random numbers"), (changes, "changes buffers of its module")):
+            if found:
+                raise UnsupportedCombination(
+                    f"compile=True: func {what}, which compiled code would not do: leave it out"
+                )
+        if self._autocast:
+            raise UnsupportedCombination("compile=True does not work under autocast: leave one of the two out")
+
     def places_of(self, tensors: Sequence[Tensor]) -> list[list[Slot]]:
         """Where modules that func may reach hold each of the tensors."""
         places: dict[int, list[Slot]] = {id(x): [] for x in tensors}

@@ -23,7 +23,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field import Field, Linearization, Pull, ungraphed
+from symplectic_adjoint.aliases import Aliases
+from symplectic_adjoint.compiled import CompiledSteps
+from symplectic_adjoint.field import Field, Linearization, Pull, number, ungraphed
 from symplectic_adjoint.step import Step, weighted_sum
 from symplectic_adjoint.tableau import ButcherTableau
 
@@ -79,6 +81,8 @@ def transpose_step(
     elif rows > s + 1:
         with ungraphed():
             step.evaluate(rows - 1)  # stages that only an interpolant needs
+    if graphs is None and not outputs and (code := f.code) is not None and f.aliases is not None:
+        return _transpose_by_code(f, f.aliases, code, step, lam, with_time=with_time)
     times = _TimeSums(step, h, outputs) if with_time else None
     l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
     for i in reversed(range(rows)):
@@ -98,6 +102,33 @@ def transpose_step(
             times.add(i, one.k, t_bar[0], w)
         del one
     y_terms = [x for x in (*(o.mu for o in outputs), *l) if x is not None]
+    return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
+
+
+def _transpose_by_code(
+    f: Field, aliases: Aliases, code: CompiledSteps, step: Step, lam: Tensor, *, with_time: bool
+) -> StepCotangents:
+    """The same for a step without outputs, each stage in one call of compiled code."""
+    s, b, columns = step.tableau.stages, step.tableau.floats.b, step.tableau.terms.columns
+    assert isinstance(step.h, float)
+    times = _TimeSums(step, step.h, ()) if with_time else None
+    l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
+    theta_bar = aliases.totals()
+    numbers = code.numbers(step.h, [number(step.time(i)) for i in range(s)])
+    for i in reversed(range(s)):
+        if b[i] == 0.0 and all(l[j] is None for j, _ in columns[i]):
+            continue
+        del step.ks[i:]
+        f.f_calls += 1
+        f.vjps += 1
+        used, l[i], *of_times = code.pull_back(
+            numbers[i], step.y, step.ks, lam, l, aliases.trainable, theta_bar, with_time=with_time
+        )
+        aliases.added_to(used)
+        if times is not None:
+            tau, k, w = of_times
+            times.add(i, k, tau, w)
+    y_terms = [x for x in l if x is not None]
     return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
 
 

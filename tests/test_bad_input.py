@@ -74,16 +74,9 @@ def test_an_argument_of_the_wrong_type_is_named(change, message):
         sa.odeint(never_called, arguments.pop("y0"), arguments.pop("t"), **arguments)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("memory_budget", "2GiB"),
-        ("compile", True),
-    ],
-)
-def test_a_keyword_that_is_not_available_yet_is_refused_by_name(name, value):
-    with pytest.raises(NotImplementedError, match=name):
-        sa.odeint(never_called, start(), T, **{name: value})
+def test_a_keyword_that_is_not_available_yet_is_refused_by_name():
+    with pytest.raises(NotImplementedError, match="memory_budget"):
+        sa.odeint(never_called, start(), T, memory_budget="2GiB")
 
 
 @pytest.mark.parametrize("gradient", sa.GRADIENTS)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = """
 errors
 tableau finite graph transforms running_sum slots locks
-methods parameters state draws aliases
+methods parameters state draws aliases compiled
 surroundings
 field
 step grid

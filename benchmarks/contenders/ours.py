@@ -1,5 +1,8 @@
 """This repository's library as a contender, with each of its gradients: plain, compiled, and with a precise sum."""
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +19,9 @@ from benchmarks.contenders.contender import (
 from benchmarks.oracle import replay
 from benchmarks.problems import Problem
 from symplectic_adjoint import GRADIENTS, METHODS, Solution, SolverError, solve
+
+COMPILED = ("symplectic", "stages")
+SUMMED = ("symplectic", "stages", "aca")
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,16 @@ class Ours:
             return f"the library has no gradient {cell.gradient!r}; it has {', '.join(GRADIENTS)}"
         if cell.method not in METHODS:
             return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
+        if self.compiles and cell.gradient not in COMPILED:
+            return f"compile=True belongs to {' and '.join(COMPILED)}, not to {cell.gradient!r}"
+        if self.accumulate and cell.gradient not in SUMMED:
+            return f"accumulate={self.accumulate!r} belongs to {', '.join(SUMMED)}, not to {cell.gradient!r}"
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
-        return "the library has no compile=True yet" if self.compiles else None
+        if not self.compiles or shutil.which(cxx := _cxx()) is not None:
+            return None
+        return f"there is no C++ compiler {cxx!r} here, which compile=True needs: install one or set CXX"
 
     def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
         return SolveRun(problem, lambda: self._solve(problem, cell).ys, _gives_up)
@@ -75,6 +87,11 @@ class Ours:
 
 def _gives_up(error: Exception) -> bool:
     return isinstance(error, SolverError)
+
+
+def _cxx() -> str:
+    """The compiler that torch.compile calls."""
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 
 OURS = Ours()

@@ -22,7 +22,7 @@ from benchmarks.failure import diagnose
 from benchmarks.measure.floor import VjpCall
 from benchmarks.problems import Problem, build
 
-ENOUGH_S = 10.0
+ENOUGH_S = 20.0
 """A group is not repeated further once it has run this long ..."""
 
 FEWEST_ROUNDS = 3

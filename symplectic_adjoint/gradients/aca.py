@@ -49,6 +49,8 @@ class Aca:
 class _OnGraph:
     """f, every call of which stays on a graph of its own."""
 
+    code: None = None
+
     def __init__(self, f: Field, with_time: bool):
         self.graphs: list[Linearization] = []
         self.f_calls = 0

@@ -138,6 +138,8 @@ class _AdjointField:
     stage's k does, and so goes with a rejected step, or stays for the step that starts with it.
     """
 
+    code: None = None
+
     def __init__(self, f: Field):
         self.params = Accumulator(len(f.params))
         self.f_calls = 0

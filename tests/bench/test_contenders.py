@@ -252,9 +252,15 @@ class TestDecline:
         assert [row.status for row in rows] == [Status.SKIPPED] * 2
         assert all("is not installed" in row.reason for row in rows)
 
-    def test_what_the_library_has_not_yet_is_missing(self):
-        assert missing(make_cell(contender="ours-compiled")) == "the library has no compile=True yet"
+    def test_without_a_compiler_only_what_compiles_is_missing(self, monkeypatch):
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        assert "'no-such-compiler'" in str(missing(make_cell(contender="ours-compiled")))
         assert missing(make_cell(contender="ours-float64")) is None
+
+    def test_a_gradient_that_a_keyword_does_not_go_with_is_impossible(self):
+        assert "compile=True" in str(decline(make_cell(contender="ours-compiled", gradient="aca")))
+        assert "accumulate='float64'" in str(decline(make_cell(contender="ours-float64", gradient="backprop")))
+        assert decline(make_cell(contender="ours-float64", gradient="aca")) is None
 
 
 @pytest.mark.parametrize(
@@ -269,10 +275,10 @@ class TestDecline:
 def test_variants_of_ours_are_keywords_of_solve(contender, keywords, monkeypatch):
     given = {}
     monkeypatch.setattr("benchmarks.contenders.ours.solve", lambda *args, **options: given.update(options) or 1 / 0)
-    problem, cell = PROBLEMS["linear"].build({}, 2, "float64"), make_cell(contender=contender, gradient="aca")
+    problem, cell = PROBLEMS["linear"].build({}, 2, "float64"), make_cell(contender=contender, gradient="stages")
     with pytest.raises(ZeroDivisionError):
         CONTENDERS[contender].gradient(problem, cell).complete()
-    assert {name: given[name] for name in keywords} == keywords and given["gradient"] == "aca"
+    assert {name: given[name] for name in keywords} == keywords and given["gradient"] == "stages"
 
 
 SETTINGS = [{"method": "dopri5"}, {"method": "rk4", **FIXED, "steps": 5}, {"method": "tsit5", **FIXED, "steps": 1}]
