@@ -28,7 +28,12 @@ class Aliases:
             for slot in slots
         ]
         self.trainable = [leaf for leaf in self.leaves if leaf.requires_grad]
-        self._untouched: set[int] = set()
+        for leaf in self.trainable:
+            # A .grad from the start: the engine would make one of the first part itself, memory and all, and a part may
+            # be a view of the cotangent, which another parameter's part may be a view of as well.
+            leaf.grad = torch.zeros_like(leaf)
+        self._versions = [leaf.grad._version for leaf in self.trainable if leaf.grad is not None]
+        self._added: set[int] = set()
         self.bypassed = False
         """Whether func was seen to reach a parameter by another way than through its modules."""
 
@@ -38,19 +43,18 @@ class Aliases:
         return all(places) and all(type(p) in REPLACEABLE for p in params)
 
     def totals(self) -> list[Tensor]:
-        """The .grad of every trainable leaf, for others to add to: zero where nothing was added yet."""
-        for leaf in self.trainable:
-            if leaf.grad is None:
-                leaf.grad = torch.zeros_like(leaf)
-                self._untouched.add(id(leaf))
+        """The .grad of every trainable leaf, for others than autograd to add to."""
         return [leaf.grad for leaf in self.trainable if leaf.grad is not None]
 
     def added_to(self, which: Sequence[bool]) -> None:
-        """Those of the totals that have been added to."""
-        self._untouched -= {id(leaf) for leaf, added in zip(self.trainable, which, strict=True) if added}
+        """Others have added to these."""
+        self._added |= {id(leaf) for leaf, added in zip(self.trainable, which, strict=True) if added}
 
     def grads(self) -> list[Tensor | None]:
-        return [None if id(leaf) in self._untouched else leaf.grad for leaf in self.leaves]
+        """One entry a parameter, None where nothing was added."""
+        of_autograd = zip(self.trainable, self._versions, self.totals(), strict=True)
+        added = self._added | {id(leaf) for leaf, version, total in of_autograd if total._version != version}
+        return [leaf.grad if id(leaf) in added else None for leaf in self.leaves]
 
 
 def _alias(p: Tensor) -> Tensor:

@@ -55,6 +55,18 @@ class Tied(nn.Module):
         return self.outer(torch.tanh(self.inner(y)))
 
 
+class Viewed(nn.Module):
+    """Each part of its gradient is a view of the cotangent, the state's too."""
+
+    def __init__(self):
+        super().__init__()
+        self.p = nn.Parameter(torch.full((4, 3), 0.3, dtype=torch.float64))
+        self.q = nn.Parameter(torch.full((4, 3), 0.7, dtype=torch.float64))
+
+    def forward(self, t, y):
+        return (y.view(-1) + self.p.view(-1) + self.q.view(-1)).view(4, 3)
+
+
 class Listed(nn.Module):
     """Keeps its parameter in a list besides, as recurrent layers do, and uses it from there always, or now and then."""
 
@@ -74,11 +86,12 @@ class Listed(nn.Module):
     [
         Labelled,
         Tied,
+        Viewed,
         lambda: Listed(lambda t: True),
         lambda: Listed(lambda t: t < 0.5),
         lambda: Listed(lambda t: t > 0.5),
     ],
-    ids=["labelled", "tied", "listed", "listed early", "listed late"],
+    ids=["labelled", "tied", "viewed", "listed", "listed early", "listed late"],
 )
 def test_however_func_reaches_its_parameters_the_gradient_is_the_same(make, gradient):
     func = make()

@@ -70,8 +70,8 @@ class SumsInPlace:
         bars = self._f.pull(reached, (*inputs, *leaves, *params), cotangents)
         of_params = bars[len(inputs) :]
         for leaf, bar in zip((*leaves, *leaves), of_params, strict=True):
-            if bar is not None:
-                leaf.grad = bar if leaf.grad is None else leaf.grad + bar
+            if bar is not None and leaf.grad is not None:
+                leaf.grad.add_(bar)
         return bars[: len(inputs)]
 
     def total(self) -> list[Tensor | None]:
