@@ -1,6 +1,7 @@
 """Stand-ins for parameters, in whose .grad autograd sums a sweep's VJPs in place."""
 
 from collections.abc import Sequence
+from operator import ne
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class Aliases:
             # be a view of the cotangent, which another parameter's part may be a view of as well.
             leaf.grad = torch.zeros_like(leaf)
         self._versions = [leaf.grad._version for leaf in self.trainable if leaf.grad is not None]
+        self._last = self._versions
+        self._patterns: set[tuple[bool, ...]] = set()
         self._added: set[int] = set()
         self.bypassed = False
         """Whether func was seen to reach a parameter by another way than through its modules."""
@@ -45,6 +48,16 @@ class Aliases:
     def totals(self) -> list[Tensor]:
         """The .grad of every trainable leaf, for others than autograd to add to."""
         return [leaf.grad for leaf in self.trainable if leaf.grad is not None]
+
+    def newly_reached(self) -> bool:
+        """Whether the VJP that was just taken added to another set of leaves than any before it in this sweep."""
+        versions = [total._version for total in self.totals()]
+        reached = tuple(map(ne, versions, self._last))
+        self._last = versions
+        if reached in self._patterns:
+            return False
+        self._patterns.add(reached)
+        return len(self._patterns) > 1
 
     def added_to(self, which: Sequence[bool]) -> None:
         """Others have added to these."""

@@ -290,6 +290,19 @@ def on_a_graph(
     return [(x, seed) for x, seed in pairs if isinstance(x, GradientEdge) or x.requires_grad]
 
 
+def refuse_bypass(aliases: Aliases, reached: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor]) -> None:
+    """Raises LostGradient where a graph leads to a parameter itself, and earlier ones led to its alias only."""
+    for edge in reached:
+        lost = {id(x) for x in unknown_leaves(edge, (*aliases.leaves, *inputs))} & {id(p) for p in aliases.params}
+        for p in aliases.params:
+            if id(p) in lost:
+                raise LostGradient(
+                    f"func reaches a parameter of shape {tuple(p.shape)} as an attribute of its module in some calls "
+                    "and by another way in others: its gradient would be lost. Let it reach it one way, or take "
+                    'gradient="backprop"'
+                )
+
+
 @contextmanager
 def _silenced(hooked: Sequence[Tensor]) -> Iterator[None]:
     """Without the tensors' own hooks and retained gradients. Emptying the dict in place is what autograd sees."""

@@ -19,7 +19,7 @@ nodes_made: Callable[[], int] = torch._C._autograd._get_sequence_nr  # pyright: 
 
 
 def unknown_leaves(
-    k: Tensor, known: tuple[Tensor, ...], note: Callable[[Node], None] = lambda node: None
+    k: Tensor | GradientEdge, known: tuple[Tensor, ...], note: Callable[[Node], None] = lambda node: None
 ) -> list[Tensor]:
     """The leaves of k's graph that are not known; the walk stops at a known tensor that is no leaf.
 
@@ -31,7 +31,8 @@ def unknown_leaves(
     leaves = {id(x) for x in known}
     ends: set[Edge] = {(x.grad_fn, x.output_nr) for x in known if x.grad_fn is not None}
     found = []
-    for node, _ in walk([(k.grad_fn, k.output_nr)], ends):
+    start = (k.node, k.output_nr) if isinstance(k, GradientEdge) else (k.grad_fn, k.output_nr)
+    for node, _ in walk([start], ends):
         leaf = getattr(node, "variable", None)
         if leaf is None:
             note(node)

@@ -98,6 +98,25 @@ def test_however_func_reaches_its_parameters_the_gradient_is_the_same(make, grad
     assert_same(gradients(func, gradient), gradients(func, "backprop"))
 
 
+class Alternating(nn.Module):
+    """Reaches its parameter as an attribute or by its list, with as many operations either way."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64))
+        self.all = [self.rate]
+
+    def forward(self, t, y):
+        return -(self.all[0] if t < 0.5 else self.rate) * y
+
+
+@pytest.mark.parametrize("gradient", ["symplectic", "stages", "aca"])
+def test_a_parameter_reached_in_two_ways_is_never_lost(gradient):
+    with pytest.raises(sa.LostGradient, match="some calls"):
+        gradients(Alternating(), gradient)
+    assert_same(gradients(Alternating(), "baseline"), gradients(Alternating(), "backprop"))
+
+
 @pytest.mark.parametrize("gradient", SWEEPS)
 def test_a_parameter_that_only_a_closure_knows_and_one_of_a_module(gradient):
     net, rate = SmallNet(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)

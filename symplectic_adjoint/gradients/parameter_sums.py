@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint.aliases import Aliases
-from symplectic_adjoint.field import Field
+from symplectic_adjoint.field import Field, refuse_bypass
 from symplectic_adjoint.graph import run_backward
 from symplectic_adjoint.running_sum import running_sum
 from symplectic_adjoint.state import HALVES
@@ -61,6 +61,8 @@ class SumsInPlace:
             allow_unreachable=True,
             accumulate_grad=True,
         )
+        if self._aliases.newly_reached():
+            refuse_bypass(self._aliases, reached, inputs)
         return [x.grad for x in inputs]
 
     def _pull_by_both_ways(
