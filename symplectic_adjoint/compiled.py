@@ -6,7 +6,7 @@ and coefficients are inputs of the code, so that no step is compiled for its own
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from types import FunctionType
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -55,7 +55,7 @@ class Traced:
         Raises UnsupportedCombination where func cannot be traced.
         """
         # Imported here because it takes a second, which only compile=True should pay.
-        from torch._dynamo.exc import TorchDynamoException
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         self._ran = None
         settings = {"trace_autograd_ops": True, "side_effect_replay_policy": "error"}
@@ -63,6 +63,11 @@ class Traced:
             simplefilter("ignore", DeprecationWarning)  # torch's own, of what it does while it compiles
             try:
                 results = self._guarded(constants, tensors)
+            except FailOnRecompileLimitHit as error:
+                raise UnsupportedCombination(
+                    "compile=True: something in func, a number most often, is another one in every solve, and each "
+                    "would be compiled for itself: make it a buffer (a 0-dim tensor) of func's module"
+                ) from error
             except TorchDynamoException as error:
                 raise UnsupportedCombination(
                     f"compile=True: func cannot be compiled as a whole. {_first_lines(error)} Leave compile out, or "
@@ -154,11 +159,22 @@ _TRACED: WeakKeyDictionary[Any, dict[Any, Traced]] = WeakKeyDictionary()
 
 
 def traced(fn: Callable[..., Any], func: Any, key: Any) -> Traced:
-    owner = func if isinstance(func, nn.Module) else getattr(getattr(func, "__func__", func), "__code__", func)
-    mine = _TRACED.setdefault(owner, {})
+    mine = _TRACED.setdefault(_owner(func), {})
     if (fn, key) not in mine:
         mine[fn, key] = Traced(fn, f"{fn.__name__}_{len(mine)}")
     return mine[fn, key]
+
+
+def _owner(func: Any) -> Any:
+    """What code is kept with: a module, or else the code of a function."""
+    while isinstance(func, partial):
+        func = func.func
+    instance = getattr(func, "__self__", None)
+    if isinstance(func, nn.Module) or isinstance(instance, nn.Module):
+        return func if isinstance(func, nn.Module) else instance
+    function = getattr(func, "__func__", func)
+    kind = type(function)
+    return getattr(function, "__code__", getattr(kind.__call__, "__code__", kind))
 
 
 # What is traced.

@@ -95,6 +95,7 @@ class Field:
         """The same field with counts of its own, for a pass on the way back."""
         other = copy(self)
         other.f_calls = other.vjps = 0
+        other._sizes = set()  # what func uses then may be something else
         other.compiled = self.compiled.again() if self.compiled else None
         return other
 
@@ -106,7 +107,7 @@ class Field:
     @contextmanager
     def standing_in(self, aliases: Aliases) -> Iterator[None]:
         """Calls inside see the aliases in the parameters' places."""
-        self.aliases, self._sizes = aliases, set()  # every graph is looked at again: it may lead to a parameter
+        self.aliases = aliases
         try:
             with in_place(aliases.slots):
                 yield

@@ -25,6 +25,11 @@ class Parameters:
     others: tuple[nn.Module, ...] = ()
     """Modules that func names, where it is a plain function, and those in them: params may be theirs."""
 
+    @property
+    def reached(self) -> tuple[nn.Module, ...]:
+        """All modules that func is known to call."""
+        return self.modules + self.others
+
 
 def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None) -> Parameters:
     """`params`, then the parameters of func's module, each once.

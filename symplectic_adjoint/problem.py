@@ -124,8 +124,7 @@ class Problem:
             like,
             time_dtype=self.layout.time_dtype,
             place=self.layout.place,
-            surroundings=self.surroundings
-            or Surroundings(self.parameters.modules, like.device, self.parameters.others),
+            surroundings=self.surroundings or Surroundings(self.parameters.reached, like.device),
         )
         if self.compile:
             f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)

@@ -6,7 +6,6 @@ to the arguments.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain
 from typing import Any
 
 import torch
@@ -20,14 +19,13 @@ from symplectic_adjoint.slots import OF_EVERY_MODULE, Slot, in_place, restored, 
 
 
 class Surroundings:
-    """Those of one solve, from its first f call on. modules are func's; a plain function may use others."""
+    """Those of one solve, from its first f call on. modules are func's, or those that a plain function names."""
 
-    def __init__(self, modules: Sequence[nn.Module], device: torch.device, others: Sequence[nn.Module] = ()):
+    def __init__(self, modules: Sequence[nn.Module], device: torch.device):
         self.draws = Draws(device)
-        self.alone = lock_of(modules or others)
+        self.alone = lock_of(modules)
         """Held while func is called: a sweep puts other tensors in its modules' places."""
         self._modules = modules
-        self._others = others
         self._buffers = [slots_in(m._buffers) for m in self._modules if m._buffers]
         self._attributes = [slot for m in self._modules for slot in slots_in(vars(m), but=OF_EVERY_MODULE)]
         self._computed = {slot.tensor.grad_fn for slot in self._attributes} - {None}
@@ -68,8 +66,7 @@ class Surroundings:
     def places_of(self, tensors: Sequence[Tensor]) -> list[list[Slot]]:
         """Where modules that func may reach hold each of the tensors."""
         places: dict[int, list[Slot]] = {id(x): [] for x in tensors}
-        others = (slot for m in self._others for slot in slots_in(m._parameters))
-        for slot in chain(self._held, others):
+        for slot in self._held:
             if id(slot.tensor) in places:
                 places[id(slot.tensor)].append(slot)
         return [places[id(x)] for x in tensors]

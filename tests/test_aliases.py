@@ -188,3 +188,53 @@ def test_two_threads_may_train_one_module():
     for thread in threads:
         thread.join()
     assert not failures
+
+
+class Wrapped(nn.Module):
+    """Solves with a function that names its network."""
+
+    def __init__(self, gradient):
+        super().__init__()
+        self.net, self.gradient = SmallNet(), gradient
+
+    def forward(self, y0):
+        net = self.net
+        params = tuple(net.parameters())
+        return sa.odeint(lambda t, y: net(t, y), y0, T, gradient=self.gradient, params=params, **FIXED)
+
+
+@pytest.mark.parametrize("gradient", [*SWEEPS, "backprop"])
+def test_a_closure_sees_the_weights_of_its_solve_on_the_way_back(gradient):
+    """They were there for the time of the call only, as a hypernetwork's are."""
+    model, expected = Wrapped(gradient), Wrapped("backprop")
+    z = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def of(model):
+        y0 = start().requires_grad_()
+        weights = {name: z * p.detach() for name, p in model.named_parameters()}
+        ys = torch.func.functional_call(model, weights, (y0,))
+        return torch.autograd.grad(weighted_loss(ys), (y0, z))
+
+    expected.load_state_dict(model.state_dict())
+    assert_same(of(model), of(expected))
+
+
+class Normalized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.net = nn.BatchNorm1d(3, dtype=torch.float64), SmallNet()
+        self.norm.running_var.fill_(2.0)
+
+    def forward(self, t, y):
+        return self.net(t, self.norm(y))
+
+
+@pytest.mark.parametrize("gradient", SWEEPS)
+def test_a_closure_sees_the_mode_of_its_solve_on_the_way_back(gradient):
+    def of(gradient):
+        net, y0 = Normalized().eval(), start().requires_grad_()
+        ys = sa.odeint(lambda t, y: net(t, y), y0, T, gradient=gradient, params=tuple(net.parameters()), **FIXED)
+        net.train()
+        return torch.autograd.grad(weighted_loss(ys), (y0, *net.parameters()), allow_unused=True)
+
+    assert_same(of(gradient), of("backprop"))

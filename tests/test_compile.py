@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -222,3 +223,23 @@ def test_without_a_compiler_its_name_is_said_before_func_is_called(monkeypatch):
 def test_compile_is_true_or_false():
     with pytest.raises(TypeError, match="True or False, got 'yes'"):
         sa.odeint(SmallNet(), start(), T, compile="yes")
+
+
+@dataclass
+class Decay:
+    rate: float
+
+    def __call__(self, t, y):
+        return -self.rate * y
+
+
+def test_an_object_that_compares_by_value_is_compiled_too():
+    ys = sa.odeint(Decay(0.5), start(), T, compile=True, **FIXED)
+    torch.testing.assert_close(ys, sa.odeint(Decay(0.5), start(), T, **FIXED), **EQUAL)
+
+
+def test_a_number_that_is_another_one_in_every_solve_is_refused(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    with pytest.raises(sa.UnsupportedCombination, match=r"another one in every solve.*buffer"):
+        for n in range(4):
+            sa.odeint(Decay(1.0 + n), start(), T, compile=True, **FIXED)
