@@ -35,7 +35,7 @@ class Ours:
 
     @property
     def gradients(self) -> Sequence[str]:
-        return tuple(GRADIENTS)
+        return COMPILED if self.compiles else SUMMED if self.accumulate else tuple(GRADIENTS)
 
     def decline(self, cell: Cell) -> str | None:
         if cell.gradient not in GRADIENTS:
