@@ -29,11 +29,13 @@ class Aliases:
             for slot in slots
         ]
         self.trainable = [leaf for leaf in self.leaves if leaf.requires_grad]
-        for leaf in self.trainable:
-            # A .grad from the start: the engine would make one of the first part itself, memory and all, and a part may
-            # be a view of the cotangent, which another parameter's part may be a view of as well.
-            leaf.grad = torch.zeros_like(leaf)
-        self._versions = [leaf.grad._version for leaf in self.trainable if leaf.grad is not None]
+        # A .grad from the start: the engine would make one of the first part itself, memory and all, and a part may be
+        # a view of the cotangent, which another parameter's part may be a view of as well.
+        self.totals = [torch.zeros_like(leaf) for leaf in self.trainable]
+        """The .grad of every trainable leaf, for others than autograd to add to."""
+        for leaf, total in zip(self.trainable, self.totals, strict=True):
+            leaf.grad = total
+        self._versions = [total._version for total in self.totals]
         self._last = self._versions
         self._patterns: set[tuple[bool, ...]] = set()
         self._added: set[int] = set()
@@ -45,13 +47,9 @@ class Aliases:
         """Whether every parameter has a place where an alias of it will be found by func."""
         return all(places) and all(type(p) in REPLACEABLE for p in params)
 
-    def totals(self) -> list[Tensor]:
-        """The .grad of every trainable leaf, for others than autograd to add to."""
-        return [leaf.grad for leaf in self.trainable if leaf.grad is not None]
-
     def newly_reached(self) -> bool:
         """Whether the VJP that was just taken added to another set of leaves than any before it in this sweep."""
-        versions = [total._version for total in self.totals()]
+        versions = [total._version for total in self.totals]
         reached = tuple(map(ne, versions, self._last))
         self._last = versions
         if reached in self._patterns:
@@ -65,7 +63,7 @@ class Aliases:
 
     def grads(self) -> list[Tensor | None]:
         """One entry a parameter, None where nothing was added."""
-        of_autograd = zip(self.trainable, self._versions, self.totals(), strict=True)
+        of_autograd = zip(self.trainable, self._versions, self.totals, strict=True)
         added = self._added | {id(leaf) for leaf, version, total in of_autograd if total._version != version}
         return [leaf.grad if id(leaf) in added else None for leaf in self.leaves]
 

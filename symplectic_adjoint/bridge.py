@@ -100,6 +100,8 @@ class _Solve(torch.autograd.Function):
         create_graph = torch.is_grad_enabled()
         with f.surroundings.again():
             gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
+        if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
+            f.refuse_forgotten(gradients.params)
         trajectory.stats.f_calls_backward += f.f_calls
         trajectory.stats.vjps_backward += f.vjps
         frozen = (None,) * len(call.problem.parameters.frozen)

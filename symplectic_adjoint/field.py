@@ -57,7 +57,7 @@ class Field:
 
     watch(): the next call looks for tensors that require a gradient and that are not in `params`: their
     gradient would be lost without a word, so it raises LostGradient. From then on every graph of another size
-    is looked at too.
+    is looked at too. frozen: tensors that func is known to use and that were to have no gradient when the solve began.
     """
 
     def __init__(
@@ -66,12 +66,13 @@ class Field:
         params: tuple[Tensor, ...],
         like: Tensor,
         *,
+        frozen: tuple[Tensor, ...] = (),
         time_dtype: torch.dtype | None = None,
         place: Callable[[int], Place] | None = None,
         surroundings: Surroundings | None = None,
     ):
         self.func = func
-        self.params = params
+        self.params, self.frozen = params, frozen
         self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
         self.time_dtype = time_dtype or like.dtype.to_real()
         self.surroundings = surroundings or Surroundings((), like.device)
@@ -81,6 +82,9 @@ class Field:
         self._watches = False
         self._look = False
         self._sizes: set[int] = set()
+        self._reached: set[int] = set()
+        """Which of params the graphs that were looked at lead to."""
+        self._reached_before: set[int] = set()
         self.retains = False
         """Whether the graph of one call is needed by the next."""
         self.compiled: CompiledSteps | None = None
@@ -96,6 +100,7 @@ class Field:
         other = copy(self)
         other.f_calls = other.vjps = 0
         other._sizes = set()  # what func uses then may be something else
+        other._reached_before, other._reached = self._reached, set()
         other.compiled = self.compiled.again() if self.compiled else None
         return other
 
@@ -113,6 +118,19 @@ class Field:
                 yield
         finally:
             self.aliases = None
+
+    def refuse_forgotten(self, bars: Sequence[Tensor | None]) -> None:
+        """Raises LostGradient where the solve's first graph led to a parameter and none did on the way back.
+
+        bars: what the way back gave to each of params, every f call of the solve having been transposed.
+        """
+        for i, (p, bar) in enumerate(zip(self.params, bars, strict=True)):
+            if bar is None and i in self._reached_before - self._reached and p.requires_grad:
+                raise LostGradient(
+                    f"func used a parameter of shape {tuple(p.shape)} when it was first called, and later only what it "
+                    "had computed from it and kept: the gradient would be lost. Let func compute it anew in each "
+                    "call, or compute it outside func and pass it as odeint(..., params=(tensor,))"
+                )
 
     def restart(self) -> None:
         self._look = self._watches
@@ -207,7 +225,7 @@ class Field:
     def time(self, t: Time) -> Tensor:
         """t as func gets it: a 0-dim tensor of a real dtype like the state's, made on its device."""
         if type(t) is float:
-            return torch.full((), t, dtype=self.time_dtype, device=self.device)  # no copy from the host
+            return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)  # no copy from the host
         return torch.as_tensor(t).to(dtype=self.time_dtype, device=self.device)
 
     def beside(self, t: Time, direction: float) -> Time:
@@ -270,12 +288,15 @@ class Field:
             if p.grad_fn is not None:
                 self.surroundings.sees(p.grad_fn)
         leaves = self.params if self.aliases is None else self.aliases.leaves
-        if not unknown_leaves(k, (*leaves, y, t), note):
+        known, met = (*self.params, *leaves, *self.frozen, y, t), set[int]()
+        any_lost = bool(unknown_leaves(k, known, note, met))
+        self._reached |= {i for i, pair in enumerate(zip(self.params, leaves, strict=True)) if met & set(map(id, pair))}
+        if self.aliases is not None and any(id(p) in met for p in self.params):
+            self.aliases.bypassed = True
+        if not any_lost:
             return
         gc.collect()  # a leaf that only a cycle of func's garbage still holds is func's own
-        if self.aliases is not None and unknown_leaves(k, (*leaves, y, t)):
-            self.aliases.bypassed = True
-        for lost in unknown_leaves(k, (*self.params, *leaves, y, t)):
+        for lost in unknown_leaves(k, known):
             raise LostGradient(
                 f"func uses a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that requires a gradient and is "
                 "neither a parameter of func's module nor in params: its gradient would be lost. "

@@ -1,7 +1,7 @@
 """Walking an autograd graph: which leaves it reaches, and how large it is."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import cache
 from typing import Any
 
@@ -19,24 +19,33 @@ nodes_made: Callable[[], int] = torch._C._autograd._get_sequence_nr  # pyright: 
 
 
 def unknown_leaves(
-    k: Tensor | GradientEdge, known: tuple[Tensor, ...], note: Callable[[Node], None] = lambda node: None
+    k: Tensor | GradientEdge,
+    known: tuple[Tensor, ...],
+    note: Callable[[Node], None] = lambda node: None,
+    reached: set[int] | None = None,
 ) -> list[Tensor]:
     """The leaves of k's graph that are not known; the walk stops at a known tensor that is no leaf.
 
     It stops at that one output of its node: of two halves of a chunked tensor one may be known and one not. A leaf
     that func made for itself, as for a trace or an energy's slope, is held by the graph alone once func has
-    returned: nobody could read its gradient, so none is lost. note is told of every other node.
+    returned: nobody could read its gradient, so none is lost. note is told of every other node; the ids of
+    the known tensors that were met go into reached.
     """
     lone = _references_to_a_lone_leaf()
     leaves = {id(x) for x in known}
-    ends: set[Edge] = {(x.grad_fn, x.output_nr) for x in known if x.grad_fn is not None}
+    ends: dict[Edge, int] = {(x.grad_fn, x.output_nr): id(x) for x in known if x.grad_fn is not None}
+    reached = set() if reached is None else reached
     found = []
     start = (k.node, k.output_nr) if isinstance(k, GradientEdge) else (k.grad_fn, k.output_nr)
-    for node, _ in walk([start], ends):
-        leaf = getattr(node, "variable", None)
-        if leaf is None:
-            note(node)
-        elif id(leaf) not in leaves and sys.getrefcount(leaf) > lone:
+    for edge in walk([start], ends):
+        leaf = getattr(edge[0], "variable", None)
+        if edge in ends:
+            reached.add(ends[edge])
+        elif leaf is None:
+            note(edge[0])
+        elif id(leaf) in leaves:
+            reached.add(id(leaf))
+        elif sys.getrefcount(leaf) > lone:
             found.append(leaf)
     return found
 
@@ -57,14 +66,15 @@ def _references_to_a_lone_leaf() -> int:
     return sys.getrefcount(leaf)
 
 
-def walk(edges: list[Edge], ends: set[Edge]) -> Iterator[tuple[Node, int]]:
-    """Every edge of the graph behind `edges` but those of `ends` and what only they lead to."""
+def walk(edges: list[Edge], ends: Container[Edge]) -> Iterator[tuple[Node, int]]:
+    """Every edge of the graph behind `edges` but what only those of `ends` lead to."""
     seen: set[Edge] = set()
     while edges:
         edge = edges.pop()
         node = edge[0]
-        if node is None or edge in seen or edge in ends:
+        if node is None or edge in seen:
             continue
         seen.add(edge)
         yield node, edge[1]
-        edges.extend(node.next_functions)
+        if edge not in ends:
+            edges.extend(node.next_functions)

@@ -122,6 +122,7 @@ class Problem:
             self.func,
             self.parameters.trainable,
             like,
+            frozen=self.parameters.frozen,
             time_dtype=self.layout.time_dtype,
             place=self.layout.place,
             surroundings=self.surroundings or Surroundings(self.parameters.reached, like.device),

@@ -36,15 +36,17 @@ def _version(x: Tensor) -> int | None:
 
 @contextmanager
 def in_place(slots: Sequence[Slot]) -> Iterator[None]:
-    """Every slot holds its tensor, whatever it was found to hold, which is there again at the end."""
-    found = [(slot, slot.holder.get(slot.name)) for slot in slots if slot.holder.get(slot.name) is not slot.tensor]
-    for slot, _ in found:
-        slot.holder[slot.name] = slot.tensor
+    """Every slot holds its tensor, whatever it was found to hold: that is there again at the end, whatever func put."""
+    found = [slot.holder.get(slot.name) for slot in slots]
+    for slot, tensor in zip(slots, found, strict=True):
+        if tensor is not slot.tensor:
+            slot.holder[slot.name] = slot.tensor
     try:
         yield
     finally:
-        for slot, tensor in found:
-            slot.holder[slot.name] = tensor
+        for slot, tensor in zip(slots, found, strict=True):
+            if slot.holder.get(slot.name) is not tensor:
+                slot.holder[slot.name] = tensor
 
 
 @contextmanager

@@ -94,7 +94,8 @@ def transpose_step(
             if times is None or not times.uses(i):
                 continue
             w = torch.zeros_like(lam)
-        w = w.to(step.y.dtype)  # lam may be carried in a higher precision
+        if w.dtype != step.y.dtype:  # lam may be carried in a higher precision
+            w = w.to(step.y.dtype)
         del step.ks[i:]
         one = one or f.linearize(step.time(i), step.state(i), with_time=with_time, with_value=with_time)
         l[i], *t_bar = f.transpose(one, w, pull)
@@ -113,7 +114,7 @@ def _transpose_by_code(
     assert isinstance(step.h, float)
     times = _TimeSums(step, step.h, ()) if with_time else None
     l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
-    theta_bar = aliases.totals()
+    theta_bar = aliases.totals
     numbers = code.numbers(step.h, [number(step.time(i)) for i in range(s)])
     for i in reversed(range(s)):
         if b[i] == 0.0 and all(l[j] is None for j, _ in columns[i]):

@@ -106,6 +106,18 @@ class TestAModulesOwn:
         assert relative_error(net.outer.weight.grad, expected) < (ROUNDING if gradient in EXACT else APPROXIMATE)
 
     @every_gradient
+    def test_unfrozen_between_the_passes_gets_none_and_the_others_theirs(self, gradient):
+        """As with any other operation of torch: what needed no gradient when it was used gets none."""
+        net = SmallNet()
+        net.twice.requires_grad_(False)
+        expected = torch.autograd.grad(weighted_loss(solve(net, gradient="backprop")), net.outer.weight)[0]
+        ys = solve(net, gradient=gradient)
+        net.twice.requires_grad_(True)
+        weighted_loss(ys).backward()
+        assert net.twice.grad is None
+        assert relative_error(net.outer.weight.grad, expected) < (ROUNDING if gradient in EXACT else APPROXIMATE)
+
+    @every_gradient
     def test_unused_gets_none(self, gradient):
         net = SmallNet()
         weighted_loss(solve(net, gradient=gradient)).backward()

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
+from symplectic_adjoint.graph import walk
 from tests.oracle import relative_error
 
 EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
@@ -138,6 +139,54 @@ def test_a_parameter_frozen_after_the_solve_leaves_the_others_their_gradients(gr
     expected = torch.autograd.grad(ys.sum(), y0, retain_graph=True)[0]
     func.rate.requires_grad_(False)
     assert torch.equal(torch.autograd.grad(ys.sum(), y0)[0], expected)
+
+
+class Remembering(Decay):
+    """Computes what it needs of its parameter in its second call and keeps it, without a graph."""
+
+    calls = 0
+
+    def forward(self, t, y):
+        self.calls += 1
+        if self.calls == 2:
+            self.kept = self.rate.exp()
+        return -(self.kept if self.calls > 1 else self.rate.exp()) * y
+
+
+@pytest.mark.parametrize("gradient", [name for name in EXACT if name != "backprop"])
+def test_a_parameter_whose_value_func_keeps_after_its_first_call_is_lost_with_a_word(gradient):
+    func = Remembering()
+    ys = sa.odeint(func, ones(), T, gradient=gradient, **RK4)
+    with pytest.raises(sa.LostGradient, match="anew in each call"):
+        ys.sum().backward()
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_a_parameter_that_func_uses_at_one_time_only_is_not_lost(gradient):
+    class Early(Decay):
+        def forward(self, t, y):
+            return -self.rate * y if t < 0.1 else -y
+
+    func, y0 = Early(), ones(requires_grad=True)
+    ys = sa.odeint(func, y0, T, gradient=gradient, **RK4)
+    ys[-1].sum().backward()
+    assert func.rate.grad is not None and bool(func.rate.grad.abs().sum() > 0)
+    func.rate.grad = None
+    sa.odeint(func, y0, T, gradient=gradient, **RK4)[0].sum().backward()  # nothing depends on the steps
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's, of its own weight_norm
+@pytest.mark.parametrize("gradient", EXACT)
+def test_what_a_hook_computes_from_a_parameter_leads_to_no_stand_in_afterwards(gradient):
+    """Old-style weight_norm leaves the weight of the last call in the module, with its graph."""
+    func = torch.nn.utils.weight_norm(nn.Linear(2, 2, dtype=torch.float64))
+    with torch.enable_grad():
+        func(ones())
+    sa.odeint(
+        lambda t, y: func(y), ones(), T, gradient=gradient, params=list(func.parameters()), **RK4
+    ).sum().backward()
+    leaves = [getattr(node, "variable", None) for node, _ in walk([(func.weight.grad_fn, 0)], ())]
+    assert all(any(x is p for p in func.parameters()) for x in leaves if x is not None)
 
 
 @pytest.mark.parametrize("gradient", EXACT)

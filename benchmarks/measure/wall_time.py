@@ -71,9 +71,10 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
 def gradient_times(problem: Problem, cell: Cell) -> dict[str, float]:
     problem.clear_gradients()
     run = CONTENDERS[cell.contender].gradient(problem, cell)
-    if not isinstance(run, Run):
-        return {"total_s": seconds(run.complete, cell.device)}
-    return {"forward_s": seconds(run.forward, cell.device), "backward_s": seconds(run.backward, cell.device)}
+    with no_garbage():
+        if not isinstance(run, Run):
+            return {"total_s": seconds(run.complete, cell.device)}
+        return {"forward_s": seconds(run.forward, cell.device), "backward_s": seconds(run.backward, cell.device)}
 
 
 def compile_time(problem: Problem, cell: Cell) -> dict[str, float]:
@@ -100,7 +101,7 @@ def empty_compile_cache() -> Iterator[None]:
 def bare_call_times(problem: Problem) -> dict[str, float]:
     """One call of f without a graph, and one of f with its vector-Jacobian product."""
     device = problem.y0.device.type
-    with VjpCall(problem) as vjp:
+    with VjpCall(problem) as vjp, no_garbage():
 
         @torch.no_grad()
         def f_calls() -> None:
@@ -119,14 +120,20 @@ def bare_call_times(problem: Problem) -> dict[str, float]:
 
 def seconds(call: Callable[[], Any], device: str) -> float:
     """How long the call takes, until the device is done with it."""
-    gc.collect()
-    gc.disable()  # As timeit does: whose garbage is collected when would be chance.
+    _synchronize(device)
+    start = time.perf_counter()
+    call()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def no_garbage() -> Iterator[None]:
+    """None at first, and none collected inside, as timeit does it: whose is collected when would be chance."""
+    gc.collect()  # takes longer than a small solve where JAX is loaded: once for both passes
+    gc.disable()
     try:
-        _synchronize(device)
-        start = time.perf_counter()
-        call()
-        _synchronize(device)
-        return time.perf_counter() - start
+        yield
     finally:
         gc.enable()
 
