@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from benchmarks.choices import setting
 from benchmarks.record import Status
 from benchmarks.summary import FLOOR, Line, display_place, lines_of, pareto_front
 
@@ -20,6 +21,9 @@ COLORS = {
     "backprop": "#000000",
     "continuous": "#56B4E9",
     "continuous-seminorm": "#E69F00",
+    "revolve": "#F0E442",
+    "graphs": "#8B5A2B",
+    "disk": "#7F7F7F",
 }
 MARKERS = {
     "symplectic": "o",
@@ -29,6 +33,9 @@ MARKERS = {
     "backprop": "P",
     "continuous": "X",
     "continuous-seminorm": "v",
+    "revolve": "*",
+    "graphs": "H",
+    "disk": "h",
 }
 CONTENDER_MARKERS = {
     "ours-compiled": ">",
@@ -108,8 +115,9 @@ VariedSizes = dict[str, set[str]]  # problem -> its sizes that have several valu
 
 def style_of(contender: str, gradient: str) -> Style:
     own = contender.split("-")[0] == "ours"
-    marker = CONTENDER_MARKERS.get(contender) or MARKERS.get(gradient, UNKNOWN_MARKER)
-    return Style(COLORS.get(gradient, UNKNOWN_COLOR), marker, own, not own)
+    kind, _ = setting(gradient)
+    marker = CONTENDER_MARKERS.get(contender) or MARKERS.get(kind, UNKNOWN_MARKER)
+    return Style(COLORS.get(kind, UNKNOWN_COLOR), marker, own, not own)
 
 
 def all_figures(frame: pd.DataFrame, where: str) -> list[FigureSpec]:

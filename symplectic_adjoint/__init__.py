@@ -3,9 +3,16 @@
 from importlib.metadata import PackageNotFoundError as _NotInstalled
 from importlib.metadata import version as _version
 
+from symplectic_adjoint.allocator import Traffic as Traffic
+from symplectic_adjoint.allocator import watch_memory as watch_memory
 from symplectic_adjoint.api import Solution as Solution
 from symplectic_adjoint.api import odeint as odeint
 from symplectic_adjoint.api import solve as solve
+from symplectic_adjoint.comparison import GradientComparison as GradientComparison
+from symplectic_adjoint.comparison import GradientCost as GradientCost
+from symplectic_adjoint.comparison import MemoryUse as MemoryUse
+from symplectic_adjoint.comparison import compare_gradients as compare_gradients
+from symplectic_adjoint.comparison import measure_memory as measure_memory
 from symplectic_adjoint.dense import DenseSolution as DenseSolution
 from symplectic_adjoint.dense import odeint_dense as odeint_dense
 from symplectic_adjoint.diagnosis import GradientCheck as GradientCheck
@@ -20,6 +27,7 @@ from symplectic_adjoint.errors import EventNotFound as EventNotFound
 from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
 from symplectic_adjoint.errors import LostGradient as LostGradient
 from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
+from symplectic_adjoint.errors import OffloadError as OffloadError
 from symplectic_adjoint.errors import SolverError as SolverError
 from symplectic_adjoint.errors import StepSizeUnderflow as StepSizeUnderflow
 from symplectic_adjoint.errors import TooManySteps as TooManySteps
@@ -29,6 +37,7 @@ from symplectic_adjoint.gradients.aca import Aca as Aca
 from symplectic_adjoint.gradients.backprop import Backprop as Backprop
 from symplectic_adjoint.gradients.baseline import Baseline as Baseline
 from symplectic_adjoint.gradients.continuous import Continuous as Continuous
+from symplectic_adjoint.gradients.revolve import Revolve as Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic as Symplectic
 from symplectic_adjoint.grid import Grid as Grid
 from symplectic_adjoint.methods import METHODS as METHODS

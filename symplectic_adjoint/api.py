@@ -92,9 +92,9 @@ def odeint(
         two entries, of which t[1] says the direction of time only.
     gradient: a name in GRADIENTS or one of their objects.
     accumulate: how lam and dL/dtheta are summed over the steps: None in their own precision, "float64" in that, or
-        "compensated", as accurate without it. For long solves in float32; symplectic, stages and aca only.
+        "compensated", as accurate without it. For long solves in float32; symplectic, stages, revolve and aca only.
     compile: whether func and its VJP are compiled, by torch.compile; kept from solve to solve, whatever the step
-        sizes. Needs a C++ compiler and a func of tensor operations alone; symplectic and stages only.
+        sizes. Needs a C++ compiler and a func of tensor operations alone; symplectic, stages and revolve only.
     memory_budget: not available yet, refused by name.
     on_failure: "raise", or "return" for ys as far as the solve came and NaN beyond.
 

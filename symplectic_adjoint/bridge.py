@@ -1,6 +1,6 @@
 """A solve as a single node of the caller's autograd graph: the one Function that differentiates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.base import BackwardPass, Gradients, Strategy
+from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients, Strategy
+from symplectic_adjoint.gradients.on_graph import StageGraph
 from symplectic_adjoint.loop import Forget
 from symplectic_adjoint.problem import Problem, Trajectory
 from symplectic_adjoint.tableau import ButcherTableau
@@ -61,19 +62,22 @@ class _Call:
     strategy: Strategy
     trajectory: Trajectory | None = None
     guarded: int = 0
+    steps: Sequence[int] = ()
     once: list[Tensor] = field(default_factory=list)
+    graphs: list[StageGraph] = field(default_factory=list)
 
 
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
         # params are inputs so that autograd knows of them, the frozen ones to be guarded; func reads its own
-        keeper = call.strategy.keeper(call.problem)
-        ys, trajectory = call.problem.solve(y0.detach(), keeper, watch=True)
+        y = y0.detach()
+        keeper = call.strategy.keeper(ForwardPass(call.problem, y, ctx.needs_input_grad[2]))
+        ys, trajectory = call.problem.solve(y, keeper, watch=True)
         trajectory.field.settle()
         trajectory.stats.f_calls_forward = trajectory.field.f_calls
         call.trajectory, call.problem = trajectory, call.problem.ended(trajectory)
-        call.once = list(keeper.once)
+        call.steps, call.once, call.graphs = keeper.steps, list(keeper.once), list(keeper.graphs)
         constants = trajectory.field.surroundings.constant
         outputs = (ys,) if call.strategy.uses_outputs else ()
         # Everything goes through save_for_backward: a change in place before the backward pass raises.
@@ -96,7 +100,7 @@ class _Solve(torch.autograd.Function):
         assert trajectory is not None
         f = trajectory.field.again()
         t = t if ctx.needs_input_grad[2] else None
-        given = BackwardPass(call.problem, trajectory, f, y0, t, kept, call.once, ys, grad_ys)
+        given = BackwardPass(call.problem, trajectory, f, y0, t, kept, call.steps, call.once, call.graphs, ys, grad_ys)
         create_graph = torch.is_grad_enabled()
         with f.surroundings.again():
             gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)

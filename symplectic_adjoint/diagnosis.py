@@ -78,12 +78,12 @@ def check_gradient(
     problem, packed = pose(func, y0, t.detach(), rtol, atol, method, options, None, name, params)
     y = packed.detach().clone().requires_grad_()
     parameters = problem.parameters.trainable
-    inputs = {"y0": y, "t": times, **_names(problem, parameters)}
+    inputs = {"y0": y, "t": times, **names_of(problem, parameters)}
     with torch.enable_grad():
         ys, trajectory = run(problem, strategy, y, times)
-        weights = _weights(ys)
+        weights = weights_like(ys)
         got = torch.autograd.grad(_loss(ys, weights), list(inputs.values()), allow_unused=True)
-        again = _replayed(problem, trajectory, y, times)
+        again = replayed(problem, trajectory, y, times)
         expected = torch.autograd.grad(
             _loss(again, weights), list(inputs.values()), allow_unused=True, retain_graph=True
         )
@@ -91,7 +91,7 @@ def check_gradient(
     precision = torch.finfo(y.dtype).eps
     floor = max((x.norm().item() for x in expected if x is not None), default=0.0) * precision * 100
     return GradientCheck(
-        errors={name: _relative(a, b, floor) for name, a, b in zip(inputs, got, expected, strict=True)},
+        errors={name: relative(a, b, floor) for name, a, b in zip(inputs, got, expected, strict=True)},
         lost=lost,
         repeats=torch.allclose(again, ys, rtol=1e3 * precision, atol=1e3 * precision),
         taylor_order=_taylor_order(problem, trajectory, list(inputs.values()), got, weights),
@@ -99,20 +99,21 @@ def check_gradient(
     )
 
 
-def _names(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+def names_of(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
     """Parameters by the name that the module gives them, the others by their place in params."""
     modules = problem.parameters.modules
     own = {id(p): name for name, p in modules[0].named_parameters()} if modules else {}
     return {own.get(id(p), f"params[{i}]"): p for i, p in enumerate(parameters)}
 
 
-def _replayed(problem: Problem, trajectory: Trajectory, y: Tensor, t: Tensor) -> Tensor:
+def replayed(problem: Problem, trajectory: Trajectory, y: Tensor, t: Tensor | None) -> Tensor:
+    """ys once more over the recorded steps, on autograd's graph."""
     f = trajectory.field.again()
     with f.surroundings.again():
         return problem.replay(f, trajectory.plans, y, t)
 
 
-def _weights(ys: Tensor) -> Tensor:
+def weights_like(ys: Tensor) -> Tensor:
     """Fixed numbers between 0.5 and 1.5, in no order that a sum could hide behind."""
     steps = torch.arange(ys.numel(), dtype=torch.float64, device=ys.device) * 0.6180339887498949
     return (0.5 + steps.frac()).reshape(ys.shape).to(ys.dtype.to_real())
@@ -123,7 +124,7 @@ def _loss(ys: Tensor, weights: Tensor) -> Tensor:
     return (weights * (real + 0.5 * real.square())).sum()
 
 
-def _relative(got: Tensor | None, expected: Tensor | None, floor: float) -> float:
+def relative(got: Tensor | None, expected: Tensor | None, floor: float) -> float:
     """Relative error, 0 where the difference is rounding beside the largest gradient: one that is zero has no scale."""
     if got is None or expected is None:
         other = got if expected is None else expected
@@ -159,13 +160,13 @@ def _taylor_order(
     """Slope of the remainder over eps, along a direction in all inputs that are leaves."""
     pairs = [(x, g) for x, g in zip(inputs, gradients, strict=True) if x.is_leaf and g is not None and x.numel()]
     scale = [max(x.detach().abs().max().item(), 1e-3) * 0.1 for x, _ in pairs]
-    directions = [_weights(x).to(x.dtype) * size for (x, _), size in zip(pairs, scale, strict=True)]
+    directions = [weights_like(x).to(x.dtype) * size for (x, _), size in zip(pairs, scale, strict=True)]
     slope = sum((g.conj() * d).sum().real.item() for (_, g), d in zip(pairs, directions, strict=True))
     leaves = [x for x, _ in pairs]
 
     def loss_at(eps: float) -> float:
         with torch.no_grad(), _moved(leaves, directions, eps):
-            return _loss(_replayed(problem, trajectory, inputs[0], inputs[1]), weights).item()
+            return _loss(replayed(problem, trajectory, inputs[0], inputs[1]), weights).item()
 
     start = loss_at(0.0)
     rounding = 1e3 * torch.finfo(inputs[0].dtype).eps * max(abs(start), 1e-300)

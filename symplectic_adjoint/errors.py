@@ -17,6 +17,10 @@ class CompilerNotFound(RuntimeError):
     """compile=True, and there is no C++ compiler."""
 
 
+class OffloadError(OSError):
+    """What was to be kept on disk could not be written there."""
+
+
 class LostGradient(ValueError):
     """func uses a tensor that requires a gradient and that the solver was not told about."""
 

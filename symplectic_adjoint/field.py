@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -37,8 +37,21 @@ def ungraphed() -> AbstractContextManager[None]:
 Func = Callable[[Tensor, Tensor], Tensor]
 
 
-Pull = Callable[[Sequence[Tensor | GradientEdge], Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor | None]]
-"""(what f was reached by, inputs, cotangents) -> the inputs' cotangents; those of the parameters go their own way."""
+class Pull(Protocol):
+    def __call__(
+        self,
+        reached: Sequence[Tensor | GradientEdge],
+        inputs: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
+        /,
+        *,
+        by_params: bool = False,
+    ) -> Sequence[Tensor | None]:
+        """The inputs' cotangents; those of the parameters go their own way.
+
+        by_params: whether the graph leads to the parameters themselves, even where others stand in for them now.
+        """
+        ...
 
 
 @dataclass(slots=True)
@@ -50,6 +63,8 @@ class Linearization:
     """y, and t where times are differentiated."""
     k: Tensor | None
     """f(t, y) itself, detached, where it was asked for."""
+    by_params: bool = True
+    """Whether it leads to the parameters, or to what stood in their places when it was made."""
 
 
 class Field:
@@ -134,6 +149,7 @@ class Field:
 
     def restart(self) -> None:
         self._look = self._watches
+        self._sizes.clear()  # f may be another function from here on, of a graph of the same size
 
     def place(self, index: int) -> Place:
         if self._place is not None:
@@ -175,21 +191,25 @@ class Field:
         if with_time:
             time = time.detach().requires_grad_()
         was = torch.is_grad_enabled()
+        look, self._look = self._look, False
         torch._C._set_grad_enabled(True)  # enable_grad() and its like take as long as an operation on a small state
         try:
-            k = self._on_graph(time, y)
+            k = self._on_graph(time, y.clone() if look else y)  # see _watched
         finally:
             torch._C._set_grad_enabled(was)
+        if look:
+            self._note_first(time.detach(), y.detach(), k.detach())
         # An edge instead of k, which is as large as a state and which no node keeps unless its own derivative needs it.
         reached = edge_to(k) if k.requires_grad else None
-        return Linearization(reached, (y, time) if with_time else (y,), k.detach() if with_value else None)
+        value = k.detach() if with_value else None
+        return Linearization(reached, (y, time) if with_time else (y,), value, by_params=self.aliases is None)
 
     def transpose(self, one: Linearization, w: Tensor, pull: Pull) -> Sequence[Tensor | None]:
         """w^T df/dy, and w^T df/dt where times are differentiated; pull takes w^T df/dtheta. Used once: see Pull."""
         self.vjps += 1
         if one.reached is None:
             return (None,) * len(one.inputs)
-        return pull((one.reached,), one.inputs, (w,))
+        return pull((one.reached,), one.inputs, (w,), by_params=one.by_params)
 
     def pull(
         self,
@@ -266,13 +286,15 @@ class Field:
         with torch.enable_grad():
             # A clone, so that a change in place gets our message and not that of a leaf.
             y, time = y.detach().requires_grad_().clone(), self.time(t).detach()
-            self._sizes.clear()  # f may be another function from here on, of a graph of the same size
             k = self._on_graph(time, y).detach()
+        self._note_first(time, y.detach(), k)
+        return k
+
+    def _note_first(self, t: Tensor, y: Tensor, k: Tensor) -> None:
         if self.compiled is not None:
             self.surroundings.require_fixed()
         if self._first is None and self.surroundings.watches:
-            self._first = (time, y.detach(), k)
-        return k
+            self._first = (t, y, k)
 
     def _search(self, k: Tensor, y: Tensor, t: Tensor, made_before: int) -> None:
         """Raises LostGradient for a leaf of k's graph that is not known.

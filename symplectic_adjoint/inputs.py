@@ -15,6 +15,7 @@ from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.gradients.aca import Aca
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.gradients.revolve import Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic
 from symplectic_adjoint.methods import METHODS
 from symplectic_adjoint.running_sum import ACCUMULATIONS
@@ -72,10 +73,10 @@ def checked_accumulate(accumulate: Any, strategy: Strategy | Backprop, gradient_
     if accumulate not in ACCUMULATIONS:
         names = ", ".join(map(repr, ACCUMULATIONS))
         raise ValueError(f"accumulate must be None or one of {names}, got {accumulate!r}")
-    if not isinstance(strategy, Symplectic | Aca):
+    if not isinstance(strategy, Symplectic | Revolve | Aca):
         raise UnsupportedCombination(
             f"accumulate={accumulate!r} belongs to gradients that sum step by step, got gradient={gradient_name!r}: "
-            'take "symplectic", "stages" or "aca"'
+            'take "symplectic", "stages", "revolve" or "aca"'
         )
     if transforming():
         raise UnsupportedCombination(
@@ -92,14 +93,16 @@ def checked_compile(
         raise TypeError(f"compile must be True or False, got {compile!r}")
     if not compile:
         return False
-    if not isinstance(strategy, Symplectic):
+    if not isinstance(strategy, Symplectic | Revolve):
         raise UnsupportedCombination(
-            f'compile=True belongs to "symplectic" and "stages", got gradient={gradient_name!r}: take one of these'
+            f'compile=True belongs to "symplectic", "stages" and "revolve", got gradient={gradient_name!r}: take '
+            "one of these"
         )
     for found, what in (
         (not layout.trivial, "a structured or half precision state"),
         (layout.dtype.is_complex, "a complex state"),
         (accumulate is not None, f"accumulate={accumulate!r}"),
+        (isinstance(strategy, Symplectic) and strategy.graphs > 0, "graphs that are held"),
         (transforming(), "torch.func or forward mode"),
     ):
         if found:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from symplectic_adjoint.clock import Clock
 from symplectic_adjoint.errors import SolverError
-from symplectic_adjoint.field import number
+from symplectic_adjoint.field import Field, number
 from symplectic_adjoint.grid import StepPlan
 from symplectic_adjoint.outputs import Outputs
 from symplectic_adjoint.step import RightHandSide, Step
@@ -15,6 +15,10 @@ from symplectic_adjoint.timeline import Timeline
 
 
 class Recorder(Protocol):
+    def around(self, f: Field) -> RightHandSide:
+        """What the steps are to call in f's place."""
+        ...
+
     def accept(self, plan: StepPlan, step: Step) -> None:
         """A step was accepted. Its tensors may be kept; they are not changed afterwards."""
         ...
@@ -26,6 +30,9 @@ class Recorder(Protocol):
 
 class Forget:
     """Keeps nothing."""
+
+    def around(self, f: Field) -> RightHandSide:
+        return f
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         del plan, step

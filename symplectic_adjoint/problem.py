@@ -131,6 +131,14 @@ class Problem:
             f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)
         return f
 
+    def total_steps(self) -> int | None:
+        """How many steps the solve will take; None where it is not known."""
+        if self.recorded is not None:
+            return len(self.recorded)
+        if self.options.control is not None or self.event is not None:
+            return None
+        return sum(1 for _ in self._fixed_plans(self.times)) if len(self.times) > 1 else 0
+
     def callbacks(self, suffix: str = "") -> Callbacks:
         return Callbacks(self.caller, self.layout.unpack, suffix)
 
@@ -170,7 +178,7 @@ class Problem:
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
             with f.surroundings.alone if self.surroundings is None else f.surroundings.again():
-                plans, y_end = integrate(f, self.tableau, clock, y0, outputs, recorder, timeline)
+                plans, y_end = integrate(recorder.around(f), self.tableau, clock, y0, outputs, recorder, timeline)
                 if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:

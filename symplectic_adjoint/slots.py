@@ -61,4 +61,5 @@ def restored(slots: Sequence[Slot]) -> Iterator[None]:
             for slot, x, value in zip(slots, tensors, values, strict=True):
                 slot.holder[slot.name] = x
                 if value is not None:
-                    x.copy_(value)
+                    with torch.autograd._unsafe_preserve_version_counter(x):  # a held graph may have saved it
+                        x.copy_(value)

@@ -63,22 +63,20 @@ def transpose_step(
     pull: Pull,
     *,
     with_time: bool,
-    graphs: list[Linearization] | None = None,
+    graphs: list[Linearization | None] | None = None,
 ) -> StepCotangents:
     """Pulls lam and the outputs' cotangents back through a step of plain states.
 
-    One f is put on the graph at a time, where its `graphs` are not there already, one a row. The step must know
-    k_1 .. k_{s-1}, and its end where a dense output needs f there; step and graphs are used up: each k_i is dropped as
-    soon as no earlier state needs it.
+    One f is put on the graph at a time, where its graph is not there already, one a row in `graphs`. The step must know
+    what the states of the others are made of: k_1 .. k_{s-1} where there are no graphs, and its end where a dense
+    output needs f there. Step and graphs are used up: each k_i is dropped as soon as no earlier state needs it.
     """
     tableau, h = step.tableau, step.h
     assert isinstance(h, float)  # times are plain numbers here: their cotangents have formulas of their own
     s, b, columns = tableau.stages, tableau.floats.b, tableau.terms.columns
     weights = [tableau.interpolant.weights_at(o.sigma) for o in outputs]
     rows = rows_of(tableau, outputs)
-    if graphs is not None:
-        step.ks.clear()
-    elif rows > s + 1:
+    if rows > s + 1 and (graphs is None or graphs[-1] is None):
         with ungraphed():
             step.evaluate(rows - 1)  # stages that only an interpolant needs
     if graphs is None and not outputs and (code := f.code) is not None and f.aliases is not None:

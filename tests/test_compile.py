@@ -47,7 +47,7 @@ def assert_same(got, expected):
 
 @pytest.mark.parametrize("times", [False, True], ids=["", "times"])
 @pytest.mark.parametrize("keywords", [ADAPTIVE, FIXED], ids=["adaptive", "fixed"])
-@pytest.mark.parametrize("gradient", ["symplectic", "stages"])
+@pytest.mark.parametrize("gradient", ["symplectic", "stages", sa.Revolve(2)])
 def test_it_is_the_same_gradient_for_the_same_calls(gradient, keywords, times, net):
     plain, counts = gradients(net, gradient=gradient, times=times, **keywords)
     code, counts_of_code = gradients(net, gradient=gradient, times=times, compile=True, **keywords)

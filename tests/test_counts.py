@@ -1,9 +1,12 @@
 """f calls are exact, as docs/derivation.md states them."""
 
+import math
+
 import pytest
 import torch
 
-from symplectic_adjoint import GRADIENTS, METHODS, solve
+from symplectic_adjoint import GRADIENTS, METHODS, Revolve, Symplectic, solve
+from symplectic_adjoint.schedule import advances
 from tests.fields import Counted, SmallNet, start
 
 T = torch.tensor([0.0, 2.0], dtype=torch.float64)
@@ -48,6 +51,36 @@ BACKWARD = {
 }
 
 
+@pytest.mark.parametrize("room", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("method", METHODS)
+def test_backward_calls_of_revolve_on_a_fixed_grid_are_the_fewest_that_the_room_allows(method, room):
+    solution, _, calls = counted_solve(method, Revolve(room), step_size=0.1)
+    N, s = solution.stats.accepted, METHODS[method].stages
+    again = advances(N, room) - (N - 1)  # the way there has taken the first N - 1
+    assert calls == solution.stats.f_calls_backward == BACKWARD["symplectic"](N, s) + s * again
+
+
+@pytest.mark.parametrize("held", [1, 5, 6, 7, 20, math.inf])
+@pytest.mark.parametrize("method", ["euler", "rk4", "dopri5", "dop853"])
+def test_backward_calls_with_graphs_held(method, held):
+    """A step all of whose graphs are held costs nothing; one of which r are held, s - r graphs and their states."""
+    solution, forward, calls = counted_solve(method, Symplectic(graphs=held), step_size=0.25)
+    N, s = solution.stats.accepted, METHODS[method].stages
+    assert forward == N * s
+    expected = 0
+    for n in range(N):  # from the last step
+        missing = s - min(s, max(0, held - n * s))
+        expected += missing + (0 if n == 0 else max(0, missing - 1))
+    assert calls == solution.stats.f_calls_backward == expected
+    assert solution.stats.vjps_backward == N * s
+
+
+@pytest.mark.parametrize("held", [1, 9, math.inf])
+def test_backward_calls_with_stages_and_graphs_held(held):
+    solution, _, calls = counted_solve("rk4", Symplectic(keep="stages", graphs=held), step_size=0.25)
+    assert calls == solution.stats.f_calls_backward == max(0, solution.stats.accepted * 4 - held)
+
+
 @pytest.mark.parametrize("adaptive", [True, False], ids=["adaptive", "fixed"])
 @pytest.mark.parametrize("gradient", BACKWARD)
 @pytest.mark.parametrize("method", METHODS)
@@ -60,7 +93,8 @@ def test_backward_calls(method, gradient, adaptive):
 
 
 def test_every_exact_gradient_has_its_count_stated():
-    assert set(BACKWARD) == {name for name, strategy in GRADIENTS.items() if strategy.exact}
+    of_revolve = {"revolve"}  # test_backward_calls_of_revolve_...
+    assert set(BACKWARD) | of_revolve == {name for name, strategy in GRADIENTS.items() if strategy.exact}
 
 
 @pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
@@ -98,7 +132,7 @@ def test_a_second_backward_pass_gives_the_same_and_is_counted_too(gradient):
     y0.grad = None
     solution.ys.sum().backward()
     # Symplectic has the last step's stages at hand the first time only: they are freed as they are used.
-    again = METHODS["dopri5"].stages if gradient == "symplectic" else 0
+    again = METHODS["dopri5"].stages if gradient in ("symplectic", "revolve") else 0
     assert solution.stats.f_calls_backward == 2 * once + again
     assert torch.equal(y0.grad, first)
 

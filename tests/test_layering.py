@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import the ones above it in its list only; modules of one line not each other.
 LIBRARY = """
-errors
-tableau finite graph transforms running_sum slots locks
+errors byte_size schedule allocator
+tableau finite graph transforms running_sum slots locks storage
 methods parameters state draws aliases compiled
 surroundings
 field
@@ -22,13 +22,16 @@ callbacks event outputs
 loop
 options transpose
 problem
-gradients.base gradients.parameter_sums gradients.checkpoints
-gradients.sweep gradients.backprop gradients.baseline
-gradients.aca gradients.symplectic gradients.continuous
+gradients.on_graph gradients.parameter_sums
+gradients.base
+gradients.checkpoints gradients.sweep
+gradients.backprop gradients.baseline gradients.aca gradients.symplectic gradients.continuous
+gradients.revolve
 gradients
 bridge event_time inputs
 api
 dense diagnosis drop_in module
+comparison
 """
 
 
@@ -70,14 +73,14 @@ def test_library_imports_point_one_way(path):
             assert top == "torch" or top in sys.stdlib_module_names, f"{own} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["errors", "tableau", "methods"])
+@pytest.mark.parametrize("name", ["errors", "byte_size", "schedule", "tableau", "methods"])
 def test_what_is_data_does_not_need_torch(name):
     assert "torch" not in {i.split(".")[0] for i in imports(ROOT / "symplectic_adjoint" / f"{name}.py")}
 
 
 # A subpackage is one place here: benchmarks.problems.mlp is problems.
 SUITE = """
-cell examples
+cell choices examples
 record data
 failure
 problems

@@ -10,7 +10,7 @@ from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import symplectic_adjoint as sa
-from benchmarks.measure.allocator import watch
+from symplectic_adjoint import watch_memory as watch
 from tests.fields import SmallNet, start, weighted_loss
 from tests.oracle import relative_error
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.measure.allocator import watch
-from symplectic_adjoint import GRADIENTS, METHODS, odeint
+from symplectic_adjoint import GRADIENTS, METHODS, Revolve, Symplectic, odeint
+from symplectic_adjoint import watch_memory as watch
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
 BATCH, SIZE, WIDTH = 64, 8, 256
@@ -62,6 +62,7 @@ def test_what_is_kept_between_the_passes_is_what_the_strategy_says(gradient, met
         "aca": N - 1,  # y0 is the caller's
         "symplectic": N - 1 + s,  # and the last step's stages
         "stages": N * s,
+        "revolve": N - 1 + s,  # room for all of them
     }
     assert kept_bytes(N, method, gradient) == states[gradient] * STATE_BYTES
 
@@ -81,6 +82,30 @@ def test_func_that_enables_grad_keeps_no_graph(gradient):
 
 def test_only_the_outputs_are_kept_by_the_continuous_adjoint():
     assert kept_bytes(12, "rk4", "continuous") == 0
+
+
+@pytest.mark.parametrize("room", [1, 4])
+def test_revolve_keeps_no_more_states_than_it_may_however_many_steps_there_are(room):
+    s = METHODS["rk4"].stages
+    few, many = (peak_bytes(steps, "rk4", Revolve(room)) for steps in (10, 60))
+    assert few == many
+    # Room for `room` starts, the last step's start and stages; symplectic keeps all 60.
+    assert kept_bytes(60, "rk4", Revolve(room)) == (room + 1 + s) * STATE_BYTES
+    assert peak_bytes(60, "rk4", "symplectic") - many == pytest.approx((59 - room) * STATE_BYTES, abs=2 * STATE_BYTES)
+
+
+def test_a_held_graph_takes_the_memory_of_one_graph():
+    """WideNet's is 32 states: the hidden layer's activation; and f's value."""
+    none, eight, nine = (kept_bytes(20, "rk4", Symplectic(graphs=number)) for number in (0, 8, 9))
+    assert eight - none == pytest.approx(8 * (nine - eight), rel=0.05)
+    assert 32 * STATE_BYTES <= nine - eight <= 36 * STATE_BYTES
+
+
+def test_what_is_on_disk_is_not_in_memory():
+    s = METHODS["rk4"].stages
+    assert kept_bytes(60, "rk4", Symplectic(offload="disk")) == s * STATE_BYTES  # the last step's stages
+    assert kept_bytes(60, "rk4", Symplectic(keep="stages", offload="disk")) == 0
+    assert kept_bytes(60, "rk4", Revolve(4, offload="disk")) == (1 + s) * STATE_BYTES
 
 
 @pytest.mark.parametrize("gradient", ["aca", "symplectic"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmarks.cell import Cell
+from benchmarks.choices import NAMES, choice
 from benchmarks.contenders.contender import (
     Counts,
     Observation,
@@ -18,10 +19,10 @@ from benchmarks.contenders.contender import (
 )
 from benchmarks.oracle import replay
 from benchmarks.problems import Problem
-from symplectic_adjoint import GRADIENTS, METHODS, Solution, SolverError, solve
+from symplectic_adjoint import METHODS, Solution, SolverError, solve
 
-COMPILED = ("symplectic", "stages")
-SUMMED = ("symplectic", "stages", "aca")
+COMPILED = ("symplectic", "stages", "revolve")
+SUMMED = ("symplectic", "stages", "revolve", "aca")
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Ours:
 
     @property
     def gradients(self) -> Sequence[str]:
-        return COMPILED if self.compiles else SUMMED if self.accumulate else tuple(GRADIENTS)
+        return COMPILED if self.compiles else SUMMED if self.accumulate else NAMES
 
     def decline(self, cell: Cell) -> str | None:
-        if cell.gradient not in GRADIENTS:
-            return f"the library has no gradient {cell.gradient!r}; it has {', '.join(GRADIENTS)}"
+        if choice(cell.gradient) is None:
+            return f"the library has no gradient {cell.gradient!r}; it has {', '.join(NAMES)}"
         if cell.method not in METHODS:
             return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
         if self.compiles and cell.gradient not in COMPILED:
@@ -82,7 +83,8 @@ class Ours:
         if cell.steps is not None:
             accuracy = {"options": {"step_size": step_size(cell, problem.t)}}
         how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
-        return solve(problem.func, problem.y0, problem.t, method=cell.method, gradient=cell.gradient, **accuracy, **how)
+        gradient = choice(cell.gradient)
+        return solve(problem.func, problem.y0, problem.t, method=cell.method, gradient=gradient, **accuracy, **how)
 
 
 def _gives_up(error: Exception) -> bool:

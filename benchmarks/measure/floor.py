@@ -6,8 +6,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from benchmarks.measure.allocator import watch
+from benchmarks.choices import PRESET_ROOM, setting
 from benchmarks.problems import Problem
+from symplectic_adjoint import watch_memory
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ def measure_floor(problem: Problem) -> tuple[Floor, int]:
     """The floor, and the allocator's events in one f and its VJP."""
     device = problem.y0.device.type
     kept: list[object] = []
-    graph, _ = watch(device, lambda: kept.append(_graph_of_f(problem)), kept.clear)
+    graph, _ = watch_memory(device, lambda: kept.append(_graph_of_f(problem)), kept.clear)
     with VjpCall(problem) as call:
-        (vjp,) = watch(device, call)
+        (vjp,) = watch_memory(device, call)
     floor = Floor(
         state_bytes=_nbytes(problem.y0),
         parameter_bytes=sum(_nbytes(p) for p in problem.parameters),
@@ -52,16 +53,21 @@ def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int) -> 
     D, A, P = floor.state_bytes, floor.graph_bytes, floor.parameter_bytes
     V, above = floor.vjp_peak_bytes, max(0, floor.vjp_peak_bytes - floor.graph_bytes)
     whole_graph = D + N * s * A + above + max(0, P - A)
+    dial, number = setting(gradient)
+    kept, held = min(number or PRESET_ROOM, max(0, N - 1)), min(number, N * s)
     formulas = {
         "symplectic": (N + s) * D + V + P,
         "stages": N * s * D + V + P,
+        "revolve": (kept + 1 + s) * D + V + P,
+        "graphs": (N + max(s, held)) * D + held * A + above + P,
+        "disk": (1 + s) * D + V + P,
         "aca": N * D + s * A + above + P,
         "baseline": whole_graph,
         "backprop": whole_graph,
         "continuous": D + V + P,
         "continuous-seminorm": D + V + P,
     }
-    return formulas[gradient]
+    return formulas[dial]
 
 
 class VjpCall:

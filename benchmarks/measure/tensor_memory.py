@@ -16,10 +16,10 @@ import torch
 
 from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS, Counts, Run
-from benchmarks.measure.allocator import watch
 from benchmarks.measure.floor import measure_floor
 from benchmarks.measure.warm_up import warm_up
 from benchmarks.problems import Problem, build
+from symplectic_adjoint import watch_memory
 
 EVENT_LIMIT = 500_000
 """Allocator events that one profile may hold: some 1.5 GB and 15 s."""
@@ -58,7 +58,7 @@ def peaks(problem: Problem, cell: Cell) -> dict[str, int]:
     run = CONTENDERS[cell.contender].gradient(problem, cell)
     assert isinstance(run, Run), "who uses torch has a forward and a backward pass"
     gc.collect()  # Garbage of before must not be released in the window.
-    forward, backward = watch(cell.device, run.forward, run.backward)
+    forward, backward = watch_memory(cell.device, run.forward, run.backward)
     measured = {
         "peak_tensor_bytes": max(forward.peak_bytes, backward.peak_bytes),
         "forward_peak_tensor_bytes": forward.peak_bytes,

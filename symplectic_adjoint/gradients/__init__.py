@@ -8,6 +8,7 @@ from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.base import Strategy
 from symplectic_adjoint.gradients.baseline import Baseline
 from symplectic_adjoint.gradients.continuous import Continuous
+from symplectic_adjoint.gradients.revolve import Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic
 
 GRADIENTS: Mapping[str, Strategy | Backprop] = MappingProxyType(
@@ -17,6 +18,7 @@ GRADIENTS: Mapping[str, Strategy | Backprop] = MappingProxyType(
         "aca": Aca(),
         "symplectic": Symplectic(),
         "stages": Symplectic(keep="stages"),
+        "revolve": Revolve(),
         "continuous": Continuous(),
     }
 )

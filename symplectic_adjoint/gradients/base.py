@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from symplectic_adjoint.field import Field
+from symplectic_adjoint.gradients.on_graph import StageGraph
 from symplectic_adjoint.loop import Recorder
 from symplectic_adjoint.problem import Problem, Trajectory
 
@@ -20,18 +21,34 @@ class Gradients:
     params: Sequence[Tensor | None]
 
 
+@dataclass(frozen=True)
+class ForwardPass:
+    """What a strategy is given to say what is to be kept. with_time: whether dL/dt will be wanted."""
+
+    problem: Problem
+    y0: Tensor
+    with_time: bool
+
+
 class Keeper(Recorder, Protocol):
     """A recorder that keeps tensors for the way back.
 
-    `kept` stay until the graph is released. `once` are for the first backward pass alone, which frees
-    them as it goes: what they save in f calls must not cost memory all the way back.
+    `kept` stay until the graph is released; steps says of which steps they are, where they are not of every one.
+    `once` and `graphs` are for the first backward pass alone, which frees them as it goes: what they save in f calls
+    must not cost memory all the way back.
     """
 
     @property
     def kept(self) -> Sequence[Tensor]: ...
 
     @property
+    def steps(self) -> Sequence[int]: ...
+
+    @property
     def once(self) -> Sequence[Tensor]: ...
+
+    @property
+    def graphs(self) -> Sequence[StageGraph]: ...
 
 
 @dataclass(frozen=True)
@@ -45,8 +62,11 @@ class BackwardPass:
     t: Tensor | None
     kept: list[Tensor]
     """Held by nobody else where the graph is not retained: what is taken off the list is freed after its use."""
+    steps: Sequence[int]
     once: list[Tensor]
     """Empty in a second backward pass; whoever uses the list empties it."""
+    graphs: list[StageGraph]
+    """The same. They lead to the parameters themselves."""
     ys: Tensor | None
     """The outputs, for a strategy that says it uses them."""
     grad_ys: Tensor
@@ -67,6 +87,6 @@ class Strategy(Protocol):
     uses_outputs: ClassVar[bool]
     """Whether the way back reads ys."""
 
-    def keeper(self, problem: Problem) -> Keeper: ...
+    def keeper(self, given: ForwardPass) -> Keeper: ...
 
     def backward(self, given: BackwardPass) -> Gradients: ...

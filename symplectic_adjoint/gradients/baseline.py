@@ -1,21 +1,13 @@
 """One checkpoint, the start: the solve is taken again on the graph when the gradient is asked for."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from symplectic_adjoint.gradients.base import BackwardPass, Gradients
+from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.gradients.checkpoints import Nothing
 from symplectic_adjoint.graph import edge_to
-from symplectic_adjoint.loop import Forget
-from symplectic_adjoint.problem import Problem
-
-
-class KeepNothing(Forget):
-    kept: Sequence[Tensor] = ()
-    once: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -29,9 +21,9 @@ class Baseline:
     exact: ClassVar[bool] = True
     uses_outputs: ClassVar[bool] = False
 
-    def keeper(self, problem: Problem) -> KeepNothing:
-        del problem
-        return KeepNothing()
+    def keeper(self, given: ForwardPass) -> Nothing:
+        del given
+        return Nothing()
 
     def backward(self, given: BackwardPass) -> Gradients:
         f = given.field

@@ -14,11 +14,11 @@ from symplectic_adjoint.callbacks import Callbacks
 from symplectic_adjoint.control import Norm, packed_norm
 from symplectic_adjoint.errors import Place, UnsupportedCombination
 from symplectic_adjoint.field import Field, Time
-from symplectic_adjoint.gradients.base import BackwardPass, Gradients
-from symplectic_adjoint.gradients.baseline import KeepNothing
+from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.gradients.checkpoints import Nothing
 from symplectic_adjoint.gradients.parameter_sums import Accumulator, Reached
 from symplectic_adjoint.grid import StepPlan
-from symplectic_adjoint.loop import integrate
+from symplectic_adjoint.loop import Forget, integrate
 from symplectic_adjoint.methods import METHODS
 from symplectic_adjoint.options import read_options
 from symplectic_adjoint.outputs import Outputs
@@ -54,9 +54,9 @@ class Continuous:
         if self.method is not None and self.method not in METHODS:
             raise ValueError(f"Continuous(method=...) must be one of {', '.join(METHODS)}, got {self.method!r}")
 
-    def keeper(self, problem: Problem) -> KeepNothing:
-        self._backward_problem(problem)  # what is wrong with it is said before func is called
-        return KeepNothing()
+    def keeper(self, given: ForwardPass) -> Nothing:
+        self._backward_problem(given.problem)  # what is wrong with it is said before func is called
+        return Nothing()
 
     def backward(self, given: BackwardPass) -> Gradients:
         problem, times, ys, grad_ys = given.problem, given.problem.times, given.ys, given.grad_ys
@@ -131,7 +131,7 @@ def _larger_of_two(norm: Norm) -> Norm:
     return lambda z: torch.maximum(torch.as_tensor(norm(z[0])), torch.as_tensor(norm(z[1])))
 
 
-class _AdjointField:
+class _AdjointField(Forget):
     """The right hand side of (y, lam), stacked, and the running integral of dL/dtheta' = -(df/dtheta)^T lam.
 
     The integrand at a stage comes with the VJP that the stage needs anyway. It lives as long as the
@@ -151,7 +151,10 @@ class _AdjointField:
         y, lam = z
         integrand: list[Tensor | None] = []
 
-        def pull(reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        def pull(
+            reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
+        ) -> Sequence[Tensor | None]:
+            del by_params
             bars = self._f.pull(reached, (*inputs, *self._f.params), cotangents)
             integrand.extend(bars[len(inputs) :])
             return bars[: len(inputs)]
@@ -172,9 +175,6 @@ class _AdjointField:
     def place(self, index: int) -> Place:
         """lam comes after y, and a place in it is named like that in y."""
         return self._f.place(index % max(1, self._f.shape.numel()))
-
-    def finish(self, step: Step) -> None:
-        del step
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         for k, weight in zip(step.ks, step.tableau.floats.b, strict=False):

@@ -21,7 +21,9 @@ Reached = Sequence[Tensor | GradientEdge]
 class ParameterSums(Protocol):
     """Pulls cotangents back, and keeps the parameters' part of each."""
 
-    def pull(self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    def pull(
+        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
+    ) -> Sequence[Tensor | None]:
         """The cotangents of inputs, which are leaves made for this call; those of the parameters are added up."""
         ...
 
@@ -49,8 +51,10 @@ class SumsInPlace:
     def __init__(self, f: Field, aliases: Aliases):
         self._f, self._aliases = f, aliases
 
-    def pull(self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        if self._aliases.bypassed:
+    def pull(
+        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
+    ) -> Sequence[Tensor | None]:
+        if by_params or self._aliases.bypassed:
             return self._pull_by_both_ways(reached, inputs, cotangents)
         run_backward(
             tuple(reached),
@@ -92,7 +96,10 @@ class SumsOfParts:
             Accumulator(len(f.params)) if accumulate is None else CarefulAccumulator(accumulate, len(f.params))
         )
 
-    def pull(self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    def pull(
+        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
+    ) -> Sequence[Tensor | None]:
+        del by_params  # always
         bars = self._f.pull(reached, (*inputs, *self._f.params), cotangents)
         self._accumulator.add(bars[len(inputs) :])
         return bars[: len(inputs)]

@@ -14,7 +14,6 @@ from benchmarks.contenders import CONTENDERS, WholeRun
 from benchmarks.contenders.contender import SolveRun
 from benchmarks.failure import Diverged
 from benchmarks.measure import gradient_error, resident_memory, tensor_memory, wall_time
-from benchmarks.measure.allocator import watch
 from benchmarks.measure.floor import Floor, floor_tensor_bytes, measure_floor
 from benchmarks.measure.tensor_memory import measure_tensor_memory, peaks
 from benchmarks.measure.wall_time import measure_wall_time
@@ -24,6 +23,7 @@ from benchmarks.problems.linear import LinearField
 from benchmarks.process import Limits
 from benchmarks.reference import Reference, compute_reference, load_reference, reference_file
 from symplectic_adjoint import GRADIENTS, METHODS
+from symplectic_adjoint import watch_memory as watch
 from tests.bench.cells import FIXED, make_cell
 
 LIMITS = Limits(timeout_s=60)
@@ -88,6 +88,13 @@ class TestFloor:
         assert at["continuous"] < at["symplectic"] < at["aca"] < at["baseline"] == at["backprop"]
         assert at["symplectic"] == (20 + 6) * 10 + 130 + 7
         assert at["stages"] == 20 * 6 * 10 + 130 + 7
+        assert at["revolve"] == (16 + 1 + 6) * 10 + 130 + 7
+        dials = {
+            name: floor_tensor_bytes(floor, name, steps=20, stages=6) for name in ("revolve-4", "graphs-8", "disk")
+        }
+        assert dials["revolve-4"] == (4 + 1 + 6) * 10 + 130 + 7
+        assert dials["graphs-8"] == (20 + 8) * 10 + 8 * 100 + 30 + 7
+        assert dials["disk"] == (1 + 6) * 10 + 130 + 7
         assert at["aca"] == 20 * 10 + 6 * 100 + 30 + 7
         assert at["backprop"] == 10 + 20 * 6 * 100 + 30
 

@@ -1,0 +1,34 @@
+"""The library's gradients by the names that suites give them: its presets, and its dials set to a number.
+
+"revolve-8" keeps 8 states, "graphs-20" holds the graphs of the last 20 f calls, "disk" keeps every step's start on
+disk.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from symplectic_adjoint import GRADIENTS, Revolve, Symplectic
+
+DIALS: Mapping[str, Callable[[int], Any]] = {
+    "revolve": lambda number: Revolve(number),
+    "graphs": lambda number: Symplectic(graphs=number),
+}
+PLACES: Mapping[str, Any] = {"disk": Symplectic(offload="disk")}
+PRESET_ROOM = int(Revolve().checkpoints)
+"""States that the preset "revolve" keeps."""
+NAMES = (*GRADIENTS, *(f"{dial}-N" for dial in DIALS), *PLACES)
+
+
+def choice(name: str) -> Any:
+    """What the library calls gradient=; None where it has none of this name."""
+    if name in GRADIENTS or name in PLACES:
+        return GRADIENTS.get(name, PLACES.get(name))
+    dial, number = setting(name)
+    return DIALS[dial](number) if dial in DIALS and number > 0 else None
+
+
+def setting(name: str) -> tuple[str, int]:
+    """A dial and its number; the name itself and 0 where it has none."""
+    found = re.fullmatch(r"([a-z]+)-(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, 0)

@@ -1,0 +1,33 @@
+"""Sizes in bytes as people write them."""
+
+import re
+
+UNITS = {
+    "": 1, "B": 1,
+    "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+}  # fmt: skip
+
+
+def bytes_in(name: str, size: int | str) -> int:
+    """The bytes of 2_000_000, "2MB" or "64 MiB". Raises TypeError or ValueError, naming the argument."""
+    if isinstance(size, bool) or not isinstance(size, int | str):
+        raise TypeError(f'{name} must be a number of bytes or a text like "512 MiB", got {size!r}')
+    amount = size
+    if isinstance(size, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
+        if found is None or found[2] not in UNITS:
+            raise ValueError(f'{name} must be a number of bytes or a text like "512 MiB" or "2GB", got {size!r}')
+        amount = int(float(found[1]) * UNITS[found[2]])
+    assert isinstance(amount, int)
+    if amount <= 0:
+        raise ValueError(f"{name} must be positive, got {size!r}")
+    return amount
+
+
+def in_words(nbytes: int) -> str:
+    """Three digits and a unit."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if nbytes >= UNITS[unit]:
+            return f"{nbytes / UNITS[unit]:.3g} {unit}"
+    return f"{nbytes} B"

@@ -1,0 +1,103 @@
+"""compare_gradients and measure_memory: what they say of a model is what the model costs."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import symplectic_adjoint as sa
+from tests.fields import SmallNet, start
+
+T = torch.tensor([0.0, 1.0], dtype=torch.float64)
+FIXED = {"method": "rk4", "options": {"step_size": 0.1}}
+EXACT = {name for name, strategy in sa.GRADIENTS.items() if strategy.exact}
+
+
+def test_every_gradient_has_a_row_with_its_costs_and_its_error():
+    func, y0 = SmallNet(), start()
+    found = sa.compare_gradients(func, y0, T, rounds=2, **FIXED)
+    assert {row.gradient for row in found.rows} == set(sa.GRADIENTS)
+    assert found.steps == 10
+    totals = [row.forward_s + row.backward_s for row in found.rows]
+    assert totals == sorted(totals) and min(totals) > 0
+    by_name = {row.gradient: row for row in found.rows}
+    assert all(row.reason is None and row.error < 1e-12 for row in found.rows if row.gradient in EXACT)
+    assert by_name["continuous"].error > 1e-12
+    assert by_name["symplectic"].f_calls_forward == 40
+    assert by_name["symplectic"].f_calls_backward == 10 * 7 - 3
+    assert by_name["backprop"].f_calls_backward == 0
+
+
+def test_the_memory_is_that_of_the_model():
+    """Two states a step less: baseline keeps nothing between the passes, stages one state a stage."""
+    func, y0 = SmallNet(), start()
+    state = y0.numel() * 8
+    kept = {
+        name: sa.measure_memory(func, y0, T, gradient=name, **FIXED).kept_tensor_bytes
+        for name in ("stages", "baseline")
+    }
+    assert kept["stages"] - kept["baseline"] >= 40 * state
+    one = sa.measure_memory(func, y0, T, **FIXED)
+    again = sa.measure_memory(func, y0, T, **FIXED)
+    assert one == again and one.peak_tensor_bytes >= one.forward_peak_tensor_bytes >= one.kept_tensor_bytes > 10 * state
+
+
+def test_nothing_of_the_callers_is_changed():
+    func, y0 = SmallNet(), start().requires_grad_()
+    func.outer.weight.grad = torch.ones_like(func.outer.weight)
+    values = [p.detach().clone() for p in func.parameters()]
+    sa.compare_gradients(func, y0, T, rounds=1, **FIXED)
+    assert y0.grad is None and func.inner.weight.grad is None
+    assert torch.equal(func.outer.weight.grad, torch.ones_like(func.outer.weight))
+    assert all(torch.equal(p, value) for p, value in zip(func.parameters(), values, strict=True))
+
+
+def test_one_that_cannot_be_had_is_a_row_with_its_reason():
+    class NeedsGrad(nn.Module):
+        def forward(self, t, y):
+            if not torch.is_grad_enabled():
+                raise RuntimeError("only on a graph\nand nowhere else")
+            return -y
+
+    found = sa.compare_gradients(NeedsGrad(), start(), T, gradients=["symplectic", "backprop"], **FIXED)
+    assert [row.gradient for row in found.rows] == ["backprop", "symplectic"]
+    failed = found.rows[1]
+    assert failed.reason == "RuntimeError: only on a graph" and failed.forward_s is None and failed.memory is None
+    assert "symplectic: RuntimeError: only on a graph" in str(found)
+
+
+def test_the_table_shows_every_number():
+    found = sa.compare_gradients(
+        SmallNet(), start(), T, gradients=["aca", sa.Revolve(3)], rounds=1, check=False, **FIXED
+    )
+    lines = str(found).splitlines()
+    assert lines[0].startswith("10 steps, torch.float64, cpu")
+    assert lines[1].split()[0] == "gradient" and len({len(line) for line in lines[1:]}) == 1
+    assert any("Revolve(checkpoints=3" in line for line in lines)
+    assert all(row.error is None for row in found.rows) and all(line.endswith("-") for line in lines[2:])
+
+
+def test_structured_states_and_parameters_from_outside():
+    rate = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+
+    def func(t, y):
+        return (-rate * y[0], y[0] * y[1])
+
+    y0 = (start(), start(seed=2))
+    found = sa.compare_gradients(func, y0, T, gradients=["symplectic", "revolve"], params=(rate,), rounds=1, **FIXED)
+    assert all(row.reason is None and row.error < 1e-12 for row in found.rows)
+    assert rate.grad is None
+
+
+@pytest.mark.parametrize("rounds", [0, True, 1.5, None])
+def test_rounds_that_are_none(rounds):
+    with pytest.raises(ValueError, match="rounds"):
+        sa.compare_gradients(SmallNet(), start(), T, rounds=rounds)
+
+
+def test_wrong_arguments_are_said_before_work_starts():
+    with pytest.raises(ValueError, match="unknown gradient"):
+        sa.compare_gradients(SmallNet(), start(), T, gradients=["symplektic"])
+    with pytest.raises(ValueError, match="rtol"):
+        sa.measure_memory(SmallNet(), start(), T, rtol=math.nan)
