@@ -80,8 +80,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 def _draw_floor(axes: Axes, height: float, words: str) -> None:
     axes.axhline(height, color="#888888", linewidth=1, linestyle=":")
-    across = axes.get_yaxis_transform()
-    axes.text(0.99, height, words, transform=across, ha="right", va="bottom", fontsize=7, color="#666666")
+    across = axes.get_yaxis_transform()  # beside the panel, where no point can lie on the words
+    axes.text(1.01, height, words, transform=across, va="center", rotation=-90, fontsize=7, color="#666666")
 
 
 def _appearance(style: Style, joined: bool) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _scale(axes: Axes, panel: Panel) -> None:
         room = 5 if panel.labelled and of == "x" else 2  # labels stand to the right where they can
         getattr(axes, f"set_{of}lim")(low / 2, high * room)
         few_decades = high / low < 1e3
-        roomy = high / low < (1e2 if of == "x" else 1e3)  # numbers stand side by side on x
+        roomy = high * room / low < (2e2 if of == "x" else 2e3)  # numbers stand side by side on x
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,), numticks=12))
         axis.set_minor_locator(NullLocator())
         if few_decades:
