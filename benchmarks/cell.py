@@ -5,6 +5,7 @@ Standard library only, since every measuring process imports this module.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 
 SCHEMA = 1
@@ -82,3 +83,9 @@ class Cell:
         chosen = {k: v for k, v in asdict(self).items() if k not in without and (only is None or k in only)}
         canonical = json.dumps({"schema": SCHEMA, **chosen}, sort_keys=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def setting(gradient: str) -> tuple[str, int]:
+    """The dial and its number in a name such as "revolve-8"; the name itself and 0 where it has none."""
+    found = re.fullmatch(r"([a-z]+)-(\d+)", gradient)
+    return (found[1], int(found[2])) if found else (gradient, 0)

@@ -4,10 +4,10 @@
 disk.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.cell import setting
 from symplectic_adjoint import GRADIENTS, Revolve, Symplectic
 
 DIALS: Mapping[str, Callable[[int], Any]] = {
@@ -22,13 +22,9 @@ NAMES = (*GRADIENTS, *(f"{dial}-N" for dial in DIALS), *PLACES)
 
 def choice(name: str) -> Any:
     """What the library calls gradient=; None where it has none of this name."""
-    if name in GRADIENTS or name in PLACES:
-        return GRADIENTS.get(name, PLACES.get(name))
+    if name in GRADIENTS:
+        return name
+    if name in PLACES:
+        return PLACES[name]
     dial, number = setting(name)
     return DIALS[dial](number) if dial in DIALS and number > 0 else None
-
-
-def setting(name: str) -> tuple[str, int]:
-    """A dial and its number; the name itself and 0 where it has none."""
-    found = re.fullmatch(r"([a-z]+)-(\d+)", name)
-    return (found[1], int(found[2])) if found else (name, 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmarks.choices import setting
+from benchmarks.cell import setting
 from benchmarks.record import Status
 from benchmarks.summary import FLOOR, Line, display_place, lines_of, pareto_front
 

@@ -8,17 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.cell import setting
 from benchmarks.record import Measurement, Status
 
-_GRADIENTS = ("symplectic", "aca", "baseline", "stages", "backprop", "continuous")
+_GRADIENTS = ("symplectic", "aca", "baseline", "stages", "backprop", "continuous", "revolve", "graphs", "disk")
 
 DISPLAY_ORDER = (
-    "ours symplectic",
-    "ours aca",
-    "ours baseline",
-    "ours stages",
-    "ours backprop",
-    "ours continuous",
+    *(f"ours {gradient}" for gradient in _GRADIENTS),
     *(f"ours-{variant} {gradient}" for variant in ("compiled", "float64", "compensated") for gradient in _GRADIENTS),
     "torchdiffeq backprop",
     "torchdiffeq continuous",
@@ -79,9 +75,12 @@ def _missing(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def display_place(name: str) -> tuple[int, str]:
-    """A key to sort by; names that DISPLAY_ORDER does not have come last, by alphabet."""
-    return (DISPLAY_ORDER.index(name) if name in DISPLAY_ORDER else len(DISPLAY_ORDER), name)
+def display_place(name: str) -> tuple[int, int, str]:
+    """A key to sort by: a dial's settings by their number, names that DISPLAY_ORDER does not have last, by alphabet."""
+    contender, _, gradient = name.partition(" ")
+    dial, number = setting(gradient)
+    kind = f"{contender} {dial}"
+    return (DISPLAY_ORDER.index(kind) if kind in DISPLAY_ORDER else len(DISPLAY_ORDER), number, name)
 
 
 def comparable(row: Measurement) -> bool:

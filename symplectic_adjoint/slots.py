@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 
 class Slot:
@@ -61,5 +62,5 @@ def restored(slots: Sequence[Slot]) -> Iterator[None]:
             for slot, x, value in zip(slots, tensors, values, strict=True):
                 slot.holder[slot.name] = x
                 if value is not None:
-                    with torch.autograd._unsafe_preserve_version_counter(x):  # a held graph may have saved it
+                    with _unsafe_preserve_version_counter(x):  # a held graph may have saved it
                         x.copy_(value)

@@ -80,8 +80,8 @@ def test_what_is_data_does_not_need_torch(name):
 
 # A subpackage is one place here: benchmarks.problems.mlp is problems.
 SUITE = """
-cell choices examples
-record data
+cell examples
+record data choices
 failure
 problems
 oracle

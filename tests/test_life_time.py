@@ -18,7 +18,8 @@ T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 ENDS = T[[0, 2]]
 STEPS = 6
 EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
-KEEPING = ["aca", "symplectic", "stages"]  # a state of every step, at least
+KEEPING = ["aca", "symplectic", "stages", "revolve"]  # a state of every step, at least; revolve has room for all
+RETAKING = ["symplectic", "revolve"]
 RECOMPUTING = [name for name in sa.GRADIENTS if name != "backprop"]
 FIXED = {"method": "rk4", "options": {"step_size": 1 / STEPS}}
 SHORT = {"method": "rk4", "options": {"step_size": 0.5}}
@@ -72,6 +73,7 @@ def kept_by(gradient, method):
         "aca": (STEPS - 1, 0),
         "symplectic": (STEPS - 1, s),  # the last step's stages, for the first pass back
         "stages": (STEPS - 1, STEPS * (s - 1) + 1),
+        "revolve": (STEPS - 1, s),
         "continuous": (0, 0),
     }[gradient]
 
@@ -101,7 +103,7 @@ class TestCheckpoints:
         loss = ys.sum()
         loss.backward(retain_graph=True)
         assert {alive for alive, _ in spy.seen} == {states}
-        if gradient == "symplectic":  # that its last stages are at hand must not cost memory all the way
+        if gradient in RETAKING:  # that its last stages are at hand must not cost memory all the way
             slopes = 0
         assert spy.alive() == (states, slopes)
         loss.backward()
@@ -166,7 +168,7 @@ class TestHooksOnSavedTensors:
         plain = self.grads(gradient, saved_tensors_hooks(lambda x: x, lambda x: x))
         got = self.grads(gradient, saved_tensors_hooks(pack, unpack))
         assert all(torch.equal(a, b) for a, b in zip(got, plain, strict=True))
-        states = 1 + sum(kept_by(gradient, "rk4")) - (4 if gradient == "symplectic" else 0)  # y0, and no last stages
+        states = 1 + sum(kept_by(gradient, "rk4")) - (4 if gradient in RETAKING else 0)  # y0, and no last stages
         assert unpacked.count((4, 3)) == states <= packed.count((4, 3))
         assert unpacked.count((3, 4, 3)) == (1 if gradient == "continuous" else 0)  # ys itself
 
@@ -183,7 +185,7 @@ class TestHooksOnSavedTensors:
         with saved_tensors_hooks(lambda x: x.detach().numpy().copy(), torch.from_numpy):
             ys = spy.solve(method, gradient)
         # All but what is for one pass back alone.
-        assert spy.alive() == (0, sa.METHODS[method].stages if gradient == "symplectic" else 0)
+        assert spy.alive() == (0, sa.METHODS[method].stages if gradient in RETAKING else 0)
         ys.sum().backward()
         assert spy.net.twice.grad is not None and spy.alive() == (0, 0)
 

@@ -6,7 +6,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from benchmarks.choices import PRESET_ROOM, setting
+from benchmarks.cell import setting
+from benchmarks.choices import PRESET_ROOM
 from benchmarks.problems import Problem
 from symplectic_adjoint import watch_memory
 

@@ -35,7 +35,8 @@ def test_groups_stay_in_order_and_names_have_their_own():
 
 
 def test_every_contender_and_gradient_has_its_place():
-    named = {f"{name} {gradient}" for name, contender in CONTENDERS.items() for gradient in contender.gradients}
+    gradients = {(name, gradient) for name, contender in CONTENDERS.items() for gradient in contender.gradients}
+    named = {f"{name} {gradient.removesuffix('-N')}" for name, gradient in gradients}
     assert named <= set(DISPLAY_ORDER) and len(set(DISPLAY_ORDER)) == len(DISPLAY_ORDER)
 
 
