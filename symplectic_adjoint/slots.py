@@ -51,6 +51,18 @@ def in_place(slots: Sequence[Slot]) -> Iterator[None]:
 
 
 @contextmanager
+def as_found(holders: Sequence[dict[str, Any]], but: frozenset[str]) -> Iterator[None]:
+    """At the end the holders' tensors are those of now: what func puts there meanwhile may lead to stand-ins."""
+    found = [slot for holder in holders for slot in slots_in(holder, but)]
+    try:
+        yield
+    finally:
+        for slot in found:
+            if slot.holder.get(slot.name) is not slot.tensor:
+                slot.holder[slot.name] = slot.tensor
+
+
+@contextmanager
 def restored(slots: Sequence[Slot]) -> Iterator[None]:
     """The tensors are at the end what they are now."""
     tensors = [slot.holder[slot.name] for slot in slots]

@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from symplectic_adjoint.draws import Draws
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.locks import lock_of
-from symplectic_adjoint.slots import OF_EVERY_MODULE, Slot, in_place, restored, slots_in
+from symplectic_adjoint.slots import OF_EVERY_MODULE, Slot, as_found, in_place, restored, slots_in
 
 
 class Surroundings:
@@ -115,7 +115,8 @@ class Surroundings:
     @contextmanager
     def again(self) -> Iterator[None]:
         """As they were for the solve, whatever they are now; all as found at the end."""
-        with self.alone, in_place(self._held), restored(self._changed), self.draws.again(), self._cast():
+        found = as_found([vars(m) for m in self._modules], but=OF_EVERY_MODULE)
+        with self.alone, found, in_place(self._held), restored(self._changed), self.draws.again(), self._cast():
             modes = [(module, module.training) for module, training in self._modes if module.training != training]
             for module, training in modes:
                 module.training = not training

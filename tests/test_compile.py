@@ -238,8 +238,8 @@ def test_an_object_that_compares_by_value_is_compiled_too():
     torch.testing.assert_close(ys, sa.odeint(Decay(0.5), start(), T, **FIXED), **EQUAL)
 
 
-def test_a_number_that_is_another_one_in_every_solve_is_refused(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
-    with pytest.raises(sa.UnsupportedCombination, match=r"another one in every solve.*buffer"):
+def test_a_number_that_is_another_one_in_every_solve_is_refused():
+    limit = torch._dynamo.config.patch(recompile_limit=2)  # monkeypatch would leave the setting hidden
+    with limit, pytest.raises(sa.UnsupportedCombination, match=r"another one in every solve.*buffer"):
         for n in range(4):
             sa.odeint(Decay(1.0 + n), start(), T, compile=True, **FIXED)

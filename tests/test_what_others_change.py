@@ -161,6 +161,18 @@ def test_a_parameter_whose_value_func_keeps_after_its_first_call_is_lost_with_a_
         ys.sum().backward()
 
 
+@pytest.mark.parametrize("graphs", [1, 5, 7, 15, 16, 100])
+def test_a_value_that_func_keeps_with_its_graph_passes_its_gradient_on_or_is_lost_with_a_word(graphs):
+    """Where the call that made it is on a graph that is held."""
+    got, expected = Remembering(), Remembering()
+    try:
+        sa.odeint(got, ones(), T, gradient=sa.Symplectic(graphs=graphs), **RK4).sum().backward()
+    except sa.LostGradient:
+        return
+    sa.odeint(expected, ones(), T, gradient="backprop", **RK4).sum().backward()
+    assert relative_error(got.rate.grad, expected.rate.grad) < ROUNDING
+
+
 @pytest.mark.parametrize("gradient", EXACT)
 def test_a_parameter_that_func_uses_at_one_time_only_is_not_lost(gradient):
     class Early(Decay):
@@ -176,7 +188,7 @@ def test_a_parameter_that_func_uses_at_one_time_only_is_not_lost(gradient):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's, of its own weight_norm
-@pytest.mark.parametrize("gradient", EXACT)
+@pytest.mark.parametrize("gradient", [*EXACT, sa.Symplectic(graphs=7)])
 def test_what_a_hook_computes_from_a_parameter_leads_to_no_stand_in_afterwards(gradient):
     """Old-style weight_norm leaves the weight of the last call in the module, with its graph."""
     func = torch.nn.utils.weight_norm(nn.Linear(2, 2, dtype=torch.float64))
