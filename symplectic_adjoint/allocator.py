@@ -5,7 +5,9 @@ which is told to record nothing else; the peak is the largest running sum. Both 
 start, so tensors that were there before are not in it.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,8 @@ from torch._C._profiler import (
 from torch.autograd.profiler import record_function
 
 Phase = Callable[[], Any]
+
+_LOG_LEVEL = "KINETO_LOG_LEVEL"
 
 _MARK = "symplectic_adjoint.allocator phase "
 
@@ -57,7 +61,8 @@ def _watch_cpu(phases: tuple[Phase, ...]) -> list[Traffic]:
         _ExperimentalConfig(),
         "",  # trace_id
     )
-    _prepare_profiler(config, {ProfilerActivity.CPU})
+    with _quiet():
+        _prepare_profiler(config, {ProfilerActivity.CPU})
     # User scopes are our marks. Recording the operators too would triple the time and memory of the events.
     scopes = {RecordScope.USER_SCOPE}
     _enable_profiler(config, {ProfilerActivity.CPU}, scopes)  # pyright: ignore[reportCallIssue]: stub lags
@@ -68,6 +73,18 @@ def _watch_cpu(phases: tuple[Phase, ...]) -> list[Traffic]:
     finally:
         recorded = _disable_profiler()
     return _sum_up(recorded.events(), len(phases))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The profiler, which reads this when it is first used, writes of each start and stop to the user's terminal."""
+    given = os.environ.get(_LOG_LEVEL)
+    os.environ.setdefault(_LOG_LEVEL, "6")
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[_LOG_LEVEL]
 
 
 def _sum_up(events: list[Any], phases: int) -> list[Traffic]:

@@ -1,6 +1,9 @@
 """compare_gradients and measure_memory: what they say of a model is what the model costs."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -101,3 +104,10 @@ def test_wrong_arguments_are_said_before_work_starts():
         sa.compare_gradients(SmallNet(), start(), T, gradients=["symplektic"])
     with pytest.raises(ValueError, match="rtol"):
         sa.measure_memory(SmallNet(), start(), T, rtol=math.nan)
+
+
+def test_watching_writes_nothing_to_the_terminal():
+    code = "import torch, symplectic_adjoint as sa; sa.watch_memory('cpu', lambda: torch.zeros(10))"
+    environment = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
+    assert done.stdout == done.stderr == b""
