@@ -71,7 +71,7 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
     receiver, sender = context.Pipe(duplex=False)
     kills = _memory_kills()
     process = context.Process(target=_child, args=(sender, function, args, limits))  # pyright: ignore
-    with _nothing_as_main(), _quiet_profiler():
+    with _nothing_as_main():
         process.start()
     sender.close()
     outcome = Outcome()
@@ -161,15 +161,3 @@ def _nothing_as_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = program
-
-
-@contextlib.contextmanager
-def _quiet_profiler() -> Iterator[None]:
-    """Children inherit a setting that keeps torch's profiler from writing a line to stderr at every start and stop."""
-    before = os.environ.get("KINETO_LOG_LEVEL")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("KINETO_LOG_LEVEL", None)

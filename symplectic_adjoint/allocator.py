@@ -12,14 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
-from torch._C._profiler import (
-    ProfilerActivity,
-    ProfilerConfig,
-    ProfilerState,
-    RecordScope,
-    _ExperimentalConfig,
-)
 from torch.autograd.profiler import record_function
 
 Phase = Callable[[], Any]
@@ -51,6 +43,16 @@ def watch_memory(device: str, *phases: Phase) -> list[Traffic]:
 
 
 def _watch_cpu(phases: tuple[Phase, ...]) -> list[Traffic]:
+    # Imported here because they are torch's own business: nobody who only solves should depend on them.
+    from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
+    from torch._C._profiler import (
+        ProfilerActivity,
+        ProfilerConfig,
+        ProfilerState,
+        RecordScope,
+        _ExperimentalConfig,
+    )
+
     config = ProfilerConfig(
         ProfilerState.KINETO,
         False,  # record_shapes
