@@ -3,13 +3,16 @@
 Shares nothing with the library's sweep but the methods' coefficients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from benchmarks.problems import Problem
 from symplectic_adjoint import ButcherTableau, Grid
+
+Func = Callable[[Tensor, Tensor], Tensor]
+PairStep = Callable[[Func, float, float, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def replay(tableau: ButcherTableau, problem: Problem, grid: Grid) -> Tensor:
@@ -37,6 +40,39 @@ def replay(tableau: ButcherTableau, problem: Problem, grid: Grid) -> Tensor:
             ys[j] = y_next if j == pinned_to else combine(y, h, tableau.interpolant.weights_at(sigma), k)
         y = y_next
     return torch.stack([ys[j] for j in sorted(ys)])
+
+
+def replay_pairs(step: PairStep, begin: Callable[[Tensor, Tensor], Tensor], problem: Problem, grid: Grid) -> Tensor:
+    """The same for steps that carry a second state, which is begin(t_0, y_0) first; outputs are on the steps' ends."""
+    y, ys = problem.y0, [problem.y0]
+    other = begin(y.new_tensor(grid.t[0].item()), y)
+    for t, h, pinned_to in zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True):
+        y, other = step(problem.func, t, h, y, other)
+        if pinned_to >= 0:
+            ys.append(y)
+    return torch.stack(ys)
+
+
+def leapfrog_step(func: Func, t: float, h: float, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Asynchronous leapfrog without damping (Mutze, arXiv:1311.6602)."""
+    half = y + 0.5 * h * v
+    v_next = 2.0 * func(y.new_tensor(t + 0.5 * h), half) - v
+    return half + 0.5 * h * v_next, v_next
+
+
+def coupled_step(
+    tableau: ButcherTableau, coupling: float, func: Func, t: float, h: float, y: Tensor, z: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A method's step made reversible (McCallum and Foster, arXiv:2410.11648)."""
+    y_next = coupling * y + (1.0 - coupling) * z + _increment(tableau, func, t, h, z)
+    return y_next, z - _increment(tableau, func, t + h, -h, y_next)
+
+
+def _increment(tableau: ButcherTableau, func: Func, t: float, h: float, y: Tensor) -> Tensor:
+    k: list[Tensor] = []
+    for a, node in zip(tableau.A[: tableau.stages], tableau.c, strict=False):
+        k.append(func(y.new_tensor(t + float(node) * h), combine(y, h, [float(x) for x in a], k)))
+    return combine(torch.zeros_like(y), h, [float(b) for b in tableau.b], k)
 
 
 def equal_steps(t: Tensor, steps: int) -> Grid:

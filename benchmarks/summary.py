@@ -11,7 +11,10 @@ import pandas as pd
 from benchmarks.cell import setting
 from benchmarks.record import Measurement, Status
 
-_GRADIENTS = ("symplectic", "aca", "baseline", "stages", "backprop", "continuous", "revolve", "graphs", "disk")
+_GRADIENTS = (
+    "symplectic", "aca", "baseline", "stages", "backprop", "continuous", "revolve", "graphs", "disk",
+    "reversible", "mali",
+)  # fmt: skip
 
 DISPLAY_ORDER = (
     *(f"ours {gradient}" for gradient in _GRADIENTS),

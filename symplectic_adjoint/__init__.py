@@ -27,6 +27,7 @@ from symplectic_adjoint.errors import EventNotFound as EventNotFound
 from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
 from symplectic_adjoint.errors import LostGradient as LostGradient
 from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
+from symplectic_adjoint.errors import NotUndone as NotUndone
 from symplectic_adjoint.errors import OffloadError as OffloadError
 from symplectic_adjoint.errors import SolverError as SolverError
 from symplectic_adjoint.errors import StepSizeUnderflow as StepSizeUnderflow
@@ -37,6 +38,8 @@ from symplectic_adjoint.gradients.aca import Aca as Aca
 from symplectic_adjoint.gradients.backprop import Backprop as Backprop
 from symplectic_adjoint.gradients.baseline import Baseline as Baseline
 from symplectic_adjoint.gradients.continuous import Continuous as Continuous
+from symplectic_adjoint.gradients.mali import Mali as Mali
+from symplectic_adjoint.gradients.reversible import Reversible as Reversible
 from symplectic_adjoint.gradients.revolve import Revolve as Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic as Symplectic
 from symplectic_adjoint.grid import Grid as Grid

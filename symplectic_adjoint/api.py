@@ -26,7 +26,8 @@ from symplectic_adjoint.inputs import (
     checked_times,
     checked_tolerance,
     named_gradient,
-    named_method,
+    stepping,
+    stepping_options,
 )
 from symplectic_adjoint.options import read_options
 from symplectic_adjoint.parameters import alone, collect_parameters
@@ -133,7 +134,7 @@ def solve(
         raise ValueError(f"on_failure must be 'raise' or 'return', got {on_failure!r}")
     strategy, gradient_name = named_gradient(gradient)
     with alone(func):
-        problem, y = pose(func, y0, t, rtol, atol, method, options, event_fn, gradient_name, params)
+        problem, y = pose(func, y0, t, rtol, atol, method, options, event_fn, strategy, gradient_name, params)
         problem = replace(
             problem,
             accumulate=checked_accumulate(accumulate, strategy, gradient_name),
@@ -172,13 +173,14 @@ def pose(
     method: str | None,
     options: Mapping[str, Any] | None,
     event_fn: Callable[..., Tensor] | None,
+    strategy: Strategy | Backprop,
     gradient_name: str,
     params: Sequence[Tensor] | None,
 ) -> tuple[Problem, Tensor]:
     """The problem that the arguments of odeint pose, all of them checked, and y0 as one tensor."""
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
-    tableau = named_method(method)
+    tableau, make_step = stepping(method, strategy)
     times = checked_times(t)
     layout = checked_layout(y0)
     y = layout.pack(y0)
@@ -192,6 +194,7 @@ def pose(
     coarsest = max((layout.time_dtype, t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
     make_grid = lambda make: make(func, y0, t)  # noqa: E731
     read, tableau = read_options(options, tableau, *tolerances, times, make_grid, norm_of, coarsest)
+    read = stepping_options(read, options, make_step, gradient_name)
     if read.control is not None:
         check_resolution(*tolerances, layout)
         if batched(y) or any(map(batched, (*parameters.trainable, *parameters.frozen))):
@@ -208,6 +211,7 @@ def pose(
         times=times,
         options=read,
         gradient_name=gradient_name,
+        make_step=make_step,
         layout=layout,
         caller=func,
         event=None if event_fn is None else _packed_event(event_fn, layout),

@@ -19,6 +19,7 @@ from symplectic_adjoint.diagnosis import names_of, relative, replayed, weights_l
 from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.gradients.mali import Mali
 from symplectic_adjoint.inputs import checked_times, named_gradient
 from symplectic_adjoint.problem import Trajectory
 
@@ -107,7 +108,8 @@ def compare_gradients(
     Takes odeint's arguments. gradients: names in GRADIENTS or objects, all names if left out. rounds: how often each is
     timed, in turns, so that a machine that slows down slows all alike. check: whether the error is measured, which
     takes the memory of gradient="backprop". Nothing of the caller's is changed: no .grad, no parameter. A gradient
-    that cannot be had here (out of memory on a GPU, a refusal) is a row with its reason.
+    that cannot be had here (out of memory on a GPU, a refusal) is a row with its reason. mali takes steps by its own
+    method, whatever `method` is, and reversible by a wrap of it: their ys and numbers of steps are their own.
     """
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds must be a whole number, 1 or more, got {rounds!r}")
@@ -180,8 +182,19 @@ class _Trial:
         checked_times(t)
         self._strategy, self._name = strategy, name
         self._t = t.detach()
+        method = None if isinstance(strategy, Mali) else how["method"]  # it has one of its own
         self._problem, packed = pose(
-            func, y0, self._t, how["rtol"], how["atol"], how["method"], how["options"], None, name, how["params"]
+            func,
+            y0,
+            self._t,
+            how["rtol"],
+            how["atol"],
+            method,
+            how["options"],
+            None,
+            strategy,
+            name,
+            how["params"],
         )
         self.y = packed.detach().clone().requires_grad_()
         self._inputs = {"y0": self.y, **names_of(self._problem, self._problem.parameters.trainable)}

@@ -12,7 +12,7 @@ from symplectic_adjoint.api import pose
 from symplectic_adjoint.bridge import run
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.gradients.base import OwnSteps, Strategy
 from symplectic_adjoint.grid import Grid, StepPlan
 from symplectic_adjoint.inputs import named_gradient
 from symplectic_adjoint.loop import Forget
@@ -43,7 +43,11 @@ def odeint_dense(
     strategy, gradient_name = named_gradient(gradient)
     t = torch.stack([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(()) for x in (t0, t1)])
     with alone(func):
-        problem, y = pose(func, y0, t, rtol, atol, method, options, None, gradient_name, params)
+        problem, y = pose(func, y0, t, rtol, atol, method, options, None, strategy, gradient_name, params)
+        if isinstance(strategy, OwnSteps):
+            raise UnsupportedCombination(
+                f'gradient={gradient_name!r} takes steps of its own, which have no dense output: take "symplectic"'
+            )
         if not problem.tableau.interpolates:
             raise UnsupportedCombination(
                 f"method {problem.tableau.name!r} has no dense output as accurate as its steps: take 'dop853' or "

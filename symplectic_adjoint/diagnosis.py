@@ -75,7 +75,7 @@ def check_gradient(
     strategy, name = named_gradient(gradient)
     checked_times(t)
     times = t.detach().clone().requires_grad_()
-    problem, packed = pose(func, y0, t.detach(), rtol, atol, method, options, None, name, params)
+    problem, packed = pose(func, y0, t.detach(), rtol, atol, method, options, None, strategy, name, params)
     y = packed.detach().clone().requires_grad_()
     parameters = problem.parameters.trainable
     inputs = {"y0": y, "t": times, **names_of(problem, parameters)}

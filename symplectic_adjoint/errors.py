@@ -89,5 +89,9 @@ class TooManySteps(SolverError):
     """`max_num_steps` attempts were made before the last time was reached."""
 
 
+class NotUndone(SolverError):
+    """A reversible solve, undone step by step, did not come back to where it had started."""
+
+
 class EventNotFound(SolverError):
     """The event function did not change sign before the solve had to stop."""

@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,12 +15,17 @@ from symplectic_adjoint.finite import first_non_finite
 from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.gradients.aca import Aca
 from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.base import Strategy
+from symplectic_adjoint.gradients.base import OwnSteps, Strategy
+from symplectic_adjoint.gradients.mali import Mali
 from symplectic_adjoint.gradients.revolve import Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic
+from symplectic_adjoint.leapfrog_step import NAME as LEAPFROG
+from symplectic_adjoint.leapfrog_step import LeapfrogStep
 from symplectic_adjoint.methods import METHODS
+from symplectic_adjoint.options import Options
 from symplectic_adjoint.running_sum import ACCUMULATIONS
 from symplectic_adjoint.state import Layout, parts_of
+from symplectic_adjoint.step import MakeStep, Step
 from symplectic_adjoint.tableau import ButcherTableau
 from symplectic_adjoint.transforms import batched, transforming
 
@@ -42,8 +48,39 @@ FOREIGN_METHODS = {
     "gl6": _IMPLICIT,
     "sdirk2": _IMPLICIT,
     "trbdf2": _IMPLICIT,
+    LEAPFROG: 'asynchronous leapfrog comes with gradient="mali": take that, and leave method out',
 }
-"""Methods of torchdiffeq's that have no counterpart, and what to use."""
+"""Methods of torchdiffeq's that have no counterpart, and one that is no tableau, and what to use."""
+
+
+def stepping(method: str | None, strategy: Strategy | Backprop) -> tuple[ButcherTableau, MakeStep]:
+    """The method by its name, and the kind of step that this gradient takes with it."""
+    make_step = strategy.make_step if isinstance(strategy, OwnSteps) else Step
+    if not isinstance(strategy, Mali):
+        return named_method(method), make_step
+    if method not in (None, LEAPFROG):
+        raise UnsupportedCombination(
+            f'gradient="mali" solves by asynchronous leapfrog alone, got method={method!r}: leave method out, or take '
+            'gradient="reversible", which wraps any method'
+        )
+    return strategy.tableau, make_step
+
+
+def stepping_options(options: Options, given: Mapping[str, Any] | None, make_step: MakeStep, name: str) -> Options:
+    """The options for this kind of step. Raises UnsupportedCombination for one that it cannot follow."""
+    if make_step is Step:
+        return options
+    if (given or {}).get("outputs") == "interpolate" or (given or {}).get("interp") is not None:
+        raise UnsupportedCombination(
+            f"gradient={name!r} takes steps of its own, which have no dense output and end on every entry of t: leave "
+            "out the options 'outputs' and 'interp'"
+        )
+    if options.jumps and make_step is LeapfrogStep:
+        raise UnsupportedCombination(
+            f"option 'jump_t' does not work with gradient={name!r}, whose slope v would be carried over the jump: take "
+            'gradient="reversible", or solve up to the jump and go on from there'
+        )
+    return replace(options, land=True)
 
 
 def named_method(method: str | None) -> ButcherTableau:

@@ -9,7 +9,7 @@ from symplectic_adjoint.errors import SolverError
 from symplectic_adjoint.field import Field, number
 from symplectic_adjoint.grid import StepPlan
 from symplectic_adjoint.outputs import Outputs
-from symplectic_adjoint.step import RightHandSide, Step
+from symplectic_adjoint.step import MakeStep, RightHandSide, Step
 from symplectic_adjoint.tableau import ButcherTableau
 from symplectic_adjoint.timeline import Timeline
 
@@ -49,21 +49,26 @@ def integrate(
     outputs: Outputs,
     recorder: Recorder,
     timeline: Timeline,
+    make_step: MakeStep = Step,
 ) -> tuple[list[StepPlan], Tensor]:
     """Takes every step that the clock proposes; returns the accepted ones and the last state.
 
     A SolverError leaves with how far the solve came.
     """
     plans: list[StepPlan] = []
-    plan = step = None
-    y = y0
+    plan = step = companion = None
+    y, accepted = y0, False
     try:
         k1 = clock.start(f, timeline.start, y0)
         while (plan := clock.propose()) is not None:
+            if accepted and step is not None:
+                k1, companion = step.end_slope(), step.end_companion()
             t, h, t_end = timeline.of(plan)
             ends = (plan.open_start, plan.open_end)
-            step = Step(f, tableau, t, h, t_end, y, () if k1 is None else (k1,), open_ends=ends)
-            if not clock.accepts(plan, step):
+            known = () if k1 is None else (k1,)
+            step = make_step(f, tableau, t, h, t_end, y, known, open_ends=ends, companion=companion)
+            accepted = clock.accepts(plan, step)
+            if not accepted:
                 k1 = step.ks[0]  # a retry starts from the same place
                 continue
             outputs.collect(len(plans), plan, step, timeline)
@@ -71,8 +76,8 @@ def integrate(
             recorder.accept(plan, step)
             timeline.advance(plan)
             plans.append(plan)
-            k1 = step.end_slope()
             if plan.open_end:
+                step.end_companion()  # on this side of the jump
                 f.restart()
     except SolverError as error:
         if error.place is None and step is not None and (index := clock.worst(step)) is not None:

@@ -33,7 +33,7 @@ from symplectic_adjoint.options import Options
 from symplectic_adjoint.outputs import Outputs
 from symplectic_adjoint.parameters import Parameters
 from symplectic_adjoint.state import Layout
-from symplectic_adjoint.step import RightHandSide, Step
+from symplectic_adjoint.step import MakeStep, RightHandSide, Step
 from symplectic_adjoint.surroundings import Surroundings
 from symplectic_adjoint.tableau import ButcherTableau
 from symplectic_adjoint.timeline import DifferentiableTimeline, Timeline
@@ -99,7 +99,8 @@ class Problem:
     """dy/dt = f(t, y; theta) over `times`, with everything decided but the gradient.
 
     func is a function of the packed state, `caller` the caller's own. event, of the packed state too, ends the solve:
-    times is then the start and infinity. accumulate: how a sweep adds up. compile: whether func is.
+    times is then the start and infinity. accumulate: how a sweep adds up. compile: whether func is. make_step: the kind
+    of step that the solve takes.
     recorded: the steps to take, where they are known; surroundings: those of the solve that took them first.
     """
 
@@ -114,6 +115,7 @@ class Problem:
     event: Callable[[Tensor, Tensor], Tensor] | None = None
     accumulate: str | None = None
     compile: bool = False
+    make_step: MakeStep = Step
     recorded: tuple[StepPlan, ...] | None = None
     surroundings: Surroundings | None = None
 
@@ -178,7 +180,8 @@ class Problem:
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
             with f.surroundings.alone if self.surroundings is None else f.surroundings.again():
-                plans, y_end = integrate(recorder.around(f), self.tableau, clock, y0, outputs, recorder, timeline)
+                rhs = recorder.around(f)
+                plans, y_end = integrate(rhs, self.tableau, clock, y0, outputs, recorder, timeline, self.make_step)
                 if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
@@ -205,13 +208,13 @@ class Problem:
         """ys once more over recorded steps, on the graph."""
         outputs = Outputs(self.times, y0, on_graph=True)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
-        integrate(f, self.tableau, FixedClock(plans), y0, outputs, Forget(), timeline)
+        integrate(f, self.tableau, FixedClock(plans), y0, outputs, Forget(), timeline, self.make_step)
         return outputs.ys()
 
     def step(
         self, f: RightHandSide, plan: StepPlan, y: Tensor, ks: Sequence[Tensor] = (), end: Tensor | None = None
     ) -> Step:
-        """A recorded step, to be evaluated again as far as needed."""
+        """A recorded step of the Runge-Kutta method itself, to be evaluated again as far as needed."""
         return Step(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end, (plan.open_start, plan.open_end))
 
     def _pins(self, times: Sequence[float]) -> list[tuple[float, int]]:
@@ -273,7 +276,8 @@ class Problem:
         with torch.no_grad():
             y0, f = y0.detach(), f.again()
             outputs = Outputs(self.times[:1], y0, on_graph=False)
-            integrate(f, self.tableau, CheckedClock(plans), y0, outputs, Forget(), Timeline(self.times[0]))
+            clock, timeline = CheckedClock(plans), Timeline(self.times[0])
+            integrate(f, self.tableau, clock, y0, outputs, Forget(), timeline, self.make_step)
         raise NonFiniteError(
             f"the state at t = {self.times[-1]:.9g} is not finite, and was when the solve was run again: func is not "
             "deterministic"

@@ -100,7 +100,9 @@ class Step:
         ks: Sequence[Tensor] = (),
         end: Tensor | None = None,
         open_ends: tuple[bool, bool] = (False, False),
+        companion: Tensor | None = None,
     ):
+        del companion  # for steps that carry more than y
         self.f, self.tableau = f, tableau
         self.open_ends = open_ends
         self.t, self.h, self.t_end, self.y = t, h, t_end, y
@@ -114,9 +116,11 @@ class Step:
         c = self.tableau.floats.c[i]
         if c == 0.0:
             return self.f.beside(self.t, number(self.h)) if self.open_ends[0] else self.t
-        if c == 1.0:
-            return self.f.beside(self.t_end, -number(self.h)) if self.open_ends[1] else self.t_end
-        return self.t + c * self.h
+        return self.time_of_end() if c == 1.0 else self.t + c * self.h
+
+    def time_of_end(self) -> Time:
+        """The time at which f is evaluated at the step's end."""
+        return self.f.beside(self.t_end, -number(self.h)) if self.open_ends[1] else self.t_end
 
     def state(self, i: int) -> Tensor:
         """Y_i, from the stages before it. Row s of the extended tableau is the step's end."""
@@ -151,6 +155,9 @@ class Step:
         """f at the step's end, where it has been evaluated: k_1 of the next step, unless f jumps there."""
         s = self.tableau.stages
         return self.ks[s] if len(self.ks) > s and not self.open_ends[1] else None
+
+    def end_companion(self) -> Tensor | None:
+        """What the next step carries beside y: nothing, in a Runge-Kutta method."""
 
     def output(self, sigma: Time) -> Tensor:
         """y(sigma), dense output at the fraction sigma of the step."""
@@ -200,6 +207,25 @@ class Step:
                 raise ValueError(
                     "func wrote into a tensor that it had returned before: let it return a new one each time"
                 )
+
+
+class MakeStep(Protocol):
+    """How a step is made from what the one before it hands on: a kind of Step."""
+
+    def __call__(
+        self,
+        f: RightHandSide,
+        tableau: ButcherTableau,
+        t: Time,
+        h: Time,
+        t_end: Time,
+        y: Tensor,
+        ks: Sequence[Tensor],
+        /,
+        *,
+        open_ends: tuple[bool, bool],
+        companion: Tensor | None,
+    ) -> Step: ...
 
 
 def _version(k: Tensor) -> int | None:

@@ -8,12 +8,15 @@ from math import prod
 import torch
 
 
-def replay(func, tableau, grid, y0, t):
+def replay(func, tableau, grid, y0, t, pair=None):
     """ys at every entry of t, on the graph of y0, t and func's parameters; a structure of ys where y0 is one.
 
     A pinned end T gives h = T - start; a free one start + h with h constant; an output on its own pin is y+, any
     other one is dense output. Where a step's start or end is open, func gets the next time inside the step.
+    pair: for steps that carry a second state, ("leapfrog", eta) or ("coupled", coupling).
     """
+    if pair is not None:
+        return _replay_pairs(func, tableau, grid, y0, t, *pair)
     if isinstance(y0, torch.Tensor):
         return _replay_tensor(func, tableau, grid, y0, t)
 
@@ -53,6 +56,37 @@ def _replay_tensor(func, tableau, grid, y0, t):
             ys[pin] = end
         y, start = end, end_time
     return torch.stack([ys[j] for j in range(len(t))])
+
+
+def _replay_pairs(func, tableau, grid, y0, t, kind, number):
+    """Asynchronous leapfrog with damping `number`, or the method coupled by `number`. Outputs are on pins."""
+    t = t.double()
+    start, ys, y = t[0], [y0], y0
+    other = func(_in_the_states_dtype(start, y0), y0) if kind == "leapfrog" else y0
+    for n in range(len(grid.t)):
+        h, end = _size_and_end(grid, n, start, t)
+        if kind == "leapfrog":
+            half = y + h / 2 * other
+            new = func(_in_the_states_dtype(start + h / 2, y), half)
+            other = (1 - 2 * number) * other + 2 * number * new
+            y = half + h / 2 * other
+        else:
+            y = number * y + (1 - number) * other + _increment(func, tableau, start, end, h, other)
+            other = other - _increment(func, tableau, end, start, -h, y)
+        if int(grid.pinned_to[n]) >= 0:
+            ys.append(y)
+        start = end
+    return torch.stack(ys)
+
+
+def _increment(func, tableau, start, end, h, y):
+    """What one step of h from (start, y) adds to y."""
+    ks = []
+    for row, c in list(zip(tableau.A, tableau.c, strict=True))[: tableau.stages]:
+        time = _in_the_states_dtype(start if c == 0 else end if c == 1 else start + float(c) * h, y)
+        stage = y + h * sum((float(a) * k for a, k in zip(row, ks, strict=True)), torch.zeros_like(y))
+        ks.append(func(time, stage))
+    return h * sum(float(weight) * k for weight, k in zip(tableau.b, ks, strict=False))
 
 
 def _size_and_end(grid, n, start, t):

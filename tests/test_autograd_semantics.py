@@ -6,10 +6,10 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start, weighted_loss
+from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error
 
 T = torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 ROUNDING = 1e-12  # as in test_exactness
 
 
@@ -83,7 +83,7 @@ def test_second_derivatives_through_such_inputs_agree_too():
         assert relative_error(second(gradient), expected) < 1e-11  # one order of derivatives more
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_a_parameter_computed_from_another_parameter_is_refused(gradient):
     flat = theta(-0.5, 0.3, 0.2, 0.1)
     w, b = flat[:2], flat[2:]
@@ -93,7 +93,7 @@ def test_a_parameter_computed_from_another_parameter_is_refused(gradient):
     assert flat.grad is not None and flat.grad.abs().min() > 0
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_hooks_on_a_parameter_see_the_whole_gradient_once(gradient):
     def gradient_and_calls(hook):
         th, calls = theta(-0.5, 0.3), []
@@ -107,7 +107,7 @@ def test_hooks_on_a_parameter_see_the_whole_gradient_once(gradient):
     assert torch.equal(doubled, 2 * plain)
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_a_retained_gradient_is_the_whole_gradient(gradient):
     th = theta(0.3, 0.4)
     scaled = th * 1.0
@@ -116,14 +116,14 @@ def test_a_retained_gradient_is_the_whole_gradient(gradient):
     assert torch.equal(scaled.grad, th.grad)
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_func_that_reuses_its_output_is_refused(gradient):
     buffer = torch.zeros(2, dtype=torch.float64)
     with pytest.raises(ValueError, match="func wrote into a tensor that it had returned before"), torch.no_grad():
         solve(lambda t, y: torch.neg(y, out=buffer), torch.ones(2).double(), gradient=gradient)
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_func_that_returns_a_parameter_or_its_argument_is_fine(gradient):
     th = theta(0.5, -0.5)
     y0 = theta(1.0, 1.0)
@@ -135,7 +135,7 @@ def test_func_that_returns_a_parameter_or_its_argument_is_fine(gradient):
     assert torch.allclose(y0.grad, torch.exp(torch.ones(2).double()), rtol=1e-4)
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_changing_y_in_place_is_refused_without_gradients_too(gradient):
     y0 = torch.ones(2, dtype=torch.float64)
 
@@ -195,7 +195,7 @@ def test_autograd_inside_func_works(style, gradient):
         assert relative_error(a, b) < ROUNDING
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_autocast_on_the_way_back_is_that_of_the_way_there(gradient):
     net, seen = nn.Linear(3, 3), set()
 
@@ -209,7 +209,7 @@ def test_autocast_on_the_way_back_is_that_of_the_way_there(gradient):
     assert seen == {(True, torch.bfloat16)}
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 @pytest.mark.parametrize(
     ("method", "options", "t0"),
     [

@@ -6,6 +6,7 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start
+from tests.gradients import STANDARD
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
 
@@ -79,7 +80,7 @@ def test_a_keyword_that_is_not_available_yet_is_refused_by_name():
         sa.odeint(never_called, start(), T, memory_budget="2GiB")
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -113,7 +114,7 @@ def turns_nan(t, y):
     return k
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 @pytest.mark.parametrize(
     ("method", "options"), [("dopri5", None), ("dopri5", {"step_size": 0.125}), ("rk4", {"step_size": 0.125})]
 )
@@ -150,13 +151,13 @@ class TestALostGradient:
         with pytest.raises(sa.LostGradient, match=r"shape \(3, 3\).*params=\(tensor,\)"):
             sa.odeint(lambda t, y: y @ weight, start(), T)
 
-    @pytest.mark.parametrize("gradient", sa.GRADIENTS)
+    @pytest.mark.parametrize("gradient", STANDARD)
     def test_is_found_again_when_passed_in_params(self, gradient):
         weight = (0.1 * torch.ones(3, 3, dtype=torch.float64)).requires_grad_()
         sa.odeint(lambda t, y: y @ weight, start(), T, params=(weight,), gradient=gradient).sum().backward()
         assert weight.grad is not None and weight.grad.abs().sum() > 0
 
-    @pytest.mark.parametrize("gradient", sa.GRADIENTS)
+    @pytest.mark.parametrize("gradient", STANDARD)
     def test_reaches_through_a_tensor_that_is_no_leaf(self, gradient):
         source = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
         weight = source * torch.eye(3, dtype=torch.float64)

@@ -7,8 +7,8 @@ from torch import nn
 import symplectic_adjoint as sa
 from symplectic_adjoint import transpose
 from tests.fields import SmallNet, start
+from tests.gradients import EXACT
 
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 T = torch.tensor([0.0, 0.35, 1.0], dtype=torch.float64)
 RK4 = {"method": "rk4", "options": {"step_size": 0.1}}
 

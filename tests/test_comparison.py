@@ -11,10 +11,10 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start
+from tests.gradients import EXACT
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
 FIXED = {"method": "rk4", "options": {"step_size": 0.1}}
-EXACT = {name for name, strategy in sa.GRADIENTS.items() if strategy.exact}
 
 
 def test_every_gradient_has_a_row_with_its_costs_and_its_error():

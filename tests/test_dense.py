@@ -5,9 +5,9 @@ import torch
 
 import symplectic_adjoint as sa
 from tests.fields import Counted, SmallNet, start, weighted_loss
+from tests.gradients import EXACT
 from tests.oracle import relative_error
 
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 INTERPOLATING = [name for name, tableau in sa.METHODS.items() if tableau.interpolates]
 ROUNDING = 1e-12  # as in test_exactness
 

@@ -7,9 +7,9 @@ import torch
 
 import symplectic_adjoint as sa
 from tests.fields import Counted, SmallNet, start
+from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error, replay
 
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 ROUNDING = 1e-12  # as in test_exactness
 SPAN = torch.tensor([0.0, 1.0], dtype=torch.float64)
 
@@ -73,7 +73,7 @@ def test_an_event_on_a_fixed_grid_agrees_with_central_differences(gradient):
     assert torch.autograd.gradcheck(event, (y0, height, t0), atol=1e-6)
 
 
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_the_first_of_several_events_ends_the_solve_whatever_their_signs(gradient):
     def event_fn(t, y):
         return torch.stack([y[0] - 5.0, 2.0 - y[0], t - 100.0])

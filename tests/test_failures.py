@@ -8,12 +8,12 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start, weighted_loss
+from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error
 
 T = torch.tensor([0.0, 0.2, 0.4, 0.9, 1.0], dtype=torch.float64)
 BREAKS_AT = 0.65
 REACHED = 3  # entries of T before that
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 ROUNDING = 1e-12  # as in test_exactness
 APPROXIMATE = 1e-2  # the continuous gradient at these tolerances; that of a missing output would be off by 1
 GRIDS = {
@@ -25,7 +25,7 @@ GRIDS = {
 
 COARSE = {"rtol": 1e-3, "atol": 1e-3}  # a singularity takes fewer steps to vanish in
 
-every_gradient = pytest.mark.parametrize("gradient", sa.GRADIENTS)
+every_gradient = pytest.mark.parametrize("gradient", STANDARD)
 # Steps are taken on the graph or off it; what went wrong is said the same way.
 both_passes = pytest.mark.parametrize("gradient", ["backprop", "symplectic"])
 every_grid = pytest.mark.parametrize("grid", GRIDS)

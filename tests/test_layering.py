@@ -16,6 +16,8 @@ methods parameters state draws aliases compiled
 surroundings
 field
 step grid
+landing_step
+coupled_step leapfrog_step
 control
 clock timeline
 callbacks event outputs
@@ -26,7 +28,8 @@ gradients.on_graph gradients.parameter_sums
 gradients.base
 gradients.checkpoints gradients.sweep
 gradients.backprop gradients.baseline gradients.aca gradients.symplectic gradients.continuous
-gradients.revolve
+gradients.revolve gradients.undoing
+gradients.mali gradients.reversible
 gradients
 bridge event_time inputs
 api

@@ -12,20 +12,20 @@ from torch.multiprocessing.reductions import StorageWeakRef
 import symplectic_adjoint as sa
 from symplectic_adjoint import watch_memory as watch
 from tests.fields import SmallNet, start, weighted_loss
+from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error
 
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 ENDS = T[[0, 2]]
 STEPS = 6
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 KEEPING = ["aca", "symplectic", "stages", "revolve"]  # a state of every step, at least; revolve has room for all
 RETAKING = ["symplectic", "revolve"]
-RECOMPUTING = [name for name in sa.GRADIENTS if name != "backprop"]
+RECOMPUTING = [name for name in STANDARD if name != "backprop"]
 FIXED = {"method": "rk4", "options": {"step_size": 1 / STEPS}}
 SHORT = {"method": "rk4", "options": {"step_size": 0.5}}
 ADAPTIVE = {"rtol": 1e-2, "atol": 1e-2}
 
-every_gradient = pytest.mark.parametrize("gradient", sa.GRADIENTS)
+every_gradient = pytest.mark.parametrize("gradient", STANDARD)
 both_methods = pytest.mark.parametrize("method", ["rk4", "dopri5"])
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from symplectic_adjoint import GRADIENTS, METHODS, Revolve, Symplectic, odeint
+from symplectic_adjoint import METHODS, Revolve, Symplectic, odeint
 from symplectic_adjoint import watch_memory as watch
+from tests.gradients import EXACT, STANDARD
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
 BATCH, SIZE, WIDTH = 64, 8, 256
 STATE_BYTES = BATCH * SIZE * 8
-EXACT_FUNCTIONS = [name for name, strategy in GRADIENTS.items() if strategy.exact and name != "backprop"]
+EXACT_FUNCTIONS = [name for name in EXACT if name != "backprop"]
 
 
 class WideNet(nn.Module):
@@ -134,7 +135,7 @@ def test_gradients_are_in_the_order_of_their_formulas(method):
     assert peaks == sorted(peaks) and peaks[0] < 0.7 * peaks[1] < 0.7 * peaks[2]
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_nothing_stays_behind_over_iterations(gradient):
     func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
 
@@ -157,7 +158,7 @@ def test_nothing_stays_behind_over_iterations(gradient):
         gc.enable()
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("gradient", STANDARD)
 def test_nothing_is_kept_where_no_gradient_is_asked_for(gradient):
     func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
     held = []

@@ -10,18 +10,18 @@ from torch.func import functional_call
 
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start, weighted_loss
+from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error
 
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 # Backprop's graph holds every tensor that func uses, known or not: it loses no gradient.
-LOSING = [name for name in sa.GRADIENTS if name != "backprop"]
+LOSING = [name for name in STANDARD if name != "backprop"]
 ROUNDING = 1e-12  # as in test_exactness
 APPROXIMATE = 1e-2  # the continuous gradient at these tolerances; a missing or a doubled one would be off by 1
 LOOSE = {"rtol": 1e-5, "atol": 1e-5}
 FIXED = {"method": "rk4", "options": {"step_size": 0.125}}  # a field with a jump would make adaptive steps tiny
 
-every_gradient = pytest.mark.parametrize("gradient", sa.GRADIENTS)
+every_gradient = pytest.mark.parametrize("gradient", STANDARD)
 losing_gradients = pytest.mark.parametrize("gradient", LOSING)
 
 

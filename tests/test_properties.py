@@ -13,10 +13,9 @@ from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from symplectic_adjoint import GRADIENTS, METHODS, solve
+from symplectic_adjoint import METHODS, solve
+from tests.gradients import EXACT
 from tests.oracle import flatten, leaves, replay, unflatten
-
-EXACT = [name for name, strategy in GRADIENTS.items() if strategy.exact]
 
 # Both sides do the same few thousand float64 operations in another order.
 RELATIVE = 1e-12

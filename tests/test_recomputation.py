@@ -6,16 +6,16 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start, weighted_loss
+from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error
 
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
-RECOMPUTING = [name for name in sa.GRADIENTS if name != "backprop"]
+RECOMPUTING = [name for name in STANDARD if name != "backprop"]
 ROUNDING = 1e-12  # as in test_exactness
 APPROXIMATE = 1e-2  # the continuous gradient at these tolerances; with other noise it would be off by 1
 LOOSE = {"rtol": 1e-5, "atol": 1e-5}
 
-every_gradient = pytest.mark.parametrize("gradient", sa.GRADIENTS)
+every_gradient = pytest.mark.parametrize("gradient", STANDARD)
 recomputing_gradients = pytest.mark.parametrize("gradient", RECOMPUTING)
 
 

@@ -10,9 +10,8 @@ import torchdiffeq
 from torch import nn
 
 import symplectic_adjoint as sa
+from tests.gradients import EXACT, STANDARD
 from tests.oracle import leaves
-
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 
 # Our names of the methods that both have, and theirs.
 SHARED = {
@@ -32,7 +31,7 @@ ADAPTIVE = [name for name in SHARED if sa.METHODS[name].adaptive]
 FIXED = [name for name in SHARED if not sa.METHODS[name].adaptive]
 
 
-@pytest.fixture(params=sa.GRADIENTS)
+@pytest.fixture(params=STANDARD)
 def gradient(request):
     return request.param
 
@@ -795,7 +794,7 @@ class TestOdeintAdjoint:
         exact = math.sin(2.0) * math.exp(0.5 * math.sin(2.0)) * 0.5
         assert float(own) == pytest.approx(exact, abs=1e-4) and float(extra) == pytest.approx(float(own), rel=1e-12)
 
-    @pytest.mark.parametrize("gradient", [name for name in sa.GRADIENTS if name != "backprop"])  # which has the graph
+    @pytest.mark.parametrize("gradient", [name for name in STANDARD if name != "backprop"])  # which has the graph
     def test_a_tensor_in_neither_is_an_error(self, gradient):
         func = Mixed(torch.tensor(0.2, dtype=torch.float64, requires_grad=True))
         with pytest.raises(sa.LostGradient):

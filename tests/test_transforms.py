@@ -8,13 +8,13 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start, weighted_loss
+from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error
 
 # torch's own forward-mode rules still use it.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 ROUNDING = 1e-12  # as in test_exactness
 GRIDS = {
     "fixed": {"method": "rk4", "options": {"step_size": 0.2}},
@@ -241,7 +241,7 @@ class TestRefusedByName:
         with pytest.raises(sa.UnsupportedCombination, match="t must be the same for all samples of a vmap"):
             vmap(lambda t: solve(PARAMETERS, torch.ones(3).double(), t, gradient=gradient, **GRIDS[grid]))(times)
 
-    @pytest.mark.parametrize("gradient", sa.GRADIENTS)
+    @pytest.mark.parametrize("gradient", STANDARD)
     @pytest.mark.parametrize("transform", [grad, lambda f: vmap(grad(f)), lambda f: jacfwd(f)])
     def test_events(self, transform, gradient):
         def time(y0):

@@ -6,9 +6,9 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from symplectic_adjoint.graph import walk
+from tests.gradients import EXACT
 from tests.oracle import relative_error
 
-EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact]
 ROUNDING = 1e-12  # as in test_exactness
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
 RK4 = {"method": "rk4", "options": {"step_size": 0.25}}

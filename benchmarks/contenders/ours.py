@@ -5,7 +5,10 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
+
+from torch import Tensor
 
 from benchmarks.cell import Cell
 from benchmarks.choices import NAMES, choice
@@ -17,9 +20,9 @@ from benchmarks.contenders.contender import (
     shared_reason,
     step_size,
 )
-from benchmarks.oracle import replay
+from benchmarks.oracle import coupled_step, leapfrog_step, replay, replay_pairs
 from benchmarks.problems import Problem
-from symplectic_adjoint import METHODS, Solution, SolverError, solve
+from symplectic_adjoint import METHODS, Grid, Reversible, Solution, SolverError, solve
 
 COMPILED = ("symplectic", "stages", "revolve")
 SUMMED = ("symplectic", "stages", "revolve", "aca")
@@ -75,7 +78,7 @@ class Ours:
                 steps_accepted=stats.accepted,
                 steps_rejected=stats.rejected,
             ),
-            replay=lambda twin: replay(METHODS[cell.method], twin, grid),
+            replay=lambda twin: _replay(cell, twin, grid),
         )
 
     def _solve(self, problem: Problem, cell: Cell) -> Solution:
@@ -84,7 +87,19 @@ class Ours:
             accuracy = {"options": {"step_size": step_size(cell, problem.t)}}
         how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
         gradient = choice(cell.gradient)
-        return solve(problem.func, problem.y0, problem.t, method=cell.method, gradient=gradient, **accuracy, **how)
+        method = None if cell.gradient == "mali" else cell.method  # it has one of its own
+        return solve(problem.func, problem.y0, problem.t, method=method, gradient=gradient, **accuracy, **how)
+
+
+def _replay(cell: Cell, twin: Problem, grid: Grid) -> Tensor:
+    """ys over the recorded steps, of the kind that the gradient takes."""
+    tableau = METHODS[cell.method]
+    if cell.gradient == "mali":
+        return replay_pairs(leapfrog_step, twin.func, twin, grid)
+    if cell.gradient == "reversible":
+        step = partial(coupled_step, tableau, Reversible().coupling)
+        return replay_pairs(step, lambda t, y: y, twin, grid)
+    return replay(tableau, twin, grid)
 
 
 def _gives_up(error: Exception) -> bool:

@@ -48,7 +48,8 @@ def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int) -> 
     """The least that this gradient must have live at once, for N accepted steps of s stages.
 
     D a state, A the graph of one f, V the peak of one VJP, P the parameters' gradient. Where all graphs are live at
-    once, only the first VJP meets them all, and P begins with it: the second one meets A less and P more.
+    once, only the first VJP meets them all, and P begins with it: the second one meets A less and P more. Where nothing
+    grows with N, what else is live counts: the two states and two cotangents of a pair, and two outputs with theirs.
     """
     N, s = steps, stages
     D, A, P = floor.state_bytes, floor.graph_bytes, floor.parameter_bytes
@@ -65,6 +66,8 @@ def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int) -> 
         "aca": N * D + s * A + above + P,
         "baseline": whole_graph,
         "backprop": whole_graph,
+        "reversible": (8 + s) * D + V + P,
+        "mali": 7 * D + V + P,
         "continuous": D + V + P,
         "continuous-seminorm": D + V + P,
     }

@@ -8,6 +8,8 @@ from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.base import Strategy
 from symplectic_adjoint.gradients.baseline import Baseline
 from symplectic_adjoint.gradients.continuous import Continuous
+from symplectic_adjoint.gradients.mali import Mali
+from symplectic_adjoint.gradients.reversible import Reversible
 from symplectic_adjoint.gradients.revolve import Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic
 
@@ -19,6 +21,8 @@ GRADIENTS: Mapping[str, Strategy | Backprop] = MappingProxyType(
         "symplectic": Symplectic(),
         "stages": Symplectic(keep="stages"),
         "revolve": Revolve(),
+        "reversible": Reversible(),
+        "mali": Mali(),
         "continuous": Continuous(),
     }
 )

@@ -10,6 +10,7 @@ from symplectic_adjoint.field import Field
 from symplectic_adjoint.gradients.on_graph import StageGraph
 from symplectic_adjoint.loop import Recorder
 from symplectic_adjoint.problem import Problem, Trajectory
+from symplectic_adjoint.step import MakeStep
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,14 @@ class BackwardPass:
         starts = [self.y0, *self.kept]
         self.kept.clear()
         return starts
+
+
+@runtime_checkable
+class OwnSteps(Protocol):
+    """A strategy that takes steps of a kind of its own. They end on every output."""
+
+    @property
+    def make_step(self) -> MakeStep: ...
 
 
 @runtime_checkable

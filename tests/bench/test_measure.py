@@ -95,6 +95,7 @@ class TestFloor:
         assert dials["revolve-4"] == (4 + 1 + 6) * 10 + 130 + 7
         assert dials["graphs-8"] == (20 + 8) * 10 + 8 * 100 + 30 + 7
         assert dials["disk"] == (1 + 6) * 10 + 130 + 7
+        assert at["mali"] == 7 * 10 + 130 + 7 and at["reversible"] == (8 + 6) * 10 + 130 + 7
         assert at["aca"] == 20 * 10 + 6 * 100 + 30 + 7
         assert at["backprop"] == 10 + 20 * 6 * 100 + 30
 

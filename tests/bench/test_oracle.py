@@ -15,8 +15,8 @@ from benchmarks.oracle import equal_steps, gradient, relative_error, replay
 from benchmarks.problems import PROBLEMS
 from symplectic_adjoint import GRADIENTS, METHODS
 from tests.bench.cells import FIXED, make_cell
+from tests.gradients import EXACT
 
-EXACT = [name for name, strategy in GRADIENTS.items() if strategy.exact]
 ROUNDING = 1e-12
 THEIRS = [
     "euler", "midpoint", "heun2", "heun3", "rk38",

@@ -1,0 +1,107 @@
+"""Asynchronous leapfrog, undone step by step on the way back: memory that does not grow with the steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.field import Pull
+from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.gradients.sweep import sweep
+from symplectic_adjoint.gradients.undoing import LastPair, check_undone, landed
+from symplectic_adjoint.leapfrog_step import LeapfrogStep, damping, leapfrog
+from symplectic_adjoint.step import MakeStep
+from symplectic_adjoint.tableau import ButcherTableau
+from symplectic_adjoint.transpose import OutputCotangent, StepCotangents, inner
+
+
+@dataclass(frozen=True)
+class Mali:
+    """Zhuang et al., MALI (ICLR 2021, arXiv:2102.04668): steps by asynchronous leapfrog (leapfrog_step.py).
+
+    The method is its own, of order 2, and so is its discretisation: ys differ from those of other methods at the same
+    tolerances. Adaptive steps and fixed ones; steps end on every output. Exact for the steps taken, as far as undoing
+    them gives the states back: rounding grows as it does in a solve backwards in time. Memory 2 D + A besides the
+    outputs, however many steps; 1 f call a step each way, and one more at the start.
+    eta: damping, above 1/2 and up to 1, which is none. Less than 1 makes the method stable, of order 1, and undoing
+    it enlarges rounding by 1 / |1 - 2 eta| a step.
+    """
+
+    eta: float = 1.0
+    exact: ClassVar[bool] = True
+    uses_outputs: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.eta, bool) or not isinstance(self.eta, int | float) or not 0.5 < self.eta <= 1.0:
+            raise ValueError(f"Mali(eta=...) must be a number above 1/2 and up to 1, got {self.eta!r}")
+
+    @property
+    def tableau(self) -> ButcherTableau:
+        return leapfrog(float(self.eta))
+
+    @property
+    def make_step(self) -> MakeStep:
+        return LeapfrogStep
+
+    def keeper(self, given: ForwardPass) -> LastPair:
+        del given
+        return LastPair(LeapfrogStep.end_slope)
+
+    def backward(self, given: BackwardPass) -> Gradients:
+        return sweep(given, _Undone(given).pull_back)
+
+
+class _Undone:
+    """The pair (y, v) at the end of the step to come, and dL/dv there; y's cotangent is the sweep's lam."""
+
+    def __init__(self, given: BackwardPass):
+        self._given = given
+        self._eta = damping(given.problem.tableau)
+        self._v = given.kept.pop() if given.kept else given.y0
+        self._y = given.kept.pop() if given.kept else given.y0
+        self._v_bar: Tensor | None = None
+
+    @torch.no_grad()
+    def pull_back(self, n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
+        given, plan, eta = self._given, self._given.trajectory.plans[n], self._eta
+        h, with_time = plan.h, given.t is not None
+        lam, bars = landed(given, n, self._y, lam, outputs)
+        v_bar = lam * (0.5 * h) if self._v_bar is None else self._v_bar.add_(lam, alpha=0.5 * h)
+        v_lam = inner(self._v, lam) if with_time else 0.0
+        self._y = torch.add(self._y, self._v, alpha=-0.5 * h)  # halfway
+        one = given.field.linearize(plan.t + 0.5 * h, self._y, with_time=with_time, with_value=True)
+        assert one.k is not None
+        self._v, one.k = torch.sub(self._v, one.k, alpha=2.0 * eta).div_(1.0 - 2.0 * eta), None
+        y_bar, *tau = given.field.transpose(one, v_bar.mul_(2.0 * eta), pull)  # v_bar is dL/du from here
+        if y_bar is not None:
+            bars.y_terms.append(y_bar)
+            lam = lam + y_bar
+        self._v_bar = v_bar.mul_((1.0 - 2.0 * eta) / (2.0 * eta)).add_(lam, alpha=0.5 * h)
+        if with_time:
+            t_bar = _number(tau)
+            bars.t_bar = bars.t_bar + t_bar
+            bars.h_bar = bars.h_bar + 0.5 * (v_lam + inner(self._v, lam) + t_bar)
+        self._y.add_(self._v, alpha=-0.5 * h)
+        if n == 0:
+            self._reach_start(bars, pull)
+        return bars
+
+    def _reach_start(self, bars: StepCotangents, pull: Pull) -> None:
+        """v began as f(t_0, y_0)."""
+        check_undone(self._given, self._y)
+        given, with_time = self._given, self._given.t is not None
+        time = given.problem.step(given.field, given.trajectory.plans[0], given.y0).time(0)
+        one = given.field.linearize(time, given.y0, with_time=with_time)
+        assert self._v_bar is not None
+        y0_bar, *tau = given.field.transpose(one, self._v_bar, pull)
+        if y0_bar is not None:
+            bars.y_terms.append(y0_bar)
+        if with_time:
+            bars.t_bar = bars.t_bar + _number(tau)
+
+
+def _number(tau: Sequence[Tensor | None]) -> Tensor | float:
+    """tau in float64, 0 where f does not depend on t."""
+    return tau[0].double() if tau and tau[0] is not None else 0.0
