@@ -1,18 +1,19 @@
 """The library's gradients by the names that suites give them: its presets, and its dials set to a number.
 
-"revolve-8" keeps 8 states, "graphs-20" holds the graphs of the last 20 f calls, "disk" keeps every step's start on
-disk.
+"revolve-8" keeps 8 states, "graphs-20" holds the graphs of the last 20 f calls, "auto-500" has a memory_budget of 500
+KiB, "disk" keeps every step's start on disk.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.cell import setting
-from symplectic_adjoint import GRADIENTS, Revolve, Symplectic
+from symplectic_adjoint import GRADIENTS, Auto, Revolve, Symplectic
 
 DIALS: Mapping[str, Callable[[int], Any]] = {
     "revolve": lambda number: Revolve(number),
     "graphs": lambda number: Symplectic(graphs=number),
+    "auto": lambda number: Auto(f"{number} KiB"),
 }
 PLACES: Mapping[str, Any] = {"disk": Symplectic(offload="disk")}
 PRESET_ROOM = int(Revolve().checkpoints)

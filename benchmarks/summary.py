@@ -13,7 +13,7 @@ from benchmarks.record import Measurement, Status
 
 _GRADIENTS = (
     "symplectic", "aca", "baseline", "stages", "backprop", "continuous", "revolve", "graphs", "disk",
-    "reversible", "mali",
+    "auto", "reversible", "mali",
 )  # fmt: skip
 
 DISPLAY_ORDER = (

@@ -22,6 +22,7 @@ from symplectic_adjoint.drop_in import odeint_checkpoint as odeint_checkpoint
 from symplectic_adjoint.drop_in import odeint_event as odeint_event
 from symplectic_adjoint.drop_in import odeint_onecheckpoint as odeint_onecheckpoint
 from symplectic_adjoint.drop_in import odeint_symplectic_adjoint as odeint_symplectic_adjoint
+from symplectic_adjoint.errors import BudgetTooSmall as BudgetTooSmall
 from symplectic_adjoint.errors import CompilerNotFound as CompilerNotFound
 from symplectic_adjoint.errors import EventNotFound as EventNotFound
 from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
@@ -35,6 +36,7 @@ from symplectic_adjoint.errors import TooManySteps as TooManySteps
 from symplectic_adjoint.errors import UnsupportedCombination as UnsupportedCombination
 from symplectic_adjoint.gradients import GRADIENTS as GRADIENTS
 from symplectic_adjoint.gradients.aca import Aca as Aca
+from symplectic_adjoint.gradients.auto import Auto as Auto
 from symplectic_adjoint.gradients.backprop import Backprop as Backprop
 from symplectic_adjoint.gradients.baseline import Baseline as Baseline
 from symplectic_adjoint.gradients.continuous import Continuous as Continuous
@@ -45,6 +47,7 @@ from symplectic_adjoint.gradients.symplectic import Symplectic as Symplectic
 from symplectic_adjoint.grid import Grid as Grid
 from symplectic_adjoint.methods import METHODS as METHODS
 from symplectic_adjoint.module import NeuralODE as NeuralODE
+from symplectic_adjoint.problem import Choice as Choice
 from symplectic_adjoint.problem import Stats as Stats
 from symplectic_adjoint.tableau import ButcherTableau as ButcherTableau
 from symplectic_adjoint.tableau import Interpolant as Interpolant

@@ -91,17 +91,19 @@ def odeint(
     event_fn: called as event_fn(t, y); the first of its components to change sign ends the solve. Returns
         (event_t, ys) then, ys at t[0] and at the event, both differentiable through the time of the event; t has
         two entries, of which t[1] says the direction of time only.
-    gradient: a name in GRADIENTS or one of their objects.
+    gradient: a name in GRADIENTS or one of their objects, or "auto".
     accumulate: how lam and dL/dtheta are summed over the steps: None in their own precision, "float64" in that, or
-        "compensated", as accurate without it. For long solves in float32; symplectic, stages, revolve and aca only.
+        "compensated", as accurate without it. For long solves in float32; symplectic, stages, revolve, auto and aca.
     compile: whether func and its VJP are compiled, by torch.compile; kept from solve to solve, whatever the step
         sizes. Needs a C++ compiler and a func of tensor operations alone; symplectic, stages and revolve only.
-    memory_budget: not available yet, refused by name.
+    memory_budget: with gradient="auto", the bytes that the solve and its gradient may have live at once, such as "2
+        GiB" or a number: what fits of graphs, stages and states is held, and as little as can be computed twice.
     on_failure: "raise", or "return" for ys as far as the solve came and NaN beyond.
 
     Raises ValueError or TypeError for arguments that cannot be used, before func is called;
     SolverError where the solve fails: NonFiniteError, StepSizeUnderflow, TooManySteps, EventNotFound; LostGradient
-    where func uses a tensor whose gradient would be lost; CompilerNotFound for compile=True without a C++ compiler.
+    where func uses a tensor whose gradient would be lost; BudgetTooSmall with the least memory_budget that would do;
+    CompilerNotFound for compile=True without a C++ compiler.
     """
     solution = solve(
         func, y0, t,
@@ -129,10 +131,9 @@ def solve(
     on_failure: str = "raise",
 ) -> Solution:
     """Like odeint, with the grid that was stepped on and what the solve cost: see Solution."""
-    _refuse_unavailable(memory_budget=memory_budget)
     if on_failure not in ("raise", "return"):
         raise ValueError(f"on_failure must be 'raise' or 'return', got {on_failure!r}")
-    strategy, gradient_name = named_gradient(gradient)
+    strategy, gradient_name = named_gradient(gradient, memory_budget)
     with alone(func):
         problem, y = pose(func, y0, t, rtol, atol, method, options, event_fn, strategy, gradient_name, params)
         problem = replace(
@@ -217,12 +218,6 @@ def pose(
         event=None if event_fn is None else _packed_event(event_fn, layout),
     )
     return problem, y
-
-
-def _refuse_unavailable(**keywords: Any) -> None:
-    for name, value in keywords.items():
-        if value is not None:
-            raise NotImplementedError(f"{name}={value!r} is not available yet: leave {name} out")
 
 
 def _refuse_adjoint_callbacks(problem: Problem, strategy: Strategy | Backprop) -> None:

@@ -77,6 +77,7 @@ class _Solve(torch.autograd.Function):
         trajectory.field.settle()
         trajectory.stats.f_calls_forward = trajectory.field.f_calls
         call.trajectory, call.problem = trajectory, call.problem.ended(trajectory)
+        trajectory.stats.choice = keeper.choice
         call.steps, call.once, call.graphs = keeper.steps, list(keeper.once), list(keeper.graphs)
         constants = trajectory.field.surroundings.constant
         outputs = (ys,) if call.strategy.uses_outputs else ()

@@ -1,5 +1,6 @@
 """Sizes in bytes as people write them."""
 
+import math
 import re
 
 UNITS = {
@@ -25,9 +26,11 @@ def bytes_in(name: str, size: int | str) -> int:
     return amount
 
 
-def in_words(nbytes: int) -> str:
-    """Three digits and a unit."""
+def in_words(nbytes: int, *, up: bool = False) -> str:
+    """Three digits and a unit; up: never less than nbytes."""
     for unit in ("GiB", "MiB", "KiB"):
         if nbytes >= UNITS[unit]:
-            return f"{nbytes / UNITS[unit]:.3g} {unit}"
+            amount = nbytes / UNITS[unit]
+            digits = max(0, 2 - int(math.log10(amount)))
+            return f"{math.ceil(amount * 10**digits) / 10**digits if up else amount:.3g} {unit}"
     return f"{nbytes} B"

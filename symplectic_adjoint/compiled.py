@@ -159,14 +159,14 @@ _TRACED: WeakKeyDictionary[Any, dict[Any, Traced]] = WeakKeyDictionary()
 
 
 def traced(fn: Callable[..., Any], func: Any, key: Any) -> Traced:
-    mine = _TRACED.setdefault(_owner(func), {})
+    mine = _TRACED.setdefault(owner_of(func), {})
     if (fn, key) not in mine:
         mine[fn, key] = Traced(fn, f"{fn.__name__}_{len(mine)}")
     return mine[fn, key]
 
 
-def _owner(func: Any) -> Any:
-    """What code is kept with: a module, or else the code of a function."""
+def owner_of(func: Any) -> Any:
+    """What is remembered of func is kept with this: a module, or else the code of a function."""
     while isinstance(func, partial):
         func = func.func
     instance = getattr(func, "__self__", None)

@@ -21,6 +21,14 @@ class OffloadError(OSError):
     """What was to be kept on disk could not be written there."""
 
 
+class BudgetTooSmall(ValueError):
+    """memory_budget is less than the least that the solve and its gradient can do with, least_bytes."""
+
+    def __init__(self, message: str, least_bytes: int):
+        super().__init__(message)
+        self.least_bytes = least_bytes
+
+
 class LostGradient(ValueError):
     """func uses a tensor that requires a gradient and that the solver was not told about."""
 

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from symplectic_adjoint.errors import NonFiniteError, UnsupportedCombination
 from symplectic_adjoint.finite import first_non_finite
 from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.gradients.aca import Aca
+from symplectic_adjoint.gradients.auto import Auto
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.base import OwnSteps, Strategy
 from symplectic_adjoint.gradients.mali import Mali
@@ -30,6 +31,8 @@ from symplectic_adjoint.tableau import ButcherTableau
 from symplectic_adjoint.transforms import batched, transforming
 
 DEFAULT_METHOD = "dopri5"
+AUTO = "auto"
+"""The gradient that is chosen by memory_budget."""
 
 _ADAMS = "Adams methods are not here: take 'rk4' with options={'step_size': ...}, or 'dopri5'"
 _IMPLICIT = "implicit methods are not here: take 'dopri5', or 'bosh3' with loose tolerances for a mildly stiff problem"
@@ -92,12 +95,21 @@ def named_method(method: str | None) -> ButcherTableau:
     return METHODS[name]
 
 
-def named_gradient(gradient: str | Strategy | Backprop) -> tuple[Strategy | Backprop, str]:
+def named_gradient(gradient: str | Strategy | Backprop, budget: Any = None) -> tuple[Strategy | Backprop, str]:
+    """The strategy and what it is called; budget is memory_budget, which belongs to "auto"."""
+    if isinstance(gradient, str) and gradient == AUTO:
+        if budget is None:
+            raise ValueError('gradient="auto" needs memory_budget, a number of bytes or a text such as "2 GiB"')
+        return Auto(budget), AUTO
+    if budget is not None:
+        raise UnsupportedCombination(
+            f'memory_budget={budget!r} belongs to gradient="auto", got gradient={gradient!r}: leave one of the two '
+            'out (Revolve("64 MiB") keeps states of that size)'
+        )
     if isinstance(gradient, str):
         if gradient not in GRADIENTS:
-            raise ValueError(
-                f"unknown gradient {gradient!r}{_near(gradient, GRADIENTS)}: gradients are {', '.join(GRADIENTS)}"
-            )
+            names = (*GRADIENTS, AUTO)
+            raise ValueError(f"unknown gradient {gradient!r}{_near(gradient, names)}: gradients are {', '.join(names)}")
         return GRADIENTS[gradient], gradient
     if isinstance(gradient, type) or not isinstance(gradient, Strategy | Backprop):
         raise TypeError(f"gradient must be a name in GRADIENTS or one of their objects, got {gradient!r}")
@@ -110,10 +122,10 @@ def checked_accumulate(accumulate: Any, strategy: Strategy | Backprop, gradient_
     if accumulate not in ACCUMULATIONS:
         names = ", ".join(map(repr, ACCUMULATIONS))
         raise ValueError(f"accumulate must be None or one of {names}, got {accumulate!r}")
-    if not isinstance(strategy, Symplectic | Revolve | Aca):
+    if not isinstance(strategy, Symplectic | Revolve | Auto | Aca):
         raise UnsupportedCombination(
             f"accumulate={accumulate!r} belongs to gradients that sum step by step, got gradient={gradient_name!r}: "
-            'take "symplectic", "stages", "revolve" or "aca"'
+            'take "symplectic", "stages", "revolve", "auto" or "aca"'
         )
     if transforming():
         raise UnsupportedCombination(
@@ -148,7 +160,7 @@ def checked_compile(
     return True
 
 
-def _near(name: Any, known: Mapping[str, Any]) -> str:
+def _near(name: Any, known: Collection[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     return f", did you mean {near[0]!r}?" if near else ""
 

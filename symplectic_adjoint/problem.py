@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.byte_size import in_words
 from symplectic_adjoint.callbacks import Callbacks
 from symplectic_adjoint.clock import (
     AdaptiveClock,
@@ -40,6 +41,33 @@ from symplectic_adjoint.timeline import DifferentiableTimeline, Timeline
 from symplectic_adjoint.transforms import batched
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What gradient="auto" held from the way there for the way back, the most that its budget allows.
+
+    Of the steps so many starts (with y0), of the other stages so many, and the graphs of so many f calls: the rest is
+    computed again. predicted_peak_bytes: what is live at once at most, as predicted.
+    """
+
+    budget_bytes: int
+    predicted_peak_bytes: int
+    steps: int
+    f_calls: int
+    starts: int
+    stages: int
+    graphs: int
+
+    def __str__(self) -> str:
+        everything = self.graphs >= self.f_calls
+        kept = "every graph" if everything else f"the graphs of the last {self.graphs} of {self.f_calls} f calls"
+        inner = self.f_calls - self.steps
+        return (
+            f"held {kept}, {self.stages} of {inner} stages besides the starts, and the starts of {self.starts} of "
+            f"{self.steps} steps: {'all there is' if everything else 'what saves most f calls'} within "
+            f"{in_words(self.budget_bytes)} (predicted peak {in_words(self.predicted_peak_bytes)})"
+        )
+
+
 @dataclass
 class Stats:
     """What a solve cost. Backward counts grow each time that a backward pass runs.
@@ -56,6 +84,8 @@ class Stats:
     vjps_backward: int = 0
     accepted: int = 0
     rejected: int = 0
+    choice: Choice | None = None
+    """What gradient="auto" made of its budget."""
 
 
 @dataclass

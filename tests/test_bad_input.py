@@ -75,11 +75,6 @@ def test_an_argument_of_the_wrong_type_is_named(change, message):
         sa.odeint(never_called, arguments.pop("y0"), arguments.pop("t"), **arguments)
 
 
-def test_a_keyword_that_is_not_available_yet_is_refused_by_name():
-    with pytest.raises(NotImplementedError, match="memory_budget"):
-        sa.odeint(never_called, start(), T, memory_budget="2GiB")
-
-
 @pytest.mark.parametrize("gradient", STANDARD)
 @pytest.mark.parametrize(
     ("wrong", "message"),

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start
+from tests.gradients import STANDARD
 from tests.oracle import relative_error
 
 pytestmark = pytest.mark.skipif(
@@ -23,7 +24,8 @@ TIME_LIMIT_S = 120  # two processes import torch and solve for some seconds; bey
 ROUNDING = 1e-12  # as in test_exactness
 GRIDS = {"fixed": {"method": "rk4", "options": {"step_size": 0.25}}, "adaptive": {"rtol": 1e-5, "atol": 1e-5}}
 
-CASES = [(gradient, grid, unused) for gradient in sa.GRADIENTS for grid in GRIDS for unused in (False, True)]
+GRADIENTS = (*STANDARD, "reversible")
+CASES = [(gradient, grid, unused) for gradient in GRADIENTS for grid in GRIDS for unused in (False, True)]
 
 
 def batch():
@@ -125,7 +127,7 @@ def fully_sharded(net, mesh):
 
 
 @pytest.mark.parametrize("shard", [distributed_by_hand, fully_sharded])
-@pytest.mark.parametrize("gradient", sa.GRADIENTS)
+@pytest.mark.parametrize("gradient", GRADIENTS)
 def test_sharded_parameters_are_refused_by_name(gradient, shard, mesh):
     calls = []
     net = shard(SmallNet(), mesh)

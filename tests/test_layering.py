@@ -26,10 +26,11 @@ options transpose
 problem
 gradients.on_graph gradients.parameter_sums
 gradients.base
+cost
 gradients.checkpoints gradients.sweep
 gradients.backprop gradients.baseline gradients.aca gradients.symplectic gradients.continuous
-gradients.revolve gradients.undoing
-gradients.mali gradients.reversible
+gradients.revolve gradients.undoing gradients.budget
+gradients.mali gradients.reversible gradients.auto
 gradients
 bridge event_time inputs
 api

@@ -50,6 +50,7 @@ def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int) -> 
     D a state, A the graph of one f, V the peak of one VJP, P the parameters' gradient. Where all graphs are live at
     once, only the first VJP meets them all, and P begins with it: the second one meets A less and P more. Where nothing
     grows with N, what else is live counts: the two states and two cotangents of a pair, and two outputs with theirs.
+    auto fills its budget, as far as there is anything to hold.
     """
     N, s = steps, stages
     D, A, P = floor.state_bytes, floor.graph_bytes, floor.parameter_bytes
@@ -62,6 +63,7 @@ def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int) -> 
         "stages": N * s * D + V + P,
         "revolve": (kept + 1 + s) * D + V + P,
         "graphs": (N + max(s, held)) * D + held * A + above + P,
+        "auto": min(number * 1024, (N + N * s) * D + N * s * A + above + P),
         "disk": (1 + s) * D + V + P,
         "aca": N * D + s * A + above + P,
         "baseline": whole_graph,

@@ -9,7 +9,7 @@ from torch import Tensor
 from symplectic_adjoint.field import Field
 from symplectic_adjoint.gradients.on_graph import StageGraph
 from symplectic_adjoint.loop import Recorder
-from symplectic_adjoint.problem import Problem, Trajectory
+from symplectic_adjoint.problem import Choice, Problem, Trajectory
 from symplectic_adjoint.step import MakeStep
 
 
@@ -34,7 +34,8 @@ class ForwardPass:
 class Keeper(Recorder, Protocol):
     """A recorder that keeps tensors for the way back.
 
-    `kept` stay until the graph is released; steps says of which steps they are, where they are not of every one.
+    `kept` stay until the graph is released; steps says of which steps they are, where they are not of every one: of
+    several of one step, the first is its start (which is y0 where that is step 0), and k_1 .. follow.
     `once` and `graphs` are for the first backward pass alone, which frees them as it goes: what they save in f calls
     must not cost memory all the way back.
     """
@@ -50,6 +51,11 @@ class Keeper(Recorder, Protocol):
 
     @property
     def graphs(self) -> Sequence[StageGraph]: ...
+
+    @property
+    def choice(self) -> Choice | None:
+        """What was chosen, where the strategy leaves it to the keeper."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from collections import deque
 from collections.abc import Sequence
-from weakref import ref
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.field import Field, Linearization
 from symplectic_adjoint.gradients.base import BackwardPass
-from symplectic_adjoint.gradients.on_graph import OnGraph, StageGraph
+from symplectic_adjoint.gradients.on_graph import FreshGraphs, OnGraph, StageGraph
 from symplectic_adjoint.grid import StepPlan
 from symplectic_adjoint.loop import Forget
 from symplectic_adjoint.schedule import Levels, kept_states, stride
@@ -24,6 +23,7 @@ class Nothing(Forget):
     steps: Sequence[int] = ()
     once: Sequence[Tensor] = ()
     graphs: Sequence[StageGraph] = ()
+    choice: None = None
 
 
 class StepStarts(Forget):
@@ -31,6 +31,7 @@ class StepStarts(Forget):
 
     once: Sequence[Tensor] = ()
     graphs: Sequence[StageGraph] = ()
+    choice: None = None
 
     def __init__(self, storage: Storage | None = None) -> None:
         self.kept: list[Tensor] = []
@@ -76,9 +77,19 @@ class SomeStarts(StartsAndLastStages):
 
     def __init__(self, room: int, total: int | None, storage: Storage):
         super().__init__(storage)
+        self._room = room
         self._levels = Levels(room) if total is None else None
+        self._plans_all = total is not None and total - 1 <= room
         self._planned = set() if total is None else set(kept_states(total, room))
         self._newest: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.kept) + (self._newest is not None)
+
+    @property
+    def all_kept(self) -> bool:
+        """Whether no start has been left out, nor will be before the next step."""
+        return len(self.kept) < self._room if self._levels is not None else self._plans_all
 
     def _keep(self, n: int, y: Tensor) -> None:
         before, self._newest = self._newest, (n, y)
@@ -98,18 +109,19 @@ class SomeStarts(StartsAndLastStages):
         if self._newest is not None:  # the first that is needed, and freed as soon as its step is reversed
             self.steps.append(self._newest[0])
             self.kept.append(self._newest[1])
+            self._newest = None
 
 
 class LastGraphs(Forget):
     """What `states` keeps, and the graphs of the last `number` f calls of the steps that were accepted."""
 
     steps: Sequence[int] = ()
+    choice: None = None
 
     def __init__(self, states: StepStarts, number: float, *, with_time: bool):
         self._states, self._number, self._with_time = states, number, with_time
         self.graphs: deque[StageGraph] = deque()
-        self._fresh: list[tuple[ref[Tensor], Linearization]] = []
-        """Of no accepted step yet. A rejected step's values are gone with it."""
+        self._fresh = FreshGraphs()
         self._taken = 0
 
     @property
@@ -125,15 +137,7 @@ class LastGraphs(Forget):
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         self._states.accept(plan, step)
-        stages = {id(k): i for i, k in enumerate(step.ks[: step.tableau.stages])}
-        fresh, self._fresh = self._fresh, []
-        for value, graph in fresh:
-            k = value()
-            if k is not None and id(k) in stages:
-                graph.k = k  # for the times' cotangents, and for dense output
-                self.graphs.append(StageGraph(graph, self._taken, stages[id(k)]))
-            else:
-                self._fresh.append((value, graph))
+        self.graphs += self._fresh.taken(self._taken, step)
         self._taken += 1
 
     def finish(self, step: Step) -> None:
@@ -141,13 +145,12 @@ class LastGraphs(Forget):
         self._fresh.clear()
 
     def _note(self, graph: Linearization, k: Tensor) -> None:
-        self._fresh = [(value, one) for value, one in self._fresh if value() is not None]
-        self._fresh.append((ref(k), graph))
+        self._fresh.note(graph, k)
         if len(self.graphs) + len(self._fresh) > self._number:
             if self.graphs:
                 self.graphs.popleft()
             else:
-                del self._fresh[0]
+                self._fresh.drop_oldest()
 
 
 class Starts:
@@ -156,35 +159,43 @@ class Starts:
     def __init__(self, given: BackwardPass):
         self._kept, self._device = given.take_starts(), given.y0.device
 
-    def of(self, n: int) -> Tensor:
+    def of(self, n: int) -> list[Tensor]:
         """y_n; asked for once, n falling."""
         del n
-        return brought(self._kept.pop(), self._device)
+        return [brought(self._kept.pop(), self._device)]
 
 
 class RetakenStarts:
-    """The start of each step, where `room` of them may be held at a time: others are computed again on the way."""
+    """The start of each step, where `room` of them may be held at a time: others are computed again on the way.
+
+    A start that was kept comes with the stages that were kept of its step.
+    """
 
     def __init__(self, given: BackwardPass, room: int, storage: Storage):
         self._given, self._room, self._storage = given, room, storage
         self._device = given.y0.device
-        self._held = list(zip((0, *given.steps), given.take_starts(), strict=True))
+        self._held: list[tuple[int, list[Tensor]]] = []
+        for n, x in zip((0, *given.steps), given.take_starts(), strict=True):
+            if self._held and self._held[-1][0] == n:
+                self._held[-1][1].append(x)
+            else:
+                self._held.append((n, [x]))
 
-    def of(self, n: int) -> Tensor:
-        """y_n; asked for once, n falling."""
+    def of(self, n: int) -> list[Tensor]:
+        """y_n, and those of k_1 .. that were kept with it; asked for once, n falling."""
         while (at := self._held[-1][0]) != n:
             room = self._room + 1 - len(self._held)  # y0 takes none
             to = at + stride(n - at + 1, room)
             y = self._taken(at, to)
             if to == n:
-                return y
-            self._held.append((to, self._storage.put(y)))
-        return brought(self._held.pop()[1], self._device)
+                return [y]
+            self._held.append((to, [self._storage.put(y)]))
+        return [brought(x, self._device) for x in self._held.pop()[1]]
 
     @torch.no_grad()
     def _taken(self, at: int, to: int) -> Tensor:
         problem, plans = self._given.problem, self._given.trajectory.plans
-        y, k1 = brought(self._held[-1][1], self._device), None
+        y, k1 = brought(self._held[-1][1][0], self._device), None
         for plan in plans[at:to]:
             step = problem.step(self._given.field, plan, y, () if k1 is None else (k1,))
             y, k1 = step.end(), step.end_slope()

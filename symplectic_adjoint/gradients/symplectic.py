@@ -105,12 +105,13 @@ class KeptStarts(_Backwards):
 
     def step(self, n: int) -> tuple[Step, list[Linearization | None] | None]:
         is_last, once, graphs = self._is_last, self._given.once, self._graphs(n)
-        known, rows = once if is_last else (), self._given.problem.tableau.stages - (0 if is_last else 1)
+        start, *known = self._starts.of(n)
+        known, rows = once if is_last else known, self._given.problem.tableau.stages - (0 if is_last else 1)
         if graphs is not None and None not in graphs:
             known = [one.k for one in graphs if one is not None and one.k is not None]
         elif graphs is not None and n not in self._holds_output:
             rows = max(0, graphs.count(None) - 1)  # it is the first stages that have none
-        step = self._step(n, self._starts.of(n), known)
+        step = self._step(n, start, known)
         once.clear()
         with torch.no_grad():
             step.evaluate(rows)

@@ -1,0 +1,51 @@
+"""The exact gradient as fast as a number of bytes allows."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from symplectic_adjoint.byte_size import bytes_in, in_words
+from symplectic_adjoint.cost import call_cost
+from symplectic_adjoint.errors import BudgetTooSmall
+from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.gradients.budget import Budget, WithinBudget
+from symplectic_adjoint.gradients.checkpoints import RetakenStarts
+from symplectic_adjoint.gradients.symplectic import KeptStarts, swept
+from symplectic_adjoint.storage import AsMade
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The symplectic adjoint method with whatever spares f calls on the way back and fits into memory_budget.
+
+    memory_budget: a number of bytes or a text such as "2 GiB", for all that the solve and its way back have live at
+    once: ys, what is kept, and the step at hand; not y0, the parameters and what the caller holds besides. What does
+    not fit is given up as the solve goes on, so that nobody has to know how many steps there will be: the graphs of
+    the oldest f calls first, then the oldest stages, then starts of steps, which are then taken again as in Revolve.
+    What was held in the end is in the solve's stats.choice. The first solve of a func with states of a kind calls it
+    a few times more, to measure what a call takes.
+    """
+
+    memory_budget: int | str
+    exact: ClassVar[bool] = True
+    uses_outputs: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        bytes_in("memory_budget", self.memory_budget)
+
+    def keeper(self, given: ForwardPass) -> WithinBudget:
+        problem = given.problem
+        cost = call_cost(problem, given.y0, with_time=given.with_time)
+        limit = bytes_in("memory_budget", self.memory_budget)
+        adaptive = problem.recorded is None and problem.options.control is not None
+        budget = Budget(limit, cost, problem.tableau.stages, len(problem.times), adaptive)
+        if limit < budget.least_bytes:
+            raise BudgetTooSmall(
+                f"memory_budget={self.memory_budget!r} is less than one step and one state besides take: give "
+                f"{in_words(budget.least_bytes, up=True)} ({budget.least_bytes} bytes) or more",
+                budget.least_bytes,
+            )
+        return WithinBudget(budget, problem.total_steps(), with_time=given.with_time)
+
+    def backward(self, given: BackwardPass) -> Gradients:
+        starts = len({n for n in given.steps if n > 0})
+        return swept(given, KeptStarts(given, RetakenStarts(given, max(0, starts - 1), AsMade())))
