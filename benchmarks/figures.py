@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -24,6 +24,9 @@ COLORS = {
     "revolve": "#F0E442",
     "graphs": "#8B5A2B",
     "disk": "#7F7F7F",
+    "auto": "#B22222",
+    "reversible": "#4B0082",
+    "mali": "#2F6B6B",
 }
 MARKERS = {
     "symplectic": "o",
@@ -36,6 +39,9 @@ MARKERS = {
     "revolve": "*",
     "graphs": "H",
     "disk": "h",
+    "auto": "8",
+    "reversible": "<",
+    "mali": ">",
 }
 CONTENDER_MARKERS = {
     "ours-compiled": ">",
@@ -44,8 +50,12 @@ CONTENDER_MARKERS = {
     "floor": "_",
     "paper": "p",
     "torchode": "<",
+    "torchdiffeqpack": "D",
     "diffrax": "d",
 }
+MANY = 12
+"""Points beyond which only those on a front have their names beside them."""
+
 UNKNOWN_COLOR, UNKNOWN_MARKER = "#999999", "*"
 
 
@@ -159,7 +169,8 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
     compared = [cells for cells in groups if len(cells) > 1] or groups
     panels = [_trade_off_panel(cells, varied) for cells in compared]
     caption = (
-        "The grey line is the Pareto front: what lies on it is beaten by none in both. Lower left is better,"
+        "The grey line is the Pareto front: what lies on it is beaten by none in both. Lower left is better, and where"
+        " there are many points those on the front are named,"
         " but the continuous gradients are not exact: how far off they are is in the tables. A panel"
         " is a group; sizes that all cells of a problem share are in the tables too."
     )
@@ -276,6 +287,8 @@ def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
         if c["comparable"] and c["contender"] != FLOOR  # which computes no gradient
     ]
     front = tuple(points[i] for i in pareto_front(points))
+    if len(series) > MANY:
+        series = [one if (one.x[0], one.y[0]) in front else replace(one, label="") for one in series]
     title = f"{_title(cells[0], varied)}\n{_accuracy_words(cells[0])}"
     return Panel(title, TIME, MEMORY, tuple(series), labelled=True, front=front, note=_absences(cells, shown))
 
@@ -296,8 +309,18 @@ def _series(cell: Line, points: Iterable[tuple[float | None, float | None]], joi
     if not known:
         return []
     x, y = zip(*known, strict=True)
-    label = cell["name"].removeprefix("ours ")
-    return [Series(cell["name"], label, style_of(cell["contender"], cell["gradient"]), tuple(x), tuple(y), joined)]
+    kind, number = setting(cell["gradient"])
+    name = f"{cell['contender']} {kind}-N" if number else cell["name"]
+    return [
+        Series(
+            name,
+            cell["name"].removeprefix("ours "),
+            style_of(cell["contender"], cell["gradient"]),
+            tuple(x),
+            tuple(y),
+            joined,
+        )
+    ]
 
 
 def _grid(panels: Sequence[Panel]) -> tuple[tuple[Panel, ...], ...]:

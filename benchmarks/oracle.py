@@ -4,12 +4,13 @@ Shares nothing with the library's sweep but the methods' coefficients.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.problems import Problem
-from symplectic_adjoint import ButcherTableau, Grid
+from symplectic_adjoint import ButcherTableau, Grid, Reversible
 
 Func = Callable[[Tensor, Tensor], Tensor]
 PairStep = Callable[[Func, float, float, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -40,6 +41,15 @@ def replay(tableau: ButcherTableau, problem: Problem, grid: Grid) -> Tensor:
             ys[j] = y_next if j == pinned_to else combine(y, h, tableau.interpolant.weights_at(sigma), k)
         y = y_next
     return torch.stack([ys[j] for j in sorted(ys)])
+
+
+def replay_as(gradient: str, tableau: ButcherTableau, problem: Problem, grid: Grid) -> Tensor:
+    """ys on the grid's steps, of the kind that this gradient takes: most take the method's own."""
+    if gradient == "mali":
+        return replay_pairs(leapfrog_step, problem.func, problem, grid)
+    if gradient == "reversible":
+        return replay_pairs(partial(coupled_step, tableau, Reversible().coupling), lambda t, y: y, problem, grid)
+    return replay(tableau, problem, grid)
 
 
 def replay_pairs(step: PairStep, begin: Callable[[Tensor, Tensor], Tensor], problem: Problem, grid: Grid) -> Tensor:

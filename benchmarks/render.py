@@ -138,6 +138,8 @@ def _label_points(axes: Axes, panel: Panel) -> None:
     points = [axes.transData.transform((series.x[0], series.y[0])) for series in panel.series]
     taken: list[BboxBase] = [Bbox.from_extents(x - 8, y - 8, x + 8, y + 8) for x, y in points]
     for series, (x, y) in zip(panel.series, points, strict=True):
+        if not series.label:
+            continue
         label = axes.annotate(
             series.label,
             (series.x[0], series.y[0]),

@@ -22,6 +22,8 @@ DISPLAY_ORDER = (
     "torchdiffeq backprop",
     "torchdiffeq continuous",
     "torchdiffeq continuous-seminorm",
+    "torchdiffeqpack aca",
+    "torchdiffeqpack mali",
     *(f"paper {gradient}" for gradient in _GRADIENTS),
     "torchode backprop",
     "diffrax backprop",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.gradients.auto import Auto
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.gradients.on_graph import StageGraph
@@ -28,12 +29,17 @@ def run(problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor) 
         if not strategy.exact:
             raise UnsupportedCombination(f"torch.func and forward mode need an exact gradient, got {strategy}")
         return problem.solve(y0, Forget(), on_graph=True, t=t)
+    choice = None
+    differentiates = grad_mode and (wants_t or y0.requires_grad or bool(problem.parameters.trainable))
+    if isinstance(strategy, Auto) and differentiates:
+        choice = strategy.whole_graph(ForwardPass(problem, y0.detach(), wants_t))
+        strategy = strategy if choice is None else Backprop()
     if isinstance(strategy, Backprop) and grad_mode:
         ys, trajectory = problem.solve(y0, Forget(), on_graph=True, t=t if wants_t else None)
         if ys.requires_grad:
             ys.register_hook(_vjp_counter(trajectory, problem.tableau))
+        trajectory.stats.choice = choice
         return ys, trajectory
-    differentiates = grad_mode and (wants_t or y0.requires_grad or bool(problem.parameters.trainable))
     if isinstance(strategy, Backprop) or not differentiates:
         with torch.no_grad():
             return problem.solve(y0.detach(), Forget(), watch=grad_mode)

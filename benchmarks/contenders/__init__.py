@@ -7,12 +7,14 @@ from benchmarks.contenders.floor import FLOOR
 from benchmarks.contenders.ours import OURS, VARIANTS
 from benchmarks.contenders.paper import PAPER
 from benchmarks.contenders.torchdiffeq import TORCHDIFFEQ
+from benchmarks.contenders.torchdiffeqpack import TORCHDIFFEQPACK
 from benchmarks.contenders.torchode import TORCHODE
 
 __all__ = ["CONTENDERS", "Contender", "Counts", "NoGradient", "Observation", "Run", "WholeRun", "decline", "missing"]
 
 CONTENDERS: dict[str, Contender] = {
-    contender.name: contender for contender in (OURS, *VARIANTS, TORCHDIFFEQ, PAPER, TORCHODE, DIFFRAX, FLOOR)
+    contender.name: contender
+    for contender in (OURS, *VARIANTS, TORCHDIFFEQ, TORCHDIFFEQPACK, PAPER, TORCHODE, DIFFRAX, FLOOR)
 }
 
 

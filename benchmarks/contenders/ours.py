@@ -5,10 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
-
-from torch import Tensor
 
 from benchmarks.cell import Cell
 from benchmarks.choices import NAMES, choice
@@ -20,9 +17,9 @@ from benchmarks.contenders.contender import (
     shared_reason,
     step_size,
 )
-from benchmarks.oracle import coupled_step, leapfrog_step, replay, replay_pairs
+from benchmarks.oracle import replay_as
 from benchmarks.problems import Problem
-from symplectic_adjoint import METHODS, Grid, Reversible, Solution, SolverError, solve
+from symplectic_adjoint import METHODS, Solution, SolverError, solve
 
 COMPILED = ("symplectic", "stages", "revolve")
 SUMMED = ("symplectic", "stages", "revolve", "aca")
@@ -78,7 +75,7 @@ class Ours:
                 steps_accepted=stats.accepted,
                 steps_rejected=stats.rejected,
             ),
-            replay=lambda twin: _replay(cell, twin, grid),
+            replay=lambda twin: replay_as(cell.gradient, METHODS[cell.method], twin, grid),
         )
 
     def _solve(self, problem: Problem, cell: Cell) -> Solution:
@@ -89,17 +86,6 @@ class Ours:
         gradient = choice(cell.gradient)
         method = None if cell.gradient == "mali" else cell.method  # it has one of its own
         return solve(problem.func, problem.y0, problem.t, method=method, gradient=gradient, **accuracy, **how)
-
-
-def _replay(cell: Cell, twin: Problem, grid: Grid) -> Tensor:
-    """ys over the recorded steps, of the kind that the gradient takes."""
-    tableau = METHODS[cell.method]
-    if cell.gradient == "mali":
-        return replay_pairs(leapfrog_step, twin.func, twin, grid)
-    if cell.gradient == "reversible":
-        step = partial(coupled_step, tableau, Reversible().coupling)
-        return replay_pairs(step, lambda t, y: y, twin, grid)
-    return replay(tableau, twin, grid)
 
 
 def _gives_up(error: Exception) -> bool:

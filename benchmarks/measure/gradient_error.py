@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS, NoGradient, Observation
 from benchmarks.failure import Diverged, diagnose
-from benchmarks.oracle import equal_steps, gradient, relative_error, replay
+from benchmarks.oracle import equal_steps, gradient, relative_error, replay_as
 from benchmarks.problems import Problem, build
 from benchmarks.reference import load_reference
 from symplectic_adjoint import METHODS
@@ -70,7 +70,7 @@ def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_
 
     That is the norm in which solvers keep to a tolerance: a single component near zero may be off by far more.
     With tolerances it is compared with the converged solution. With fixed steps the method's own error is no fault:
-    it is compared with the same steps of the same method by textbook, in float64, in units of ROUNDING.
+    it is compared with the same steps of the same kind by textbook, in float64, in units of ROUNDING.
     """
     if cell.rtol is not None and cell.atol is not None:
         reference = load_reference(cell, cache_dir)
@@ -92,7 +92,7 @@ def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_
 def _textbook_final_state(problem: Problem, cell: Cell) -> Tensor:
     assert cell.steps is not None, "an adaptive cell has no steps of its own"
     twin = problem.to(torch.float64)
-    return replay(METHODS[cell.method], twin, equal_steps(problem.t, cell.steps))[-1]
+    return replay_as(cell.gradient, METHODS[cell.method], twin, equal_steps(problem.t, cell.steps))[-1]
 
 
 def _require_finite(observation: Observation) -> None:

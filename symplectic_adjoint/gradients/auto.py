@@ -10,6 +10,7 @@ from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradien
 from symplectic_adjoint.gradients.budget import Budget, WithinBudget
 from symplectic_adjoint.gradients.checkpoints import RetakenStarts
 from symplectic_adjoint.gradients.symplectic import KeptStarts, swept
+from symplectic_adjoint.problem import Choice
 from symplectic_adjoint.storage import AsMade
 
 
@@ -18,7 +19,8 @@ class Auto:
     """The symplectic adjoint method with whatever spares f calls on the way back and fits into memory_budget.
 
     memory_budget: a number of bytes or a text such as "2 GiB", for all that the solve and its way back have live at
-    once: ys, what is kept, and the step at hand; not y0, the parameters and what the caller holds besides. What does
+    once: ys, what is kept, and the step at hand; not y0, the parameters and what the caller holds besides. Where the
+    number of steps is known and the whole graph fits, this is plain backpropagation, the fastest. Otherwise what does
     not fit is given up as the solve goes on, so that nobody has to know how many steps there will be: the graphs of
     the oldest f calls first, then the oldest stages, then starts of steps, which are then taken again as in Revolve.
     What was held in the end is in the solve's stats.choice. The first solve of a func with states of a kind calls it
@@ -32,19 +34,34 @@ class Auto:
     def __post_init__(self) -> None:
         bytes_in("memory_budget", self.memory_budget)
 
+    def whole_graph(self, given: ForwardPass) -> Choice | None:
+        """Plain backpropagation, the fastest, where the number of steps is known and it fits."""
+        steps = given.problem.total_steps()
+        if steps is None or given.problem.accumulate is not None:
+            return None
+        budget = self._budget(given)
+        peak = budget.of_the_whole_graph(steps)
+        if peak > budget.limit_bytes:
+            return None
+        calls = steps * budget.stages
+        return Choice(budget.limit_bytes, peak, steps, f_calls=calls, starts=steps, stages=calls - steps, graphs=calls)
+
     def keeper(self, given: ForwardPass) -> WithinBudget:
-        problem = given.problem
-        cost = call_cost(problem, given.y0, with_time=given.with_time)
-        limit = bytes_in("memory_budget", self.memory_budget)
-        adaptive = problem.recorded is None and problem.options.control is not None
-        budget = Budget(limit, cost, problem.tableau.stages, len(problem.times), adaptive)
-        if limit < budget.least_bytes:
+        budget = self._budget(given)
+        if budget.limit_bytes < budget.least_bytes:
             raise BudgetTooSmall(
                 f"memory_budget={self.memory_budget!r} is less than one step and one state besides take: give "
                 f"{in_words(budget.least_bytes, up=True)} ({budget.least_bytes} bytes) or more",
                 budget.least_bytes,
             )
-        return WithinBudget(budget, problem.total_steps(), with_time=given.with_time)
+        return WithinBudget(budget, given.problem.total_steps(), with_time=given.with_time)
+
+    def _budget(self, given: ForwardPass) -> Budget:
+        problem = given.problem
+        cost = call_cost(problem, given.y0, with_time=given.with_time)
+        adaptive = problem.recorded is None and problem.options.control is not None
+        limit = bytes_in("memory_budget", self.memory_budget)
+        return Budget(limit, cost, problem.tableau.stages, len(problem.times), adaptive)
 
     def backward(self, given: BackwardPass) -> Gradients:
         starts = len({n for n in given.steps if n > 0})

@@ -45,6 +45,12 @@ class Budget:
         """The most that is live at once where so many states are kept and the graphs of so many f calls held."""
         return max(self.on_the_way_there(starts, stages, graphs), self.on_the_way_back(starts, stages, graphs))
 
+    def of_the_whole_graph(self, steps: int) -> int:
+        """The most that is live where the solve is on one graph, as in backpropagation; outputs are live twice then."""
+        cost, states = self.cost, 1 + 3 * self.outputs
+        graphs = steps * self.stages * cost.graph_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes)
+        return states * cost.state_bytes + graphs + cost.parameter_bytes
+
     def on_the_way_there(self, starts: int, stages: int, graphs: int) -> int:
         """ys, and the next call of f when all stages of its step are there; or the judging of the step."""
         cost = self.cost

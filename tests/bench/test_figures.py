@@ -37,7 +37,11 @@ def changed(rows, name, **changes):
 
 def test_a_colour_and_a_marker_belong_to_one_gradient():
     assert len(set(COLORS.values())) == len(set(MARKERS.values())) == len(COLORS) == len(MARKERS)
-    assert {gradient for _, gradient in NINE} | {"revolve", "graphs", "disk"} == set(COLORS) == set(MARKERS)
+    assert (
+        {gradient for _, gradient in NINE} | {"revolve", "graphs", "disk", "auto", "reversible", "mali"}
+        == set(COLORS)
+        == set(MARKERS)
+    )
     assert style_of("ours", "revolve-8") == style_of("ours", "revolve")
 
 
