@@ -3,6 +3,9 @@
 from importlib.metadata import PackageNotFoundError as _NotInstalled
 from importlib.metadata import version as _version
 
+from symplectic_adjoint.advice import Advice as Advice
+from symplectic_adjoint.advice import PredictedCost as PredictedCost
+from symplectic_adjoint.advice import advise as advise
 from symplectic_adjoint.allocator import Traffic as Traffic
 from symplectic_adjoint.allocator import watch_memory as watch_memory
 from symplectic_adjoint.api import Solution as Solution

@@ -34,7 +34,7 @@ gradients.mali gradients.reversible gradients.auto
 gradients
 bridge event_time inputs
 api
-dense diagnosis drop_in module
+dense diagnosis drop_in module advice
 comparison
 """
 
