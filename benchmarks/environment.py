@@ -25,7 +25,7 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
 )
 
-PEERS = ("torch_symplectic_adjoint", "torchode", "diffrax", "jax", "jaxlib")
+PEERS = ("torch_symplectic_adjoint", "torchdiffeqpack", "torchode", "diffrax", "jax", "jaxlib")
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
             _, parted = watch_memory(device.type, lambda: call(y0), lambda: pull(ones.pop()))
     state = y0.numel() * y0.element_size()
     return CallCost(
-        state_bytes=state,
+        state_bytes=max(1, state),  # an empty one costs nothing, and fits however often
         parameter_bytes=sum(p.numel() * p.element_size() for p in f.params),
         graph_bytes=there.left_bytes + state,
         vjp_peak_bytes=max(there.peak_bytes, back.peak_bytes),

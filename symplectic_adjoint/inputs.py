@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -113,7 +113,15 @@ def named_gradient(gradient: str | Strategy | Backprop, budget: Any = None) -> t
         return GRADIENTS[gradient], gradient
     if isinstance(gradient, type) or not isinstance(gradient, Strategy | Backprop):
         raise TypeError(f"gradient must be a name in GRADIENTS or one of their objects, got {gradient!r}")
-    return gradient, repr(gradient)
+    return gradient, _described(gradient)
+
+
+def _described(strategy: Strategy | Backprop) -> str:
+    """As it was written: "Symplectic(graphs=50)"."""
+    assert is_dataclass(strategy)
+    values = [(x.name, getattr(strategy, x.name), x.default) for x in fields(strategy)]
+    changed = ", ".join(f"{name}={value!r}" for name, value, default in values if value != default)
+    return f"{type(strategy).__name__}({changed})"
 
 
 def checked_accumulate(accumulate: Any, strategy: Strategy | Backprop, gradient_name: str) -> str | None:

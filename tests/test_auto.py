@@ -232,3 +232,12 @@ def test_events_and_structures_and_the_layer():
     assert all(relative_error(a, b) < ROUNDING for a, b in zip(*grads, strict=True))
     layer = sa.NeuralODE(net, gradient="auto", memory_budget="1 MiB")
     assert layer(start(), T).shape == (2, 4, 3)
+
+
+def test_an_empty_batch_and_a_single_time():
+    func, y0 = SmallNet(), start(batch=0).requires_grad_()
+    ys = sa.odeint(func, y0, T, gradient="auto", memory_budget="1 MiB", options={"step_size": 0.1})
+    ys.sum().backward()
+    assert ys.shape == (2, 0, 3) and y0.grad.shape == (0, 3)
+    one = sa.odeint(func, start(), T[:1], gradient="auto", memory_budget="1 MiB")
+    assert torch.equal(one[0], start())

@@ -111,3 +111,11 @@ def test_watching_writes_nothing_to_the_terminal():
     environment = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"}
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
     assert done.stdout == done.stderr == b""
+
+
+def test_an_object_is_named_by_what_was_given():
+    found = sa.compare_gradients(
+        SmallNet(), start(), T, gradients=[sa.Symplectic(graphs=5), sa.Auto("1 MiB"), sa.Revolve()], rounds=1, **FIXED
+    )
+    names = {row.gradient for row in found.rows}
+    assert names == {"Symplectic(graphs=5)", "Auto(memory_budget='1 MiB')", "Revolve()"}

@@ -294,3 +294,13 @@ def test_forward_mode_and_vmap_differentiate_the_own_steps(gradient):
     assert (back * v).sum().item() == pytest.approx((there * v).sum().item(), rel=1e-12)  # v J v, either way
     one_by_one = torch.func.vmap(lambda y: end(y[None])[0])(y0.detach())
     assert relative_error(one_by_one, end(y0)) < 1e-14  # matrix products in another order
+
+
+@pytest.mark.parametrize("gradient", ["mali", "reversible"])
+def test_a_second_backward_pass_gives_the_same_gradient(gradient):
+    func, y0 = SmallNet(), start().requires_grad_()
+    ys = sa.odeint(func, y0, torch.tensor(TIMES, dtype=torch.float64), options={"step_size": 0.1}, gradient=gradient)
+    inputs = [y0, *func.inner.parameters()]
+    first = torch.autograd.grad(weighted_loss(ys), inputs, retain_graph=True)
+    second = torch.autograd.grad(weighted_loss(ys), inputs)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
