@@ -12,10 +12,10 @@ from benchmarks.contenders.contender import CountedField
 from benchmarks.contenders.torchdiffeq import THEIR_NAME
 from benchmarks.measure.gradient_error import discrete_error
 from benchmarks.oracle import equal_steps, gradient, relative_error, replay
-from benchmarks.problems import PROBLEMS
-from symplectic_adjoint import GRADIENTS, METHODS
+from benchmarks.problems import PROBLEMS, build
+from symplectic_adjoint import GRADIENTS, METHODS, Reversible
 from tests.bench.cells import FIXED, make_cell
-from tests.gradients import EXACT
+from tests.gradients import EXACT, OWN_STEPS
 
 ROUNDING = 1e-12
 THEIRS = [
@@ -147,6 +147,16 @@ def test_the_oracle_shares_only_data_with_the_library():
         for alias in node.names
     }
     assert names == {"ButcherTableau", "Grid"}
+    assert Reversible().coupling == oracle.COUPLING
+
+
+@pytest.mark.parametrize("name", OWN_STEPS)
+@pytest.mark.parametrize("how", [{"rtol": 1e-3, "atol": 1e-3}, {"steps": 20, **FIXED}], ids=["tolerance", "steps"])
+def test_the_replay_of_steps_of_their_own_has_their_gradient(name, how, tmp_path):
+    cell = make_cell(gradient=name, **how)
+    problem = build(cell, tmp_path)
+    observation = CONTENDERS["ours"].observe(problem, cell)
+    assert discrete_error(observation, problem)["error_discrete"] < ROUNDING
 
 
 class TestDecline:
