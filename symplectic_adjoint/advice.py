@@ -111,7 +111,7 @@ def advise(
 
 @torch.no_grad()
 def _number_of_steps(problem: Problem, y0: Tensor) -> int:
-    known = problem.total_steps()
+    known = problem.total_steps
     return problem.solve(y0, Forget())[1].stats.accepted if known is None else known
 
 

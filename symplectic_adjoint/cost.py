@@ -97,9 +97,9 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
         with f.surroundings.again():
             (plain,) = watch_memory(device.type, lambda: f(t, y0))
             _, parted = watch_memory(device.type, lambda: call(y0), lambda: pull(ones.pop()))
-    state = y0.numel() * y0.element_size()
+    state = max(1, y0.numel() * y0.element_size())  # an empty one costs nothing, and fits however often
     return CallCost(
-        state_bytes=max(1, state),  # an empty one costs nothing, and fits however often
+        state_bytes=state,
         parameter_bytes=sum(p.numel() * p.element_size() for p in f.params),
         graph_bytes=there.left_bytes + state,
         vjp_peak_bytes=max(there.peak_bytes, back.peak_bytes),

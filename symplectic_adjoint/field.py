@@ -16,7 +16,7 @@ from symplectic_adjoint.aliases import Aliases
 from symplectic_adjoint.compiled import CompiledSteps
 from symplectic_adjoint.errors import LostGradient, Place
 from symplectic_adjoint.finite import unravelled
-from symplectic_adjoint.graph import edge_to, nodes_made, unknown_leaves
+from symplectic_adjoint.graph import edge_to, nodes_made, run_backward, unknown_leaves
 from symplectic_adjoint.slots import in_place
 from symplectic_adjoint.surroundings import Surroundings
 
@@ -229,13 +229,14 @@ class Field:
             return (None,) * len(inputs)
         wanted = [x for x in inputs if x.requires_grad]  # one may have been frozen since the forward pass
         with _silenced([p for p in self.params if p._backward_hooks or p.retains_grad]):
-            bars = torch.autograd.grad(
-                [x for x, _ in pairs],  # pyright: ignore[reportArgumentType, reportCallIssue]: stub lags
-                wanted,
-                [seed for _, seed in pairs],
-                create_graph=create_graph,
-                retain_graph=create_graph or self.retains,
-                allow_unused=True,
+            bars = run_backward(
+                tuple(x for x, _ in pairs),
+                tuple(seed for _, seed in pairs),
+                create_graph or self.retains,
+                create_graph,
+                tuple(wanted),
+                allow_unreachable=True,
+                accumulate_grad=False,
             )
         if len(wanted) == len(inputs):
             return bars

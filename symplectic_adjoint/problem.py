@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -163,6 +163,7 @@ class Problem:
             f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)
         return f
 
+    @cached_property
     def total_steps(self) -> int | None:
         """How many steps the solve will take; None where it is not known."""
         if self.recorded is not None:

@@ -36,7 +36,7 @@ class Auto:
 
     def whole_graph(self, given: ForwardPass) -> Choice | None:
         """Plain backpropagation, the fastest, where the number of steps is known and it fits."""
-        steps = given.problem.total_steps()
+        steps = given.problem.total_steps
         if steps is None or given.problem.accumulate is not None:
             return None
         budget = self._budget(given)
@@ -54,7 +54,7 @@ class Auto:
                 f"{in_words(budget.least_bytes, up=True)} ({budget.least_bytes} bytes) or more",
                 budget.least_bytes,
             )
-        return WithinBudget(budget, given.problem.total_steps(), with_time=given.with_time)
+        return WithinBudget(budget, given.problem.total_steps, with_time=given.with_time)
 
     def _budget(self, given: ForwardPass) -> Budget:
         problem = given.problem

@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from symplectic_adjoint.cost import CallCost
 from symplectic_adjoint.field import Field, Linearization
 from symplectic_adjoint.gradients.checkpoints import SomeStarts
-from symplectic_adjoint.gradients.on_graph import FreshGraphs, OnGraph, StageGraph
+from symplectic_adjoint.gradients.on_graph import FreshGraphs, OnGraph, StageGraph, first_step_on_graph
 from symplectic_adjoint.grid import StepPlan
 from symplectic_adjoint.loop import Forget
 from symplectic_adjoint.problem import Choice
@@ -45,6 +46,15 @@ class Budget:
         """The most that is live at once where so many states are kept and the graphs of so many f calls held."""
         return max(self.on_the_way_there(starts, stages, graphs), self.on_the_way_back(starts, stages, graphs))
 
+    def graphs_beside(self, starts: int, stages: int) -> int:
+        """How many graphs can be held where so many states are kept."""
+        without = self.taken(starts, stages, 1) - self.cost.graph_bytes
+        return max(0, self.limit_bytes - without) // self.cost.graph_bytes
+
+    def graphs_at_the_end(self, steps: int) -> int:
+        """The same after so many steps whose starts and stages are all kept."""
+        return self.graphs_beside(steps - 1, steps * (self.stages - 1))
+
     def of_the_whole_graph(self, steps: int) -> int:
         """The most that is live where the solve is on one graph, as in backpropagation; outputs are live twice then."""
         cost, states = self.cost, 1 + 3 * self.outputs
@@ -54,17 +64,29 @@ class Budget:
     def on_the_way_there(self, starts: int, stages: int, graphs: int) -> int:
         """ys, and the next call of f when all stages of its step are there; or the judging of the step."""
         cost = self.cost
-        call = 2 * cost.state_bytes + (cost.graphed_peak_bytes if graphs else cost.plain_peak_bytes)
-        at_hand = max(call, 8 * cost.state_bytes) if self.adaptive else call
-        states = self.outputs + starts + stages + self.stages
-        return states * cost.state_bytes + graphs * cost.graph_bytes + at_hand
+        return self._beside_there[graphs > 0] + (starts + stages) * cost.state_bytes + graphs * cost.graph_bytes
 
     def on_the_way_back(self, starts: int, stages: int, graphs: int) -> int:
         """ys and their cotangents, and the first product; the stages of its step are among those kept, if any are."""
+        cost, states = self.cost, starts + max(stages, self.stages)
+        return self._beside_back[graphs > 0] + states * cost.state_bytes + graphs * cost.graph_bytes
+
+    @cached_property
+    def _beside_there(self) -> tuple[int, int]:
+        """Without graphs, and with some: what is live beside them and what is kept. It is asked for in every step."""
         cost = self.cost
-        states = 2 * self.outputs + 1 + starts + max(stages, self.stages)
-        product = graphs * cost.graph_bytes + max(0, cost.parted_peak_bytes - cost.graph_bytes)
-        return states * cost.state_bytes + cost.parameter_bytes + (product if graphs else cost.vjp_peak_bytes)
+        judging = 8 * cost.state_bytes if self.adaptive else 0
+        peaks = (cost.plain_peak_bytes, cost.graphed_peak_bytes)
+        plain, graphed = (max(2 * cost.state_bytes + peak, judging) for peak in peaks)
+        states = (self.outputs + self.stages) * cost.state_bytes
+        return states + plain, states + graphed
+
+    @cached_property
+    def _beside_back(self) -> tuple[int, int]:
+        """The same."""
+        cost = self.cost
+        fixed = (2 * self.outputs + 1) * cost.state_bytes + cost.parameter_bytes
+        return fixed + cost.vjp_peak_bytes, fixed + max(0, cost.parted_peak_bytes - cost.graph_bytes)
 
 
 class WithinBudget(Forget):
@@ -77,6 +99,10 @@ class WithinBudget(Forget):
         self.graphs: deque[StageGraph] = deque()
         self._budget, self._with_time = budget, with_time
         self._starts = SomeStarts(budget.starts, total, AsMade())
+        self._room = budget.graphs_beside(0, 0)
+        """For graphs, in the step at hand."""
+        most = 0 if total is None else budget.graphs_at_the_end(total)
+        self._first = first_step_on_graph(most, budget.stages, total)
         self._stages: dict[int, list[Tensor]] = {}
         """k_1 .. of the steps that have any, oldest first."""
         self._number_of_stages = 0
@@ -113,20 +139,27 @@ class WithinBudget(Forget):
         return OnGraph(f, self._note, with_time=self._with_time, wanted=self._holds_graphs)
 
     def _holds_graphs(self) -> bool:
-        """Whether there is room for one graph, be it the only one. Once there is none, there never is."""
-        return self._starts.all_kept and self._budget.taken(*self._held(), 1) <= self._budget.limit_bytes
+        """Whether there is room for one graph, be it the only one. Once there is none, there never is.
+
+        Nor is one wanted that would have to go before the end.
+        """
+        return self._room > 0 and self._taken >= self._first and self._starts.all_kept
 
     def _held(self) -> tuple[int, int]:
         return len(self._starts), self._number_of_stages
 
     def _note(self, graph: Linearization, k: Tensor) -> None:
         self._fresh.note(graph, k)
-        self._give_up()
+        if len(self.graphs) + len(self._fresh) > self._room:
+            self._give_up()
 
     def accept(self, plan: StepPlan, step: Step) -> None:
+        if len(self._fresh):
+            self._note_peak()
         self._starts.accept(plan, step)
         s, n = step.tableau.stages, self._taken
-        self.graphs += self._fresh.taken(n, step)
+        if len(self._fresh):
+            self.graphs += self._fresh.taken(n, step)
         self._taken += 1
         if not self._starts.all_kept:  # stages are of no use without their start; the newest one is there
             self._stages.clear()
@@ -141,7 +174,8 @@ class WithinBudget(Forget):
         self._fresh.clear()
 
     def _give_up(self) -> None:
-        while self._budget.taken(*self._held(), len(self.graphs) + len(self._fresh)) > self._budget.limit_bytes:
+        budget = self._budget
+        while budget.taken(*self._held(), len(self.graphs) + len(self._fresh)) > budget.limit_bytes:
             if self.graphs:
                 self.graphs.popleft()
             elif len(self._fresh):
@@ -154,8 +188,13 @@ class WithinBudget(Forget):
                     del self._stages[n]
             else:
                 break  # starts are given up by themselves
+        self._room = budget.graphs_beside(*self._held())
+        self._note_peak()
+
+    def _note_peak(self) -> None:
         there = self._budget.on_the_way_there(*self._held(), len(self.graphs) + len(self._fresh))
-        self._peak_bytes = max(self._peak_bytes, there)
+        if there > self._peak_bytes:
+            self._peak_bytes = there
 
     def _in_order(self) -> list[tuple[int, Tensor]]:
         """(step, tensor), the start of a step before its stages; that of the first one is y0, which is not here."""

@@ -113,13 +113,16 @@ class SomeStarts(StartsAndLastStages):
 
 
 class LastGraphs(Forget):
-    """What `states` keeps, and the graphs of the last `number` f calls of the steps that were accepted."""
+    """What `states` keeps, and the graphs of the last `number` f calls of the steps that were accepted.
+
+    first: the step from which on calls are on a graph.
+    """
 
     steps: Sequence[int] = ()
     choice: None = None
 
-    def __init__(self, states: StepStarts, number: float, *, with_time: bool):
-        self._states, self._number, self._with_time = states, number, with_time
+    def __init__(self, states: StepStarts, number: float, *, first: int, with_time: bool):
+        self._states, self._number, self._first, self._with_time = states, number, first, with_time
         self.graphs: deque[StageGraph] = deque()
         self._fresh = FreshGraphs()
         self._taken = 0
@@ -133,7 +136,7 @@ class LastGraphs(Forget):
         return self._states.once
 
     def around(self, f: Field) -> RightHandSide:
-        return OnGraph(f, self._note, with_time=self._with_time)
+        return OnGraph(f, self._note, with_time=self._with_time, wanted=lambda: self._taken >= self._first)
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         self._states.accept(plan, step)

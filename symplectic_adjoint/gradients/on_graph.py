@@ -1,5 +1,6 @@
 """f for steps each of whose calls is to have a graph."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import ref
@@ -18,6 +19,16 @@ class StageGraph:
     graph: Linearization
     step: int
     stage: int
+
+
+def first_step_on_graph(graphs: float, stages: int, total: int | None) -> int:
+    """From which step on calls are to be on a graph for the last `graphs` of them to be; 0 where nobody knows yet.
+
+    One step early, for the first stage of a step may have been called as the last of the one before.
+    """
+    if total is None or math.isinf(graphs):
+        return 0
+    return max(0, total - math.ceil(graphs / stages) - 1)
 
 
 class FreshGraphs:

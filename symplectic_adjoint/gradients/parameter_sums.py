@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -54,8 +55,10 @@ class SumsInPlace:
     def pull(
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
     ) -> Sequence[Tensor | None]:
-        if by_params or self._aliases.bypassed:
-            return self._pull_by_both_ways(reached, inputs, cotangents)
+        if by_params:
+            return self._pull_apart(reached, inputs, cotangents, self._f.params)
+        if self._aliases.bypassed:
+            return self._pull_apart(reached, inputs, cotangents, self._aliases.leaves, self._f.params)
         run_backward(
             tuple(reached),
             tuple(cotangents),
@@ -69,15 +72,23 @@ class SumsInPlace:
             refuse_bypass(self._aliases, reached, inputs)
         return [x.grad for x in inputs]
 
-    def _pull_by_both_ways(
-        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    def _pull_apart(
+        self,
+        reached: Reached,
+        inputs: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
+        *ways: Sequence[Tensor],
     ) -> Sequence[Tensor | None]:
-        leaves, params = self._aliases.leaves, self._f.params
-        bars = self._f.pull(reached, (*inputs, *leaves, *params), cotangents)
-        of_params = bars[len(inputs) :]
-        for leaf, bar in zip((*leaves, *leaves), of_params, strict=True):
-            if bar is not None and leaf.grad is not None:
-                leaf.grad.add_(bar)
+        """ways: by what the graph leads to the parameters, each one entry a parameter."""
+        bars = self._f.pull(reached, (*inputs, *chain(*ways)), cotangents)
+        totals = [leaf.grad for leaf in self._aliases.leaves]
+        into, added = [], []
+        for total, bar in zip(totals * len(ways), bars[len(inputs) :], strict=True):
+            if total is not None and bar is not None:
+                into.append(total)
+                added.append(bar)
+        if into:
+            torch._foreach_add_(into, added)  # pyright: ignore[reportPrivateImportUsage]
         return bars[: len(inputs)]
 
     def total(self) -> list[Tensor | None]:

@@ -39,7 +39,7 @@ class Revolve:
         check_offload(self.offload, self.folder)
 
     def keeper(self, given: ForwardPass) -> SomeStarts:
-        return SomeStarts(self._room(given.y0), given.problem.total_steps(), storage(self.offload, self.folder))
+        return SomeStarts(self._room(given.y0), given.problem.total_steps, storage(self.offload, self.folder))
 
     def backward(self, given: BackwardPass) -> Gradients:
         there = storage(self.offload, self.folder)

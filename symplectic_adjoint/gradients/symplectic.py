@@ -16,6 +16,7 @@ from symplectic_adjoint.gradients.checkpoints import (
     Starts,
     StartsAndLastStages,
 )
+from symplectic_adjoint.gradients.on_graph import first_step_on_graph
 from symplectic_adjoint.gradients.sweep import sweep
 from symplectic_adjoint.step import Step
 from symplectic_adjoint.storage import Offload, brought, check_offload, storage
@@ -53,7 +54,11 @@ class Symplectic:
     def keeper(self, given: ForwardPass) -> StartsAndLastStages | Stages | LastGraphs:
         there = storage(self.offload, self.folder)
         states = Stages(there) if self.keep == "stages" else StartsAndLastStages(there)
-        return LastGraphs(states, self.graphs, with_time=given.with_time) if self.graphs else states
+        if not self.graphs:
+            return states
+        problem = given.problem
+        first = first_step_on_graph(self.graphs, problem.tableau.stages, problem.total_steps)
+        return LastGraphs(states, self.graphs, first=first, with_time=given.with_time)
 
     def backward(self, given: BackwardPass) -> Gradients:
         return swept(given, KeptStages(given) if self.keep == "stages" else KeptStarts(given, Starts(given)))
