@@ -20,6 +20,7 @@ from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS, Run
 from benchmarks.failure import diagnose
 from benchmarks.measure.floor import VjpCall
+from benchmarks.measure.warm_up import warming
 from benchmarks.problems import Problem, build
 
 ENOUGH_S = 20.0
@@ -61,7 +62,10 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
         if number >= FEWEST_ROUNDS and time.perf_counter() - start > ENOUGH_S:
             return
         for i in tuple(alive):
-            for value in turn(i, partial(gradient_times, problem, cells[i])):
+            cell = cells[i]
+            if number < 0 and not CONTENDERS[cell.contender].compiles:  # who may do so for a number of steps
+                cell = warming(cell)
+            for value in turn(i, partial(gradient_times, problem, cell)):
                 if number >= 0 or "begins" in value or "status" in value:
                     yield value
         if number >= 0:

@@ -9,6 +9,9 @@ from benchmarks.problems import build
 
 LOOSE = 1e-2
 
+WARM_STEPS = 100
+"""Of a fixed grid, after which a process is as warm as it gets."""
+
 
 def warm_up(cell: Cell, cache_dir: Path) -> None:
     """The cell's gradient for one row of the batch, in one step or at a loose tolerance.
@@ -19,6 +22,11 @@ def warm_up(cell: Cell, cache_dir: Path) -> None:
     if not contender.compiles:
         cell = replace(short(cell), batch=1)
     contender.gradient(build(cell, cache_dir), cell).complete()
+
+
+def warming(cell: Cell) -> Cell:
+    """What is run instead of the cell before it is timed: the cell itself unless it has very many steps."""
+    return cell if cell.steps is None else replace(cell, steps=min(cell.steps, WARM_STEPS))
 
 
 def short(cell: Cell) -> Cell:

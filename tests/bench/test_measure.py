@@ -192,10 +192,12 @@ class Scripted:
     def __init__(self, name, log, fails_at=None):
         self.name, self.log, self.fails_at = name, log, fails_at
         self.compiles = name == "K"
+        self.steps = []
 
     def gradient(self, problem, cell):
         def solve():
             self.log.append(self.name)
+            self.steps.append(cell.steps)
             if self.log.count(self.name) == self.fails_at:
                 raise Diverged(f"{self.name} gave up")
             return problem.y0[None]
@@ -216,8 +218,8 @@ class TestWallTime:
         yield log
         gc.unfreeze()
 
-    def times(self, names, tmp_path, **settings):
-        cells = [make_cell(contender=name) for name in names]
+    def times(self, names, tmp_path, axes=None, **settings):
+        cells = [make_cell(contender=name, **(axes or {})) for name in names]
         return list(measure_wall_time(cells, tmp_path, **{"warmup": 1, "repeats": 2, **settings}))
 
     def test_contenders_take_turns_after_the_warm_up(self, log, tmp_path):
@@ -244,6 +246,11 @@ class TestWallTime:
         assert values[0] == {"cell": 1, "begins": True}
         assert list(values[1]) == ["cell", "compile_s"] and values[1]["compile_s"] > 0
         assert sum("forward_s" in value for value in values if value.get("cell") == 1) == 2
+
+    def test_the_warm_up_is_short_but_a_compilers(self, log, tmp_path):
+        self.times("AK", tmp_path, axes={**FIXED, "steps": 1000})
+        assert wall_time.CONTENDERS["A"].steps == [100, 1000, 1000]
+        assert wall_time.CONTENDERS["K"].steps == [1000] * 4
 
     def test_a_compiler_finds_no_cache_and_leaves_none(self, monkeypatch):
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
