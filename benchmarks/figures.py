@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.cell import setting
 from benchmarks.record import Status
-from benchmarks.summary import FLOOR, Line, display_place, lines_of, pareto_front
+from benchmarks.summary import FLOOR, OF_THE_STEPS, Line, display_place, lines_of, pareto_front
 
 # Okabe and Ito's palette, distinguishable with every kind of colour vision. The colour and the marker belong to the
 # gradient; ours are filled and joined by full lines, torchdiffeq's hollow and joined by dashes. Other contenders have
@@ -53,6 +53,9 @@ CONTENDER_MARKERS = {
     "torchdiffeqpack": "D",
     "diffrax": "d",
 }
+CONTENDER_COLORS = {"ours-float64": "#7F7F7F", "ours-compensated": "#0072B2"}
+"""Of those that differ from ours in nothing but the sums."""
+
 MANY = 12
 """Points beyond which only those on a front have their names beside them."""
 
@@ -118,6 +121,9 @@ class FigureSpec:
 TIME = Axis("time, forward and backward (ms)")
 MEMORY = Axis("peak of tensors (MiB)")
 ERROR = Axis("true error of the gradient")
+TOLERANCE = Axis("rtol")
+STEPS = Axis("number of steps")
+DISCRETE = Axis("error against the steps taken")
 
 
 VariedSizes = dict[str, set[str]]  # problem -> its sizes that have several values in a figure
@@ -127,13 +133,44 @@ def style_of(contender: str, gradient: str) -> Style:
     own = contender.split("-")[0] == "ours"
     kind, _ = setting(gradient)
     marker = CONTENDER_MARKERS.get(contender) or MARKERS.get(kind, UNKNOWN_MARKER)
-    return Style(COLORS.get(kind, UNKNOWN_COLOR), marker, own, not own)
+    color = CONTENDER_COLORS.get(contender) or COLORS.get(kind, UNKNOWN_COLOR)
+    return Style(color, marker, own, not own)
 
 
 def all_figures(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
     """Every figure of a summary that has something to show; `where` says on what it was measured."""
     figures = [over_floor(frame, where), growth(frame, where), work_precision(frame, where), memory_time(frame, where)]
+    if all(line["total_s"] is None for line in lines_of(frame)):
+        figures = [true_errors(frame, where), rounding(frame, where)]
     return [figure for figure in figures if figure.rows]
+
+
+def true_errors(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """True error against tolerance, for suites that measure errors alone: a panel a problem and method."""
+    lines = [line for line in lines_of(frame) if line["status"] == Status.OK and line["rtol"] is not None]
+    varied = _varied_sizes(lines)
+    families = _collect(lines, _family).values()
+    panels = [_tolerance_panel(cells, varied) for cells in families if len({c["rtol"] for c in cells}) > 1]
+    caption = (
+        "How far a gradient is from that of the continuous problem, over the tolerance that was asked for. The exact"
+        " gradients of one solve are one line, symplectic's. A panel says at which tolerances the continuous adjoint"
+        " came nearer the truth than the exact gradient. Below the dotted line, where there is one, the reference is"
+        " not known."
+    )
+    return FigureSpec("true-errors", "The gradient that was wanted", caption, where, _grid(panels))
+
+
+def rounding(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """Discrete error against the number of steps, for suites that measure errors alone: a panel a problem and dtype."""
+    lines = [line for line in lines_of(frame) if line["status"] == Status.OK and line["steps"] is not None]
+    varied = _varied_sizes(lines)
+    families = _collect(lines, _family).values()
+    panels = [_rounding_panel(cells, varied) for cells in families if len({c["steps"] for c in cells}) > 1]
+    caption = (
+        "How far a gradient is from that of the steps taken, replayed in float64 for float32 and in fifty digits, where"
+        " the problem is small enough, for float64. The dotted line is half a unit in the last place."
+    )
+    return FigureSpec("rounding", "Rounding", caption, where, _grid(panels))
 
 
 def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
@@ -223,6 +260,46 @@ def _without(line: Line, axis: str) -> tuple[object, ...]:
     axes = ("problem", "batch", "method", "dtype", "device", "threads", "seed", "rtol", "steps")
     sizes = sorted((name, size) for name, size in line["sizes"].items() if name != axis)
     return (*(line[name] for name in axes if name != axis), *sizes, _number(line, axis) is None)
+
+
+def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
+    series = []
+    same = {f"ours {gradient}" for gradient in OF_THE_STEPS if gradient != "symplectic"}
+    for name in sorted({c["name"] for c in cells} - same, key=display_place):
+        own = sorted((c for c in cells if c["name"] == name), key=lambda c: -c["rtol"])
+        series += _series(own[0], [(c["rtol"], c["error_true"]) for c in own])
+    bars = [c["error_true_bar"] for c in cells if c["error_true_bar"]]
+    errors = [c["error_true"] for c in cells if c["error_true"]]
+    known = max(bars, default=0.0)
+    floor = (known, "the reference's own error") if errors and known > min(errors) / 10 else None
+    return Panel(
+        f"{_title(cells[0], varied)}\n{cells[0]['method']}",
+        TOLERANCE,
+        ERROR,
+        tuple(series),
+        floor=floor,
+        note=_nearer(cells),
+    )
+
+
+def _nearer(cells: Sequence[Line]) -> str:
+    """Where the continuous adjoint is nearer the truth than the exact gradient of the same steps."""
+    errors = {(c["name"], c["rtol"]): c["error_true"] for c in cells if c["error_true"] is not None}
+    both = [rtol for name, rtol in errors if name == "ours symplectic" and ("ours continuous", rtol) in errors]
+    nearer = [r for r in both if errors["ours continuous", r] < errors["ours symplectic", r]]
+    if not both:
+        return ""
+    return f"continuous nearer at {', '.join(f'{r:g}' for r in nearer)}" if nearer else "continuous nowhere nearer"
+
+
+def _rounding_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
+    series = []
+    for name in sorted({c["name"] for c in cells}, key=display_place):
+        own = sorted((c for c in cells if c["name"] == name), key=lambda c: c["steps"])
+        series += _series(own[0], [(c["steps"], c["error_discrete"]) for c in own])
+    half = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
+    title = f"{_title(cells[0], varied)}\n{cells[0]['method']}"
+    return Panel(title, STEPS, DISCRETE, tuple(series), floor=(half, "half a unit in the last place"))
 
 
 def _multiples_panel(cells: Sequence[Line], key: str, label: str) -> Panel:

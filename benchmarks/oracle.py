@@ -5,6 +5,7 @@ Shares nothing with the library's sweep but the methods' coefficients.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,11 +16,29 @@ from symplectic_adjoint import ButcherTableau, Grid
 COUPLING = 0.999
 """That of the gradient "reversible"."""
 
-Func = Callable[[Tensor, Tensor], Tensor]
-PairStep = Callable[[Func, float, float, Tensor, Tensor], tuple[Tensor, Tensor]]
+OWN_STEPS = ("mali", "reversible")
+"""Gradients that take steps of a kind of their own."""
+
+Func = Callable[[Any, Any], Any]
+PairStep = Callable[[Func, Any, Any, Any, Any], tuple[Any, Any]]
 
 
-def replay(tableau: ButcherTableau, problem: Problem, grid: Grid) -> Tensor:
+class Replayed(Protocol):
+    """A problem in the arithmetic in which its steps are taken once more: a Problem, or a twin of one.
+
+    number makes one of the arithmetic's of a double. f takes a time made so.
+    """
+
+    @property
+    def y0(self) -> Any: ...
+    @property
+    def t(self) -> Tensor: ...
+    def number(self, x: float, /) -> Any: ...
+    def stack(self, ys: Sequence[Any], /) -> Any: ...
+    def f(self, t: Any, y: Any, /) -> Any: ...
+
+
+def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
     """ys on the grid's steps, with the whole graph behind it: (len(t), batch, dim).
 
     Step n:  k_i = f(t_n + c_i h_n, y_n + h_n sum_j a_ij k_j),  y_{n+1} = y_n + h_n sum_i b_i k_i; an output inside
@@ -29,63 +48,61 @@ def replay(tableau: ButcherTableau, problem: Problem, grid: Grid) -> Tensor:
     outputs: dict[int, list[int]] = {}
     for j, n in enumerate(grid.output_step.tolist()):
         outputs.setdefault(n, []).append(j)
-    y, ys = problem.y0, {0: problem.y0}
+    number, y, ys = problem.number, problem.y0, {0: problem.y0}
     for n, (t, h, pinned_to) in enumerate(zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True)):
         here = outputs.get(n, [])
         # The interpolant's rows cost f calls and are evaluated only where an output needs them.
         rows = len(A) if any(j != pinned_to for j in here) else tableau.stages
-        k: list[Tensor] = []
+        t, h = number(t), number(h)
+        k: list[Any] = []
         for a, node in zip(A[:rows], c[:rows], strict=True):
-            Y = combine(y, h, [float(x) for x in a], k)
-            k.append(problem.func(y.new_tensor(t + float(node) * h), Y))
-        y_next = combine(y, h, [float(b) for b in tableau.b], k)
+            k.append(problem.f(t + float(node) * h, combine(y, h, a, k)))
+        y_next = combine(y, h, tableau.b, k)
         for j in here:
             sigma = float(grid.output_sigma[j])
             ys[j] = y_next if j == pinned_to else combine(y, h, tableau.interpolant.weights_at(sigma), k)
         y = y_next
-    return torch.stack([ys[j] for j in sorted(ys)])
+    return problem.stack([ys[j] for j in sorted(ys)])
 
 
-def replay_as(gradient: str, tableau: ButcherTableau, problem: Problem, grid: Grid) -> Tensor:
+def replay_as(gradient: str, tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
     """ys on the grid's steps, of the kind that this gradient takes: most take the method's own."""
     if gradient == "mali":
-        return replay_pairs(leapfrog_step, problem.func, problem, grid)
+        return replay_pairs(leapfrog_step, problem.f, problem, grid)
     if gradient == "reversible":
         return replay_pairs(partial(coupled_step, tableau, COUPLING), lambda t, y: y, problem, grid)
     return replay(tableau, problem, grid)
 
 
-def replay_pairs(step: PairStep, begin: Callable[[Tensor, Tensor], Tensor], problem: Problem, grid: Grid) -> Tensor:
+def replay_pairs(step: PairStep, begin: Func, problem: Replayed, grid: Grid) -> Any:
     """The same for steps that carry a second state, which is begin(t_0, y_0) first; outputs are on the steps' ends."""
-    y, ys = problem.y0, [problem.y0]
-    other = begin(y.new_tensor(grid.t[0].item()), y)
+    number, y, ys = problem.number, problem.y0, [problem.y0]
+    other = begin(number(grid.t[0].item()), y)
     for t, h, pinned_to in zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True):
-        y, other = step(problem.func, t, h, y, other)
+        y, other = step(problem.f, number(t), number(h), y, other)
         if pinned_to >= 0:
             ys.append(y)
-    return torch.stack(ys)
+    return problem.stack(ys)
 
 
-def leapfrog_step(func: Func, t: float, h: float, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def leapfrog_step(f: Func, t: Any, h: Any, y: Any, v: Any) -> tuple[Any, Any]:
     """Asynchronous leapfrog without damping (Mutze, arXiv:1311.6602)."""
-    half = y + 0.5 * h * v
-    v_next = 2.0 * func(y.new_tensor(t + 0.5 * h), half) - v
-    return half + 0.5 * h * v_next, v_next
+    half = y + v * (0.5 * h)
+    v_next = 2.0 * f(t + 0.5 * h, half) - v
+    return half + v_next * (0.5 * h), v_next
 
 
-def coupled_step(
-    tableau: ButcherTableau, coupling: float, func: Func, t: float, h: float, y: Tensor, z: Tensor
-) -> tuple[Tensor, Tensor]:
+def coupled_step(tableau: ButcherTableau, coupling: float, f: Func, t: Any, h: Any, y: Any, z: Any) -> tuple[Any, Any]:
     """A method's step made reversible (McCallum and Foster, arXiv:2410.11648)."""
-    y_next = coupling * y + (1.0 - coupling) * z + _increment(tableau, func, t, h, z)
-    return y_next, z - _increment(tableau, func, t + h, -h, y_next)
+    y_next = coupling * y + (1.0 - coupling) * z + _increment(tableau, f, t, h, z)
+    return y_next, z - _increment(tableau, f, t + h, -h, y_next)
 
 
-def _increment(tableau: ButcherTableau, func: Func, t: float, h: float, y: Tensor) -> Tensor:
-    k: list[Tensor] = []
+def _increment(tableau: ButcherTableau, f: Func, t: Any, h: Any, y: Any) -> Any:
+    k: list[Any] = []
     for a, node in zip(tableau.A[: tableau.stages], tableau.c, strict=False):
-        k.append(func(y.new_tensor(t + float(node) * h), combine(y, h, [float(x) for x in a], k)))
-    return combine(torch.zeros_like(y), h, [float(b) for b in tableau.b], k)
+        k.append(f(t + float(node) * h, combine(y, h, a, k)))
+    return combine(0.0 * y, h, tableau.b, k)
 
 
 def equal_steps(t: Tensor, steps: int) -> Grid:
@@ -112,9 +129,9 @@ def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
 
 
-def combine(y: Tensor, h: float, weights: Sequence[float], k: Sequence[Tensor]) -> Tensor:
-    """y + h sum_i w_i k_i, over the non-zero weights."""
+def combine(y: Any, h: Any, weights: Sequence[Any], k: Sequence[Any]) -> Any:
+    """y + h sum_i w_i k_i, over the non-zero weights, as doubles."""
     for weight, slope in zip(weights, k, strict=False):
         if weight:
-            y = y + (h * weight) * slope
+            y = y + slope * (h * float(weight))
     return y

@@ -95,10 +95,11 @@ class Measurement:
     peak_reserved_bytes: int | None = None  # CUDA
 
     error_discrete: float | None = None
-    error_discrete_oracle: str | None = None  # "float64"
+    error_discrete_oracle: str | None = None  # "float64" | "50 digits"
     error_discrete_reason: str | None = None
     error_true: float | None = None
     error_true_bar: float | None = None
+    error_true_reference: str | None = None  # "closed form" | "Taylor series" | "self-convergence"
     error_true_reason: str | None = None
     forward_error: float | None = None
     forward_disagrees: bool | None = None

@@ -18,6 +18,8 @@ from benchmarks.figures import FigureSpec, Panel, Style
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
 LEGEND_HEIGHT = 0.9
+NEAR = 10
+"""A floor that lies below all points by no more than this factor is shown, and the axis made longer."""
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 8.5,
@@ -72,7 +74,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for series in panel.series:
         axes.plot(series.x, series.y, **_appearance(series.style, series.joined))
     _scale(axes, panel)
-    if panel.floor is not None and panel.floor[0] > axes.get_ylim()[0]:
+    if panel.floor is not None and panel.floor[0] > axes.get_ylim()[0] / NEAR:
+        axes.set_ylim(bottom=min(axes.get_ylim()[0], panel.floor[0] / 2))
         _draw_floor(axes, *panel.floor)
     if panel.note:
         axes.annotate(fill(panel.note, 62), (0, 0), (0, -38), "axes fraction", "offset points", fontsize=7, va="top")

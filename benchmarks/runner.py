@@ -15,14 +15,14 @@ from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS, Counts, decline, missing
 from benchmarks.data import cache_table, table_file
 from benchmarks.measure.floor import Floor, floor_tensor_bytes
-from benchmarks.measure.gradient_error import measure_gradient_error
+from benchmarks.measure.gradient_error import measure_gradient_error, measure_gradient_errors
 from benchmarks.measure.resident_memory import measure_resident_memory
 from benchmarks.measure.tensor_memory import measure_tensor_memory
 from benchmarks.measure.wall_time import measure_wall_time
 from benchmarks.problems import PROBLEMS
-from benchmarks.process import Limits
+from benchmarks.process import Limits, Outcome
 from benchmarks.record import Measurement, Status
-from benchmarks.reference import compute_reference, reference_file
+from benchmarks.references import compute_reference
 from symplectic_adjoint import METHODS
 
 Values = Iterable[dict[str, Any]]
@@ -32,14 +32,16 @@ Values = Iterable[dict[str, Any]]
 class RunSettings:
     """cell_timeout_s limits each part of a cell's measurement, and each single gradient of a group's timing.
 
-    repeats is the number of timed rounds (fewer once a group has taken long enough), warmup the untimed ones before.
-    cache_dir keeps data and reference gradients between runs.
+    measure says what is measured besides errors and counts: "memory", "time"; where it is neither, a group's errors are
+    measured in one process. repeats is the number of timed rounds (fewer once a group has taken long enough), warmup
+    the untimed ones before. cache_dir keeps data and reference gradients between runs.
     """
 
     cell_timeout_s: float
     repeats: int
     warmup: int
     cache_dir: Path
+    measure: Sequence[str] = ("memory", "time")
 
 
 @dataclass
@@ -88,11 +90,16 @@ def run_cells(
         alive = [row for row in rows if row.ok]
         if alive:
             no_reference = preparation.of(alive[0].cell)
-            for row in alive:
-                progress(f"{row.cell.group_label}: {row.cell.name}")
-                measure_cell(row, settings, no_reference)
-            progress(f"{alive[0].cell.group_label}: time")
-            time_group([row for row in alive if row.ok], settings)
+            if not settings.measure:
+                progress(alive[0].cell.group_label)
+                errors_of_group(alive, settings, no_reference)
+            else:
+                for row in alive:
+                    progress(f"{row.cell.group_label}: {row.cell.name}")
+                    measure_cell(row, settings, no_reference)
+            if "time" in settings.measure:
+                progress(f"{alive[0].cell.group_label}: time")
+                time_group([row for row in alive if row.ok], settings)
         for row in rows:
             emit(row.finished())
 
@@ -111,7 +118,8 @@ class Preparation:
 
     settings: RunSettings
     progress: Callable[[str], None]
-    failed: dict[str, str] = field(default_factory=dict)  # by problem_id, so that each is tried once a run
+    found: dict[str, str | None] = field(default_factory=dict)
+    """By problem_id, so that each is tried once a run: None, or why there is no reference."""
 
     def of(self, cell: Cell) -> str | None:
         """Prepare what this cell needs. Returns why it has no reference, if it has none."""
@@ -120,33 +128,63 @@ class Preparation:
         if isinstance(data, str) and not table_file(data, self.settings.cache_dir).exists():
             self.progress(f"data: {data}")
             process.run(cache_table, (data, self.settings.cache_dir), limits)  # Without it every cell says so.
-        if cell.problem_id not in self.failed and not reference_file(cell, self.settings.cache_dir).exists():
+        if cell.problem_id not in self.found:
             self.progress(f"{cell.group_label}: reference")
             outcome = process.run(compute_reference, (cell, self.settings.cache_dir), limits)
-            if not outcome.ok:
-                self.failed[cell.problem_id] = f"the reference failed ({outcome.status}): {outcome.reason}"
-        return self.failed.get(cell.problem_id)
+            why = None if outcome.ok else f"the reference failed ({outcome.status}): {outcome.reason}"
+            self.found[cell.problem_id] = why
+        return self.found[cell.problem_id]
 
 
-def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> None:
-    """Gradient, tensor memory and resident memory, until one fails."""
-    cell, cache_dir = row.cell, settings.cache_dir
-    limits = _limits([cell], settings)
-    outcome = process.run(measure_gradient_error, (cell, cache_dir), limits)
-    row.take(outcome.values)
-    if not outcome.values:
-        return row.fail(outcome.status, outcome.reason)
-    if not outcome.ok:  # The gradient is there, and what came before the end.
-        why = f"its process ended before ({outcome.status}): {outcome.reason}"
+def errors_of_group(rows: list[Row], settings: RunSettings, no_reference: str | None) -> None:
+    """The errors of a group's cells. One that takes the process down ends it, and those after it get another."""
+    while rows:
+        cells = [row.cell for row in rows]
+        outcome = process.run(measure_gradient_errors, (cells, settings.cache_dir), _limits(cells, settings))
+        begun = [value["cell"] for value in outcome.values if value.get("begins")]
+        for i in begun:
+            own = [value for value in outcome.values if value["cell"] == i]
+            values = [{k: v for k, v in x.items() if k != "cell"} for x in own if not {"begins", "ends"} & set(x)]
+            failed = next((x for x in values if "status" in x), None)
+            if failed is not None:
+                end = Outcome(Status(failed["status"]), failed["reason"])
+            else:
+                end = Outcome() if any("ends" in x for x in own) else outcome
+            _take_errors(rows[i], [x for x in values if "status" not in x], end, no_reference)
+        if not begun:  # it came to none
+            for row in rows:
+                row.fail(outcome.status, outcome.reason)
+            return
+        rows = rows[len(begun) :]
+
+
+def _take_errors(row: Row, values: list[dict[str, Any]], end: Outcome, no_reference: str | None) -> None:
+    """What a process found before its end, which may have come too early."""
+    row.take(values)
+    if not values:
+        return row.fail(end.status, end.reason)
+    row.take([{"stages": METHODS[row.cell.method].stages}])
+    if not end.ok:  # The gradient is there, and what came before the end.
+        why = f"its process ended before ({end.status}): {end.reason}"
         late = [error for error in ("error_true", "error_discrete") if error not in row.measured]
         row.take([{f"{error}_reason": why for error in late if f"{error}_reason" not in row.measured}])
     if no_reference is not None:
         row.take([{"error_true_reason": no_reference}])
+
+
+def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> None:
+    """Gradient, and where it is asked for tensor memory and resident memory, until one fails."""
+    cell, cache_dir = row.cell, settings.cache_dir
+    limits = _limits([cell], settings)
+    outcome = process.run(measure_gradient_error, (cell, cache_dir), limits)
+    _take_errors(row, outcome.values, outcome, no_reference)
+    if not row.ok or "memory" not in settings.measure:
+        return
     outcome = process.run(measure_tensor_memory, (cell, cache_dir, row.counts), limits)
     row.take(outcome.values)
     if not outcome.ok:
         return row.fail(outcome.status, outcome.reason)
-    row.take([{"stages": METHODS[cell.method].stages}, _memory_floor(row)])
+    row.take([_memory_floor(row)])
     outcome = process.run(measure_resident_memory, (cell, cache_dir), limits)
     row.take(outcome.values)
     if not outcome.ok:

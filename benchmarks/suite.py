@@ -178,7 +178,10 @@ class Target(Table):
 
 
 class Suite(Table):
-    """A suite file. `name` is the file's, and the folder's that its results go to."""
+    """A suite file. `name` is the file's, and the folder's that its results go to.
+
+    measure says what is measured besides errors and counts, which always are.
+    """
 
     name: str
     title: Name
@@ -188,6 +191,7 @@ class Suite(Table):
     cell_timeout_s: Positive
     repeats: Count = 5
     warmup: Natural = 1
+    measure: list[Literal["memory", "time"]] = ["memory", "time"]
     defaults: Axes = Axes()
     block: Annotated[list[Block], Field(min_length=1)]
     target: list[Target] = []

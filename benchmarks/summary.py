@@ -38,6 +38,9 @@ FLOOR = "floor"
 
 ORDERED = ("symplectic", "aca", "baseline")
 
+OF_THE_STEPS = ("symplectic", "stages", "aca", "baseline", "revolve", "backprop", "disk")
+"""Ours that are exact for the method's own steps."""
+
 CHEAP_GRAPH = 4
 """From a graph of this many states on, symplectic < aca < baseline is the claim; below, states decide."""
 

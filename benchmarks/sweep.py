@@ -86,7 +86,8 @@ def sweep(plan: Plan, environment: Environment, results: Path, console: Console)
 
 def _measure(plan: Plan, cells: Sequence[Cell], writer: Writer, cache: Path, console: Console) -> None:
     runner = load_runner()
-    settings = runner.RunSettings(plan.suite.cell_timeout_s, plan.repeats, plan.suite.warmup, cache)
+    suite = plan.suite
+    settings = runner.RunSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, suite.measure)
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(cells))
 

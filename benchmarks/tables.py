@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.record import Measurement, Status
 from benchmarks.suite import Target
-from benchmarks.summary import ORDERED, PEER, Line, lines_of, ordering, overview
+from benchmarks.summary import OF_THE_STEPS, ORDERED, PEER, Line, lines_of, ordering, overview, ratio
 from benchmarks.targets import Judgement, Outcome, Verdict, headline
 from benchmarks.typesetting import MISSING, Section, Table
 
@@ -54,6 +54,11 @@ def yes_no(value: bool | None) -> str:
 
 
 Column = tuple[str, str, Callable[[Any], str]]  # heading, key in the line, format
+
+
+def _measured(columns: Sequence[Column], lines: Sequence[Line]) -> Sequence[Column]:
+    """Without those that no line has: not every suite measures everything."""
+    return [column for column in columns if not lines or any(line.get(column[1]) is not None for line in lines)]
 
 
 def _cells(line: Line, columns: Sequence[Column]) -> tuple[str, ...]:
@@ -130,14 +135,32 @@ TARGETS: tuple[Column, ...] = (
 )
 
 
+TRUTH: tuple[Column, ...] = (
+    ("problem", "problem", text),
+    ("rtol", "rtol", lambda value: f"{value:g}"),
+    ("steps", "steps_accepted", count),
+    ("reference", "error_true_reference", text),
+    ("its error", "error_true_bar", scientific),
+    ("exact: discrete, worst", "discrete", scientific),
+    ("exact: true", "exact", scientific),
+    ("continuous: true", "continuous", scientific),
+    ("continuous over exact", "continuous_over_exact", digits),
+    ("torchdiffeq backprop: true", "torchdiffeq_backprop", scientific),
+    ("torchdiffeq continuous: true", "torchdiffeq_continuous", scientific),
+    ("solution, tolerances off", "forward_error", digits),
+)
+
+
 def all_tables(frame: pd.DataFrame, where: str, judgements: Sequence[Judgement] = ()) -> list[Table]:
     """Every table of a summary; `where` says on what it was measured and ends each caption.
 
     Those of targets come first, where there are any; the predicted order is for suites that have what it orders.
     """
     tables = [reached_table(judgements, where), targets_table(judgements, where)] if judgements else []
-    tables += [overview_table(frame, where), gradients_table(frame, where)]
     lines = lines_of(frame)
+    if any(line["rtol"] is not None for line in lines) and all(line["total_s"] is None for line in lines):
+        tables.append(truth_table(frame, where))
+    tables += [overview_table(frame, where), gradients_table(frame, where)]
     ordered = {line["gradient"] for line in lines if line["contender"] == "ours"}.issuperset(ORDERED)
     return [*tables, ordering_table(frame, where)] if ordered or not lines else tables
 
@@ -190,23 +213,61 @@ def overview_table(frame: pd.DataFrame, where: str) -> Table:
         " network calls that this gradient makes, and of the bytes that its own formula says: how near the code is to"
         " its method, not which method is leaner."
     )
-    return _table("overview", "All gradients at a glance", caption, where, OVERVIEW, lines)
+    return _table("overview", "All gradients at a glance", caption, where, _measured(OVERVIEW, lines), lines)
+
+
+def truth_table(frame: pd.DataFrame, where: str) -> Table:
+    """One line a solve: the exact gradients' errors and the continuous adjoint's, side by side."""
+    caption = (
+        "Errors relative to autograd through the recorded steps (discrete: the worst of the exact gradients that take"
+        " the method's own steps) and to the continuous problem's gradient (true). continuous over exact: above 1 the"
+        " exact gradient of the steps is nearer the truth, below 1 the continuous adjoint is."
+    )
+    lines = lines_of(frame)
+    groups = {line["group_id"]: line["group"] for line in lines if line["rtol"] is not None}
+    sections, data = {}, []
+    for group_id in groups:
+        cells = [line for line in lines if line["group_id"] == group_id]
+        line = _truth_line(cells)
+        sections.setdefault(f"{line['method']}, {line['dtype']}", []).append(_cells(line, TRUTH))
+        data.append(line)
+    found = tuple(Section(heading, tuple(rows)) for heading, rows in sections.items())
+    headings = tuple(column[0] for column in TRUTH)
+    return Table("truth", "The gradient that was wanted", caption, where, headings, found, tuple(data))
+
+
+def _truth_line(cells: Sequence[Line]) -> Line:
+    by_name = {c["name"]: c for c in cells}
+    first = by_name.get("ours symplectic", cells[0])
+    exact = [c for c in cells if c["contender"] == "ours" and c["gradient"] in OF_THE_STEPS]
+    discrete = [c["error_discrete"] for c in exact if c["error_discrete"] is not None]
+    sizes = ", ".join(f"{name}={size}" for name, size in first["sizes"].items())
+    line: Line = {"problem": f"{first['problem']}({sizes}) batch {int(first['batch'])}"}
+    line |= {key: first[key] for key in ("method", "dtype", "rtol", "steps_accepted", "forward_error")}
+    line |= {key: first[key] for key in ("error_true_reference", "error_true_bar")}
+    line |= {"discrete": max(discrete, default=None), "exact": first["error_true"]}
+    others = ("ours continuous", "torchdiffeq backprop", "torchdiffeq continuous")
+    keys = ("continuous", "torchdiffeq_backprop", "torchdiffeq_continuous")
+    line |= {
+        key: by_name[name]["error_true"] if name in by_name else None for key, name in zip(keys, others, strict=True)
+    }
+    return line | {"continuous_over_exact": ratio(line["continuous"], line["exact"])}
 
 
 def gradients_table(frame: pd.DataFrame, where: str) -> Table:
     lines = [line | {"shown_status": _shown_status(line)} for line in lines_of(frame)]
     groups = {line["group_id"]: line["group"] for line in lines}
-    sections = []
+    columns, sections = _measured(GRADIENTS, lines), []
     for group_id, heading in groups.items():
         cells = [line for line in lines if line["group_id"] == group_id]
-        sections.append(Section(heading, tuple(_cells(line, GRADIENTS) for line in cells), _notes(cells)))
+        sections.append(Section(heading, tuple(_cells(line, columns) for line in cells), _notes(cells)))
     caption = (
         "error, discrete: against autograd on the recorded steps; error, true: against a converged reference;"
         " time: median, forward and backward together; tensors: highest live bytes of tensors; RSS: growth of"
         " a fresh process; x floor and x peer as in the overview."
     )
     data = tuple({key: value for key, value in line.items() if key not in SAMPLES} for line in lines)
-    headings = tuple(column[0] for column in GRADIENTS)
+    headings = tuple(column[0] for column in columns)
     return Table("gradients", "Every gradient, group by group", caption, where, headings, tuple(sections), data)
 
 

@@ -8,12 +8,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint.allocator import watch_memory
 from symplectic_adjoint.compiled import owner_of
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field import Linearization
 from symplectic_adjoint.gradients.parameter_sums import parameter_sums
+from symplectic_adjoint.graph import edge_to
 from symplectic_adjoint.problem import Problem
 from symplectic_adjoint.slots import restored, slots_in
 
@@ -24,6 +26,7 @@ class CallCost:
 
     state_bytes (D): one state. parameter_bytes (P): the parameters that have a gradient. graph_bytes (A): what stays
     live of one f for its vector-Jacobian product, the state at which f was called included, f's value not.
+    saved_bytes: the same where nobody but the graph holds that state, as in a solve that is on one graph.
     vjp_peak_bytes (V): the most live at once in one f and its product, above the state, the cotangent and the sums
     that the parameters' parts are added to. parted_peak_bytes (W): the same where torch.autograd.grad hands out these
     parts, as it does for a graph that was held. graphed_peak_bytes, plain_peak_bytes: the most live in one f alone, on
@@ -33,6 +36,7 @@ class CallCost:
     state_bytes: int
     parameter_bytes: int
     graph_bytes: int
+    saved_bytes: int
     vjp_peak_bytes: int
     parted_peak_bytes: int
     graphed_peak_bytes: int
@@ -75,6 +79,7 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
     buffers = [slot for m in problem.parameters.reached for slot in slots_in(m._buffers)]
     t, w, device = problem.times[0], torch.ones_like(y0), y0.device
     ones: list[Linearization] = []
+    edges: list[GradientEdge] = []
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), f.surroundings.alone, restored(buffers):
         f(t, y0)
@@ -85,6 +90,11 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
                 ones.append(f.linearize(t, Y, with_time=with_time, with_value=True))
                 ones[-1].k = None
 
+            def save() -> None:
+                with torch.enable_grad():
+                    k = f(t, y0.detach().requires_grad_() * 1.0)  # which itself saves nothing
+                edges.append(edge_to(k))
+
             def transpose() -> None:
                 f.transpose(ones.pop(), w, sums.pull)
 
@@ -94,6 +104,7 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
 
             times = [(_seconds(device, lambda: call(y0)), _seconds(device, transpose)) for _ in range(REPEATS)]
             there, back = watch_memory(device.type, lambda: call(y0), transpose)
+            (saved,) = watch_memory(device.type, save)
         with f.surroundings.again():
             (plain,) = watch_memory(device.type, lambda: f(t, y0))
             _, parted = watch_memory(device.type, lambda: call(y0), lambda: pull(ones.pop()))
@@ -102,6 +113,7 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
         state_bytes=state,
         parameter_bytes=sum(p.numel() * p.element_size() for p in f.params),
         graph_bytes=there.left_bytes + state,
+        saved_bytes=saved.left_bytes,
         vjp_peak_bytes=max(there.peak_bytes, back.peak_bytes),
         parted_peak_bytes=parted.peak_bytes,
         graphed_peak_bytes=there.peak_bytes,

@@ -61,6 +61,24 @@ def test_the_gradient_is_autograd_on_the_recorded_grid_whatever_is_held(method, 
     assert len(seen) > 1  # they differed
 
 
+def test_no_graph_is_left_where_starts_are_given_up_in_the_middle_of_a_solve():
+    """A last stage that is the next step's first was on a graph, and its step's other stages are not."""
+    func, y0 = SmallNet(width=4), start(batch=64).requires_grad_()  # a graph of hardly more than a state
+    how = {"method": "dopri5", "rtol": 1e-9, "atol": 1e-9}
+    least, inputs = least_of(func, y0, T, **how), [y0, *func.parameters()]
+    expected, given_up = None, 0
+    for share in torch.linspace(1.0, 4.0, 25).tolist():
+        solution = solve(func, y0, T, gradient="auto", memory_budget=int(least * share), **how)
+        choice = solution.stats.choice
+        given_up += choice.starts < choice.steps
+        assert choice.graphs == 0 or choice.starts == choice.steps
+        got = torch.autograd.grad(weighted_loss(solution.ys), inputs, allow_unused=True)
+        ys = solve(func, y0, T, **how).ys
+        expected = expected or torch.autograd.grad(weighted_loss(ys), inputs, allow_unused=True)
+        assert max(relative_error(a, b) for a, b in zip(got, expected, strict=True)) < ROUNDING
+    assert given_up > 0
+
+
 def a_case(seed):
     """(method, number of steps, times of outputs, choice): c, graphs and bytes at random."""
     draw = random.Random(seed)

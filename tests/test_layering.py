@@ -84,21 +84,23 @@ def test_what_is_data_does_not_need_torch(name):
 
 # A subpackage is one place here: benchmarks.problems.mlp is problems.
 SUITE = """
-cell examples
+cell examples digits
 record data choices
 failure
 problems
-oracle
+oracle twin
 contenders
-reference
+references
 measure
 process
 runner
 environment suite
 store expansion
 sweep summary regression
+known_references
 figures typesetting targets
 tables render page
+portraits
 publication
 cli
 __main__
@@ -124,7 +126,7 @@ def test_suite_imports_point_one_way_and_use_the_librarys_public_names(path):
 
 @pytest.mark.parametrize(
     ("top", "allowed"),
-    [("matplotlib", {"render"}), ("pandas", {"summary", "figures", "tables", "publication"})],
+    [("matplotlib", {"render", "portraits"}), ("pandas", {"summary", "figures", "tables", "publication"})],
 )
 def test_heavy_libraries_stay_where_rows_are_shown(top, allowed):
     """A measuring process must never import them."""

@@ -2,17 +2,17 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.cell import Cell
 from benchmarks.failure import Diverged, publishable
-from benchmarks.oracle import equal_steps, replay
+from benchmarks.oracle import Replayed, equal_steps, replay
 from benchmarks.problems import Problem
 from symplectic_adjoint import METHODS
 
@@ -52,14 +52,16 @@ class Observation:
     """One gradient, everything noted. Tensors have the cell's dtype; gradient is by y0, then by each parameter.
 
     replay solves another copy of the problem on the recorded grid by plain operations that autograd follows, giving
-    its ys; where that cannot be done it is the reason why.
+    its ys; where that cannot be done it is the reason why. Two that took equal steps of one kind have equal `steps`,
+    where these are told.
     """
 
     loss: float
     final_state: Tensor
     gradient: list[Tensor]
     counts: Counts
-    replay: Callable[[Problem], Tensor] | str
+    replay: Callable[[Replayed], Any] | str
+    steps: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def unknown_gradient(contender: Contender, cell: Cell) -> str | None:
     return f"{contender.name} has no gradient {cell.gradient!r}; it has {', '.join(contender.gradients)}"
 
 
-def replay_of_equal_steps(cell: Cell, problem: Problem) -> Callable[[Problem], Tensor] | str:
+def replay_of_equal_steps(cell: Cell, problem: Problem) -> Callable[[Replayed], Any] | str:
     """The replay of a peer that tells nothing of its steps, where they are known without it: they are equal, and
     there is no output between them, for which everybody has a formula of his own."""
     steps = cell.steps

@@ -10,9 +10,11 @@ import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from benchmarks.cell import Cell
 from benchmarks.contenders.contender import (
@@ -25,11 +27,9 @@ from benchmarks.contenders.contender import (
     unknown_gradient,
 )
 from benchmarks.failure import Diverged
-from benchmarks.problems import Problem
+from benchmarks.problems import PROBLEMS, Problem
+from benchmarks.problems.formula import Arithmetic, LossFormula
 from symplectic_adjoint import METHODS
-
-PROBLEMS_IN_JAX = ("identity", "linear", "mlp", "van_der_pol", "lotka_volterra")
-"""Those of jax_fields, which imports JAX and so is not asked."""
 
 METHOD_CLASSES = {
     "euler": "Euler",
@@ -59,8 +59,8 @@ class Diffrax:
             return reason
         if cell.method not in METHOD_CLASSES:
             return f"diffrax has no method {cell.method!r}"
-        if cell.problem not in PROBLEMS_IN_JAX:
-            return f"{cell.problem} is not written in JAX; {', '.join(PROBLEMS_IN_JAX)} are"
+        if PROBLEMS[cell.problem].jumps:
+            return f"the field of {cell.problem} jumps, and diffrax is not told its jumps"
         if cell.device != "cpu":
             return "diffrax is measured on the CPU only"
         return shared_reason(cell, METHODS[cell.method].adaptive)
@@ -108,26 +108,36 @@ def _jax(cell: Cell) -> Any:
     return jax
 
 
-def _fields() -> Any:
-    return importlib.import_module("benchmarks.contenders.jax_fields")
-
-
 def _arguments(problem: Problem) -> tuple[Any, ...]:
-    """What the compiled function takes: y0, theta, and what the loss holds."""
-    fields = _fields()
-    held = {name: fields.array(buffer) for name, buffer in problem.loss.named_buffers()}
-    return fields.array(problem.y0), [fields.array(p) for p in problem.parameters], held
+    """What the compiled function takes: y0, theta, and what the field and the loss hold."""
+    jnp = importlib.import_module("jax.numpy")
+
+    def array(tensor: Tensor) -> Any:
+        return jnp.asarray(tensor.detach().cpu().numpy())
+
+    held = [{name: array(x) for name, x in module.named_buffers()} for module in (problem.func, problem.loss)]
+    return array(problem.y0), [array(p) for p in problem.parameters], *held
 
 
 def _compiled(problem: Problem, cell: Cell) -> Callable[..., Any]:
-    return _value_and_gradient(cell, tuple(problem.t.tolist()), type(problem.loss).__name__)
+    return _value_and_gradient(cell, tuple(problem.t.tolist()), type(problem.loss).formula)
+
+
+def _arithmetic(jax: Any) -> Arithmetic:
+    """JAX's functions under the names that formulas have for them."""
+    jnp, nn = jax.numpy, jax.nn
+    own: Any = SimpleNamespace(pi=jnp.pi, exp=jnp.exp, log=jnp.log, sqrt=jnp.sqrt, sin=jnp.sin, cos=jnp.cos)
+    own.tanh, own.sigmoid, own.softplus = jnp.tanh, nn.sigmoid, nn.softplus
+    own.expm, own.stack, own.concatenate = jax.scipy.linalg.expm, jnp.stack, jnp.concatenate
+    return own
 
 
 @functools.cache  # jit knows what it has compiled by the function that it is given
-def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_name: str) -> Callable[..., Any]:
-    """(y0, theta, held) -> (loss, (final state, stats, whether it succeeded)), gradient by y0 and theta."""
-    jax, diffrax, fields = _jax(cell), importlib.import_module("diffrax"), _fields()
-    field, loss_of = fields.FIELDS[cell.problem], fields.LOSSES[loss_name]
+def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormula) -> Callable[..., Any]:
+    """(y0, theta, field_held, held) -> (loss, (final state, stats, succeeded or not)), gradient by y0 and theta."""
+    jax, diffrax = _jax(cell), importlib.import_module("diffrax")
+    family, ops = PROBLEMS[cell.problem], _arithmetic(jax)
+    sizes = {**family.sizes, **cell.sizes_dict}
     solver = getattr(diffrax, METHOD_CLASSES[cell.method])()
     if cell.steps is None:
         controller = diffrax.PIDController(rtol=cell.rtol, atol=cell.atol)
@@ -135,9 +145,9 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_name: str) ->
         controller = diffrax.StepTo(ts=jax.numpy.linspace(times[0], times[-1], cell.steps + 1))
     only_end = len(times) == 2
 
-    def loss(y0: Any, theta: Any, held: Any) -> tuple[Any, Any]:
+    def loss(y0: Any, theta: Any, field_held: Any, held: Any) -> tuple[Any, Any]:
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: field(args, t, y)),
+            diffrax.ODETerm(lambda t, y, args: family.formula(ops, args, {**sizes, **field_held}, t, y)),
             solver,
             t0=times[0],
             t1=times[-1],
@@ -150,7 +160,7 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_name: str) ->
             throw=False,  # it would from within the compiled code, with a traceback for a reason
         )
         succeeded = solution.result == diffrax.RESULTS.successful
-        return loss_of(held, solution.ys), (solution.ys[-1], solution.stats, succeeded)
+        return loss_of(ops, held, solution.ys), (solution.ys[-1], solution.stats, succeeded)
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,9 +17,9 @@ from benchmarks.contenders.contender import (
     shared_reason,
     step_size,
 )
-from benchmarks.oracle import replay_as
+from benchmarks.oracle import OWN_STEPS, replay_as
 from benchmarks.problems import Problem
-from symplectic_adjoint import METHODS, Solution, SolverError, solve
+from symplectic_adjoint import METHODS, Grid, Solution, SolverError, solve
 
 COMPILED = ("symplectic", "stages", "revolve")
 SUMMED = ("symplectic", "stages", "revolve", "aca")
@@ -76,16 +76,25 @@ class Ours:
                 steps_rejected=stats.rejected,
             ),
             replay=lambda twin: replay_as(cell.gradient, METHODS[cell.method], twin, grid),
+            steps=(cell.gradient if cell.gradient in OWN_STEPS else "", *_bytes_of(grid)),
         )
 
     def _solve(self, problem: Problem, cell: Cell) -> Solution:
         accuracy: dict[str, Any] = {"rtol": cell.rtol, "atol": cell.atol}
+        options: dict[str, Any] = {"jump_t": problem.t.new_tensor(problem.jumps)} if problem.jumps else {}
         if cell.steps is not None:
-            accuracy = {"options": {"step_size": step_size(cell, problem.t)}}
+            accuracy, options["step_size"] = {}, step_size(cell, problem.t)
         how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
         gradient = choice(cell.gradient)
         method = None if cell.gradient == "mali" else cell.method  # it has one of its own
-        return solve(problem.func, problem.y0, problem.t, method=method, gradient=gradient, **accuracy, **how)
+        return solve(
+            problem.func, problem.y0, problem.t, method=method, gradient=gradient, options=options, **accuracy, **how
+        )
+
+
+def _bytes_of(grid: Grid) -> Iterator[bytes]:
+    for name in ("t", "h", "pinned_to", "output_step", "output_sigma"):
+        yield getattr(grid, name).numpy().tobytes()
 
 
 def _gives_up(error: Exception) -> bool:

@@ -79,6 +79,7 @@ class TorchDiffEq:
             gradient=problem.gradient(),
             counts=func.counts(len(func.steps), func.rejected),
             replay=lambda twin: replay(func.steps, twin),
+            steps=("torchdiffeq", *func.steps),
         )
 
 

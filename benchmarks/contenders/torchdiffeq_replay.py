@@ -5,21 +5,18 @@ interpolates; and its next step begins with the last stage's value, whether or n
 (for adaptive_heun and fehlberg2 it is not).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from benchmarks.oracle import combine
-from benchmarks.problems import Problem
+from benchmarks.oracle import Replayed, combine
 from symplectic_adjoint import METHODS
 
 Step = tuple[float, float]
 """Where a step starts, and its size."""
 
 
-def replay_adaptive(solver: Any, steps: Sequence[Step], problem: Problem) -> Tensor:
+def replay_adaptive(solver: Any, steps: Sequence[Step], problem: Replayed) -> Any:
     """ys on the recorded steps. `solver` is torchdiffeq's class, for its tableau and its midpoint weights."""
     tableau, middle = solver.tableau, solver.mid.tolist()
     nodes, rows, weights = (
@@ -28,48 +25,54 @@ def replay_adaptive(solver: Any, steps: Sequence[Step], problem: Problem) -> Ten
         tableau.c_sol.tolist(),
     )
     y, waiting = problem.y0, problem.t.tolist()[1:]
-    ys, slope = [y], problem.func(problem.t[0].to(y), y)
-    for t, h in steps:
+    number, ys = problem.number, [y]
+    slope = problem.f(number(problem.t[0].item()), y)
+    for t, h in map(partial(_numbers, number), steps):
         k = [slope]
         for c, row in zip(nodes, rows, strict=True):
-            k.append(problem.func(y.new_tensor(t + c * h), combine(y, h, row, k)))
+            k.append(problem.f(t + c * h, combine(y, h, row, k)))
         y_end, y_middle = combine(y, h, weights, k), combine(y, h, middle, k)
         while waiting and waiting[0] <= t + h:
             x = (waiting.pop(0) - t) / h
             ys.append(_quartic(x, h, y, k[0], y_middle, y_end, k[-1]))
         y, slope = y_end, k[-1]
-    return torch.stack(ys)
+    return problem.stack(ys)
 
 
-def replay_fixed(method: str, steps: Sequence[Step], problem: Problem) -> Tensor:
+def replay_fixed(method: str, steps: Sequence[Step], problem: Replayed) -> Any:
     """ys on the recorded steps of one of our methods, with cubic outputs inside a step."""
-    tableau, func = METHODS[method], problem.func
+    tableau, number = METHODS[method], problem.number
     nodes, rows, weights = (_floats(tableau.c), [_floats(row) for row in tableau.A], _floats(tableau.b))
     y, waiting, ys = problem.y0, problem.t.tolist()[1:], [problem.y0]
-    for n, (t, h) in enumerate(steps):
-        k: list[Tensor] = []
+    for n, (t, h) in enumerate(map(partial(_numbers, number), steps)):
+        k: list[Any] = []
         for c, row in zip(nodes, rows, strict=True):
-            k.append(func(y.new_tensor(t + c * h), combine(y, h, row, k)))
+            k.append(problem.f(t + c * h, combine(y, h, row, k)))
         y_end = combine(y, h, weights, k)
         last = n == len(steps) - 1
         while waiting and (last or waiting[0] <= t + h):
             x = (waiting.pop(0) - t) / h
             at_end = last and not waiting
-            ys.append(y_end if at_end else _cubic(x, h, y, k[0], y_end, func(y.new_tensor(t + h), y_end)))
+            ys.append(y_end if at_end else _cubic(x, h, y, k[0], y_end, problem.f(t + h, y_end)))
         y = y_end
-    return torch.stack(ys)
+    return problem.stack(ys)
 
 
-def _cubic(x: float, h: float, y0: Tensor, f0: Tensor, y1: Tensor, f1: Tensor) -> Tensor:
+def _cubic(x: Any, h: Any, y0: Any, f0: Any, y1: Any, f1: Any) -> Any:
     """The cubic with these values and slopes at both ends, at y(t + x h) (Hermite)."""
     rise = x * x * (3 - 2 * x)
-    return y0 + rise * (y1 - y0) + h * (x * (1 - x) ** 2 * f0 - x * x * (1 - x) * f1)
+    return y0 + (y1 - y0) * rise + (f0 * (x * (1 - x) ** 2) - f1 * (x * x * (1 - x))) * h
 
 
-def _quartic(x: float, h: float, y0: Tensor, f0: Tensor, y_middle: Tensor, y1: Tensor, f1: Tensor) -> Tensor:
+def _quartic(x: Any, h: Any, y0: Any, f0: Any, y_middle: Any, y1: Any, f1: Any) -> Any:
     """The quartic that also passes through y_middle at x = 1/2: the cubic and the one bump that does not move it."""
     miss = y_middle - _cubic(0.5, h, y0, f0, y1, f1)
-    return _cubic(x, h, y0, f0, y1, f1) + 16 * (x * (1 - x)) ** 2 * miss
+    return _cubic(x, h, y0, f0, y1, f1) + miss * (16 * (x * (1 - x)) ** 2)
+
+
+def _numbers(number: Callable[[float], Any], step: Step) -> tuple[Any, Any]:
+    t, h = step
+    return number(t), number(h)
 
 
 def _floats(row: Sequence[Any]) -> list[float]:

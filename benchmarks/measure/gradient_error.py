@@ -1,7 +1,7 @@
 """How wrong a gradient is, twice: as the gradient of what was computed, and as the one that was wanted."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from torch import Tensor
 from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS, NoGradient, Observation
 from benchmarks.failure import Diverged, diagnose
-from benchmarks.oracle import equal_steps, gradient, relative_error, replay_as
+from benchmarks.oracle import Replayed, equal_steps, gradient, relative_error, replay_as
 from benchmarks.problems import Problem, build
-from benchmarks.reference import load_reference
+from benchmarks.references import load_reference
 from symplectic_adjoint import METHODS
 
 ROUNDING = {"float32": 1e-6, "float64": 1e-14}
@@ -22,8 +22,36 @@ ROUNDING = {"float32": 1e-6, "float64": 1e-14}
 
 DISAGREES_BEYOND = 100.0
 
+SMALL = 1_000_000
+"""State x parameters x f calls up to which steps are taken again in fifty digits ..."""
 
-def measure_gradient_error(cell: Cell, cache_dir: Path) -> Iterator[dict[str, Any]]:
+MOST_CALLS_IN_DIGITS = 2_000
+"""... and f calls, each of which takes some milliseconds there and stays in memory."""
+
+
+Known = dict[Hashable, Any]
+"""Gradients by the recorded steps that they are of, in whatever arithmetic they are."""
+
+
+def measure_gradient_errors(cells: Sequence[Cell], cache_dir: Path) -> Iterator[dict[str, Any]]:
+    """Those of a whole group in one process, which goes once more through steps that several of them took but once.
+
+    Yield {"cell": index, "begins": True}, what measure_gradient_error yields with the index, and {"cell", "ends"}; for
+    one that fails its status and the reason. An index that began and did not end is the one that took the process down.
+    """
+    known: Known = {}
+    for i, cell in enumerate(cells):
+        yield {"cell": i, "begins": True}
+        try:
+            for value in measure_gradient_error(cell, cache_dir, known):
+                yield {"cell": i, **value}
+        except Exception as error:
+            status, reason = diagnose(error)
+            yield {"cell": i, "status": status.value, "reason": reason}
+        yield {"cell": i, "ends": True}
+
+
+def measure_gradient_error(cell: Cell, cache_dir: Path, known: Known | None = None) -> Iterator[dict[str, Any]]:
     """Yield the counts and the loss, then each error, so that the costly last one cannot lose the others."""
     problem = build(cell, cache_dir)
     observation = CONTENDERS[cell.contender].observe(problem, cell)
@@ -35,7 +63,7 @@ def measure_gradient_error(cell: Cell, cache_dir: Path) -> Iterator[dict[str, An
     yield {**asdict(observation.counts), "loss": observation.loss}
     yield true_error(observation, cell, cache_dir)
     yield forward_error(observation, problem, cell, cache_dir)
-    yield discrete_error(observation, problem)
+    yield discrete_error(observation, problem, known)
 
 
 def true_error(observation: Observation, cell: Cell, cache_dir: Path) -> dict[str, Any]:
@@ -44,25 +72,60 @@ def true_error(observation: Observation, cell: Cell, cache_dir: Path) -> dict[st
     if isinstance(reference, str):
         return {"error_true_reason": reference}
     return {
-        "error_true": relative_error(observation.gradient, reference.gradient),
+        "error_true": reference.error_of(observation.gradient),
         "error_true_bar": reference.bar,
+        "error_true_reference": reference.source,
     }
 
 
-def discrete_error(observation: Observation, problem: Problem) -> dict[str, Any]:
-    """Relative to autograd through the recorded steps, in float64."""
+def discrete_error(observation: Observation, problem: Problem, known: Known | None = None) -> dict[str, Any]:
+    """Relative to autograd through the recorded steps, in float64; in fifty digits where the problem is small.
+
+    known keeps gradients of steps for those who took the same.
+    """
     if isinstance(observation.replay, str):
         return {"error_discrete_reason": observation.replay}
-    twin = problem.to(torch.float64)
-    try:
-        expected = gradient(twin, observation.replay(twin))
-    except Exception as error:
-        status, reason = diagnose(error)
-        return {"error_discrete_reason": f"the replay failed ({status}): {reason}"}
+    known, steps = {} if known is None else known, observation.steps
+    in_digits = problem.y0.dtype == torch.float64 and _is_small(observation, problem)
+    if steps not in known:
+        try:
+            found = (_gradient_in_digits if in_digits else _gradient_in_float64)(observation.replay, problem)
+        except Exception as error:
+            status, reason = diagnose(error)
+            return {"error_discrete_reason": f"the replay failed ({status}): {reason}"}
+        known |= {steps: found} if steps is not None else {}
+    else:
+        found = known[steps]
+    error = (_error_in_digits if in_digits else relative_error)(observation.gradient, found)
     return {
-        "error_discrete": relative_error(observation.gradient, expected),
-        "error_discrete_oracle": "float64",
+        "error_discrete": error,
+        "error_discrete_oracle": "50 digits" if in_digits else "float64",
     }
+
+
+def _is_small(observation: Observation, problem: Problem) -> bool:
+    f_calls = observation.counts.f_calls_forward
+    if f_calls is None or f_calls > MOST_CALLS_IN_DIGITS:
+        return False
+    return problem.y0.numel() * max(1, sum(p.numel() for p in problem.parameters)) * f_calls <= SMALL
+
+
+def _gradient_in_float64(replay: Callable[[Replayed], Any], problem: Problem) -> Any:
+    twin = problem.to(torch.float64)
+    return gradient(twin, replay(twin))
+
+
+def _gradient_in_digits(replay: Callable[[Replayed], Any], problem: Problem) -> Any:
+    from benchmarks.twin import DigitsTwin  # only what is small pays for it
+
+    twin = DigitsTwin(problem)
+    return twin.gradient(twin.loss(replay(twin)))
+
+
+def _error_in_digits(found: Sequence[Tensor], expected: Any) -> float:
+    from benchmarks.twin import error_in_digits
+
+    return error_in_digits(found, expected)
 
 
 def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_dir: Path) -> dict[str, Any]:

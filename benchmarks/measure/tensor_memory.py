@@ -17,7 +17,7 @@ import torch
 from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS, Counts, Run
 from benchmarks.measure.floor import measure_floor
-from benchmarks.measure.warm_up import short, warm_up
+from benchmarks.measure.warm_up import attempt, short, warm_up
 from benchmarks.problems import Problem, build
 from symplectic_adjoint import watch_memory
 
@@ -55,10 +55,8 @@ def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterat
 
 def peaks(problem: Problem, cell: Cell) -> dict[str, int]:
     """Run the gradient once under watch, after a short one: "auto" measures f in the first solve of its kind."""
-    contender = CONTENDERS[cell.contender]
-    contender.gradient(problem, short(cell)).complete()
-    problem.clear_gradients()
-    run = contender.gradient(problem, cell)
+    attempt(problem, short(cell))
+    run = CONTENDERS[cell.contender].gradient(problem, cell)
     assert isinstance(run, Run), "who uses torch has a forward and a backward pass"
     gc.collect()  # Garbage of before must not be released in the window.
     forward, backward = watch_memory(cell.device, run.forward, run.backward)

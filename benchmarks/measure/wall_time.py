@@ -20,7 +20,7 @@ from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS, Run
 from benchmarks.failure import diagnose
 from benchmarks.measure.floor import VjpCall
-from benchmarks.measure.warm_up import warming
+from benchmarks.measure.warm_up import attempt, warming
 from benchmarks.problems import Problem, build
 
 ENOUGH_S = 20.0
@@ -43,7 +43,7 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
     problem = build(cells[0], cache_dir)
     alive = list(range(len(cells)))
 
-    def turn(i: int, sample: Callable[[], dict[str, float]]) -> Iterator[dict[str, Any]]:
+    def turn(i: int, sample: Callable[[], dict[str, float] | None]) -> Iterator[dict[str, Any]]:
         yield {"cell": i, "begins": True}
         try:
             found = sample()
@@ -52,7 +52,7 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
             alive.remove(i)
             yield {"cell": i, "status": status.value, "reason": reason}
         else:
-            yield {"cell": i, **found}
+            yield {"cell": i, **(found or {})}
 
     for i, cell in enumerate(cells):
         if CONTENDERS[cell.contender].compiles:
@@ -62,10 +62,9 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
         if number >= FEWEST_ROUNDS and time.perf_counter() - start > ENOUGH_S:
             return
         for i in tuple(alive):
-            cell = cells[i]
-            if number < 0 and not CONTENDERS[cell.contender].compiles:  # who may do so for a number of steps
-                cell = warming(cell)
-            for value in turn(i, partial(gradient_times, problem, cell)):
+            shorter = warming(cells[i]) if number < 0 else None
+            whole = partial(gradient_times, problem, cells[i])
+            for value in turn(i, whole if shorter is None else partial(attempt, problem, shorter)):
                 if number >= 0 or "begins" in value or "status" in value:
                     yield value
         if number >= 0:

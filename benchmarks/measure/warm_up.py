@@ -1,11 +1,13 @@
 """One small gradient first, so that what is made once a process (code pages, workspaces, caches) is there already."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS
-from benchmarks.problems import build
+from benchmarks.failure import Diverged
+from benchmarks.problems import Problem, build
 
 LOOSE = 1e-2
 
@@ -18,15 +20,26 @@ def warm_up(cell: Cell, cache_dir: Path) -> None:
 
     One that compiles does so for one shape and one method: its warm-up is the cell itself.
     """
-    contender = CONTENDERS[cell.contender]
-    if not contender.compiles:
+    if not CONTENDERS[cell.contender].compiles:
         cell = replace(short(cell), batch=1)
-    contender.gradient(build(cell, cache_dir), cell).complete()
+    attempt(build(cell, cache_dir), cell)
 
 
-def warming(cell: Cell) -> Cell:
-    """What is run instead of the cell before it is timed: the cell itself unless it has very many steps."""
-    return cell if cell.steps is None else replace(cell, steps=min(cell.steps, WARM_STEPS))
+def attempt(problem: Problem, cell: Cell) -> None:
+    """The gradient, whatever becomes of it: the cell may need the steps that a shorter one does without."""
+    with contextlib.suppress(Diverged):
+        CONTENDERS[cell.contender].gradient(problem, cell).complete()
+    problem.clear_gradients()
+
+
+def warming(cell: Cell) -> Cell | None:
+    """What will do before a cell of very many steps is timed, None where it must be the cell itself.
+
+    One that compiles may do so for a number of steps.
+    """
+    if cell.steps is None or cell.steps <= WARM_STEPS or CONTENDERS[cell.contender].compiles:
+        return None
+    return replace(cell, steps=WARM_STEPS)
 
 
 def short(cell: Cell) -> Cell:

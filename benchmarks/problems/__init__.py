@@ -3,19 +3,52 @@
 from pathlib import Path
 
 from benchmarks.cell import Cell
+from benchmarks.problems.cahn_hilliard import CAHN_HILLIARD
+from benchmarks.problems.fitzhugh_nagumo import FITZHUGH_NAGUMO
 from benchmarks.problems.flow import FLOW
+from benchmarks.problems.forced import FORCED
+from benchmarks.problems.harmonic import HARMONIC
 from benchmarks.problems.identity import IDENTITY
+from benchmarks.problems.kdv import KDV
+from benchmarks.problems.kepler import KEPLER
 from benchmarks.problems.linear import LINEAR
+from benchmarks.problems.logistic import LOGISTIC
+from benchmarks.problems.lorenz import LORENZ
 from benchmarks.problems.lotka_volterra import LOTKA_VOLTERRA
+from benchmarks.problems.memory_flow import MEMORY_FLOW
 from benchmarks.problems.mlp import MLP
+from benchmarks.problems.outlier import OUTLIER
 from benchmarks.problems.problem import DTYPES, Family, Problem
+from benchmarks.problems.robertson import ROBERTSON
 from benchmarks.problems.spiral import SPIRAL
+from benchmarks.problems.three_body import THREE_BODY
 from benchmarks.problems.van_der_pol import VAN_DER_POL
 
 __all__ = ["DTYPES", "PROBLEMS", "Family", "Problem", "build"]
 
 PROBLEMS: dict[str, Family] = {
-    family.name: family for family in (IDENTITY, LINEAR, MLP, SPIRAL, VAN_DER_POL, LOTKA_VOLTERRA, FLOW)
+    family.name: family
+    for family in (
+        IDENTITY,
+        LINEAR,
+        LOGISTIC,
+        HARMONIC,
+        KEPLER,
+        FORCED,
+        MLP,
+        SPIRAL,
+        VAN_DER_POL,
+        OUTLIER,
+        LOTKA_VOLTERRA,
+        FITZHUGH_NAGUMO,
+        LORENZ,
+        THREE_BODY,
+        ROBERTSON,
+        MEMORY_FLOW,
+        KDV,
+        CAHN_HILLIARD,
+        FLOW,
+    )
 }
 
 

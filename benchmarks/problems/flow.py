@@ -5,14 +5,15 @@ Generative Models, ICLR 2019.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.problems.formula import Arithmetic, Array, Held
 from benchmarks.problems.mlp import dense
-from benchmarks.problems.problem import Family, Problem, Source, output_times
+from benchmarks.problems.problem import Family, Loss, Problem, Source, output_times
 
 NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": nn.functional.softplus,
@@ -73,13 +74,41 @@ class FlowField(nn.Module):
         return change if differentiable else change.detach()
 
 
-class NegativeLogLikelihood(nn.Module):
+class NegativeLogLikelihood(Loss):
     """-log p(x), its mean over the batch, in nats: log p(x) = log N(z(T); 0, 1) - l(T)."""
 
     def forward(self, ys: Tensor) -> Tensor:
         z, change = ys[-1][:, :-1], ys[-1][:, -1]
         log_normal = -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi))
         return (change - log_normal).mean()
+
+    @staticmethod
+    def formula(ops: Arithmetic, held: Held, ys: Array) -> Array:
+        del held
+        z, change = ys[-1][:, :-1], ys[-1][:, -1]
+        two_pi = 2 * ops.pi
+        return (change.sum() + (z * z).sum() / 2) / len(z) + z.shape[1] * ops.log(two_pi) / 2
+
+
+def nonlinear(ops: Arithmetic, held: Held, z: Array, dz: Array) -> tuple[Array, Array]:
+    """The nonlinearity of z, and its derivative along dz."""
+    if held["nonlinearity"] == "softplus":
+        return ops.softplus(z), dz * ops.sigmoid(z)
+    z = ops.tanh(z)
+    return z, dz * (1 - z * z)
+
+
+def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """The noise's way through the layers is followed beside the state's: df/dz e, by forward differentiation."""
+    z, dz = y[:, :-1], held["noise"]
+    for first in range(0, len(theta), 5):
+        gate, gate_bias, shift, W, b = theta[first : first + 5]
+        if first:
+            z, dz = nonlinear(ops, held, z, dz)
+        squash = ops.sigmoid(gate * t + gate_bias)
+        z, dz = (z @ W.T + b) * squash + shift * t, (dz @ W.T) * squash
+    trace = (dz * held["noise"]).sum(axis=1, keepdims=True)
+    return ops.concatenate([z, -trace], axis=1)
 
 
 def concat_squash(source: Source, inputs: int, outputs: int) -> ConcatSquash:
@@ -108,4 +137,4 @@ def draw(
     return Problem(func, y0, output_times(end, outputs=1), NegativeLogLikelihood())
 
 
-FLOW = Family("flow", draw)
+FLOW = Family("flow", draw, formula)

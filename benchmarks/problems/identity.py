@@ -1,9 +1,11 @@
 """The field that returns its state: what a solve of it takes is the solver's own."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from benchmarks.problems.problem import Family, Problem, Source, output_times
+from benchmarks.problems.formula import Arithmetic, Array, Held
+from benchmarks.problems.problem import Family, Loss, Problem, Source, output_times
 
 
 class IdentityField(nn.Module):
@@ -13,12 +15,18 @@ class IdentityField(nn.Module):
         del t
         return y
 
-    def solution(self, y0: Tensor, t: Tensor) -> Tensor:
-        """e^t y0 for every time of t, differentiable: (len(t), batch, dim)."""
-        return torch.stack([y0 * torch.exp(time) for time in t])
+
+def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    del ops, theta, held, t
+    return y
 
 
-class Projection(nn.Module):
+def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
+    del theta, held
+    return y0 * ops.exp(t)
+
+
+class Projection(Loss):
     """The sum of all outputs times one direction: neither it nor its gradient holds anything for each output."""
 
     direction: Tensor
@@ -30,6 +38,11 @@ class Projection(nn.Module):
     def forward(self, ys: Tensor) -> Tensor:
         return (ys.sum(dim=0) * self.direction).sum() / ys.numel()
 
+    @staticmethod
+    def formula(ops: Arithmetic, held: Held, ys: Array) -> Array:
+        del ops
+        return (ys.sum(axis=0) * held["direction"]).sum() / ys.size
+
 
 def draw(source: Source, batch: int, *, dim: int = 8, end: float = 1.0, outputs: int = 1) -> Problem:
     """No parameters; the direction and y0 are drawn."""
@@ -37,4 +50,4 @@ def draw(source: Source, batch: int, *, dim: int = 8, end: float = 1.0, outputs:
     return Problem(IdentityField(), y0, output_times(end, outputs), Projection(direction))
 
 
-IDENTITY = Family("identity", draw)
+IDENTITY = Family("identity", draw, formula, solution)

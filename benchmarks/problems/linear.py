@@ -1,8 +1,11 @@
 """A linear field, whose solution is a matrix exponential."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from benchmarks.problems.formula import Arithmetic, Array, Held
 from benchmarks.problems.problem import Family, MeanSquare, Problem, Source, output_times
 
 
@@ -17,9 +20,17 @@ class LinearField(nn.Module):
         del t
         return y @ self.A.T
 
-    def solution(self, y0: Tensor, t: Tensor) -> Tensor:
-        """exp(t A) y0 for every time of t, differentiable: (len(t), batch, dim)."""
-        return torch.stack([y0 @ torch.linalg.matrix_exp(time * self.A).T for time in t])
+
+def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    del ops, held, t
+    (A,) = theta
+    return y @ A.T
+
+
+def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
+    del held
+    (A,) = theta
+    return y0 @ ops.expm(A * t).T
 
 
 def draw(source: Source, batch: int, *, dim: int = 8, end: float = 1.0, outputs: int = 1) -> Problem:
@@ -30,4 +41,4 @@ def draw(source: Source, batch: int, *, dim: int = 8, end: float = 1.0, outputs:
     return Problem(LinearField(A), y0, output_times(end, outputs), MeanSquare(target))
 
 
-LINEAR = Family("linear", draw)
+LINEAR = Family("linear", draw, formula, solution)

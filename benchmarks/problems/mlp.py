@@ -1,10 +1,12 @@
 """A multilayer perceptron as the field: the model problem of neural ODEs."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.problems.formula import Arithmetic, Array, Held
 from benchmarks.problems.problem import Family, MeanSquare, Problem, Source, output_times
 
 
@@ -25,6 +27,16 @@ class MLPField(nn.Module):
         for layer in others:
             y = layer(torch.tanh(y))
         return y
+
+
+def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    del held
+    time_weight, *layers = theta
+    weights, biases = layers[::2], layers[1::2]
+    y = y @ weights[0].T + biases[0] + time_weight * t
+    for W, b in zip(weights[1:], biases[1:], strict=True):
+        y = ops.tanh(y) @ W.T + b
+    return y
 
 
 def dense(source: Source, inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
@@ -53,4 +65,4 @@ def draw(
     return Problem(func, y0, output_times(end, outputs), MeanSquare(target))
 
 
-MLP = Family("mlp", draw)
+MLP = Family("mlp", draw, formula)

@@ -2,8 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,8 +12,15 @@ from torch import Tensor, nn
 
 from benchmarks.cell import Size
 from benchmarks.data import load_table
+from benchmarks.problems.formula import Arithmetic, Array, Formula, Held, LossFormula, SolutionFormula
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Loss(nn.Module):
+    """A scalar loss of ys, and its formula."""
+
+    formula: LossFormula
 
 
 @dataclass(frozen=True)
@@ -21,13 +28,18 @@ class Problem:
     """y' = func(t, y) from y0, and a scalar loss of ys = y(t), to be differentiated by y0 and func's parameters.
 
     y0 is (batch, dim), a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
-    (len(t), batch, dim). All that func and loss hold has y0's dtype and device.
+    (len(t), batch, dim). All that func and loss hold has y0's dtype and device. formula is func once more,
+    given the family's `sizes`; solution its flow, where that has a closed form. jumps: the times at which func jumps.
     """
 
     func: nn.Module
     y0: Tensor
     t: Tensor
-    loss: nn.Module
+    loss: Loss
+    formula: Formula | None = None
+    solution: SolutionFormula | None = None
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    jumps: tuple[float, ...] = ()
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -40,12 +52,22 @@ class Problem:
 
     def to(self, dtype: torch.dtype, device: str | torch.device = "cpu") -> Self:
         """A copy that shares no tensor with this one. float32 numbers cast up are the same numbers."""
-        return type(self)(
+        return replace(
+            self,
             func=copy.deepcopy(self.func).to(dtype=dtype, device=device),
             y0=self.y0.detach().to(dtype=dtype, device=device, copy=True).requires_grad_(),
-            t=self.t,
             loss=copy.deepcopy(self.loss).to(dtype=dtype, device=device),
         )
+
+    def f(self, t: float, y: Tensor, /) -> Tensor:
+        """func at a time that is a plain number, as replays have it."""
+        return self.func(y.new_tensor(t), y)
+
+    def number(self, x: float, /) -> float:
+        return x
+
+    def stack(self, ys: Sequence[Tensor], /) -> Tensor:
+        return torch.stack(list(ys))
 
     def clear_gradients(self) -> None:
         for tensor in self.inputs:
@@ -78,11 +100,15 @@ class Source:
 class Family:
     """Problems of one kind. `draw(source, batch, **sizes)` makes one, in float64 on the CPU.
 
-    The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults.
+    The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
+    once more, and solution its flow where that has a closed form. jumps: whether the field jumps at some times.
     """
 
     name: str
     draw: Callable[..., Problem]
+    formula: Formula
+    solution: SolutionFormula | None = None
+    jumps: bool = False
 
     @property
     def sizes(self) -> dict[str, Size]:
@@ -106,7 +132,9 @@ class Family:
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
         source = Source(torch.Generator().manual_seed(seed), cache_dir)
-        return self.draw(source, batch, **sizes).to(DTYPES[dtype], device)
+        drawn = self.draw(source, batch, **sizes)
+        own = replace(drawn, formula=self.formula, solution=self.solution, sizes={**self.sizes, **sizes})
+        return own.to(DTYPES[dtype], device)
 
     def check(self, sizes: Mapping[str, Size]) -> None:
         """Raises ValueError for an unknown size, or one of another type than its default."""
@@ -118,7 +146,7 @@ class Family:
                 raise ValueError(f"size {name} of {self.name} must be of type {kind.__name__}; got {value!r}")
 
 
-class MeanSquare(nn.Module):
+class MeanSquare(Loss):
     """The mean of (y - target)^2 over the outputs after the start, the batch and the components."""
 
     target: Tensor
@@ -129,6 +157,12 @@ class MeanSquare(nn.Module):
 
     def forward(self, ys: Tensor) -> Tensor:
         return (ys[1:] - self.target).square().mean()
+
+    @staticmethod
+    def formula(ops: Arithmetic, held: Held, ys: Array) -> Array:
+        del ops
+        off = ys[1:] - held["target"]
+        return (off * off).sum() / off.size
 
 
 def output_times(end: float, outputs: int) -> Tensor:

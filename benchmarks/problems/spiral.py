@@ -1,8 +1,11 @@
 """The cubic spiral y' = A y^3 that introductions to neural ODEs fit, with an optional network."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from benchmarks.problems.formula import Arithmetic, Array, Held
 from benchmarks.problems.mlp import dense
 from benchmarks.problems.problem import Family, MeanSquare, Problem, Source, output_times
 
@@ -22,6 +25,17 @@ class SpiralField(nn.Module):
         return spiral if self.net is None else spiral + self.net(cube)
 
 
+def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    del held, t
+    A, *net = theta
+    cube = y * y * y
+    spiral = cube @ A.T
+    if not net:
+        return spiral
+    W, b, V, c = net
+    return spiral + ops.tanh(cube @ W.T + b) @ V.T + c
+
+
 def draw(source: Source, batch: int, *, width: int = 0, end: float = 5.0, outputs: int = 10) -> Problem:
     """width=0 has the matrix A alone (4 parameters); otherwise a network of one hidden layer adds a little."""
     A = torch.tensor([[-0.1, 2.0], [-2.0, -0.1]], dtype=torch.float64)
@@ -32,4 +46,4 @@ def draw(source: Source, batch: int, *, width: int = 0, end: float = 5.0, output
     return Problem(SpiralField(A, net), y0, output_times(end, outputs), MeanSquare(source.normal(batch, 2)))
 
 
-SPIRAL = Family("spiral", draw)
+SPIRAL = Family("spiral", draw, formula)

@@ -58,7 +58,7 @@ class Budget:
     def of_the_whole_graph(self, steps: int) -> int:
         """The most that is live where the solve is on one graph, as in backpropagation; outputs are live twice then."""
         cost, states = self.cost, 1 + 3 * self.outputs
-        graphs = steps * self.stages * cost.graph_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes)
+        graphs = steps * self.stages * cost.saved_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes)
         return states * cost.state_bytes + graphs + cost.parameter_bytes
 
     def on_the_way_there(self, starts: int, stages: int, graphs: int) -> int:
@@ -164,6 +164,8 @@ class WithinBudget(Forget):
         if not self._starts.all_kept:  # stages are of no use without their start; the newest one is there
             self._stages.clear()
             self._number_of_stages = 0
+            self.graphs.clear()  # no call is on a graph from here on, and those before are no longer the last ones
+            self._fresh.clear()
         if s > 1:
             self._stages[n] = step.ks[: s - 1]
             self._number_of_stages += s - 1

@@ -115,7 +115,7 @@ class KeptStarts(_Backwards):
         if graphs is not None and None not in graphs:
             known = [one.k for one in graphs if one is not None and one.k is not None]
         elif graphs is not None and n not in self._holds_output:
-            rows = max(0, graphs.count(None) - 1)  # it is the first stages that have none
+            rows = max(i for i, one in enumerate(graphs) if one is None)  # what that one's state is made of
         step = self._step(n, start, known)
         once.clear()
         with torch.no_grad():

@@ -10,7 +10,15 @@ from benchmarks.problems import build as build_cell
 from symplectic_adjoint import Auto, BudgetTooSmall, measure_memory, solve
 from tests.bench.cells import make_cell
 
-SIZES = {"flow": {"data": "wine", "width": 32}}
+SIZES = {
+    "flow": {"data": "wine", "width": 32},
+    "robertson": {"end": 0.01},
+    "outlier": {"factor": 1.5, "end": 1.0},
+    "cahn_hilliard": {"points": 12},
+    "lorenz": {"end": 0.5},
+    "kdv": {"end": 1.0},
+}
+"""Of those that take many steps, or more than 40, by default."""
 KEPT = (1.0, 1.3, 2.0, 5.0, 1e6)
 """Budgets, as multiples of the least."""
 

@@ -3,7 +3,7 @@
 import gc
 import itertools
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,15 @@ from benchmarks import process
 from benchmarks.contenders import CONTENDERS, WholeRun
 from benchmarks.contenders.contender import SolveRun
 from benchmarks.failure import Diverged
-from benchmarks.measure import gradient_error, resident_memory, tensor_memory, wall_time
+from benchmarks.measure import gradient_error, resident_memory, tensor_memory, wall_time, warm_up
 from benchmarks.measure.floor import Floor, floor_tensor_bytes, measure_floor
 from benchmarks.measure.tensor_memory import measure_tensor_memory, peaks
 from benchmarks.measure.wall_time import measure_wall_time
 from benchmarks.problems import PROBLEMS
 from benchmarks.problems import build as build_cell
-from benchmarks.problems.linear import LinearField
 from benchmarks.process import Limits
-from benchmarks.reference import Reference, compute_reference, load_reference, reference_file
+from benchmarks.references import compute_reference, reference_file
+from benchmarks.references.store import load, save
 from symplectic_adjoint import GRADIENTS, METHODS
 from symplectic_adjoint import watch_memory as watch
 from tests.bench.cells import FIXED, make_cell
@@ -213,7 +213,8 @@ class TestWallTime:
         gc.freeze()  # as in a measuring process: collecting pytest's objects takes 100 ms
         log = []
         scripted = {name: Scripted(name, log, fails_at=2 if name == "B" else None) for name in "ABCKW"}
-        monkeypatch.setattr(wall_time, "CONTENDERS", scripted)
+        for module in (wall_time, warm_up):
+            monkeypatch.setattr(module, "CONTENDERS", scripted)
         monkeypatch.setattr("benchmarks.problems.problem.MeanSquare.forward", lambda self, ys: ys.square().sum())
         yield log
         gc.unfreeze()
@@ -252,6 +253,12 @@ class TestWallTime:
         assert wall_time.CONTENDERS["A"].steps == [100, 1000, 1000]
         assert wall_time.CONTENDERS["K"].steps == [1000] * 4
 
+    def test_a_short_warm_up_that_diverges_is_no_failure(self, log, tmp_path):
+        values = self.times("AB", tmp_path, axes={**FIXED, "steps": 1000}, warmup=2, repeats=1)
+        assert "".join(log) == "AB" * 3  # B gives up in its second run, which is short
+        assert not [value for value in values if "status" in value]
+        assert sum("forward_s" in value for value in values) == 2
+
     def test_a_compiler_finds_no_cache_and_leaves_none(self, monkeypatch):
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
         with wall_time.empty_compile_cache():
@@ -277,47 +284,6 @@ class TestWallTime:
         assert gc.isenabled()
 
 
-class TestReference:
-    def test_it_converges_to_the_closed_form(self, tmp_path):
-        cell = make_cell(problem="linear", sizes={"dim": 3})
-        compute_reference(cell, tmp_path)
-        reference = load_reference(cell, tmp_path)
-        assert isinstance(reference, Reference)
-        problem = build_cell(cell, tmp_path)
-        assert isinstance(problem.func, LinearField)
-        loss = problem.loss(problem.func.solution(problem.y0, problem.t))
-        expected = torch.autograd.grad(loss, problem.inputs)
-        error = gradient_error.relative_error(reference.gradient, expected)
-        # The bar is honest: the error is below it, and the bar is no more than what the looser tolerance explains.
-        assert error <= reference.bar < 1e-9
-        assert reference.loss == pytest.approx(loss.item(), rel=1e-12)
-
-    def test_a_float32_cells_reference_is_of_its_rounded_numbers(self, tmp_path):
-        cells = [make_cell(problem="linear", sizes={"dim": 3}, dtype=dtype) for dtype in ("float32", "float64")]
-        for cell in cells:
-            compute_reference(cell, tmp_path)
-        rounded, exact = (load_reference(cell, tmp_path) for cell in cells)
-        assert isinstance(rounded, Reference) and isinstance(exact, Reference)
-        assert rounded.final_state.dtype == torch.float64
-        # Rounding the numbers to float32 moves the solution by some 1e-8, and not by nothing.
-        assert 1e-10 < gradient_error.relative_error([rounded.final_state], [exact.final_state]) < 1e-5
-
-    def test_cells_of_one_problem_share_it_whatever_their_steps(self, tmp_path):
-        adaptive, fixed = make_cell(sizes={"width": 4}), make_cell(sizes={"width": 4}, **FIXED, method="euler", steps=2)
-        compute_reference(fixed, tmp_path)
-        assert isinstance(load_reference(adaptive, tmp_path), Reference)
-
-    def test_a_missing_one_is_a_reason(self, tmp_path):
-        assert load_reference(make_cell(), tmp_path) == "no reference was computed"
-
-    @pytest.mark.parametrize("bar", [1e-3, float("nan")])
-    def test_one_that_has_not_converged_is_a_reason(self, bar, tmp_path):
-        cell = make_cell()
-        content = {"final_state": torch.ones(1), "loss": 1.0, "gradient": [torch.ones(1)], "bar": bar}
-        torch.save(content, reference_file(cell, tmp_path))
-        assert "has not converged" in str(load_reference(cell, tmp_path))
-
-
 class TestGradientError:
     def measure(self, cell, cache_dir):
         return dict(
@@ -328,11 +294,25 @@ class TestGradientError:
         cell = make_cell(problem="linear", sizes={"dim": 3})
         compute_reference(cell, tmp_path)
         found = self.measure(cell, tmp_path)
-        assert found["error_discrete"] < 1e-12 and found["error_discrete_oracle"] == "float64"
+        assert found["error_discrete"] < 1e-12 and found["error_discrete_oracle"] == "50 digits"
         # Near the tolerance, and far above the bar.
-        assert found["error_true_bar"] < 1e-9 < found["error_true"] < 1e-4
+        assert found["error_true_bar"] < 1e-30 < 1e-9 < found["error_true"] < 1e-4
+        assert found["error_true_reference"] == "closed form"
         assert found["forward_error"] < 100 and found["forward_disagrees"] is False
         assert {"f_calls_forward", "vjps_backward", "steps_accepted", "loss"} <= set(found)
+
+    def test_those_who_took_the_same_steps_share_a_replay(self, tmp_path, monkeypatch):
+        replays = []
+        seen = gradient_error._gradient_in_digits
+        monkeypatch.setattr(gradient_error, "_gradient_in_digits", lambda *a: replays.append(a) or seen(*a))
+        names = ["symplectic", "continuous", "reversible", "graphs-x"]
+        cells = [make_cell(problem="linear", sizes={"dim": 3}, gradient=name) for name in names]
+        values = list(gradient_error.measure_gradient_errors(cells, tmp_path))
+        own = [dict(itertools.chain.from_iterable(v.items() for v in values if v["cell"] == i)) for i in range(4)]
+        assert len(replays) == 2  # reversible steps are another kind
+        assert own[0]["error_discrete"] < 1e-15 < 1e-9 < own[1]["error_discrete"]
+        assert own[2]["error_discrete"] < 1e-14 and {x["error_discrete_oracle"] for x in own[:3]} == {"50 digits"}
+        assert own[3]["status"] == "error" and all(x["begins"] and x["ends"] for x in own)
 
     def test_without_a_reference_there_is_a_reason_and_the_rest(self, tmp_path):
         found = self.measure(make_cell(), tmp_path)
@@ -349,9 +329,8 @@ class TestGradientError:
     def test_a_forward_solution_that_is_off_is_flagged(self, tmp_path):
         cell = make_cell(problem="linear", sizes={"dim": 3})
         compute_reference(cell, tmp_path)
-        content = torch.load(reference_file(cell, tmp_path), weights_only=True)
-        content["final_state"] += 1e-3
-        torch.save(content, reference_file(cell, tmp_path))
+        reference = load(reference_file(cell, tmp_path))
+        save(replace(reference, final_state=reference.final_state + 1e-3), reference_file(cell, tmp_path))
         assert self.measure(cell, tmp_path)["forward_disagrees"] is True
 
     def test_numbers_that_are_not_finite_have_diverged(self, tmp_path):

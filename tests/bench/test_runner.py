@@ -1,6 +1,7 @@
 """Cells become rows, whatever happens to them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -210,6 +211,40 @@ class TestByScript:
         torch_only = [make_cell(), make_cell(contender="torchdiffeq", gradient="backprop")]
         assert not runner._limits(torch_only, settings).spawned
         assert runner._limits([*torch_only, make_cell(contender="diffrax", gradient="backprop")], settings).spawned
+
+    def errors_alone(self, settings, *gradients):
+        return collect([make_cell(gradient=g) for g in gradients], replace(settings, measure=()))[0]
+
+    def test_errors_alone_are_one_process_a_group(self, script, settings):
+        found = [{**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}]
+        values = [{"cell": i, **value} for i in (0, 1) for value in ({"begins": True}, *found, {"ends": True})]
+        script["measure_gradient_errors"] = Outcome(values=values)
+        rows = self.errors_alone(settings, "aca", "symplectic")
+        assert self.calls == ["compute_reference", "measure_gradient_errors"]
+        assert [(row.status, row.error_discrete, row.total_s) for row in rows] == [(Status.OK, 1e-16, None)] * 2
+        assert rows[0].stages == 6 and rows[0].peak_tensor_bytes is None
+
+    def test_errors_alone_survive_one_that_fails_or_takes_the_process_down(self, script, settings):
+        good = [{"begins": True}, {**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}, {"ends": True}]
+        bad = [{"begins": True}, {"status": "diverged", "reason": "gave up"}, {"ends": True}]
+        script["measure_gradient_errors"] = [
+            Outcome(
+                Status.OOM,
+                "killed",
+                [{"cell": i, **v} for i, own in enumerate([bad, good, good[:2]]) for v in own],
+            ),
+            Outcome(values=[{"cell": 0, **value} for value in good]),
+        ]
+        rows = self.errors_alone(settings, "aca", "symplectic", "baseline", "stages")
+        assert [row.status for row in rows] == [Status.DIVERGED, Status.OK, Status.OK, Status.OK]
+        assert rows[0].reason == "gave up"
+        assert rows[2].error_discrete_reason == "its process ended before (oom): killed" and rows[2].loss == 1.0
+        assert rows[1].error_discrete == rows[3].error_discrete == 1e-16
+
+    def test_errors_alone_of_a_process_that_never_began_are_failures(self, script, settings):
+        script["measure_gradient_errors"] = Outcome(Status.ERROR, "no such module")
+        rows = self.errors_alone(settings, "aca", "symplectic")
+        assert [(row.status, row.reason) for row in rows] == [(Status.ERROR, "no such module")] * 2
 
     def timed(self, settings, names):
         rows = [Row(make_cell(gradient=name), measured=dict(COUNTS)) for name in names]

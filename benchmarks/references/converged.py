@@ -1,0 +1,47 @@
+"""What the library itself converges to: for problems that are too large for anything else.
+
+dopri8 in float64 at a tight tolerance, and once more with every step halved. Richardson's extrapolation of the two is
+the reference, and their distance the error bar: it bounds the first one's error, so it is generous to the reference.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.problems import Problem
+from benchmarks.references.reference import Reference
+from symplectic_adjoint import odeint, solve
+
+SOURCE = "self-convergence"
+
+TOLERANCE = 1e-13
+
+ORDER = 8
+
+
+def converged(problem: Problem) -> Reference:
+    problem, t = problem.to(torch.float64), problem.t.clone().requires_grad_()
+    options = {"jump_t": torch.tensor(problem.jumps, dtype=torch.float64)} if problem.jumps else {}
+    how: dict[str, Any] = {"method": "dopri8", "gradient": "symplectic"}
+    first = solve(problem.func, problem.y0, t, rtol=TOLERANCE, atol=TOLERANCE, options=options, **how)
+    _, coarse = _gradient(problem, first.ys)
+    by_times = torch.zeros_like(t) if t.grad is None else t.grad
+    points = torch.cat([first.grid.t, problem.t[-1:]])
+    halved = torch.cat([points, (points[1:] + points[:-1]) / 2]).sort().values
+    if problem.t[-1] < problem.t[0]:
+        halved = halved.flip(0)
+    ys = odeint(problem.func, problem.y0, problem.t, options={**options, "grid_points": halved}, **how)
+    loss, fine = _gradient(problem, ys)
+    extrapolated = [b + (b - a) / (2**ORDER - 1) for a, b in zip(coarse, fine, strict=True)]
+    nothing = [torch.zeros_like(x) for x in fine]
+    found = Reference(SOURCE, ys[-1].detach(), loss, extrapolated, nothing, by_times, bar=0.0)
+    return Reference(**{**vars(found), "bar": found.error_of(coarse)})
+
+
+def _gradient(problem: Problem, ys: Tensor) -> tuple[float, Sequence[Tensor]]:
+    problem.clear_gradients()
+    loss = problem.loss(ys)
+    loss.backward()
+    return float(loss.detach()), problem.gradient()

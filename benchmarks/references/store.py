@@ -1,0 +1,111 @@
+"""References by the problem that they are of: those that came with this program, and those computed here."""
+
+import hashlib
+import inspect
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.cell import Cell
+from benchmarks.problems import Problem, build
+from benchmarks.references.closed_form import closed_form, has_closed_form
+from benchmarks.references.converged import converged
+from benchmarks.references.reference import Reference
+from benchmarks.references.taylor import can_be_expanded, expanded
+
+KNOWN = Path(__file__).parent / "known"
+"""The standard problems' own, so that nobody needs heyoka for them."""
+
+AT_ONCE = 2_000
+"""Equations of a Taylor reference that a suite waits for: ten seconds or so."""
+
+WORST_BAR = 1e-6
+"""A reference whose error bar is larger has not converged and is no reference."""
+
+
+def reference_problem(cell: Cell, cache_dir: Path) -> Problem:
+    """The cell's problem in float64 on the CPU: its numbers are those that the contenders are given, cast up."""
+    return build(replace(cell, device="cpu"), cache_dir).to(torch.float64)
+
+
+def compute_reference(cell: Cell, cache_dir: Path) -> None:
+    """Write the reference of the cell's problem into the cache, converged or not, unless there is one."""
+    problem = reference_problem(cell, cache_dir)
+    if _file(cell, problem, cache_dir) is None:
+        save(best(problem, AT_ONCE), cache_dir / file_name(cell.problem, problem))
+
+
+def best(problem: Problem, most_equations: int) -> Reference:
+    """By the most accurate way that there is. most_equations: see can_be_expanded."""
+    if has_closed_form(problem):
+        return closed_form(problem)
+    if can_be_expanded(problem, most_equations):
+        try:
+            return expanded(problem)
+        except ArithmeticError:  # where a Taylor series gives out, small steps may still get through
+            return converged(problem)
+    return converged(problem)
+
+
+def load_reference(cell: Cell, cache_dir: Path) -> Reference | str:
+    """The known or the cached reference, or the reason why there is none to compare with."""
+    file = reference_file(cell, cache_dir)
+    if file is None:
+        return "no reference was computed"
+    reference = load(file)
+    if not reference.bar <= WORST_BAR:  # also when it is NaN
+        return f"the reference has not converged ({reference.source}): its error bar is {reference.bar:.1e}"
+    return reference
+
+
+def reference_file(cell: Cell, cache_dir: Path) -> Path | None:
+    """Where the cell's reference is, if it is anywhere."""
+    return _file(cell, reference_problem(cell, cache_dir), cache_dir)
+
+
+def _file(cell: Cell, problem: Problem, cache_dir: Path) -> Path | None:
+    name = file_name(cell.problem, problem)
+    return next((folder / name for folder in (KNOWN, cache_dir) if (folder / name).exists()), None)
+
+
+def file_name(problem_name: str, problem: Problem) -> str:
+    """After all that the reference depends on: every number of the problem, its formula and its loss."""
+    assert problem.formula is not None, "every family has one"
+    module, loss = inspect.getmodule(problem.formula), type(problem.loss)
+    assert module is not None
+    content = hashlib.sha256(f"{inspect.getsource(module)}{inspect.getsource(loss)}{dict(problem.sizes)}".encode())
+    content.update(repr(problem.jumps).encode())
+    buffers = [x for m in (problem.func, problem.loss) for x in m.buffers()]
+    for x in (problem.t, problem.y0, *problem.parameters, *buffers):
+        content.update(repr(tuple(x.shape)).encode() + x.detach().numpy().tobytes())
+    return f"{problem_name}-{content.hexdigest()[:16]}.npz"
+
+
+def save(reference: Reference, file: Path) -> None:
+    arrays: dict[str, Any] = {f"near_{i}": x.numpy() for i, x in enumerate(reference.gradient)}
+    arrays |= {f"rest_{i}": x.numpy() for i, x in enumerate(reference.rest)}
+    own = {"final_state": reference.final_state.numpy(), "by_times": reference.by_times.numpy()}
+    plain = json.dumps({"source": reference.source, "loss": reference.loss, "bar": reference.bar})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that another process never reads half a file.
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+        np.savez_compressed(part, plain=np.array(plain), **own, **arrays)
+    os.replace(part.name, file)
+
+
+def load(file: Path) -> Reference:
+    with np.load(file, allow_pickle=False) as arrays:
+        number = sum(name.startswith("near_") for name in arrays.files)
+
+        def tensors(name: str) -> list[Tensor]:
+            return [torch.from_numpy(arrays[f"{name}_{i}"]) for i in range(number)]
+
+        own = {name: torch.from_numpy(arrays[name]) for name in ("final_state", "by_times")}
+        return Reference(gradient=tensors("near"), rest=tensors("rest"), **own, **json.loads(str(arrays["plain"])))
