@@ -139,6 +139,10 @@ class FiftyDigits:
     def pi(self) -> Any:
         return FIFTY.mpf(FIFTY.pi)
 
+    @staticmethod
+    def plain(x: Any) -> Any:
+        return np.frompyfunc(plain, 1, 1)(x) if isinstance(x, np.ndarray) else plain(x)
+
     exp = staticmethod(_function(FIFTY.exp, lambda x, y: y))
     log = staticmethod(_function(FIFTY.log, lambda x, y: 1 / x))
     sqrt = staticmethod(_function(FIFTY.sqrt, lambda x, y: 1 / (2 * y)))

@@ -8,8 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.cell import Cell
+from benchmarks.data import cache_table
 from benchmarks.expansion import expand
+from benchmarks.problems import PROBLEMS
+from benchmarks.references.store import KNOWN, file_name, identity, reference_file, reference_problem, save
+from benchmarks.references.taylor import can_be_expanded, expanded
 from benchmarks.suite import Scale, load_suite
+from benchmarks.sweep import load_vocabulary
 
 MOST_EQUATIONS = 4_000
 """In adjoint form, all samples together: a minute."""
@@ -17,8 +22,6 @@ MOST_EQUATIONS = 4_000
 
 def standard_cells(suites: Sequence[str]) -> Iterator[Cell]:
     """One cell a problem."""
-    from benchmarks.sweep import load_vocabulary
-
     vocabulary, seen = load_vocabulary(), set[str]()
     for name in suites:
         for scale in (Scale.SMOKE, Scale.CPU):
@@ -28,36 +31,31 @@ def standard_cells(suites: Sequence[str]) -> Iterator[Cell]:
                     yield cell
 
 
-def known_name(cell: Cell, cache_dir: Path) -> str | None:
-    """The file of the cell's problem, where it is to have one."""
-    from benchmarks.references.store import file_name, reference_problem
-    from benchmarks.references.taylor import can_be_expanded
-
+def to_be_known(cell: Cell, cache_dir: Path) -> bool:
+    """Whether the cell's problem is to have a reference here."""
+    data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
+    if isinstance(data, str):
+        cache_table(data, cache_dir)
     problem = reference_problem(cell, cache_dir)
-    if problem.solution is not None or not can_be_expanded(problem, MOST_EQUATIONS):
-        return None
-    return file_name(cell.problem, problem)
+    return problem.solution is None and can_be_expanded(problem, MOST_EQUATIONS)
 
 
 def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
     """One line a reference that was written; those that belong to no problem any more are removed."""
-    from benchmarks.references.store import KNOWN, reference_problem, save
-    from benchmarks.references.taylor import expanded
-
     current = set[str]()
     for cell in standard_cells(suites):
-        name = known_name(cell, cache_dir)
-        if name is None:
+        if not to_be_known(cell, cache_dir):
             continue
-        current.add(name)
-        if (KNOWN / name).exists():
+        current.add(name := file_name(cell))
+        problem = reference_problem(cell, cache_dir)
+        if (file := reference_file(cell, cache_dir)) is not None and file.parent == KNOWN:
             continue
         try:
-            reference = expanded(reference_problem(cell, cache_dir))
+            reference = expanded(problem)
         except ArithmeticError as why:
-            yield f"{cell.problem}: {why}"
+            yield f"{name}: {why}"
             continue
-        save(reference, KNOWN / name)
+        save(reference, identity(problem), KNOWN / name)
         yield f"{name}: known to {reference.bar:.1e}"
     for file in KNOWN.glob("*.npz"):
         if file.name not in current:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.digits import FIFTY, FiftyDigits, Number, array, gradient, plain, variables
+from benchmarks.digits import FIFTY, FiftyDigits, Number, array, gradient, variables
 from benchmarks.problems import Problem
 
 OPS: Any = FiftyDigits()
@@ -83,7 +83,7 @@ def doubles(numbers: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def values(numbers: np.ndarray) -> np.ndarray:
     """Without what they were computed from."""
-    return np.asarray(np.frompyfunc(plain, 1, 1)(numbers), dtype=object)
+    return np.asarray(OPS.plain(numbers), dtype=object)
 
 
 def error_in_digits(found: Sequence[Tensor], expected: Sequence[np.ndarray]) -> float:

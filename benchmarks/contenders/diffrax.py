@@ -127,7 +127,7 @@ def _arithmetic(jax: Any) -> Arithmetic:
     """JAX's functions under the names that formulas have for them."""
     jnp, nn = jax.numpy, jax.nn
     own: Any = SimpleNamespace(pi=jnp.pi, exp=jnp.exp, log=jnp.log, sqrt=jnp.sqrt, sin=jnp.sin, cos=jnp.cos)
-    own.tanh, own.sigmoid, own.softplus = jnp.tanh, nn.sigmoid, nn.softplus
+    own.tanh, own.sigmoid, own.softplus, own.plain = jnp.tanh, nn.sigmoid, nn.softplus, jax.lax.stop_gradient
     own.expm, own.stack, own.concatenate = jax.scipy.linalg.expm, jnp.stack, jnp.concatenate
     return own
 

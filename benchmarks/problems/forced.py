@@ -6,7 +6,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from benchmarks.digits import plain
 from benchmarks.problems.formula import Arithmetic, Array, Held
 from benchmarks.problems.problem import Family, MeanSquare, Problem, Source, output_times
 
@@ -27,15 +26,14 @@ class ForcedField(nn.Module):
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
     """Here alone t is looked at: it must be a number, not a symbol."""
-    del ops
     A, levels = theta
-    return (y - levels[sum(s <= plain(t) for s in held["switches"])]) @ A.T
+    return (y - levels[sum(s <= ops.plain(t) for s in held["switches"])]) @ A.T
 
 
 def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
     """Piece by piece, y is u + expm(A (t - s)) (y - u), s where the piece began; the start is at 0."""
     A, levels = theta
-    begun = [s for s in held["switches"] if s < plain(t)]
+    begun = [s for s in held["switches"] if s < ops.plain(t)]
     times, y = [0.0, *begun, t], y0
     for u, (s, e) in zip(levels, pairwise(times), strict=False):
         y = u + (y - u) @ ops.expm(A * (e - s)).T

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.digits import plain
 from benchmarks.problems.formula import Arithmetic, Array, Held
 from benchmarks.problems.problem import Family, MeanSquare, Problem, Source, output_times
 
@@ -71,7 +70,7 @@ def anomaly_gone(ops: Arithmetic, e_cos: Array, e_sin: Array, M: Array) -> Array
         slope = 1 - e_cos * ops.cos(D) + e_sin * ops.sin(D)  # r / a, positive
         return D - excess(D, e_cos, e_sin, M) / slope
 
-    values = [np.frompyfunc(plain, 1, 1)(x) for x in (e_cos, e_sin, M)]
+    values = [ops.plain(x) for x in (e_cos, e_sin, M)]
     low, high = values[-1] - 2, values[-1] + 2
     for _ in range(HALVINGS):
         middle = (low + high) / 2

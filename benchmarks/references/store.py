@@ -39,7 +39,7 @@ def compute_reference(cell: Cell, cache_dir: Path) -> None:
     """Write the reference of the cell's problem into the cache, converged or not, unless there is one."""
     problem = reference_problem(cell, cache_dir)
     if _file(cell, problem, cache_dir) is None:
-        save(best(problem, AT_ONCE), cache_dir / file_name(cell.problem, problem))
+        save(best(problem, AT_ONCE), identity(problem), cache_dir / file_name(cell))
 
 
 def best(problem: Problem, most_equations: int) -> Reference:
@@ -71,36 +71,58 @@ def reference_file(cell: Cell, cache_dir: Path) -> Path | None:
 
 
 def _file(cell: Cell, problem: Problem, cache_dir: Path) -> Path | None:
-    name = file_name(cell.problem, problem)
-    return next((folder / name for folder in (KNOWN, cache_dir) if (folder / name).exists()), None)
+    files = [folder / file_name(cell) for folder in (KNOWN, cache_dir)]
+    return next((file for file in files if file.exists() and _told(file)["of"] == identity(problem)), None)
 
 
-def file_name(problem_name: str, problem: Problem) -> str:
-    """After all that the reference depends on: every number of the problem, its formula and its loss."""
+def file_name(cell: Cell) -> str:
+    return f"{cell.problem}-{cell.problem_id}.npz"
+
+
+Identity = dict[str, str]
+
+
+def identity(problem: Problem) -> Identity:
+    """All that a reference depends on: the problem's formula and loss, and every number of it.
+
+    The numbers are drawn, and another machine may draw them otherwise in the last place.
+    """
     assert problem.formula is not None, "every family has one"
     module, loss = inspect.getmodule(problem.formula), type(problem.loss)
     assert module is not None
-    content = hashlib.sha256(f"{inspect.getsource(module)}{inspect.getsource(loss)}{dict(problem.sizes)}".encode())
-    content.update(repr(problem.jumps).encode())
+    code = hashlib.sha256(f"{inspect.getsource(module)}{inspect.getsource(loss)}".encode())
+    numbers = hashlib.sha256(repr((sorted(problem.sizes.items()), problem.jumps)).encode())
     buffers = [x for m in (problem.func, problem.loss) for x in m.buffers()]
     for x in (problem.t, problem.y0, *problem.parameters, *buffers):
-        content.update(repr(tuple(x.shape)).encode() + x.detach().numpy().tobytes())
-    return f"{problem_name}-{content.hexdigest()[:16]}.npz"
+        numbers.update(repr(tuple(x.shape)).encode() + x.detach().numpy().tobytes())
+    return {"code": code.hexdigest()[:16], "numbers": numbers.hexdigest()[:16]}
 
 
-def save(reference: Reference, file: Path) -> None:
+def save(reference: Reference, of: Identity, file: Path) -> None:
     arrays: dict[str, Any] = {f"near_{i}": x.numpy() for i, x in enumerate(reference.gradient)}
     arrays |= {f"rest_{i}": x.numpy() for i, x in enumerate(reference.rest)}
     own = {"final_state": reference.final_state.numpy(), "by_times": reference.by_times.numpy()}
-    plain = json.dumps({"source": reference.source, "loss": reference.loss, "bar": reference.bar})
+    told = {"of": of, "source": reference.source, "loss": reference.loss, "bar": reference.bar}
     file.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that another process never reads half a file.
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-        np.savez_compressed(part, plain=np.array(plain), **own, **arrays)
+        np.savez_compressed(part, told=np.array(json.dumps(told)), **own, **arrays)
     os.replace(part.name, file)
 
 
+def _told(file: Path) -> dict[str, Any]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return json.loads(str(arrays["told"]))
+
+
+def code_of(file: Path) -> str:
+    """The digest of the formula and the loss that a stored reference is of."""
+    return _told(file)["of"]["code"]
+
+
 def load(file: Path) -> Reference:
+    told = _told(file)
+    plain = {name: told[name] for name in ("source", "loss", "bar")}
     with np.load(file, allow_pickle=False) as arrays:
         number = sum(name.startswith("near_") for name in arrays.files)
 
@@ -108,4 +130,4 @@ def load(file: Path) -> Reference:
             return [torch.from_numpy(arrays[f"{name}_{i}"]) for i in range(number)]
 
         own = {name: torch.from_numpy(arrays[name]) for name in ("final_state", "by_times")}
-        return Reference(gradient=tensors("near"), rest=tensors("rest"), **own, **json.loads(str(arrays["plain"])))
+        return Reference(gradient=tensors("near"), rest=tensors("rest"), **own, **plain)

@@ -29,6 +29,9 @@ LOOSER = 1e-29
 VARIATIONAL = 500
 """So many variational equations are solved; one more sample or parameter and the adjoint equation is faster."""
 
+MOST_VARIATIONS = 4_000
+"""Where the adjoint equation gives out, so many variational ones are solved, and it takes as long as it takes."""
+
 MOST_STEPS = 100_000
 
 
@@ -43,6 +46,15 @@ def can_be_expanded(problem: Problem, most_equations: int) -> bool:
 def expanded(problem: Problem, adjoint: bool | None = None) -> Reference:
     """adjoint: which form, where it is not left to the size. Raises ArithmeticError where a series gives out."""
     solver = _Solver(problem, adjoint)
+    try:
+        return _of(solver)
+    except ArithmeticError:  # what decays going forward may explode going back
+        if adjoint is not None or not solver.adjoint or solver.variations > MOST_VARIATIONS:
+            raise
+        return _of(_Solver(problem, adjoint=False))
+
+
+def _of(solver: "_Solver") -> Reference:
     final_state, loss, gradient, by_times = solver.gradient(0.0)
     _, _, looser, _ = solver.gradient(LOOSER)
     bar = error_between(looser, gradient)
@@ -57,7 +69,8 @@ class _Solver:
         self._problem, self._twin = problem, DigitsTwin(problem)
         self._theta = [float(x) for p in problem.parameters for x in p.detach().double().flatten()]
         dim, P = problem.y0.shape[1], len(self._theta)
-        self.adjoint = dim * (1 + dim + P) > VARIATIONAL if adjoint is None else adjoint
+        self.variations = dim * (1 + dim + P)
+        self.adjoint = self.variations > VARIATIONAL if adjoint is None else adjoint
         self._held = {name: value for name, value in self._twin.held.items() if _is_by_sample(value, problem)}
         self.y = self._symbols("y", dim)
         self.theta = [self.hy.par[i] for i in range(P)]

@@ -112,6 +112,33 @@ def first_look() -> list[Measurement]:
     return rows
 
 
+UNMEASURED = {
+    name: None
+    for name in (
+        "forward_s", "backward_s", "total_s", "f_call_s", "vjp_call_s", "floor_s", "peak_tensor_bytes",
+        "peak_tensor_source", "floor_tensor_bytes", "state_bytes", "graph_bytes", "peak_rss_bytes",
+    )
+}  # fmt: skip
+"""What rows of a suite that measures errors alone do not have."""
+
+
+def errors_alone() -> list[Measurement]:
+    """A ladder of tolerances whose continuous gradient is nearer the truth at the loosest, and steps in two dtypes."""
+    rows = [row for rtol in (1e-2, 1e-4, 1e-6) for row in group(rtol=rtol, atol=rtol)]
+    rows = [replace(row, error_true_reference="Taylor series", error_true_bar=1e-30, **UNMEASURED) for row in rows]
+    rows = [
+        replace(row, error_true=1e-3) if row.cell.name == "ours continuous" and row.rtol == 1e-2 else row
+        for row in rows
+    ]
+    for dtype, unit in (("float32", 1e-7), ("float64", 1e-16)):
+        for steps in (10, 100):
+            fixed = {"rtol": None, "atol": None, "steps": steps, "method": "euler", "dtype": dtype}
+            pairs = [("ours", "symplectic"), ("ours-compensated", "symplectic")]
+            found = group(pairs, **fixed)
+            rows += [replace(row, error_discrete=unit * steps**0.5, **UNMEASURED) for row in found]
+    return rows
+
+
 def an_environment(**changes: Any) -> Environment:
     environment = Environment(
         system="Linux x86_64",

@@ -18,7 +18,7 @@ from benchmarks.figures import (
 from benchmarks.record import Status
 from benchmarks.render import draw, render
 from benchmarks.summary import summarize
-from tests.bench.rows import NINE, a_cell, a_row, first_look, group
+from tests.bench.rows import NINE, a_cell, a_row, errors_alone, first_look, group
 
 WHERE = "Measured here."
 
@@ -208,3 +208,33 @@ def test_groups_of_one_cell_are_not_shown_beside_groups_that_compare():
 def test_contenders_with_the_same_gradient_look_different():
     names = ("ours", "torchdiffeq", *CONTENDER_MARKERS)
     assert len({style_of(name, "backprop") for name in names}) == len(names)
+
+
+class TestErrorsAlone:
+    def test_they_have_figures_of_their_own(self):
+        assert [figure.name for figure in all_figures(summarize(errors_alone()), WHERE)] == ["true-errors", "rounding"]
+        assert "true-errors" not in [figure.name for figure in all_figures(summarize(first_look()), WHERE)]
+
+    def test_a_line_is_a_gradient_over_tolerances_and_the_exact_ones_are_one(self):
+        figure, _ = all_figures(summarize(errors_alone()), WHERE)
+        (panel,) = panels(figure)
+        series = series_of(panel)
+        assert series["ours symplectic"].x == (1e-2, 1e-4, 1e-6)
+        assert series["ours symplectic"].y == (2e-2, 2e-4, 2e-6)
+        assert not {"ours aca", "ours backprop", "ours stages"} & set(series)
+        assert {"ours continuous", "torchdiffeq backprop", "torchdiffeq continuous"} <= set(series)
+        assert panel.note == "continuous nearer at 0.01"
+        assert panel.floor is None  # the reference is known far below what is drawn
+
+    def test_rounding_is_drawn_over_the_steps_with_the_last_place_below(self):
+        _, figure = all_figures(summarize(errors_alone()), WHERE)
+        single, double = panels(figure)
+        assert single.floor[0] == 2.0**-24 and double.floor[0] == 2.0**-53
+        assert series_of(double)["ours symplectic"].x == (10.0, 100.0)
+        colors = {series.style.color for series in double.series}
+        assert len(colors) == len(double.series) == 2
+
+    def test_a_floor_just_below_the_points_is_within_the_axes(self):
+        _, figure = all_figures(summarize(errors_alone()), WHERE)
+        axes = draw(figure).axes[0]
+        assert axes.get_ylim()[0] < 2.0**-24

@@ -10,10 +10,11 @@ from benchmarks import oracle
 from benchmarks.contenders import CONTENDERS, decline
 from benchmarks.contenders.contender import CountedField
 from benchmarks.contenders.torchdiffeq import THEIR_NAME
+from benchmarks.measure import gradient_error
 from benchmarks.measure.gradient_error import discrete_error
 from benchmarks.oracle import equal_steps, gradient, relative_error, replay
 from benchmarks.problems import PROBLEMS, build
-from symplectic_adjoint import GRADIENTS, METHODS, Reversible
+from symplectic_adjoint import GRADIENTS, METHODS, Reversible, transpose
 from tests.bench.cells import FIXED, make_cell
 from tests.gradients import EXACT, OWN_STEPS
 
@@ -75,6 +76,22 @@ def test_a_float32_gradient_is_judged_in_float64():
     error = discrete_error(observation, problem)
     # Rounding level in float32, and no less than one rounding.
     assert 1e-9 < error["error_discrete"] < 1e-4 and error["error_discrete_oracle"] == "float64"
+
+
+@pytest.mark.parametrize("oracle_of", ["50 digits", "float64"])
+def test_an_error_of_a_millionth_in_one_stage_is_found(oracle_of, monkeypatch):
+    whole = transpose.weighted_sum
+
+    def wrong(h, terms):
+        w = whole(h, terms)
+        return None if w is None else w * (1.0 + 1e-6 * (len(terms) == 3))
+
+    monkeypatch.setattr(transpose, "weighted_sum", wrong)
+    if oracle_of == "float64":
+        monkeypatch.setattr(gradient_error, "SMALL", 0)
+    observation, problem = observe(rtol=1e-4, atol=1e-4)
+    found = discrete_error(observation, problem)
+    assert found["error_discrete_oracle"] == oracle_of and 1e-9 < found["error_discrete"] < 1e-5
 
 
 def test_the_continuous_gradient_is_not_the_replays():

@@ -11,7 +11,7 @@ from benchmarks.summary import lines_of, summarize
 from benchmarks.tables import all_tables, digits, gradients_table
 from benchmarks.targets import judge
 from benchmarks.typesetting import Section, Table, to_csv, to_latex, to_markdown, write_table
-from tests.bench.rows import first_look, group
+from tests.bench.rows import errors_alone, first_look, group
 
 WHERE = "Measured here."
 
@@ -137,3 +137,26 @@ def test_a_table_is_three_files(tmp_path):
     written = write_table(table(), tmp_path / "tables")
     assert [path.name for path in written] == ["t.md", "t.csv", "t.tex"]
     assert all(path.read_text().endswith("\n") for path in written[::2])
+
+
+class TestErrorsAlone:
+    def test_the_truth_comes_first_a_line_a_solve(self):
+        tables = all_tables(summarize(errors_alone()), WHERE)
+        truth = tables[0]
+        assert truth.name == "truth" and [line["rtol"] for line in truth.data] == [1e-2, 1e-4, 1e-6]
+        first = dict(zip(truth.headings, truth.sections[0].lines[0], strict=True))
+        assert first["reference"] == "Taylor series" and first["its error"] == "1.00e-30"
+        assert (first["exact: discrete, worst"], first["exact: true"]) == ("3.00e-16", "2.00e-02")
+        assert (first["continuous: true"], first["continuous over exact"]) == ("1.00e-03", "0.0500")
+        assert first["torchdiffeq backprop: true"] == "2.00e-02"
+
+    def test_columns_that_nobody_measured_are_left_out(self):
+        tables = {table.name: table for table in all_tables(summarize(errors_alone()), WHERE)}
+        assert "time, ms" not in tables["gradients"].headings and "error, true" in tables["gradients"].headings
+        assert "time x floor" not in tables["overview"].headings
+        assert all(
+            len(line) == len(tables["gradients"].headings) for s in tables["gradients"].sections for line in s.lines
+        )
+
+    def test_other_suites_have_no_such_table(self):
+        assert "truth" not in [table.name for table in all_tables(summarize(first_look()), WHERE)]
