@@ -97,7 +97,7 @@ def test_a_run_measures_every_cell_and_writes_rows_tables_and_page(bench):
     tables = sorted(path.name for path in bench.folder.glob("results/small/tables/*"))
     assert tables == sorted(f"{t}.{s}" for t in ("gradients", "ordering", "overview") for s in ("csv", "md", "tex"))
     assert "wrote plots/small/work-precision.svg" in bench.output
-    assert bench.settings is not None and bench.settings.values == (5, 3, 1, Path("results/.cache"))
+    assert bench.settings is not None and bench.settings.values == (5, 3, 1, Path("results/.cache"), ["memory", "time"])
 
 
 def test_a_second_run_measures_nothing_again(bench):
