@@ -16,6 +16,7 @@ SIZES = {
     "outlier": {"factor": 1.5, "end": 1.0},
     "cahn_hilliard": {"points": 12},
     "lorenz": {"end": 0.5},
+    "memory_flow": {"end": 2.0},
     "kdv": {"end": 1.0},
 }
 """Of those that take many steps, or more than 40, by default."""

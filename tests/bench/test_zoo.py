@@ -72,7 +72,7 @@ def test_the_gradient_of_a_closed_form_is_that_of_the_solve(name):
 @pytest.mark.parametrize("name", [name for name, family in PROBLEMS.items() if family.solution])
 def test_a_closed_form_moves_with_the_field(name):
     """Its derivative by the time is the field there: to the fifty digits, less those of a sum of big terms."""
-    problem = build(name, batch=2)
+    problem = build(name, batch=2, **({"dim": 3} if name == "linear" else {}))
     twin = DigitsTwin(problem)
     t = Number(float(problem.t[-1]))
     y = PROBLEMS[name].solution(OPS, twin.theta, twin.held, t, twin.y0)
