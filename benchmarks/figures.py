@@ -147,30 +147,33 @@ def all_figures(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
 
 def true_errors(frame: pd.DataFrame, where: str) -> FigureSpec:
     """True error against tolerance, for suites that measure errors alone: a panel a problem and method."""
-    lines = [line for line in lines_of(frame) if line["status"] == Status.OK and line["rtol"] is not None]
-    varied = _varied_sizes(lines)
-    families = _collect(lines, _family).values()
-    panels = [_tolerance_panel(cells, varied) for cells in families if len({c["rtol"] for c in cells}) > 1]
     caption = (
         "How far a gradient is from that of the continuous problem, over the tolerance that was asked for. The exact"
         " gradients of one solve are one line, symplectic's. A panel says at which tolerances the continuous adjoint"
         " came nearer the truth than the exact gradient. Below the dotted line, where there is one, the reference is"
         " not known."
     )
-    return FigureSpec("true-errors", "The gradient that was wanted", caption, where, _grid(panels))
+    rows = _panels_over(frame, "rtol", _tolerance_panel)
+    return FigureSpec("true-errors", "The gradient that was wanted", caption, where, rows)
 
 
 def rounding(frame: pd.DataFrame, where: str) -> FigureSpec:
     """Discrete error against the number of steps, for suites that measure errors alone: a panel a problem and dtype."""
-    lines = [line for line in lines_of(frame) if line["status"] == Status.OK and line["steps"] is not None]
-    varied = _varied_sizes(lines)
-    families = _collect(lines, _family).values()
-    panels = [_rounding_panel(cells, varied) for cells in families if len({c["steps"] for c in cells}) > 1]
     caption = (
         "How far a gradient is from that of the steps taken, replayed in float64 for float32 and in fifty digits, where"
         " the problem is small enough, for float64. The dotted line is half a unit in the last place."
     )
-    return FigureSpec("rounding", "Rounding", caption, where, _grid(panels))
+    return FigureSpec("rounding", "Rounding", caption, where, _panels_over(frame, "steps", _rounding_panel))
+
+
+def _panels_over(
+    frame: pd.DataFrame, axis: str, panel: Callable[[Sequence[Line], VariedSizes], Panel]
+) -> tuple[tuple[Panel, ...], ...]:
+    """A panel of each family of cells that has several values of the axis, "rtol" or "steps"."""
+    lines = [line for line in lines_of(frame) if line["status"] == Status.OK and line[axis] is not None]
+    varied = _varied_sizes(lines)
+    families = _collect(lines, _family).values()
+    return _grid([panel(cells, varied) for cells in families if len({c[axis] for c in cells}) > 1])
 
 
 def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:

@@ -85,8 +85,9 @@ def discrete_error(observation: Observation, problem: Problem, known: Known | No
     """
     if isinstance(observation.replay, str):
         return {"error_discrete_reason": observation.replay}
-    known, steps = {} if known is None else known, observation.steps
+    known = {} if known is None else known
     in_digits = problem.y0.dtype == torch.float64 and _is_small(observation, problem)
+    steps = None if observation.steps is None else (in_digits, observation.steps)
     if steps not in known:
         try:
             found = (_gradient_in_digits if in_digits else _gradient_in_float64)(observation.replay, problem)
