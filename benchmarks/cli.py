@@ -11,15 +11,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmarks.cell import Cell
+from benchmarks.claims import Hearing, Ruling, rule, when
 from benchmarks.environment import capture
 from benchmarks.expansion import NothingLeft, expand
 from benchmarks.publication import NoRows, Publication, UnknownEnvironment, choose_environment
 from benchmarks.record import Status, UnreadableRow
 from benchmarks.regression import BaselineMissing, UnfitForBaseline, compare, read_baseline, unrecorded, write_baseline
 from benchmarks.store import MAX_ATTEMPTS, StoreError, read_rows
-from benchmarks.suite import Scale, Suite, SuiteError, load_suite, suite_names
+from benchmarks.suite import Scale, Suite, SuiteError, Target, load_suite, suite_names
 from benchmarks.sweep import Plan, load_vocabulary, make_plan, sweep
-from benchmarks.targets import Judgement, Outcome, headline, shortfalls
+from benchmarks.targets import headline, shortfalls
+from benchmarks.trials import Judgement, Outcome
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -109,6 +111,7 @@ def run(
         )
         announce(publication.write_tables() + publication.write_plots() + publication.write_page())
         show_targets(publication.judgements)
+        show_claims(publication.hearings)
         errors = sum(row.status is Status.ERROR for row in rows)
         if errors:
             console.print(
@@ -243,13 +246,14 @@ def publish(
         announce([path for one in write for path in one(publication)])
         if Publication.write_tables in write:
             show_targets(publication.judgements)
+            show_claims(publication.hearings)
 
     return for_each(suites, publish_suite)
 
 
 def cells_with_targets(suite: Suite) -> list[Cell]:
-    """All cells of a suite that has targets, also those that cannot be measured here."""
-    if not suite.target:
+    """All cells of a suite that has targets or claims, also those that cannot be measured here."""
+    if not (suite.target or suite.claim):
         return []  # expanding imports torch
     return expand(suite, replace(load_vocabulary(), decline=lambda cell: None))
 
@@ -257,13 +261,25 @@ def cells_with_targets(suite: Suite) -> list[Cell]:
 COLORS = {Outcome.MET: "green", Outcome.NOT_MET: "red", Outcome.NOT_MEASURED: "yellow"}
 
 
-def show_targets(judgements: Sequence[Judgement]) -> None:
+def show_targets(judgements: Sequence[Judgement[Target]]) -> None:
     """A line a target; below it what misses it, and why some of it was not measured."""
     for judgement in judgements:
         color = COLORS[judgement.outcome]
         console.print(f"[{color}]{judgement.outcome:12}[/{color}] {escape(headline(judgement))}")
         for shortfall in shortfalls(judgement):
             console.print(f"{'':13}{escape(shortfall)}")
+
+
+RULING_COLORS = {Ruling.HOLDS: "green", Ruling.HOLDS_WHEN: "cyan", Ruling.FAILS: "red", Ruling.OPEN: "yellow"}
+
+
+def show_claims(hearings: Sequence[Hearing]) -> None:
+    """A line a claim; below it one a trial, with what it takes."""
+    for hearing in hearings:
+        color = RULING_COLORS[hearing.ruling]
+        console.print(f"[{color}]{hearing.ruling:12}[/{color}] {hearing.claim.point}. {escape(hearing.claim.name)}")
+        for judgement in hearing.judgements:
+            console.print(f"{'':13}{escape(f'{judgement.trial.name}: {rule(judgement)} {when(judgement)}'.rstrip())}")
 
 
 def announce(paths: Sequence[Path]) -> None:

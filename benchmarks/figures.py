@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pandas as pd
 
@@ -95,7 +96,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. front: the corners of a Pareto front; floor: (height, words) of a horizontal line."""
+    """One pair of axes. front: the corners of a Pareto front; floor: (height, words) of a horizontal line; shaded:
+    stretches of x where the continuous adjoint is nearer the truth.
+    """
 
     title: str
     x: Axis
@@ -104,6 +107,7 @@ class Panel:
     labelled: bool = False
     front: tuple[tuple[float, float], ...] = ()
     floor: tuple[float, str] | None = None
+    shaded: tuple[tuple[float, float], ...] = ()
     note: str = ""
 
 
@@ -149,9 +153,9 @@ def true_errors(frame: pd.DataFrame, where: str) -> FigureSpec:
     """True error against tolerance, for suites that measure errors alone: a panel a problem and method."""
     caption = (
         "How far a gradient is from that of the continuous problem, over the tolerance that was asked for. The exact"
-        " gradients of one solve are one line, symplectic's. A panel says at which tolerances the continuous adjoint"
-        " came nearer the truth than the exact gradient. Below the dotted line, where there is one, the reference is"
-        " not known."
+        " gradients of one solve are one line, symplectic's. Where a panel is shaded the continuous adjoint came nearer"
+        " the truth than the exact gradient; at the edges the two cross. Below the dotted line, where there is one, the"
+        " reference is not known."
     )
     rows = _panels_over(frame, "rtol", _tolerance_panel)
     return FigureSpec("true-errors", "The gradient that was wanted", caption, where, rows)
@@ -281,18 +285,29 @@ def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
         ERROR,
         tuple(series),
         floor=floor,
-        note=_nearer(cells),
+        shaded=_nearer(cells),
     )
 
 
-def _nearer(cells: Sequence[Line]) -> str:
-    """Where the continuous adjoint is nearer the truth than the exact gradient of the same steps."""
-    errors = {(c["name"], c["rtol"]): c["error_true"] for c in cells if c["error_true"] is not None}
-    both = [rtol for name, rtol in errors if name == "ours symplectic" and ("ours continuous", rtol) in errors]
-    nearer = [r for r in both if errors["ours continuous", r] < errors["ours symplectic", r]]
-    if not both:
-        return ""
-    return f"continuous nearer at {', '.join(f'{r:g}' for r in nearer)}" if nearer else "continuous nowhere nearer"
+def _nearer(cells: Sequence[Line]) -> tuple[tuple[float, float], ...]:
+    """From where to where, in rtol, the continuous adjoint is nearer the truth than the exact gradient.
+
+    Between two tolerances both errors are taken for powers of it: they cross where these do.
+    """
+    errors = {(c["name"], c["rtol"]): c["error_true"] for c in cells if c["error_true"]}
+    both = sorted(r for name, r in errors if name == "ours symplectic" and ("ours continuous", r) in errors)
+    points = [(math.log(r), math.log(errors["ours continuous", r] / errors["ours symplectic", r])) for r in both]
+    found: list[tuple[float, float]] = []
+    for (x0, v0), (x1, v1) in pairwise(points):
+        if v0 >= 0 and v1 >= 0:
+            continue
+        crossing = x0 + (x1 - x0) * v0 / (v0 - v1) if (v0 < 0) != (v1 < 0) else None
+        low, high = (x0 if v0 < 0 else crossing), (x1 if v1 < 0 else crossing)
+        assert low is not None and high is not None, "one that is not below zero is beyond the crossing"
+        if found and found[-1][1] == low:
+            low = found.pop()[0]
+        found.append((low, high))
+    return tuple((math.exp(low), math.exp(high)) for low, high in found)
 
 
 def _rounding_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:

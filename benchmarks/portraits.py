@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.cell import Size
 from benchmarks.data import cache_table
-from benchmarks.problems import PROBLEMS, Problem
+from benchmarks.problems import PROBLEMS, Problem, in_turn
 from benchmarks.render import STYLE
 from symplectic_adjoint import odeint
 
@@ -74,6 +74,14 @@ PORTRAITS = {
     ),
     "forced": Portrait("time", ("$y_1$", "$y_2$"), seed=1),
     "mlp": Portrait("time", ("$y_1$", "$y_2$", "$y_3$"), (0, 1, 2), axes=("t", "three of eight components")),
+    "stack": Portrait(
+        "time",
+        ("$y_1$", "$y_2$", "$y_3$"),
+        (0, 1, 2),
+        axes=("t, of one component after the other", "y"),
+        sizes={"components": 3},
+    ),
+    "unlisted": Portrait("time", ("$y_1$", "$y_2$"), seed=1),
     "spiral": Portrait("plane", (), axes=("$y_1$", "$y_2$"), sizes={"end": 20.0}, moments=800),
     "van_der_pol": Portrait("plane", (), axes=("x", "v"), sizes={"end": 10.0}, batch=3),
     "outlier": Portrait("time", ("the others",), (0,), axes=("t", "x"), batch=8, first="the outlier"),
@@ -141,8 +149,15 @@ def solve(problem: Problem, portrait: Portrait) -> tuple[Tensor, Tensor]:
         logs = torch.linspace(math.log(portrait.begin), math.log(end), portrait.moments - 1, dtype=torch.float64)
         t = torch.cat([t[:1], logs.exp()])
     options = {"jump_t": torch.tensor(problem.jumps, dtype=torch.float64)} if problem.jumps else {}
+    parts: list[Tensor] = []
+
+    def one(part: Problem) -> Tensor:
+        parts.append(odeint(part.func, part.y0, t, method="dopri5", rtol=1e-7, atol=1e-7, options=options))
+        return parts[-1]
+
     with torch.no_grad():
-        return t, odeint(problem.func, problem.y0, t, method="dopri5", rtol=1e-7, atol=1e-7, options=options)
+        in_turn(problem, one)
+    return torch.cat([t + i * (end - start) for i in range(len(parts))]), torch.cat(parts)
 
 
 def over_time(axes: Axes, portrait: Portrait, t: Tensor, ys: Tensor) -> None:

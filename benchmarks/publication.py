@@ -8,16 +8,18 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.cell import Cell
+from benchmarks.claim_tables import claim_tables
+from benchmarks.claims import Hearing, hear
 from benchmarks.environment import describe
 from benchmarks.figures import FigureSpec, all_figures
 from benchmarks.page import page, relative, write_page
 from benchmarks.record import Measurement
 from benchmarks.render import render
 from benchmarks.store import environment_ids, read_cells, read_environment, read_rows
-from benchmarks.suite import Scale, Suite, suggestion
-from benchmarks.summary import lines_of, summarize
+from benchmarks.suite import Scale, Suite, Target, suggestion
+from benchmarks.summary import Line, lines_of, summarize
 from benchmarks.tables import all_tables
-from benchmarks.targets import Judgement, judge
+from benchmarks.trials import Judgement, judge
 from benchmarks.typesetting import Table, write_table
 
 
@@ -33,7 +35,8 @@ class UnknownEnvironment(ValueError):
 class Publication:
     """The rows of one suite in one environment, and where what is made of them goes.
 
-    cells are all that the suite has; they are asked for only where it has targets, to name those without a row.
+    cells are all that the suite has; they are asked for only where it has targets or claims, to name those that have no
+    row.
     """
 
     suite: Suite
@@ -71,14 +74,27 @@ class Publication:
 
     @cached_property
     def tables(self) -> list[Table]:
-        return all_tables(self.frame, self.where, self.judgements)
+        claimed = claim_tables(self.hearings, self._known_cells, self._lines, self.where)
+        return claimed + all_tables(self.frame, self.where, self.judgements)
 
     @cached_property
-    def judgements(self) -> list[Judgement]:
+    def judgements(self) -> list[Judgement[Target]]:
         """The suite's targets held against the rows, in the order of the suite's cells."""
+        return judge(self.suite.target, self._known_cells, self._lines)
+
+    @cached_property
+    def hearings(self) -> list[Hearing]:
+        """The suite's claims likewise."""
+        return hear(self.suite.claim, self._known_cells, self._lines)
+
+    @cached_property
+    def _known_cells(self) -> list[Cell]:
         known = {cell.id: cell for cell in (*self.cells, *(row.cell for row in self.rows))}
-        cells = [known[id] for id in read_cells(self.folder / self.environment_id) if id in known]
-        return judge(self.suite.target, cells, lines_of(self.frame))
+        return [known[id] for id in read_cells(self.folder / self.environment_id) if id in known]
+
+    @cached_property
+    def _lines(self) -> list[Line]:
+        return lines_of(self.frame)
 
     @cached_property
     def figures(self) -> list[FigureSpec]:

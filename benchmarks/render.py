@@ -7,10 +7,12 @@ from textwrap import fill
 from typing import Any, Literal
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
 
@@ -20,6 +22,7 @@ PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
 LEGEND_HEIGHT = 0.9
 NEAR = 10
 """A floor that lies below all points by no more than this factor is shown, and the axis made longer."""
+SHADE: Any = {"facecolor": "#56B4E9", "alpha": 0.18, "linewidth": 0, "zorder": 0}
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 8.5,
@@ -71,6 +74,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(panel.y.label)
     if panel.front:
         axes.plot(*zip(*panel.front, strict=True), color="#999999", linewidth=4, alpha=0.4, zorder=1)
+    for low, high in panel.shaded:
+        axes.axvspan(low, high, **SHADE)
     for series in panel.series:
         axes.plot(series.x, series.y, **_appearance(series.style, series.joined))
     _scale(axes, panel)
@@ -112,7 +117,7 @@ def _scale(axes: Axes, panel: Panel) -> None:
         room = 5 if panel.labelled and of == "x" else 2  # labels stand to the right where they can
         getattr(axes, f"set_{of}lim")(low / 2, high * room)
         few_decades = high / low < 1e3
-        roomy = high * room / low < (2e2 if of == "x" else 2e3)  # numbers stand side by side on x
+        roomy = high * room / low < (6e1 if of == "x" else 2e3)  # numbers stand side by side on x
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,), numticks=12))
         axis.set_minor_locator(NullLocator())
         if few_decades:
@@ -121,11 +126,13 @@ def _scale(axes: Axes, panel: Panel) -> None:
 
 def _draw_legend(figure: Figure, panels: Sequence[Panel], wide: int) -> None:
     styles = {series.name: series for panel in panels for series in panel.series}
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], label=name, **_appearance(series.style, series.joined)) for name, series in styles.items()
     ]
     if any(panel.front for panel in panels):
         handles.append(Line2D([], [], label="Pareto front", color="#999999", linewidth=4, alpha=0.4))
+    if any(panel.shaded for panel in panels):
+        handles.append(Patch(label="continuous nearer the truth", **SHADE))
     if not handles:
         return  # the axes name them
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, 2 * wide), fontsize=8)

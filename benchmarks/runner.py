@@ -204,7 +204,9 @@ def _memory_floor(row: Row) -> dict[str, Any]:
         return {}
     floor = Floor(**{f.name: row.measured[f.name] for f in fields(Floor)})
     stages = METHODS[row.cell.method].stages
-    return {"floor_tensor_bytes": floor_tensor_bytes(floor, row.cell.gradient, steps, stages)}
+    components = row.cell.sizes_dict.get("components", 1)
+    assert isinstance(components, int), "a family's sizes have the types of their defaults"
+    return {"floor_tensor_bytes": floor_tensor_bytes(floor, row.cell.gradient, steps, stages, components)}
 
 
 def time_group(rows: list[Row], settings: RunSettings) -> None:

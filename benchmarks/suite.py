@@ -139,31 +139,43 @@ Measure = Literal[
     "f_calls_over_formula",
     "total_s",
     "forward_s",
+    "backward_s",
     "forward_per_call_s",
     "peak_tensor_bytes",
+    "kept_tensor_bytes",
+    "backward_tensor_bytes",
     "peak_states",
+    "f_calls",
+    "calls",
+    "calls_per_stage",
+    "error_discrete",
+    "error_true",
 ]
-"""What a target may be about: columns of the summary."""
+"""What a trial may be about: columns of the summary."""
 
 
-class Target(Table):
-    """What the chosen cells are to reach: `measure` at most `at_most`. A run never fails by it.
+class Trial(Table):
+    """What the chosen cells are to show. A run never fails by it.
 
-    point is its number in the list that asks for it, and name the sentence that people read. cells maps an axis or a
-    size to the values that are meant, one or a list. Either the measure itself counts; or, with `over`, its
-    multiple of another cell's of the same group ("torchdiffeq backprop"); or, with `along`, how it changes between
-    neighbours among cells that differ in that one axis or size alone: `change` is "per_unit", the difference divided
-    by the axis's, or "exponent", the p of a growth like axis^p.
+    name is the sentence that people read. cells maps an axis or a size to the values that are meant, one or a list.
+    What counts is either the measure itself; or, with `over`, its multiple of another cell's of the same group
+    ("torchdiffeq backprop"); or, with `along`, how it changes among cells that differ in that one axis or size alone,
+    or in the method where the axis is "stages". Then `change` is "per_unit", the difference between neighbours divided
+    by the axis's, or "exponent", the p of a growth like axis^p from one to the next. It is to be at most `at_most`, or
+    at least `at_least`. Or else `powers` gives the p for each of several axes, which the one fitted to all cells that
+    differ in that axis alone is to come `within`.
     """
 
-    point: Count
     name: Name
     cells: Annotated[dict[str, Axis[Size]], Field(min_length=1)]
     measure: Measure
     over: Name | None = None
     along: Name | None = None
     change: Literal["per_unit", "exponent"] | None = None
-    at_most: Positive
+    at_most: Positive | None = None
+    at_least: Positive | None = None
+    powers: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)] | None = None
+    within: Positive | None = None
 
     @model_validator(mode="after")
     def _compares_in_one_way(self) -> Self:
@@ -175,6 +187,43 @@ class Target(Table):
             only = self.cells[self.along][0]
             raise ValueError(f"along {self.along!r} compares several of its values, but cells allows only {only!r}")
         return self
+
+    @model_validator(mode="after")
+    def _wants_one_thing(self) -> Self:
+        if sum(wanted is not None for wanted in (self.at_most, self.at_least, self.powers)) != 1:
+            raise ValueError("give at_most, at_least or powers, one of the three")
+        if (self.powers is None) != (self.within is None):
+            raise ValueError("powers and within belong together: give both or none")
+        if self.powers is not None and (self.over is not None or self.along is not None):
+            raise ValueError("powers are those of the measure along their own axes: remove over, along and change")
+        return self
+
+    @property
+    def wanted(self) -> str:
+        """In words."""
+        if self.powers is not None:
+            return f"{', '.join(f'{axis} {power:g}' for axis, power in self.powers.items())}, each ± {self.within:g}"
+        return f"at least {self.at_least:g}" if self.at_most is None else f"at most {self.at_most:g}"
+
+    def allows(self, value: float, axis: str = "") -> bool:
+        """axis: of which the value is the power, where powers are wanted."""
+        if self.powers is not None and self.within is not None:
+            return abs(value - self.powers[axis]) <= self.within
+        return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
+
+
+class Target(Trial):
+    """A trial that the library is to stand. point is its number in the list that asks for it."""
+
+    point: Count
+
+
+class Claim(Table):
+    """A sentence that somebody says, and the trials that show how far it holds. point is its number among theirs."""
+
+    point: Count
+    name: Name
+    trial: Annotated[list[Trial], Field(min_length=1)]
 
 
 class Suite(Table):
@@ -195,6 +244,7 @@ class Suite(Table):
     defaults: Axes = Axes()
     block: Annotated[list[Block], Field(min_length=1)]
     target: list[Target] = []
+    claim: list[Claim] = []
     scale: dict[Scale, Overrides] = {}
 
     @field_validator("name")
@@ -260,7 +310,14 @@ def suggestion(got: str, allowed: Iterable[str]) -> str:
     return (f"; did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(allowed) or 'none'})"
 
 
-_TABLES: dict[str, type[Table]] = {"block": Block, "defaults": Axes, "target": Target, "scale": Overrides}
+_TABLES: dict[str, type[Table]] = {
+    "block": Block,
+    "defaults": Axes,
+    "target": Target,
+    "claim": Claim,
+    "trial": Trial,
+    "scale": Overrides,
+}
 
 
 def _sentence(error: Any) -> str:

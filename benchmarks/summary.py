@@ -41,6 +41,8 @@ ORDERED = ("symplectic", "aca", "baseline")
 OF_THE_STEPS = ("symplectic", "stages", "aca", "baseline", "revolve", "backprop", "disk")
 """Ours that are exact for the method's own steps."""
 
+LAST_PLACE = {"float32": 2.0**-23, "float64": 2.0**-52}
+
 CHEAP_GRAPH = 4
 """From a graph of this many states on, symplectic < aca < baseline is the claim; below, states decide."""
 
@@ -54,10 +56,12 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
 
     group, name: labels for people;
     comparable: the cell succeeded and its forward solution agrees with the reference;
-    f_calls, vjps: forward and backward together;
+    f_calls, vjps: forward and backward together; calls: both together; calls_per_stage: for each stage of each step;
+    backward_tensor_bytes: what the backward pass has live above what the forward pass kept for it;
     time_over_floor, memory_over_floor: multiples of the floor contender's own for the same gradient in the same group,
     and where it was not measured of what this gradient's own calls and formula need;
     time_over_peer, memory_over_peer: multiples of torchdiffeq's backprop in the same group;
+    error_discrete_ulp: in units of the last place of 1, in the cell's dtype;
     f_calls_over_formula: f calls as a multiple of formula_f_calls;
     forward_per_call_s: the forward pass's time for each f call; peak_states: the peak of tensors in states.
     A ratio is NaN where one of its two cells is not comparable.
@@ -114,13 +118,20 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
         derived["time_over_peer"] = ratio(row.total_s, peer.total_s)
         if row.peak_tensor_source == peer.peak_tensor_source:  # a fitted peak is not set against an exact one
             derived["memory_over_peer"] = ratio(row.peak_tensor_bytes, peer.peak_tensor_bytes)
+    f_calls = _sum(row.f_calls_forward, row.f_calls_backward)
+    vjps = _sum(row.vjps_forward, row.vjps_backward)
+    calls, kept = _sum(f_calls, vjps), row.kept_tensor_bytes
     return derived | {
         "group": labels[row.group_id],
         "name": row.cell.name,
         "comparable": comparable(row),
-        "f_calls": _sum(row.f_calls_forward, row.f_calls_backward),
-        "vjps": _sum(row.vjps_forward, row.vjps_backward),
-        "f_calls_over_formula": ratio(_sum(row.f_calls_forward, row.f_calls_backward), formula_f_calls(row)),
+        "f_calls": f_calls,
+        "vjps": vjps,
+        "calls": calls,
+        "error_discrete_ulp": ratio(row.error_discrete, LAST_PLACE[row.dtype]),
+        "calls_per_stage": ratio(ratio(calls, row.steps_accepted), row.stages),
+        "backward_tensor_bytes": _sum(row.peak_tensor_bytes, None if kept is None else -kept),
+        "f_calls_over_formula": ratio(f_calls, formula_f_calls(row)),
         "forward_per_call_s": ratio(row.forward_s, row.f_calls_forward),
         "peak_states": ratio(row.peak_tensor_bytes, row.state_bytes),
     }
@@ -230,14 +241,17 @@ def formula_f_calls(row: Measurement) -> int | None:
     N accepted and R rejected steps of s stages: forward N s, and s for a rejected step (one less where k_1 is still at
     hand); with tolerances one for the initial step size, and one for an FSAL method's first k_1. Backward, symplectic
     computes a step's stages anew and then each once more on the graph, the last one only there, and the last step's
-    are still at hand; aca, stages and baseline make each call once more. Known for one output at the end.
+    are still at hand; aca, stages and baseline make each call once more. M components have each their own start and
+    last step. Known for one output at the end.
     """
     N, R, s = row.steps_accepted, row.steps_rejected, row.stages
     if N is None or R is None or s is None or row.sizes.get("outputs", 1) != 1:
         return None
-    again = {"backprop": 0, "baseline": N * s, "aca": N * s, "stages": N * s, "symplectic": N * (2 * s - 1) - (s - 1)}
+    M = int(row.sizes.get("components", 1))
+    again = {"backprop": 0, "baseline": N * s, "aca": N * s, "stages": N * s}
+    again["symplectic"] = N * (2 * s - 1) - M * (s - 1)
     if row.gradient not in again:
         return None
     fsal = row.method in FSAL
-    start = 0 if row.rtol is None else 1 + fsal
+    start = 0 if row.rtol is None else M * (1 + fsal)
     return N * s + R * (s if fsal else s - 1) + start + again[row.gradient]

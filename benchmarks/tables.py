@@ -1,57 +1,18 @@
 """A summary as tables of text: which columns, how numbers are written, what the captions say."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 
+from benchmarks.numerals import count, digits, mebibytes, milliseconds, scientific, text, yes_no
 from benchmarks.record import Measurement, Status
 from benchmarks.suite import Target
-from benchmarks.summary import OF_THE_STEPS, ORDERED, PEER, Line, lines_of, ordering, overview, ratio
-from benchmarks.targets import Judgement, Outcome, Verdict, headline
-from benchmarks.typesetting import MISSING, Section, Table
-
-# Numbers for people: three significant digits.
-
-
-def digits(value: float | None, scale: float = 1.0) -> str:
-    """Three significant digits of value / scale, written out from 0.001 to a million: 0.0123, 1.50, 1230."""
-    if value is None or math.isnan(value):
-        return MISSING
-    value = value / scale
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    if not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.2e}"
-    rounded = float(f"{value:.2e}")
-    return f"{rounded:.{max(0, 2 - math.floor(math.log10(abs(rounded))))}f}"
-
-
-def scientific(value: float | None) -> str:
-    return MISSING if value is None or math.isnan(value) else f"{value:.2e}"
-
-
-def count(value: float | None) -> str:
-    return MISSING if value is None else str(int(value))
-
-
-def milliseconds(value: float | None) -> str:
-    return digits(value, 1e-3)
-
-
-def mebibytes(value: float | None) -> str:
-    return digits(value, 2**20)
-
-
-def text(value: Any) -> str:
-    return MISSING if value is None else str(value)
-
-
-def yes_no(value: bool | None) -> str:
-    return MISSING if value is None else "yes" if value else "no"
-
+from benchmarks.summary import LAST_PLACE, OF_THE_STEPS, ORDERED, PEER, Line, lines_of, ordering, overview, ratio
+from benchmarks.targets import headline
+from benchmarks.trials import Judgement, Outcome, Verdict
+from benchmarks.typesetting import Section, Table
 
 Column = tuple[str, str, Callable[[Any], str]]  # heading, key in the line, format
 
@@ -71,6 +32,7 @@ GRADIENTS: tuple[Column, ...] = (
     ("gradient", "name", text),
     ("status", "shown_status", text),
     ("error, discrete", "error_discrete", scientific),
+    ("in ulp", "error_discrete_ulp", digits),
     ("error, true", "error_true", scientific),
     ("steps", "steps_accepted", count),
     ("f calls", "f_calls", count),
@@ -118,7 +80,7 @@ ORDERING: tuple[Column, ...] = (
 REACHED: tuple[Column, ...] = (
     ("point", "point", count),
     ("target", "target", text),
-    ("at most", "at_most", digits),
+    ("wanted", "wanted", text),
     ("worst", "worst", digits),
     ("met", "met", count),
     ("of", "cells", count),
@@ -129,7 +91,7 @@ TARGETS: tuple[Column, ...] = (
     ("group", "group", text),
     ("cell", "cell", text),
     ("measured", "measured", digits),
-    ("at most", "at_most", digits),
+    ("wanted", "wanted", text),
     ("outcome", "outcome", text),
     ("note", "note", text),
 )
@@ -142,6 +104,7 @@ TRUTH: tuple[Column, ...] = (
     ("reference", "error_true_reference", text),
     ("its error", "error_true_bar", scientific),
     ("exact: discrete, worst", "discrete", scientific),
+    ("in ulp", "discrete_ulp", digits),
     ("exact: true", "exact", scientific),
     ("continuous: true", "continuous", scientific),
     ("continuous over exact", "continuous_over_exact", digits),
@@ -151,7 +114,7 @@ TRUTH: tuple[Column, ...] = (
 )
 
 
-def all_tables(frame: pd.DataFrame, where: str, judgements: Sequence[Judgement] = ()) -> list[Table]:
+def all_tables(frame: pd.DataFrame, where: str, judgements: Sequence[Judgement[Target]] = ()) -> list[Table]:
     """Every table of a summary; `where` says on what it was measured and ends each caption.
 
     Those of targets come first, where there are any; the predicted order is for suites that have what it orders.
@@ -165,16 +128,16 @@ def all_tables(frame: pd.DataFrame, where: str, judgements: Sequence[Judgement] 
     return [*tables, ordering_table(frame, where)] if ordered or not lines else tables
 
 
-def reached_table(judgements: Sequence[Judgement], where: str) -> Table:
+def reached_table(judgements: Sequence[Judgement[Target]], where: str) -> Table:
     caption = (
         "Every target with the worst of its cells; one is met where all its cells meet it, and not measured where the"
         " others do and some were not measured. The numbers are those of the list of targets."
     )
     lines: list[Line] = [
         {
-            "point": one.target.point,
-            "target": one.target.name,
-            "at_most": one.target.at_most,
+            "point": one.trial.point,
+            "target": one.trial.name,
+            "wanted": one.trial.wanted,
             "worst": one.worst,
             "met": one.count(Outcome.MET),
             "cells": len(one.verdicts),
@@ -185,13 +148,13 @@ def reached_table(judgements: Sequence[Judgement], where: str) -> Table:
     return _table("reached", "Targets at a glance", caption, where, REACHED, lines)
 
 
-def targets_table(judgements: Sequence[Judgement], where: str) -> Table:
+def targets_table(judgements: Sequence[Judgement[Target]], where: str) -> Table:
     caption = (
         "What was to be reached and what was measured. Sizes that all cells of a problem share are in the other tables."
     )
     sections, data = [], []
     for judgement in judgements:
-        lines = [_target_line(judgement.target, verdict) for verdict in judgement.verdicts]
+        lines = [_target_line(judgement.trial, verdict) for verdict in judgement.verdicts]
         heading = f"{headline(judgement)}: {judgement.outcome}"
         sections.append(Section(heading, tuple(_cells(line, TARGETS) for line in lines)))
         data += lines
@@ -201,7 +164,7 @@ def targets_table(judgements: Sequence[Judgement], where: str) -> Table:
 
 def _target_line(target: Target, verdict: Verdict) -> Line:
     line: Line = {"point": target.point, "target": target.name, "group": verdict.group or None}
-    line |= {"cell": verdict.cell or None, "measured": verdict.measured, "at_most": target.at_most}
+    line |= {"cell": verdict.cell or None, "measured": verdict.measured, "wanted": target.wanted}
     return line | {"outcome": str(verdict.outcome), "note": verdict.note or None}
 
 
@@ -245,7 +208,8 @@ def _truth_line(cells: Sequence[Line]) -> Line:
     line: Line = {"problem": f"{first['problem']}({sizes}) batch {int(first['batch'])}"}
     line |= {key: first[key] for key in ("method", "dtype", "rtol", "steps_accepted", "forward_error")}
     line |= {key: first[key] for key in ("error_true_reference", "error_true_bar")}
-    line |= {"discrete": max(discrete, default=None), "exact": first["error_true"]}
+    worst = max(discrete, default=None)
+    line |= {"discrete": worst, "discrete_ulp": ratio(worst, LAST_PLACE[first["dtype"]]), "exact": first["error_true"]}
     others = ("ours continuous", "torchdiffeq backprop", "torchdiffeq continuous")
     keys = ("continuous", "torchdiffeq_backprop", "torchdiffeq_continuous")
     line |= {
@@ -262,9 +226,9 @@ def gradients_table(frame: pd.DataFrame, where: str) -> Table:
         cells = [line for line in lines if line["group_id"] == group_id]
         sections.append(Section(heading, tuple(_cells(line, columns) for line in cells), _notes(cells)))
     caption = (
-        "error, discrete: against autograd on the recorded steps; error, true: against a converged reference;"
-        " time: median, forward and backward together; tensors: highest live bytes of tensors; RSS: growth of"
-        " a fresh process; x floor and x peer as in the overview."
+        "error, discrete: against autograd on the recorded steps, also in units of the last place (ulp); error, true:"
+        " against a converged reference; time: median, forward and backward together; tensors: highest live bytes of"
+        " tensors; RSS: growth of a fresh process; x floor and x peer as in the overview."
     )
     data = tuple({key: value for key, value in line.items() if key not in SAMPLES} for line in lines)
     headings = tuple(column[0] for column in columns)

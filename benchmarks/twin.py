@@ -1,7 +1,8 @@
 """A problem once more in numbers of fifty digits: the same doubles, by formulas that share nothing with torch."""
 
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,12 +20,21 @@ class DigitsTwin:
     def __init__(self, problem: Problem):
         assert problem.formula is not None, "every family has one"
         self._problem, self._formula = problem, problem.formula
+        self.components = problem.components
         self.t = problem.t
         self.times = list(array(problem.t))
         self.y0 = variables(problem.y0)
         self.theta = [variables(p) for p in problem.parameters]
-        self.held = {**problem.sizes, **held(problem.func)}
+        self.held = {**problem.sizes, **held(problem.fields[0])}
         self._loss_held = held(problem.loss)
+
+    def component(self, i: int, y0: Any, /) -> Self:
+        part, parameters = copy(self), [len(list(field.parameters())) for field in self._problem.fields]
+        if self.components > 1:
+            part.theta = self.theta[sum(parameters[:i]) : sum(parameters[: i + 1])]
+            part.held = {**self._problem.sizes, **held(self._problem.fields[i])}
+        part.components, part.y0 = 1, y0
+        return part
 
     def number(self, x: float, /) -> Any:
         return FIFTY.mpf(x)

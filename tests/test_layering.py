@@ -98,8 +98,10 @@ environment suite
 store expansion
 sweep summary regression
 known_references
-figures typesetting targets
-tables render page
+figures typesetting exponent
+numerals trials
+targets claims
+tables render page claim_tables
 portraits
 publication
 cli

@@ -3,7 +3,7 @@
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.cell import Cell
 from benchmarks.failure import Diverged, publishable
 from benchmarks.oracle import Replayed, equal_steps, replay
-from benchmarks.problems import Problem
+from benchmarks.problems import PROBLEMS, Problem, in_turn
 from symplectic_adjoint import METHODS
 
 
@@ -43,8 +43,14 @@ class Counts:
         return None if calls is None or vjps is None else (max(0, calls - vjps), vjps)
 
 
-def _sum(forward: int | None, backward: int | None) -> int | None:
-    return None if forward is None or backward is None else forward + backward
+def _sum(*numbers: int | None) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def total(counts: Sequence[Counts]) -> Counts:
+    """Of several solves."""
+    return Counts(**{f.name: _sum(*(getattr(one, f.name) for one in counts)) for f in fields(Counts)})
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,87 @@ class CountedField(nn.Module):
         return Counts(forward, backward, vjps_forward, vjps_backward, accepted, rejected)
 
 
+Replay = Callable[[Replayed], Any] | str
+"""A replay as an Observation has it."""
+
+
+class Peer(ABC):
+    """Gradients of somebody else's in torch: f's calls are counted from outside."""
+
+    framework: Literal["torch"] = "torch"
+    compiles: bool = False
+
+    @abstractmethod
+    def solve(self, func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
+        """ys of func from the problem's y0 over its times, differentiable."""
+
+    @abstractmethod
+    def gives_up(self, error: Exception) -> bool:
+        """Whether their solver says by this that it cannot go on."""
+
+    @abstractmethod
+    def witness(self, func: nn.Module, cell: Cell) -> CountedField:
+        """func, watched."""
+
+    @abstractmethod
+    def recount(self, witness: Any, cell: Cell) -> Counts:
+        """What one solve cost, by its witness, once the loss has been differentiated."""
+
+    @abstractmethod
+    def replay(self, witness: Any, problem: Problem, cell: Cell) -> Replay: ...
+
+    def steps(self, witness: Any) -> Hashable:
+        """See Observation."""
+        del witness
+
+    @abstractmethod
+    def load(self) -> object:
+        """Import what is theirs, so that it is not imported while time and memory are measured."""
+
+    def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
+        self.load()
+
+        def solve() -> Tensor:
+            return in_turn(problem, lambda part: self.solve(part.func, part, cell))
+
+        return SolveRun(problem, solve, self.gives_up)
+
+    def observe(self, problem: Problem, cell: Cell) -> Observation:
+        witnesses: list[CountedField] = []
+
+        def solve(part: Problem) -> Tensor:
+            witnesses.append(self.witness(part.func, cell))
+            return self.solve(witnesses[-1], part, cell)
+
+        with giving_up(self.gives_up):
+            ys = in_turn(problem, solve)
+            loss = problem.loss(ys)
+            for witness in witnesses:
+                witness.backward_phase = True
+            loss.backward()
+        return Observation(
+            loss=loss.item(),
+            final_state=ys[-1].detach(),
+            gradient=problem.gradient(),
+            counts=total([self.recount(witness, cell) for witness in witnesses]),
+            replay=replay_in_turn([self.replay(witness, problem, cell) for witness in witnesses]),
+            steps=self.steps(witnesses[0]) if len(witnesses) == 1 else None,
+        )
+
+
+def replay_in_turn(replays: Sequence[Replay]) -> Replay:
+    """That of a problem whose components have these."""
+    known = [one for one in replays if not isinstance(one, str)]
+    if len(known) < len(replays):
+        return next(one for one in replays if isinstance(one, str))
+
+    def replay(twin: Replayed) -> Any:
+        turns = iter(known)
+        return in_turn(twin, lambda part: next(turns)(part))
+
+    return replay
+
+
 @contextlib.contextmanager
 def giving_up(gives_up: Callable[[Exception], bool]) -> Iterator[None]:
     """Turn the exceptions that gives_up knows into Diverged."""
@@ -203,7 +290,7 @@ def unknown_gradient(contender: Contender, cell: Cell) -> str | None:
     return f"{contender.name} has no gradient {cell.gradient!r}; it has {', '.join(contender.gradients)}"
 
 
-def replay_of_equal_steps(cell: Cell, problem: Problem) -> Callable[[Replayed], Any] | str:
+def replay_of_equal_steps(cell: Cell, problem: Problem) -> Replay:
     """The replay of a peer that tells nothing of its steps, where they are known without it: they are equal, and
     there is no output between them, for which everybody has a formula of his own."""
     steps = cell.steps
@@ -218,6 +305,11 @@ def step_size(cell: Cell, t: Tensor) -> float:
     """The size of each of the cell's fixed steps."""
     assert cell.steps is not None, "an adaptive cell has no step size"
     return float(t[-1] - t[0]) / cell.steps
+
+
+def several_fields(cell: Cell) -> str | None:
+    """Why a contender that takes one field cannot do the cell, or None."""
+    return "its field is a stack of several" if PROBLEMS[cell.problem].stacked else None
 
 
 def shared_reason(cell: Cell, adaptive: bool) -> str | None:

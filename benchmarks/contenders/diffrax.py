@@ -23,6 +23,7 @@ from benchmarks.contenders.contender import (
     WholeRun,
     not_installed,
     replay_of_equal_steps,
+    several_fields,
     shared_reason,
     unknown_gradient,
 )
@@ -59,6 +60,8 @@ class Diffrax:
             return reason
         if cell.method not in METHOD_CLASSES:
             return f"diffrax has no method {cell.method!r}"
+        if reason := several_fields(cell):
+            return reason
         if PROBLEMS[cell.problem].jumps:
             return f"the field of {cell.problem} jumps, and diffrax is not told its jumps"
         if cell.device != "cpu":

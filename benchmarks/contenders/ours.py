@@ -5,7 +5,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
+
+from torch import Tensor
 
 from benchmarks.cell import Cell
 from benchmarks.choices import NAMES, choice
@@ -14,12 +17,14 @@ from benchmarks.contenders.contender import (
     Observation,
     SolveRun,
     giving_up,
+    replay_in_turn,
     shared_reason,
     step_size,
+    total,
 )
-from benchmarks.oracle import OWN_STEPS, replay_as
-from benchmarks.problems import Problem
-from symplectic_adjoint import METHODS, Grid, Solution, SolverError, solve
+from benchmarks.oracle import OWN_STEPS, Replayed, replay_as
+from benchmarks.problems import Problem, in_turn
+from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, solve
 
 COMPILED = ("symplectic", "stages", "revolve")
 SUMMED = ("symplectic", "stages", "revolve", "aca")
@@ -55,28 +60,30 @@ class Ours:
         return f"there is no C++ compiler {cxx!r} here, which compile=True needs: install one or set CXX"
 
     def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
-        return SolveRun(problem, lambda: self._solve(problem, cell).ys, _gives_up)
+        return SolveRun(problem, lambda: in_turn(problem, lambda part: self._solve(part, cell).ys), _gives_up)
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
+        solutions: list[Solution] = []
+
+        def one(part: Problem) -> Tensor:
+            solutions.append(self._solve(part, cell))
+            return solutions[-1].ys
+
         with giving_up(_gives_up):
-            solution = self._solve(problem, cell)
-            loss = problem.loss(solution.ys)
+            ys = in_turn(problem, one)
+            loss = problem.loss(ys)
             loss.backward()
-        stats, grid = solution.stats, solution.grid
+        grids = [solution.grid for solution in solutions]
         return Observation(
             loss=loss.item(),
-            final_state=solution.ys[-1].detach(),
+            final_state=ys[-1].detach(),
             gradient=problem.gradient(),
-            counts=Counts(
-                f_calls_forward=stats.f_calls_forward,
-                f_calls_backward=stats.f_calls_backward,
-                vjps_forward=stats.vjps_forward,
-                vjps_backward=stats.vjps_backward,
-                steps_accepted=stats.accepted,
-                steps_rejected=stats.rejected,
+            counts=total([_counts(solution.stats) for solution in solutions]),
+            replay=replay_in_turn([partial(_replay, cell, grid) for grid in grids]),
+            steps=(
+                cell.gradient if cell.gradient in OWN_STEPS else "",
+                *(x for grid in grids for x in _bytes_of(grid)),
             ),
-            replay=lambda twin: replay_as(cell.gradient, METHODS[cell.method], twin, grid),
-            steps=(cell.gradient if cell.gradient in OWN_STEPS else "", *_bytes_of(grid)),
         )
 
     def _solve(self, problem: Problem, cell: Cell) -> Solution:
@@ -85,11 +92,27 @@ class Ours:
         if cell.steps is not None:
             accuracy, options["step_size"] = {}, step_size(cell, problem.t)
         how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
+        how["params"] = problem.unlisted or None
         gradient = choice(cell.gradient)
         method = None if cell.gradient == "mali" else cell.method  # it has one of its own
         return solve(
             problem.func, problem.y0, problem.t, method=method, gradient=gradient, options=options, **accuracy, **how
         )
+
+
+def _counts(stats: Stats) -> Counts:
+    return Counts(
+        f_calls_forward=stats.f_calls_forward,
+        f_calls_backward=stats.f_calls_backward,
+        vjps_forward=stats.vjps_forward,
+        vjps_backward=stats.vjps_backward,
+        steps_accepted=stats.accepted,
+        steps_rejected=stats.rejected,
+    )
+
+
+def _replay(cell: Cell, grid: Grid, twin: Replayed) -> Any:
+    return replay_as(cell.gradient, METHODS[cell.method], twin, grid)
 
 
 def _bytes_of(grid: Grid) -> Iterator[bytes]:

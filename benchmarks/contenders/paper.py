@@ -6,7 +6,8 @@ Checked against version 0.0.1, https://github.com/tksmatsubara/symplectic-adjoin
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from benchmarks.cell import Cell
 from benchmarks.contenders.contender import (
     CountedField,
-    Observation,
-    SolveRun,
-    giving_up,
+    Counts,
+    Peer,
+    Replay,
     not_installed,
     replay_of_equal_steps,
     shared_reason,
@@ -42,11 +43,9 @@ GIVES_UP = ("underflow in dt", "non-finite values in state")
 
 
 @dataclass(frozen=True)
-class Paper:
+class Paper(Peer):
     name: str = "paper"
     gradients: tuple[str, ...] = tuple(FUNCTIONS)
-    framework: Literal["torch"] = "torch"
-    compiles: bool = False
 
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell):
@@ -63,24 +62,25 @@ class Paper:
         how = "get github.com/tksmatsubara/symplectic-adjoint-method and run: python -m pip install . in it"
         return not_installed(PACKAGE, how)
 
-    def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
-        odeint = _odeint(cell)  # Imported by now, not while time and memory are measured.
-        return SolveRun(problem, lambda: _solve(odeint, problem.func, problem, cell), _gives_up)
+    def load(self) -> ModuleType:
+        return importlib.import_module(PACKAGE)
 
-    def observe(self, problem: Problem, cell: Cell) -> Observation:
-        func = CountedField(problem.func)
-        with giving_up(_gives_up):
-            ys = _solve(_odeint(cell), func, problem, cell)
-            loss = problem.loss(ys)
-            func.backward_phase = True
-            loss.backward()
-        return Observation(
-            loss=loss.item(),
-            final_state=ys[-1].detach(),
-            gradient=problem.gradient(),
-            counts=func.counts(cell.steps, None if cell.steps is None else 0),
-            replay=replay_of_equal_steps(cell, problem),
-        )
+    def solve(self, func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
+        return _solve(getattr(self.load(), FUNCTIONS[cell.gradient]), func, problem, cell)
+
+    def gives_up(self, error: Exception) -> bool:
+        return isinstance(error, AssertionError) and str(error).startswith(GIVES_UP)
+
+    def witness(self, func: nn.Module, cell: Cell) -> CountedField:
+        del cell
+        return CountedField(func)
+
+    def recount(self, witness: CountedField, cell: Cell) -> Counts:
+        return witness.counts(cell.steps, None if cell.steps is None else 0)
+
+    def replay(self, witness: CountedField, problem: Problem, cell: Cell) -> Replay:
+        del witness
+        return replay_of_equal_steps(cell, problem)
 
 
 def _solve(odeint: Callable[..., Tensor], func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
@@ -95,14 +95,6 @@ def _solve(odeint: Callable[..., Tensor], func: nn.Module, problem: Problem, cel
 def _outputs(cell: Cell) -> int:
     sizes: dict[str, Any] = {"outputs": 1, **PROBLEMS[cell.problem].sizes, **cell.sizes_dict}
     return sizes["outputs"]
-
-
-def _odeint(cell: Cell) -> Callable[..., Tensor]:
-    return getattr(importlib.import_module(PACKAGE), FUNCTIONS[cell.gradient])
-
-
-def _gives_up(error: Exception) -> bool:
-    return isinstance(error, AssertionError) and str(error).startswith(GIVES_UP)
 
 
 PAPER = Paper()

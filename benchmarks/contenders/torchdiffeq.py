@@ -3,10 +3,10 @@
 Checked against torchdiffeq 0.2.5.
 """
 
-import functools
+from collections.abc import Hashable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from benchmarks.cell import Cell
 from benchmarks.contenders.contender import (
     CountedField,
-    Observation,
-    SolveRun,
-    giving_up,
+    Counts,
+    Peer,
+    Replay,
     not_installed,
     shared_reason,
     step_size,
@@ -32,11 +32,9 @@ GIVES_UP = ("underflow in dt", "non-finite values in state", "max_num_steps exce
 
 
 @dataclass(frozen=True)
-class TorchDiffEq:
+class TorchDiffEq(Peer):
     name: str = "torchdiffeq"
     gradients: tuple[str, ...] = ("backprop", "continuous", "continuous-seminorm")
-    framework: Literal["torch"] = "torch"
-    compiles: bool = False
 
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell):
@@ -57,30 +55,31 @@ class TorchDiffEq:
     def missing(self) -> str | None:
         return not_installed("torchdiffeq", "python -m pip install torchdiffeq")
 
-    def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
-        _torchdiffeq()  # Imported by now, not while time and memory are measured.
-        return SolveRun(problem, lambda: _solve(problem.func, problem, cell), _gives_up)
+    def load(self) -> ModuleType:
+        return _torchdiffeq()
 
-    def observe(self, problem: Problem, cell: Cell) -> Observation:
-        adaptive = _is_adaptive(cell)
-        func = AdaptiveWitness(problem.func) if adaptive else FixedWitness(problem.func)
-        with giving_up(_gives_up):
-            ys = _solve(func, problem, cell)
-            loss = problem.loss(ys)
-            func.backward_phase = True
-            loss.backward()
-        solver = _solvers()[_their_method(cell)]
-        replay = (
-            functools.partial(replay_adaptive, solver) if adaptive else functools.partial(replay_fixed, cell.method)
-        )
-        return Observation(
-            loss=loss.item(),
-            final_state=ys[-1].detach(),
-            gradient=problem.gradient(),
-            counts=func.counts(len(func.steps), func.rejected),
-            replay=lambda twin: replay(func.steps, twin),
-            steps=("torchdiffeq", *func.steps),
-        )
+    def solve(self, func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
+        return _solve(func, problem, cell)
+
+    def gives_up(self, error: Exception) -> bool:
+        return isinstance(error, AssertionError) and str(error).startswith(GIVES_UP)
+
+    def witness(self, func: nn.Module, cell: Cell) -> "Witness":
+        return AdaptiveWitness(func) if _is_adaptive(cell) else FixedWitness(func)
+
+    def recount(self, witness: "Witness", cell: Cell) -> Counts:
+        del cell
+        return witness.counts(len(witness.steps), witness.rejected)
+
+    def replay(self, witness: "Witness", problem: Problem, cell: Cell) -> Replay:
+        del problem
+        solver, steps = _solvers()[_their_method(cell)], witness.steps
+        if _is_adaptive(cell):
+            return lambda twin: replay_adaptive(solver, steps, twin)
+        return lambda twin: replay_fixed(cell.method, steps, twin)
+
+    def steps(self, witness: "Witness") -> Hashable:
+        return ("torchdiffeq", *witness.steps)
 
 
 class Witness(CountedField):
@@ -147,10 +146,6 @@ def _their_method(cell: Cell) -> str:
 
 def _is_adaptive(cell: Cell) -> bool:
     return hasattr(_solvers()[_their_method(cell)], "tableau")
-
-
-def _gives_up(error: Exception) -> bool:
-    return isinstance(error, AssertionError) and str(error).startswith(GIVES_UP)
 
 
 def _torchdiffeq() -> ModuleType:

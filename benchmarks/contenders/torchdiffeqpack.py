@@ -6,7 +6,8 @@ last time alone. Its ACA raises a TypeError on the way back over fixed steps. MA
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from benchmarks.cell import Cell
 from benchmarks.contenders.contender import (
     CountedField,
-    Observation,
-    SolveRun,
-    giving_up,
+    Counts,
+    Peer,
+    Replay,
     not_installed,
     shared_reason,
     step_size,
@@ -36,11 +37,9 @@ class ManyOutputs(RuntimeError):
 
 
 @dataclass(frozen=True)
-class TorchDiffEqPack:
+class TorchDiffEqPack(Peer):
     name: str = "torchdiffeqpack"
     gradients: tuple[str, ...] = ("aca", "mali")
-    framework: Literal["torch"] = "torch"
-    compiles: bool = False
 
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell):
@@ -54,24 +53,25 @@ class TorchDiffEqPack:
     def missing(self) -> str | None:
         return not_installed("TorchDiffEqPack", 'python -m pip install ".[peers]"')
 
-    def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
-        importlib.import_module("TorchDiffEqPack")  # Imported by now, not while time and memory are measured.
-        return SolveRun(problem, lambda: _solve(problem.func, problem, cell), _gives_up)
+    def load(self) -> ModuleType:
+        return importlib.import_module("TorchDiffEqPack")
 
-    def observe(self, problem: Problem, cell: Cell) -> Observation:
-        func = CountedField(problem.func)
-        with giving_up(_gives_up):
-            ys = _solve(func, problem, cell)
-            loss = problem.loss(ys)
-            func.backward_phase = True
-            loss.backward()
-        return Observation(
-            loss=loss.item(),
-            final_state=ys[-1].detach(),
-            gradient=problem.gradient(),
-            counts=func.counts(cell.steps, None if cell.steps is None else 0),
-            replay="TorchDiffEqPack does not tell its steps, which it rounds to float32",
-        )
+    def solve(self, func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
+        return _solve(func, problem, cell)
+
+    def gives_up(self, error: Exception) -> bool:
+        return isinstance(error, ManyOutputs)
+
+    def witness(self, func: nn.Module, cell: Cell) -> CountedField:
+        del cell
+        return CountedField(func)
+
+    def recount(self, witness: CountedField, cell: Cell) -> Counts:
+        return witness.counts(cell.steps, None if cell.steps is None else 0)
+
+    def replay(self, witness: CountedField, problem: Problem, cell: Cell) -> Replay:
+        del witness, problem, cell
+        return "TorchDiffEqPack does not tell its steps, which it rounds to float32"
 
 
 def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
@@ -93,10 +93,6 @@ def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
         method = "sym12async" if cell.steps is None else "fixedstep_sym12async"
         end = pack.odesolve_adjoint_sym12(func, problem.y0, options={**options, "method": method})
     return torch.stack((problem.y0, end))
-
-
-def _gives_up(error: Exception) -> bool:
-    return isinstance(error, ManyOutputs)
 
 
 TORCHDIFFEQPACK = TorchDiffEqPack()

@@ -20,6 +20,7 @@ from benchmarks.contenders.contender import (
     giving_up,
     not_installed,
     replay_of_equal_steps,
+    several_fields,
     shared_reason,
     step_size,
     unknown_gradient,
@@ -47,7 +48,7 @@ class TorchOde:
             return reason
         if cell.method not in METHOD_CLASSES:
             return f"torchode has no method {cell.method!r}"
-        return shared_reason(cell, METHODS[cell.method].adaptive)
+        return several_fields(cell) or shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
         return not_installed("torchode", 'python -m pip install ".[peers]"')

@@ -44,18 +44,19 @@ def measure_floor(problem: Problem) -> tuple[Floor, int]:
     return floor, vjp.events
 
 
-def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int) -> int:
-    """The least that this gradient must have live at once, for N accepted steps of s stages.
+def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int, components: int = 1) -> int:
+    """The least that this gradient must have live at once, for N accepted steps of s stages, M components' together.
 
     D a state, A the graph of one f, V the peak of one VJP, P the parameters' gradient. Where all graphs are live at
     once, only the first VJP meets them all, and P begins with it: the second one meets A less and P more. Where nothing
     grows with N, what else is live counts: the two states and two cotangents of a pair, and two outputs with theirs.
     auto fills its budget, as far as there is anything to hold.
     """
-    N, s = steps, stages
+    N, s, M = steps, stages, components
     D, A, P = floor.state_bytes, floor.graph_bytes, floor.parameter_bytes
     V, above = floor.vjp_peak_bytes, max(0, floor.vjp_peak_bytes - floor.graph_bytes)
     whole_graph = D + N * s * A + above + max(0, P - A)
+    one_graph = M * D + -(-N // M) * s * A + above + max(0, P - A)
     dial, number = setting(gradient)
     kept, held = min(number or PRESET_ROOM, max(0, N - 1)), min(number, N * s)
     formulas = {
@@ -66,12 +67,12 @@ def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int) -> 
         "auto": min(number * 1024, (N + N * s) * D + N * s * A + above + P),
         "disk": (1 + s) * D + V + P,
         "aca": N * D + s * A + above + P,
-        "baseline": whole_graph,
+        "baseline": one_graph,
         "backprop": whole_graph,
-        "reversible": (8 + s) * D + V + P,
-        "mali": 7 * D + V + P,
-        "continuous": D + V + P,
-        "continuous-seminorm": D + V + P,
+        "reversible": (2 * (M - 1) + 8 + s) * D + V + P,
+        "mali": (2 * (M - 1) + 7) * D + V + P,
+        "continuous": M * D + V + P,
+        "continuous-seminorm": M * D + V + P,
     }
     return formulas[dial]
 
@@ -83,7 +84,7 @@ class VjpCall:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.func, self.t = problem, problem.func, problem.t[0].to(problem.y0)
+        self.problem, self.func, self.t = problem, problem.fields[0], problem.t[0].to(problem.y0)
         self.y = problem.y0.detach().clone().requires_grad_()
         self.cotangent = torch.ones_like(self.y)
 
@@ -103,7 +104,7 @@ class VjpCall:
 def _graph_of_f(problem: Problem) -> object:
     """The graph of one f alone, at a state that nothing else keeps."""
     Y = problem.y0.clone()  # Not a leaf, which its gradient's accumulator would keep.
-    return problem.func(problem.t[0].to(problem.y0), Y).grad_fn
+    return problem.fields[0](problem.t[0].to(problem.y0), Y).grad_fn
 
 
 def _nbytes(tensor: Tensor) -> int:

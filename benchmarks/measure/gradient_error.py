@@ -13,7 +13,7 @@ from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS, NoGradient, Observation
 from benchmarks.failure import Diverged, diagnose
 from benchmarks.oracle import Replayed, equal_steps, gradient, relative_error, replay_as
-from benchmarks.problems import Problem, build
+from benchmarks.problems import Problem, build, in_turn
 from benchmarks.references import load_reference
 from symplectic_adjoint import METHODS
 
@@ -26,7 +26,10 @@ SMALL = 1_000_000
 """State x parameters x f calls up to which steps are taken again in fifty digits ..."""
 
 MOST_CALLS_IN_DIGITS = 2_000
-"""... and f calls, each of which takes some milliseconds there and stays in memory."""
+"""... and f calls, each of which takes some milliseconds there and stays in memory, ..."""
+
+MOST_OUTPUTS_IN_DIGITS = 5_000
+"""... and numbers in outputs: one that is interpolated takes a millisecond."""
 
 
 Known = dict[Hashable, Any]
@@ -106,7 +109,8 @@ def discrete_error(observation: Observation, problem: Problem, known: Known | No
 
 def _is_small(observation: Observation, problem: Problem) -> bool:
     f_calls = observation.counts.f_calls_forward
-    if f_calls is None or f_calls > MOST_CALLS_IN_DIGITS:
+    numbers_out = problem.y0.numel() * (len(problem.t) - 1)
+    if f_calls is None or f_calls > MOST_CALLS_IN_DIGITS or numbers_out > MOST_OUTPUTS_IN_DIGITS:
         return False
     return problem.y0.numel() * max(1, sum(p.numel() for p in problem.parameters)) * f_calls <= SMALL
 
@@ -156,7 +160,8 @@ def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_
 def _textbook_final_state(problem: Problem, cell: Cell) -> Tensor:
     assert cell.steps is not None, "an adaptive cell has no steps of its own"
     twin = problem.to(torch.float64)
-    return replay_as(cell.gradient, METHODS[cell.method], twin, equal_steps(problem.t, cell.steps))[-1]
+    grid = equal_steps(problem.t, cell.steps)
+    return in_turn(twin, lambda part: replay_as(cell.gradient, METHODS[cell.method], part, grid))[-1]
 
 
 def _require_finite(observation: Observation) -> None:

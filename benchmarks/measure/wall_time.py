@@ -109,7 +109,7 @@ def bare_call_times(problem: Problem) -> dict[str, float]:
         @torch.no_grad()
         def f_calls() -> None:
             for _ in range(BARE_CALLS):
-                problem.func(vjp.t, vjp.y)
+                vjp.func(vjp.t, vjp.y)
 
         def vjp_calls() -> None:
             for _ in range(BARE_CALLS):

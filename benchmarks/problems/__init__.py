@@ -18,13 +18,15 @@ from benchmarks.problems.lotka_volterra import LOTKA_VOLTERRA
 from benchmarks.problems.memory_flow import MEMORY_FLOW
 from benchmarks.problems.mlp import MLP
 from benchmarks.problems.outlier import OUTLIER
-from benchmarks.problems.problem import DTYPES, Family, Problem
+from benchmarks.problems.problem import DTYPES, Family, Problem, in_turn
 from benchmarks.problems.robertson import ROBERTSON
 from benchmarks.problems.spiral import SPIRAL
+from benchmarks.problems.stack import STACK
 from benchmarks.problems.three_body import THREE_BODY
+from benchmarks.problems.unlisted import UNLISTED
 from benchmarks.problems.van_der_pol import VAN_DER_POL
 
-__all__ = ["DTYPES", "PROBLEMS", "Family", "Problem", "build"]
+__all__ = ["DTYPES", "PROBLEMS", "Family", "Problem", "build", "in_turn"]
 
 PROBLEMS: dict[str, Family] = {
     family.name: family
@@ -48,6 +50,8 @@ PROBLEMS: dict[str, Family] = {
         KDV,
         CAHN_HILLIARD,
         FLOW,
+        STACK,
+        UNLISTED,
     )
 }
 

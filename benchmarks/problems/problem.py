@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,10 @@ from benchmarks.data import load_table
 from benchmarks.problems.formula import Arithmetic, Array, Formula, Held, LossFormula, SolutionFormula
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Stack(nn.ModuleList):
+    """Fields in a row: over the same times each goes on from where the one before it ended."""
 
 
 class Loss(nn.Module):
@@ -30,6 +34,8 @@ class Problem:
     y0 is (batch, dim), a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
     (len(t), batch, dim). All that func and loss hold has y0's dtype and device. formula is func once more,
     given the family's `sizes`; solution its flow, where that has a closed form. jumps: the times at which func jumps.
+
+    Where func is a Stack, ys are those of its last field (see in_turn), and formula is each field's own.
     """
 
     func: nn.Module
@@ -42,8 +48,26 @@ class Problem:
     jumps: tuple[float, ...] = ()
 
     @property
+    def unlisted(self) -> tuple[Tensor, ...]:
+        """Tensors that func uses and does not have among its parameters."""
+        return tuple(getattr(self.func, "unlisted", ()))
+
+    @property
     def parameters(self) -> tuple[Tensor, ...]:
-        return tuple(self.func.parameters())
+        return (*self.func.parameters(), *self.unlisted)
+
+    @property
+    def fields(self) -> tuple[nn.Module, ...]:
+        """func, or those that it is a stack of."""
+        return tuple(self.func) if isinstance(self.func, Stack) else (self.func,)
+
+    @property
+    def components(self) -> int:
+        return len(self.fields)
+
+    def component(self, i: int, y0: Tensor, /) -> Self:
+        """The i-th field's own problem, from y0."""
+        return replace(self, func=self.fields[i], y0=y0)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -102,6 +126,7 @@ class Family:
 
     The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
     once more, and solution its flow where that has a closed form. jumps: whether the field jumps at some times.
+    stacked: whether the field is a stack. unlisted: whether it uses tensors that it does not list.
     """
 
     name: str
@@ -109,6 +134,8 @@ class Family:
     formula: Formula
     solution: SolutionFormula | None = None
     jumps: bool = False
+    stacked: bool = False
+    unlisted: bool = False
 
     @property
     def sizes(self) -> dict[str, Size]:
@@ -144,6 +171,27 @@ class Family:
             kind = type(self.sizes[name])
             if not isinstance(value, (int, float) if kind is float else kind):
                 raise ValueError(f"size {name} of {self.name} must be of type {kind.__name__}; got {value!r}")
+
+
+class InTurn(Protocol):
+    """What may have several components: a Problem, or a twin of one."""
+
+    @property
+    def y0(self) -> Any: ...
+    @property
+    def components(self) -> int: ...
+    def component(self, i: int, y0: Any, /) -> Self: ...
+
+
+Part = TypeVar("Part", bound=InTurn)
+
+
+def in_turn(problem: Part, solve: Callable[[Part], Any]) -> Any:
+    """ys of the problem's last component, `solve` giving those of one. Each starts where the one before it ended."""
+    ys = solve(problem.component(0, problem.y0))
+    for i in range(1, problem.components):
+        ys = solve(problem.component(i, ys[-1]))
+    return ys
 
 
 class MeanSquare(Loss):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.problems import Problem
+from benchmarks.problems import Problem, in_turn
 from benchmarks.references.reference import Reference
-from symplectic_adjoint import odeint, solve
+from symplectic_adjoint import Grid, odeint, solve
 
 SOURCE = "self-convergence"
 
@@ -24,20 +24,32 @@ ORDER = 8
 def converged(problem: Problem) -> Reference:
     problem, t = problem.to(torch.float64), problem.t.clone().requires_grad_()
     options = {"jump_t": torch.tensor(problem.jumps, dtype=torch.float64)} if problem.jumps else {}
-    how: dict[str, Any] = {"method": "dopri8", "gradient": "symplectic"}
-    first = solve(problem.func, problem.y0, t, rtol=TOLERANCE, atol=TOLERANCE, options=options, **how)
-    _, coarse = _gradient(problem, first.ys)
+    how: dict[str, Any] = {"method": "dopri8", "gradient": "symplectic", "params": problem.unlisted or None}
+    halved: list[Tensor] = []
+
+    def first(part: Problem) -> Tensor:
+        solution = solve(part.func, part.y0, t, rtol=TOLERANCE, atol=TOLERANCE, options=options, **how)
+        halved.append(_halved(solution.grid, problem.t))
+        return solution.ys
+
+    def second(part: Problem) -> Tensor:
+        return odeint(part.func, part.y0, problem.t, options={**options, "grid_points": halved.pop(0)}, **how)
+
+    _, coarse = _gradient(problem, in_turn(problem, first))
     by_times = torch.zeros_like(t) if t.grad is None else t.grad
-    points = torch.cat([first.grid.t, problem.t[-1:]])
-    halved = torch.cat([points, (points[1:] + points[:-1]) / 2]).sort().values
-    if problem.t[-1] < problem.t[0]:
-        halved = halved.flip(0)
-    ys = odeint(problem.func, problem.y0, problem.t, options={**options, "grid_points": halved}, **how)
+    ys = in_turn(problem, second)
     loss, fine = _gradient(problem, ys)
     extrapolated = [b + (b - a) / (2**ORDER - 1) for a, b in zip(coarse, fine, strict=True)]
     nothing = [torch.zeros_like(x) for x in fine]
     found = Reference(SOURCE, ys[-1].detach(), loss, extrapolated, nothing, by_times, bar=0.0)
     return Reference(**{**vars(found), "bar": found.error_of(coarse)})
+
+
+def _halved(grid: Grid, t: Tensor) -> Tensor:
+    """The steps' ends, and the middle of each step."""
+    points = torch.cat([grid.t, t[-1:]])
+    halved = torch.cat([points, (points[1:] + points[:-1]) / 2]).sort().values
+    return halved if t[-1] >= t[0] else halved.flip(0)
 
 
 def _gradient(problem: Problem, ys: Tensor) -> tuple[float, Sequence[Tensor]]:

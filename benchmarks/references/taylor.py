@@ -36,8 +36,8 @@ MOST_STEPS = 100_000
 
 
 def can_be_expanded(problem: Problem, most_equations: int) -> bool:
-    """Whether heyoka is there, and the problem smooth and of no more equations (in adjoint form, of all samples)."""
-    if importlib.util.find_spec("heyoka") is None or problem.formula is None or problem.jumps:
+    """Whether heyoka is there, and the problem one smooth field of no more equations (adjoint form, all samples)."""
+    if importlib.util.find_spec("heyoka") is None or problem.formula is None or problem.jumps or problem.components > 1:
         return False
     batch, dim = problem.y0.shape
     return batch * (2 * dim + sum(p.numel() for p in problem.parameters)) <= most_equations

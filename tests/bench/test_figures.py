@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from benchmarks.figures import (
 from benchmarks.record import Status
 from benchmarks.render import draw, render
 from benchmarks.summary import summarize
-from tests.bench.rows import NINE, a_cell, a_row, errors_alone, first_look, group
+from tests.bench.rows import NINE, UNMEASURED, a_cell, a_row, errors_alone, first_look, group
 
 WHERE = "Measured here."
 
@@ -223,8 +224,26 @@ class TestErrorsAlone:
         assert series["ours symplectic"].y == (2e-2, 2e-4, 2e-6)
         assert not {"ours aca", "ours backprop", "ours stages"} & set(series)
         assert {"ours continuous", "torchdiffeq backprop", "torchdiffeq continuous"} <= set(series)
-        assert panel.note == "continuous nearer at 0.01"
+        # 20 times nearer at 1e-2 and 20 times further at 1e-4: the powers cross in the middle.
+        assert [tuple(round(math.log10(x), 9) for x in stretch) for stretch in panel.shaded] == [(-3, -2)]
+        (shade,) = draw(figure).axes[0].patches
+        assert shade.get_x() == pytest.approx(1e-3)
         assert panel.floor is None  # the reference is known far below what is drawn
+
+    def test_stretches_where_the_continuous_is_nearer_are_joined_and_may_be_several(self):
+        def panel_of(*ratios):
+            found = []
+            for place, times in enumerate(ratios):
+                rows = group(rtol=10.0**-place, atol=1e-9)
+                rows = [replace(r, error_true=times if r.gradient == "continuous" else 1.0, **UNMEASURED) for r in rows]
+                found += rows
+            (panel,) = panels(all_figures(summarize(found), WHERE)[0])
+            return [tuple(round(math.log10(x), 9) for x in stretch) for stretch in panel.shaded]
+
+        assert panel_of(0.1, 0.1, 0.1) == [(-2, 0)]
+        assert panel_of(10, 10, 10) == []
+        assert panel_of(0.1, 10, 0.1) == [(-2, -1.5), (-0.5, 0)]
+        assert panel_of(10, 0.1, 0.1, 10) == [(-2.5, -0.5)]
 
     def test_rounding_is_drawn_over_the_steps_with_the_last_place_below(self):
         _, figure = all_figures(summarize(errors_alone()), WHERE)

@@ -1,12 +1,13 @@
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.data import TABLES, MissingTable, cache_table, load_table, table_file
-from benchmarks.problems import PROBLEMS
+from benchmarks.problems import PROBLEMS, in_turn
 from symplectic_adjoint import odeint
 
 WINE = {"flow": {"data": "wine"}}
@@ -35,7 +36,7 @@ every_problem = pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_field_returns_what_its_state_is(build, name, dtype):
     problem = build(name, dtype)
-    value = problem.func(problem.t[0].to(problem.y0), problem.y0)
+    value = problem.fields[0](problem.t[0].to(problem.y0), problem.y0)
     assert (value.shape, value.dtype) == (problem.y0.shape, getattr(torch, dtype))
     assert problem.y0.shape[0] == 3 and problem.t.dtype == torch.float64
     assert all(p.dtype == problem.y0.dtype for p in problem.parameters)
@@ -72,7 +73,8 @@ def test_a_copy_shares_no_tensor(build, name):
 @every_problem
 def test_every_input_has_a_gradient(build, name):
     problem = build(name)
-    ys = odeint(problem.func, problem.y0, problem.t, rtol=1e-3, atol=1e-3, gradient="backprop")
+    how: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "gradient": "backprop"}
+    ys = in_turn(problem, lambda part: odeint(part.func, part.y0, part.t, **how))
     problem.loss(ys).backward()
     assert all(tensor.grad is not None and bool(tensor.grad.abs().sum() > 0) for tensor in problem.inputs)
     problem.clear_gradients()

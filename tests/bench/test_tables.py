@@ -9,7 +9,7 @@ from benchmarks.record import Status
 from benchmarks.suite import Target
 from benchmarks.summary import lines_of, summarize
 from benchmarks.tables import all_tables, digits, gradients_table
-from benchmarks.targets import judge
+from benchmarks.trials import judge
 from benchmarks.typesetting import Section, Table, to_csv, to_latex, to_markdown, write_table
 from tests.bench.rows import errors_alone, first_look, group
 
@@ -76,7 +76,7 @@ def test_targets_come_first_where_there_are_any():
     names = [table.name for table in all_tables(frame, WHERE, judgements)]
     assert names == ["reached", "targets", "overview", "gradients", "ordering"]
     (line,) = all_tables(frame, WHERE, judgements)[0].sections[0].lines
-    assert line == ("1", "n", "2.00", "3.40", "2", "6", "not met")
+    assert line == ("1", "n", "at most 2", "3.40", "2", "6", "not met")
     assert [table.name for table in all_tables(frame, WHERE)] == ["overview", "gradients", "ordering"]
 
 

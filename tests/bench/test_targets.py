@@ -10,7 +10,8 @@ from benchmarks.suite import Measure, Scale, Target, load_suite, suite_names
 from benchmarks.summary import FSAL, lines_of, summarize
 from benchmarks.sweep import load_vocabulary
 from benchmarks.tables import targets_table
-from benchmarks.targets import Outcome, headline, judge, shortfalls
+from benchmarks.targets import headline, shortfalls
+from benchmarks.trials import Outcome, judge
 from benchmarks.typesetting import to_csv, to_markdown
 from symplectic_adjoint import METHODS
 from tests.bench.rows import a_cell, a_row, first_look, group
@@ -196,8 +197,8 @@ class TestTheWhole:
             "1. other: at most 9; worst 3.4, met in 6 of 6: met",
         ]
         assert [len(section.lines) for section in table.sections] == [6, 6]
-        assert "| ours aca | 2.10 | 2.00 | not met | over an estimate of the floor |" in to_markdown(table)
-        assert to_csv(table).splitlines()[0] == "point,target,group,cell,measured,at_most,outcome,note"
+        assert "| ours aca | 2.10 | at most 2 | not met | over an estimate of the floor |" in to_markdown(table)
+        assert to_csv(table).splitlines()[0] == "point,target,group,cell,measured,wanted,outcome,note"
 
 
 class TestDerivedColumns:
@@ -260,6 +261,6 @@ def test_every_target_of_ours_means_cells_of_its_suite(name):
     cells: list[Cell] = expand(suite.at_scale(Scale.CPU), anything)
     names = {cell.name for cell in cells}
     for judgement in judge(suite.target, cells, []):
-        notes = {verdict.note.removeprefix(f"{judgement.target.over}: ") for verdict in judgement.verdicts}
-        assert notes == {"it has no row yet"}, judgement.target.name
-        assert judgement.target.over is None or judgement.target.over in names
+        notes = {verdict.note.removeprefix(f"{judgement.trial.over}: ") for verdict in judgement.verdicts}
+        assert notes == {"it has no row yet"}, judgement.trial.name
+        assert judgement.trial.over is None or judgement.trial.over in names

@@ -1,0 +1,84 @@
+"""Claims ruled on: whether each holds, holds somewhere or fails, by what was measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from benchmarks.cell import Cell
+from benchmarks.expansion import axes
+from benchmarks.suite import Claim, Trial
+from benchmarks.summary import Line
+from benchmarks.trials import Judgement, Outcome, Verdict, judge
+
+
+class Ruling(StrEnum):
+    HOLDS = "holds"
+    HOLDS_WHEN = "holds when"
+    FAILS = "fails"
+    OPEN = "not measured"
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """A claim with the judgement of each of its trials, in the claim's order."""
+
+    claim: Claim
+    judgements: tuple[Judgement[Trial], ...]
+
+    @property
+    def ruling(self) -> Ruling:
+        """That of all trials together; those that were not measured have no voice."""
+        return _common({rule(judgement) for judgement in self.judgements} - {Ruling.OPEN})
+
+
+def hear(claims: Sequence[Claim], cells: Sequence[Cell], lines: Sequence[Line]) -> list[Hearing]:
+    """Every claim, its trials held against the rows. lines are those of a summary."""
+    return [Hearing(claim, tuple(judge(claim.trial, cells, lines))) for claim in claims]
+
+
+def rule(judgement: Judgement[Trial]) -> Ruling:
+    """By the cells that were measured: met by all, by some, by none."""
+    outcomes = {verdict.outcome for verdict in judgement.verdicts} - {Outcome.NOT_MEASURED}
+    return _common({Ruling.HOLDS if one is Outcome.MET else Ruling.FAILS for one in outcomes})
+
+
+def _common(rulings: set[Ruling]) -> Ruling:
+    return Ruling.OPEN if not rulings else rulings.pop() if len(rulings) == 1 else Ruling.HOLDS_WHEN
+
+
+def when(judgement: Judgement[Trial]) -> str:
+    """Where a trial is met, if only somewhere: the one axis or size that tells, or the cells themselves."""
+    if rule(judgement) is not Ruling.HOLDS_WHEN:
+        return ""
+    met = [v for v in judgement.verdicts if v.outcome is Outcome.MET]
+    missed = [v for v in judgement.verdicts if v.outcome is Outcome.NOT_MET]
+    if judgement.trial.powers is not None:
+        return f"not along {', '.join(dict.fromkeys(v.axis for v in missed))}"
+    for axis in _axes_of(met[0]):
+        if condition := _told_by(axis, met, missed):
+            return condition
+    few, which = (met, "in ") if len(met) <= len(missed) else (missed, "not in ")
+    return which + "; ".join(dict.fromkeys(verdict.group for verdict in few))
+
+
+TELLING = ("problem", "dtype", "method", "steps", "rtol", "batch")
+"""Axes by which people would say it, before the sizes."""
+
+
+def _axes_of(verdict: Verdict) -> list[str]:
+    own = axes(verdict.cells[0])
+    return [*TELLING, *(name for name, _ in verdict.cells[0].sizes if name in own)]
+
+
+def _told_by(axis: str, met: Sequence[Verdict], missed: Sequence[Verdict]) -> str:
+    """ "steps >= 100", where that axis alone tells the cells that meet the trial from those that do not."""
+    yes, no = ({axes(verdict.cells[0]).get(axis) for verdict in some} for some in (met, missed))
+    if yes & no or None in yes:
+        return ""
+    numbers, others = ({x for x in some if isinstance(x, int | float)} for some in (yes, no))
+    if numbers == yes and others == no:
+        if min(numbers) > max(others):
+            return f"{axis} >= {min(numbers):g}"
+        if max(numbers) < min(others):
+            return f"{axis} <= {max(numbers):g}"
+    return f"{axis} {', '.join(sorted(map(str, yes)))}"
