@@ -1,28 +1,23 @@
 """Claims as tables: the ruling on each, the trials behind it, and the exponents behind those."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from benchmarks.cell import Cell
-from benchmarks.claims import Hearing, Ruling, rule, when
+from benchmarks.claims import Hearing, Ruling, rule, when, words
 from benchmarks.exponent import Exponent
 from benchmarks.numerals import digits
-from benchmarks.suite import Measure, Trial
-from benchmarks.summary import Line, display_place
-from benchmarks.trials import Judgement, Outcome, Verdict, judge
+from benchmarks.suite import Trial
+from benchmarks.summary import Line
+from benchmarks.trials import Judgement, Outcome, Verdict
 from benchmarks.typesetting import MISSING, Section, Table
 
 FEW = 4
 """Cell ids that a printed line holds; all of them are in the CSV."""
 
 
-def claim_tables(hearings: Sequence[Hearing], cells: Sequence[Cell], lines: Sequence[Line], where: str) -> list[Table]:
-    """None where the suite has no claims."""
-    if not hearings:
-        return []
-    tables = [claims_table(hearings, where), trials_table(hearings, where)]
-    fitted = [one.trial for hearing in hearings for one in hearing.judgements if one.trial.powers]
-    return [*tables, exponents_table(fitted, cells, lines, where)] if fitted else tables
+def claim_tables(hearings: Sequence[Hearing], exponents: Sequence[Line], where: str) -> list[Table]:
+    """None where the suite has no claims. exponents are the lines of claims.exponents."""
+    tables = [claims_table(hearings, where), trials_table(hearings, where)] if hearings else []
+    return [*tables, exponents_table(exponents, where)] if exponents else tables
 
 
 def claims_table(hearings: Sequence[Hearing], where: str) -> Table:
@@ -113,52 +108,18 @@ def _ids(verdicts: Iterable[Verdict]) -> list[str]:
     return list(dict.fromkeys(cell.id for verdict in verdicts for cell in verdict.cells))
 
 
-def exponents_table(fitted: Sequence[Trial], cells: Sequence[Cell], lines: Sequence[Line], where: str) -> Table:
-    """Every contender's and gradient's exponent for whatever the trials fit, along whatever they fit it along."""
-    measures: list[Measure] = list(dict.fromkeys(trial.measure for trial in fitted))
-    axes = list(dict.fromkeys(axis for trial in fitted for axis in trial.powers or ()))
-    names = sorted(
-        dict.fromkeys((cell.contender, cell.gradient) for cell in cells), key=lambda n: display_place(" ".join(n))
-    )
-    sections, data = [], []
-    for measure in measures:
-        shown = []
-        for contender, gradient in names:
-            found = {axis: _exponent(contender, gradient, measure, axis, cells, lines) for axis in axes}
-            if any(found.values()):
-                shown.append((f"{contender} {gradient}", *(str(one) if one else MISSING for one in found.values())))
-                data += [
-                    _exponent_line(measure, f"{contender} {gradient}", axis, one) for axis, one in found.items() if one
-                ]
-        sections.append(Section(MEASURES.get(measure, measure), tuple(shown)))
+def exponents_table(exponents: Sequence[Line], where: str) -> Table:
+    axes = list(dict.fromkeys(line["axis"] for line in exponents))
+    sections = []
+    for measure in dict.fromkeys(line["measure"] for line in exponents):
+        found: dict[str, Line] = {}
+        for line in exponents:
+            if line["measure"] == measure:
+                found.setdefault(line["name"], {})[line["axis"]] = Exponent(line["exponent"], line["half_width"])
+        shown = [(name, *(str(of.get(axis, MISSING)) for axis in axes)) for name, of in found.items()]
+        sections.append(Section(words(measure), tuple(shown)))
     caption = (
         "The p of a growth like x^p, fitted to the longest series of cells in which x alone differs, with the 95 %"
         " confidence interval of the fit. What does not grow with x bends the line, and widens the interval."
     )
-    return Table("exponents", "Exponents", caption, where, ("gradient", *axes), tuple(sections), tuple(data))
-
-
-MEASURES = {
-    "calls": "calls of f and of its vector-Jacobian product",
-    "kept_tensor_bytes": "bytes kept between the forward pass and the backward pass",
-    "backward_tensor_bytes": "bytes that the backward pass takes above what was kept",
-    "peak_tensor_bytes": "peak of tensors",
-    "backward_s": "time of the backward pass",
-}
-
-
-def _exponent(
-    contender: str, gradient: str, measure: Measure, axis: str, cells: Sequence[Cell], lines: Sequence[Line]
-) -> Exponent | None:
-    meant: dict[str, Any] = {"contender": [contender], "gradient": [gradient]}
-    trial = Trial(name=measure, cells=meant, measure=measure, powers={axis: 1.0}, within=1.0)
-    (judgement,) = judge([trial], cells, lines)
-    known = [verdict for verdict in judgement.verdicts if verdict.measured is not None]
-    longest = max(known, key=lambda verdict: len(verdict.cells), default=None)
-    if longest is None or longest.measured is None or longest.half_width is None:
-        return None
-    return Exponent(longest.measured, longest.half_width)
-
-
-def _exponent_line(measure: str, name: str, axis: str, found: Exponent) -> Line:
-    return {"measure": measure, "name": name, "axis": axis, "exponent": found.power, "half_width": found.half_width}
+    return Table("exponents", "Exponents", caption, where, ("gradient", *axes), tuple(sections), tuple(exponents))

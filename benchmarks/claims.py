@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
+from typing import Any
 
 from benchmarks.cell import Cell
 from benchmarks.expansion import axes
-from benchmarks.suite import Claim, Trial
-from benchmarks.summary import Line
+from benchmarks.suite import Claim, Measure, Trial
+from benchmarks.summary import Line, display_place
 from benchmarks.trials import Judgement, Outcome, Verdict, judge
 
 
@@ -82,3 +84,43 @@ def _told_by(axis: str, met: Sequence[Verdict], missed: Sequence[Verdict]) -> st
         if max(numbers) < min(others):
             return f"{axis} <= {max(numbers):g}"
     return f"{axis} {', '.join(sorted(map(str, yes)))}"
+
+
+WORDS = {
+    "calls": "calls of f and of its vector-Jacobian product",
+    "kept_tensor_bytes": "bytes kept from the forward pass for the backward pass",
+    "backward_tensor_bytes": "bytes of the backward pass above what was kept",
+    "peak_tensor_bytes": "peak of tensors",
+    "backward_s": "time of the backward pass",
+}
+
+
+def words(measure: str) -> str:
+    """What is measured, for people."""
+    return WORDS.get(measure, measure)
+
+
+def exponents(hearings: Sequence[Hearing], cells: Sequence[Cell], lines: Sequence[Line]) -> list[Line]:
+    """Every contender's and gradient's exponent of whatever the claims fit, along whatever they fit it along.
+
+    Of several series the longest. A line has measure, name, contender, gradient, axis, exponent and half_width.
+    """
+    fitted = [one.trial for hearing in hearings for one in hearing.judgements if one.trial.powers]
+    measures: list[Measure] = list(dict.fromkeys(trial.measure for trial in fitted))
+    axes = list(dict.fromkeys(axis for trial in fitted for axis in trial.powers or ()))
+    names = dict.fromkeys((cell.contender, cell.gradient) for cell in cells)
+    found = []
+    for measure, (contender, gradient) in product(
+        measures, sorted(names, key=lambda name: display_place(" ".join(name)))
+    ):
+        meant: dict[str, Any] = {"contender": [contender], "gradient": [gradient]}
+        trial = Trial(name=measure, cells=meant, measure=measure, powers=dict.fromkeys(axes, 1.0), within=1.0)
+        (judgement,) = judge([trial], cells, lines)
+        for axis in axes:
+            known = [v for v in judgement.verdicts if v.axis == axis and v.measured is not None]
+            if known:
+                longest = max(known, key=lambda verdict: len(verdict.cells))
+                line: Line = {"measure": measure, "name": f"{contender} {gradient}", "contender": contender}
+                line |= {"gradient": gradient, "axis": axis, "exponent": longest.measured}
+                found.append(line | {"half_width": longest.half_width})
+    return found

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pandas as pd
 
 from benchmarks.cell import setting
+from benchmarks.claims import words
 from benchmarks.record import Status
 from benchmarks.summary import FLOOR, OF_THE_STEPS, Line, display_place, lines_of, pareto_front
 
@@ -84,7 +85,10 @@ class Style:
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y), in order, of one contender's gradient. label is its name where there is little room."""
+    """Points (x, y), in order, of one contender's gradient. label is its name where there is little room.
+
+    doubt: half the height of each point's interval.
+    """
 
     name: str
     label: str
@@ -92,6 +96,7 @@ class Series:
     x: tuple[float, ...]
     y: tuple[float, ...]
     joined: bool = True
+    doubt: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,10 +146,15 @@ def style_of(contender: str, gradient: str) -> Style:
     return Style(color, marker, own, not own)
 
 
-def all_figures(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
-    """Every figure of a summary that has something to show; `where` says on what it was measured."""
+def all_figures(frame: pd.DataFrame, where: str, exponents: Sequence[Line] = ()) -> list[FigureSpec]:
+    """Every figure of a summary that has something to show; `where` says on what it was measured.
+
+    exponents: those that a suite's claims fit (claims.exponents); then it is growth that is drawn.
+    """
     figures = [over_floor(frame, where), growth(frame, where), work_precision(frame, where), memory_time(frame, where)]
-    if all(line["total_s"] is None for line in lines_of(frame)):
+    if exponents:
+        figures = [powers(exponents, where), growth(frame, where)]
+    elif all(line["total_s"] is None for line in lines_of(frame)):
         figures = [true_errors(frame, where), rounding(frame, where)]
     return [figure for figure in figures if figure.rows]
 
@@ -237,7 +247,7 @@ def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
 
 
 def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Time, and below it memory, over the number of steps or of outputs where cells have three or more of them."""
+    """Time, and below it memory, over whatever is GROWING where there are three or more numbers of it."""
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
     varied = _varied_sizes(lines)
     families = [
@@ -249,13 +259,13 @@ def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
         for y, measure in ((TIME, milliseconds), (MEMORY, mebibytes))
     ]
     caption = (
-        "What a gradient takes as the steps or the outputs grow in number. Lines of slope one are linear; a number of"
-        " steps or outputs ten times as large is then ten times as dear."
+        "What a gradient takes as something grows in number. Lines of slope one are linear: ten times the number is"
+        " then ten times as dear."
     )
     return FigureSpec("growth", "Growth", caption, where, tuple(row for row in rows if row))
 
 
-GROWING = ("steps", "outputs")
+GROWING = ("steps", "outputs", "components", "layers")
 
 
 def _number(line: Line, axis: str) -> float | None:
@@ -267,6 +277,35 @@ def _without(line: Line, axis: str) -> tuple[object, ...]:
     axes = ("problem", "batch", "method", "dtype", "device", "threads", "seed", "rtol", "steps")
     sizes = sorted((name, size) for name, size in line["sizes"].items() if name != axis)
     return (*(line[name] for name in axes if name != axis), *sizes, _number(line, axis) is None)
+
+
+def powers(exponents: Sequence[Line], where: str) -> FigureSpec:
+    """A panel a measure: every gradient's exponent along every axis, with its interval."""
+    caption = (
+        "The p of a growth like x^p, fitted to the longest series of cells in which x alone differs, with its 95 %"
+        " confidence interval. 0 does not grow, 1 grows in proportion, 2 with the square."
+    )
+    panels = [_powers_panel(lines) for lines in _collect(exponents, lambda line: line["measure"]).values()]
+    return FigureSpec("exponents", "How everything grows", caption, where, _grid(panels))
+
+
+SPREAD = 0.7
+"""Of the room between two names, what the gradients beside each other take."""
+
+
+def _powers_panel(lines: Sequence[Line]) -> Panel:
+    axes = tuple(dict.fromkeys(str(line["axis"]) for line in lines))
+    names = list(dict.fromkeys(line["name"] for line in lines))
+    series = []
+    for place, name in enumerate(names):
+        own = [line for line in lines if line["name"] == name]
+        shift = SPREAD * ((place + 0.5) / len(names) - 0.5)
+        x = tuple(axes.index(line["axis"]) + shift for line in own)
+        y, doubt = (tuple(line[key] for line in own) for key in ("exponent", "half_width"))
+        style = style_of(own[0]["contender"], own[0]["gradient"])
+        series.append(Series(name, name, style, x, y, joined=False, doubt=doubt))
+    x = Axis("", log=False, names=axes)
+    return Panel(words(lines[0]["measure"]), x, Axis("exponent", log=False), tuple(series))
 
 
 def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.cell import Cell
 from benchmarks.claim_tables import claim_tables
-from benchmarks.claims import Hearing, hear
+from benchmarks.claims import Hearing, exponents, hear
 from benchmarks.environment import describe
 from benchmarks.figures import FigureSpec, all_figures
 from benchmarks.page import page, relative, write_page
@@ -74,7 +74,7 @@ class Publication:
 
     @cached_property
     def tables(self) -> list[Table]:
-        claimed = claim_tables(self.hearings, self._known_cells, self._lines, self.where)
+        claimed = claim_tables(self.hearings, self._exponents, self.where)
         return claimed + all_tables(self.frame, self.where, self.judgements)
 
     @cached_property
@@ -88,6 +88,10 @@ class Publication:
         return hear(self.suite.claim, self._known_cells, self._lines)
 
     @cached_property
+    def _exponents(self) -> list[Line]:
+        return exponents(self.hearings, self._known_cells, self._lines)
+
+    @cached_property
     def _known_cells(self) -> list[Cell]:
         known = {cell.id: cell for cell in (*self.cells, *(row.cell for row in self.rows))}
         return [known[id] for id in read_cells(self.folder / self.environment_id) if id in known]
@@ -98,7 +102,7 @@ class Publication:
 
     @cached_property
     def figures(self) -> list[FigureSpec]:
-        return all_figures(self.frame, self.where)
+        return all_figures(self.frame, self.where, self._exponents)
 
     def write_tables(self) -> list[Path]:
         return [path for table in self.tables for path in write_table(table, self.folder / "tables")]

@@ -20,6 +20,8 @@ from benchmarks.figures import FigureSpec, Panel, Style
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
 LEGEND_HEIGHT = 0.9
+NARROW = 12
+"""Characters of a name that has room beside others."""
 NEAR = 10
 """A floor that lies below all points by no more than this factor is shown, and the axis made longer."""
 SHADE: Any = {"facecolor": "#56B4E9", "alpha": 0.18, "linewidth": 0, "zorder": 0}
@@ -59,13 +61,18 @@ def draw(spec: FigureSpec) -> Figure:
         for j, panel in enumerate(row):
             drawn.append((figure.add_subplot(grid[i, j]), panel))
             _draw_panel(*drawn[-1])
-    _draw_legend(figure, [panel for row in spec.rows for panel in row if not panel.x.names], wide)
+    _draw_legend(figure, [panel for row in spec.rows for panel in row if not _is_named(panel)], wide)
     figure.draw_without_rendering()  # the labels' places depend on the final layout
     figure.set_layout_engine("none")
     for axes, panel in drawn:
         if panel.labelled:
             _label_points(axes, panel)
     return figure
+
+
+def _is_named(panel: Panel) -> bool:
+    """Whether its axis says whose its points are."""
+    return all(series.name in panel.x.names for series in panel.series)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
@@ -77,6 +84,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for low, high in panel.shaded:
         axes.axvspan(low, high, **SHADE)
     for series in panel.series:
+        if series.doubt:
+            axes.errorbar(series.x, series.y, series.doubt, fmt="none", ecolor=series.style.color, elinewidth=1)
         axes.plot(series.x, series.y, **_appearance(series.style, series.joined))
     _scale(axes, panel)
     if panel.floor is not None and panel.floor[0] > axes.get_ylim()[0] / NEAR:
@@ -108,7 +117,8 @@ def _scale(axes: Axes, panel: Panel) -> None:
         values = [value for series in panel.series for value in getattr(series, of)]
         if spec.names:
             axis.set_ticks(range(len(spec.names)), spec.names)
-            axis.set_tick_params(labelrotation=90, labelsize=7)
+            long = max(map(len, spec.names)) > NARROW
+            axis.set_tick_params(labelrotation=90 if long else 0, labelsize=7 if long else 9)
             getattr(axes, f"set_{of}lim")(-0.7, len(spec.names) - 0.3)
         if not spec.log or not values:
             continue

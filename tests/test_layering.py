@@ -98,10 +98,11 @@ environment suite
 store expansion
 sweep summary regression
 known_references
-figures typesetting exponent
+typesetting exponent
 numerals trials
 targets claims
-tables render page claim_tables
+figures tables claim_tables
+render page
 portraits
 publication
 cli

@@ -7,9 +7,11 @@ import pytest
 
 from benchmarks.cell import Cell
 from benchmarks.claim_tables import claim_tables
-from benchmarks.claims import Ruling, hear, rule, when
+from benchmarks.claims import Ruling, exponents, hear, rule, when
 from benchmarks.expansion import Vocabulary, expand
+from benchmarks.figures import all_figures
 from benchmarks.record import Status
+from benchmarks.render import draw
 from benchmarks.suite import Claim, Scale, Trial, load_suite, suite_names
 from benchmarks.summary import lines_of, summarize
 from benchmarks.sweep import load_vocabulary
@@ -139,7 +141,8 @@ class TestTables:
         rows = TestPowers().rows()
         hearing = heard(rows, trial(), TestPowers.POWERS, trial(cells={"contender": "paper"}, name="theirs"))
         cells, lines = [row.cell for row in rows], lines_of(summarize(rows))
-        return {table.name: table for table in claim_tables([hearing], cells, lines, "Measured here.")}
+        found = exponents([hearing], cells, lines)
+        return {table.name: table for table in claim_tables([hearing], found, "Measured here.")}
 
     def test_a_claim_is_a_line_with_its_ruling_and_every_cell_behind_it(self):
         table = self.tables()["claims"]
@@ -165,8 +168,19 @@ class TestTables:
         assert [section.heading for section in table.sections] == ["peak of tensors"]
         assert table.sections[0].lines[0][:2] == ("ours symplectic", "1.00 ± 0.00")
 
+    def test_they_are_drawn_with_their_intervals(self):
+        rows = TestPowers().rows()
+        hearing, lines = heard(rows, TestPowers.POWERS), lines_of(summarize(rows))
+        found = exponents([hearing], [row.cell for row in rows], lines)
+        figure, *_ = all_figures(summarize(rows), "", found)
+        ((panel,),) = figure.rows
+        assert (figure.name, panel.x.names) == ("exponents", ("steps", "components"))
+        (series,) = panel.series
+        assert series.y == tuple(line["exponent"] for line in found) and len(series.doubt) == 2
+        assert len(draw(figure).axes[0].collections) == 1  # the bars
+
     def test_a_suite_without_claims_has_none(self):
-        assert claim_tables([], [], [], "") == []
+        assert claim_tables([], [], "") == []
 
 
 SUITES = [name for name in suite_names() if load_suite(name).claim]
