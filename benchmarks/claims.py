@@ -60,8 +60,13 @@ def when(judgement: Judgement[Trial]) -> str:
         if condition := _told_by(axis, met, missed):
             return condition
     few, which = (met, "in ") if len(met) <= len(missed) else (missed, "not in ")
-    return which + "; ".join(dict.fromkeys(verdict.group for verdict in few))
+    groups = list(dict.fromkeys(verdict.group for verdict in few))
+    more = f" and {len(groups) - FEW} more" if len(groups) > FEW else ""
+    return which + "; ".join(groups[:FEW]) + more
 
+
+FEW = 2
+"""Groups that are named."""
 
 TELLING = ("problem", "dtype", "method", "steps", "rtol", "batch")
 """Axes by which people would say it, before the sizes."""

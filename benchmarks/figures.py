@@ -247,13 +247,18 @@ def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
 
 
 def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Time, and below it memory, over whatever is GROWING where there are three or more numbers of it."""
+    """Time, and below it memory, over whatever is GROWING: the longest series, of three numbers or more."""
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
     varied = _varied_sizes(lines)
     families = [
         (axis, cells) for axis in GROWING for cells in _collect(lines, lambda c, a=axis: _without(c, a)).values()
     ]
-    grown = [(axis, cells) for axis, cells in families if len({_number(c, axis) for c in cells} - {None}) >= 3]
+    length = {id(cells): len({_number(c, axis) for c in cells} - {None}) for axis, cells in families}
+    longest: dict[object, int] = {}
+    for axis, cells in families:
+        kind = (axis, cells[0]["problem"])
+        longest[kind] = max(longest.get(kind, 3), length[id(cells)])
+    grown = [(axis, cells) for axis, cells in families if length[id(cells)] == longest[axis, cells[0]["problem"]]]
     rows = [
         tuple(_growth_panel(cells, axis, y, measure, varied) for axis, cells in grown)
         for y, measure in ((TIME, milliseconds), (MEMORY, mebibytes))

@@ -15,8 +15,13 @@ ROUNDED = 1e-32
 """What two doubles leave of a number, relative."""
 
 
+LARGEST = 10_000
+"""Numbers in all outputs: ten seconds or so."""
+
+
 def has_closed_form(problem: Problem) -> bool:
-    return problem.solution is not None
+    """Whether there is one, of a problem that is not too large for it."""
+    return problem.solution is not None and problem.y0.numel() * (len(problem.t) - 1) <= LARGEST
 
 
 def closed_form(problem: Problem) -> Reference:
