@@ -3,13 +3,13 @@
 Measuring processes read the cache: importing scikit-learn takes longer than most cells and moves their memory.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from benchmarks.arrays import load_arrays, save_arrays
 
 TABLES = ("digits", "breast_cancer", "wine")
 """1797 x 64 (8 x 8 images), 569 x 30 and 178 x 13."""
@@ -27,8 +27,7 @@ def load_table(name: str, cache_dir: Path | None) -> Tensor:
         raise MissingTable(
             f"the table {name} is not cached: call benchmarks.data.cache_table({name!r}, cache_dir) first"
         )
-    with np.load(table_file(name, cache_dir), allow_pickle=False) as arrays:
-        return torch.from_numpy(arrays["rows"])
+    return torch.from_numpy(load_arrays(table_file(name, cache_dir))["rows"])
 
 
 def cache_table(name: str, cache_dir: Path) -> None:
@@ -38,12 +37,7 @@ def cache_table(name: str, cache_dir: Path) -> None:
     target = table_file(name, cache_dir)
     if target.exists():
         return
-    rows = _standardise(_read(name))
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed, so that another process never reads half a table.
-    with tempfile.NamedTemporaryFile(dir=cache_dir, suffix=".npz", delete=False) as part:
-        np.savez(part, rows=rows)
-    os.replace(part.name, target)
+    save_arrays(target, rows=_standardise(_read(name)))
 
 
 def table_file(name: str, cache_dir: Path) -> Path:

@@ -84,10 +84,11 @@ def test_what_is_data_does_not_need_torch(name):
 
 # A subpackage is one place here: benchmarks.problems.mlp is problems.
 SUITE = """
-cell examples digits
-record data choices
+cell examples digits arrays
+record data choices series
 failure
 problems
+models
 oracle twin
 contenders
 references

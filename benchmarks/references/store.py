@@ -3,8 +3,6 @@
 import hashlib
 import inspect
 import json
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.arrays import load_arrays, save_arrays
 from benchmarks.cell import Cell
 from benchmarks.problems import Problem, build
 from benchmarks.references.closed_form import closed_form, has_closed_form
@@ -103,11 +102,7 @@ def save(reference: Reference, of: Identity, file: Path) -> None:
     arrays |= {f"rest_{i}": x.numpy() for i, x in enumerate(reference.rest)}
     own = {"final_state": reference.final_state.numpy(), "by_times": reference.by_times.numpy()}
     told = {"of": of, "source": reference.source, "loss": reference.loss, "bar": reference.bar}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed, so that another process never reads half a file.
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-        np.savez_compressed(part, told=np.array(json.dumps(told)), **own, **arrays)
-    os.replace(part.name, file)
+    save_arrays(file, told=np.array(json.dumps(told)), **own, **arrays)
 
 
 def _told(file: Path) -> dict[str, Any]:
@@ -121,13 +116,12 @@ def code_of(file: Path) -> str:
 
 
 def load(file: Path) -> Reference:
-    told = _told(file)
+    told, arrays = _told(file), load_arrays(file)
     plain = {name: told[name] for name in ("source", "loss", "bar")}
-    with np.load(file, allow_pickle=False) as arrays:
-        number = sum(name.startswith("near_") for name in arrays.files)
+    number = sum(name.startswith("near_") for name in arrays)
 
-        def tensors(name: str) -> list[Tensor]:
-            return [torch.from_numpy(arrays[f"{name}_{i}"]) for i in range(number)]
+    def tensors(name: str) -> list[Tensor]:
+        return [torch.from_numpy(arrays[f"{name}_{i}"]) for i in range(number)]
 
-        own = {name: torch.from_numpy(arrays[name]) for name in ("final_state", "by_times")}
-        return Reference(gradient=tensors("near"), rest=tensors("rest"), **own, **plain)
+    own = {name: torch.from_numpy(arrays[name]) for name in ("final_state", "by_times")}
+    return Reference(gradient=tensors("near"), rest=tensors("rest"), **own, **plain)
