@@ -155,20 +155,30 @@ def all_figures(frame: pd.DataFrame, where: str, exponents: Sequence[Line] = ())
     if exponents:
         figures = [powers(exponents, where), growth(frame, where)]
     elif all(line["total_s"] is None for line in lines_of(frame)):
-        figures = [true_errors(frame, where), rounding(frame, where)]
+        figures = [*true_errors(frame, where), rounding(frame, where)]
     return [figure for figure in figures if figure.rows]
 
 
-def true_errors(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """True error against tolerance, for suites that measure errors alone: a panel a problem and method."""
+def true_errors(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
+    """True error against tolerance, for suites that measure errors alone: a panel a problem and method.
+
+    Where some have three tolerances or more, the others have a figure of their own.
+    """
     caption = (
         "How far a gradient is from that of the continuous problem, over the tolerance that was asked for. The exact"
         " gradients of one solve are one line, symplectic's. Where a panel is shaded the continuous adjoint came nearer"
         " the truth than the exact gradient; at the edges the two cross. Below the dotted line, where there is one, the"
         " reference is not known."
     )
-    rows = _panels_over(frame, "rtol", _tolerance_panel)
-    return FigureSpec("true-errors", "The gradient that was wanted", caption, where, rows)
+    title = "The gradient that was wanted"
+    ladders = _panels_over(frame, "rtol", _tolerance_panel, fewest=3)
+    if not ladders:
+        return [FigureSpec("true-errors", title, caption, where, _panels_over(frame, "rtol", _tolerance_panel))]
+    others = _panels_over(frame, "rtol", _tolerance_panel, most=2)
+    return [
+        FigureSpec("true-errors", title, caption, where, ladders),
+        FigureSpec("true-errors-others", f"{title}, by two tolerances", caption, where, others),
+    ]
 
 
 def rounding(frame: pd.DataFrame, where: str) -> FigureSpec:
@@ -181,13 +191,17 @@ def rounding(frame: pd.DataFrame, where: str) -> FigureSpec:
 
 
 def _panels_over(
-    frame: pd.DataFrame, axis: str, panel: Callable[[Sequence[Line], VariedSizes], Panel]
+    frame: pd.DataFrame,
+    axis: str,
+    panel: Callable[[Sequence[Line], VariedSizes], Panel],
+    fewest: int = 2,
+    most: float = math.inf,
 ) -> tuple[tuple[Panel, ...], ...]:
-    """A panel of each family of cells that has several values of the axis, "rtol" or "steps"."""
+    """A panel of each family of cells that has so many values of the axis, "rtol" or "steps"."""
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK and line[axis] is not None]
     varied = _varied_sizes(lines)
     families = _collect(lines, _family).values()
-    return _grid([panel(cells, varied) for cells in families if len({c[axis] for c in cells}) > 1])
+    return _grid([panel(cells, varied) for cells in families if fewest <= len({c[axis] for c in cells}) <= most])
 
 
 def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:

@@ -3,6 +3,7 @@
 Shares nothing with the library's sweep but the methods' coefficients.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, Self
@@ -35,6 +36,8 @@ class Replayed(Protocol):
     def t(self) -> Tensor: ...
     @property
     def components(self) -> int: ...
+    @property
+    def jumps(self) -> tuple[float, ...]: ...
     def component(self, i: int, y0: Any, /) -> Self: ...
     def number(self, x: float, /) -> Any: ...
     def stack(self, ys: Sequence[Any], /) -> Any: ...
@@ -56,16 +59,43 @@ def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
         here = outputs.get(n, [])
         # The interpolant's rows cost f calls and are evaluated only where an output needs them.
         rows = len(A) if any(j != pinned_to for j in here) else tableau.stages
+        f = within_step(problem, t, h)
         t, h = number(t), number(h)
         k: list[Any] = []
         for a, node in zip(A[:rows], c[:rows], strict=True):
-            k.append(problem.f(t + float(node) * h, combine(y, h, a, k)))
+            k.append(f(t + float(node) * h, combine(y, h, a, k)))
         y_next = combine(y, h, tableau.b, k)
         for j in here:
             sigma = float(grid.output_sigma[j])
             ys[j] = y_next if j == pinned_to else combine(y, h, tableau.interpolant.weights_at(sigma), k)
         y = y_next
     return problem.stack([ys[j] for j in sorted(ys)])
+
+
+NEAR_A_JUMP = 1e-13
+"""How far a step's end may lie from a jump on which it was landed, relative: its time is a sum."""
+
+
+def within_step(problem: Replayed, t: float, h: float) -> Func:
+    """f as the step from t to t + h sees it: where an end of the step is a jump, from the step's own side."""
+    low, high = min(t, t + h), max(t, t + h)
+    near = [jump for jump in problem.jumps if low - NEAR_A_JUMP <= jump <= high + NEAR_A_JUMP]
+    at_low = any(math.isclose(jump, low, rel_tol=NEAR_A_JUMP, abs_tol=NEAR_A_JUMP) for jump in near)
+    at_high = any(math.isclose(jump, high, rel_tol=NEAR_A_JUMP, abs_tol=NEAR_A_JUMP) for jump in near)
+    if not (at_low or at_high):
+        return problem.f
+    margin = 2 * NEAR_A_JUMP * max(1.0, abs(low), abs(high))
+    least = problem.number(low + margin) if at_low else None
+    most = problem.number(high - margin) if at_high else None
+
+    def f(time: Any, y: Any) -> Any:
+        if least is not None and time < least:
+            time = least
+        if most is not None and time > most:
+            time = most
+        return problem.f(time, y)
+
+    return f
 
 
 def replay_as(gradient: str, tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
@@ -82,7 +112,7 @@ def replay_pairs(step: PairStep, begin: Func, problem: Replayed, grid: Grid) -> 
     number, y, ys = problem.number, problem.y0, [problem.y0]
     other = begin(number(grid.t[0].item()), y)
     for t, h, pinned_to in zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True):
-        y, other = step(problem.f, number(t), number(h), y, other)
+        y, other = step(within_step(problem, t, h), number(t), number(h), y, other)
         if pinned_to >= 0:
             ys.append(y)
     return problem.stack(ys)

@@ -128,7 +128,7 @@ def _scale(axes: Axes, panel: Panel) -> None:
         getattr(axes, f"set_{of}lim")(low / 2, high * room)
         few_decades = high / low < 1e3
         roomy = high * room / low < (6e1 if of == "x" else 2e3)  # numbers stand side by side on x
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,), numticks=12))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,), numticks=7 if of == "x" else 12))
         axis.set_minor_locator(NullLocator())
         if few_decades:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -20,7 +20,7 @@ class DigitsTwin:
     def __init__(self, problem: Problem):
         assert problem.formula is not None, "every family has one"
         self._problem, self._formula = problem, problem.formula
-        self.components = problem.components
+        self.components, self.jumps = problem.components, problem.jumps
         self.t = problem.t
         self.times = list(array(problem.t))
         self.y0 = variables(problem.y0)

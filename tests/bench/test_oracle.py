@@ -11,7 +11,7 @@ from benchmarks.contenders import CONTENDERS, decline
 from benchmarks.contenders.contender import CountedField
 from benchmarks.contenders.torchdiffeq import THEIR_NAME
 from benchmarks.measure import gradient_error
-from benchmarks.measure.gradient_error import discrete_error
+from benchmarks.measure.gradient_error import discrete_error, measure_gradient_error
 from benchmarks.oracle import equal_steps, gradient, relative_error, replay
 from benchmarks.problems import PROBLEMS, build
 from symplectic_adjoint import GRADIENTS, METHODS, Reversible, transpose
@@ -201,3 +201,15 @@ class TestDecline:
     def test_what_can_be_done_is_not_declined(self):
         assert decline(make_cell()) is None
         assert decline(make_cell(contender="torchdiffeq", gradient="continuous-seminorm")) is None
+
+
+@pytest.mark.parametrize(
+    ("gradient_name", "outputs"), [("symplectic", 1), ("symplectic", 3), ("backprop", 3), ("reversible", 1)]
+)
+def test_a_jump_is_seen_from_the_side_of_each_step(gradient_name, outputs, tmp_path):
+    """Steps are landed on it, so a stage at a step's end would otherwise see the field beyond."""
+    cell = make_cell(problem="forced", sizes={"outputs": outputs}, gradient=gradient_name, rtol=1e-4, atol=1e-4)
+    row = {}
+    for values in measure_gradient_error(cell, tmp_path):
+        row |= values
+    assert row["error_discrete"] < 1e-13
