@@ -375,7 +375,13 @@ def _rounding_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
         series += _series(own[0], [(c["steps"], c["error_discrete"]) for c in own])
     half = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
     title = f"{_title(cells[0], varied)}\n{cells[0]['method']}"
-    return Panel(title, STEPS, DISCRETE, tuple(series), floor=(half, "half a unit in the last place"))
+    rounded = [c["steps"] for c in cells if c["error_discrete_oracle"] == c["dtype"]]
+    note = (
+        f"From {int(min(rounded))} steps on it is two roundings that are compared: the oracle's is no finer."
+        if rounded
+        else ""
+    )
+    return Panel(title, STEPS, DISCRETE, tuple(series), floor=(half, "half a unit in the last place"), note=note)
 
 
 def _multiples_panel(cells: Sequence[Line], key: str, label: str) -> Panel:

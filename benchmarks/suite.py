@@ -150,6 +150,7 @@ Measure = Literal[
     "calls_per_stage",
     "error_discrete",
     "error_true",
+    "forward_error",
 ]
 """What a trial may be about: columns of the summary."""
 
