@@ -29,9 +29,10 @@ KEPT = (1.0, 1.3, 2.0, 5.0, 1e6)
 def test_the_peak_is_the_predicted_one_within_15_percent(name, steps, tmp_path):
     if name == "flow":
         cache_table("wine", tmp_path)
-    problem = build_cell(make_cell(problem=name, sizes=SIZES.get(name, {}), batch=170), tmp_path)
+    whole = build_cell(make_cell(problem=name, sizes=SIZES.get(name, {}), batch=170), tmp_path)
+    problem = whole.component(0, whole.y0)
     options = {"step_size": float(problem.t[-1] - problem.t[0]) / steps} if steps else {}
-    how = {"options": options, "rtol": 1e-6, "atol": 1e-6}
+    how = {"options": options, "rtol": 1e-6, "atol": 1e-6, "params": problem.unlisted or None}
     of_outputs = len(problem.t) * problem.y0.numel() * problem.y0.element_size()
     with pytest.raises(BudgetTooSmall) as caught:
         solve(problem.func, problem.y0, problem.t, gradient=Auto(1), **how)
