@@ -151,11 +151,13 @@ def all_figures(frame: pd.DataFrame, where: str, exponents: Sequence[Line] = ())
 
     exponents: those that a suite's claims fit (claims.exponents); then it is growth that is drawn.
     """
-    figures = [over_floor(frame, where), growth(frame, where), work_precision(frame, where), memory_time(frame, where)]
     if exponents:
         figures = [powers(exponents, where), growth(frame, where)]
     elif all(line["total_s"] is None for line in lines_of(frame)):
         figures = [*true_errors(frame, where), rounding(frame, where)]
+    else:
+        timed = (over_floor, growth, work_precision, memory_time)
+        figures = [draw(frame, where) for draw in timed]
     return [figure for figure in figures if figure.rows]
 
 
@@ -265,14 +267,15 @@ def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
     varied = _varied_sizes(lines)
     families = [
-        (axis, cells) for axis in GROWING for cells in _collect(lines, lambda c, a=axis: _without(c, a)).values()
+        (axis, cells, len({_number(c, axis) for c in cells} - {None}))
+        for axis in GROWING
+        for cells in _collect(lines, lambda c, a=axis: _without(c, a)).values()
     ]
-    length = {id(cells): len({_number(c, axis) for c in cells} - {None}) for axis, cells in families}
     longest: dict[object, int] = {}
-    for axis, cells in families:
+    for axis, cells, length in families:
         kind = (axis, cells[0]["problem"])
-        longest[kind] = max(longest.get(kind, 3), length[id(cells)])
-    grown = [(axis, cells) for axis, cells in families if length[id(cells)] == longest[axis, cells[0]["problem"]]]
+        longest[kind] = max(longest.get(kind, 3), length)
+    grown = [(axis, cells) for axis, cells, length in families if length == longest[axis, cells[0]["problem"]]]
     rows = [
         tuple(_growth_panel(cells, axis, y, measure, varied) for axis, cells in grown)
         for y, measure in ((TIME, milliseconds), (MEMORY, mebibytes))

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from benchmarks.cell import Cell
 from benchmarks.contenders.contender import (
     CountedField,
-    Counts,
     Peer,
     Replay,
     not_installed,
@@ -70,13 +69,6 @@ class Paper(Peer):
 
     def gives_up(self, error: Exception) -> bool:
         return isinstance(error, AssertionError) and str(error).startswith(GIVES_UP)
-
-    def witness(self, func: nn.Module, cell: Cell) -> CountedField:
-        del cell
-        return CountedField(func)
-
-    def recount(self, witness: CountedField, cell: Cell) -> Counts:
-        return witness.counts(cell.steps, None if cell.steps is None else 0)
 
     def replay(self, witness: CountedField, problem: Problem, cell: Cell) -> Replay:
         del witness
