@@ -13,6 +13,12 @@ SCHEMA = 1
 
 Size = int | float | str
 
+ITERATIONS = "iterations"
+"""The size of a task that says for how many batches a contender trains it: no part of what is trained."""
+
+FIRST_ITERATIONS = 20
+"""Those in which contenders are compared, whether they train on or not."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -58,7 +64,7 @@ class Cell:
 
     @property
     def group_id(self) -> str:
-        """Shared by cells that differ only in contender or gradient: these are timed in one process."""
+        """Shared by cells that differ only in contender, gradient or how long they train."""
         return self._digest(without=("suite", "contender", "gradient"))
 
     @property
@@ -74,13 +80,15 @@ class Cell:
     @property
     def group_label(self) -> str:
         """The group in one line, for people: 'van_der_pol(mu=1.0) batch 64, rk4 20 steps, float64'."""
-        sizes = ", ".join(f"{name}={value}" for name, value in self.sizes)
+        sizes = ", ".join(f"{name}={value}" for name, value in self.sizes if name != ITERATIONS)
         accuracy = f"rtol {self.rtol:g} atol {self.atol:g}" if self.steps is None else f"{self.steps} steps"
         device = "" if self.device == "cpu" else f" on {self.device}"
         return f"{self.problem}({sizes}) batch {self.batch}, {self.method} {accuracy}, {self.dtype}{device}"
 
     def _digest(self, without: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> str:
         chosen = {k: v for k, v in asdict(self).items() if k not in without and (only is None or k in only)}
+        if "contender" not in chosen and "sizes" in chosen:
+            chosen["sizes"] = [size for size in self.sizes if size[0] != ITERATIONS]
         canonical = json.dumps({"schema": SCHEMA, **chosen}, sort_keys=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

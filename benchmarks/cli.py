@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,13 +15,16 @@ from benchmarks.claims import Hearing, Ruling, rule, when
 from benchmarks.environment import capture
 from benchmarks.expansion import NothingLeft, expand
 from benchmarks.publication import NoRows, Publication, UnknownEnvironment, choose_environment
-from benchmarks.record import Status, UnreadableRow
+from benchmarks.record import Measurement, Status, UnreadableRow
 from benchmarks.regression import BaselineMissing, UnfitForBaseline, compare, read_baseline, unrecorded, write_baseline
 from benchmarks.store import MAX_ATTEMPTS, StoreError, read_rows
-from benchmarks.suite import Scale, Suite, SuiteError, Target, load_suite, suite_names
-from benchmarks.sweep import Plan, load_vocabulary, make_plan, sweep
+from benchmarks.suite import Scale, Suite, SuiteError, Target, load_suite, suggestion, suite_names
+from benchmarks.sweep import Plan, Wishes, load_vocabulary, make_plan, sweep
 from benchmarks.targets import headline, shortfalls
 from benchmarks.trials import Judgement, Outcome
+
+if TYPE_CHECKING:
+    from benchmarks.paper.experiments import Experiment
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -78,6 +81,10 @@ Only = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Measure on this device (cpu, cuda), whatever the suite says.")]
 Repeats = Annotated[int | None, typer.Option(min=1, help="Timed runs a cell, whatever the suite says.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the published data sets, for suites that train; else stand-ins.", file_okay=False),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure anew; the rows replace the old ones at the end.")]
 
 RESULTS, PLOTS, BASELINE = Path("results"), Path("plots"), Path("results/baseline")
@@ -91,6 +98,7 @@ def run(
     device: Device = None,
     repeats: Repeats = None,
     fresh: Fresh = False,
+    data_dir: DataDir = None,
     results: Results = RESULTS,
     plots: Plots = PLOTS,
 ) -> None:
@@ -99,7 +107,8 @@ def run(
     A run that was interrupted goes on where it stopped. An error is tried again, three times at most.
     """
     plans: list[Plan] = []
-    planned = for_each(suites, lambda suite: plans.append(make_plan(suite, scale, only or [], device, repeats, fresh)))
+    wishes = Wishes(scale, only or [], device, repeats, fresh, data_dir)
+    planned = for_each(suites, lambda suite: plans.append(make_plan(suite, wishes)))
     if planned is Exit.USAGE:  # a mistake in the last suite must not cost the time of the others
         raise typer.Exit(planned)
     environment = capture()
@@ -112,15 +121,74 @@ def run(
         announce(publication.write_tables() + publication.write_plots() + publication.write_page())
         show_targets(publication.judgements)
         show_claims(publication.hearings)
-        errors = sum(row.status is Status.ERROR for row in rows)
-        if errors:
-            console.print(
-                f"[red]{errors} of {len(rows)} cells ended in an error of ours; run again to retry"
-                f" ({MAX_ATTEMPTS} attempts at most)"
-            )
-        return Exit.FAILURE if errors else Exit.DONE
+        return ending_of(rows)
 
     raise typer.Exit(worst([planned, for_each(plans, measure)]))
+
+
+@app.command()
+def paper(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(metavar="[EXPERIMENT]...", help="Some of them, such as table2; else all.")
+    ] = None,
+    scale: AtScale = Scale.CPU,
+    device: Device = None,
+    fresh: Fresh = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Write tables, figures and page again; measure nothing.")
+    ] = False,
+    data_dir: DataDir = None,
+    environment: EnvironmentId = None,
+    results: Results = RESULTS,
+    plots: Plots = PLOTS,
+) -> None:
+    """Measure the paper's experiments anew and write its tables and figures: results/paper, plots/paper.
+
+    A run that was interrupted goes on where it stopped, networks in training too. Without the published data sets
+    (--data-dir) stand-ins take their places, and every table says so.
+    """
+    # Imported here because of portraits, which import torch: other commands should not take the seconds.
+    from benchmarks.paper.edition import Edition
+    from benchmarks.paper.experiments import EXPERIMENTS
+
+    known = {experiment.name: experiment for experiment in EXPERIMENTS}
+    unknown = [name for name in experiments or [] if name not in known]
+    if unknown:
+        console.print(f"[red]no experiment {escape(repr(unknown[0]))}{escape(suggestion(unknown[0], known))}")
+        raise typer.Exit(Exit.USAGE)
+    chosen = [known[name] for name in experiments or known]
+    edition, wishes = Edition.within(scale, results, plots), Wishes(scale, (), device, None, fresh, data_dir)
+    plans: list[Plan] = []
+    if not show:
+        planned = for_each(chosen, lambda one: plans.append(make_plan(one.source, wishes)))
+        if planned is not Exit.DONE:
+            raise typer.Exit(planned)
+    here = None if show else capture()
+
+    def measure(plan: Plan) -> Exit:
+        assert here is not None
+        rows = sweep(plan, here, edition.rows, console, cache=results / ".cache")
+        return ending_of(rows)
+
+    def publish_one(experiment: "Experiment") -> None:
+        announce(edition.chapter(experiment, here.id if here else environment)[1])
+
+    codes = []
+    for i, experiment in enumerate(chosen):
+        codes += [for_each(plans[i : i + 1], measure), for_each([experiment], publish_one)]
+    announce(edition.page(edition.known(EXPERIMENTS, here.id if here else environment)))
+    raise typer.Exit(worst(codes))
+
+
+def ending_of(rows: Sequence[Measurement]) -> Exit:
+    """Says how many cells ended in errors, if any did."""
+    errors = sum(row.status is Status.ERROR for row in rows)
+    if errors:
+        console.print(
+            f"[red]{errors} of {len(rows)} cells ended in an error of ours; run again to retry"
+            f" ({MAX_ATTEMPTS} attempts at most)"
+        )
+    return Exit.FAILURE if errors else Exit.DONE
 
 
 @app.command()
@@ -180,7 +248,7 @@ def check(
         if not rows:
             raise NoRows(f"{suite.name}: no rows of environment {here} to check: run the suite first")
         if update:
-            cells = {cell.id: cell for cell in expand(suite, load_vocabulary())}
+            cells = {cell.id: cell for cell in expand(suite, load_vocabulary(suite.trains))}
             write_baseline(path, [row for row in rows if row.cell_id in cells], whole=len(cells))
             console.print(f"{suite.name}: {len(cells)} cells are now the baseline, {path.as_posix()}")
             return Exit.DONE
@@ -204,15 +272,14 @@ def list_() -> None:
     # Imported here because they import torch, which takes seconds that other commands should not.
     from benchmarks.contenders import CONTENDERS
 
-    vocabulary = load_vocabulary()
+    vocabulary, tasks = load_vocabulary(), load_vocabulary(trains=True)
     loaded = {name: load_suite(name) for name in suite_names()}
     heading(
         "Suites", [f"{name}: {suite.title} (scales {', '.join(scales(suite.scale))})" for name, suite in loaded.items()]
     )
-    described = [
-        f"{name}: {', '.join(f'{k}={v}' for k, v in sizes.items())}" for name, sizes in vocabulary.problems.items()
-    ]
-    heading("Problems, with their sizes' defaults", described)
+    for title, families in (("Problems", vocabulary.problems), ("Tasks, for suites that train", tasks.problems)):
+        described = [f"{name}: {', '.join(f'{k}={v}' for k, v in sizes.items())}" for name, sizes in families.items()]
+        heading(f"{title}, with their sizes' defaults", described)
     heading("Methods", [", ".join(vocabulary.methods)])
     rivals = [
         f"{name}: {', '.join(contender.gradients)}" + (f" ({missing})" if (missing := contender.missing()) else "")
@@ -255,7 +322,7 @@ def cells_with_targets(suite: Suite) -> list[Cell]:
     """All cells of a suite that has targets or claims, also those that cannot be measured here."""
     if not (suite.target or suite.claim):
         return []  # expanding imports torch
-    return expand(suite, replace(load_vocabulary(), decline=lambda cell: None))
+    return expand(suite, replace(load_vocabulary(suite.trains), decline=lambda cell: None))
 
 
 COLORS = {Outcome.MET: "green", Outcome.NOT_MET: "red", Outcome.NOT_MEASURED: "yellow"}

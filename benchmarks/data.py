@@ -52,11 +52,19 @@ def _read(name: str) -> np.ndarray:
     if name == "digits":
         # Pixels are integers 0..16. A density on integers is unbounded, so each gets uniform noise of one level
         # ("dequantisation"), the same for everyone.
-        pixels, _ = datasets.load_digits(return_X_y=True)
-        pixels = np.asarray(pixels, dtype=np.float64)
+        pixels, _ = read_digits()
         return (pixels + np.random.default_rng(0).random(pixels.shape)) / 17
     table, _ = {"breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}[name](return_X_y=True)
     return np.asarray(table, dtype=np.float64)
+
+
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's digits: pixels 0 .. 16, (1797, 64), and what each shows, (1797,)."""
+    # Imported here because only the process that fills the cache may pay for it.
+    from sklearn import datasets
+
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    return np.asarray(pixels, dtype=np.float64), np.asarray(labels, dtype=np.float64)
 
 
 def _standardise(table: np.ndarray) -> np.ndarray:

@@ -202,8 +202,8 @@ def _panels_over(
     """A panel of each family of cells that has so many values of the axis, "rtol" or "steps"."""
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK and line[axis] is not None]
     varied = _varied_sizes(lines)
-    families = _collect(lines, _family).values()
-    return _grid([panel(cells, varied) for cells in families if fewest <= len({c[axis] for c in cells}) <= most])
+    families = collect(lines, _family).values()
+    return grid([panel(cells, varied) for cells in families if fewest <= len({c[axis] for c in cells}) <= most])
 
 
 def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
@@ -212,7 +212,7 @@ def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
     Problems at a single accuracy have no line; they are shown only where no problem has more.
     """
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
-    families = _collect(lines, _family)
+    families = collect(lines, _family)
     swept = [cells for cells in families.values() if len({_accuracy(c) for c in cells}) > 1]
     shown = swept or list(families.values())
     varied = _varied_sizes(lines)
@@ -235,7 +235,7 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
     """
     lines = lines_of(frame)
     varied = _varied_sizes(lines)
-    groups = list(_collect(lines, lambda c: c["group_id"]).values())
+    groups = list(collect(lines, lambda c: c["group_id"]).values())
     compared = [cells for cells in groups if len(cells) > 1] or groups
     panels = [_trade_off_panel(cells, varied) for cells in compared]
     caption = (
@@ -244,7 +244,7 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
         " but the continuous gradients are not exact: how far off they are is in the tables. A panel"
         " is a group; sizes that all cells of a problem share are in the tables too."
     )
-    return FigureSpec("memory-time", "Memory against time", caption, where, _grid(panels))
+    return FigureSpec("memory-time", "Memory against time", caption, where, grid(panels))
 
 
 def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
@@ -269,7 +269,7 @@ def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
     families = [
         (axis, cells, len({_number(c, axis) for c in cells} - {None}))
         for axis in GROWING
-        for cells in _collect(lines, lambda c, a=axis: _without(c, a)).values()
+        for cells in collect(lines, lambda c, a=axis: _without(c, a)).values()
     ]
     longest: dict[object, int] = {}
     for axis, cells, length in families:
@@ -307,8 +307,8 @@ def powers(exponents: Sequence[Line], where: str) -> FigureSpec:
         "The p of a growth like x^p, fitted to the longest series of cells in which x alone differs, with its 95 %"
         " confidence interval. 0 does not grow, 1 grows in proportion, 2 with the square."
     )
-    panels = [_powers_panel(lines) for lines in _collect(exponents, lambda line: line["measure"]).values()]
-    return FigureSpec("exponents", "How everything grows", caption, where, _grid(panels))
+    panels = [_powers_panel(lines) for lines in collect(exponents, lambda line: line["measure"]).values()]
+    return FigureSpec("exponents", "How everything grows", caption, where, grid(panels))
 
 
 SPREAD = 0.7
@@ -335,13 +335,13 @@ def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     same = {f"ours {gradient}" for gradient in OF_THE_STEPS if gradient != "symplectic"}
     for name in sorted({c["name"] for c in cells} - same, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: -c["rtol"])
-        series += _series(own[0], [(c["rtol"], c["error_true"]) for c in own])
+        series += points_of(own[0], [(c["rtol"], c["error_true"]) for c in own])
     bars = [c["error_true_bar"] for c in cells if c["error_true_bar"]]
     errors = [c["error_true"] for c in cells if c["error_true"]]
     known = max(bars, default=0.0)
     floor = (known, "the reference's own error") if errors and known > min(errors) / 10 else None
     return Panel(
-        f"{_title(cells[0], varied)}\n{cells[0]['method']}",
+        f"{title_of(cells[0], varied)}\n{cells[0]['method']}",
         TOLERANCE,
         ERROR,
         tuple(series),
@@ -375,9 +375,9 @@ def _rounding_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     series = []
     for name in sorted({c["name"] for c in cells}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: c["steps"])
-        series += _series(own[0], [(c["steps"], c["error_discrete"]) for c in own])
+        series += points_of(own[0], [(c["steps"], c["error_discrete"]) for c in own])
     half = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
-    title = f"{_title(cells[0], varied)}\n{cells[0]['method']}"
+    title = f"{title_of(cells[0], varied)}\n{cells[0]['method']}"
     rounded = [c["steps"] for c in cells if c["error_discrete_oracle"] == c["dtype"]]
     note = (
         f"From {int(min(rounded))} steps on it is two roundings that are compared: the oracle's is no finer."
@@ -405,9 +405,9 @@ def _growth_panel(
     series = []
     for name in sorted({c["name"] for c in cells}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: _number(c, axis) or 0)
-        series += _series(own[0], [(_number(c, axis), measure(c)) for c in own])
+        series += points_of(own[0], [(_number(c, axis), measure(c)) for c in own])
     told = {problem: names - {axis} for problem, names in varied.items()}
-    return Panel(f"{_title(cells[0], told)}\n{cells[0]['method']}", Axis(f"number of {axis}"), y, tuple(series))
+    return Panel(f"{title_of(cells[0], told)}\n{cells[0]['method']}", Axis(f"number of {axis}"), y, tuple(series))
 
 
 def milliseconds(line: Line) -> float | None:
@@ -420,7 +420,7 @@ def mebibytes(line: Line) -> float | None:
 
 def _varied_sizes(lines: Iterable[Line]) -> VariedSizes:
     varied: VariedSizes = {}
-    for problem, cells in _collect(lines, lambda line: line["problem"]).items():
+    for problem, cells in collect(lines, lambda line: line["problem"]).items():
         names = {name for line in cells for name in line["sizes"]}
         varied[str(problem)] = {n for n in names if len({line["sizes"].get(n) for line in cells}) > 1}
     return varied
@@ -433,16 +433,16 @@ def _precision_panel(
     for name in sorted({c["name"] for c in cells}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=_accuracy)
         points = [(measure(c), c["error_true"]) for c in own]
-        series += _series(own[0], points)
+        series += points_of(own[0], points)
     bars = [c["error_true_bar"] for c in cells if c["error_true_bar"]]
     floor = (max(bars), "the reference's own error") if bars else None
-    title = f"{_title(cells[0], varied)}\n{cells[0]['method']}"
+    title = f"{title_of(cells[0], varied)}\n{cells[0]['method']}"
     return Panel(title, x, ERROR, tuple(series), floor=floor)
 
 
 def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     shown = [c for c in cells if c["status"] == Status.OK and milliseconds(c) and mebibytes(c)]
-    series = [one for c in shown for one in _series(c, [(milliseconds(c), mebibytes(c))], joined=False)]
+    series = [one for c in shown for one in points_of(c, [(milliseconds(c), mebibytes(c))], joined=False)]
     points = [
         (one.x[0], one.y[0])
         for one, c in zip(series, shown, strict=True)
@@ -451,7 +451,7 @@ def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     front = tuple(points[i] for i in pareto_front(points))
     if len(series) > MANY:
         series = [one if (one.x[0], one.y[0]) in front else replace(one, label="") for one in series]
-    title = f"{_title(cells[0], varied)}\n{_accuracy_words(cells[0])}"
+    title = f"{title_of(cells[0], varied)}\n{_accuracy_words(cells[0])}"
     return Panel(title, TIME, MEMORY, tuple(series), labelled=True, front=front, note=_absences(cells, shown))
 
 
@@ -465,7 +465,7 @@ def _absences(cells: Sequence[Line], shown: Sequence[Line]) -> str:
     return "; ".join(f"{why}: {'all' if len(n) == len(cells) else ', '.join(n)}" for why, n in names.items())
 
 
-def _series(cell: Line, points: Iterable[tuple[float | None, float | None]], joined: bool = True) -> list[Series]:
+def points_of(cell: Line, points: Iterable[tuple[float | None, float | None]], joined: bool = True) -> list[Series]:
     """The points that a logarithmic axis can show, as one series; none where there are none."""
     known = [(x, y) for x, y in points if x and y and math.isfinite(x) and math.isfinite(y)]
     if not known:
@@ -485,7 +485,7 @@ def _series(cell: Line, points: Iterable[tuple[float | None, float | None]], joi
     ]
 
 
-def _grid(panels: Sequence[Panel]) -> tuple[tuple[Panel, ...], ...]:
+def grid(panels: Sequence[Panel]) -> tuple[tuple[Panel, ...], ...]:
     """Rows of at most three, as even as they can be: 4 panels are 2 and 2, 5 are 3 and 2."""
     if not panels:
         return ()
@@ -494,7 +494,7 @@ def _grid(panels: Sequence[Panel]) -> tuple[tuple[Panel, ...], ...]:
     return tuple(tuple(panels[i : i + wide]) for i in range(0, len(panels), wide))
 
 
-def _collect(lines: Iterable[Line], key: Callable[[Line], object]) -> dict[object, list[Line]]:
+def collect(lines: Iterable[Line], key: Callable[[Line], object]) -> dict[object, list[Line]]:
     groups: dict[object, list[Line]] = {}
     for line in lines:
         groups.setdefault(key(line), []).append(line)
@@ -507,7 +507,7 @@ def _family(line: Line) -> tuple[object, ...]:
     return (*(line[axis] for axis in axes), *sorted(line["sizes"].items()), line["steps"] is None)
 
 
-def _title(line: Line, varied: VariedSizes) -> str:
+def title_of(line: Line, varied: VariedSizes) -> str:
     """The problem, with the sizes that tell it from others of its kind, and what all its cells share."""
     sizes = ", ".join(f"{name}={line['sizes'][name]}" for name in line["sizes"] if name in varied[line["problem"]])
     problem = f"{line['problem']} ({sizes})" if sizes else line["problem"]

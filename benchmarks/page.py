@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.figures import FigureSpec
@@ -10,21 +10,34 @@ from benchmarks.suite import Suite
 from benchmarks.typesetting import Table, to_markdown
 
 
-def page(
-    suite: Suite, command: str, where: str, figures: Sequence[FigureSpec], tables: Sequence[Table], plots: str
-) -> str:
-    """The page's text. command makes it again; plots is the folder of the figures, relative to the page's."""
-    blocks = [
-        f"# {suite.title}",
-        suite.description.strip(),
-        f"{where} Made from the rows beside it by `{command}`; nothing here is written by hand.",
-    ]
-    for figure in figures:
-        blocks += [f"## {figure.title}", f"![{figure.title}]({plots}/{figure.name}.svg)", figure.caption]
-    return (
-        "\n\n".join([*blocks, *(to_markdown(replace(table, where=""), level=2).rstrip("\n") for table in tables)])
-        + "\n"
-    )
+@dataclass(frozen=True)
+class Chapter:
+    """A suite's part of a page."""
+
+    suite: Suite
+    where: str
+    figures: Sequence[FigureSpec]
+    tables: Sequence[Table]
+
+
+def page(chapter: Chapter, command: str, plots: str) -> str:
+    """The text of a page of one suite. command makes it again; plots is the folder of the figures, as seen from it."""
+    made = f"{chapter.where} Made from the rows beside it by `{command}`; nothing here is written by hand."
+    return "\n\n".join([f"# {chapter.suite.title}", _body(chapter, made, plots, level=2)]) + "\n"
+
+
+def book(title: str, opening: str, chapters: Sequence[Chapter], plots: str) -> str:
+    """The text of a page of several."""
+    parts = [f"## {one.suite.title}\n\n{_body(one, one.where, plots, level=3)}" for one in chapters]
+    return "\n\n".join([f"# {title}", opening, *parts]) + "\n"
+
+
+def _body(chapter: Chapter, where: str, plots: str, level: int) -> str:
+    blocks = [chapter.suite.description.strip(), where]
+    for figure in chapter.figures:
+        blocks += [f"{'#' * level} {figure.title}", f"![{figure.title}]({plots}/{figure.name}.svg)", figure.caption]
+    tables = [to_markdown(replace(table, where=""), level).rstrip("\n") for table in chapter.tables]
+    return "\n\n".join([*blocks, *tables])
 
 
 def write_page(text: str, folder: Path) -> Path:

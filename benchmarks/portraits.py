@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.cell import Size
 from benchmarks.data import cache_table
 from benchmarks.problems import PROBLEMS, Problem, in_turn
-from benchmarks.render import STYLE
+from benchmarks.render import STYLE, save
 from symplectic_adjoint import odeint
 
 FOLDER = Path("plots/problems")
@@ -196,11 +196,15 @@ def as_image(axes: Axes, portrait: Portrait, t: Tensor, ys: Tensor) -> None:
     axes.figure.colorbar(image, label="u")
 
 
-def main(names: list[str]) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
+def write_portrait(name: str, folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
+    """folder/<name>.svg and so on."""
     with matplotlib.rc_context(STYLE):
-        for name in names or PORTRAITS:
-            draw(name).savefig(FOLDER / f"{name}.svg", metadata={"Date": None, "Creator": None})
+        return save(draw(name), folder / name, formats)
+
+
+def main(names: list[str]) -> None:
+    for name in names or PORTRAITS:
+        write_portrait(name, FOLDER)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,17 @@ from benchmarks.record import Status
 GRACE_S = 10.0
 """How long a process may take to end after it has sent its last value."""
 
-PRELOAD = ("torch", "torch.fx.experimental.symbolic_shapes", "torchdiffeq", "benchmarks.runner")
+PRELOAD = (
+    "torch",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch._dynamo",
+    "torchdiffeq",
+    "benchmarks.runner",
+    "benchmarks.training.runner",
+)
 """What the server imports once for all; what cannot be imported is skipped. torch itself imports the second, with
-sympy, at the first torch.autograd.grad (0.6 s). Nothing here computes, starts a thread or plots."""
+sympy, at the first torch.autograd.grad (0.6 s), and the third with the first optimizer (1.6 s). Nothing here computes,
+starts a thread or plots."""
 
 
 @dataclass(frozen=True)

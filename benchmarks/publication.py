@@ -12,13 +12,15 @@ from benchmarks.claim_tables import claim_tables
 from benchmarks.claims import Hearing, exponents, hear
 from benchmarks.environment import describe
 from benchmarks.figures import FigureSpec, all_figures
-from benchmarks.page import page, relative, write_page
+from benchmarks.page import Chapter, page, relative, write_page
 from benchmarks.record import Measurement
 from benchmarks.render import render
 from benchmarks.store import environment_ids, read_cells, read_environment, read_rows
 from benchmarks.suite import Scale, Suite, Target, suggestion
 from benchmarks.summary import Line, lines_of, summarize
 from benchmarks.tables import all_tables
+from benchmarks.training_figures import training_figures
+from benchmarks.training_tables import training_tables
 from benchmarks.trials import Judgement, judge
 from benchmarks.typesetting import Table, write_table
 
@@ -74,7 +76,9 @@ class Publication:
 
     @cached_property
     def tables(self) -> list[Table]:
-        claimed = claim_tables(self.hearings, self._exponents, self.where)
+        claimed = claim_tables(self.hearings, self.exponents, self.where)
+        if self.suite.trains:
+            return claimed + training_tables(self.frame, self.where)
         return claimed + all_tables(self.frame, self.where, self.judgements)
 
     @cached_property
@@ -88,7 +92,7 @@ class Publication:
         return hear(self.suite.claim, self._known_cells, self._lines)
 
     @cached_property
-    def _exponents(self) -> list[Line]:
+    def exponents(self) -> list[Line]:
         return exponents(self.hearings, self._known_cells, self._lines)
 
     @cached_property
@@ -102,7 +106,9 @@ class Publication:
 
     @cached_property
     def figures(self) -> list[FigureSpec]:
-        return all_figures(self.frame, self.where, self._exponents)
+        if self.suite.trains:
+            return training_figures(self.frame, self.where)
+        return all_figures(self.frame, self.where, self.exponents)
 
     def write_tables(self) -> list[Path]:
         return [path for table in self.tables for path in write_table(table, self.folder / "tables")]
@@ -114,7 +120,7 @@ class Publication:
         scale = "" if self.scale is Scale.CPU else f" --scale {self.scale.value}"
         command = f"python -m benchmarks report {Path(self.source).name}{scale}"
         plots = relative(self.plots / self.suite.name, self.folder)
-        text = page(self.suite, command, self.where, self.figures, self.tables, plots)
+        text = page(Chapter(self.suite, self.where, self.figures, self.tables), command, plots)
         return [write_page(text, self.folder)]
 
 

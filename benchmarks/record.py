@@ -67,6 +67,7 @@ class Measurement:
     stages: int | None = None
     steps_accepted: int | None = None
     steps_rejected: int | None = None
+    steps_backward: int | None = None  # accepted by the second solve of a continuous adjoint
 
     forward_s: float | None = None
     backward_s: float | None = None
@@ -104,6 +105,12 @@ class Measurement:
     forward_error: float | None = None
     forward_disagrees: bool | None = None
     loss: float | None = None
+
+    # Of a network that was trained: one value an iteration, and how good it was in the end.
+    losses: list[float] | None = None
+    f_calls_samples: list[int] | None = None
+    steps_samples: list[int] | None = None
+    metrics: dict[str, float] | None = None
 
     @classmethod
     def for_cell(cls, cell: Cell, **measured: Any) -> Self:
@@ -152,10 +159,14 @@ def _freeze(value: Any) -> Any:
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, list | tuple):
         return [_freeze(v) for v in value]
+    if isinstance(value, dict):
+        return {key: _freeze(v) for key, v in value.items()}
     return value
 
 
 def _thaw(value: Any) -> Any:
     if isinstance(value, list):
         return [_thaw(v) for v in value]
+    if isinstance(value, dict):
+        return {key: _thaw(v) for key, v in value.items()}
     return NON_FINITE.get(value, value) if isinstance(value, str) else value

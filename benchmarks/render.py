@@ -37,15 +37,27 @@ STYLE: Any = {
 }
 
 
-def render(spec: FigureSpec, folder: Path) -> list[Path]:
-    """folder/<name>.svg and .png."""
-    folder.mkdir(parents=True, exist_ok=True)
+METADATA: dict[str, Any] = {
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""Of each format, without what changes from day to day."""
+
+
+def render(spec: FigureSpec, folder: Path, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
+    """folder/<name>.svg and so on."""
     with matplotlib.rc_context(STYLE):
-        figure = draw(spec)
-        svg, png = folder / f"{spec.name}.svg", folder / f"{spec.name}.png"
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
-        figure.savefig(png, dpi=150, metadata={"Software": None})
-    return [svg, png]
+        return save(draw(spec), folder / spec.name, formats)
+
+
+def save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
+    """The figure in files of that name, the same bytes for the same figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_name(f"{path.name}.{form}") for form in formats]
+    for file, form in zip(files, formats, strict=True):
+        figure.savefig(file, dpi=150, metadata=METADATA[form])
+    return files
 
 
 def draw(spec: FigureSpec) -> Figure:

@@ -59,7 +59,7 @@ class Row:
 
     @property
     def counts(self) -> Counts:
-        return Counts(**{f.name: self.measured[f.name] for f in fields(Counts)})
+        return Counts(**{f.name: self.measured.get(f.name) for f in fields(Counts)})
 
     def fail(self, status: Status, reason: str | None) -> None:
         self.status, self.reason = status, reason

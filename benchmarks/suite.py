@@ -151,6 +151,8 @@ Measure = Literal[
     "error_discrete",
     "error_true",
     "forward_error",
+    "losses_off",
+    "steps_back_over_forth",
 ]
 """What a trial may be about: columns of the summary."""
 
@@ -230,7 +232,8 @@ class Claim(Table):
 class Suite(Table):
     """A suite file. `name` is the file's, and the folder's that its results go to.
 
-    measure says what is measured besides errors and counts, which always are.
+    measure says what is measured besides errors and counts, which always are. trains: its problems are tasks, networks
+    to be trained, of which losses, time, memory and calls are measured, and measure, repeats and warmup mean nothing.
     """
 
     name: str
@@ -242,6 +245,7 @@ class Suite(Table):
     repeats: Count = 5
     warmup: Natural = 1
     measure: list[Literal["memory", "time"]] = ["memory", "time"]
+    trains: bool = False
     defaults: Axes = Axes()
     block: Annotated[list[Block], Field(min_length=1)]
     target: list[Target] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.cell import setting
+from benchmarks.cell import FIRST_ITERATIONS, setting
 from benchmarks.record import Measurement, Status
 
 _GRADIENTS = (
@@ -32,6 +32,9 @@ DISPLAY_ORDER = (
 
 PEER = "torchdiffeq backprop"
 """What ratios compare with: what a user has before changing anything."""
+
+LEADER = "ours symplectic"
+"""Whose losses the others' are compared with in training."""
 
 FLOOR = "floor"
 """The contender that makes the bare calls."""
@@ -63,7 +66,10 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     time_over_peer, memory_over_peer: multiples of torchdiffeq's backprop in the same group;
     error_discrete_ulp: in units of the last place of 1, in the cell's dtype;
     f_calls_over_formula: f calls as a multiple of formula_f_calls;
-    forward_per_call_s: the forward pass's time for each f call; peak_states: the peak of tensors in states.
+    forward_per_call_s: the forward pass's time for each f call; peak_states: the peak of tensors in states;
+    steps_back_over_forth: N' / N, the steps of a second solve over those of the first;
+    losses_off: of a network that was trained, by how much its losses differ from those with LEADER in the same group,
+    relative, the largest of the iterations that all have.
     A ratio is NaN where one of its two cells is not comparable.
     """
     labels = group_labels(rows)
@@ -71,8 +77,11 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     floors = {(row.group_id, row.gradient): row for row in rows if row.contender == FLOOR and comparable(row)}
     groups = {group: place for place, group in enumerate(dict.fromkeys(row.group_id for row in rows))}
     ordered = sorted(rows, key=lambda row: (groups[row.group_id], *display_place(row.cell.name)))
+    leaders = {row.group_id: row for row in rows if row.cell.name == LEADER and row.losses}
     lines = [
-        asdict(row) | _derived(row, labels, peers.get(row.group_id), floors.get((row.group_id, row.gradient)))
+        asdict(row)
+        | _derived(row, labels, peers.get(row.group_id), floors.get((row.group_id, row.gradient)))
+        | {"losses_off": _losses_off(row, leaders.get(row.group_id))}
         for row in ordered
     ]
     return pd.DataFrame(lines, columns=None if lines else list(Measurement.__dataclass_fields__))
@@ -134,7 +143,20 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
         "f_calls_over_formula": ratio(f_calls, formula_f_calls(row)),
         "forward_per_call_s": ratio(row.forward_s, row.f_calls_forward),
         "peak_states": ratio(row.peak_tensor_bytes, row.state_bytes),
+        "steps_back_over_forth": ratio(row.steps_backward, row.steps_accepted),
     }
+
+
+def _losses_off(row: Measurement, leader: Measurement | None) -> float | None:
+    if leader is None or not row.losses:
+        return None
+    return max(losses_off(row.losses, leader.losses or []), default=None)
+
+
+def losses_off(losses: Sequence[float], others: Sequence[float]) -> list[float]:
+    """The relative difference of each of the FIRST_ITERATIONS' losses from the other's."""
+    pairs = zip(losses[:FIRST_ITERATIONS], others[:FIRST_ITERATIONS], strict=False)
+    return [abs(one - other) / abs(other) if other else abs(one) for one, other in pairs]
 
 
 def _floor(row: Measurement, floor: Measurement | None) -> tuple[float | None, int | None]:

@@ -1,10 +1,12 @@
 """One suite measured: which cells, what is done already, rows to disk as they come, a progress bar."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import ModuleType
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +17,7 @@ from benchmarks.environment import Environment
 from benchmarks.expansion import Vocabulary, expand, narrow, parse_only
 from benchmarks.record import Measurement, Status
 from benchmarks.store import Writer, read_rows, write_cells, write_environment, writing
-from benchmarks.suite import Scale, Suite, load_suite
+from benchmarks.suite import Scale, Suite, SuiteError, load_suite
 
 
 @dataclass(frozen=True)
@@ -29,38 +31,78 @@ class Plan:
     whole: list[str]  # the ids of all the suite's cells
     fresh: bool
     repeats: int
+    data_dir: Path | None = None
 
 
-def make_plan(
-    source: str, scale: Scale, only: Sequence[str], device: str | None, repeats: int | None, fresh: bool
-) -> Plan:
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asks of every suite. data_dir has the published data sets that are at hand."""
+
+    scale: Scale = Scale.CPU
+    only: Sequence[str] = ()
+    device: str | None = None
+    repeats: int | None = None
+    fresh: bool = False
+    data_dir: Path | None = None
+
+
+def make_plan(source: str, wishes: Wishes) -> Plan:
     """Raises SuiteError for a suite that makes no sense, NothingLeft where `only` leaves no cell."""
-    suite = load_suite(source).at_scale(scale)
-    if device is not None:
-        suite = suite.on_device(device)
-    whole = expand(suite, load_vocabulary())
-    cells = narrow(whole, parse_only(only))
-    return Plan(source, scale, suite, cells, [cell.id for cell in whole], fresh, repeats or suite.repeats)
+    suite = load_suite(source).at_scale(wishes.scale)
+    if wishes.device is not None:
+        suite = suite.on_device(wishes.device)
+    if suite.trains:
+        suite = with_data_at_hand(suite, wishes.data_dir)
+    whole = expand(suite, load_vocabulary(suite.trains))
+    cells = narrow(whole, parse_only(wishes.only))
+    repeats = wishes.repeats or suite.repeats
+    return Plan(source, wishes.scale, suite, cells, [cell.id for cell in whole], wishes.fresh, repeats, wishes.data_dir)
 
 
-def load_vocabulary() -> Vocabulary:
-    # Imported here because they import torch, which takes seconds that --help, tables and plots should not.
-    from benchmarks.contenders import decline
+def with_data_at_hand(suite: Suite, data_dir: Path | None) -> Suite:
+    """The suite with a stand-in for every data set whose files are not in data_dir. SuiteError for files of no use."""
+    # Imported here because it imports torch, which takes seconds that --help, tables and plots should not.
+    from benchmarks.datasets import MissingData, at_hand
+
+    def replaced(problem: dict[str, Any]) -> dict[str, Any]:
+        return problem | ({"data": at_hand(problem["data"], data_dir)} if "data" in problem else {})
+
+    if data_dir is not None and not data_dir.is_dir():
+        raise SuiteError(f"--data-dir {data_dir.name}: no such folder")
+    try:
+        blocks = [b.model_copy(update={"problem": [replaced(p) for p in b.problem]}) for b in suite.block]
+    except MissingData as why:
+        raise SuiteError(str(why)) from why
+    return suite.model_copy(update={"block": blocks})
+
+
+def load_vocabulary(trains: bool = False) -> Vocabulary:
+    """What the cells of suites that train, or of those that do not, may speak of."""
+    # Imported here for the same reason.
+    from benchmarks.contenders import decline, decline_training
     from benchmarks.problems import PROBLEMS
+    from benchmarks.tasks import TASKS
     from symplectic_adjoint import METHODS
 
-    return Vocabulary({name: problem.sizes for name, problem in PROBLEMS.items()}, tuple(METHODS), decline)
+    families = TASKS if trains else PROBLEMS
+    sizes = {name: family.sizes for name, family in families.items()}
+    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline)
 
 
-def load_runner() -> ModuleType:
+def load_runner(trains: bool = False) -> ModuleType:
     # Imported here for the same reason.
     from benchmarks import runner
+    from benchmarks.training import runner as training
 
-    return runner
+    return training if trains else runner
 
 
-def sweep(plan: Plan, environment: Environment, results: Path, console: Console) -> list[Measurement]:
+def sweep(
+    plan: Plan, environment: Environment, results: Path, console: Console, cache: Path | None = None
+) -> list[Measurement]:
     """Measures what has no finished row yet; returns the rows of the plan's cells. The console tells what goes on.
+
+    cache keeps data and references between runs, results/.cache where it is not given.
 
     Raises StoreError where another run is writing there.
     """
@@ -77,17 +119,25 @@ def sweep(plan: Plan, environment: Environment, results: Path, console: Console)
         write_cells(folder, plan.whole)
         if cells:
             write_environment(folder, environment, plan.scale.value)
-            _measure(plan, cells, writer, results / ".cache", console)
+            _measure(plan, cells, writer, folder, cache or results / ".cache", console)
     took, budget = monotonic() - started, plan.suite.budget_s
     if took > budget:
         console.print(f"[yellow]{plan.suite.name} took {took:.0f} s, more than its budget_s = {budget:.0f}")
     return [row for row in read_rows(folder / "rows.jsonl").rows if row.cell_id in chosen]
 
 
-def _measure(plan: Plan, cells: Sequence[Cell], writer: Writer, cache: Path, console: Console) -> None:
-    runner = load_runner()
+def _measure(plan: Plan, cells: Sequence[Cell], writer: Writer, folder: Path, cache: Path, console: Console) -> None:
     suite = plan.suite
-    settings = runner.RunSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, suite.measure)
+    runner = load_runner(suite.trains)
+    if suite.trains:
+        checkpoints = folder / "checkpoints"
+        if plan.fresh and checkpoints.exists():
+            shutil.rmtree(checkpoints)
+        run = runner.train_cells
+        settings = runner.TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir)
+    else:
+        run = runner.run_cells
+        settings = runner.RunSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, suite.measure)
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(cells))
 
@@ -98,7 +148,7 @@ def _measure(plan: Plan, cells: Sequence[Cell], writer: Writer, cache: Path, con
             if row.status is not Status.OK or not console.is_terminal:
                 console.print(escape(_line(row)))
 
-        runner.run_cells(cells, settings, emit, lambda line: progress.update(task, description=escape(line)))
+        run(cells, settings, emit, lambda line: progress.update(task, description=escape(line)))
 
 
 def _progress(console: Console) -> Progress:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """Text ready to be set, and the numbers it came from for the CSV."""
+    """Text ready to be set, and the numbers it came from for the CSV.
+
+    groups: headings above the headings, each with the number of columns that it spans, all of them together; where
+    there are none there is one line of headings.
+    """
 
     name: str
     title: str
@@ -31,6 +36,7 @@ class Table:
     headings: tuple[str, ...]
     sections: tuple[Section, ...]
     data: tuple[Line, ...]
+    groups: tuple[tuple[str, int], ...] = ()
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
@@ -58,8 +64,14 @@ def to_markdown(table: Table, level: int = 1) -> str:
 def _markdown_lines(table: Table, section: Section) -> list[str]:
     numeric = [all(_is_number(line[i]) for line in section.lines) for i in range(len(table.headings))]
     rule = ["---:" if right else ":---" for right in numeric]
-    lines = [table.headings, rule, *section.lines]
+    above = [_spread(table.groups), rule] if table.groups else []
+    lines = [*above, table.headings, *([] if above else [rule]), *section.lines]
     return [f"| {' | '.join(map(_markdown_text, line))} |" for line in lines]
+
+
+def _spread(groups: Sequence[tuple[str, int]]) -> list[str]:
+    """Each over the first of its columns: Markdown knows no cell that is wider than others."""
+    return [text for group, span in groups for text in (group, *[""] * (span - 1))]
 
 
 def _is_number(written: str) -> bool:
@@ -100,7 +112,10 @@ def _csv_value(value: Any) -> Any:
 def to_latex(table: Table) -> str:
     """A table environment that needs no package."""
     width = len(table.headings)
-    body = [" & ".join(map(_latex_text, table.headings)) + r" \\ \hline"]
+    body = [
+        " & ".join(rf"\multicolumn{{{span}}}{{c}}{{{_latex_text(group)}}}" for group, span in table.groups) + r" \\"
+    ]
+    body = [*(body if table.groups else []), " & ".join(map(_latex_text, table.headings)) + r" \\ \hline"]
     for section in table.sections:
         if section.heading:
             body.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{_latex_text(section.heading)}}}}} \\")

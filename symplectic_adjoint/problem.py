@@ -84,6 +84,8 @@ class Stats:
     vjps_backward: int = 0
     accepted: int = 0
     rejected: int = 0
+    accepted_backward: int = 0
+    """Steps of the second solve, which `continuous` alone has."""
     choice: Choice | None = None
     """What gradient="auto" made of its budget."""
 

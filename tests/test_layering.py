@@ -86,15 +86,15 @@ def test_what_is_data_does_not_need_torch(name):
 SUITE = """
 cell examples digits arrays
 record data choices series
-failure
+failure datasets
 problems
 models
-oracle twin
+tasks oracle twin
 contenders
 references
 measure
 process
-runner
+runner training
 environment suite
 store expansion
 sweep summary regression
@@ -102,10 +102,12 @@ known_references
 typesetting exponent
 numerals trials
 targets claims
-figures tables claim_tables
+figures tables claim_tables training_tables
+training_figures
 render page
 portraits
 publication
+paper
 cli
 __main__
 """
@@ -130,7 +132,10 @@ def test_suite_imports_point_one_way_and_use_the_librarys_public_names(path):
 
 @pytest.mark.parametrize(
     ("top", "allowed"),
-    [("matplotlib", {"render", "portraits"}), ("pandas", {"summary", "figures", "tables", "publication"})],
+    [
+        ("matplotlib", {"render", "portraits"}),
+        ("pandas", {"summary", "figures", "tables", "training_tables", "training_figures", "publication", "paper"}),
+    ],
 )
 def test_heavy_libraries_stay_where_rows_are_shown(top, allowed):
     """A measuring process must never import them."""

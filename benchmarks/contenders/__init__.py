@@ -1,21 +1,45 @@
 """The contenders, by name."""
 
 from benchmarks.cell import Cell
-from benchmarks.contenders.contender import Contender, Counts, NoGradient, Observation, Run, WholeRun
+from benchmarks.contenders.contender import Contender, Counts, NoGradient, Observation, Peer, Run, Trainer, WholeRun
 from benchmarks.contenders.diffrax import DIFFRAX
 from benchmarks.contenders.floor import FLOOR
-from benchmarks.contenders.ours import OURS, VARIANTS
+from benchmarks.contenders.ours import OURS, VARIANTS, Ours
 from benchmarks.contenders.paper import PAPER
 from benchmarks.contenders.torchdiffeq import TORCHDIFFEQ
 from benchmarks.contenders.torchdiffeqpack import TORCHDIFFEQPACK
 from benchmarks.contenders.torchode import TORCHODE
 
-__all__ = ["CONTENDERS", "Contender", "Counts", "NoGradient", "Observation", "Run", "WholeRun", "decline", "missing"]
+__all__ = [
+    "CONTENDERS",
+    "TRAINERS",
+    "Contender",
+    "Counts",
+    "NoGradient",
+    "Observation",
+    "Run",
+    "Trainer",
+    "WholeRun",
+    "decline",
+    "decline_training",
+    "missing",
+]
 
 CONTENDERS: dict[str, Contender] = {
     contender.name: contender
     for contender in (OURS, *VARIANTS, TORCHDIFFEQ, TORCHDIFFEQPACK, PAPER, TORCHODE, DIFFRAX, FLOOR)
 }
+
+TRAINERS: dict[str, Trainer] = {
+    contender.name: contender for contender in CONTENDERS.values() if isinstance(contender, Ours | Peer)
+}
+
+
+def decline_training(cell: Cell) -> str | None:
+    """Why no network can be trained so, or None."""
+    if cell.contender in CONTENDERS and cell.contender not in TRAINERS:
+        return f"{cell.contender} is not for networks in torch; {', '.join(TRAINERS)} are"
+    return decline(cell)
 
 
 def decline(cell: Cell) -> str | None:

@@ -21,7 +21,7 @@ from symplectic_adjoint import METHODS
 class Counts:
     """What a gradient cost: evaluations of f and of its vector-Jacobian product, and steps of the forward solve.
 
-    A count is None where the contender does not tell.
+    A count is None where the contender does not tell. steps_backward are those accepted by a second solve, backwards.
     """
 
     f_calls_forward: int | None
@@ -30,6 +30,7 @@ class Counts:
     vjps_backward: int | None
     steps_accepted: int | None
     steps_rejected: int | None
+    steps_backward: int | None = None
 
     @property
     def f_calls(self) -> int | None:
@@ -68,6 +69,14 @@ class Observation:
     counts: Counts
     replay: Callable[[Replayed], Any] | str
     steps: Hashable = None
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A solve to be differentiated. recount tells what it cost, its backward pass too once that has run."""
+
+    ys: Tensor
+    recount: Callable[[], Counts]
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,25 @@ class Contender(Protocol):
         ...
 
 
+class Trainer(Protocol):
+    """A contender whose gradient is autograd's of a solve, so that networks can be trained with it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def integrate(self, problem: Problem, cell: Cell) -> Solved:
+        """Solve func over the problem's times. Its loss is not asked."""
+        ...
+
+    def gives_up(self, error: Exception) -> bool:
+        """Whether the solver says by this, forward or backward, that it cannot go on."""
+        ...
+
+    def load(self) -> object:
+        """Import what the solver needs."""
+        ...
+
+
 class CountedField(nn.Module):
     """A field that counts its calls, and the vector-Jacobian products of what it returned, by phase."""
 
@@ -231,6 +259,18 @@ class Peer(ABC):
             return in_turn(problem, lambda part: self.solve(part.func, part, cell))
 
         return SolveRun(problem, solve, self.gives_up)
+
+    def integrate(self, problem: Problem, cell: Cell) -> Solved:
+        witness = self.witness(problem.func, cell)
+        ys = self.solve(witness, problem, cell)
+
+        def begin_backward(grad: Tensor) -> None:
+            del grad
+            witness.backward_phase = True
+
+        if ys.requires_grad:
+            ys.register_hook(begin_backward)
+        return Solved(ys, lambda: self.recount(witness, cell))
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
         witnesses: list[CountedField] = []

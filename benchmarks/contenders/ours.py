@@ -15,6 +15,7 @@ from benchmarks.choices import NAMES, choice
 from benchmarks.contenders.contender import (
     Counts,
     Observation,
+    Solved,
     SolveRun,
     giving_up,
     replay_in_turn,
@@ -60,7 +61,17 @@ class Ours:
         return f"there is no C++ compiler {cxx!r} here, which compile=True needs: install one or set CXX"
 
     def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
-        return SolveRun(problem, lambda: in_turn(problem, lambda part: self._solve(part, cell).ys), _gives_up)
+        return SolveRun(problem, lambda: in_turn(problem, lambda part: self._solve(part, cell).ys), self.gives_up)
+
+    def integrate(self, problem: Problem, cell: Cell) -> Solved:
+        solution = self._solve(problem, cell)
+        return Solved(solution.ys, lambda: _counts(solution.stats))
+
+    def gives_up(self, error: Exception) -> bool:
+        return isinstance(error, SolverError)
+
+    def load(self) -> None:
+        """It is imported here already."""
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
         solutions: list[Solution] = []
@@ -69,7 +80,7 @@ class Ours:
             solutions.append(self._solve(part, cell))
             return solutions[-1].ys
 
-        with giving_up(_gives_up):
+        with giving_up(self.gives_up):
             ys = in_turn(problem, one)
             loss = problem.loss(ys)
             loss.backward()
@@ -108,6 +119,7 @@ def _counts(stats: Stats) -> Counts:
         vjps_backward=stats.vjps_backward,
         steps_accepted=stats.accepted,
         steps_rejected=stats.rejected,
+        steps_backward=stats.accepted_backward or None,
     )
 
 
@@ -118,10 +130,6 @@ def _replay(cell: Cell, grid: Grid, twin: Replayed) -> Any:
 def _bytes_of(grid: Grid) -> Iterator[bytes]:
     for name in ("t", "h", "pinned_to", "output_step", "output_sigma"):
         yield getattr(grid, name).numpy().tobytes()
-
-
-def _gives_up(error: Exception) -> bool:
-    return isinstance(error, SolverError)
 
 
 def _cxx() -> str:

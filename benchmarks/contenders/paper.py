@@ -85,7 +85,8 @@ def _solve(odeint: Callable[..., Tensor], func: nn.Module, problem: Problem, cel
 
 
 def _outputs(cell: Cell) -> int:
-    sizes: dict[str, Any] = {"outputs": 1, **PROBLEMS[cell.problem].sizes, **cell.sizes_dict}
+    family = PROBLEMS.get(cell.problem)  # a task has none
+    sizes: dict[str, Any] = {"outputs": 1, **(family.sizes if family else {}), **cell.sizes_dict}
     return sizes["outputs"]
 
 

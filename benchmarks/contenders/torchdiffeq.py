@@ -4,7 +4,7 @@ Checked against torchdiffeq 0.2.5.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -69,7 +69,9 @@ class TorchDiffEq(Peer):
 
     def recount(self, witness: "Witness", cell: Cell) -> Counts:
         del cell
-        return witness.counts(len(witness.steps), witness.rejected)
+        return replace(
+            witness.counts(len(witness.steps), witness.rejected), steps_backward=witness.steps_backward or None
+        )
 
     def replay(self, witness: "Witness", problem: Problem, cell: Cell) -> Replay:
         del problem
@@ -89,6 +91,7 @@ class Witness(CountedField):
         super().__init__(func)
         self.steps: list[Step] = []
         self.rejected = 0
+        self.steps_backward = 0
 
     def _record(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         del y
@@ -104,10 +107,18 @@ class AdaptiveWitness(Witness):
         del t, y, dt
         self.rejected += not self.backward_phase
 
+    def callback_accept_step_adjoint(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        del t, y, dt
+        self.steps_backward += 1
+
 
 class FixedWitness(Witness):
     def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self._record(t, y, dt)
+
+    def callback_step_adjoint(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        del t, y, dt
+        self.steps_backward += 1
 
 
 def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Tensor:

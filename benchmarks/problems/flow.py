@@ -37,28 +37,36 @@ class ConcatSquash(nn.Module):
         return self.linear(x) * torch.sigmoid(t * self.gate + self.gate_bias) + t * self.shift
 
 
-class FlowField(nn.Module):
-    """z' = f(t, z) and l' = -e^T (df/dz) e, the state (batch, dim + 1) being z with l in its last column.
+class Velocity(nn.Module):
+    """f(t, z), (batch, dim): gated layers with a nonlinearity between them."""
 
-    The noise e, (batch, dim), is drawn once: a solve needs one and the same field throughout, and so does whoever
-    recomputes it. E[e e^T] = 1 makes e^T (df/dz) e an unbiased estimate of the trace (Hutchinson).
-    """
-
-    noise: Tensor
-
-    def __init__(self, layers: list[ConcatSquash], nonlinearity: str, noise: Tensor) -> None:
+    def __init__(self, layers: Sequence[ConcatSquash], nonlinearity: str) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.nonlinearity = nonlinearity
-        self.register_buffer("noise", noise)
 
-    def velocity(self, t: Tensor, z: Tensor) -> Tensor:
-        """f(t, z)."""
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
         first, *others = self.layers
         z = first(t, z)
         for layer in others:
             z = layer(t, NONLINEARITIES[self.nonlinearity](z))
         return z
+
+
+class Transport(nn.Module):
+    """z' = f(t, z) and l' = -tr(df/dz), the state (batch, dim + 1) being z with l in its last column.
+
+    With noise e, (batch, dim), the trace is estimated by e^T (df/dz) e, unbiased where E[e e^T] = 1 (Hutchinson).
+    It is drawn once: a solve needs one and the same field throughout, and so does whoever recomputes it. Without, the
+    trace is exact, for the price of dim products in place of one.
+    """
+
+    noise: Tensor | None
+
+    def __init__(self, velocity: nn.Module, noise: Tensor | None) -> None:
+        super().__init__()
+        self.velocity = velocity
+        self.register_buffer("noise", noise)
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         differentiable = torch.is_grad_enabled()
@@ -68,10 +76,17 @@ class FlowField(nn.Module):
             if not (differentiable and z.requires_grad):
                 z = z.detach().requires_grad_()
             velocity = self.velocity(t, z)
-            (row,) = torch.autograd.grad(velocity, z, self.noise, create_graph=differentiable)
-        trace = (row * self.noise).sum(dim=1, keepdim=True)
-        change = torch.cat([velocity, -trace], dim=1)
+            trace = self._trace(velocity, z, differentiable)
+        change = torch.cat([velocity, -trace[:, None]], dim=1)
         return change if differentiable else change.detach()
+
+    def _trace(self, velocity: Tensor, z: Tensor, differentiable: bool) -> Tensor:
+        if self.noise is not None:
+            (row,) = torch.autograd.grad(velocity, z, self.noise, create_graph=differentiable)
+            return (row * self.noise).sum(dim=1)
+        rows = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, None].expand(-1, len(z), -1)
+        (jacobian,) = torch.autograd.grad(velocity, z, rows, create_graph=differentiable, is_grads_batched=True)
+        return jacobian.diagonal(dim1=0, dim2=2).sum(dim=1)
 
 
 class NegativeLogLikelihood(Loss):
@@ -132,7 +147,7 @@ def draw(
     x = source.rows(data, batch)
     widths = [x.shape[1], *[width] * layers, x.shape[1]]
     stack = [concat_squash(source, n, m) for n, m in pairwise(widths)]
-    func = FlowField(stack, nonlinearity, noise=source.normal(*x.shape))
+    func = Transport(Velocity(stack, nonlinearity), noise=source.normal(*x.shape))
     y0 = torch.cat([x, torch.zeros(batch, 1, dtype=torch.float64)], dim=1)
     return Problem(func, y0, output_times(end, outputs=1), NegativeLogLikelihood())
 

@@ -88,6 +88,7 @@ class Continuous:
                 t_bar = torch.zeros_like(given.t)
                 for j, bar in enumerate(t_bars[::-1][: len(t_bar)]):
                     t_bar[j] = bar
+        given.trajectory.stats.accepted_backward += adjoint.accepted
         return Gradients(lam, t_bar, adjoint.params.total)
 
     def _slope(self, given: BackwardPass, j: int, y: Tensor) -> Tensor:
@@ -143,6 +144,7 @@ class _AdjointField(Forget):
     def __init__(self, f: Field):
         self.params = Accumulator(len(f.params))
         self.f_calls = 0
+        self.accepted = 0
         self._f = f
         self._integrands = WeakIdKeyDictionary()
 
@@ -177,5 +179,6 @@ class _AdjointField(Forget):
         return self._f.place(index % max(1, self._f.shape.numel()))
 
     def accept(self, plan: StepPlan, step: Step) -> None:
+        self.accepted += 1
         for k, weight in zip(step.ks, step.tableau.floats.b, strict=False):
             self.params.add(self._integrands[k], weight=-plan.h * weight)

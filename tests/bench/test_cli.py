@@ -79,9 +79,9 @@ class Bench:
 def bench(tmp_path, monkeypatch):
     bench = Bench(tmp_path)
     runner = SimpleNamespace(run_cells=bench.run_cells, RunSettings=lambda *a: SimpleNamespace(values=a))
-    monkeypatch.setattr(sweep, "load_runner", lambda: runner)
-    monkeypatch.setattr(sweep, "load_vocabulary", lambda: VOCABULARY)
-    monkeypatch.setattr(cli, "load_vocabulary", lambda: VOCABULARY)
+    monkeypatch.setattr(sweep, "load_runner", lambda trains=False: runner)
+    monkeypatch.setattr(sweep, "load_vocabulary", lambda trains=False: VOCABULARY)
+    monkeypatch.setattr(cli, "load_vocabulary", lambda trains=False: VOCABULARY)
     monkeypatch.setattr(cli, "capture", an_environment)
     # Drawing takes a second a figure; test_figures does it.
     monkeypatch.setattr("benchmarks.publication.render", lambda spec, folder: [folder / f"{spec.name}.svg"])
@@ -188,7 +188,8 @@ def test_an_error_is_a_failure_of_ours_and_is_retried(bench):
         (["run", "small.toml", "--frehs"], "--fresh"),
         (["run"], "Missing argument"),
         (["tables", "smal"], "no suite 'smal'"),
-        (["paper"], "No such command"),
+        (["papers"], "No such command"),
+        (["paper", "table9"], "no experiment 'table9'"),
     ],
 )
 def test_bad_usage_is_two_and_says_what(bench, arguments, words):

@@ -1,0 +1,1 @@
+"""Networks trained by contenders: the same network, data and seeds, one gradient each."""

@@ -1,0 +1,201 @@
+"""Trains cells: contenders of a group take turns of some iterations, each turn in a process of its own.
+
+What a run has done is on disk after every turn, so that whatever ends the program costs the turn at hand. A machine
+that slows down slows all contenders alike.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import process
+from benchmarks.cell import FIRST_ITERATIONS, ITERATIONS, Cell
+from benchmarks.contenders import missing
+from benchmarks.datasets import MissingData
+from benchmarks.process import Limits, Outcome
+from benchmarks.record import Measurement, Status
+from benchmarks.tasks import TASKS
+from benchmarks.training.checkpoint import Log
+from benchmarks.training.turn import evaluate, measure_memory, train
+from symplectic_adjoint import METHODS
+
+TURN = 10
+"""Iterations of a turn."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """iteration_timeout_s limits each iteration, and each evaluation. checkpoints is where runs under way are kept."""
+
+    iteration_timeout_s: float
+    cache_dir: Path
+    checkpoints: Path
+    data_dir: Path | None = None
+
+
+@dataclass
+class Run:
+    """One cell's training."""
+
+    cell: Cell
+    settings: TrainingSettings
+    evaluated: bool
+    status: Status = Status.OK
+    reason: str | None = None
+    log: Log = field(default_factory=Log)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> int:
+        return int(self.cell.sizes_dict[ITERATIONS])
+
+    @property
+    def over(self) -> bool:
+        return self.status is not Status.OK or self.log.iterations >= self.wanted
+
+    @property
+    def file(self) -> Path:
+        return self.settings.checkpoints / f"{self.cell.id}.pt"
+
+    def turn(self) -> None:
+        """The next TURN iterations, counted from the start; none where a checkpoint of an earlier run is further.
+
+        After FIRST_ITERATIONS, or all, the memory is measured.
+        """
+        self._go_on(train, min(self.wanted, (self.log.iterations // TURN + 1) * TURN))
+        if (
+            self.status is Status.OK
+            and self.log.iterations >= min(FIRST_ITERATIONS, self.wanted)
+            and not self.log.memory
+        ):
+            self._go_on(measure_memory)
+
+    def finish(self) -> Measurement:
+        """The row."""
+        if self.status is Status.OK and self.evaluated:
+            outcome = self._run(evaluate)
+            if outcome.ok:
+                self.measured["metrics"] = outcome.values[0]
+            else:
+                self.fail(outcome)
+        return Measurement.for_cell(
+            self.cell,
+            status=self.status,
+            reason=self.reason,
+            stages=METHODS[self.cell.method].stages,
+            **summarised(self.log),
+            **self.measured,
+        )
+
+    def fail(self, outcome: Outcome) -> None:
+        self.status, self.reason = outcome.status, outcome.reason
+
+    def drop_checkpoint(self) -> None:
+        """Once the row is on disk. After an error, which is tried again, it is gone on with."""
+        if self.status is not Status.ERROR:
+            self.file.unlink(missing_ok=True)
+
+    def _go_on(self, function: Callable[..., Any], *args: Any) -> None:
+        outcome = self._run(function, *args)
+        if outcome.ok:
+            self.log = Log(**outcome.values[-1])
+        else:
+            self.fail(outcome)
+
+    def _run(self, function: Callable[..., Any], *args: Any) -> Outcome:
+        cell, settings = self.cell, self.settings
+        limits = Limits(settings.iteration_timeout_s, cell.device, threads=cell.threads, seed=cell.seed)
+        return process.run(function, (cell, settings.cache_dir, self.file, *args), limits)
+
+
+def train_cells(
+    cells: Sequence[Cell],
+    settings: TrainingSettings,
+    emit: Callable[[Measurement], None],
+    progress: Callable[[str], None],
+) -> None:
+    """Train the cells group by group; emit each one's row as soon as it is there.
+
+    Of a group, those with the most iterations are evaluated in the end: the others only begin.
+    """
+    for group in groups(cells):
+        why = prepare(group[0], settings)
+        most = max(int(cell.sizes_dict[ITERATIONS]) for cell in group)
+        runs = [Run(cell, settings, evaluated=cell.sizes_dict[ITERATIONS] == most) for cell in group]
+        for run in runs:
+            if why is not None:
+                run.fail(why)
+            elif reason := missing(run.cell):
+                run.fail(Outcome(Status.SKIPPED, reason))
+        alive = list(runs)
+        while alive:
+            for run in list(alive):
+                if not run.over:
+                    progress(f"{run.cell.group_label}: {run.cell.name}, iteration {run.log.iterations}")
+                    run.turn()
+                if run.over:
+                    emit(run.finish())
+                    run.drop_checkpoint()
+                    alive.remove(run)
+
+
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells that differ only in contender, gradient or the number of iterations, in the order of their first."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.group_id, []).append(cell)
+    return list(found.values())
+
+
+def prepare(cell: Cell, settings: TrainingSettings) -> Outcome | None:
+    """Have the data that the cell needs in the cache. What stands in the way, if anything does."""
+    limits = Limits(settings.iteration_timeout_s)
+    outcome = process.run(_prepare, (cell, settings.cache_dir, settings.data_dir), limits)
+    if outcome.ok and isinstance(missing_data := outcome.values[0], str):
+        return Outcome(Status.SKIPPED, missing_data)
+    return None if outcome.ok else outcome
+
+
+def _prepare(cell: Cell, cache_dir: Path, data_dir: Path | None) -> str | None:
+    try:
+        TASKS[cell.problem].prepare(cell.sizes_dict, cache_dir, data_dir)
+    except MissingData as why:
+        return str(why)
+    return None
+
+
+def summarised(log: Log) -> dict[str, Any]:
+    """The row's fields of what was seen: medians over the FIRST_ITERATIONS, which all contenders of a group have.
+
+    Times leave out the iterations that a process began with, which are slower.
+    """
+    if not log.iterations:
+        return {}
+    first = range(min(FIRST_ITERATIONS, log.iterations))
+    warm = [i for i in first if i not in log.starts] or list(first)
+    seen = {name: [log.counts[i][name] for i in first] for name in log.counts[0]}
+    known = {name: [n for n in numbers if n is not None] for name, numbers in seen.items()}
+    counts = {name: statistics.median_low(numbers) for name, numbers in known.items() if len(numbers) == len(first)}
+    return {
+        **counts,
+        **{
+            name: statistics.median(getattr(log, name)[i] for i in warm)
+            for name in ("forward_s", "backward_s", "total_s")
+        },
+        "total_samples_s": log.total_s,
+        "loss": log.losses[-1],
+        "losses": log.losses,
+        "f_calls_samples": _totals(log, "f_calls_forward", "f_calls_backward"),
+        "steps_samples": _totals(log, "steps_accepted"),
+        "peak_rss_bytes": log.peak_rss_bytes,
+        **log.memory,
+        **({"peak_tensor_source": "exact"} if log.memory else {}),
+    }
+
+
+def _totals(log: Log, *names: str) -> list[int] | None:
+    values = [[counts[name] for name in names] for counts in log.counts]
+    known = [[n for n in one if n is not None] for one in values]
+    return [sum(one) for one in known] if known == values else None
