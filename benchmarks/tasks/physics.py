@@ -30,19 +30,19 @@ class Physics(Task):
     test_series: Tensor
 
     def __init__(
-        self, field: EnergyField, series: Tensor, test: Tensor, interval: float, batch: int, seed: int
+        self, field: EnergyField, series: Tensor, test: Tensor, stride: int, dt: float, batch: int, seed: int
     ) -> None:
         super().__init__(batch, seed)
-        self.field = field
-        self.register_buffer("series", series, persistent=False)  # (series, moments, points), moments a stride apart
-        self.register_buffer("test_series", test, persistent=False)
-        self.t = torch.tensor([0.0, interval], dtype=torch.float64)
+        self.field, self.stride = field, stride
+        self.register_buffer("series", series, persistent=False)  # (series, moments, points), moments a step apart
+        self.register_buffer("test_series", test[:, ::stride], persistent=False)  # a stride apart
+        self.t = torch.tensor([0.0, stride * dt], dtype=torch.float64)
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
-        before, after = (part.flatten(0, 1) for part in (self.series[:, :-1], self.series[:, 1:]))
+        before, after = (part.flatten(0, 1) for part in (self.series[:, : -self.stride], self.series[:, self.stride :]))
         rows = torch.from_numpy(self.chosen(len(before), iteration)).to(before.device)
         u, wanted = before[rows], after[rows]
         return (integrate(self.field, u, self.t)[-1] - wanted).square().sum() / (u - wanted).square().sum()
@@ -72,14 +72,16 @@ def draw(
     equation: str = "kdv",
     series: int = 90,
     width: int = 200,
-    stride: int = 10,
+    stride: int = 50,
 ) -> Physics:
     system = SYSTEMS[equation]
-    every = load_series(equation, cache_dir)[:, ::stride]
-    if series > len(every) - TEST_SERIES:
-        raise ValueError(f"series must be at most {len(every) - TEST_SERIES}, the others are for testing; got {series}")
+    every = load_series(equation, cache_dir)
+    if not 1 <= series <= len(every) - TEST_SERIES:
+        raise ValueError(f"series must be 1 to {len(every) - TEST_SERIES}, the others are for testing; got {series}")
+    if not 1 <= FAR * stride < every.shape[1]:
+        raise ValueError(f"{FAR} strides must fit into {every.shape[1] - 1} steps; got stride={stride}")
     field = EnergyField(Energy(width), equation, system.width / every.shape[2])
-    return Physics(field, every[:series], every[-TEST_SERIES:], stride * system.dt, batch, seed)
+    return Physics(field, every[:series], every[-TEST_SERIES:], stride, system.dt, batch, seed)
 
 
 def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
