@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -22,9 +22,6 @@ from benchmarks.suite import Scale, Suite, SuiteError, Target, load_suite, sugge
 from benchmarks.sweep import Plan, Wishes, load_vocabulary, make_plan, sweep
 from benchmarks.targets import headline, shortfalls
 from benchmarks.trials import Judgement, Outcome
-
-if TYPE_CHECKING:
-    from benchmarks.paper.experiments import Experiment
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -148,8 +145,9 @@ def paper(
     (--data-dir) stand-ins take their places, and every table says so.
     """
     # Imported here because of portraits, which import torch: other commands should not take the seconds.
+    from benchmarks.page import Chapter
     from benchmarks.paper.edition import Edition
-    from benchmarks.paper.experiments import EXPERIMENTS
+    from benchmarks.paper.experiments import EXPERIMENTS, Experiment
 
     known = {experiment.name: experiment for experiment in EXPERIMENTS}
     unknown = [name for name in experiments or [] if name not in known]
@@ -164,19 +162,25 @@ def paper(
         if planned is not Exit.DONE:
             raise typer.Exit(planned)
     here = None if show else capture()
+    shown = environment if here is None else here.id
 
     def measure(plan: Plan) -> Exit:
         assert here is not None
         rows = sweep(plan, here, edition.rows, console, cache=results / ".cache")
         return ending_of(rows)
 
-    def publish_one(experiment: "Experiment") -> None:
-        announce(edition.chapter(experiment, here.id if here else environment)[1])
+    chapters: dict[str, list[Chapter]] = {}
+
+    def publish_one(experiment: Experiment) -> None:
+        chapter, paths = edition.chapter(experiment, shown)
+        chapters[experiment.name] = [chapter]
+        announce(paths)
 
     codes = []
     for i, experiment in enumerate(chosen):
         codes += [for_each(plans[i : i + 1], measure), for_each([experiment], publish_one)]
-    announce(edition.page(edition.known(EXPERIMENTS, here.id if here else environment)))
+    known_chapters = [chapters.get(one.name) or edition.known(one, shown) for one in EXPERIMENTS]
+    announce(edition.page([chapter for some in known_chapters for chapter in some]))
     raise typer.Exit(worst(codes))
 
 

@@ -100,10 +100,10 @@ def _hepmass(files: Sequence[Path]) -> Parts:
     """Particle collisions: signals alone, without columns in which a value comes again and again."""
     train, test = (_signals(file) for file in files)
     test = test[:, : train.shape[1]]  # one column more is in the test file
-    mean, spread = train.mean(axis=0), train.std(axis=0)
-    train, test = (train - mean) / spread, (test - mean) / spread
     kept = [i for i in range(train.shape[1]) if Counter(train[:, i].tolist()).most_common(1)[0][1] <= 5]
     train, test = train[:, kept], test[:, kept]
+    mean, spread = train.mean(axis=0), train.std(axis=0)
+    train, test = (train - mean) / spread, (test - mean) / spread
     held = len(train) // 10
     return train[:-held], train[-held:], test
 
@@ -123,7 +123,7 @@ def _miniboone(files: Sequence[Path]) -> Parts:
 def _bsds300(files: Sequence[Path]) -> Parts:
     """Patches of 8 x 8 grey pixels without their mean, the last pixel left out."""
     try:
-        import h5py  # pyright: ignore[reportMissingImports]  (an extra, that only these files need)
+        import h5py  # Imported here because it is an extra, that only these files need.
     except ImportError as why:
         raise MissingData('bsds300: its file is HDF5: python -m pip install ".[data]" gets h5py') from why
     with h5py.File(files[0]) as file:

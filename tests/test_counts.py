@@ -144,3 +144,19 @@ def test_without_a_gradient_nothing_is_called_twice_or_kept():
         solution = solve(func, start(), T, method="rk4", options={"step_size": 0.25})
     assert func.calls == 32
     assert not solution.ys.requires_grad
+
+
+def test_the_second_solve_of_the_continuous_adjoint_is_counted():
+    """On equal steps there are as many back as forth; with tolerances each accepted step makes s calls or more."""
+    y0, net = start(), SmallNet()
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    fixed = solve(net, y0, t, method="rk4", gradient="continuous", options={"step_size": 0.1})
+    fixed.ys[-1].sum().backward()
+    assert fixed.stats.accepted_backward == fixed.stats.accepted == 10
+    free = solve(net, y0, t, method="dopri5", gradient="continuous", rtol=1e-9, atol=1e-9)
+    free.ys[-1].sum().backward()
+    s = METHODS["dopri5"].stages
+    assert 0 < s * free.stats.accepted_backward <= free.stats.f_calls_backward
+    exact = solve(net, y0, t, method="dopri5")
+    exact.ys[-1].sum().backward()
+    assert exact.stats.accepted_backward == 0

@@ -58,12 +58,9 @@ class Edition:
         )
         return [*portrait, write_page(book(TITLE, opening, chapters, folder), self.results)]
 
-    def known(self, experiments: Sequence[Experiment], environment: str | None = None) -> list[Chapter]:
-        """The chapters of those that have rows, with their files written again."""
-        chapters = []
-        for experiment in experiments:
-            try:
-                chapters.append(self.chapter(experiment, environment)[0])
-            except NoRows:
-                continue
-        return chapters
+    def known(self, experiment: Experiment, environment: str | None = None) -> list[Chapter]:
+        """The chapter of an experiment measured earlier, its files written again; none where it was not."""
+        try:
+            return [self.chapter(experiment, environment)[0]]
+        except NoRows:
+            return []

@@ -87,6 +87,18 @@ STEPPED = [
 ]
 
 
+@pytest.mark.parametrize("contender", ["ours", "torchdiffeq"])
+@pytest.mark.parametrize("accuracy", [{"rtol": 1e-7, "atol": 1e-7}, {**FIXED, "method": "rk38", "steps": 8}])
+def test_the_steps_of_a_continuous_adjoints_second_solve_are_told(contender, accuracy, tmp_path):
+    cell = make_cell(contender=contender, gradient="continuous", **accuracy)
+    counts = CONTENDERS[contender].observe(build(cell, tmp_path), cell).counts
+    assert counts.steps_backward and counts.steps_backward * 4 <= counts.f_calls_backward
+    if cell.steps is not None:
+        assert counts.steps_backward == cell.steps
+    exact = replace(cell, gradient="backprop")
+    assert CONTENDERS[contender].observe(build(exact, tmp_path), exact).counts.steps_backward is None
+
+
 @pytest.mark.parametrize(("contender", "their_method"), STEPPED)
 def test_on_equal_steps_a_rivals_method_is_ours_of_the_same_name(contender, their_method, tmp_path):
     installed(contender)
