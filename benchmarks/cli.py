@@ -179,8 +179,9 @@ def paper(
     codes = []
     for i, experiment in enumerate(chosen):
         codes += [for_each(plans[i : i + 1], measure), for_each([experiment], publish_one)]
-    known_chapters = [chapters.get(one.name) or edition.known(one, shown) for one in EXPERIMENTS]
-    announce(edition.page([chapter for some in known_chapters for chapter in some]))
+    every = [chapter for one in EXPERIMENTS for chapter in chapters.get(one.name) or edition.known(one, shown)]
+    if every:
+        announce(edition.page(every))
     raise typer.Exit(worst(codes))
 
 
