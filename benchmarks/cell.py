@@ -68,6 +68,11 @@ class Cell:
         return self._digest(without=("suite", "contender", "gradient"))
 
     @property
+    def setting_id(self) -> str:
+        """Shared by cells that differ only in contender, gradient, seed or how long they train."""
+        return self._digest(without=("suite", "contender", "gradient", "seed"))
+
+    @property
     def problem_id(self) -> str:
         """Shared by cells that have the same field, start and loss, hence the same reference gradient."""
         return self._digest(only=("problem", "sizes", "batch", "dtype", "seed"))

@@ -1,6 +1,6 @@
 """The command line: run, tables, plots, report, check, list."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
@@ -155,6 +155,7 @@ def paper(
         console.print(f"[red]no experiment {escape(repr(unknown[0]))}{escape(suggestion(unknown[0], known))}")
         raise typer.Exit(Exit.USAGE)
     chosen = [known[name] for name in experiments or known]
+    refuse_idle(show, {"--device": device, "--fresh": fresh or None, "--data-dir": data_dir}, environment)
     edition, wishes = Edition.within(scale, results, plots), Wishes(scale, (), device, None, fresh, data_dir)
     plans: list[Plan] = []
     if not show:
@@ -183,6 +184,19 @@ def paper(
     if every:
         announce(edition.page(every))
     raise typer.Exit(worst(codes))
+
+
+def refuse_idle(show: bool, of_measuring: Mapping[str, object], environment: str | None) -> None:
+    """Options that would change nothing are bad usage."""
+    idle = [name for name, value in of_measuring.items() if value is not None] if show else []
+    if not show and environment is not None:
+        idle = ["--environment"]
+    if idle:
+        other = "measures, which --show does not" if show else "chooses what --show shows"
+        console.print(
+            f"[red]{idle[0]} {other}: leave out one of the two" if show else f"[red]{idle[0]} {other}: add --show"
+        )
+        raise typer.Exit(Exit.USAGE)
 
 
 def ending_of(rows: Sequence[Measurement]) -> Exit:

@@ -110,6 +110,7 @@ class Measurement:
     losses: list[float] | None = None
     f_calls_samples: list[int] | None = None
     steps_samples: list[int] | None = None
+    cold_iterations: list[int] | None = None  # those that a process began with
     metrics: dict[str, float] | None = None
 
     @classmethod

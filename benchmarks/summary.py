@@ -1,6 +1,7 @@
 """Rows to a frame with what is derived from them: ratios, means, the order of memory, Pareto fronts."""
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -69,7 +70,10 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     forward_per_call_s: the forward pass's time for each f call; peak_states: the peak of tensors in states;
     steps_back_over_forth: N' / N, the steps of a second solve over those of the first;
     losses_off: of a network that was trained, by how much its losses differ from those with LEADER in the same group,
-    relative, the largest of the iterations that all have.
+    relative, the largest of the first iterations that both have.
+    Of trained networks total_s, f_calls and steps_accepted are medians over the first iterations that the whole group
+    has, total_s without those that a process began with.
+    setting_id: shared by cells that differ only in contender, gradient, seed or how long they train.
     A ratio is NaN where one of its two cells is not comparable.
     """
     labels = group_labels(rows)
@@ -77,11 +81,11 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     floors = {(row.group_id, row.gradient): row for row in rows if row.contender == FLOOR and comparable(row)}
     groups = {group: place for place, group in enumerate(dict.fromkeys(row.group_id for row in rows))}
     ordered = sorted(rows, key=lambda row: (groups[row.group_id], *display_place(row.cell.name)))
-    leaders = {row.group_id: row for row in rows if row.cell.name == LEADER and row.losses}
+    trained = {group: [row for row in rows if row.group_id == group and row.losses] for group in groups}
     lines = [
         asdict(row)
         | _derived(row, labels, peers.get(row.group_id), floors.get((row.group_id, row.gradient)))
-        | {"losses_off": _losses_off(row, leaders.get(row.group_id))}
+        | _trained(row, trained[row.group_id])
         for row in ordered
     ]
     return pd.DataFrame(lines, columns=None if lines else list(Measurement.__dataclass_fields__))
@@ -133,6 +137,7 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
     return derived | {
         "group": labels[row.group_id],
         "name": row.cell.name,
+        "setting_id": row.cell.setting_id,
         "comparable": comparable(row),
         "f_calls": f_calls,
         "vjps": vjps,
@@ -147,10 +152,26 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
     }
 
 
-def _losses_off(row: Measurement, leader: Measurement | None) -> float | None:
-    if leader is None or not row.losses:
-        return None
-    return max(losses_off(row.losses, leader.losses or []), default=None)
+def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
+    """What a trained network's row shows beside the others of its group."""
+    if not row.losses:
+        return {"losses_off": None}
+    shown: Line = dict.fromkeys(("losses_off", *OF_ONE_SOLVE))
+    leader = next((other for other in group if other.cell.name == LEADER), None)
+    if leader is not None:
+        shown["losses_off"] = max(losses_off(row.losses, leader.losses or []), default=None)
+    common = range(min(FIRST_ITERATIONS, *(len(other.losses or []) for other in group)))
+    warm = [i for i in common if i not in (row.cold_iterations or [])] or list(common)
+    if row.total_samples_s:
+        shown["total_s"] = statistics.median(row.total_samples_s[i] for i in warm)
+    for name, samples in (("f_calls", row.f_calls_samples), ("steps_accepted", row.steps_samples)):
+        if samples:
+            shown[name] = statistics.median_low(samples[i] for i in common)
+    return shown
+
+
+OF_ONE_SOLVE = ("time_over_peer", "memory_over_peer", "vjps", "calls", "calls_per_stage", "f_calls_over_formula")
+"""What means nothing where an iteration solves several fields, or is not of the iterations that all have."""
 
 
 def losses_off(losses: Sequence[float], others: Sequence[float]) -> list[float]:

@@ -1,6 +1,5 @@
 """One suite measured: which cells, what is done already, rows to disk as they come, a progress bar."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.cell import Cell
 from benchmarks.environment import Environment
 from benchmarks.expansion import Vocabulary, expand, narrow, parse_only
+from benchmarks.missing_data import MissingData
 from benchmarks.record import Measurement, Status
 from benchmarks.store import Writer, read_rows, write_cells, write_environment, writing
 from benchmarks.suite import Scale, Suite, SuiteError, load_suite
@@ -28,7 +28,7 @@ class Plan:
     scale: Scale
     suite: Suite
     cells: list[Cell]
-    whole: list[str]  # the ids of all the suite's cells
+    whole: list[Cell]  # all the suite's cells
     fresh: bool
     repeats: int
     data_dir: Path | None = None
@@ -56,13 +56,13 @@ def make_plan(source: str, wishes: Wishes) -> Plan:
     whole = expand(suite, load_vocabulary(suite.trains))
     cells = narrow(whole, parse_only(wishes.only))
     repeats = wishes.repeats or suite.repeats
-    return Plan(source, wishes.scale, suite, cells, [cell.id for cell in whole], wishes.fresh, repeats, wishes.data_dir)
+    return Plan(source, wishes.scale, suite, cells, whole, wishes.fresh, repeats, wishes.data_dir)
 
 
 def with_data_at_hand(suite: Suite, data_dir: Path | None) -> Suite:
     """The suite with a stand-in for every data set whose files are not in data_dir. SuiteError for files of no use."""
     # Imported here because it imports torch, which takes seconds that --help, tables and plots should not.
-    from benchmarks.datasets import MissingData, at_hand
+    from benchmarks.datasets import at_hand
 
     def replaced(problem: dict[str, Any]) -> dict[str, Any]:
         return problem | ({"data": at_hand(problem["data"], data_dir)} if "data" in problem else {})
@@ -112,29 +112,34 @@ def sweep(
         console.print(f"[yellow]{escape(warning)}")
     chosen = {cell.id for cell in plan.cells}
     cells = plan.cells if plan.fresh else known.to_do(plan.cells)
-    others = [row for row in known.rows if row.cell_id in set(plan.whole) - chosen]
+    others = [row for row in known.rows if row.cell_id in {cell.id for cell in plan.whole} - chosen]
     console.print(f"{plan.suite.name}: {len(cells)} of {len(plan.cells)} cells to measure, rows in {folder.as_posix()}")
     started = monotonic()
     with writing(folder, plan.fresh, keep=others) as writer:
-        write_cells(folder, plan.whole)
+        write_cells(folder, (cell.id for cell in plan.whole))
         if cells:
             write_environment(folder, environment, plan.scale.value)
-            _measure(plan, cells, writer, folder, cache or results / ".cache", console)
+            # Of the suite's own source, so that no run goes on with other code than it began with.
+            checkpoints = folder / "checkpoints" / environment.suite_sha256[:12]
+            _measure(plan, cells, writer, checkpoints, cache or results / ".cache", console)
     took, budget = monotonic() - started, plan.suite.budget_s
     if took > budget:
         console.print(f"[yellow]{plan.suite.name} took {took:.0f} s, more than its budget_s = {budget:.0f}")
     return [row for row in read_rows(folder / "rows.jsonl").rows if row.cell_id in chosen]
 
 
-def _measure(plan: Plan, cells: Sequence[Cell], writer: Writer, folder: Path, cache: Path, console: Console) -> None:
+def _measure(
+    plan: Plan, cells: Sequence[Cell], writer: Writer, checkpoints: Path, cache: Path, console: Console
+) -> None:
     suite = plan.suite
     runner = load_runner(suite.trains)
     if suite.trains:
-        checkpoints = folder / "checkpoints"
-        if plan.fresh and checkpoints.exists():
-            shutil.rmtree(checkpoints)
+        if plan.fresh:
+            for cell in cells:
+                (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)
         run = runner.train_cells
-        settings = runner.TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir)
+        longest = runner.longest(plan.whole)
+        settings = runner.TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, longest)
     else:
         run = runner.run_cells
         settings = runner.RunSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, suite.measure)
@@ -148,7 +153,10 @@ def _measure(plan: Plan, cells: Sequence[Cell], writer: Writer, folder: Path, ca
             if row.status is not Status.OK or not console.is_terminal:
                 console.print(escape(_line(row)))
 
-        run(cells, settings, emit, lambda line: progress.update(task, description=escape(line)))
+        try:
+            run(cells, settings, emit, lambda line: progress.update(task, description=escape(line)))
+        except MissingData as why:
+            raise SuiteError(f"{suite.name}: {why}") from why
 
 
 def _progress(console: Console) -> Progress:

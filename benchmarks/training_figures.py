@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from benchmarks.cell import FIRST_ITERATIONS
+from benchmarks.cell import FIRST_ITERATIONS, ITERATIONS
 from benchmarks.figures import Axis, FigureSpec, Panel, Series, collect, grid, style_of
-from benchmarks.summary import LEADER, OF_THE_STEPS, Line, display_place, lines_of, losses_off
-from benchmarks.training_tables import setting_label
+from benchmarks.summary import LEADER, Line, display_place, lines_of, losses_off
+from benchmarks.training_tables import setting_labels
 
 POINTS = 25
 """Markers on a curve."""
@@ -30,7 +30,7 @@ def curves(lines: Sequence[Line], where: str) -> FigureSpec:
     """The loss over iterations of those that were trained on, a panel a setting; a line a seed."""
     panels = []
     for label, cells in _by_setting(lines).items():
-        long = [c for c in cells if len(c["losses"]) == max(len(c["losses"]) for c in cells)]
+        long = _longest(cells)
         logarithmic = min(min(c["losses"]) for c in long) > 0 and _falls_far(long)
         series = [_curve(c, _smoothed(c["losses"])) for c in _ordered(long)]
         panels.append(Panel(label, ITERATION, Axis("loss", log=logarithmic), tuple(series)))
@@ -51,7 +51,6 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 def agreement(lines: Sequence[Line], where: str) -> FigureSpec:
     """How far each gradient's losses are from symplectic's, over the first iterations."""
     panels = []
-    exact = False
     for label, cells in _by_setting(lines).items():
         leader = next((c for c in cells if c["name"] == LEADER), None)
         if leader is None:
@@ -60,7 +59,6 @@ def agreement(lines: Sequence[Line], where: str) -> FigureSpec:
         for c in _ordered([c for c in cells if c is not leader and c["seed"] == leader["seed"]]):
             off = losses_off(c["losses"], leader["losses"])
             points = [(i, value) for i, value in enumerate(off, start=1) if value > 0]
-            exact = exact or c["gradient"] in OF_THE_STEPS
             if points:
                 x, y = zip(*points, strict=True)
                 series.append(Series(c["name"], c["name"], style_of(c["contender"], c["gradient"]), x, y))
@@ -80,8 +78,7 @@ def calls(lines: Sequence[Line], where: str) -> FigureSpec:
     """f calls over iterations, where what is learned changes their number by a half or more."""
     panels = []
     for label, cells in _by_setting(lines).items():
-        known = [c for c in cells if c["f_calls_samples"]]
-        long = [c for c in known if len(c["losses"]) == max(len(k["losses"]) for k in known)]
+        long = [c for c in _longest(cells) if c["f_calls_samples"]]
         if not any(max(c["f_calls_samples"]) >= 1.5 * c["f_calls_samples"][0] for c in long):
             continue
         series = [_curve(c, c["f_calls_samples"]) for c in _ordered(long)]
@@ -99,7 +96,14 @@ def _curve(line: Line, values: Sequence[float]) -> Series:
 
 
 def _by_setting(lines: Sequence[Line]) -> dict[str, list[Line]]:
-    return {str(label): cells for label, cells in collect(lines, lambda line: setting_label(line, lines)).items()}
+    labels = setting_labels(lines)
+    return {labels[str(id)]: cells for id, cells in collect(lines, lambda line: line["setting_id"]).items()}
+
+
+def _longest(cells: Sequence[Line]) -> list[Line]:
+    """Those that were to be trained the longest, however far they came."""
+    wanted = max(cell["sizes"][ITERATIONS] for cell in cells)
+    return [cell for cell in cells if cell["sizes"][ITERATIONS] == wanted]
 
 
 def _ordered(lines: Sequence[Line]) -> list[Line]:

@@ -15,11 +15,11 @@ ABREAST = 3
 """Settings that stand beside each other; more make a table more."""
 
 CAPTION = (
-    "Medians over the first iterations, which all gradients have in common: the time of an iteration, calls of f"
-    " forward and backward, and the highest live bytes of tensors above those of network and data, in the iteration"
-    " after them. losses off: by how much the losses of these iterations differ from symplectic's, relatively, at most."
-    " How good the network is in the end is told of those that were trained on; of several seeds the median, the least"
-    " and the largest."
+    "Medians over the first iterations that all gradients have in common: the time of an iteration and calls of f,"
+    " forward and backward; and the highest live bytes of tensors in the first iteration, above those of network and"
+    " data. losses off: by how much the losses of the first iterations differ from symplectic's, relatively, at most."
+    " How good the network is in the end is told of those that trained the longest; of several seeds the median, with"
+    " the least and the largest."
 )
 
 
@@ -32,30 +32,46 @@ def training_tables(
 ) -> list[Table]:
     """Tables of at most ABREAST settings each, called name, name-2, ..; notes stand below each."""
     lines = lines_of(frame)
-    settings: dict[str, list[Line]] = {}
-    for line in lines:
-        settings.setdefault(setting_label(line, lines), []).append(line)
-    labels = list(settings)
+    labels = setting_labels(lines)
+    settings = {label: [line for line in lines if line["setting_id"] == id] for id, label in labels.items()}
     tables = []
-    for number, first in enumerate(range(0, max(1, len(labels)), ABREAST), start=1):
-        some = {label: settings[label] for label in labels[first : first + ABREAST]}
+    for number, first in enumerate(range(0, len(settings), ABREAST), start=1):
+        some = dict(list(settings.items())[first : first + ABREAST])
         own = name if number == 1 else f"{name}-{number}"
-        more = f" ({number})" if len(labels) > ABREAST else ""
+        more = f" ({number})" if len(settings) > ABREAST else ""
         tables.append(_table(own, f"{title}{more}", some, where, notes))
     return tables
 
 
-def setting_label(line: Line, lines: Sequence[Line]) -> str:
-    """What was trained, by what tells it from the other lines: its data or equation, its method."""
-    sizes = line["sizes"]
-    label = next((str(sizes[key]) for key in ("data", "equation") if key in sizes), line["problem"])
-    tasks = {other["problem"] for other in lines}
-    parts = [label] if len(tasks) == 1 else [f"{line['problem']} {label}" if label != line["problem"] else label]
-    if len({other["method"] for other in lines}) > 1:
-        parts.append(line["method"])
-    if len({other["rtol"] for other in lines}) > 1:
-        parts.append(f"rtol {line['rtol']:g}")
-    return ", ".join(parts)
+NAMING = ("data", "equation")
+"""Sizes that are names of what is learned."""
+
+UNTOLD = (*NAMING, ITERATIONS, "test_rows", "test_trace")
+"""Sizes that do not tell settings apart for people."""
+
+
+def setting_labels(lines: Sequence[Line]) -> dict[str, str]:
+    """setting_id -> what was trained: its data, equation or task, and whatever tells it from others of that name."""
+    first = {line["setting_id"]: line for line in reversed(lines)}
+    ordered = dict.fromkeys(line["setting_id"] for line in lines)
+    alike: dict[str, list[Line]] = {}
+    for id in ordered:
+        alike.setdefault(_name(first[id]), []).append(first[id])
+    return {id: ", ".join([_name(first[id]), *_differences(first[id], alike[_name(first[id])])]) for id in ordered}
+
+
+def _name(line: Line) -> str:
+    return next((str(line["sizes"][key]) for key in NAMING if key in line["sizes"]), line["problem"])
+
+
+def _differences(line: Line, others: Sequence[Line]) -> list[str]:
+    """The axes and sizes in which lines of one name differ, as this one has them."""
+    parts = [str(line[axis]) for axis in ("problem", "method", "dtype") if len({other[axis] for other in others}) > 1]
+    for axis in ("rtol", "steps", "batch", "threads", "device"):
+        if len({other[axis] for other in others}) > 1 and line[axis] is not None:
+            parts.append(f"{axis} {line[axis]:g}" if isinstance(line[axis], float) else f"{axis} {line[axis]}")
+    sizes = [size for size in line["sizes"] if size not in UNTOLD]
+    return parts + [f"{s}={line['sizes'][s]}" for s in sizes if len({other["sizes"].get(s) for other in others}) > 1]
 
 
 Column = tuple[str, Callable[[Sequence[Line]], str]]
@@ -78,34 +94,38 @@ def _table(name: str, title: str, settings: dict[str, list[Line]], where: str, n
         shown.append(tuple(entries))
     every = [line for lines in settings.values() for line in lines]
     data = tuple({k: v for k, v in line.items() if not isinstance(v, list)} for line in every)
-    section = Section("", tuple(shown), (*notes, *_failures(every)))
+    section = Section("", tuple(shown), (*notes, *_failures(settings)))
     return Table(name, title, f"{CAPTION} {_trained(every)}", where, tuple(headings), (section,), data, tuple(groups))
 
 
 def _columns(lines: Sequence[Line]) -> list[Column]:
     metrics = dict.fromkeys(key for line in lines for key in line["metrics"] or {})
+    names = {line["name"] for line in lines}
+    of_name = [{line["seed"] for line in lines if line["name"] == name} for name in names]
+    shared = set.intersection(*of_name) or set.union(*of_name)
 
     def metric(key: str) -> Callable[[Sequence[Line]], str]:
         return lambda seeds: _spread([line["metrics"][key] for line in seeds if line["metrics"]])
 
+    def cost(key: str, form: Callable[[float | None], str]) -> Callable[[Sequence[Line]], str]:
+        """The median over the seeds that all gradients have; with what became of it where it did not end well."""
+
+        def show(seeds: Sequence[Line]) -> str:
+            own = [line for line in seeds if line["seed"] in shared]
+            known = [line[key] for line in own if line[key] is not None]
+            failed = [str(line["status"]) for line in own if line["status"] != Status.OK]
+            entry = form(statistics.median(known)) if known else MISSING
+            return " ".join([*([entry] if known or not failed else []), *failed[:1]])
+
+        return show
+
     measured: list[Column] = [
-        ("MiB", _of("peak_tensor_bytes", mebibytes)),
-        ("s/iteration", _of("total_s", digits)),
-        ("f calls", _of("f_calls", count)),
-        ("losses off", _of("losses_off", scientific)),
+        ("MiB", cost("peak_tensor_bytes", mebibytes)),
+        ("s/iteration", cost("total_s", digits)),
+        ("f calls", cost("f_calls", count)),
+        ("losses off", cost("losses_off", scientific)),
     ]
     return [*((key.replace("_", " "), metric(key)) for key in metrics), *measured]
-
-
-def _of(key: str, form: Callable[[float | None], str]) -> Callable[[Sequence[Line]], str]:
-    """The median over seeds; what became of it where there is none."""
-
-    def show(seeds: Sequence[Line]) -> str:
-        known = [line[key] for line in seeds if line[key] is not None]
-        failed = [str(line["status"]) for line in seeds if line["status"] != Status.OK]
-        return form(statistics.median(known)) if known else failed[0] if failed else MISSING
-
-    return show
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -121,27 +141,41 @@ def _steps(lines: Sequence[Line]) -> str:
 
 
 def _trained(lines: Sequence[Line]) -> str:
-    """For how long, with which seeds, and how."""
-    trained: dict[str, set[int]] = {}
-    for line in lines:
-        trained.setdefault(line["name"], set()).add(int(line["sizes"][ITERATIONS]))
-    long = {n for numbers in trained.values() for n in numbers}
-    seeds = sorted({int(line["seed"]) for line in lines})
+    """How they were trained: as what, for how long, with which seeds, and on how much they were tested."""
+    long = sorted({int(line["sizes"][ITERATIONS]) for line in lines})
     first = lines[0]
     accuracy = (
         f"{int(first['steps'])} steps" if first["rtol"] is None else f"atol {first['atol']:g}, rtol {first['rtol']:g}"
     )
     batches = sorted({int(line["batch"]) for line in lines})
     methods = ", ".join(dict.fromkeys(line["method"] for line in lines))
+    tested = sorted({int(line["sizes"]["test_rows"]) for line in lines if "test_rows" in line["sizes"]})
     return (
         f"{methods}, {accuracy}, {first['dtype']}, batch {' and '.join(map(str, batches))}, {int(first['threads'])}"
-        f" threads; {' or '.join(map(str, sorted(long)))} iterations; seeds {', '.join(map(str, seeds))}."
+        f" threads; {' or '.join(map(str, long))} iterations; {_seeds(lines)}."
+        + (f" Tested on {' or '.join(map(str, tested))} rows at most." if tested else "")
+        + " N: the steps of an iteration forward, of all fields that it solves."
     )
 
 
-def _failures(lines: Sequence[Line]) -> list[str]:
+def _seeds(lines: Sequence[Line]) -> str:
+    of_name = {
+        name: sorted({int(c["seed"]) for c in lines if c["name"] == name}) for name in {c["name"] for c in lines}
+    }
+    fewest, most = min(of_name.values(), key=len), max(of_name.values(), key=len)
+    if fewest == most:
+        return f"seeds {', '.join(map(str, most))}"
+    names = sorted((name for name, seeds in of_name.items() if seeds == most), key=display_place)
+    several = f"seeds {', '.join(map(str, most))} of {' and '.join(names)} where a spread is told"
+    return f"{several}, else seed {', '.join(map(str, fewest))}"
+
+
+def _failures(settings: dict[str, list[Line]]) -> list[str]:
+    """What did not end well, or ended without a number, with the reason."""
     reasons: dict[str, list[str]] = {}
-    for line in lines:
-        if line["status"] != Status.OK:
-            reasons.setdefault(f"{line['status']}: {line['reason']}", []).append(line["name"])
-    return [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items()]
+    for label, lines in settings.items():
+        for line in lines:
+            if line["status"] != Status.OK or line["reason"]:
+                status = "" if line["status"] == Status.OK else f"{line['status']}: "
+                reasons.setdefault(f"{label}: {status}{line['reason']}", []).append(line["name"])
+    return [f"{', '.join(dict.fromkeys(names))} on {reason}" for reason, names in reasons.items()]

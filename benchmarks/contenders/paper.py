@@ -85,7 +85,7 @@ def _solve(odeint: Callable[..., Tensor], func: nn.Module, problem: Problem, cel
 
 
 def _outputs(cell: Cell) -> int:
-    family = PROBLEMS.get(cell.problem)  # a task has none
+    family = PROBLEMS.get(cell.problem)  # tasks have sizes of their own
     sizes: dict[str, Any] = {"outputs": 1, **(family.sizes if family else {}), **cell.sizes_dict}
     return sizes["outputs"]
 

@@ -6,7 +6,7 @@ NVP, ICLR 2017: half of what each scale has found is done, the other half goes o
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -29,9 +29,9 @@ def exact(z: Tensor) -> None:
 class Flow(nn.Module):
     """M components in a row, each from time 0 to 1, that carry data x, (batch, dim), to the normal distribution."""
 
-    def __init__(self, components: Sequence[nn.Module]) -> None:
+    def __init__(self, velocities: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.components = nn.ModuleList(components)
+        self.components = row_of(velocities)
 
     def log_density(self, x: Tensor, integrate: Integrate, noise: Noise) -> Tensor:
         """log p(x), (batch,), in nats."""
@@ -39,11 +39,18 @@ class Flow(nn.Module):
         return log_normal(z) - change
 
 
+def row_of(velocities: Iterable[nn.Module]) -> nn.ModuleList:
+    """Their fields, each one object for good: what a solver has learned of it holds for the next solve too."""
+    return nn.ModuleList(Transport(velocity, None) for velocity in velocities)
+
+
 def carry(components: nn.ModuleList, x: Tensor, integrate: Integrate, noise: Noise) -> tuple[Tensor, Tensor]:
     """z after the last component, and the change l of log-density on the way, (batch,)."""
     state = torch.cat([x, x.new_zeros(len(x), 1)], dim=1)
-    for velocity in components:
-        state = integrate(Transport(velocity, noise(state[:, :-1])), state, UNIT_TIME)[-1]
+    for transport in components:
+        assert isinstance(transport, Transport), "row_of makes no others"
+        transport.noise = noise(state[:, :-1])
+        state = integrate(transport, state, UNIT_TIME)[-1]
     return state[:, :-1], state[:, -1]
 
 
@@ -132,7 +139,7 @@ class ImageFlow(nn.Module):
 
 
 def _row_of(blocks: int, shape: tuple[int, int, int], width: int, layers: int) -> nn.ModuleList:
-    return nn.ModuleList(ImageVelocity(shape, width, layers) for _ in range(blocks))
+    return row_of(ImageVelocity(shape, width, layers) for _ in range(blocks))
 
 
 LOGIT_MARGIN = 1e-6

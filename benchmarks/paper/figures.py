@@ -23,7 +23,6 @@ from benchmarks.figures import (
 )
 from benchmarks.record import Status
 from benchmarks.summary import Line, display_place, lines_of
-from benchmarks.training_tables import setting_label
 
 Measured = Callable[[Line], float | None]
 
@@ -106,7 +105,10 @@ def stages(frame: pd.DataFrame, where: str) -> FigureSpec:
         style = style_of(ordered[0]["contender"], ordered[0]["gradient"])
         x, y = tuple(float(c["stages"]) for c in ordered), tuple(mebibytes(c) or 0.0 for c in ordered)
         series.append(Series(name, name, style, x, y))
-    caption = "The peak of tensors of an iteration over the uses s of f in a step: methods of order 2, 3, 5 and 8."
+    caption = (
+        "The peak of tensors of an iteration over the uses s of f in a step: methods of order 2, 3, 5 and 8 at one"
+        " tolerance, so that the lower the order, the more steps are taken."
+    )
     panel = Panel("", Axis("uses of f a step, s", log=False), MEMORY, tuple(series))
     return FigureSpec("stages", "Memory over the uses of f", caption, where, ((panel,),) if series else ())
 
@@ -121,7 +123,7 @@ def against_symplectic(frame: pd.DataFrame, where: str) -> FigureSpec:
 
 
 def _multiples(lines: Sequence[Line], key: str, label: str) -> Panel:
-    groups = collect(lines, lambda line: (setting_label(line, lines), line["seed"]))
+    groups = collect(lines, lambda line: line["group_id"])
     units = {g: next((c[key] for c in cells if c["name"] == "ours symplectic"), None) for g, cells in groups.items()}
     names = [name for name in _names(lines) if name != "ours symplectic"]
     series = []

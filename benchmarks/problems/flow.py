@@ -66,7 +66,7 @@ class Transport(nn.Module):
     def __init__(self, velocity: nn.Module, noise: Tensor | None) -> None:
         super().__init__()
         self.velocity = velocity
-        self.register_buffer("noise", noise)
+        self.register_buffer("noise", noise, persistent=False)
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         differentiable = torch.is_grad_enabled()

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.datasets import LEVELS, cache_dataset, load_split
 from benchmarks.models.classifier import Classifier
 from benchmarks.models.integrate import Integrate
-from benchmarks.tasks.task import Task, TaskFamily
+from benchmarks.tasks.task import Task, TaskFamily, spread
 
 
 class Classify(Task):
@@ -51,11 +51,11 @@ def draw(
     batch: int, seed: int, cache_dir: Path, *, data: str = "digits", channels: int = 32, test_rows: int = 10_000
 ) -> Classify:
     train, test = (load_split(data, split, cache_dir) for split in ("train", "test"))
-    return Classify(Classifier(channels, classes=10), train, test[:test_rows], LEVELS[data], batch, seed)
+    return Classify(Classifier(channels, classes=10), train, spread(test, test_rows), LEVELS[data], batch, seed)
 
 
 def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
     cache_dataset(sizes["data"], cache_dir, data_dir)
 
 
-CLASSIFY = TaskFamily("classify", draw, metric="accuracy", unit="share", prepare=prepare)
+CLASSIFY = TaskFamily("classify", draw, prepare=prepare)

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.datasets import cache_dataset, load_split
 from benchmarks.models.flow import Flow, Noise, exact, tabular_flow
 from benchmarks.models.integrate import Integrate
-from benchmarks.tasks.task import Task, TaskFamily
+from benchmarks.tasks.task import Task, TaskFamily, spread
 
 
 class Density(Task):
@@ -40,7 +40,7 @@ class Density(Task):
         for first in range(0, len(self.test_rows), self.batch):
             x = self._tensor(self.test_rows[first : first + self.batch])
             total -= float(self.flow.log_density(x, integrate, noise).double().sum())
-        return {"nll": total / len(self.test_rows)}
+        return {"nll" if self.exact_test else "nll_estimated": total / len(self.test_rows)}
 
     def _noise(self, iteration: int) -> Noise:
         generator = self.generator(iteration)
@@ -67,11 +67,11 @@ def draw(
         raise ValueError(f"test_trace must be exact or estimated; got {test_trace!r}")
     train, test = (load_split(data, split, cache_dir) for split in ("train", "test"))
     flow = tabular_flow(train.shape[1], components, width, layers, nonlinearity)
-    return Density(flow, train, test[:test_rows], batch, seed, exact_test=test_trace == "exact")
+    return Density(flow, train, spread(test, test_rows), batch, seed, exact_test=test_trace == "exact")
 
 
 def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
     cache_dataset(sizes["data"], cache_dir, data_dir)
 
 
-DENSITY = TaskFamily("density", draw, metric="nll", unit="nats", prepare=prepare)
+DENSITY = TaskFamily("density", draw, prepare=prepare)

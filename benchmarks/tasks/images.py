@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.datasets import LEVELS, cache_dataset, load_split
 from benchmarks.models.flow import ImageFlow, Noise, bits_per_dim, logits
 from benchmarks.models.integrate import Integrate
-from benchmarks.tasks.task import Task, TaskFamily
+from benchmarks.tasks.task import Task, TaskFamily, spread
 
 
 class ImageDensity(Task):
@@ -67,11 +67,11 @@ def draw(
     train, test = (load_split(data, split, cache_dir) for split in ("train", "test"))
     size = round((train.shape[1] - 1) ** 0.5)
     flow = ImageFlow(1, size, scales, blocks, width, layers)
-    return ImageDensity(flow, train, test[:test_rows], LEVELS[data], batch, seed)
+    return ImageDensity(flow, train, spread(test, test_rows), LEVELS[data], batch, seed)
 
 
 def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
     cache_dataset(sizes["data"], cache_dir, data_dir)
 
 
-IMAGES = TaskFamily("images", draw, metric="bits_per_dim", unit="bits", prepare=prepare)
+IMAGES = TaskFamily("images", draw, prepare=prepare)

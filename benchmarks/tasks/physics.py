@@ -89,4 +89,4 @@ def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) ->
     cache_series(sizes["equation"], cache_dir)
 
 
-PHYSICS = TaskFamily("physics", draw, metric="error", unit="of standing still", prepare=prepare)
+PHYSICS = TaskFamily("physics", draw, prepare=prepare)

@@ -84,4 +84,4 @@ def _file(cache_dir: Path) -> Path:
     return cache_dir / "robertson.npz"
 
 
-ROBERTSON = TaskFamily("robertson", draw, metric="error", unit="mean absolute", prepare=prepare)
+ROBERTSON = TaskFamily("robertson", draw, prepare=prepare)

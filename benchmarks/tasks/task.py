@@ -55,6 +55,11 @@ class Task(nn.Module, ABC):
         return np.sort(_shuffled(rows, self.seed, epoch)[place * self.batch : (place + 1) * self.batch])
 
 
+def spread(rows: np.ndarray, number: int) -> np.ndarray:
+    """So many of them, from all over: files are often in some order."""
+    return rows[np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)]
+
+
 @cache
 def _shuffled(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(rows)
@@ -70,14 +75,11 @@ class TaskFamily:
     """Tasks of one kind. `draw(batch, seed, cache_dir, **sizes)` makes one; torch's random numbers are its weights.
 
     The keyword-only arguments of draw are the sizes that a suite may give, with their defaults. prepare(sizes,
-    cache_dir, data_dir) writes into cache_dir what draw reads from there; it may take long. metric is the one of the
-    metrics that tables show, "" where that is the loss, and unit what it is counted in.
+    cache_dir, data_dir) writes into cache_dir what draw reads from there; it may take long.
     """
 
     name: str
     draw: Callable[..., Task]
-    metric: str
-    unit: str
     prepare: Callable[[Mapping[str, Any], Path, Path | None], None] = nothing
 
     @property

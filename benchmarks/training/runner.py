@@ -5,7 +5,7 @@ that slows down slows all contenders alike.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import process
 from benchmarks.cell import FIRST_ITERATIONS, ITERATIONS, Cell
 from benchmarks.contenders import missing
-from benchmarks.datasets import MissingData
+from benchmarks.missing_data import MissingData
 from benchmarks.process import Limits, Outcome
 from benchmarks.record import Measurement, Status
 from benchmarks.tasks import TASKS
@@ -24,15 +24,24 @@ from symplectic_adjoint import METHODS
 TURN = 10
 """Iterations of a turn."""
 
+EVALUATION = 20
+"""How many times as long as an iteration an evaluation may take."""
+
+PREPARATION_S = 3600.0
+"""How long data may take to be read and prepared, once."""
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """iteration_timeout_s limits each iteration, and each evaluation. checkpoints is where runs under way are kept."""
+    """iteration_timeout_s limits each iteration. checkpoints is where runs under way are kept. longest has the most
+    iterations of any of the suite's cells by group, whatever is left of them to do.
+    """
 
     iteration_timeout_s: float
     cache_dir: Path
     checkpoints: Path
     data_dir: Path | None = None
+    longest: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -49,7 +58,7 @@ class Run:
 
     @property
     def wanted(self) -> int:
-        return int(self.cell.sizes_dict[ITERATIONS])
+        return iterations(self.cell)
 
     @property
     def over(self) -> bool:
@@ -62,24 +71,21 @@ class Run:
     def turn(self) -> None:
         """The next TURN iterations, counted from the start; none where a checkpoint of an earlier run is further.
 
-        After FIRST_ITERATIONS, or all, the memory is measured.
+        Before anything else the memory of the first iteration is measured, whose weights all contenders share.
         """
-        self._go_on(train, min(self.wanted, (self.log.iterations // TURN + 1) * TURN))
-        if (
-            self.status is Status.OK
-            and self.log.iterations >= min(FIRST_ITERATIONS, self.wanted)
-            and not self.log.memory
-        ):
+        if not self.log.memory:
             self._go_on(measure_memory)
+        if self.status is Status.OK:
+            self._go_on(train, min(self.wanted, (self.log.iterations // TURN + 1) * TURN))
 
     def finish(self) -> Measurement:
         """The row."""
         if self.status is Status.OK and self.evaluated:
-            outcome = self._run(evaluate)
+            outcome = self._run(evaluate, patience=EVALUATION)
             if outcome.ok:
                 self.measured["metrics"] = outcome.values[0]
-            else:
-                self.fail(outcome)
+            else:  # what was learned and measured is there all the same
+                self.reason = f"not evaluated ({outcome.status}): {outcome.reason}"
         return Measurement.for_cell(
             self.cell,
             status=self.status,
@@ -104,9 +110,9 @@ class Run:
         else:
             self.fail(outcome)
 
-    def _run(self, function: Callable[..., Any], *args: Any) -> Outcome:
+    def _run(self, function: Callable[..., Any], *args: Any, patience: int = 1) -> Outcome:
         cell, settings = self.cell, self.settings
-        limits = Limits(settings.iteration_timeout_s, cell.device, threads=cell.threads, seed=cell.seed)
+        limits = Limits(patience * settings.iteration_timeout_s, cell.device, threads=cell.threads, seed=cell.seed)
         return process.run(function, (cell, settings.cache_dir, self.file, *args), limits)
 
 
@@ -118,16 +124,16 @@ def train_cells(
 ) -> None:
     """Train the cells group by group; emit each one's row as soon as it is there.
 
-    Of a group, those with the most iterations are evaluated in the end: the others only begin.
+    Of a group, those with the most iterations are evaluated in the end: the others only begin. Raises MissingData,
+    before anything is trained, where data cannot be had.
     """
     for group in groups(cells):
-        why = prepare(group[0], settings)
-        most = max(int(cell.sizes_dict[ITERATIONS]) for cell in group)
-        runs = [Run(cell, settings, evaluated=cell.sizes_dict[ITERATIONS] == most) for cell in group]
+        prepare(group[0], settings, progress)
+    for group in groups(cells):
+        most = max(settings.longest.get(group[0].group_id, 0), *(iterations(cell) for cell in group))
+        runs = [Run(cell, settings, evaluated=iterations(cell) == most) for cell in group]
         for run in runs:
-            if why is not None:
-                run.fail(why)
-            elif reason := missing(run.cell):
+            if reason := missing(run.cell):
                 run.fail(Outcome(Status.SKIPPED, reason))
         alive = list(runs)
         while alive:
@@ -149,13 +155,22 @@ def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     return list(found.values())
 
 
-def prepare(cell: Cell, settings: TrainingSettings) -> Outcome | None:
-    """Have the data that the cell needs in the cache. What stands in the way, if anything does."""
-    limits = Limits(settings.iteration_timeout_s)
-    outcome = process.run(_prepare, (cell, settings.cache_dir, settings.data_dir), limits)
-    if outcome.ok and isinstance(missing_data := outcome.values[0], str):
-        return Outcome(Status.SKIPPED, missing_data)
-    return None if outcome.ok else outcome
+def longest(cells: Sequence[Cell]) -> dict[str, int]:
+    """The most iterations of any cell, by group."""
+    return {group[0].group_id: max(map(iterations, group)) for group in groups(cells)}
+
+
+def iterations(cell: Cell) -> int:
+    return int(cell.sizes_dict[ITERATIONS])
+
+
+def prepare(cell: Cell, settings: TrainingSettings, progress: Callable[[str], None]) -> None:
+    """Have the data that the cell needs in the cache. Raises MissingData with what stands in the way."""
+    progress(f"{cell.group_label}: data")
+    outcome = process.run(_prepare, (cell, settings.cache_dir, settings.data_dir), Limits(PREPARATION_S))
+    why = outcome.values[0] if outcome.ok else f"{cell.problem}: data ({outcome.status}): {outcome.reason}"
+    if why is not None:
+        raise MissingData(why)
 
 
 def _prepare(cell: Cell, cache_dir: Path, data_dir: Path | None) -> str | None:
@@ -167,12 +182,13 @@ def _prepare(cell: Cell, cache_dir: Path, data_dir: Path | None) -> str | None:
 
 
 def summarised(log: Log) -> dict[str, Any]:
-    """The row's fields of what was seen: medians over the FIRST_ITERATIONS, which all contenders of a group have.
+    """The row's fields of what was seen: medians over the FIRST_ITERATIONS, or as many as there are.
 
-    Times leave out the iterations that a process began with, which are slower.
+    Times leave out the cold iterations, with which a process began: they are slower.
     """
+    memory = {**log.memory, "peak_tensor_source": "exact"} if log.memory else {}
     if not log.iterations:
-        return {}
+        return memory
     first = range(min(FIRST_ITERATIONS, log.iterations))
     warm = [i for i in first if i not in log.starts] or list(first)
     seen = {name: [log.counts[i][name] for i in first] for name in log.counts[0]}
@@ -185,13 +201,13 @@ def summarised(log: Log) -> dict[str, Any]:
             for name in ("forward_s", "backward_s", "total_s")
         },
         "total_samples_s": log.total_s,
+        "cold_iterations": [i for i in log.starts if i < log.iterations],
         "loss": log.losses[-1],
         "losses": log.losses,
         "f_calls_samples": _totals(log, "f_calls_forward", "f_calls_backward"),
         "steps_samples": _totals(log, "steps_accepted"),
         "peak_rss_bytes": log.peak_rss_bytes,
-        **log.memory,
-        **({"peak_tensor_source": "exact"} if log.memory else {}),
+        **memory,
     }
 
 

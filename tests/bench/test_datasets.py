@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import datasets
-from benchmarks.datasets import PUBLISHED, MissingData, at_hand, cache_dataset, load_split, stand_in
+from benchmarks.datasets import PUBLISHED, at_hand, cache_dataset, load_split, stand_in
+from benchmarks.missing_data import MissingData
 
 ROUNDING = 1e-5  # of float32
 

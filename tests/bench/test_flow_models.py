@@ -37,7 +37,7 @@ def flow():
 
 def test_the_exact_trace_is_that_of_the_jacobian(flow):
     z, t = numbers(4, 3), torch.tensor(0.3, dtype=torch.float64)
-    velocity = flow.components[0]
+    velocity = flow.components[0].velocity
     found = Transport(velocity, None)(t, torch.cat([z, z[:, :1]], dim=1))[:, -1]
     jacobians = [torch.autograd.functional.jacobian(lambda x: velocity(t, x[None])[0], row) for row in z]
     expected = torch.stack([-jacobian.trace() for jacobian in jacobians])
@@ -49,8 +49,8 @@ def test_the_estimated_trace_is_unbiased(flow):
     z, t = numbers(4, 3), torch.tensor(0.3, dtype=torch.float64)
     state = torch.cat([z, z[:, :1]], dim=1)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3)
-    found = [Transport(flow.components[0], sign.expand(4, 3))(t, state)[:, -1] for sign in signs]
-    expected = Transport(flow.components[0], None)(t, state)[:, -1]
+    found = [Transport(flow.components[0].velocity, sign.expand(4, 3))(t, state)[:, -1] for sign in signs]
+    expected = Transport(flow.components[0].velocity, None)(t, state)[:, -1]
     torch.testing.assert_close(torch.stack(found).mean(dim=0), expected, rtol=1e-13, atol=1e-13)
 
 

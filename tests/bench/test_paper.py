@@ -75,7 +75,7 @@ def row(name="ours symplectic", iterations=3, losses=(3.0, 2.0, 1.0), metrics=No
     given = {
         key: changes.pop(key)
         for key in list(changes)
-        if key in Measurement.__dataclass_fields__ and key not in ("seed", "method", "dtype")
+        if key in Measurement.__dataclass_fields__ and key not in ("seed", "method", "dtype", "batch")
     }
     cell = replace(cell, **changes)
     return Measurement.for_cell(cell, **{"status": Status.OK, **measured, **given})
@@ -111,7 +111,35 @@ class TestTables:
         rows = [row(metrics={"nll": nll}, seed=seed) for seed, nll in enumerate((1.0, 5.0, 2.0))]
         (table,) = training_tables(summarize(rows), "here.")
         assert table.sections[0].lines[0][1] == "2.00 [1.00, 5.00]"
-        assert "seeds 0, 1, 2" in table.caption
+        assert "seeds 0, 1, 2." in table.caption
+
+    def test_costs_are_of_the_seeds_that_all_have(self):
+        rows = [row(seed=seed, peak_tensor_bytes=mib * 2**20) for seed, mib in enumerate((1, 7, 9))]
+        (table,) = training_tables(summarize([*rows, row("ours aca", peak_tensor_bytes=2 * 2**20)]), "here.")
+        assert [line[1] for line in table.sections[0].lines] == ["1.00", "2.00"]
+        assert "seeds 0, 1, 2 of ours symplectic where a spread is told, else seed 0" in table.caption
+
+    def test_settings_of_one_name_are_told_apart(self):
+        rows = [row(batch=3, metrics={"nll": 1.0}), row(batch=7, metrics={"nll": 9.0})]
+        (table,) = training_tables(summarize(rows), "here.")
+        assert [group for group, _ in table.groups] == [
+            "",
+            "synthetic-power, batch 3, N = 5",
+            "synthetic-power, batch 7, N = 5",
+        ]
+
+    def test_a_run_that_ended_early_shows_how(self):
+        ended = row("torchdiffeq backprop", status=Status.TIMEOUT, reason="nothing came for 60 s", losses=(3.0,))
+        (table,) = training_tables(summarize([row(), ended]), "here.")
+        assert table.sections[0].lines[-1][1] == "1.00 timeout"
+
+    def test_medians_are_over_the_iterations_that_all_have(self):
+        """symplectic's third is dear, but aca has made two."""
+        longer = {"total_samples_s": [9.0, 0.5, 7.0], "cold_iterations": [0], "f_calls_samples": [80, 82, 300]}
+        shorter = {"total_samples_s": [8.0, 0.25], "cold_iterations": [0], "f_calls_samples": [80, 82]}
+        rows = [row(**longer), row("ours aca", iterations=2, losses=(3.0, 2.0), **shorter)]
+        (table,) = training_tables(summarize(rows), "here.")
+        assert [line[2:4] for line in table.sections[0].lines] == [("0.500", "80"), ("0.250", "80")]
 
     def test_more_than_three_settings_make_a_second_table(self):
         rows = [row(data=f"synthetic-{name}") for name in ("power", "gas", "hepmass", "bsds300")]
@@ -123,7 +151,7 @@ class TestTables:
         failed = replace(failed, peak_tensor_bytes=None, losses=None)
         (table,) = training_tables(summarize([row(), failed]), "here.")
         assert table.sections[0].lines[-1][1] == "diverged"
-        assert "torchdiffeq backprop: diverged: underflow in dt" in table.sections[0].notes
+        assert "torchdiffeq backprop on synthetic-power: diverged: underflow in dt" in table.sections[0].notes
 
     def test_both_languages_show_the_groups(self):
         (table,) = training_tables(summarize([row(metrics={"nll": 1.5})]), "here.")
@@ -231,6 +259,29 @@ class TestCommand:
         (tmp_path / "data/gas/ethylene_CO.pickle").write_bytes(b"")
         refused = paper("table3", "--scale", "smoke", "--data-dir", str(tmp_path / "data"))
         assert refused.exit_code == Exit.USAGE and "never read" in refused.output
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [(["--show", "--fresh"], "--fresh measures"), (["--environment", "abc"], "add --show")],
+    )
+    def test_an_option_that_would_change_nothing_is_bad_usage(self, paper, options, words):
+        refused = paper("masses", *options)
+        assert refused.exit_code == Exit.USAGE and words in refused.output
+
+    def test_rows_of_another_environment_stand_on_the_page_too(self, paper, tmp_path):
+        assert paper("budget", "--scale", "smoke").exit_code == Exit.DONE
+        rows = tmp_path / "results/paper-smoke/rows/budget-smoke"
+        (folder,) = rows.iterdir()
+        folder.rename(rows / "0123456789ab")
+        assert paper("precision", "--scale", "smoke").exit_code == Exit.DONE
+        page = (tmp_path / "results/paper-smoke/README.md").read_text()
+        assert "PNODE" in page and "midpoint" in page
+
+    def test_an_experiment_that_was_killed_before_its_first_row_has_nothing_to_show(self, paper, tmp_path):
+        assert paper("precision", "--scale", "smoke").exit_code == Exit.DONE
+        (rows,) = (tmp_path / "results/paper-smoke/rows/precision-smoke").glob("*/rows.jsonl")
+        rows.write_text("")
+        assert paper("precision", "--scale", "smoke", "--show").exit_code == Exit.NOTHING_RAN
 
     def test_showing_what_was_never_measured_says_so(self, paper):
         assert paper("table2", "--show").exit_code == Exit.NOTHING_RAN
