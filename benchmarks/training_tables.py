@@ -1,5 +1,6 @@
 """Trained networks as tables: gradients in rows, what was trained in groups of columns."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -34,11 +35,13 @@ def training_tables(
     lines = lines_of(frame)
     labels = setting_labels(lines)
     settings = {label: [line for line in lines if line["setting_id"] == id] for id, label in labels.items()}
+    parts = math.ceil(len(settings) / ABREAST)
+    abreast = math.ceil(len(settings) / parts)  # 4 are 2 and 2
     tables = []
-    for number, first in enumerate(range(0, len(settings), ABREAST), start=1):
-        some = dict(list(settings.items())[first : first + ABREAST])
+    for number, first in enumerate(range(0, len(settings), abreast), start=1):
+        some = dict(list(settings.items())[first : first + abreast])
         own = name if number == 1 else f"{name}-{number}"
-        more = f" ({number})" if len(settings) > ABREAST else ""
+        more = f" ({number} of {parts})" if parts > 1 else ""
         tables.append(_table(own, f"{title}{more}", some, where, notes))
     return tables
 
@@ -123,9 +126,13 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
         ("MiB", cost("peak_tensor_bytes", mebibytes)),
         ("s/iteration", cost("total_s", digits)),
         ("f calls", cost("f_calls", count)),
-        ("losses off", cost("losses_off", scientific)),
+        ("losses off", cost("losses_off", _or_zero)),
     ]
     return [*((key.replace("_", " "), metric(key)) for key in metrics), *measured]
+
+
+def _or_zero(value: float | None) -> str:
+    return "0" if value == 0 else scientific(value)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -44,6 +44,13 @@ def row_of(velocities: Iterable[nn.Module]) -> nn.ModuleList:
     return nn.ModuleList(Transport(velocity, None) for velocity in velocities)
 
 
+def forget_noise(model: nn.Module) -> None:
+    """Let go of what its fields drew last."""
+    for module in model.modules():
+        if isinstance(module, Transport):
+            module.noise = None
+
+
 def carry(components: nn.ModuleList, x: Tensor, integrate: Integrate, noise: Noise) -> tuple[Tensor, Tensor]:
     """z after the last component, and the change l of log-density on the way, (batch,)."""
     state = torch.cat([x, x.new_zeros(len(x), 1)], dim=1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.datasets import cache_dataset, load_split
-from benchmarks.models.flow import Flow, Noise, exact, tabular_flow
+from benchmarks.models.flow import Flow, Noise, exact, forget_noise, tabular_flow
 from benchmarks.models.integrate import Integrate
 from benchmarks.tasks.task import Task, TaskFamily, spread
 
@@ -29,6 +29,10 @@ class Density(Task):
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+    def forget(self) -> None:
+        super().forget()
+        forget_noise(self.flow)
 
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
         x = self._tensor(self.train_rows[self.chosen(len(self.train_rows), iteration)])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.datasets import LEVELS, cache_dataset, load_split
-from benchmarks.models.flow import ImageFlow, Noise, bits_per_dim, logits
+from benchmarks.models.flow import ImageFlow, Noise, bits_per_dim, forget_noise, logits
 from benchmarks.models.integrate import Integrate
 from benchmarks.tasks.task import Task, TaskFamily, spread
 
@@ -28,6 +28,10 @@ class ImageDensity(Task):
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+    def forget(self) -> None:
+        super().forget()
+        forget_noise(self.flow)
 
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
         rows = self.train_rows[self.chosen(len(self.train_rows), iteration)]

@@ -39,6 +39,10 @@ class Task(nn.Module, ABC):
     def metrics(self, integrate: Integrate) -> dict[str, float]:
         """How good it is on what it was not trained on. Called without gradients."""
 
+    def forget(self) -> None:
+        """Let go of what an iteration has left behind."""
+        self.zero_grad()
+
     def rate(self, iteration: int) -> float:
         """The share of the optimizer's learning rate that the iteration has."""
         del iteration

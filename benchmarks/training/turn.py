@@ -16,7 +16,7 @@ from benchmarks.contenders import TRAINERS
 from benchmarks.contenders.contender import giving_up
 from benchmarks.failure import Diverged
 from benchmarks.measure.resident_memory import high_water_bytes, reset_high_water_bytes
-from benchmarks.tasks import TASKS, Task
+from benchmarks.tasks import TASKS
 from benchmarks.training.checkpoint import load, save
 from benchmarks.training.integrator import Integrator, forward_only
 from symplectic_adjoint import watch_memory
@@ -94,7 +94,9 @@ def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
 
     forward()  # what is made once a process does not count
     backward()
-    _forget(task, integrate)
+    task.forget()
+    integrate.take_counts()
+    gc.collect()
     there, back = watch_memory(cell.device, forward, backward)
     log.memory = {
         "peak_tensor_bytes": max(there.peak_bytes, back.peak_bytes),
@@ -104,13 +106,6 @@ def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
     }
     save(file, task, optimizer, log)
     return asdict(log)
-
-
-def _forget(task: Task, integrate: Integrator) -> None:
-    for parameter in task.parameters():
-        parameter.grad = None
-    integrate.take_counts()
-    gc.collect()
 
 
 def evaluate(cell: Cell, cache_dir: Path, file: Path) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The oracles against what they are to judge, and against arithmetic by hand."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,8 @@ def test_our_counts_are_the_calls_that_a_counting_field_sees(gradient_name):
     run.forward()
     counted.backward_phase = True
     run.backward()
-    assert counted.counts(stats.steps_accepted, stats.steps_rejected) == stats
+    seen = counted.counts(stats.steps_accepted, stats.steps_rejected)
+    assert replace(seen, steps_backward=stats.steps_backward) == stats  # of steps a field sees nothing
 
 
 def test_the_gradient_of_an_unused_parameter_is_zero():
