@@ -233,7 +233,7 @@ class Suite(Table):
     """A suite file. `name` is the file's, and the folder's that its results go to.
 
     measure says what is measured besides errors and counts, which always are. trains: its problems are tasks, networks
-    to be trained, of which losses, time, memory and calls are measured, and measure, repeats and warmup mean nothing.
+    to be trained, of which losses, time, memory and calls are measured, and measure, repeats and warmup are refused.
     """
 
     name: str
@@ -259,6 +259,16 @@ class Suite(Table):
             allowed = "lower-case letters, digits, '-' and '_', and not 'baseline', a folder in results/"
             raise ValueError(f"must be {allowed}")
         return name
+
+    @model_validator(mode="after")
+    def _training_has_no_repeats(self) -> Self:
+        given = set(self.model_fields_set).union(*(overrides.model_fields_set for overrides in self.scale.values()))
+        idle = sorted(given & {"measure", "repeats", "warmup"})
+        if self.trains and idle:
+            raise ValueError(
+                f"{' and '.join(idle)} mean nothing where networks are trained (trains = true); remove them"
+            )
+        return self
 
     def at_scale(self, scale: Scale) -> "Suite":
         """The suite at `scale`, under a name of its own: small runs never stand in for the suite's results.

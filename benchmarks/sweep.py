@@ -51,6 +51,8 @@ def make_plan(source: str, wishes: Wishes) -> Plan:
     suite = load_suite(source).at_scale(wishes.scale)
     if wishes.device is not None:
         suite = suite.on_device(wishes.device)
+    if suite.trains and wishes.repeats is not None:
+        raise SuiteError(f"{suite.name}: --repeats means nothing where networks are trained")
     if suite.trains:
         suite = with_data_at_hand(suite, wishes.data_dir)
     whole = expand(suite, load_vocabulary(suite.trains))

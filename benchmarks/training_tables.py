@@ -97,7 +97,7 @@ def _table(name: str, title: str, settings: dict[str, list[Line]], where: str, n
         shown.append(tuple(entries))
     every = [line for lines in settings.values() for line in lines]
     data = tuple({k: v for k, v in line.items() if not isinstance(v, list)} for line in every)
-    section = Section("", tuple(shown), (*notes, *_failures(settings)))
+    section = Section("", tuple(shown), (*notes, *_remarks(settings)))
     return Table(name, title, f"{CAPTION} {_trained(every)}", where, tuple(headings), (section,), data, tuple(groups))
 
 
@@ -177,12 +177,13 @@ def _seeds(lines: Sequence[Line]) -> str:
     return f"{several}, else seed {', '.join(map(str, fewest))}"
 
 
-def _failures(settings: dict[str, list[Line]]) -> list[str]:
-    """What did not end well, or ended without a number, with the reason."""
-    reasons: dict[str, list[str]] = {}
+def _remarks(settings: dict[str, list[Line]]) -> list[str]:
+    """What did not end well, and where; and what is to be known of those that did."""
+    found: dict[str, list[str]] = {}
     for label, lines in settings.items():
         for line in lines:
-            if line["status"] != Status.OK or line["reason"]:
-                status = "" if line["status"] == Status.OK else f"{line['status']}: "
-                reasons.setdefault(f"{label}: {status}{line['reason']}", []).append(line["name"])
-    return [f"{', '.join(dict.fromkeys(names))} on {reason}" for reason, names in reasons.items()]
+            if line["status"] != Status.OK:
+                found.setdefault(f" on {label}: {line['status']}: {line['reason']}", []).append(line["name"])
+            elif line["reason"]:
+                found.setdefault(f": {line['reason']}", []).append(line["name"])
+    return [f"{', '.join(dict.fromkeys(names))}{remark}" for remark, names in found.items()]

@@ -170,10 +170,16 @@ class Contender(Protocol):
 
 
 class Trainer(Protocol):
-    """A contender whose gradient is autograd's of a solve, so that networks can be trained with it."""
+    """A contender whose gradient is autograd's of a solve, so that networks can be trained with it.
+
+    remark: what its rows say beside their numbers, "" where there is nothing.
+    """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def remark(self) -> str: ...
 
     def integrate(self, problem: Problem, cell: Cell) -> Solved:
         """Solve func over the problem's times. Its loss is not asked."""
@@ -223,6 +229,7 @@ class Peer(ABC):
 
     framework: Literal["torch"] = "torch"
     compiles: bool = False
+    remark: str = ""
 
     @abstractmethod
     def solve(self, func: nn.Module, problem: Problem, cell: Cell) -> Tensor:

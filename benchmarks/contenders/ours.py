@@ -38,6 +38,7 @@ class Ours:
     name: str = "ours"
     compiles: bool = False
     accumulate: str | None = None
+    remark: str = ""
     framework: Literal["torch"] = "torch"
 
     @property

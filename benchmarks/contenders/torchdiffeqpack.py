@@ -39,6 +39,7 @@ class ManyOutputs(RuntimeError):
 class TorchDiffEqPack(Peer):
     name: str = "torchdiffeqpack"
     gradients: tuple[str, ...] = ("aca", "mali")
+    remark: str = "it computes times in float32, whatever the state is"
 
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell):

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import process
 from benchmarks.cell import FIRST_ITERATIONS, ITERATIONS, Cell
-from benchmarks.contenders import missing
+from benchmarks.contenders import TRAINERS, missing
 from benchmarks.missing_data import MissingData
 from benchmarks.process import Limits, Outcome
 from benchmarks.record import Measurement, Status
@@ -89,7 +89,7 @@ class Run:
         return Measurement.for_cell(
             self.cell,
             status=self.status,
-            reason=self.reason,
+            reason=self.reason or TRAINERS[self.cell.contender].remark or None,
             stages=METHODS[self.cell.method].stages,
             **summarised(self.log),
             **self.measured,

@@ -128,6 +128,12 @@ class TestTables:
             "synthetic-power, batch 7, N = 5",
         ]
 
+    def test_what_is_to_be_known_of_a_contender_is_said_once(self):
+        known = {"reason": "it computes times in float32"}
+        rows = [row(), *(row("torchdiffeqpack aca", data=f"synthetic-{d}", **known) for d in ("power", "gas"))]
+        (table,) = training_tables(summarize(rows), "here.")
+        assert table.sections[0].notes == ("torchdiffeqpack aca: it computes times in float32",)
+
     def test_a_run_that_ended_early_shows_how(self):
         ended = row("torchdiffeq backprop", status=Status.TIMEOUT, reason="nothing came for 60 s", losses=(3.0,))
         (table,) = training_tables(summarize([row(), ended]), "here.")

@@ -112,6 +112,7 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
     [
         ("budget_s", "bugdet_s", r"small.toml: bugdet_s: unknown key; did you mean 'budget_s'\?"),
         ("budget_s = 10", "", r"small.toml: budget_s: is missing"),
+        ("budget_s = 10", "budget_s = 10\ntrains = true", r"repeats mean nothing where networks are trained"),
         ("method =", "methd =", r"block\[0\].methd: unknown key; did you mean 'method'\?"),
         ("batch = 4", "bach = 4", r"defaults.bach: unknown key; did you mean 'batch'\?"),
         ("repeats = 1", "repeat = 1", r"scale.smoke.repeat: unknown key; did you mean 'repeats'\?"),
