@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.data import read_digits
-from benchmarks.missing_data import MissingData
+from benchmarks.missing_data import SYNTHETIC, MissingData
 
 SPLITS = ("train", "validation", "test")
 
@@ -191,8 +191,6 @@ PUBLISHED = {
         ),
     )
 }
-SYNTHETIC = "synthetic-"
-
 SYNTHETIC_ROWS = (10_000, 1_000, 1_000)
 
 MODES = 5

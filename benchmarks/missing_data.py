@@ -1,4 +1,7 @@
-"""The error of data that cannot be had. Standard library only: commands that never import torch tell of it too."""
+"""Data that cannot be had: the error, and what stand-ins are called. Standard library only, for commands without torch."""
+
+SYNTHETIC = "synthetic-"
+"""How the name of a stand-in for a published table begins."""
 
 
 class MissingData(ValueError):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from benchmarks.cell import ITERATIONS
+from benchmarks.missing_data import SYNTHETIC
 from benchmarks.numerals import count, digits, mebibytes, scientific
 from benchmarks.record import Status
 from benchmarks.summary import LEADER, Line, display_place, lines_of
@@ -162,7 +163,18 @@ def _trained(lines: Sequence[Line]) -> str:
         f" threads; {' or '.join(map(str, long))} iterations; {_seeds(lines)}."
         + (f" Tested on {' or '.join(map(str, tested))} rows at most." if tested else "")
         + " N: the steps of an iteration forward, of all fields that it solves."
+        + _data({str(line["sizes"]["data"]) for line in lines if "data" in line["sizes"]})
     )
+
+
+def _data(names: set[str]) -> str:
+    """Which of the data are not what was published."""
+    said = ""
+    if any(name.startswith(SYNTHETIC) for name in names):
+        said += f" {SYNTHETIC}..: in the place of that table, a mixture of five normal distributions of its dimension."
+    if "digits" in names:
+        said += " digits: scikit-learn's, 8 x 8 pixels."
+    return said
 
 
 def _seeds(lines: Sequence[Line]) -> str:
