@@ -1,4 +1,4 @@
-"""Data that cannot be had: the error, and what stand-ins are called. Standard library only, to be read without torch."""
+"""Data that cannot be had: the error, and what stand-ins are called. Standard library only: read without torch."""
 
 SYNTHETIC = "synthetic-"
 """How the name of a stand-in for a published table begins."""
