@@ -4,18 +4,16 @@ Zhuang et al., Adaptive Checkpoint Adjoint Method, ICML 2020: stochastic gradien
 decay 5e-4.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.datasets import LEVELS, cache_dataset, load_split
+from benchmarks.datasets import LEVELS, load_split
 from benchmarks.models.classifier import Classifier
 from benchmarks.models.integrate import Integrate
-from benchmarks.tasks.task import Task, TaskFamily, spread
+from benchmarks.tasks.task import Task, TaskFamily, dataset, spread
 
 
 class Classify(Task):
@@ -54,8 +52,4 @@ def draw(
     return Classify(Classifier(channels, classes=10), train, spread(test, test_rows), LEVELS[data], batch, seed)
 
 
-def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
-    cache_dataset(sizes["data"], cache_dir, data_dir)
-
-
-CLASSIFY = TaskFamily("classify", draw, prepare=prepare)
+CLASSIFY = TaskFamily("classify", draw, prepare=dataset)

@@ -4,18 +4,16 @@ Grathwohl et al., FFJORD, ICLR 2019: concatsquash layers, Gaussian noise for Hut
 weight decay did nothing and its end time was never trained, so neither is here.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.datasets import cache_dataset, load_split
+from benchmarks.datasets import load_split
 from benchmarks.models.flow import Flow, Noise, exact, forget_noise, tabular_flow
 from benchmarks.models.integrate import Integrate
-from benchmarks.tasks.task import Task, TaskFamily, spread
+from benchmarks.tasks.task import Task, TaskFamily, dataset, spread
 
 
 class Density(Task):
@@ -74,8 +72,4 @@ def draw(
     return Density(flow, train, spread(test, test_rows), batch, seed, exact_test=test_trace == "exact")
 
 
-def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
-    cache_dataset(sizes["data"], cache_dir, data_dir)
-
-
-DENSITY = TaskFamily("density", draw, prepare=prepare)
+DENSITY = TaskFamily("density", draw, prepare=dataset)

@@ -3,18 +3,16 @@
 Grathwohl et al., FFJORD, ICLR 2019: convolutions with the time as a channel, Rademacher noise, Adam at 1e-3.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.datasets import LEVELS, cache_dataset, load_split
+from benchmarks.datasets import LEVELS, load_split
 from benchmarks.models.flow import ImageFlow, Noise, bits_per_dim, forget_noise, logits
 from benchmarks.models.integrate import Integrate
-from benchmarks.tasks.task import Task, TaskFamily, spread
+from benchmarks.tasks.task import Task, TaskFamily, dataset, spread
 
 
 class ImageDensity(Task):
@@ -74,8 +72,4 @@ def draw(
     return ImageDensity(flow, train, spread(test, test_rows), LEVELS[data], batch, seed)
 
 
-def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
-    cache_dataset(sizes["data"], cache_dir, data_dir)
-
-
-IMAGES = TaskFamily("images", draw, prepare=prepare)
+IMAGES = TaskFamily("images", draw, prepare=dataset)

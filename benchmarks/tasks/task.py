@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cell import ITERATIONS, Cell, Size
+from benchmarks.datasets import cache_dataset
 from benchmarks.models.integrate import Integrate
 from benchmarks.problems.problem import DTYPES
 
@@ -72,6 +73,11 @@ def _shuffled(rows: int, seed: int, epoch: int) -> np.ndarray:
 def nothing(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
     """The preparation of a task that needs none."""
     del sizes, cache_dir, data_dir
+
+
+def dataset(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
+    """The preparation of a task whose size `data` names a data set."""
+    cache_dataset(sizes["data"], cache_dir, data_dir)
 
 
 @dataclass(frozen=True)
