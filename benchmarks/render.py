@@ -95,10 +95,11 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         axes.plot(*zip(*panel.front, strict=True), color="#999999", linewidth=4, alpha=0.4, zorder=1)
     for low, high in panel.shaded:
         axes.axvspan(low, high, **SHADE)
-    for series in panel.series:
+    for place, series in enumerate(panel.series):
         if series.doubt:
             axes.errorbar(series.x, series.y, series.doubt, fmt="none", ecolor=series.style.color, elinewidth=1)
-        axes.plot(series.x, series.y, **_appearance(series.style, series.joined))
+        above = 2.9 - 0.01 * place  # of those that lie on each other the first one is seen
+        axes.plot(series.x, series.y, zorder=above, **_appearance(series.style, series.joined))
     _scale(axes, panel)
     if panel.floor is not None and panel.floor[0] > axes.get_ylim()[0] / NEAR:
         axes.set_ylim(bottom=min(axes.get_ylim()[0], panel.floor[0] / 2))

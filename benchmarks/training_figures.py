@@ -32,7 +32,7 @@ def curves(lines: Sequence[Line], where: str) -> FigureSpec:
     for label, cells in _by_setting(lines).items():
         long = _longest(cells)
         logarithmic = min(min(c["losses"]) for c in long) > 0 and _falls_far(long)
-        series = [_curve(c, _smoothed(c["losses"])) for c in _ordered(long)[::-1]]
+        series = [_curve(c, _smoothed(c["losses"])) for c in _ordered(long)]
         panels.append(Panel(label, ITERATION, Axis("loss", log=logarithmic), tuple(series)))
     caption = (
         "The loss of the training batches, a running mean over a twentieth of the iterations; a line a seed. Where"

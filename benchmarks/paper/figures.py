@@ -55,6 +55,7 @@ def tolerances(frame: pd.DataFrame, where: str) -> FigureSpec:
     caption = (
         "True error of the gradient, steps, time and memory over the relative tolerance. Steps are those of the forward"
         " solve, which the exact gradients go back over, and for the continuous adjoint those of its second solve, N'."
+        " Where lines lie on each other, as the errors and steps of exact gradients do, symplectic's is on top."
     )
     return FigureSpec("tolerances", "Tolerances", caption, where, rows)
 
