@@ -188,15 +188,14 @@ def paper(
 
 def refuse_idle(show: bool, of_measuring: Mapping[str, object], environment: str | None) -> None:
     """Options that would change nothing are bad usage."""
-    idle = [name for name, value in of_measuring.items() if value is not None] if show else []
-    if not show and environment is not None:
-        idle = ["--environment"]
-    if idle:
-        other = "measures, which --show does not" if show else "chooses what --show shows"
-        console.print(
-            f"[red]{idle[0]} {other}: leave out one of the two" if show else f"[red]{idle[0]} {other}: add --show"
-        )
-        raise typer.Exit(Exit.USAGE)
+    given = [name for name, value in of_measuring.items() if value is not None]
+    if show and given:
+        console.print(f"[red]{given[0]} measures, which --show does not: leave out one of the two")
+    elif not show and environment is not None:
+        console.print("[red]--environment chooses what --show shows: add --show")
+    else:
+        return
+    raise typer.Exit(Exit.USAGE)
 
 
 def ending_of(rows: Sequence[Measurement]) -> Exit:

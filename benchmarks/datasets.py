@@ -191,6 +191,7 @@ PUBLISHED = {
         ),
     )
 }
+
 SYNTHETIC_ROWS = (10_000, 1_000, 1_000)
 
 MODES = 5

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.figures import FigureSpec
+from benchmarks.panels import FigureSpec
 from benchmarks.suite import Suite
 from benchmarks.typesetting import Table, to_markdown
 

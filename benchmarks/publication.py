@@ -11,8 +11,9 @@ from benchmarks.cell import Cell
 from benchmarks.claim_tables import claim_tables
 from benchmarks.claims import Hearing, exponents, hear
 from benchmarks.environment import describe
-from benchmarks.figures import FigureSpec, all_figures
+from benchmarks.figures import all_figures
 from benchmarks.page import Chapter, page, relative, write_page
+from benchmarks.panels import FigureSpec
 from benchmarks.record import Measurement
 from benchmarks.render import render
 from benchmarks.store import environment_ids, read_cells, read_environment, read_rows

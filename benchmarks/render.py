@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
 
-from benchmarks.figures import FigureSpec, Panel, Style
+from benchmarks.panels import FigureSpec, Panel, Style
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
 LEGEND_HEIGHT = 0.9

@@ -81,7 +81,10 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     floors = {(row.group_id, row.gradient): row for row in rows if row.contender == FLOOR and comparable(row)}
     groups = {group: place for place, group in enumerate(dict.fromkeys(row.group_id for row in rows))}
     ordered = sorted(rows, key=lambda row: (groups[row.group_id], *display_place(row.cell.name)))
-    trained = {group: [row for row in rows if row.group_id == group and row.losses] for group in groups}
+    trained: dict[str, list[Measurement]] = {group: [] for group in groups}
+    for row in rows:
+        if row.losses:
+            trained[row.group_id].append(row)
     lines = [
         asdict(row)
         | _derived(row, labels, peers.get(row.group_id), floors.get((row.group_id, row.gradient)))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from benchmarks.cell import FIRST_ITERATIONS, ITERATIONS
-from benchmarks.figures import Axis, FigureSpec, Panel, Series, collect, grid, style_of
+from benchmarks.panels import Axis, FigureSpec, Panel, Series, collect, grid, style_of
 from benchmarks.summary import LEADER, Line, display_place, lines_of, losses_off
 from benchmarks.training_tables import setting_labels
 

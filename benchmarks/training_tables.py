@@ -32,10 +32,12 @@ def training_tables(
     title: str = "Networks trained",
     notes: Sequence[str] = (),
 ) -> list[Table]:
-    """Tables of at most ABREAST settings each, called name, name-2, ..; notes stand below each."""
+    """Tables of at most ABREAST settings each, called name, name-2, ..; notes stand below each. None without rows."""
     lines = lines_of(frame)
     labels = setting_labels(lines)
     settings = {label: [line for line in lines if line["setting_id"] == id] for id, label in labels.items()}
+    if not settings:
+        return []
     parts = math.ceil(len(settings) / ABREAST)
     abreast = math.ceil(len(settings) / parts)  # 4 are 2 and 2
     tables = []

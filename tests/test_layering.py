@@ -102,6 +102,7 @@ known_references
 typesetting exponent
 numerals trials
 targets claims
+panels
 figures tables claim_tables training_tables
 training_figures
 render page

@@ -98,6 +98,10 @@ class Witness(CountedField):
         if not self.backward_phase:
             self.steps.append((t.item(), dt.item()))
 
+    def _count_backward(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        del t, y, dt
+        self.steps_backward += 1
+
 
 class AdaptiveWitness(Witness):
     def callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
@@ -108,8 +112,7 @@ class AdaptiveWitness(Witness):
         self.rejected += not self.backward_phase
 
     def callback_accept_step_adjoint(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        del t, y, dt
-        self.steps_backward += 1
+        self._count_backward(t, y, dt)
 
 
 class FixedWitness(Witness):
@@ -117,8 +120,7 @@ class FixedWitness(Witness):
         self._record(t, y, dt)
 
     def callback_step_adjoint(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        del t, y, dt
-        self.steps_backward += 1
+        self._count_backward(t, y, dt)
 
 
 def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Tensor:

@@ -7,9 +7,7 @@ Checkpoint Adjoint Method, ICML 2020, whose blocks have normalised convolutions.
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models.integrate import Integrate
-
-UNIT_TIME = torch.tensor([0.0, 1.0], dtype=torch.float64)
+from benchmarks.models.integrate import UNIT_TIME, Integrate
 
 GROUPS = 8
 

@@ -12,10 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models.integrate import Integrate
+from benchmarks.models.integrate import UNIT_TIME, Integrate
 from benchmarks.problems.flow import ConcatSquash, Transport, Velocity
-
-UNIT_TIME = torch.tensor([0.0, 1.0], dtype=torch.float64)
 
 Noise = Callable[[Tensor], Tensor | None]
 """The noise of Hutchinson's trace for a state z, (batch, dim), drawn anew for each component; None: the exact trace."""

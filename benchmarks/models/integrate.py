@@ -2,7 +2,10 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
+
+UNIT_TIME = torch.tensor([0.0, 1.0], dtype=torch.float64)
 
 
 class Integrate(Protocol):

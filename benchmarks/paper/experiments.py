@@ -6,7 +6,8 @@ from pathlib import Path
 
 from benchmarks.claim_tables import claims_table, exponents_table
 from benchmarks.claims import Hearing, Ruling, rule, when
-from benchmarks.figures import FigureSpec, growth, powers, rounding
+from benchmarks.figures import growth, powers, rounding
+from benchmarks.panels import FigureSpec
 from benchmarks.paper.figures import against_symplectic, budgets, stages, tolerances
 from benchmarks.publication import Publication
 from benchmarks.tables import gradients_table
@@ -77,7 +78,7 @@ def flows(published: Publication, name: str) -> Shown:
 
 
 def methods(published: Publication, name: str) -> Shown:
-    tables, _ = training(published, name)
+    tables = training_tables(published.frame, published.where, name, published.suite.title)
     return tables, [_named(stages(published.frame, published.where), f"{name}-memory")]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from benchmarks.cell import setting
-from benchmarks.figures import (
+from benchmarks.panels import (
     ERROR,
     MEMORY,
     TIME,
@@ -22,7 +22,7 @@ from benchmarks.figures import (
     style_of,
 )
 from benchmarks.record import Status
-from benchmarks.summary import Line, display_place, lines_of
+from benchmarks.summary import LEADER, Line, display_place, lines_of
 
 Measured = Callable[[Line], float | None]
 
@@ -125,8 +125,8 @@ def against_symplectic(frame: pd.DataFrame, where: str) -> FigureSpec:
 
 def _multiples(lines: Sequence[Line], key: str, label: str) -> Panel:
     groups = collect(lines, lambda line: line["group_id"])
-    units = {g: next((c[key] for c in cells if c["name"] == "ours symplectic"), None) for g, cells in groups.items()}
-    names = [name for name in _names(lines) if name != "ours symplectic"]
+    units = {g: next((c[key] for c in cells if c["name"] == LEADER), None) for g, cells in groups.items()}
+    names = [name for name in _names(lines) if name != LEADER]
     series = []
     for place, name in enumerate(names):
         cells = [(g, c) for g, own in groups.items() for c in own if c["name"] == name and c[key] and units[g]]

@@ -74,9 +74,9 @@ def _now(cell: Cell) -> float:
 
 
 def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
-    """The bytes of live tensors in the next iteration, forward and backward, above those of network and data.
+    """The bytes of live tensors in the checkpoint's next iteration, above those of network and data.
 
-    They are noted in the checkpoint's log, which is returned.
+    They are noted in its log, which is returned.
     """
     contender = TRAINERS[cell.contender]
     contender.load()

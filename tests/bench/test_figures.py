@@ -5,17 +5,8 @@ from dataclasses import replace
 import pytest
 from matplotlib.text import Text
 
-from benchmarks.figures import (
-    COLORS,
-    CONTENDER_MARKERS,
-    MARKERS,
-    all_figures,
-    growth,
-    memory_time,
-    over_floor,
-    style_of,
-    work_precision,
-)
+from benchmarks.figures import all_figures, growth, memory_time, over_floor, work_precision
+from benchmarks.panels import COLORS, CONTENDER_MARKERS, MARKERS, style_of
 from benchmarks.record import Status
 from benchmarks.render import draw, render
 from benchmarks.summary import summarize

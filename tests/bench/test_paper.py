@@ -301,3 +301,7 @@ def test_figures_have_the_experiments_name_before_theirs():
         "table2-curves",
         "table2-agreement",
     }
+
+
+def test_without_rows_there_is_no_table():
+    assert training_tables(summarize([]), "here.") == []
