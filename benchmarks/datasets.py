@@ -219,6 +219,12 @@ def _digits() -> Parts:
 LEVELS = {"mnist": 256, "digits": 17}
 """Values that a pixel may have."""
 
+
+def image_size(rows: np.ndarray) -> int:
+    """Pixels along a side of the square images in rows that end with a label."""
+    return round((rows.shape[1] - 1) ** 0.5)
+
+
 EMBEDDED: dict[str, Callable[[], Parts]] = {
     "digits": _digits,
     **{f"{SYNTHETIC}{name}": lambda dim=data.dim: _mixture(dim) for name, data in PUBLISHED.items() if name != "mnist"},

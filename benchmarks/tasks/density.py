@@ -5,51 +5,40 @@ weight decay did nothing and its end time was never trained, so neither is here.
 """
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.datasets import load_split
-from benchmarks.models.flow import Flow, Noise, exact, forget_noise, tabular_flow
+from benchmarks.models.flow import Noise, exact, tabular_flow
 from benchmarks.models.integrate import Integrate
-from benchmarks.tasks.task import Task, TaskFamily, dataset, spread
+from benchmarks.tasks.task import RowsTask, TaskFamily, dataset
 
 
-class Density(Task):
+class Density(RowsTask):
     """Minus the log-likelihood of rows, in nats: its mean over a batch is the loss, that over test rows the metric."""
 
     def __init__(
-        self, flow: Flow, train: np.ndarray, test: np.ndarray, batch: int, seed: int, exact_test: bool
+        self, data: str, cache_dir: Path, test_rows: int, batch: int, seed: int, exact_test: bool, **flow: Any
     ) -> None:
-        super().__init__(batch, seed)
-        self.flow, self.train_rows, self.test_rows, self.exact_test = flow, train, test, exact_test
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
-
-    def forget(self) -> None:
-        super().forget()
-        forget_noise(self.flow)
+        super().__init__(data, cache_dir, test_rows, batch, seed)
+        self.flow = tabular_flow(self.train_rows.shape[1], **flow)
+        self.exact_test = exact_test
 
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
-        x = self._tensor(self.train_rows[self.chosen(len(self.train_rows), iteration)])
+        x = self.tensor(self.rows(iteration))
         return -self.flow.log_density(x, integrate, self._noise(iteration)).mean()
 
     def metrics(self, integrate: Integrate) -> dict[str, float]:
         noise = exact if self.exact_test else self._noise(-1)
         total = 0.0
-        for first in range(0, len(self.test_rows), self.batch):
-            x = self._tensor(self.test_rows[first : first + self.batch])
-            total -= float(self.flow.log_density(x, integrate, noise).double().sum())
+        for rows in self.test_batches():
+            total -= float(self.flow.log_density(self.tensor(rows), integrate, noise).double().sum())
         return {"nll" if self.exact_test else "nll_estimated": total / len(self.test_rows)}
 
     def _noise(self, iteration: int) -> Noise:
         generator = self.generator(iteration)
         return lambda z: torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z)
-
-    def _tensor(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(rows)).to(next(self.parameters()))
 
 
 def draw(
@@ -67,9 +56,8 @@ def draw(
 ) -> Density:
     if test_trace not in ("exact", "estimated"):
         raise ValueError(f"test_trace must be exact or estimated; got {test_trace!r}")
-    train, test = (load_split(data, split, cache_dir) for split in ("train", "test"))
-    flow = tabular_flow(train.shape[1], components, width, layers, nonlinearity)
-    return Density(flow, train, spread(test, test_rows), batch, seed, exact_test=test_trace == "exact")
+    flow = {"components": components, "width": width, "layers": layers, "nonlinearity": nonlinearity}
+    return Density(data, cache_dir, test_rows, batch, seed, exact_test=test_trace == "exact", **flow)
 
 
 DENSITY = TaskFamily("density", draw, prepare=dataset)

@@ -9,36 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.datasets import LEVELS, load_split
-from benchmarks.models.flow import ImageFlow, Noise, bits_per_dim, forget_noise, logits
+from benchmarks.datasets import LEVELS, image_size
+from benchmarks.models.flow import ImageFlow, Noise, bits_per_dim, logits
 from benchmarks.models.integrate import Integrate
-from benchmarks.tasks.task import Task, TaskFamily, dataset, spread
+from benchmarks.tasks.task import RowsTask, TaskFamily, dataset
 
 
-class ImageDensity(Task):
+class ImageDensity(RowsTask):
     """Bits for each pixel: the mean over a batch is the loss, that over test images the metric."""
 
-    def __init__(
-        self, flow: ImageFlow, train: np.ndarray, test: np.ndarray, levels: int, batch: int, seed: int
-    ) -> None:
-        super().__init__(batch, seed)
-        self.flow, self.train_rows, self.test_rows, self.levels = flow, train, test, levels
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
-
-    def forget(self) -> None:
-        super().forget()
-        forget_noise(self.flow)
+    def __init__(self, data: str, cache_dir: Path, test_rows: int, batch: int, seed: int, **flow: int) -> None:
+        super().__init__(data, cache_dir, test_rows, batch, seed)
+        self.flow = ImageFlow(1, image_size(self.train_rows), **flow)
+        self.levels = LEVELS[data]
 
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
-        rows = self.train_rows[self.chosen(len(self.train_rows), iteration)]
-        return self._bits(rows, integrate, self.generator(iteration)).mean()
+        return self._bits(self.rows(iteration), integrate, self.generator(iteration)).mean()
 
     def metrics(self, integrate: Integrate) -> dict[str, float]:
         generator, total = self.generator(-1), 0.0
-        for first in range(0, len(self.test_rows), self.batch):
-            total += float(self._bits(self.test_rows[first : first + self.batch], integrate, generator).double().sum())
+        for rows in self.test_batches():
+            total += float(self._bits(rows, integrate, generator).double().sum())
         return {"bits_per_dim": total / len(self.test_rows)}
 
     def _bits(self, rows: np.ndarray, integrate: Integrate, generator: torch.Generator) -> Tensor:
@@ -66,10 +57,8 @@ def draw(
     layers: int = 3,
     test_rows: int = 1000,
 ) -> ImageDensity:
-    train, test = (load_split(data, split, cache_dir) for split in ("train", "test"))
-    size = round((train.shape[1] - 1) ** 0.5)
-    flow = ImageFlow(1, size, scales, blocks, width, layers)
-    return ImageDensity(flow, train, spread(test, test_rows), LEVELS[data], batch, seed)
+    flow = {"scales": scales, "blocks": blocks, "width": width, "layers": layers}
+    return ImageDensity(data, cache_dir, test_rows, batch, seed, **flow)
 
 
 IMAGES = TaskFamily("images", draw, prepare=dataset)

@@ -38,9 +38,6 @@ class Physics(Task):
         self.register_buffer("test_series", test[:, ::stride], persistent=False)  # a stride apart
         self.t = torch.tensor([0.0, stride * dt], dtype=torch.float64)
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
-
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
         before, after = (part.flatten(0, 1) for part in (self.series[:, : -self.stride], self.series[:, self.stride :]))
         rows = torch.from_numpy(self.chosen(len(before), iteration)).to(before.device)

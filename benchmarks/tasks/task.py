@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cell import ITERATIONS, Cell, Size
-from benchmarks.datasets import cache_dataset
+from benchmarks.datasets import cache_dataset, load_split
+from benchmarks.models.flow import forget_noise
 from benchmarks.models.integrate import Integrate
 from benchmarks.problems.problem import DTYPES
 
@@ -29,8 +30,9 @@ class Task(nn.Module, ABC):
         super().__init__()
         self.batch, self.seed = batch, seed
 
-    @abstractmethod
-    def optimizer(self) -> torch.optim.Optimizer: ...
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam at 1e-3, where the task's authors had no other."""
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
 
     @abstractmethod
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
@@ -43,6 +45,7 @@ class Task(nn.Module, ABC):
     def forget(self) -> None:
         """Let go of what an iteration has left behind."""
         self.zero_grad()
+        forget_noise(self)
 
     def rate(self, iteration: int) -> float:
         """The share of the optimizer's learning rate that the iteration has."""
@@ -60,9 +63,26 @@ class Task(nn.Module, ABC):
         return np.sort(_shuffled(rows, self.seed, epoch)[place * self.batch : (place + 1) * self.batch])
 
 
-def spread(rows: np.ndarray, number: int) -> np.ndarray:
-    """So many of them, from all over: files are often in some order."""
-    return rows[np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int)]
+class RowsTask(Task):
+    """One whose data are rows, read from the disk as they are used: test_rows of them are tested on, from all over."""
+
+    def __init__(self, data: str, cache_dir: Path, test_rows: int, batch: int, seed: int) -> None:
+        super().__init__(batch, seed)
+        self.train_rows, test = (load_split(data, split, cache_dir) for split in ("train", "test"))
+        places = np.linspace(0, len(test) - 1, min(test_rows, len(test)))  # files are often in some order
+        self.test_rows = test[places.round().astype(int)]
+
+    def rows(self, iteration: int) -> np.ndarray:
+        """The iteration's batch."""
+        return self.train_rows[self.chosen(len(self.train_rows), iteration)]
+
+    def test_batches(self) -> Iterator[np.ndarray]:
+        for first in range(0, len(self.test_rows), self.batch):
+            yield self.test_rows[first : first + self.batch]
+
+    def tensor(self, rows: np.ndarray) -> Tensor:
+        """In the dtype and on the device of the parameters."""
+        return torch.from_numpy(np.array(rows)).to(next(self.parameters()))
 
 
 @cache
