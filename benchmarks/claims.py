@@ -1,5 +1,6 @@
 """Claims ruled on: whether each holds, holds somewhere or fails, by what was measured."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,9 +61,11 @@ def when(judgement: Judgement[Trial]) -> str:
         if condition := _told_by(axis, met, missed):
             return condition
     few, which = (met, "in ") if len(met) <= len(missed) else (missed, "not in ")
-    groups = list(dict.fromkeys(verdict.group for verdict in few))
-    more = f" and {len(groups) - FEW} more" if len(groups) > FEW else ""
-    return which + "; ".join(groups[:FEW]) + more
+    chosen, every = Counter(verdict.group for verdict in few), Counter(verdict.group for verdict in (*met, *missed))
+    # Groups that differ in what a label leaves out, such as the seed, need not agree.
+    named = [group if n == every[group] else f"{group} ({n} of {every[group]})" for group, n in chosen.items()]
+    more = f" and {len(named) - FEW} more" if len(named) > FEW else ""
+    return which + "; ".join(named[:FEW]) + more
 
 
 FEW = 2

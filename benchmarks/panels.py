@@ -58,11 +58,15 @@ UNKNOWN_COLOR, UNKNOWN_MARKER = "#999999", "*"
 
 @dataclass(frozen=True)
 class Axis:
-    """Its label with the unit, and whether it is logarithmic. With names, the places 0, 1, .. are called so."""
+    """Its label with the unit, and whether it is logarithmic. With names, the places 0, 1, .. are called so.
+
+    counts: the values are 1, 2, .. up to this number, and all of them are shown, with or without points.
+    """
 
     label: str
     log: bool = True
     names: tuple[str, ...] = ()
+    counts: int | None = None
 
 
 @dataclass(frozen=True)

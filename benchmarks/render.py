@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
 
 from benchmarks.panels import FigureSpec, Panel, Style
@@ -133,6 +133,9 @@ def _scale(axes: Axes, panel: Panel) -> None:
             long = max(map(len, spec.names)) > NARROW
             axis.set_tick_params(labelrotation=90 if long else 0, labelsize=7 if long else 9)
             getattr(axes, f"set_{of}lim")(-0.7, len(spec.names) - 0.3)
+        if spec.counts is not None:
+            axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            getattr(axes, f"set_{of}lim")(1 - spec.counts / 25, spec.counts * 26 / 25)
         if not spec.log or not values:
             continue
         getattr(axes, f"set_{of}scale")("log")

@@ -12,7 +12,11 @@ from benchmarks.training_tables import setting_labels
 POINTS = 25
 """Markers on a curve."""
 
-ITERATION = Axis("iteration", log=False)
+
+def iterations_of(lines: Sequence[Line], most: int | None = None) -> Axis:
+    """The axis of those that the lines have, or of the first `most` of them."""
+    number = max(len(line["losses"]) for line in lines)
+    return Axis("iteration", log=False, counts=number if most is None else min(number, most))
 
 
 def training_figures(frame: pd.DataFrame, where: str, name: str = "") -> list[FigureSpec]:
@@ -33,7 +37,7 @@ def curves(lines: Sequence[Line], where: str) -> FigureSpec:
         long = _longest(cells)
         logarithmic = min(min(c["losses"]) for c in long) > 0 and _falls_far(long)
         series = [_curve(c, _smoothed(c["losses"])) for c in _ordered(long)]
-        panels.append(Panel(label, ITERATION, Axis("loss", log=logarithmic), tuple(series)))
+        panels.append(Panel(label, iterations_of(long), Axis("loss", log=logarithmic), tuple(series)))
     caption = (
         "The loss of the training batches, a running mean over a twentieth of the iterations; a line a seed. Where"
         " gradients agree their lines lie on each other, symplectic's on top."
@@ -64,11 +68,13 @@ def agreement(lines: Sequence[Line], where: str) -> FigureSpec:
             points = [(i, value) for i, value in enumerate(off, start=1) if value > 0]
             if points:
                 x, y = zip(*points, strict=True)
-                series.append(Series(c["name"], c["name"], style_of(c["contender"], c["gradient"]), x, y))
+                style = style_of(c["contender"], c["gradient"])
+                series.append(Series(c["name"], c["name"], style, x, y, joined=False))  # between two may be a zero
         rounding = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
         floor = (rounding, "half a unit in the last place")
         if series:
-            panels.append(Panel(label, ITERATION, Axis("loss, relative difference"), tuple(series), floor=floor))
+            x_axis = iterations_of(cells, FIRST_ITERATIONS)
+            panels.append(Panel(label, x_axis, Axis("loss, relative difference"), tuple(series), floor=floor))
     caption = (
         f"How far the losses of the first {FIRST_ITERATIONS} iterations are from those with symplectic, from the same"
         " start with the same batches. Where a gradient has no point the two losses are the same bits. Those of other"
@@ -85,7 +91,7 @@ def calls(lines: Sequence[Line], where: str) -> FigureSpec:
         if not any(max(c["f_calls_samples"]) >= 1.5 * c["f_calls_samples"][0] for c in long):
             continue
         series = [_curve(c, c["f_calls_samples"]) for c in _ordered(long)]
-        panels.append(Panel(label, ITERATION, Axis("f calls"), tuple(series)))
+        panels.append(Panel(label, iterations_of(long), Axis("f calls"), tuple(series)))
     caption = "Calls of f in an iteration, forward and backward, as the network learns a field that is harder to solve."
     return FigureSpec("calls", "Calls as learning goes on", caption, where, grid(panels))
 
