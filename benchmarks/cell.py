@@ -6,7 +6,8 @@ Standard library only, since every measuring process imports this module.
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 SCHEMA = 1
 """Version of the meaning of cells and rows. Raising it changes every cell id, so old rows no longer count."""
@@ -57,22 +58,22 @@ class Cell:
     def sizes_dict(self) -> dict[str, Size]:
         return dict(self.sizes)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """16 hex digits. The suite is left out: one measurement is the same whichever suite asks for it."""
         return self._digest(without=("suite",))
 
-    @property
+    @cached_property
     def group_id(self) -> str:
         """Shared by cells that differ only in contender, gradient or how long they train."""
         return self._digest(without=("suite", "contender", "gradient"))
 
-    @property
+    @cached_property
     def setting_id(self) -> str:
         """Shared by cells that differ only in contender, gradient, seed or how long they train."""
         return self._digest(without=("suite", "contender", "gradient", "seed"))
 
-    @property
+    @cached_property
     def problem_id(self) -> str:
         """Shared by cells that have the same field, start and loss, hence the same reference gradient."""
         return self._digest(only=("problem", "sizes", "batch", "dtype", "seed"))
@@ -91,11 +92,14 @@ class Cell:
         return f"{self.problem}({sizes}) batch {self.batch}, {self.method} {accuracy}, {self.dtype}{device}"
 
     def _digest(self, without: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> str:
-        chosen = {k: v for k, v in asdict(self).items() if k not in without and (only is None or k in only)}
+        chosen = {k: getattr(self, k) for k in _FIELDS if k not in without and (only is None or k in only)}
         if "contender" not in chosen and "sizes" in chosen:
             chosen["sizes"] = [size for size in self.sizes if size[0] != ITERATIONS]
         canonical = json.dumps({"schema": SCHEMA, **chosen}, sort_keys=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+_FIELDS = tuple(f.name for f in fields(Cell))
 
 
 def setting(gradient: str) -> tuple[str, int]:

@@ -60,6 +60,11 @@ class Environment:
         facts = {key: value for key, value in asdict(self).items() if key not in hidden}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def sources(self) -> tuple[str, str]:
+        """Digests of the library's and the suite's source."""
+        return self.library_sha256, self.suite_sha256
+
 
 def capture() -> Environment:
     """The environment of this process. torch is asked through its files, since importing it takes seconds."""

@@ -23,21 +23,30 @@ class Chapter:
 def page(chapter: Chapter, command: str, plots: str) -> str:
     """The text of a page of one suite. command makes it again; plots is the folder of the figures, as seen from it."""
     made = f"{chapter.where} Made from the rows beside it by `{command}`; nothing here is written by hand."
-    return "\n\n".join([f"# {chapter.suite.title}", _body(chapter, made, plots, level=2)]) + "\n"
+    return "\n\n".join([f"# {prose(chapter.suite.title)}", _body(chapter, made, plots, level=2)]) + "\n"
 
 
 def book(title: str, opening: str, chapters: Sequence[Chapter], plots: str) -> str:
     """The text of a page of several."""
-    parts = [f"## {one.suite.title}\n\n{_body(one, one.where, plots, level=3)}" for one in chapters]
+    parts = [f"## {prose(one.suite.title)}\n\n{_body(one, one.where, plots, level=3)}" for one in chapters]
     return "\n\n".join([f"# {title}", opening, *parts]) + "\n"
 
 
 def _body(chapter: Chapter, where: str, plots: str, level: int) -> str:
-    blocks = [chapter.suite.description.strip(), where]
+    blocks = [prose(chapter.suite.description.strip()), prose(where)]
     for figure in chapter.figures:
-        blocks += [f"{'#' * level} {figure.title}", f"![{figure.title}]({plots}/{figure.name}.svg)", figure.caption]
+        blocks += [
+            f"{'#' * level} {figure.title}",
+            f"![{figure.title}]({plots}/{figure.name}.svg)",
+            prose(figure.caption),
+        ]
     tables = [to_markdown(replace(table, where=""), level).rstrip("\n") for table in chapter.tables]
     return "\n\n".join([*blocks, *tables])
+
+
+def prose(written: str) -> str:
+    """Words of a suite file, which may be marked up, but are no HTML and show no pictures from elsewhere."""
+    return written.replace("<", "\\<").replace("![", "!\\[")
 
 
 def write_page(text: str, folder: Path) -> Path:

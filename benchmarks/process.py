@@ -1,7 +1,8 @@
 """Calls in processes that have computed nothing, with a time limit: nothing that happens in one ends the suite.
 
 On the CPU a process is forked from a server that has only imported modules: 20 ms instead of seconds. CUDA does not
-survive a fork, and neither does JAX, so there it is started from scratch.
+survive a fork, and neither does JAX, so there it is started from scratch. A process never outlives the one that asked
+for it: it ends when its lifeline, a pipe that nothing is ever sent through, is closed at the other end.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -45,7 +47,7 @@ starts a thread or plots."""
 class Limits:
     """How a process is started: how long each of its values may take, and the state of torch that the call finds.
 
-    spawned: from scratch, whatever the device.
+    spawned: from scratch, whatever the device. cores: those that it may run on, all where none are given.
     """
 
     timeout_s: float
@@ -53,6 +55,7 @@ class Limits:
     spawned: bool = False
     threads: int = 1
     seed: int = 0
+    cores: tuple[int, ...] = ()
 
 
 @dataclass
@@ -77,11 +80,13 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
     """
     context = _context(limits.spawned or limits.device != "cpu")
     receiver, sender = context.Pipe(duplex=False)
+    lifeline, held = context.Pipe(duplex=False)
     kills = _memory_kills()
-    process = context.Process(target=_child, args=(sender, function, args, limits))  # pyright: ignore
+    process = context.Process(target=_child, args=(sender, lifeline, function, args, limits))  # pyright: ignore
     with _nothing_as_main():
         process.start()
     sender.close()
+    lifeline.close()
     outcome = Outcome()
     try:
         finished = _receive(receiver, outcome, limits.timeout_s)
@@ -96,6 +101,7 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
     finally:
         _kill(process)
         receiver.close()
+        held.close()
     return outcome
 
 
@@ -117,9 +123,14 @@ def _receive(receiver: Connection, outcome: Outcome, timeout_s: float) -> bool:
             return True
 
 
-def _child(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> None:
+def _child(
+    sender: Connection, lifeline: Connection, function: Callable[..., Any], args: tuple[Any, ...], limits: Limits
+) -> None:
     if hasattr(os, "setsid"):
         os.setsid()  # A group of its own, so that it can be killed together with all it started.
+        threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+    if limits.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, limits.cores)
     gc.freeze()  # What was imported is no garbage: collecting takes 1 ms instead of 100 ms.
     torch.set_num_threads(limits.threads)
     torch.set_num_interop_threads(limits.threads)
@@ -133,6 +144,12 @@ def _child(sender: Connection, function: Callable[..., Any], args: tuple[Any, ..
         sender.send(("failed", (status.value, reason)))
     sender.send(("end", None))
     sender.close()
+
+
+def _die_with(lifeline: Connection) -> None:
+    """Wait for the other end to be gone, which nothing but its process holds, and end this group of processes."""
+    lifeline.poll(None)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _context(spawned: bool) -> BaseContext:
@@ -163,9 +180,13 @@ def _memory_kills() -> int | None:
 @contextlib.contextmanager
 def _nothing_as_main() -> Iterator[None]:
     """Hide the program: multiprocessing imports it into every child, and with it all that it imports (pandas, ...)."""
-    program = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = program
+    with _STARTING:
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = program
+
+
+_STARTING = threading.Lock()

@@ -1,7 +1,7 @@
 """Stored rows to everything that is read: tables, figures, the page. Nothing here measures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from benchmarks.environment import describe
 from benchmarks.figures import all_figures
 from benchmarks.page import Chapter, page, relative, write_page
 from benchmarks.panels import FigureSpec
+from benchmarks.parquet import write_parquet
 from benchmarks.record import Measurement
 from benchmarks.render import render
-from benchmarks.store import environment_ids, read_cells, read_environment, read_rows
+from benchmarks.store import environment_ids, read_cells, read_machine, read_rows
 from benchmarks.suite import Scale, Suite, Target, suggestion
 from benchmarks.summary import Line, lines_of, summarize
 from benchmarks.tables import all_tables
@@ -39,7 +40,7 @@ class Publication:
     """The rows of one suite in one environment, and where what is made of them goes.
 
     cells are all that the suite has; they are asked for only where it has targets or claims, to name those that have no
-    row.
+    row. mix_machines: rows that different machines measured for one sweep are set against each other.
     """
 
     suite: Suite
@@ -49,6 +50,7 @@ class Publication:
     results: Path
     plots: Path
     cells: Sequence[Cell] = ()
+    mix_machines: bool = False
 
     @cached_property
     def folder(self) -> Path:
@@ -58,14 +60,29 @@ class Publication:
     def where(self) -> str:
         cells, missing = read_cells(self.folder / self.environment_id), len(self._cells_without_rows)
         part = f" {len(cells) - missing} of the suite's {len(cells)} cells have been measured." if missing else ""
-        return describe(read_environment(self.folder / self.environment_id)) + part
+        folder = self.folder / self.environment_id
+        machines = sorted({row.environment or self.environment_id for row in self._stored}) or [self.environment_id]
+        return " ".join(describe(read_machine(folder, id)) for id in machines) + part + self._mixing(len(machines))
+
+    def _mixing(self, machines: int) -> str:
+        if machines == 1:
+            return ""
+        if self.mix_machines:
+            return f" Ratios may be of two of these {machines} machines."
+        return " No ratio is of two machines."
 
     @cached_property
-    def rows(self) -> list[Measurement]:
+    def _stored(self) -> list[Measurement]:
         """Those of the suite's cells: a suite file that has changed leaves rows of cells that it has no more."""
         cells = set(read_cells(self.folder / self.environment_id))
         found = read_rows(self.folder / self.environment_id / "rows.jsonl").rows
         return [row for row in found if row.cell_id in cells]
+
+    @cached_property
+    def rows(self) -> list[Measurement]:
+        if self.mix_machines:
+            return [replace(row, environment=None) for row in self._stored]
+        return self._stored
 
     @property
     def _cells_without_rows(self) -> set[str]:
@@ -113,6 +130,9 @@ class Publication:
 
     def write_tables(self) -> list[Path]:
         return [path for table in self.tables for path in write_table(table, self.folder / "tables")]
+
+    def write_rows(self) -> list[Path]:
+        return [write_parquet(self._stored, self.folder / "rows.parquet")]
 
     def write_plots(self) -> list[Path]:
         return [path for figure in self.figures for path in render(figure, self.plots / self.suite.name)]

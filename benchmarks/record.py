@@ -4,9 +4,12 @@ Standard library only, since every measuring process imports this module.
 """
 
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, Self
+from types import NoneType, UnionType
+from typing import Any, Self, get_args, get_origin
 
 from benchmarks.cell import SCHEMA, Cell, Size
 
@@ -26,7 +29,7 @@ class UnreadableRow(ValueError):
     """A stored row that this version cannot read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """Everything measured for one cell. What was not measured is None; a *_reason says why, where needed.
 
@@ -59,6 +62,7 @@ class Measurement:
     status: Status
     reason: str | None = None
     attempt: int = 1
+    environment: str | None = None  # the id of what it was measured on
 
     f_calls_forward: int | None = None
     f_calls_backward: int | None = None
@@ -128,40 +132,55 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for strict JSON: NaN and infinities become the strings in NON_FINITE."""
-        return {f.name: _freeze(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: frozen(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
-    def from_json(cls, row: dict[str, Any]) -> Self:
+    def from_json(cls, row: Any) -> Self:
         """The inverse of to_json. What an older version did not write is None.
 
-        Raises UnreadableRow for a newer version's row.
+        Raises UnreadableRow for a newer version's row, and for what no version wrote: a value of another kind than its
+        field's, a cost below zero, or an id that is not that of the cell.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(row.keys() - known)
-        if unknown or row.get("schema", SCHEMA) > SCHEMA:
+        if not isinstance(row, dict):
+            raise UnreadableRow(f"not a row of measurements ({type(row).__name__}): {ADVICE}")
+        unknown = sorted(row.keys() - _FITS.keys())
+        schema = row.get("schema", SCHEMA)
+        if unknown or not isinstance(schema, int) or schema > SCHEMA:
             raise UnreadableRow(
-                f"a row of schema {row.get('schema')} with unknown keys {unknown} was written by a newer"
+                f"a row of schema {schema!r} with unknown keys {unknown[:5]} was written by a newer"
                 f" version (this one knows {SCHEMA}): update this program, or measure again with --fresh"
             )
         try:
             values: dict[str, Any] = {k: _thaw(v) if k in _FLOATS else v for k, v in row.items()}
+            for name, value in values.items():
+                if not _FITS[name](value) or (name in COSTS and value is not None and value < 0):
+                    raise ValueError(f"{name} is {value!r:.80}")
+                if type(value) is str:
+                    values[name] = sys.intern(value)  # most are the same in all rows
             values["status"] = Status(row["status"])
-            return cls(**values)
+            found = cls(**values)
+            if (found.cell_id, found.group_id) != (found.cell.id, found.cell.group_id):
+                raise ValueError("its ids are not those of its cell")
+            return found
         except (KeyError, TypeError, ValueError) as why:
-            raise UnreadableRow(f"not a row of measurements ({why}): remove it, or use --fresh") from why
+            raise UnreadableRow(f"not a row of measurements ({why}): {ADVICE}") from why
+
+
+ADVICE = "remove it, or use --fresh"
 
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FLOATS = {f.name for f in fields(Measurement) if "float" in str(f.type)}
 
 
-def _freeze(value: Any) -> Any:
+def frozen(value: Any) -> Any:
+    """The value for strict JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, list | tuple):
-        return [_freeze(v) for v in value]
+        return [frozen(v) for v in value]
     if isinstance(value, dict):
-        return {key: _freeze(v) for key, v in value.items()}
+        return {key: frozen(v) for key, v in value.items()}
     return value
 
 
@@ -171,3 +190,49 @@ def _thaw(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _thaw(v) for key, v in value.items()}
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _fits(kind: Any) -> Callable[[Any], bool]:
+    """Whether a value read from JSON is of the kind that a field's annotation says."""
+    own, inner = get_origin(kind) or kind, [_fits(argument) for argument in get_args(kind)]
+    if own is UnionType:
+        return lambda value: any(fits(value) for fits in inner)
+    if own is NoneType:
+        return lambda value: value is None
+    if own is list:
+        return lambda value: type(value) is list and all(map(inner[0], value))
+    if own is dict:
+        return lambda value: type(value) is dict and all(map(inner[1], value.values()))
+    if own is float:
+        return lambda value: type(value) is float or is_integer(value)
+    if own is int:
+        return is_integer
+    if own is bool:
+        return lambda value: type(value) is bool
+    return lambda value: isinstance(value, str) and (value.isascii() or _can_be_written(value))
+
+
+def is_integer(value: Any) -> bool:
+    """One that a table's column can hold."""
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _can_be_written(text: str) -> bool:
+    """JSON has characters, halves of others, that no file can have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+COSTS = frozenset(
+    f.name
+    for f in fields(Measurement)
+    if f.name.startswith(("f_calls_", "vjps_", "steps_"))
+    or f.name.endswith(("_s", "tensor_bytes"))
+    or f.name in ("stages", "attempt", "error_discrete", "error_true", "error_true_bar", "forward_error")
+) - {f.name for f in fields(Measurement) if get_origin(f.type) is list or "list" in str(f.type)}
+"""Single numbers that are never below zero."""
+
+_FITS = {f.name: _fits(f.type) for f in fields(Measurement)}

@@ -1,46 +1,32 @@
-"""Deterministic counters of a run against a committed baseline: what must not get worse unnoticed."""
+"""What a suite measured held against its baseline: what must not get worse unnoticed, and what has moved at all."""
 
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from enum import StrEnum
 from typing import Any
 
+from benchmarks.baseline import METRICS, TIME, Baseline, TimeTolerance, lines_of_rows
+from benchmarks.numerals import digits
 from benchmarks.record import Measurement, Status
+from benchmarks.typesetting import MISSING, markdown_text
 
-COUNTERS = (
-    "f_calls_forward",
-    "f_calls_backward",
-    "vjps_forward",
-    "vjps_backward",
-    "steps_accepted",
-    "steps_rejected",
-)
-"""Equal to the baseline, or the change is wanted and recorded."""
-
-BYTES_TOLERANCE = 0.01
-"""Of peak_tensor_bytes, either way: the allocator rounds sizes up, and a gain that is not recorded can be lost."""
-
-ROUNDING = {"float64": 1e-12, "float32": 1e-4}
-DISCRETE_FACTOR, TRUE_FACTOR = 10, 1.5
-"""error_discrete may grow to the rounding level or tenfold; error_true by half, and by the reference's own error."""
-
-METRICS = (*COUNTERS, "peak_tensor_bytes", "error_discrete", "error_true")
+SEEN = 0.1
+"""An error that has moved within its tolerance is told from this share on: the last digits are another machine's."""
 
 
-class BaselineMissing(RuntimeError):
-    """There is nothing to compare with."""
-
-
-class UnfitForBaseline(RuntimeError):
-    """Rows that a baseline must not hold."""
+class Kind(StrEnum):
+    REGRESSION = "regression"
+    MOVED = "moved"
+    """Within its tolerance."""
+    SLOWER = "slower"
+    """A time beyond its limits, which fails a check only where that was asked for."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One metric of one cell that is not as it was."""
 
+    kind: Kind
     cell: str
     metric: str
     baseline: Any
@@ -50,79 +36,103 @@ class Finding:
     def __str__(self) -> str:
         return f"{self.cell}: {self.metric} was {self.baseline}, is {self.measured} (allowed: {self.allowed})"
 
-
-def baseline_line(row: Measurement) -> dict[str, Any]:
-    """What a baseline keeps of a row."""
-    kept = {"cell_id": row.cell_id, "cell": f"{row.cell.group_label}: {row.cell.name}", "dtype": row.dtype}
-    values = row.to_json()
-    return kept | {key: values[key] for key in ("status", *METRICS)}
-
-
-def write_baseline(path: Path, rows: Sequence[Measurement], whole: int) -> None:
-    """Replaces the baseline by the rows of a suite of `whole` cells.
-
-    Raises UnfitForBaseline where some are missing or were not measured: what a baseline does not hold is never checked.
-    """
-    if len(rows) < whole:
-        raise UnfitForBaseline(f"{len(rows)} of the suite's {whole} cells have rows: run all of it first")
-    unmeasured = [row for row in rows if row.status not in (Status.OK, Status.SKIPPED)]
-    if unmeasured:
-        lines = [f"{row.cell.group_label}: {row.cell.name}: {row.status}: {row.reason}" for row in unmeasured]
-        raise UnfitForBaseline("cells that were not measured cannot be a baseline:\n" + "\n".join(lines))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    lines = [json.dumps(baseline_line(row), allow_nan=False) for row in rows]
-    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(temporary, path)
+    @property
+    def change(self) -> str:
+        """In percent, where that says something."""
+        before, now = self.baseline, self.measured
+        if not (isinstance(before, int | float) and isinstance(now, int | float)) or not before:
+            return MISSING
+        return f"{100 * (now / before - 1):+.3g} %"
 
 
-def read_baseline(path: Path) -> list[dict[str, Any]]:
-    """The baseline's lines. Raises BaselineMissing."""
-    if not path.is_file():
-        raise BaselineMissing(f"no baseline {path.name} in {path.parent.name}/: record one with check --update")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+Line = Mapping[str, Any]
 
 
-def compare(rows: Sequence[Measurement], baseline: Sequence[dict[str, Any]]) -> list[Finding]:
-    """Every metric of the baseline's cells that a row does not meet. A cell of the baseline without a row is one."""
-    measured = {row.cell_id: row for row in rows}
-    return [finding for was in baseline for finding in _compare_cell(was, measured.get(was["cell_id"]))]
+def compare(rows: Sequence[Measurement], baseline: Baseline) -> list[Finding]:
+    """Everything that is not as in the baseline. A cell of the baseline without a row is a regression."""
+    return compare_lines(lines_of_rows(rows), baseline)
 
 
-def unrecorded(rows: Sequence[Measurement], baseline: Sequence[dict[str, Any]]) -> int:
-    """How many rows the baseline does not know."""
-    return len({row.cell_id for row in rows} - {was["cell_id"] for was in baseline})
+def compare_lines(lines: Sequence[Line], baseline: Baseline) -> list[Finding]:
+    measured = {line["cell_id"]: line for line in lines}
+    return [x for was in baseline.cells for x in _compare_cell(was, measured.get(was["cell_id"]), baseline)]
 
 
-def _compare_cell(was: dict[str, Any], row: Measurement | None) -> list[Finding]:
-    if row is None:
-        return [Finding(was["cell"], "status", was["status"], "no row", "a row for every cell of the baseline")]
+def unrecorded(lines: Sequence[Line], baseline: Baseline) -> int:
+    """How many of the cells the baseline does not know."""
+    return len({line["cell_id"] for line in lines} - {was["cell_id"] for was in baseline.cells})
+
+
+def _compare_cell(was: Line, now: Line | None, baseline: Baseline) -> list[Finding]:
+    def status(found: str, allowed: str) -> list[Finding]:
+        return [Finding(Kind.REGRESSION, was["cell"], "status", was["status"], found, allowed)]
+
+    if now is None:
+        return status("no row", "a row for every cell of the baseline")
     if was["status"] != Status.OK:
         return []  # it only can have become better
-    if row.status is not Status.OK:
-        return [Finding(was["cell"], "status", was["status"], f"{row.status} ({row.reason})", "ok")]
-    findings = [_compare_metric(metric, was, row) for metric in METRICS]
+    if now["status"] != Status.OK:
+        return status(f"{now['status']} ({now['reason']})" if now.get("reason") else now["status"], "ok")
+    findings = [_compare_metric(metric, was, now, baseline) for metric in METRICS]
+    findings.append(_compare_time(was, now, baseline.time))
     return [finding for finding in findings if finding is not None]
 
 
-def _compare_metric(metric: str, was: dict[str, Any], row: Measurement) -> Finding | None:
-    before, now = was[metric], getattr(row, metric)
+def _compare_metric(metric: str, was: Line, now: Line, baseline: Baseline) -> Finding | None:
+    before, found = was.get(metric), now.get(metric)
     if not isinstance(before, int | float):
         return None  # it was not measured, or not a number
-    allowed = f"{before}"
-    if now is None:
-        good = False
-    elif metric in COUNTERS:
-        good = now == before
-    elif metric == "peak_tensor_bytes":
-        good, allowed = abs(now - before) <= BYTES_TOLERANCE * before, f"within {BYTES_TOLERANCE:.0%}"
-    else:
-        limit = _error_limit(metric, before, row)
-        good, allowed = now <= limit, f"at most {limit:.3g}"
-    return None if good else Finding(was["cell"], metric, before, now, allowed)
+    tolerance = baseline.tolerances[metric]
+    slack = (now.get("error_true_bar") or 0.0) if metric == "error_true" else 0.0
+    allowed = tolerance.wording(before, was["dtype"])
+    if not isinstance(found, int | float) or not tolerance.allows(before, found, was["dtype"], slack):
+        return Finding(Kind.REGRESSION, was["cell"], metric, before, found, allowed)
+    if found == before or (tolerance.within is None and abs(found - before) < SEEN * abs(before)):
+        return None
+    return Finding(Kind.MOVED, was["cell"], metric, before, found, allowed)
 
 
-def _error_limit(metric: str, before: float, row: Measurement) -> float:
-    if metric == "error_discrete":
-        return max(ROUNDING[row.dtype], DISCRETE_FACTOR * before)
-    return TRUE_FACTOR * before + (row.error_true_bar or 0.0)
+def _compare_time(was: Line, now: Line, tolerance: TimeTolerance) -> Finding | None:
+    before, ratio, total_s = was.get(TIME), now.get(TIME), now.get("total_s")
+    if not before or not ratio or total_s is None or ratio <= (1 + tolerance.relative) * before:
+        return None
+    longer_s = total_s * (1 - before / ratio)
+    if longer_s <= tolerance.absolute_s:
+        return None
+    allowed = f"{tolerance.relative:.0%} or {tolerance.absolute_s:g} s more"
+    return Finding(Kind.SLOWER, was["cell"], TIME, before, ratio, allowed)
+
+
+def of_kind(findings: Sequence[Finding], *kinds: Kind) -> list[Finding]:
+    return [finding for finding in findings if finding.kind in kinds]
+
+
+def to_markdown(suite: str, findings: Sequence[Finding], compared: int, new: int, time_decides: bool) -> str:
+    """A summary for people, such as a comment on a pull request: what moved, by how much, in which cells."""
+    red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if time_decides else []))
+    verdict = f"{len(red)} regressions" if red else "no regression"
+    parts = [f"### {suite}: {verdict}", f"{compared} cells compared with the baseline."]
+    if new:
+        parts.append(f"{new} cells are not in it; `check --update` records them.")
+    titles = {
+        Kind.REGRESSION: "Regressions",
+        Kind.SLOWER: "Slower" if time_decides else "Slower, which only advises",
+        Kind.MOVED: "Moved within the tolerance",
+    }
+    for kind, title in titles.items():
+        chosen = of_kind(findings, kind)
+        if chosen:
+            parts += [f"#### {title}", _table(chosen)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(findings: Sequence[Finding]) -> str:
+    lines = [("cell", "metric", "baseline", "now", "change", "allowed"), (":---", ":---", *["---:"] * 4)]
+    lines += [(f.cell, f.metric, _shown(f.baseline), _shown(f.measured), f.change, f.allowed) for f in findings]
+    return "\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return MISSING
+    return digits(value) if isinstance(value, float) else str(value)

@@ -1,12 +1,12 @@
-"""Measures cells: which processes run, in which order, and how what they send becomes rows.
+"""The work of suites that do not train: which processes run, in which order, and how what they send becomes rows.
 
 A cell's gradient, tensor memory and resident memory are measured in a process each, then the cells of a group are
 timed together in one. A cell whose process fails gets that status and is not measured further.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from benchmarks import process
 from benchmarks.cell import Cell
 from benchmarks.contenders import CONTENDERS, Counts, decline, missing
 from benchmarks.data import cache_table, table_file
+from benchmarks.executors.executor import Note
 from benchmarks.measure.floor import Floor, floor_tensor_bytes
 from benchmarks.measure.gradient_error import measure_gradient_error, measure_gradient_errors
 from benchmarks.measure.resident_memory import measure_resident_memory
@@ -34,7 +35,7 @@ class RunSettings:
 
     measure says what is measured besides errors and counts: "memory", "time"; where it is neither, a group's errors are
     measured in one process. repeats is the number of timed rounds (fewer once a group has taken long enough), warmup
-    the untimed ones before. cache_dir keeps data and reference gradients between runs.
+    the untimed ones before. cache_dir keeps data and reference gradients between runs. cores: see Limits.
     """
 
     cell_timeout_s: float
@@ -42,6 +43,7 @@ class RunSettings:
     warmup: int
     cache_dir: Path
     measure: Sequence[str] = ("memory", "time")
+    cores: tuple[int, ...] = ()
 
 
 @dataclass
@@ -73,15 +75,25 @@ class Row:
         return Measurement.for_cell(self.cell, status=self.status, reason=self.reason, **self.measured)
 
 
-def run_cells(
-    cells: Sequence[Cell],
-    settings: RunSettings,
-    emit: Callable[[Measurement], None],
-    progress: Callable[[str], None],
-) -> None:
-    """Measure the cells group by group; emit each one's row, also when it failed, as soon as its group is done."""
-    preparation = Preparation(settings, progress)
-    for group in groups(cells):
+@dataclass(frozen=True)
+class Measuring:
+    """Work: errors, memory and time. A row is there as soon as its group is done."""
+
+    settings: RunSettings
+    references: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
+    """By problem_id, so that each is tried once: None, or why there is no reference."""
+
+    def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        return groups(cells)
+
+    def within(self, folder: Path) -> "Measuring":
+        return Measuring(replace(self.settings, cache_dir=folder / "cache"))
+
+    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
+        """Nothing: what a group needs is prepared with it."""
+
+    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+        settings = replace(self.settings, cores=cores)
         rows = [Row(cell) for cell in group]
         for row in rows:
             declined = decline(row.cell) or missing(row.cell)
@@ -89,19 +101,34 @@ def run_cells(
                 row.fail(Status.SKIPPED, declined)
         alive = [row for row in rows if row.ok]
         if alive:
-            no_reference = preparation.of(alive[0].cell)
+            label = alive[0].cell.group_label
+            no_reference = self._reference(alive[0].cell, settings, note)
             if not settings.measure:
-                progress(alive[0].cell.group_label)
+                note(label)
                 errors_of_group(alive, settings, no_reference)
             else:
                 for row in alive:
-                    progress(f"{row.cell.group_label}: {row.cell.name}")
+                    note(f"{label}: {row.cell.name}", row.cell)
                     measure_cell(row, settings, no_reference)
             if "time" in settings.measure:
-                progress(f"{alive[0].cell.group_label}: time")
+                note(f"{label}: time")
                 time_group([row for row in alive if row.ok], settings)
         for row in rows:
-            emit(row.finished())
+            yield row.finished()
+
+    def _reference(self, cell: Cell, settings: RunSettings, note: Note) -> str | None:
+        """Have the data and the reference gradient that the cell needs. Returns why there is none, if there is none."""
+        limits = Limits(settings.cell_timeout_s, cores=settings.cores)
+        data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
+        if isinstance(data, str) and not table_file(data, settings.cache_dir).exists():
+            note(f"data: {data}")
+            process.run(cache_table, (data, settings.cache_dir), limits)  # Without it every cell says so.
+        if cell.problem_id not in self.references:
+            note(f"{cell.group_label}: reference")
+            outcome = process.run(compute_reference, (cell, settings.cache_dir), limits)
+            why = None if outcome.ok else f"the reference failed ({outcome.status}): {outcome.reason}"
+            self.references[cell.problem_id] = why
+        return self.references[cell.problem_id]
 
 
 def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -110,30 +137,6 @@ def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     for cell in cells:
         found.setdefault(cell.group_id, []).append(cell)
     return list(found.values())
-
-
-@dataclass
-class Preparation:
-    """What cells share and need before they are measured: cached data, and a reference gradient a problem."""
-
-    settings: RunSettings
-    progress: Callable[[str], None]
-    found: dict[str, str | None] = field(default_factory=dict)
-    """By problem_id, so that each is tried once a run: None, or why there is no reference."""
-
-    def of(self, cell: Cell) -> str | None:
-        """Prepare what this cell needs. Returns why it has no reference, if it has none."""
-        limits = Limits(self.settings.cell_timeout_s)
-        data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
-        if isinstance(data, str) and not table_file(data, self.settings.cache_dir).exists():
-            self.progress(f"data: {data}")
-            process.run(cache_table, (data, self.settings.cache_dir), limits)  # Without it every cell says so.
-        if cell.problem_id not in self.found:
-            self.progress(f"{cell.group_label}: reference")
-            outcome = process.run(compute_reference, (cell, self.settings.cache_dir), limits)
-            why = None if outcome.ok else f"the reference failed ({outcome.status}): {outcome.reason}"
-            self.found[cell.problem_id] = why
-        return self.found[cell.problem_id]
 
 
 def errors_of_group(rows: list[Row], settings: RunSettings, no_reference: str | None) -> None:
@@ -195,7 +198,7 @@ def _limits(cells: Sequence[Cell], settings: RunSettings) -> Limits:
     """For a process that computes these cells of one group."""
     spawned = any(CONTENDERS[cell.contender].framework == "jax" for cell in cells)
     cell = cells[0]
-    return Limits(settings.cell_timeout_s, cell.device, spawned, cell.threads, cell.seed)
+    return Limits(settings.cell_timeout_s, cell.device, spawned, cell.threads, cell.seed, settings.cores)
 
 
 def _memory_floor(row: Row) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Rows on disk: results/<suite>/<environment id>/rows.jsonl, append-only, and environment.json beside it."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -28,12 +30,17 @@ class Rows:
     """One row a cell, in the order of their first lines, and sentences on what is wrong with the file."""
 
     rows: list[Measurement]
-    attempts: dict[str, int]  # cell id -> rows with status error
+    attempts: dict[str, int]  # cell id -> how often it ended with status error
     warnings: list[str]
+
+    @property
+    def finished(self) -> set[str]:
+        """The ids of the cells that are not measured again."""
+        return {row.cell_id for row in self.rows if row.status is not Status.ERROR}
 
     def to_do(self, cells: Iterable[Cell]) -> list[Cell]:
         """The cells that have no finished row and have not failed MAX_ATTEMPTS times."""
-        finished = {row.cell_id for row in self.rows if row.status is not Status.ERROR}
+        finished = self.finished
         return [c for c in cells if c.id not in finished and self.attempts.get(c.id, 0) < MAX_ATTEMPTS]
 
 
@@ -46,16 +53,16 @@ def read_rows(path: Path) -> Rows:
     chosen: dict[str, Measurement] = {}
     attempts: dict[str, int] = {}
     warnings: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
+    for number, line in _lines(path):
         try:
             parsed = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not JSON, or not UTF-8
             warnings.append(f"{path.name} line {number} is torn (a run was killed while writing it); it is left out")
             continue
         row = Measurement.from_json(parsed)
         earlier = chosen.get(row.cell_id)
         if row.status is Status.ERROR:
-            attempts[row.cell_id] = attempts.get(row.cell_id, 0) + 1
+            attempts[row.cell_id] = max(row.attempt, attempts.get(row.cell_id, 0) + 1)
         if earlier is None or earlier.status is Status.ERROR:
             chosen[row.cell_id] = row
         elif row.status is not Status.ERROR:
@@ -63,23 +70,52 @@ def read_rows(path: Path) -> Rows:
     return Rows(list(chosen.values()), attempts, warnings)
 
 
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """One at a time: the rows of a large sweep take several times the memory as text."""
+    if path.exists():
+        with path.open("rb") as file:
+            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+
+
 class Writer:
     """Appends rows, each on disk before append returns. Made by `writing`."""
 
-    def __init__(self, file: IO[str], attempts: dict[str, int]) -> None:
+    def __init__(self, file: IO[bytes], known: Rows) -> None:
         self._file = file
-        self._attempts = dict(attempts)
+        self._attempts = dict(known.attempts)
+        self._finished = known.finished
 
-    def append(self, row: Measurement) -> Measurement:
-        """Writes the row, numbered among its cell's attempts, and returns it as written."""
-        row = replace(row, attempt=self._attempts.get(row.cell_id, 0) + 1)
+    def append(self, row: Measurement) -> Measurement | None:
+        """Writes the row, numbered among its cell's attempts, and returns it as written.
+
+        Returns None, and writes nothing, where the cell has a finished row: what was delivered twice counts once. A
+        row that says itself to be a later attempt, such as a cell's that is given up, keeps its number. Raises
+        StoreError where the disk takes no more; what was written before is whole.
+        """
+        if row.cell_id in self._finished:
+            return None
+        row = replace(row, attempt=max(row.attempt, self._attempts.get(row.cell_id, 0) + 1))
+        record = {key: anonymous(value) if isinstance(value, str) else value for key, value in row.to_json().items()}
+        self._write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if row.status is Status.ERROR:
             self._attempts[row.cell_id] = row.attempt
-        record = {key: anonymous(value) if isinstance(value, str) else value for key, value in row.to_json().items()}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        else:
+            self._finished.add(row.cell_id)
         return row
+
+    def _write(self, line: bytes) -> None:
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as why:
+            with contextlib.suppress(OSError):
+                os.truncate(self._file.fileno(), end)  # no torn line for what comes next
+            raise StoreError(
+                f"a row could not be written ({why.strerror}); all rows before it are on disk: make room and run the"
+                " same command again"
+            ) from why
 
 
 @contextmanager
@@ -94,11 +130,11 @@ def writing(folder: Path, fresh: bool = False, keep: Sequence[Measurement] = ())
     with _locked(folder):
         if fresh:
             path.unlink(missing_ok=True)
-        attempts = read_rows(path).attempts
-        with path.open("a+b") as raw:
-            _end_torn_line(raw)
-        with path.open("a", encoding="utf-8") as file:
-            writer = Writer(file, attempts)
+        known = read_rows(path)
+        with path.open("a+b") as file:
+            _end_torn_line(file)
+        with path.open("ab", buffering=0) as file:
+            writer = Writer(file, known)
             for row in keep if fresh else ():
                 writer.append(row)
             yield writer
@@ -108,13 +144,17 @@ def writing(folder: Path, fresh: bool = False, keep: Sequence[Measurement] = ())
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds folder/.lock; the system lets go of it when the process dies."""
-    with (folder / ".lock").open("w") as lock:
+    """Holds folder/.lock, which says who does; the system lets go of it when the process dies."""
+    with (folder / ".lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as why:
-            where = f"{folder.parent.name}/{folder.name}"
-            raise StoreError(f"another run is writing to {where}; wait for it or use --results") from why
+            lock.seek(0)
+            where, who = f"{folder.parent.name}/{folder.name}", lock.read().strip() or "of which nothing is known"
+            raise StoreError(f"another run is writing to {where}; wait for it ({who}) or use --results") from why
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n")
+        lock.flush()
         yield
 
 
@@ -158,6 +198,25 @@ def write_environment(folder: Path, environment: Environment, scale: str) -> Non
 
 def read_environment(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+
+
+def write_machine(folder: Path, environment: Environment) -> None:
+    """folder/machines/<id>.json: what some of the rows were measured on, where that is not what the folder is of."""
+    if folder.name == environment.id:
+        return
+    path = folder / "machines" / f"{environment.id}.json"
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({"id": environment.id} | asdict(environment), indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_machine(folder: Path, id: str) -> dict[str, Any]:
+    """Facts on a row's environment, that of the folder or another machine's; with the scale of the folder's run."""
+    own = read_environment(folder)
+    if id == own["id"]:
+        return own
+    return {"scale": own["scale"]} | json.loads((folder / "machines" / f"{id}.json").read_text(encoding="utf-8"))
 
 
 def write_cells(folder: Path, ids: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
@@ -74,24 +74,36 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     Of trained networks total_s, f_calls and steps_accepted are medians over the first iterations that the whole group
     has, total_s without those that a process began with.
     setting_id: shared by cells that differ only in contender, gradient, seed or how long they train.
-    A ratio is NaN where one of its two cells is not comparable.
+    A ratio is NaN where one of its two cells is not comparable, or was measured on another machine.
     """
     labels = group_labels(rows)
-    peers = {row.group_id: row for row in rows if row.cell.name == PEER and comparable(row)}
-    floors = {(row.group_id, row.gradient): row for row in rows if row.contender == FLOOR and comparable(row)}
+    peers = {run_of(row): row for row in rows if row.cell.name == PEER and comparable(row)}
+    floors = {(run_of(row), row.gradient): row for row in rows if row.contender == FLOOR and comparable(row)}
     groups = {group: place for place, group in enumerate(dict.fromkeys(row.group_id for row in rows))}
     ordered = sorted(rows, key=lambda row: (groups[row.group_id], *display_place(row.cell.name)))
-    trained: dict[str, list[Measurement]] = {group: [] for group in groups}
+    trained: dict[Run, list[Measurement]] = {run_of(row): [] for row in rows}
     for row in rows:
         if row.losses:
-            trained[row.group_id].append(row)
-    lines = [
-        asdict(row)
-        | _derived(row, labels, peers.get(row.group_id), floors.get((row.group_id, row.gradient)))
-        | _trained(row, trained[row.group_id])
-        for row in ordered
-    ]
-    return pd.DataFrame(lines, columns=None if lines else list(Measurement.__dataclass_fields__))
+            trained[run_of(row)].append(row)
+    columns: dict[str, list[Any]] = {}
+    for row in ordered:  # column by column: a line a cell would take several times the memory
+        line = {name: getattr(row, name) for name in _FIELDS}
+        line |= _derived(row, labels, peers.get(run_of(row)), floors.get((run_of(row), row.gradient)))
+        line |= _trained(row, trained[run_of(row)])
+        for name, value in line.items():
+            columns.setdefault(name, []).append(value)
+    return pd.DataFrame(columns, columns=None if columns else list(_FIELDS))
+
+
+_FIELDS = tuple(f.name for f in fields(Measurement))
+
+
+Run = tuple[str, str | None]
+
+
+def run_of(row: Measurement) -> Run:
+    """Group and machine: only what shares both is set against each other."""
+    return row.group_id, row.environment
 
 
 def lines_of(frame: pd.DataFrame) -> list[Line]:
@@ -207,7 +219,8 @@ def overview(frame: pd.DataFrame) -> list[Line]:
 
     Means are geometric, over the comparable cells that have the ratio; `compared` counts those with a peer.
     """
-    cells = lines_of(frame)
+    shown = ["name", "status", "dtype", "comparable", "error_discrete", *RATIOS]
+    cells = lines_of(pd.DataFrame(frame[shown])) if len(frame) else []
     overview = []
     for name in sorted({line["name"] for line in cells}, key=display_place):
         own = [line for line in cells if line["name"] == name]

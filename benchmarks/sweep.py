@@ -1,10 +1,9 @@
 """One suite measured: which cells, what is done already, rows to disk as they come, a progress bar."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -13,10 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.cell import Cell
 from benchmarks.environment import Environment
+from benchmarks.executors.executor import Executor, Work
 from benchmarks.expansion import Vocabulary, expand, narrow, parse_only
 from benchmarks.missing_data import MissingData
 from benchmarks.record import Measurement, Status
-from benchmarks.store import Writer, read_rows, write_cells, write_environment, writing
+from benchmarks.store import Writer, read_rows, write_cells, write_environment, write_machine, writing
 from benchmarks.suite import Scale, Suite, SuiteError, load_suite
 
 
@@ -36,7 +36,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the command line asks of every suite. data_dir has the published data sets that are at hand."""
+    """What the command line asks of every suite. data_dir has the published data sets that are at hand. problem is the
+    import path of a user's own, which suites may then name.
+    """
 
     scale: Scale = Scale.CPU
     only: Sequence[str] = ()
@@ -44,18 +46,23 @@ class Wishes:
     repeats: int | None = None
     fresh: bool = False
     data_dir: Path | None = None
+    problem: str | None = None
 
 
 def make_plan(source: str, wishes: Wishes) -> Plan:
     """Raises SuiteError for a suite that makes no sense, NothingLeft where `only` leaves no cell."""
-    suite = load_suite(source).at_scale(wishes.scale)
+    return plan_of(load_suite(source).at_scale(wishes.scale), source, wishes)
+
+
+def plan_of(suite: Suite, source: str, wishes: Wishes) -> Plan:
+    """The plan for a suite that is at its scale already."""
     if wishes.device is not None:
         suite = suite.on_device(wishes.device)
     if suite.trains and wishes.repeats is not None:
         raise SuiteError(f"{suite.name}: --repeats means nothing where networks are trained")
     if suite.trains:
         suite = with_data_at_hand(suite, wishes.data_dir)
-    whole = expand(suite, load_vocabulary(suite.trains))
+    whole = cells_of_suite(suite, wishes.problem)
     cells = narrow(whole, parse_only(wishes.only))
     repeats = wishes.repeats or suite.repeats
     return Plan(source, wishes.scale, suite, cells, whole, wishes.fresh, repeats, wishes.data_dir)
@@ -78,35 +85,60 @@ def with_data_at_hand(suite: Suite, data_dir: Path | None) -> Suite:
     return suite.model_copy(update={"block": blocks})
 
 
-def load_vocabulary(trains: bool = False) -> Vocabulary:
-    """What the cells of suites that train, or of those that do not, may speak of."""
+def cells_of_suite(suite: Suite, problem: str | None = None) -> list[Cell]:
+    return expand(suite, load_vocabulary(suite.trains, problem))
+
+
+def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabulary:
+    """What the cells of suites that train, or of those that do not, may speak of: the user's own problem too.
+
+    Nothing is imported that a suite file alone asks for. Raises SuiteError where the problem cannot be imported.
+    """
     # Imported here for the same reason.
     from benchmarks.contenders import decline, decline_training
-    from benchmarks.problems import PROBLEMS
+    from benchmarks.problems import PROBLEMS, NoProblem
     from benchmarks.tasks import TASKS
     from symplectic_adjoint import METHODS
 
     families = TASKS if trains else PROBLEMS
     sizes = {name: family.sizes for name, family in families.items()}
+    if problem is not None:
+        try:
+            sizes[problem] = PROBLEMS[problem].sizes
+        except NoProblem as why:
+            raise SuiteError(f"--problem {problem}: {why}") from why
     return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline)
 
 
-def load_runner(trains: bool = False) -> ModuleType:
+def load_work(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: Path) -> Work:
+    """What is to be done with these cells of the plan's."""
     # Imported here for the same reason.
-    from benchmarks import runner
-    from benchmarks.training import runner as training
+    from benchmarks.runner import Measuring, RunSettings
+    from benchmarks.training.runner import Training, TrainingSettings, longest
 
-    return training if trains else runner
+    suite = plan.suite
+    if not suite.trains:
+        measured = tuple(suite.measure)
+        return Measuring(RunSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, measured))
+    if plan.fresh:
+        for cell in cells:
+            (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)
+    return Training(TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, longest(plan.whole)))
 
 
 def sweep(
-    plan: Plan, environment: Environment, results: Path, console: Console, cache: Path | None = None
+    plan: Plan,
+    environment: Environment,
+    executor: Executor,
+    results: Path,
+    console: Console,
+    cache: Path | None = None,
 ) -> list[Measurement]:
     """Measures what has no finished row yet; returns the rows of the plan's cells. The console tells what goes on.
 
-    cache keeps data and references between runs, results/.cache where it is not given.
-
-    Raises StoreError where another run is writing there.
+    environment is this machine's, under whose id the rows are kept. cache keeps data and references between runs,
+    results/.cache where it is not given. Raises StoreError where another run is writing there, or the disk is full, and
+    ExecutorError where cells cannot be measured.
     """
     folder = results / plan.suite.name / environment.id
     known = read_rows(folder / "rows.jsonl")
@@ -123,7 +155,11 @@ def sweep(
             write_environment(folder, environment, plan.scale.value)
             # Of the suite's own source, so that no run goes on with other code than it began with.
             checkpoints = folder / "checkpoints" / environment.suite_sha256[:12]
-            _measure(plan, cells, writer, checkpoints, cache or results / ".cache", console)
+            work = load_work(plan, cells, checkpoints, cache or results / ".cache")
+            try:
+                _measure(work, cells, executor, writer, folder, console)
+            except MissingData as why:
+                raise SuiteError(f"{plan.suite.name}: {why}") from why
     took, budget = monotonic() - started, plan.suite.budget_s
     if took > budget:
         console.print(f"[yellow]{plan.suite.name} took {took:.0f} s, more than its budget_s = {budget:.0f}")
@@ -131,34 +167,28 @@ def sweep(
 
 
 def _measure(
-    plan: Plan, cells: Sequence[Cell], writer: Writer, checkpoints: Path, cache: Path, console: Console
+    work: Work, cells: Sequence[Cell], executor: Executor, writer: Writer, folder: Path, console: Console
 ) -> None:
-    suite = plan.suite
-    runner = load_runner(suite.trains)
-    if suite.trains:
-        if plan.fresh:
-            for cell in cells:
-                (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)
-        run = runner.train_cells
-        longest = runner.longest(plan.whole)
-        settings = runner.TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, longest)
-    else:
-        run = runner.run_cells
-        settings = runner.RunSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, suite.measure)
+    machines: set[str] = set()
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(cells))
 
-        def emit(row: Measurement) -> None:
-            row = writer.append(row)
+        def emit(row: Measurement, environment: Environment) -> None:
+            if environment.id not in machines:
+                write_machine(folder, environment)
+                machines.add(environment.id)
+            written = writer.append(replace(row, environment=environment.id))
+            if written is None:
+                return
             progress.advance(task)
             # Where nobody sees a bar, such as in the log of a CI run, each row is a line.
             if row.status is not Status.OK or not console.is_terminal:
                 console.print(escape(_line(row)))
 
-        try:
-            run(cells, settings, emit, lambda line: progress.update(task, description=escape(line)))
-        except MissingData as why:
-            raise SuiteError(f"{suite.name}: {why}") from why
+        def note(line: str, cell: Cell | None = None) -> None:
+            progress.update(task, description=escape(line))
+
+        executor.run(work, cells, emit, note)
 
 
 def _progress(console: Console) -> Progress:

@@ -132,10 +132,12 @@ def _verdict(trial: Trial, cell: Cell, court: Court) -> Verdict:
         own = _measured(trial, line)
         if trial.over is None:
             return Verdict(trial, label, cell.name, own, _origin(trial, line, court), (cell,))
+        other = court.named(trial.over, cell)
         try:
-            unit = _measured(trial, court.named(trial.over, cell))
+            unit = _measured(trial, other)
         except Unmeasured as why:
             raise Unmeasured(f"{trial.over}: {why}") from why
+        _require_one_machine([line, other])
     except Unmeasured as why:
         return Verdict(trial, label, cell.name, None, str(why), (cell,))
     over = replace(cell, **dict(zip(("contender", "gradient"), trial.over.split(" ", 1), strict=True)))
@@ -177,6 +179,7 @@ def _compared(trial: Trial, axis: str, cells: Sequence[Cell], court: Court, comp
     lines, name = [court.line(cell) for cell in cells], f"{cells[0].name}, {axis} {x[0]:g} to {x[-1]:g}"
     try:
         y = [_measured(trial, line) for line in lines]
+        _require_one_machine(lines)
         grown, half_width = compare(trial, list(zip(x, y, strict=True)))
     except Unmeasured as why:
         return Verdict(trial, label, name, None, str(why), tuple(cells), axis)
@@ -202,6 +205,11 @@ def _require_positive(trial: Trial, points: Points) -> None:
     least = min(y for _, y in points)
     if least <= 0:
         raise Unmeasured(f"{trial.measure} is {least:g} there, which is no power of anything")
+
+
+def _require_one_machine(lines: Sequence[Line | None]) -> None:
+    if len({line["environment"] for line in lines if line is not None}) > 1:
+        raise Unmeasured("its cells were measured on different machines, which only --mix-machines compares")
 
 
 def _position(cell: Cell, axis: str, court: Court) -> float:

@@ -51,13 +51,13 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 def to_markdown(table: Table, level: int = 1) -> str:
     """The table under a heading of that level, its sections one level below."""
-    blocks = [f"{'#' * level} {table.title}", _markdown_text(f"{table.caption} {table.where}")]
+    blocks = [f"{'#' * level} {table.title}", markdown_text(f"{table.caption} {table.where}")]
     for section in table.sections:
         if section.heading:
-            blocks.append(f"{'#' * (level + 1)} {_markdown_text(section.heading)}")
+            blocks.append(f"{'#' * (level + 1)} {markdown_text(section.heading)}")
         blocks.append("\n".join(_markdown_lines(table, section)))
         if section.notes:
-            blocks.append("\n".join(f"- {_markdown_text(note)}" for note in section.notes))
+            blocks.append("\n".join(f"- {markdown_text(note)}" for note in section.notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -66,7 +66,7 @@ def _markdown_lines(table: Table, section: Section) -> list[str]:
     rule = ["---:" if right else ":---" for right in numeric]
     above = [_spread(table.groups), rule] if table.groups else []
     lines = [*above, table.headings, *([] if above else [rule]), *section.lines]
-    return [f"| {' | '.join(map(_markdown_text, line))} |" for line in lines]
+    return [f"| {' | '.join(map(markdown_text, line))} |" for line in lines]
 
 
 def _spread(groups: Sequence[tuple[str, int]]) -> list[str]:
@@ -82,12 +82,9 @@ def _is_number(written: str) -> bool:
     return True
 
 
-def _markdown_text(written: str) -> str:
+def markdown_text(written: str) -> str:
     """One line, with the characters that would end a cell or begin markup escaped."""
-    written = " ".join(written.split())
-    for special in ("|", "*", "_", "<"):
-        written = written.replace(special, f"\\{special}")
-    return written
+    return "".join(f"\\{c}" if c in "\\|*_<`[]" else c for c in " ".join(written.split()))
 
 
 def to_csv(table: Table) -> str:

@@ -13,6 +13,10 @@ settings.register_profile("nightly", max_examples=2000, **EVERYWHERE)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=50, help="how often tests/chaos kills something at random")
+
+
 @pytest.fixture(autouse=True)
 def _one_thread_and_a_fixed_seed():
     torch.set_num_threads(1)

@@ -94,21 +94,25 @@ contenders
 references
 measure
 process
-runner training
 environment suite
 store expansion
-sweep summary regression
+executors
+runner training
+sweep summary parquet users_problem
 known_references
+baseline
 typesetting exponent
 numerals trials
-targets claims
+targets claims regression
+revisions
 panels
 figures tables claim_tables training_tables
 training_figures
 render page
-portraits
+portraits micro
 publication
 paper
+commands
 cli
 __main__
 """

@@ -62,6 +62,8 @@ class Diffrax:
             return f"diffrax has no method {cell.method!r}"
         if reason := several_fields(cell):
             return reason
+        if PROBLEMS[cell.problem].formula is None:
+            return "diffrax solves formulas, and this problem has none"
         if PROBLEMS[cell.problem].jumps:
             return f"the field of {cell.problem} jumps, and diffrax is not told its jumps"
         if cell.device != "cpu":
@@ -140,6 +142,8 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormu
     """(y0, theta, field_held, held) -> (loss, (final state, stats, succeeded or not)), gradient by y0 and theta."""
     jax, diffrax = _jax(cell), importlib.import_module("diffrax")
     family, ops = PROBLEMS[cell.problem], _arithmetic(jax)
+    formula = family.formula
+    assert formula is not None, "others are declined"
     sizes = {**family.sizes, **cell.sizes_dict}
     solver = getattr(diffrax, METHOD_CLASSES[cell.method])()
     if cell.steps is None:
@@ -150,7 +154,7 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormu
 
     def loss(y0: Any, theta: Any, field_held: Any, held: Any) -> tuple[Any, Any]:
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: family.formula(ops, args, {**sizes, **field_held}, t, y)),
+            diffrax.ODETerm(lambda t, y, args: formula(ops, args, {**sizes, **field_held}, t, y)),
             solver,
             t0=times[0],
             t1=times[-1],

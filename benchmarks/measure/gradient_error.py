@@ -110,7 +110,12 @@ def discrete_error(observation: Observation, problem: Problem, known: Known | No
 def _is_small(observation: Observation, problem: Problem) -> bool:
     f_calls = observation.counts.f_calls_forward
     numbers_out = problem.y0.numel() * (len(problem.t) - 1)
-    if f_calls is None or f_calls > MOST_CALLS_IN_DIGITS or numbers_out > MOST_OUTPUTS_IN_DIGITS:
+    if (
+        problem.formula is None
+        or f_calls is None
+        or f_calls > MOST_CALLS_IN_DIGITS
+        or numbers_out > MOST_OUTPUTS_IN_DIGITS
+    ):
         return False
     return problem.y0.numel() * max(1, sum(p.numel() for p in problem.parameters)) * f_calls <= SMALL
 

@@ -9,6 +9,7 @@ from benchmarks.problems.flow import FLOW
 from benchmarks.problems.forced import FORCED
 from benchmarks.problems.harmonic import HARMONIC
 from benchmarks.problems.identity import IDENTITY
+from benchmarks.problems.imported import NoProblem, load_family
 from benchmarks.problems.kdv import KDV
 from benchmarks.problems.kepler import KEPLER
 from benchmarks.problems.linear import LINEAR
@@ -26,10 +27,21 @@ from benchmarks.problems.three_body import THREE_BODY
 from benchmarks.problems.unlisted import UNLISTED
 from benchmarks.problems.van_der_pol import VAN_DER_POL
 
-__all__ = ["DTYPES", "PROBLEMS", "Family", "Problem", "build", "in_turn"]
+__all__ = ["DTYPES", "PROBLEMS", "Family", "NoProblem", "Problem", "build", "in_turn"]
 
-PROBLEMS: dict[str, Family] = {
-    family.name: family
+
+class Problems(dict[str, Family]):
+    """The standard ones, and by its import path any other, which is imported when it is first asked for."""
+
+    def __missing__(self, name: str) -> Family:
+        if ":" not in name:
+            raise KeyError(name)
+        family = self[name] = load_family(name)
+        return family
+
+
+PROBLEMS = Problems(
+    (family.name, family)
     for family in (
         IDENTITY,
         LINEAR,
@@ -53,7 +65,7 @@ PROBLEMS: dict[str, Family] = {
         STACK,
         UNLISTED,
     )
-}
+)
 
 
 def build(cell: Cell, cache_dir: Path) -> Problem:

@@ -125,13 +125,14 @@ class Family:
     """Problems of one kind. `draw(source, batch, **sizes)` makes one, in float64 on the CPU.
 
     The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
-    once more, and solution its flow where that has a closed form. jumps: whether the field jumps at some times.
-    stacked: whether the field is a stack. unlisted: whether it uses tensors that it does not list.
+    once more, which only a user's own problem does not have, and solution its flow where that has a closed form.
+    jumps: whether the field jumps at some times. stacked: whether the field is a stack. unlisted: whether it uses
+    tensors that it does not list.
     """
 
     name: str
     draw: Callable[..., Problem]
-    formula: Formula
+    formula: Formula | None = None
     solution: SolutionFormula | None = None
     jumps: bool = False
     stacked: bool = False

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,25 @@ def identity(problem: Problem) -> Identity:
 
     The numbers are drawn, and another machine may draw them otherwise in the last place.
     """
-    assert problem.formula is not None, "every family has one"
-    module, loss = inspect.getmodule(problem.formula), type(problem.loss)
-    assert module is not None
-    code = hashlib.sha256(f"{inspect.getsource(module)}{inspect.getsource(loss)}".encode())
+    if problem.formula is None:
+        code = hashlib.sha256(_package_source(type(problem.func).__module__))
+    else:
+        module, loss = inspect.getmodule(problem.formula), type(problem.loss)
+        assert module is not None
+        code = hashlib.sha256(f"{inspect.getsource(module)}{inspect.getsource(loss)}".encode())
     numbers = hashlib.sha256(repr((sorted(problem.sizes.items()), problem.jumps)).encode())
     buffers = [x for m in (problem.func, problem.loss) for x in m.buffers()]
     for x in (problem.t, problem.y0, *problem.parameters, *buffers):
         numbers.update(repr(tuple(x.shape)).encode() + x.detach().numpy().tobytes())
     return {"code": code.hexdigest()[:16], "numbers": numbers.hexdigest()[:16]}
+
+
+def _package_source(module: str) -> bytes:
+    """All of a user's package that has been imported: a field may be made of any of it."""
+    package = module.partition(".")[0]
+    own = sorted(name for name in sys.modules if name.partition(".")[0] == package)
+    files = [Path(file) for name in own if (file := getattr(sys.modules[name], "__file__", None))]
+    return b"".join(file.read_bytes() for file in files if file.suffix == ".py")
 
 
 def save(reference: Reference, of: Identity, file: Path) -> None:

@@ -5,14 +5,15 @@ that slows down slows all contenders alike.
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import process
 from benchmarks.cell import FIRST_ITERATIONS, ITERATIONS, Cell
 from benchmarks.contenders import TRAINERS, missing
+from benchmarks.executors.executor import Note
 from benchmarks.missing_data import MissingData
 from benchmarks.process import Limits, Outcome
 from benchmarks.record import Measurement, Status
@@ -34,7 +35,7 @@ PREPARATION_S = 3600.0
 @dataclass(frozen=True)
 class TrainingSettings:
     """iteration_timeout_s limits each iteration. checkpoints is where runs under way are kept. longest has the most
-    iterations of any of the suite's cells by group, whatever is left of them to do.
+    iterations of any of the suite's cells by group, whatever is left of them to do. cores: see Limits.
     """
 
     iteration_timeout_s: float
@@ -42,6 +43,7 @@ class TrainingSettings:
     checkpoints: Path
     data_dir: Path | None = None
     longest: Mapping[str, int] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
 
 
 @dataclass
@@ -112,24 +114,33 @@ class Run:
 
     def _run(self, function: Callable[..., Any], *args: Any, patience: int = 1) -> Outcome:
         cell, settings = self.cell, self.settings
-        limits = Limits(patience * settings.iteration_timeout_s, cell.device, threads=cell.threads, seed=cell.seed)
+        timeout_s = patience * settings.iteration_timeout_s
+        limits = Limits(timeout_s, cell.device, threads=cell.threads, seed=cell.seed, cores=settings.cores)
         return process.run(function, (cell, settings.cache_dir, self.file, *args), limits)
 
 
-def train_cells(
-    cells: Sequence[Cell],
-    settings: TrainingSettings,
-    emit: Callable[[Measurement], None],
-    progress: Callable[[str], None],
-) -> None:
-    """Train the cells group by group; emit each one's row as soon as it is there.
+@dataclass(frozen=True)
+class Training:
+    """Work: networks trained. A row is there as soon as its cell is done.
 
-    Of a group, those with the most iterations are evaluated in the end: the others only begin. Raises MissingData,
-    before anything is trained, where data cannot be had.
+    Of a group, the cells with the most iterations are evaluated in the end: the others only begin.
     """
-    for group in groups(cells):
-        prepare(group[0], settings, progress)
-    for group in groups(cells):
+
+    settings: TrainingSettings
+
+    def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        return groups(cells)
+
+    def within(self, folder: Path) -> "Training":
+        """Checkpoints too: where the folder is the machine's own, another one begins anew what this one cannot end."""
+        return Training(replace(self.settings, cache_dir=folder / "cache", checkpoints=folder / "checkpoints"))
+
+    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
+        for group in groups(cells):
+            prepare(group[0], self.settings, note)
+
+    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+        settings = replace(self.settings, cores=cores)
         most = max(settings.longest.get(group[0].group_id, 0), *(iterations(cell) for cell in group))
         runs = [Run(cell, settings, evaluated=iterations(cell) == most) for cell in group]
         for run in runs:
@@ -139,10 +150,10 @@ def train_cells(
         while alive:
             for run in list(alive):
                 if not run.over:
-                    progress(f"{run.cell.group_label}: {run.cell.name}, iteration {run.log.iterations}")
+                    note(f"{run.cell.group_label}: {run.cell.name}, iteration {run.log.iterations}", run.cell)
                     run.turn()
                 if run.over:
-                    emit(run.finish())
+                    yield run.finish()
                     run.drop_checkpoint()
                     alive.remove(run)
 
@@ -164,9 +175,9 @@ def iterations(cell: Cell) -> int:
     return int(cell.sizes_dict[ITERATIONS])
 
 
-def prepare(cell: Cell, settings: TrainingSettings, progress: Callable[[str], None]) -> None:
+def prepare(cell: Cell, settings: TrainingSettings, note: Note) -> None:
     """Have the data that the cell needs in the cache. Raises MissingData with what stands in the way."""
-    progress(f"{cell.group_label}: data")
+    note(f"{cell.group_label}: data")
     outcome = process.run(_prepare, (cell, settings.cache_dir, settings.data_dir), Limits(PREPARATION_S))
     why = outcome.values[0] if outcome.ok else f"{cell.problem}: data ({outcome.status}): {outcome.reason}"
     if why is not None:

@@ -3,13 +3,14 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import cli, sweep
-from benchmarks.cli import Exit, app, worst
+from benchmarks import sweep
+from benchmarks.cli import app
+from benchmarks.commands import gate, run, show
+from benchmarks.commands.ending import Exit, worst
 from benchmarks.expansion import Vocabulary
 from benchmarks.record import Status
 from benchmarks.store import writing
@@ -46,21 +47,30 @@ class Bench:
     """The command line on made-up measurements, in a folder of its own."""
 
     folder: Path
-    asked: list = field(default_factory=list)  # what run_cells was called with, one list of cells a call
-    settings: SimpleNamespace | None = None
+    asked: list = field(default_factory=list)  # the cells that were to be measured, one list a suite
+    settings: tuple | None = None
     status: dict = field(default_factory=dict)  # cell name -> status to report
     changes: dict = field(default_factory=dict)  # of every row
     interrupt_after: int | None = None
     output: str = ""
 
-    def run_cells(self, cells, settings, emit, progress):
+    def load_work(self, plan, cells, checkpoints, cache):
+        self.settings = (plan.suite.cell_timeout_s, plan.repeats, plan.suite.warmup, cache)
+        return self
+
+    def groups(self, cells):
         self.asked.append(list(cells))
-        self.settings = settings
-        for number, cell in enumerate(cells):
+        return [cells]
+
+    def prepare(self, cells, note):
+        pass
+
+    def measure(self, group, cores, note):
+        for number, cell in enumerate(group):
             if number == self.interrupt_after:
                 raise KeyboardInterrupt
-            progress(f"measuring {cell.name}")
-            emit(a_row(cell, status=self.status.get(cell.name, Status.OK), **self.changes))
+            note(f"measuring {cell.name}", cell)
+            yield a_row(cell, status=self.status.get(cell.name, Status.OK), **self.changes)
 
     def __call__(self, *arguments):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -75,14 +85,19 @@ class Bench:
         return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def at(monkeypatch, environment):
+    """Commands find themselves in this environment."""
+    for command in (run, gate):
+        monkeypatch.setattr(command, "capture", lambda: environment)
+
+
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     bench = Bench(tmp_path)
-    runner = SimpleNamespace(run_cells=bench.run_cells, RunSettings=lambda *a: SimpleNamespace(values=a))
-    monkeypatch.setattr(sweep, "load_runner", lambda trains=False: runner)
-    monkeypatch.setattr(sweep, "load_vocabulary", lambda trains=False: VOCABULARY)
-    monkeypatch.setattr(cli, "load_vocabulary", lambda trains=False: VOCABULARY)
-    monkeypatch.setattr(cli, "capture", an_environment)
+    monkeypatch.setattr(sweep, "load_work", bench.load_work)
+    monkeypatch.setattr(sweep, "load_vocabulary", lambda trains=False, problem=None: VOCABULARY)
+    monkeypatch.setattr(show, "load_vocabulary", lambda trains=False: VOCABULARY)
+    at(monkeypatch, an_environment())
     # Drawing takes a second a figure; test_figures does it.
     monkeypatch.setattr("benchmarks.publication.render", lambda spec, folder: [folder / f"{spec.name}.svg"])
     monkeypatch.chdir(tmp_path)
@@ -97,7 +112,7 @@ def test_a_run_measures_every_cell_and_writes_rows_tables_and_page(bench):
     tables = sorted(path.name for path in bench.folder.glob("results/small/tables/*"))
     assert tables == sorted(f"{t}.{s}" for t in ("gradients", "ordering", "overview") for s in ("csv", "md", "tex"))
     assert "wrote plots/small/work-precision.svg" in bench.output
-    assert bench.settings is not None and bench.settings.values == (5, 3, 1, Path("results/.cache"), ["memory", "time"])
+    assert bench.settings == (5, 3, 1, Path("results/.cache"))
 
 
 def test_a_second_run_measures_nothing_again(bench):
@@ -119,7 +134,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(bench):
 
 def test_another_environment_measures_for_itself(bench, monkeypatch):
     bench("run", "small.toml")
-    monkeypatch.setattr(cli, "capture", lambda: an_environment(library_sha256="9" * 64))
+    at(monkeypatch, an_environment(library_sha256="9" * 64))
     bench("run", "small.toml")
     assert [len(cells) for cells in bench.asked] == [8, 8]
 
@@ -145,7 +160,7 @@ def test_a_run_can_be_narrowed_put_on_a_device_and_repeated(bench):
         ("aca", 1e-6, "cuda"),
         ("symplectic", 1e-6, "cuda"),
     ]
-    assert bench.settings is not None and bench.settings.values[1] == 9
+    assert bench.settings is not None and bench.settings[1] == 9
 
 
 def test_narrowing_to_nothing_is_nothing_ran(bench):
@@ -239,7 +254,7 @@ def test_the_newest_environment_is_shown_unless_one_is_named(bench, monkeypatch)
     (facts,) = bench.folder.glob("results/small/*/environment.json")
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"last_run": "2020-01-01T00:00:00+00:00"}))
     newer = an_environment(cpu="Another CPU")
-    monkeypatch.setattr(cli, "capture", lambda: newer)
+    at(monkeypatch, newer)
     bench("run", "small.toml")
     table = bench.folder / "results/small/tables/overview.md"
     bench("tables", "small.toml")
@@ -254,19 +269,19 @@ def test_check_is_green_on_its_own_baseline_and_red_on_a_planted_change(bench):
     bench("run", "small.toml")
     assert bench("check", "small.toml") == Exit.BASELINE_MISSING
     assert bench("check", "small.toml", "--update") == Exit.DONE
-    assert len((bench.folder / "results/baseline/small.jsonl").read_text().splitlines()) == 8
+    assert len((bench.folder / "results/baseline/small.jsonl").read_text().splitlines()) == 1 + 8
     assert bench("check", "small.toml") == Exit.DONE
     bench.changes = {"f_calls_backward": 1}
     bench("run", "small.toml", "--fresh", "--only", "gradient=aca", "--only", "rtol=1e-6")
     assert bench("check", "small.toml") == Exit.REGRESSION
     assert "ours aca: f_calls_backward was 192, is 1" in bench.output
-    assert "8 cells of the baseline compared, 1 differences" in bench.output
+    assert "8 cells of the baseline compared, 1 regressions" in bench.output
 
 
 def test_rows_from_elsewhere_do_not_pass_a_check_here(bench, monkeypatch):
     bench("run", "small.toml")
     bench("check", "small.toml", "--update")
-    monkeypatch.setattr(cli, "capture", lambda: an_environment(cpu="Another CPU"))
+    at(monkeypatch, an_environment(cpu="Another CPU"))
     assert bench("check", "small.toml") == Exit.NOTHING_RAN
     assert bench("check", "small.toml", "--environment", an_environment().id) == Exit.DONE
 
@@ -300,7 +315,7 @@ def test_of_several_endings_the_gravest_is_the_exit_code():
 
 
 def test_every_command_explains_itself(bench):
-    for command in ("run", "tables", "plots", "report", "check", "list"):
+    for command in ("run", "paper", "tables", "plots", "report", "check", "compare", "list"):
         assert bench(command, "--help") == Exit.DONE
         assert command in bench.output
 
@@ -380,6 +395,6 @@ class TestTargets:
 
     def test_a_suite_without_targets_shows_none_and_loads_no_problem_to_say_so(self, bench, monkeypatch):
         bench("run", "small.toml")
-        monkeypatch.setattr(cli, "load_vocabulary", lambda: pytest.fail("needs torch"))
+        monkeypatch.setattr(show, "load_vocabulary", lambda: pytest.fail("needs torch"))
         assert bench("report", "small.toml") == Exit.DONE
         assert "met" not in bench.output.split()

@@ -27,10 +27,11 @@ from benchmarks.oracle import relative_error
 from benchmarks.problems import PROBLEMS, build
 from benchmarks.process import Limits
 from benchmarks.record import Status
-from benchmarks.runner import RunSettings, run_cells
+from benchmarks.runner import Measuring, RunSettings
 from benchmarks.suite import Suite
 from symplectic_adjoint import METHODS
 from tests.bench.cells import FIXED, make_cell
+from tests.bench.work import measured
 
 ROUNDING = 1e-12
 """Of a gradient in float64, over some hundred f calls summed in another order."""
@@ -258,8 +259,7 @@ class TestDecline:
                  "contenders": {"torchode": ["backprop"], "diffrax": ["backprop"]}}  # fmt: skip
         suite = Suite.model_validate(fields | {"cell_timeout_s": 30, "block": [block]})
         vocabulary = Vocabulary({"linear": PROBLEMS["linear"].sizes}, tuple(METHODS), decline)
-        rows = []
-        run_cells(expand(suite, vocabulary), RunSettings(30, 1, 0, tmp_path), rows.append, lambda line: None)
+        rows = list(measured(Measuring(RunSettings(30, 1, 0, tmp_path)), expand(suite, vocabulary)))
         assert [row.status for row in rows] == [Status.SKIPPED] * 2
         assert all("is not installed" in row.reason for row in rows)
 

@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from benchmarks.cell import ITERATIONS
 from benchmarks.claims import hear
-from benchmarks.cli import Exit, app
+from benchmarks.cli import app
+from benchmarks.commands.ending import Exit
 from benchmarks.expansion import expand
 from benchmarks.paper.edition import Edition
 from benchmarks.paper.experiments import EXPERIMENTS, rulings

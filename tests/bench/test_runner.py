@@ -1,15 +1,16 @@
 """Cells become rows, whatever happens to them."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from benchmarks import runner
 from benchmarks.process import Outcome
 from benchmarks.record import Measurement, Status
-from benchmarks.runner import Row, RunSettings, groups, run_cells, time_group
+from benchmarks.runner import Measuring, Row, RunSettings, groups, time_group
 from tests.bench.cells import FIXED, make_cell
+from tests.bench.work import measured
 
 COUNTS = {
     "f_calls_forward": 10,
@@ -28,8 +29,8 @@ def settings(tmp_path):
 
 
 def collect(cells, settings):
-    rows, lines = [], []
-    run_cells(cells, settings, rows.append, lines.append)
+    lines = []
+    rows = list(measured(Measuring(settings), cells, lambda line, cell=None: lines.append(line)))
     return rows, lines
 
 
@@ -58,11 +59,12 @@ class TestForReal:
 
     def test_a_measured_row_is_full(self, rows):
         unmeasured = {"reason", "error_discrete_reason", "error_true_reason", "peak_reserved_bytes"}
+        unmeasured |= {"environment"}  # which the sweep adds
         unmeasured |= {"total_samples_s", "compile_s"}
         unmeasured |= {"losses", "f_calls_samples", "steps_samples", "cold_iterations", "metrics"}  # of training
         for row in (rows[0], rows[1], rows[3]):
             assert row.status is Status.OK, row.reason
-            missing = {name for name, value in vars(row).items() if value is None} - {"rtol", "atol", "steps"}
+            missing = {name for name, value in asdict(row).items() if value is None} - {"rtol", "atol", "steps"}
             assert missing == unmeasured | ({"steps_backward"} if row.gradient != "continuous" else set())
             assert len(row.forward_samples_s or []) == 2
             assert row.total_s > 0 and row.floor_s > 0

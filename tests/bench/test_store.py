@@ -1,3 +1,4 @@
+import errno
 import getpass
 import json
 import os
@@ -86,7 +87,9 @@ def test_a_row_that_lost_only_its_newline_counts(folder):
 
 
 def test_of_two_finished_rows_the_first_counts_with_a_warning(folder):
-    write(folder, ACA, replace(ACA, total_s=9.0))
+    write(folder, ACA)
+    with (folder / "rows.jsonl").open("a") as file:  # by a version that did not look
+        file.write(json.dumps(replace(ACA, total_s=9.0).to_json()) + "\n")
     found = read_rows(folder / "rows.jsonl")
     assert [row.total_s for row in found.rows] == [ACA.total_s]
     assert "already finished; the first row counts" in found.warnings[0]
@@ -194,3 +197,44 @@ def test_environments_are_listed_by_their_last_run(tmp_path):
         (tmp_path / id_ / "environment.json").write_text(json.dumps({"last_run": last_run}))
     (tmp_path / "c" / "rows.jsonl").unlink()  # began and measured nothing
     assert environment_ids(tmp_path) == ["a", "b"]
+
+
+class TestDelivery:
+    def test_a_row_that_is_delivered_twice_is_written_once(self, folder):
+        with writing(folder) as writer:
+            assert writer.append(ACA) is not None
+            assert writer.append(ACA) is None
+        assert len((folder / "rows.jsonl").read_text().splitlines()) == 1
+        with writing(folder) as writer:  # nor by a later run
+            assert writer.append(replace(ACA, total_s=9.0)) is None
+        assert read_rows(folder / "rows.jsonl").rows == [ACA]
+
+    def test_an_error_is_written_as_often_as_it_comes(self, folder):
+        failed = replace(ACA, status=Status.ERROR, reason="boom")
+        write(folder, failed, failed)
+        assert read_rows(folder / "rows.jsonl").attempts == {ACA.cell_id: 2}
+
+    def test_what_is_given_up_counts_as_the_last_attempt(self, folder):
+        write(folder, replace(ACA, status=Status.ERROR, reason="it killed its workers", attempt=3))
+        known = read_rows(folder / "rows.jsonl")
+        assert known.attempts == {ACA.cell_id: 3} and known.to_do([ACA.cell]) == []
+
+    def test_a_disk_that_is_full_is_said_and_leaves_whole_lines(self, folder, monkeypatch):
+        real = os.fsync
+
+        def full(file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with writing(folder) as writer:
+            writer.append(ACA)
+            monkeypatch.setattr(os, "fsync", full)
+            with pytest.raises(StoreError, match=r"No space left on device.*make room"):
+                writer.append(STAGES)
+            monkeypatch.setattr(os, "fsync", real)
+            assert read_rows(folder / "rows.jsonl").rows == [ACA]
+            writer.append(STAGES)
+        assert gradients(folder) == ["aca", "stages"]
+
+    def test_a_second_writer_is_told_who_writes(self, folder):
+        with writing(folder), pytest.raises(StoreError, match=rf"\(process {os.getpid()} on .* since 20"):
+            write(folder, ACA)

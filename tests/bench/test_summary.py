@@ -163,3 +163,20 @@ def test_a_pareto_front_holds_what_nothing_beats_in_both():
     points = [(3.0, 1.0), (1.0, 3.0), (2.0, 2.0), (2.0, 4.0), (4.0, 1.0), (math.nan, 0.0), (2.0, 2.0)]
     assert pareto_front(points) == [1, 2, 0]
     assert pareto_front([]) == []
+
+
+class TestMachines:
+    """Rows of one group that two machines measured."""
+
+    def rows(self):
+        here, there = "a" * 12, "b" * 12
+        return [replace(row, environment=here if row.contender == "ours" else there) for row in group()]
+
+    def test_no_ratio_is_of_two_of_them(self):
+        frame = summarize(self.rows())
+        ours, theirs = frame[frame.contender == "ours"], frame[frame.contender == "torchdiffeq"]
+        assert ours["time_over_peer"].isna().all() and not theirs["time_over_peer"].isna().all()
+
+    def test_unless_they_are_told_to_be_one(self):
+        frame = summarize([replace(row, environment=None) for row in self.rows()])
+        assert not frame[frame.contender == "ours"]["time_over_peer"].isna().any()

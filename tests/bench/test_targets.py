@@ -264,3 +264,10 @@ def test_every_target_of_ours_means_cells_of_its_suite(name):
         notes = {verdict.note.removeprefix(f"{judgement.trial.over}: ") for verdict in judgement.verdicts}
         assert notes == {"it has no row yet"}, judgement.trial.name
         assert judgement.trial.over is None or judgement.trial.over in names
+
+
+def test_cells_of_different_machines_are_not_compared():
+    rows = [replace(row, environment=row.contender) for row in group()]
+    found = verdicts(rows, target(measure="total_s", over="torchdiffeq backprop", at_most=10.0))
+    assert {verdict.outcome for verdict in found} == {Outcome.NOT_MEASURED}
+    assert all("different machines" in verdict.note for verdict in found)

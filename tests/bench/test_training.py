@@ -14,9 +14,10 @@ from benchmarks.record import Measurement, Status
 from benchmarks.tasks import TASKS
 from benchmarks.training import runner
 from benchmarks.training.checkpoint import Log
-from benchmarks.training.runner import TrainingSettings, groups, summarised, train_cells
+from benchmarks.training.runner import Training, TrainingSettings, groups, summarised
 from benchmarks.training.turn import evaluate, measure_memory, train
 from tests.bench.cells import make_cell
+from tests.bench.work import measured
 
 SIZES = {"data": "synthetic-power", "components": 1, "width": 8, "layers": 1, "test_rows": 10}
 
@@ -114,8 +115,7 @@ class TestTurns:
 class TestRuns:
     def test_every_contender_has_a_row_and_exact_ones_the_same_losses(self, settings):
         cells = [cell_of(gradient=gradient) for gradient in ("symplectic", "aca", "backprop", "stages")]
-        rows = []
-        train_cells(cells, settings, rows.append, lambda line: None)
+        rows = list(measured(Training(settings), cells))
         assert {row.status for row in rows} == {Status.OK}
         for row in rows:
             assert row.losses == pytest.approx(rows[0].losses, rel=1e-12)
@@ -126,8 +126,7 @@ class TestRuns:
     def test_those_that_only_begin_are_not_evaluated(self, settings):
         cells = [cell_of(iterations=3), cell_of(iterations=2, gradient="aca")]
         assert len(groups(cells)) == 1 and cells[0].group_id == cells[1].group_id and cells[0].id != cells[1].id
-        rows = {}
-        train_cells(cells, settings, lambda row: rows.update({row.gradient: row}), lambda line: None)
+        rows = {row.gradient: row for row in measured(Training(settings), cells)}
         assert rows["symplectic"].metrics and rows["aca"].metrics is None
         assert rows["aca"].losses == pytest.approx(rows["symplectic"].losses[:2], rel=1e-12)
 
@@ -167,10 +166,8 @@ class TestRuns:
 
     def test_what_has_no_data_is_said_before_anything_is_trained(self, settings):
         cells = [cell_of(), cell_of(sizes={**SIZES, "data": "miniboone", "iterations": 1})]
-        rows = []
         with pytest.raises(MissingData, match=r"miniboone/data\.npy"):
-            train_cells(cells, settings, rows.append, lambda line: None)
-        assert not rows
+            next(measured(Training(settings), cells))
 
     def test_an_iteration_that_takes_too_long_ends_the_run(self, settings):
         (row,) = self.rows(cell_of(rtol=1e-12, atol=1e-12), replace(settings, iteration_timeout_s=0.01))
@@ -178,9 +175,7 @@ class TestRuns:
 
     @staticmethod
     def rows(cell, settings):
-        rows = []
-        train_cells([cell], settings, rows.append, lambda line: None)
-        return rows
+        return list(measured(Training(settings), [cell]))
 
 
 def killed(cell, cache_dir, file):
@@ -207,18 +202,15 @@ class TestOfASuite:
     def test_what_is_evaluated_does_not_depend_on_what_is_left_to_do(self, settings):
         """The long one has its row already; what is left only began."""
         long, short = cell_of(iterations=3), cell_of(iterations=2, gradient="aca")
-        rows = []
-        train_cells([short], replace(settings, longest=runner.longest([long, short])), rows.append, lambda line: None)
+        rows = list(measured(Training(replace(settings, longest=runner.longest([long, short]))), [short]))
         assert rows[0].status is Status.OK and rows[0].metrics is None
 
     def test_an_evaluation_that_fails_loses_nothing_that_was_learned(self, settings, monkeypatch):
         monkeypatch.setattr(runner, "evaluate", killed)
-        rows = []
-        train_cells([cell_of()], settings, rows.append, lambda line: None)
+        rows = list(measured(Training(settings), [cell_of()]))
         assert rows[0].status is Status.OK and len(rows[0].losses) == 4 and rows[0].metrics is None
         assert "not evaluated" in rows[0].reason and "SIGSEGV" in rows[0].reason
 
     def test_auto_is_measured_on_a_flow_like_any_other(self, settings):
-        rows = []
-        train_cells([cell_of(gradient="auto-500")], settings, rows.append, lambda line: None)
+        rows = list(measured(Training(settings), [cell_of(gradient="auto-500")]))
         assert rows[0].status is Status.OK and rows[0].peak_tensor_bytes

@@ -1,0 +1,59 @@
+"""Devices of this machine for one measurement alone, whichever process makes it: two timed cells never share one.
+
+A core is a locked file in the system's folder for temporary files. The system lets go of it when its holder dies.
+"""
+
+import fcntl
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from benchmarks.executors.executor import Note
+
+PAUSE_S = 0.05
+"""Between tries, about."""
+
+
+@contextmanager
+def reserved(device: str, threads: int, note: Note) -> Iterator[tuple[int, ...]]:
+    """Wait until the device and as many cores as threads are free, and keep them from other measurements.
+
+    Yields the cores: as many as there are where threads are more, none on a system that cannot pin processes.
+    """
+    cores = sorted(os.sched_getaffinity(0), reverse=True) if hasattr(os, "sched_getaffinity") else []
+    wanted = min(threads, len(cores))
+    others = [] if device == "cpu" and cores else [device]
+    while True:
+        with ExitStack() as held:
+            taken = _take([f"core-{core}" for core in cores], held, wanted)
+            if len(taken) == wanted and len(_take(others, held, len(others))) == len(others):
+                yield tuple(sorted(int(name.removeprefix("core-")) for name in taken))
+                return
+        note(f"waits for {device}, which another measurement on this machine has")
+        time.sleep(random.uniform(0.5, 1.5) * PAUSE_S)
+
+
+def _take(names: Sequence[str], held: ExitStack, wanted: int) -> list[str]:
+    """Lock so many of these, as far as they are free."""
+    taken: list[str] = []
+    for name in names:
+        if len(taken) == wanted:
+            break
+        file = held.enter_context(_file(name))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        taken.append(name)
+    return taken
+
+
+def _file(name: str) -> IO[str]:
+    folder = Path(tempfile.gettempdir()) / f"symplectic-bench-devices-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return (folder / name).open("w")

@@ -1,0 +1,82 @@
+"""A sweep of cells that take milliseconds and no torch, as a program that can be killed.
+
+python -m tests.chaos.driver RESULTS JOURNAL CELLS [SCHEDULER]
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import sweep
+from benchmarks.cell import Cell
+from benchmarks.environment import capture
+from benchmarks.executors.cluster import Place, executor_at
+from benchmarks.executors.executor import Note
+from benchmarks.record import Measurement, Status
+from benchmarks.suite import Scale, Suite
+from tests.bench.cells import make_cell
+from tests.bench.rows import a_row
+
+TAKES_S = 0.02
+
+
+@dataclass(frozen=True)
+class Stub:
+    """Work that forks a process for every cell, which sleeps. journal has a line for every cell begun."""
+
+    journal: Path
+
+    def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        return [list(cells[i : i + 2]) for i in range(0, len(cells), 2)]
+
+    def within(self, folder: Path) -> "Stub":
+        return self
+
+    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
+        pass
+
+    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+        for cell in group:
+            note(cell.name, cell)
+            with in_a_process() as pid:
+                with self.journal.open("a") as out:
+                    out.write(f"{cell.id} {pid}\n")
+                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if code == 0:
+                yield a_row(cell)
+            else:
+                yield Measurement.for_cell(cell, status=Status.ERROR, reason=f"its process ended with {code}")
+
+
+@contextmanager
+def in_a_process() -> Iterator[int]:
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(TAKES_S)
+        os._exit(0)
+    yield pid
+
+
+def plan(cells: int) -> sweep.Plan:
+    every = [make_cell(suite="stub", seed=seed) for seed in range(cells)]
+    block = {"problem": [{"name": "mlp"}], "method": "dopri5", "rtol": 1e-6, "contenders": {"ours": "symplectic"}}
+    fields = {"name": "stub", "title": "Stub", "description": "Of no use.", "max_cells": cells, "budget_s": 1e6}
+    suite = Suite.model_validate(fields | {"cell_timeout_s": 60, "block": [block]})
+    return sweep.Plan("stub", Scale.CPU, suite, every, every, fresh=False, repeats=1)
+
+
+def main(results: str, journal: str, cells: str, scheduler: str | None = None) -> None:
+    sweep.load_work = lambda *_: Stub(Path(journal))
+    environment = capture()
+    with executor_at(Place(scheduler=scheduler), environment) as executor:
+        sweep.sweep(plan(int(cells)), environment, executor, Path(results), Console())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,111 @@
+"""A hundred thousand cells: planned, resumed and summarised in half a minute and a GiB, and what a cell costs beside
+its process."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.gate
+
+ROOT = Path(__file__).parents[2]
+
+CELLS = 100_000
+
+PROGRAM = """
+import json, resource, sys, time
+from pathlib import Path
+from benchmarks.expansion import Vocabulary, expand
+from benchmarks.store import read_rows
+from benchmarks.suite import Suite
+from benchmarks.summary import overview, summarize
+from tests.gate.test_scale import SUITE, write_rows
+
+vocabulary = Vocabulary({"mlp": {"state": 8, "width": 64}}, ("dopri5",), lambda cell: None)
+path = Path(sys.argv[1])
+times = {}
+
+def timed(name, function):
+    begun = time.perf_counter()
+    found = function()
+    times[name] = time.perf_counter() - begun
+    return found
+
+cells = timed("plan", lambda: expand(Suite.model_validate(SUITE), vocabulary))
+if not path.exists():
+    write_rows(path, cells)
+    sys.exit()
+rows = timed("resume", lambda: read_rows(path))
+assert rows.to_do(cells) == [] and not rows.warnings
+frame = timed("summarise", lambda: summarize(rows.rows))
+assert len(timed("overview", lambda: overview(frame))) == 4
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"times_s": times, "peak_rss_bytes": peak, "cells": len(cells)}))
+"""
+
+SUITE = {
+    "name": "many",
+    "title": "Many",
+    "description": "Of no use.",
+    "max_cells": CELLS,
+    "budget_s": 1e9,
+    "cell_timeout_s": 60,
+    "block": [
+        {
+            "problem": [{"name": "mlp"}],
+            "method": "dopri5",
+            "rtol": 1e-6,
+            "seed": list(range(CELLS // 4)),
+            "contenders": {"ours": ["symplectic", "aca", "backprop"], "torchdiffeq": ["backprop"]},
+        }
+    ],
+}
+
+
+def write_rows(path, cells):
+    from tests.bench.rows import a_row
+
+    with path.open("w") as out:
+        for cell in cells:
+            out.write(json.dumps(a_row(cell).to_json()) + "\n")
+
+
+def run(path):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(path)], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_hundred_thousand_cells_take_half_a_minute_and_a_gibibyte(tmp_path):
+    run(tmp_path / "rows.jsonl")  # writes them, in a process of its own
+    found = json.loads(run(tmp_path / "rows.jsonl"))
+    print(found)
+    assert found["cells"] == CELLS
+    assert sum(found["times_s"].values()) < 30, found
+    assert found["peak_rss_bytes"] < 2**30, found
+
+
+def test_a_cell_costs_little_beside_its_process(tmp_path, monkeypatch):
+    """The time of a sweep of stub cells, which take none: rows written and flushed, cores reserved, lines printed."""
+    from rich.console import Console
+
+    from benchmarks import sweep
+    from benchmarks.executors.local import LocalExecutor
+    from tests.bench.rows import an_environment
+    from tests.bench.work import Scripted
+    from tests.chaos.driver import plan
+
+    cells = 300
+    monkeypatch.setattr(sweep, "load_work", lambda *_: Scripted())
+    begun = time.perf_counter()
+    environment = an_environment()
+    with (tmp_path / "log").open("w") as log:
+        sweep.sweep(plan(cells), environment, LocalExecutor(environment), tmp_path, Console(file=log))
+    per_cell_s = (time.perf_counter() - begun) / cells
+    print(f"{1e3 * per_cell_s:.2f} ms a cell")
+    assert per_cell_s < 0.05
