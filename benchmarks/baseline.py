@@ -6,13 +6,13 @@ then the cells.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import Measurement, Status, frozen
+from benchmarks.files import replace_text
+from benchmarks.record import NON_FINITE, Measurement, Status, frozen
 from benchmarks.summary import PEER, comparable, ratio, run_of
 
 COUNTERS = (
@@ -143,10 +143,7 @@ def require_whole(rows: Sequence[Measurement], whole: int) -> None:
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(baseline.text(), encoding="utf-8")
-    os.replace(temporary, path)
+    replace_text(path, baseline.text())
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -157,20 +154,35 @@ def read_baseline(path: Path) -> Baseline:
         head, *cells = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         tolerances = {name: Tolerance(**given) for name, given in head["tolerances"].items()}
         baseline = Baseline(cells, TOLERANCES | tolerances, TimeTolerance(**head["time"]))
-        for cell in cells:
-            _check(cell)
+        _check(baseline)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as why:
         raise UnfitForBaseline(f"{path.name} is no baseline ({why}): record one with check --update") from why
     return baseline
 
 
-def _check(cell: Mapping[str, Any]) -> None:
-    for name in ("cell_id", "cell", "dtype", "status"):
-        if not isinstance(cell[name], str):
-            raise ValueError(f"{name} is {cell[name]!r}")
-    for name, value in cell.items():
-        if name in (*METRICS, TIME) and not (value is None or isinstance(value, int | float | str)):
-            raise ValueError(f"{name} is {value!r}")
+def _check(baseline: Baseline) -> None:
+    """Raises ValueError or KeyError for what would not be compared as it reads."""
+    if not baseline.cells:
+        raise ValueError("it has no cells")
+    for name, tolerance in baseline.tolerances.items():
+        numbers = (tolerance.within, tolerance.factor, *tolerance.floor.values())
+        if name not in METRICS or not all(number is None or _is_size(number) for number in numbers):
+            raise ValueError(f"the tolerance of {name} is {tolerance}")
+    if not (_is_size(baseline.time.relative) and _is_size(baseline.time.absolute_s)):
+        raise ValueError(f"the tolerance of time is {baseline.time}")
+    for cell in baseline.cells:
+        Status(cell["status"])
+        if not all(isinstance(cell[name], str) for name in ("cell_id", "cell", "dtype")):
+            raise ValueError(f"a cell is {dict(cell)!r:.80}")
+        for name in (*METRICS, TIME):
+            value = cell[name]
+            if not (value is None or _is_size(value) or (name not in COUNTERS and value in NON_FINITE)):
+                raise ValueError(f"{name} is {value!r:.80}")
+
+
+def _is_size(value: object) -> bool:
+    """A number that is not below zero, and no infinity."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**1000
 
 
 def recorded(baseline: Baseline, name: str, changelog: Path) -> bool:

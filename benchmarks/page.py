@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.files import replace_text
 from benchmarks.panels import FigureSpec
 from benchmarks.suite import Suite
 from benchmarks.typesetting import Table, to_markdown
@@ -51,9 +52,7 @@ def prose(written: str) -> str:
 
 def write_page(text: str, folder: Path) -> Path:
     """folder/README.md."""
-    path = folder / "README.md"
-    path.write_text(text, encoding="utf-8")
-    return path
+    return replace_text(folder / "README.md", text)
 
 
 def relative(plots: Path, folder: Path) -> str:

@@ -50,7 +50,7 @@ CONTENDER_MARKERS = {
     "torchdiffeqpack": "D",
     "diffrax": "d",
 }
-CONTENDER_COLORS = {"ours-float64": "#7F7F7F", "ours-compensated": "#0072B2"}
+CONTENDER_COLORS = {"ours-float64": "#7F7F7F", "ours-compensated": "#999933"}
 """Of those that differ from ours in nothing but the sums."""
 
 UNKNOWN_COLOR, UNKNOWN_MARKER = "#999999", "*"

@@ -4,6 +4,7 @@ Standard library only, since every measuring process imports this module.
 """
 
 import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -159,12 +160,25 @@ class Measurement:
                     values[name] = sys.intern(value)  # most are the same in all rows
             values["status"] = Status(row["status"])
             found = cls(**values)
-            if (found.cell_id, found.group_id) != (found.cell.id, found.cell.group_id):
-                raise ValueError("its ids are not those of its cell")
+            found._check()
             return found
         except (KeyError, TypeError, ValueError) as why:
             raise UnreadableRow(f"not a row of measurements ({why}): {ADVICE}") from why
 
+    def _check(self) -> None:
+        """Raises ValueError for values that each are of their kind and do not go together."""
+        if (self.cell_id, self.group_id) != (self.cell.id, self.cell.group_id):
+            raise ValueError("its ids are not those of its cell")
+        if self.dtype not in DTYPES or self.device not in DEVICES:
+            raise ValueError(f"dtype {self.dtype!r:.20} on {self.device!r:.20}")
+        if self.environment is not None and not re.fullmatch(r"[0-9a-f]{12}", self.environment):
+            raise ValueError(f"environment is {self.environment!r:.80}")
+        lengths = {len(one) for one in (self.losses, self.f_calls_samples, self.steps_samples) if one is not None}
+        if self.losses is not None and len(lengths | {len(self.total_samples_s or self.losses)}) > 1:
+            raise ValueError("its losses are not as many as their times or counts")
+
+
+DTYPES, DEVICES = ("float32", "float64"), ("cpu", "cuda")
 
 ADVICE = "remove it, or use --fresh"
 

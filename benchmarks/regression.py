@@ -94,7 +94,11 @@ def _compare_metric(metric: str, was: Line, now: Line, baseline: Baseline) -> Fi
 
 def _compare_time(was: Line, now: Line, tolerance: TimeTolerance) -> Finding | None:
     before, ratio, total_s = was.get(TIME), now.get(TIME), now.get("total_s")
-    if not before or not ratio or total_s is None or ratio <= (1 + tolerance.relative) * before:
+    if not before:
+        return None
+    if not ratio or total_s is None:
+        return Finding(Kind.SLOWER, was["cell"], TIME, before, None, "a time beside the reference contender's")
+    if ratio <= (1 + tolerance.relative) * before:
         return None
     longer_s = total_s * (1 - before / ratio)
     if longer_s <= tolerance.absolute_s:

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
 
+from benchmarks.files import replacing
 from benchmarks.panels import FigureSpec, Panel, Style
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
@@ -53,10 +54,10 @@ def render(spec: FigureSpec, folder: Path, formats: Sequence[str] = ("svg", "png
 
 def save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
     """The figure in files of that name, the same bytes for the same figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.{form}") for form in formats]
     for file, form in zip(files, formats, strict=True):
-        figure.savefig(file, dpi=150, metadata=METADATA[form])
+        with replacing(file) as part:
+            figure.savefig(part, format=form, dpi=150, metadata=METADATA[form])
     return files
 
 

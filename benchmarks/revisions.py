@@ -72,6 +72,8 @@ def checked_out(repository: Path, revisions: Sequence[str]) -> Iterator[tuple[li
                 tree = folder / f"tree-{place}"
                 _git(repository, "worktree", "add", "--detach", str(tree), commit)
                 sides.append(Side(revision, commit[:12], tree))
+                if not (tree / "benchmarks" / "__main__.py").is_file():
+                    raise RevisionError(f"{revision} has no benchmarks: compare measures revisions of this project")
             yield sides, folder
         finally:
             for side in sides:
@@ -81,7 +83,10 @@ def checked_out(repository: Path, revisions: Sequence[str]) -> Iterator[tuple[li
 
 
 def _git(repository: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True)
+    try:
+        done = subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True)
+    except FileNotFoundError as why:
+        raise RevisionError("git is not installed, which holds the revisions") from why
     if done.returncode != 0:
         raise RevisionError(f"git {' '.join(arguments[:2])}: {done.stderr.strip() or 'no such revision'}")
     return done.stdout.strip()

@@ -7,16 +7,17 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.cell import Cell
 from benchmarks.environment import Environment
-from benchmarks.record import Measurement, Status
+from benchmarks.files import replace_text
+from benchmarks.record import Measurement, Status, UnreadableRow
 
 MAX_ATTEMPTS = 3
 
@@ -25,49 +26,60 @@ class StoreError(RuntimeError):
     """Rows that cannot be read or written as asked."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rows:
     """One row a cell, in the order of their first lines, and sentences on what is wrong with the file."""
 
-    rows: list[Measurement]
-    attempts: dict[str, int]  # cell id -> how often it ended with status error
-    warnings: list[str]
+    by_cell: dict[str, Measurement] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)  # cell id -> how often it ended with status error
+    warnings: list[str] = field(default_factory=list)
 
     @property
-    def finished(self) -> set[str]:
-        """The ids of the cells that are not measured again."""
-        return {row.cell_id for row in self.rows if row.status is not Status.ERROR}
+    def rows(self) -> list[Measurement]:
+        return list(self.by_cell.values())
+
+    def add(self, row: Measurement) -> bool:
+        """Of a cell, the first finished row counts, else its last error. False for one after a finished one."""
+        if row.status is Status.ERROR:  # one that is there twice is one attempt
+            self.attempts[row.cell_id] = max(row.attempt, self.attempts.get(row.cell_id, 0))
+        if self.is_finished(row.cell_id):
+            return row.status is Status.ERROR
+        self.by_cell[row.cell_id] = row
+        return True
+
+    def is_finished(self, cell_id: str) -> bool:
+        row = self.by_cell.get(cell_id)
+        return row is not None and row.status is not Status.ERROR
 
     def to_do(self, cells: Iterable[Cell]) -> list[Cell]:
         """The cells that have no finished row and have not failed MAX_ATTEMPTS times."""
-        finished = self.finished
-        return [c for c in cells if c.id not in finished and self.attempts.get(c.id, 0) < MAX_ATTEMPTS]
+        return [c for c in cells if not self.is_finished(c.id) and self.attempts.get(c.id, 0) < MAX_ATTEMPTS]
 
 
 def read_rows(path: Path) -> Rows:
     """The rows of a file; none where there is no file.
 
-    A line that is not JSON was torn by a crash: its cell counts as not measured. Of a cell, the first
-    finished row counts, else its last error. Raises UnreadableRow for rows of a newer version.
+    A line that is not JSON was torn by a crash: its cell counts as not measured. Raises UnreadableRow, with its place,
+    for what is no row, or one of a newer version.
     """
-    chosen: dict[str, Measurement] = {}
-    attempts: dict[str, int] = {}
-    warnings: list[str] = []
+    known = Rows()
     for number, line in _lines(path):
         try:
             parsed = json.loads(line)
         except (ValueError, RecursionError):  # not JSON, or not UTF-8
-            warnings.append(f"{path.name} line {number} is torn (a run was killed while writing it); it is left out")
+            known.warnings.append(
+                f"{path.name} line {number} is torn (a run was killed while writing it); it is left out"
+            )
             continue
-        row = Measurement.from_json(parsed)
-        earlier = chosen.get(row.cell_id)
-        if row.status is Status.ERROR:
-            attempts[row.cell_id] = max(row.attempt, attempts.get(row.cell_id, 0) + 1)
-        if earlier is None or earlier.status is Status.ERROR:
-            chosen[row.cell_id] = row
-        elif row.status is not Status.ERROR:
-            warnings.append(f"{path.name} line {number}: cell {row.cell_id} was already finished; the first row counts")
-    return Rows(list(chosen.values()), attempts, warnings)
+        try:
+            row = Measurement.from_json(parsed)
+        except UnreadableRow as why:
+            raise UnreadableRow(f"{path.parent.name}/{path.name}, line {number}: {why}") from why
+        if not known.add(row):
+            known.warnings.append(
+                f"{path.name} line {number}: cell {row.cell_id} was already finished; the first row counts"
+            )
+    return known
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -78,12 +90,15 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 class Writer:
-    """Appends rows, each on disk before append returns. Made by `writing`."""
+    """Appends rows, each on disk before append returns. Made by `writing`.
 
-    def __init__(self, file: IO[bytes], known: Rows) -> None:
+    known: the rows that were there before, of the file that a fresh one is to replace too; rows: those that there are
+    now.
+    """
+
+    def __init__(self, file: IO[bytes], known: Rows, rows: Rows) -> None:
         self._file = file
-        self._attempts = dict(known.attempts)
-        self._finished = known.finished
+        self.known, self.rows = known, rows
 
     def append(self, row: Measurement) -> Measurement | None:
         """Writes the row, numbered among its cell's attempts, and returns it as written.
@@ -92,15 +107,12 @@ class Writer:
         row that says itself to be a later attempt, such as a cell's that is given up, keeps its number. Raises
         StoreError where the disk takes no more; what was written before is whole.
         """
-        if row.cell_id in self._finished:
+        if self.rows.is_finished(row.cell_id):
             return None
-        row = replace(row, attempt=max(row.attempt, self._attempts.get(row.cell_id, 0) + 1))
+        row = replace(row, attempt=max(row.attempt, self.rows.attempts.get(row.cell_id, 0) + 1))
         record = {key: anonymous(value) if isinstance(value, str) else value for key, value in row.to_json().items()}
         self._write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        if row.status is Status.ERROR:
-            self._attempts[row.cell_id] = row.attempt
-        else:
-            self._finished.add(row.cell_id)
+        self.rows.add(row)
         return row
 
     def _write(self, line: bytes) -> None:
@@ -114,29 +126,37 @@ class Writer:
                 os.truncate(self._file.fileno(), end)  # no torn line for what comes next
             raise StoreError(
                 f"a row could not be written ({why.strerror}); all rows before it are on disk: make room and run the"
-                " same command again"
+                " same command again (--fresh would begin anew)"
             ) from why
 
 
 @contextmanager
-def writing(folder: Path, fresh: bool = False, keep: Sequence[Measurement] = ()) -> Iterator[Writer]:
+def writing(folder: Path, fresh: bool = False, keep: Collection[str] = ()) -> Iterator[Writer]:
     """A Writer to folder/rows.jsonl.
 
-    fresh: it writes to a new file, begun with the rows in `keep`, that takes the old one's place when the
-    block ends without an exception. Raises StoreError where another process is writing there.
+    fresh: it writes to a new file, begun with the old one's rows of the cells in `keep`, that takes its place when the
+    block ends without an exception. Raises StoreError where another process is writing there, UnreadableRow for an
+    old file that is to go on, or of which something is to be kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, target = folder / ("rows.fresh.jsonl" if fresh else "rows.jsonl"), folder / "rows.jsonl"
+    target = folder / "rows.jsonl"
+    path = folder / "rows.fresh.jsonl" if fresh else target
     with _locked(folder):
+        try:
+            known = read_rows(target)
+        except UnreadableRow:
+            if not fresh or keep:
+                raise
+            known = Rows()
         if fresh:
             path.unlink(missing_ok=True)
-        known = read_rows(path)
         with path.open("a+b") as file:
             _end_torn_line(file)
         with path.open("ab", buffering=0) as file:
-            writer = Writer(file, known)
-            for row in keep if fresh else ():
-                writer.append(row)
+            writer = Writer(file, known, Rows() if fresh else known)
+            for row in known.rows if fresh else ():
+                if row.cell_id in keep:
+                    writer.append(row)
             yield writer
         if fresh:
             os.replace(path, target)
@@ -184,16 +204,13 @@ def anonymous(text: str) -> str:
 
 
 def write_environment(folder: Path, environment: Environment, scale: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
         "id": environment.id,
         "scale": scale,
         "last_run": datetime.now(UTC).isoformat("T", "seconds"),
     }
     text = json.dumps(facts | asdict(environment), indent=2) + "\n"
-    temporary = folder / "environment.json.new"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, folder / "environment.json")
+    replace_text(folder / "environment.json", text)
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
@@ -204,11 +221,8 @@ def write_machine(folder: Path, environment: Environment) -> None:
     """folder/machines/<id>.json: what some of the rows were measured on, where that is not what the folder is of."""
     if folder.name == environment.id:
         return
-    path = folder / "machines" / f"{environment.id}.json"
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps({"id": environment.id} | asdict(environment), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    text = json.dumps({"id": environment.id} | asdict(environment), indent=2) + "\n"
+    replace_text(folder / "machines" / f"{environment.id}.json", text)
 
 
 def read_machine(folder: Path, id: str) -> dict[str, Any]:
@@ -216,14 +230,15 @@ def read_machine(folder: Path, id: str) -> dict[str, Any]:
     own = read_environment(folder)
     if id == own["id"]:
         return own
-    return {"scale": own["scale"]} | json.loads((folder / "machines" / f"{id}.json").read_text(encoding="utf-8"))
+    file = folder / "machines" / f"{id}.json"
+    if not file.is_file():
+        raise StoreError(f"{folder.name}: a row is of environment {id}, on which there is no machines/{id}.json")
+    return {"scale": own["scale"]} | json.loads(file.read_text(encoding="utf-8"))
 
 
 def write_cells(folder: Path, ids: Iterable[str]) -> None:
     """folder/cells.txt: the cells that the suite has, a line each. Rows may be fewer, or those of an earlier suite."""
-    temporary = folder / "cells.txt.new"
-    temporary.write_text("".join(f"{id}\n" for id in ids), encoding="utf-8")
-    os.replace(temporary, folder / "cells.txt")
+    replace_text(folder / "cells.txt", "".join(f"{id}\n" for id in ids))
 
 
 def read_cells(folder: Path) -> list[str]:

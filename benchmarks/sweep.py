@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +17,7 @@ from benchmarks.executors.executor import Executor, Work
 from benchmarks.expansion import Vocabulary, expand, narrow, parse_only
 from benchmarks.missing_data import MissingData
 from benchmarks.record import Measurement, Status
-from benchmarks.store import Writer, read_rows, write_cells, write_environment, write_machine, writing
+from benchmarks.store import Writer, write_cells, write_environment, write_machine, writing
 from benchmarks.suite import Scale, Suite, SuiteError, load_suite
 
 
@@ -123,7 +124,8 @@ def load_work(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: Path)
     if plan.fresh:
         for cell in cells:
             (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)
-    return Training(TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, longest(plan.whole)))
+    settings = TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, longest(plan.whole))
+    return Training(replace(settings, fresh=uuid4().hex if plan.fresh else ""))
 
 
 def sweep(
@@ -141,15 +143,15 @@ def sweep(
     ExecutorError where cells cannot be measured.
     """
     folder = results / plan.suite.name / environment.id
-    known = read_rows(folder / "rows.jsonl")
-    for warning in known.warnings:
-        console.print(f"[yellow]{escape(warning)}")
     chosen = {cell.id for cell in plan.cells}
-    cells = plan.cells if plan.fresh else known.to_do(plan.cells)
-    others = [row for row in known.rows if row.cell_id in {cell.id for cell in plan.whole} - chosen]
-    console.print(f"{plan.suite.name}: {len(cells)} of {len(plan.cells)} cells to measure, rows in {folder.as_posix()}")
+    others = {cell.id for cell in plan.whole} - chosen
     started = monotonic()
     with writing(folder, plan.fresh, keep=others) as writer:
+        for warning in writer.known.warnings:
+            console.print(f"[yellow]{escape(warning)}")
+        cells = plan.cells if plan.fresh else writer.known.to_do(plan.cells)
+        what = f"{len(cells)} of {len(plan.cells)} cells to measure"
+        console.print(f"{plan.suite.name}: {what}, rows in {folder.as_posix()}")
         write_cells(folder, (cell.id for cell in plan.whole))
         if cells:
             write_environment(folder, environment, plan.scale.value)
@@ -163,13 +165,13 @@ def sweep(
     took, budget = monotonic() - started, plan.suite.budget_s
     if took > budget:
         console.print(f"[yellow]{plan.suite.name} took {took:.0f} s, more than its budget_s = {budget:.0f}")
-    return [row for row in read_rows(folder / "rows.jsonl").rows if row.cell_id in chosen]
+    return [row for row in writer.rows.rows if row.cell_id in chosen]
 
 
 def _measure(
     work: Work, cells: Sequence[Cell], executor: Executor, writer: Writer, folder: Path, console: Console
 ) -> None:
-    machines: set[str] = set()
+    machines, said = set[str](), set[str]()
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(cells))
 
@@ -185,8 +187,11 @@ def _measure(
             if row.status is not Status.OK or not console.is_terminal:
                 console.print(escape(_line(row)))
 
-        def note(line: str, cell: Cell | None = None) -> None:
+        def note(line: str, cell: Cell | None = None, waits: bool = False) -> None:
             progress.update(task, description=escape(line))
+            if waits and not console.is_terminal and line not in said:
+                said.add(line)
+                console.print(escape(line))
 
         executor.run(work, cells, emit, note)
 

@@ -228,7 +228,8 @@ def gradients_table(frame: pd.DataFrame, where: str) -> Table:
     caption = (
         "error, discrete: against autograd on the recorded steps, also in units of the last place (ulp); error, true:"
         " against a converged reference; time: median, forward and backward together; tensors: highest live bytes of"
-        " tensors; RSS: growth of a fresh process; x floor and x peer as in the overview."
+        " tensors; RSS: growth of a fresh process; x floor: as a multiple of the bare network"
+        " calls that cannot be avoided; x peer: of torchdiffeq's odeint in the same group."
     )
     data = tuple({key: value for key, value in line.items() if key not in SAMPLES} for line in lines)
     headings = tuple(column[0] for column in columns)

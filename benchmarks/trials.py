@@ -213,8 +213,9 @@ def _require_one_machine(lines: Sequence[Line | None]) -> None:
 
 
 def _position(cell: Cell, axis: str, court: Court) -> float:
-    value = court.axes(cell)[axis]
-    assert isinstance(value, int | float), "what cells are compared along is a number"
+    value = court.axes(cell).get(axis)
+    if not isinstance(value, int | float):
+        raise Unmeasured(f"{axis} is {value!r} there, and what cells are compared along is a number")
     return value
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.files import replace_text
 from benchmarks.summary import Line
 
 MISSING = "-"
@@ -41,12 +42,8 @@ class Table:
 
 def write_table(table: Table, folder: Path) -> list[Path]:
     """folder/<name>.md, .csv and .tex."""
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {".md": to_markdown(table), ".csv": to_csv(table), ".tex": to_latex(table)}
-    paths = [folder / f"{table.name}{suffix}" for suffix in texts]
-    for path, written in zip(paths, texts.values(), strict=True):
-        path.write_text(written, encoding="utf-8")
-    return paths
+    return [replace_text(folder / f"{table.name}{suffix}", text) for suffix, text in texts.items()]
 
 
 def to_markdown(table: Table, level: int = 1) -> str:

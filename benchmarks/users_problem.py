@@ -34,6 +34,6 @@ def suite_of_problem(path: str) -> Suite:
 def factory_name(path: str) -> str:
     """The part after the colon."""
     module, colon, name = path.partition(":")
-    if not (colon and module and name.isidentifier()):
+    if not (colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise SuiteError(f"--problem {path}: give MODULE:FACTORY, such as mypackage.problems:pendulum")
     return name

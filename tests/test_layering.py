@@ -84,7 +84,8 @@ def test_what_is_data_does_not_need_torch(name):
 
 # A subpackage is one place here: benchmarks.problems.mlp is problems.
 SUITE = """
-cell examples digits arrays missing_data
+cell examples digits files missing_data
+arrays
 record data choices series
 failure datasets
 problems

@@ -1,5 +1,6 @@
 """How a command ends: its exit code, and the sentence that says why."""
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import TypeVar
@@ -30,6 +31,9 @@ class Exit(IntEnum):
     NOTHING_RAN = 4
     BASELINE_MISSING = 5
 
+
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOLCK, errno.ENOTSUP)
+"""What a file system says that takes nothing."""
 
 GRAVITY = (Exit.USAGE, Exit.FAILURE, Exit.BASELINE_MISSING, Exit.NOTHING_RAN, Exit.REGRESSION, Exit.DONE)
 """Where suites end differently, the first of these that one of them has is the exit code."""
@@ -62,6 +66,11 @@ def for_each(items: Iterable[T], action: Callable[[T], Exit | None]) -> Exit:
         except tuple(ENDINGS) as error:
             console.print(f"[red]{escape(str(error))}")
             codes.append(next(code for kind, code in ENDINGS.items() if isinstance(error, kind)))
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            console.print(f"[red]{escape(str(error))}: make room, or choose another folder, and run the same again")
+            codes.append(Exit.FAILURE)
     return worst(codes)
 
 

@@ -28,10 +28,10 @@ from benchmarks.micro import TIME_TOLERANCE, read_micro
 from benchmarks.publication import NoRows
 from benchmarks.record import Measurement
 from benchmarks.regression import Finding, Kind, Line, compare_lines, of_kind, to_markdown, unrecorded
-from benchmarks.store import read_rows
+from benchmarks.store import read_cells, read_rows
 from benchmarks.suite import Scale, Suite, load_suite
 from benchmarks.sweep import Plan, Wishes, cells_of_suite, plan_of, sweep
-from benchmarks.users_problem import suite_of_problem
+from benchmarks.users_problem import factory_name, suite_of_problem
 
 
 def check(
@@ -101,6 +101,8 @@ class Gate:
     """In Markdown, one for each that was compared."""
 
     def check(self, source: str) -> Exit:
+        if self.problem is not None:
+            factory_name(self.problem)  # or it is no path, whatever the suite
         suite = (load_suite(source) if source else suite_of_problem(self.problem or "")).at_scale(self.scale)
         rows = self._stored(suite) if self.problem is None else self._measured(suite, source)
         if not self.update:
@@ -147,7 +149,10 @@ class Gate:
 
     def _stored(self, suite: Suite) -> list[Measurement]:
         here = self.environment_id or self.environment.id
-        rows = read_rows(self.results / suite.name / here / "rows.jsonl").rows
+        folder = self.results / suite.name / here
+        stored = read_rows(folder / "rows.jsonl").rows
+        cells = set(read_cells(folder)) if stored else set()
+        rows = [row for row in stored if row.cell_id in cells]  # not those of cells that the suite has lost since
         if not rows:
             raise NoRows(f"{suite.name}: no rows of environment {here} to check: run the suite first")
         return rows

@@ -1,6 +1,7 @@
 """Ways to an executor: this machine, a Dask scheduler that runs already, or jobs asked of a cluster's queue."""
 
 import importlib
+import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ CLUSTERS = {
     "local": "LocalCluster",
 }
 """dask-jobqueue's classes. local starts the jobs on this machine, to try options out."""
+
+ADDRESS = re.compile(r"(tcp|tls)://[^/\s]+:\d+")
 
 CONNECT_S = 10.0
 
@@ -69,6 +72,10 @@ class Place:
         """Raises PlaceError for options that do not go together, or are of no use."""
         if self.scheduler is not None and self.cluster is not None:
             raise PlaceError("--scheduler is one that runs already, --cluster starts one: give one of the two")
+        if self.scheduler is not None and not ADDRESS.fullmatch(self.scheduler):
+            raise PlaceError(f"--scheduler {self.scheduler}: give its address, such as tcp://10.0.0.1:8786")
+        if (self.scheduler or "").startswith("tls") and self.tls.ca is None:
+            raise PlaceError("--scheduler tls://... wants --tls-ca, and --tls-cert and --tls-key too")
         if self.tls.given and self.scheduler is None:
             raise PlaceError("--tls-ca, --tls-cert and --tls-key are for --scheduler tls://...")
         if self.cluster_options is not None and self.cluster is None:

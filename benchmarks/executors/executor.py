@@ -14,9 +14,12 @@ class ExecutorError(RuntimeError):
 
 
 class Note(Protocol):
-    """Told what is going on: a line for people, and the cell that it is about, where it is about one."""
+    """Told what is going on: a line for people, and the cell that it is about, where it is about one.
 
-    def __call__(self, line: str, cell: Cell | None = None) -> None: ...
+    waits: nothing goes on, for a reason that somebody may have to see to.
+    """
+
+    def __call__(self, line: str, cell: Cell | None = None, waits: bool = False) -> None: ...
 
 
 class Work(Protocol):

@@ -1,6 +1,6 @@
 """Devices of this machine for one measurement alone, whichever process makes it: two timed cells never share one.
 
-A core is a locked file in the system's folder for temporary files. The system lets go of it when its holder dies.
+A core, or a card, is a locked file in one folder of the user's. The system lets go of it when its holder dies.
 """
 
 import fcntl
@@ -27,14 +27,14 @@ def reserved(device: str, threads: int, note: Note) -> Iterator[tuple[int, ...]]
     """
     cores = sorted(os.sched_getaffinity(0), reverse=True) if hasattr(os, "sched_getaffinity") else []
     wanted = min(threads, len(cores))
-    others = [] if device == "cpu" and cores else [device]
+    others = [] if device == "cpu" and cores else [_name(device)]
     while True:
         with ExitStack() as held:
             taken = _take([f"core-{core}" for core in cores], held, wanted)
             if len(taken) == wanted and len(_take(others, held, len(others))) == len(others):
                 yield tuple(sorted(int(name.removeprefix("core-")) for name in taken))
                 return
-        note(f"waits for {device}, which another measurement on this machine has")
+        note(f"waits for {_name(device)}, or for a core: another measurement on this machine has it", waits=True)
         time.sleep(random.uniform(0.5, 1.5) * PAUSE_S)
 
 
@@ -53,7 +53,15 @@ def _take(names: Sequence[str], held: ExitStack, wanted: int) -> list[str]:
     return taken
 
 
+def _name(device: str) -> str:
+    """Of the card that "cuda" is for this process."""
+    return f"cuda-{os.environ.get('CUDA_VISIBLE_DEVICES', '0').split(',')[0]}" if device == "cuda" else device
+
+
+# Not the folder that TMPDIR names: queueing systems give every job one of its own.
+FOLDER = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()) / f"symplectic-bench-devices-{os.getuid()}"
+
+
 def _file(name: str) -> IO[str]:
-    folder = Path(tempfile.gettempdir()) / f"symplectic-bench-devices-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return (folder / name).open("w")
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    return (FOLDER / name).open("w")

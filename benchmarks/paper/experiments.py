@@ -62,8 +62,27 @@ def _with_notes(table: Table, notes: Sequence[str]) -> Table:
     return replace(table, sections=(*others, Section(last.heading, last.lines, (*last.notes, *notes))))
 
 
-def _named(spec: FigureSpec, name: str) -> FigureSpec:
-    return replace(spec, name=name)
+def _named(spec: FigureSpec, name: str, title: str = "") -> FigureSpec:
+    return replace(spec, name=name, title=title or spec.title)
+
+
+def _conditions(published: Publication) -> str:
+    """What a table's caption says of its cells where its headings do not."""
+    rows = published.rows
+
+    def every(axis: str) -> str:
+        return " and ".join(dict.fromkeys(str(getattr(row, axis)) for row in rows))
+
+    seeds = sorted({row.seed for row in rows})
+    return (
+        f"{every('problem')}, batch {every('batch')}, {every('dtype')}, {every('threads')} threads,"
+        f" {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}."
+    )
+
+
+def _under_conditions(table: Table, published: Publication, name: str) -> Table:
+    caption = f"{table.caption} {_conditions(published)}"
+    return replace(table, name=name, title=published.suite.title, caption=caption)
 
 
 def training(published: Publication, name: str) -> Shown:
@@ -86,13 +105,13 @@ def costs(published: Publication, name: str) -> Shown:
     exponents, where = published.exponents, published.where
     if not exponents:
         return [replace(claims_table(published.hearings, where), name=name)], []
-    table = replace(exponents_table(exponents, where), name=name, title=published.suite.title)
-    return [table], [_named(powers(exponents, where), f"{name}-exponents")]
+    table = exponents_table(exponents, where)
+    return [_under_conditions(table, published, name)], [_named(powers(exponents, where), f"{name}-exponents")]
 
 
 def _listed(published: Publication, name: str) -> list[Table]:
     table = gradients_table(published.frame, published.where)
-    return [replace(table, name=name, title=published.suite.title)]
+    return [_under_conditions(table, published, name)]
 
 
 def over_tolerances(published: Publication, name: str) -> Shown:
@@ -100,11 +119,11 @@ def over_tolerances(published: Publication, name: str) -> Shown:
 
 
 def over_steps(published: Publication, name: str) -> Shown:
-    return _listed(published, name), [_named(growth(published.frame, published.where), name)]
+    return _listed(published, name), [_named(growth(published.frame, published.where), name, published.suite.title)]
 
 
 def over_rounding(published: Publication, name: str) -> Shown:
-    return _listed(published, name), [_named(rounding(published.frame, published.where), name)]
+    return _listed(published, name), [_named(rounding(published.frame, published.where), name, published.suite.title)]
 
 
 def over_budgets(published: Publication, name: str) -> Shown:

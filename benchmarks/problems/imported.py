@@ -50,7 +50,16 @@ def load_family(path: str) -> Family:
             func, y0, t, loss = factory(batch, **sizes)
         if y0.dim() != 2 or len(y0) != batch:
             raise NoProblem(f"problem {path}: y0 must be ({batch}, dim), the batch first; got {tuple(y0.shape)}")
-        return Problem(func.double(), y0.detach().double(), t.detach().double().cpu(), GivenLoss(loss).double())
+        given = (func.double(), y0.detach().double(), t.detach().double().cpu(), GivenLoss(loss).double())
+        return Problem(*given, packages=_packages(module, type(func).__module__, getattr(loss, "__module__", module)))
 
-    draw.__signature__ = inspect.signature(factory)  # pyright: ignore[reportFunctionMemberAccess]
+    try:
+        draw.__signature__ = inspect.signature(factory)  # pyright: ignore[reportFunctionMemberAccess]
+    except ValueError as why:
+        raise NoProblem(f"problem {path}: {why}") from why
     return Family(path, draw)
+
+
+def _packages(*modules: str) -> tuple[str, ...]:
+    """The packages that a problem is made of, but for torch itself."""
+    return tuple(sorted({name.partition(".")[0] for name in modules} - {"torch", "builtins"}))

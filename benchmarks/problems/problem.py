@@ -34,6 +34,7 @@ class Problem:
     y0 is (batch, dim), a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
     (len(t), batch, dim). All that func and loss hold has y0's dtype and device. formula is func once more,
     given the family's `sizes`; solution its flow, where that has a closed form. jumps: the times at which func jumps.
+    packages: those whose source a user's own problem is made of.
 
     Where func is a Stack, ys are those of its last field (see in_turn), and formula is each field's own.
     """
@@ -46,6 +47,7 @@ class Problem:
     solution: SolutionFormula | None = None
     sizes: Mapping[str, Size] = field(default_factory=dict)
     jumps: tuple[float, ...] = ()
+    packages: tuple[str, ...] = ()
 
     @property
     def unlisted(self) -> tuple[Tensor, ...]:

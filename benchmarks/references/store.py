@@ -1,9 +1,9 @@
 """References by the problem that they are of: those that came with this program, and those computed here."""
 
 import hashlib
+import importlib.util
 import inspect
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def identity(problem: Problem) -> Identity:
     The numbers are drawn, and another machine may draw them otherwise in the last place.
     """
     if problem.formula is None:
-        code = hashlib.sha256(_package_source(type(problem.func).__module__))
+        code = hashlib.sha256(repr(problem.func).encode() + b"".join(map(_source, problem.packages)))
     else:
         module, loss = inspect.getmodule(problem.formula), type(problem.loss)
         assert module is not None
@@ -100,12 +100,14 @@ def identity(problem: Problem) -> Identity:
     return {"code": code.hexdigest()[:16], "numbers": numbers.hexdigest()[:16]}
 
 
-def _package_source(module: str) -> bytes:
-    """All of a user's package that has been imported: a field may be made of any of it."""
-    package = module.partition(".")[0]
-    own = sorted(name for name in sys.modules if name.partition(".")[0] == package)
-    files = [Path(file) for name in own if (file := getattr(sys.modules[name], "__file__", None))]
-    return b"".join(file.read_bytes() for file in files if file.suffix == ".py")
+def _source(package: str) -> bytes:
+    """All of a user's package, or module: a field may be made of any of it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return package.encode()
+    file = Path(spec.origin)
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    return b"".join(one.read_bytes() for one in files)
 
 
 def save(reference: Reference, of: Identity, file: Path) -> None:

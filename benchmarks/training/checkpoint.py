@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.files import replacing
 from benchmarks.tasks import Task
 
 
@@ -32,13 +33,10 @@ class Log:
 
 def save(file: Path, task: Task, optimizer: torch.optim.Optimizer, log: Log) -> None:
     """Whole or not at all: whoever is killed meanwhile leaves the file as it was."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    with new.open("wb") as stream:
+    with replacing(file) as part, part.open("wb") as stream:
         torch.save({"task": task.state_dict(), "optimizer": optimizer.state_dict(), "log": asdict(log)}, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(new, file)
 
 
 def load(file: Path, task: Task, optimizer: torch.optim.Optimizer | None = None) -> Log:

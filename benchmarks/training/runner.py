@@ -35,7 +35,8 @@ PREPARATION_S = 3600.0
 @dataclass(frozen=True)
 class TrainingSettings:
     """iteration_timeout_s limits each iteration. checkpoints is where runs under way are kept. longest has the most
-    iterations of any of the suite's cells by group, whatever is left of them to do. cores: see Limits.
+    iterations of any of the suite's cells by group, whatever is left of them to do. cores: see Limits. fresh: a name
+    for a run that begins anew, so that no other machine goes on with what it has left of an earlier one.
     """
 
     iteration_timeout_s: float
@@ -44,6 +45,7 @@ class TrainingSettings:
     data_dir: Path | None = None
     longest: Mapping[str, int] = field(default_factory=dict)
     cores: tuple[int, ...] = ()
+    fresh: str = ""
 
 
 @dataclass
@@ -133,7 +135,8 @@ class Training:
 
     def within(self, folder: Path) -> "Training":
         """Checkpoints too: where the folder is the machine's own, another one begins anew what this one cannot end."""
-        return Training(replace(self.settings, cache_dir=folder / "cache", checkpoints=folder / "checkpoints"))
+        checkpoints = folder / "checkpoints" / self.settings.fresh
+        return Training(replace(self.settings, cache_dir=folder / "cache", checkpoints=checkpoints))
 
     def prepare(self, cells: Sequence[Cell], note: Note) -> None:
         for group in groups(cells):

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +20,17 @@ SCHEDULER = "scheduler"
 class DaskCluster:
     folder: Path
     port: int
+    protocol: str = "tcp"
+    options: Sequence[str] = ()  # of all its processes
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     workers: dict[str, list[str]] = field(default_factory=dict)  # name -> options, to start it again
 
     @property
     def address(self) -> str:
-        return f"tcp://127.0.0.1:{self.port}"
+        return f"{self.protocol}://127.0.0.1:{self.port}"
 
     def start_scheduler(self) -> None:
-        self._start(SCHEDULER, "dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port))
+        self._start(SCHEDULER, "dask_scheduler", "--host", f"{self.protocol}://127.0.0.1", "--port", str(self.port))
         deadline = time.monotonic() + 60
         while True:
             with socket.socket() as probe:
@@ -48,7 +50,7 @@ class DaskCluster:
 
     def _start(self, name: str, module: str, *arguments: str) -> None:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-        command = [sys.executable, "-m", f"distributed.cli.{module}", *arguments, "--no-dashboard"]
+        command = [sys.executable, "-m", f"distributed.cli.{module}", *arguments, *self.options, "--no-dashboard"]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log)
 
@@ -67,11 +69,13 @@ class DaskCluster:
 
 
 @contextmanager
-def dask_cluster(folder: Path, workers: int = 2) -> Iterator[DaskCluster]:
+def dask_cluster(
+    folder: Path, workers: int = 2, protocol: str = "tcp", options: Sequence[str] = ()
+) -> Iterator[DaskCluster]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    cluster = DaskCluster(folder, port)
+    cluster = DaskCluster(folder, port, protocol, options)
     try:
         cluster.start_scheduler()
         for number in range(workers):

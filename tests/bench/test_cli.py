@@ -1,10 +1,15 @@
+import csv
+import errno
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from benchmarks import sweep
@@ -13,7 +18,7 @@ from benchmarks.commands import gate, run, show
 from benchmarks.commands.ending import Exit, worst
 from benchmarks.expansion import Vocabulary
 from benchmarks.record import Status
-from benchmarks.store import writing
+from benchmarks.store import write_machine, writing
 from tests.bench.rows import a_row, an_environment
 
 SMALL = """
@@ -39,6 +44,7 @@ rtol = 1e-3
 contenders = { ours = "aca" }
 """
 
+REAL_VOCABULARY = sweep.load_vocabulary
 VOCABULARY = Vocabulary({"mlp": {"state": 8, "width": 64, "layers": 2}}, ("dopri5",), lambda cell: None)
 
 
@@ -398,3 +404,103 @@ class TestTargets:
         monkeypatch.setattr(show, "load_vocabulary", lambda: pytest.fail("needs torch"))
         assert bench("report", "small.toml") == Exit.DONE
         assert "met" not in bench.output.split()
+
+
+def test_rows_of_several_machines_say_so_and_are_not_set_against_each_other_unless_told(bench):
+    """As a cluster leaves them: under the environment of the command, each with its worker's."""
+    bench("run", "small.toml")
+    folder = next(bench.folder.glob("results/small/*/rows.jsonl")).parent
+    other = an_environment(cpu="Another CPU")
+    write_machine(folder, other)
+    rows = [row | ({"environment": other.id} if row["contender"] == "ours" else {}) for row in bench.rows]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = bench.folder / "results/small/tables/gradients.csv"
+
+    def ratios():
+        lines = list(csv.DictReader(table.read_text().splitlines()))
+        return [line["time_over_peer"] for line in lines if line["contender"] == "ours"]
+
+    assert bench("tables", "small.toml") == Exit.DONE
+    text = table.with_suffix(".md").read_text()
+    assert "Some CPU" in text and "Another CPU" in text and "No ratio is of two machines" in text
+    assert set(ratios()) == {""}
+    assert bench("tables", "small.toml", "--mix-machines", "--parquet") == Exit.DONE
+    assert "" not in ratios() and "may be of two of these 2 machines" in table.with_suffix(".md").read_text()
+    assert parquet.read_table(bench.folder / "results/small/rows.parquet").num_rows == len(rows)
+
+
+def test_places_that_make_no_sense_are_bad_usage(bench):
+    assert bench("run", "small.toml", "--scheduler", "tcp://a:1", "--cluster", "slurm") == Exit.USAGE
+    assert "one of the two" in bench.output
+    assert bench("run", "small.toml", "--cluster", "slrum") == Exit.USAGE
+
+
+def test_check_writes_a_summary_and_wants_a_line_in_the_changelog(bench):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    line = re.search(r"- Baseline small ([0-9a-f]{8})", bench.output)
+    assert line is not None
+    (bench.folder / "CHANGELOG.md").write_text("nothing\n")
+    arguments = ("check", "small.toml", "--markdown", "summary.md", "--changelog", "CHANGELOG.md")
+    assert bench(*arguments) == Exit.REGRESSION and "no line that says why" in bench.output
+    (bench.folder / "CHANGELOG.md").write_text(f"{line[0]}: the first.\n")
+    assert bench(*arguments) == Exit.DONE
+    assert "### small: no regression" in (bench.folder / "summary.md").read_text()
+
+
+def test_time_fails_a_check_only_where_it_is_asked_to(bench):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    bench.changes = {"total_s": 9.0}
+    bench("run", "small.toml", "--fresh", "--only", "gradient=aca", "--only", "rtol=1e-6")
+    assert bench("check", "small.toml") == Exit.DONE and "slower" in bench.output
+    assert bench("check", "small.toml", "--time") == Exit.REGRESSION
+
+
+def test_a_check_of_nothing_is_bad_usage(bench):
+    assert bench("check") == Exit.USAGE
+    assert bench("check", "--problem", "nocolon") == Exit.USAGE
+    assert bench("check", "--micro", "nowhere.json") == Exit.FAILURE
+
+
+def test_revisions_that_git_does_not_know_are_said(bench):
+    subprocess.run(["git", "init", "-q"], check=True)
+    assert bench("compare", "nowhere", "HEAD") == Exit.FAILURE
+    assert "no such revision" in bench.output
+
+
+def test_a_row_of_a_cell_that_the_suite_has_lost_does_not_pass_for_it(bench):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    suite = bench.folder / "small.toml"
+    suite.write_text(suite.read_text().replace('"baseline", "aca"', '"aca"'))
+    bench("run", "small.toml")  # into the folder that still has the rows
+    assert bench("check", "small.toml") == Exit.REGRESSION
+    assert "ours baseline" in bench.output and "no row" in bench.output
+
+
+def test_rows_that_cannot_be_read_are_replaced_by_a_fresh_run(bench):
+    bench("run", "small.toml")
+    (file,) = bench.folder.glob("results/small/*/rows.jsonl")
+    file.write_text('{"cell_id": 3}\n' + file.read_text())
+    assert bench("run", "small.toml") == Exit.FAILURE
+    assert "rows.jsonl, line 1: not a row of measurements" in bench.output
+    assert bench("run", "small.toml", "--fresh") == Exit.DONE
+    assert len(bench.rows) == 8
+
+
+@pytest.mark.parametrize("path", ["nocolon", ":f", "m:", ".m:f", "a b:f", "nowhere_at_all:f", "math:hypot", "math:pi"])
+def test_a_problem_that_is_none_is_bad_usage(bench, path, monkeypatch):
+    monkeypatch.setattr(sweep, "load_vocabulary", REAL_VOCABULARY)
+    for suite in ((), ("small.toml",)):
+        assert bench("check", *suite, "--problem", path) == Exit.USAGE
+        assert "--problem" in bench.output
+
+
+def test_a_disk_that_is_full_is_a_sentence_wherever_it_is_found(bench, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sweep, "write_cells", full)
+    assert bench("run", "small.toml") == Exit.FAILURE
+    assert "No space left on device: make room" in bench.output

@@ -1,7 +1,9 @@
 """Cells measured by a real scheduler's workers, each a process on this machine."""
 
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -14,13 +16,14 @@ from distributed import Client
 
 from benchmarks.cell import Cell
 from benchmarks.environment import capture
+from benchmarks.executors.cluster import Place, Tls, executor_at
 from benchmarks.executors.dask import DaskExecutor
 from benchmarks.executors.executor import ExecutorError
 from benchmarks.executors.local import LocalExecutor
 from benchmarks.record import Status
 from benchmarks.runner import Measuring, RunSettings
 from tests.bench.cells import FIXED, make_cell
-from tests.bench.dask_cluster import SCHEDULER, dask_cluster
+from tests.bench.dask_cluster import ROOT, SCHEDULER, dask_cluster
 from tests.bench.work import Scripted, silent
 
 # Dask leaves threads and sockets to the garbage collector when its processes are killed, which these tests do.
@@ -127,7 +130,7 @@ def test_a_cell_asks_for_what_its_device_is(cluster, tmp_path):
     cells = [make_cell(seed=0), make_cell(seed=1, device="cuda"), make_cell(seed=2)]
     lines = []
 
-    def note(line, cell=None):
+    def note(line, cell=None, waits=False):
         lines.append(line)
         if "start one" in line and "gpu" not in cluster.workers:
             cluster.start_worker("gpu", "--no-nanny", "--resources", "gpu=1")
@@ -211,13 +214,62 @@ def test_a_scheduler_that_never_answers_is_an_error(monkeypatch):
         rows_of(executor, Scripted(), [make_cell()])
 
 
-def test_jobs_of_a_queueing_system_become_workers(tmp_path, monkeypatch):
-    from benchmarks.executors.cluster import Place, executor_at
+SBATCH = """#!/bin/sh
+sh "$1" > /dev/null 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+kill -9 "$1" 2> /dev/null; pkill -9 -P "$1"; true
+"""
 
+
+@pytest.mark.parametrize("system", ["local", "slurm"])
+def test_jobs_of_a_queueing_system_become_workers(tmp_path, monkeypatch, system):
+    """Slurm's two commands are played by scripts that start the job here."""
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
     options = tmp_path / "options.toml"
     options.write_text('jobs = 2\n[options]\ncores = 1\nmemory = "2GB"\n')
     cells = [make_cell(seed=seed) for seed in range(4)]
-    with executor_at(Place(cluster="local", cluster_options=options), capture()) as executor:
+    with executor_at(Place(cluster=system, cluster_options=options), capture()) as executor:
         rows = rows_of(executor, Scripted(), cells)
     assert sorted(row.seed for row in rows) == list(range(4))
+
+
+def test_options_that_a_queueing_system_does_not_have_are_an_error(tmp_path):
+    options = tmp_path / "options.toml"
+    options.write_text('[options]\ncores = 1\nmemory = "2GB"\nqueeu = "short"\n')
+    place = Place(cluster="slurm", cluster_options=options)
+    with pytest.raises(ExecutorError, match=r"--cluster slurm: .*queeu"), executor_at(place, capture()):
+        pass
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
+def test_a_scheduler_behind_tls_is_reached_with_our_certificate_and_not_without(tmp_path):
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subject = ["-subj", "/CN=localhost", "-days", "1"]
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        str(key),
+        "-out",
+        str(cert),
+        *subject,
+    ]
+    subprocess.run(make, check=True, capture_output=True)
+    files = ["--tls-ca-file", str(cert), "--tls-cert", str(cert), "--tls-key", str(key)]
+    with dask_cluster(tmp_path, workers=1, protocol="tls", options=files) as cluster:
+        place = Place(scheduler=cluster.address, tls=Tls(cert, cert, key))
+        with executor_at(place, capture()) as executor:
+            assert len(rows_of(executor, Scripted(), [make_cell()])) == 1
+        with pytest.raises((OSError, TypeError)):
+            Client(cluster.address, timeout=2)

@@ -24,7 +24,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 @pytest.fixture
 def own_devices(tmp_path, monkeypatch):
     """Reservations that no other test sees."""
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("benchmarks.executors.reservation.FOLDER", tmp_path / "devices")
 
 
 @pytest.mark.usefixtures("own_devices")
@@ -35,17 +35,17 @@ class TestReservation:
             assert len(set(cores)) == CORES
 
     def test_one_that_needs_a_core_waits_for_it_and_says_so(self):
-        waits = threading.Event()
+        seen = threading.Event()
         got = []
 
         def second():
-            with reserved("cpu", CORES, lambda line, cell=None: waits.set()) as cores:
+            with reserved("cpu", CORES, lambda line, cell=None, waits=False: seen.set()) as cores:
                 got.append(cores)
 
         with reserved("cpu", 1, silent):
             thread = threading.Thread(target=second)
             thread.start()
-            assert waits.wait(10) and not got
+            assert seen.wait(10) and not got
         thread.join(10)
         assert len(got[0]) == CORES
 
@@ -55,16 +55,16 @@ class TestReservation:
 
     @pytest.mark.skipif(CORES < 2, reason="a core each")
     def test_a_card_is_one_measurement_s_alone(self):
-        waits = threading.Event()
+        seen = threading.Event()
 
         def second():
-            with reserved("cuda", 1, lambda line, cell=None: waits.set()):
+            with reserved("cuda", 1, lambda line, cell=None, waits=False: seen.set()):
                 pass
 
         with reserved("cuda", 1, silent):
             thread = threading.Thread(target=second)
             thread.start()
-            assert waits.wait(10)
+            assert seen.wait(10)
         thread.join(10)
         assert not thread.is_alive()
 
@@ -78,6 +78,16 @@ def test_a_process_runs_on_the_cores_that_it_was_given():
     core = max(os.sched_getaffinity(0))
     assert run(affinity, (), Limits(30, cores=(core,))).values == [[core]]
     assert run(affinity, (), Limits(30)).values == [affinity()]
+
+
+def test_two_cards_of_one_machine_are_two_devices(own_devices, monkeypatch):
+    if CORES < 2:
+        pytest.skip("a core each")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with reserved("cuda", 1, silent):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+        with reserved("cuda", 1, lambda *_, **__: pytest.fail("it waits")):
+            pass
 
 
 class TestLocally:
@@ -179,6 +189,9 @@ class TestPlaces:
             ({"scheduler": "tcp://a:1", "cluster": "slurm"}, "one of the two"),
             ({"tls": Tls(ca=None, key=__file__)}, "for --scheduler"),
             ({"cluster": "slrum"}, "unknown"),
+            ({"scheduler": "10.0.0.1"}, "address"),
+            ({"scheduler": "tcp://host:port"}, "address"),
+            ({"scheduler": "tls://host:1"}, "--tls-ca"),
             ({"cluster_options": "x.toml"}, "of a --cluster"),
         ],
     )

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -241,3 +242,38 @@ def test_a_change_of_the_baseline_wants_a_line_in_the_changelog(rows, baseline, 
     assert recorded(baseline, "small", changelog)
     other = a_baseline(changed(rows, "ours aca", f_calls_forward=1))
     assert not recorded(other, "small", changelog)
+
+
+HEAD = '{"tolerances": {}, "time": {}}\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"within": 0.01', '"within": "1%"'),
+        ('"floor": {"float64": 1e-12, "float32": 0.0001}', '"floor": 1e-12'),
+        ('"relative": 0.5', '"relative": "50%"'),
+        ('"factor": 1.5', '"factor": NaN'),
+        ('"status": "ok"', '"status": "Ok"'),
+        ('"f_calls_forward": 140', '"f_calls_forward": "140"'),
+        ('"f_calls_forward": 140', '"f_calls_forward": 1' + "0" * 400),
+    ],
+)
+def test_a_baseline_that_would_not_be_compared_as_it_reads_is_refused(rows, baseline, tmp_path, old, new):
+    file = tmp_path / "small.jsonl"
+    text = file.read_text()
+    number = json.loads(text.splitlines()[1])["f_calls_forward"]
+    file.write_text(text.replace(old.replace("140", str(number)), new.replace("140", str(number)), 1))
+    with pytest.raises(UnfitForBaseline, match="no baseline"):
+        read_baseline(file)
+
+
+def test_a_baseline_without_cells_is_none(tmp_path):
+    (tmp_path / "b.jsonl").write_text(HEAD)
+    with pytest.raises(UnfitForBaseline, match="no cells"):
+        read_baseline(tmp_path / "b.jsonl")
+
+
+def test_a_time_that_is_not_there_any_more_is_told(rows, baseline):
+    found = compare(changed(rows, "ours symplectic", total_s=None), baseline)
+    assert [(finding.kind, finding.metric) for finding in found] == [(Kind.SLOWER, TIME)]

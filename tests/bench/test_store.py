@@ -154,7 +154,7 @@ def test_a_fresh_run_that_fails_leaves_the_old_rows(folder):
 
 def test_a_fresh_run_of_a_part_keeps_the_rest(folder):
     write(folder, ACA, STAGES)
-    write(folder, replace(ACA, total_s=9.0), fresh=True, keep=[STAGES])
+    write(folder, replace(ACA, total_s=9.0), fresh=True, keep=[STAGES.cell_id])
     assert gradients(folder) == ["stages", "aca"]
 
 

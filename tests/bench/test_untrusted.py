@@ -186,6 +186,19 @@ def test_a_row_whose_cell_was_changed_is_no_row():
         Measurement.from_json(row | {"rtol": 1e-3})
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"environment": "../../elsewhere"},
+        {"losses": [1.0, 2.0], "total_samples_s": [1.0]},
+        {"losses": [1.0, 2.0], "f_calls_samples": [1]},
+    ],
+)
+def test_values_that_do_not_go_together_are_no_row(changes):
+    with pytest.raises(UnreadableRow):
+        Measurement.from_json(a_row().to_json() | changes)
+
+
 @pytest.mark.parametrize("value", ["12", True, [1], -1, 10**400, 1.5])
 def test_a_count_of_another_kind_is_no_row(value):
     with pytest.raises(UnreadableRow, match="f_calls_forward"):

@@ -10,7 +10,7 @@ from benchmarks.record import Measurement, Status
 from tests.bench.rows import a_row
 
 
-def silent(line: str, cell: Cell | None = None) -> None:
+def silent(line: str, cell: Cell | None = None, waits: bool = False) -> None:
     pass
 
 

@@ -129,3 +129,20 @@ def test_another_project_s_problem_has_its_gate(tmp_path):
     assert again.returncode == 0, again.stdout + again.stderr
     module.write_text(PENDULUM.format(fault=" * 3.0"))
     assert check().returncode == 3
+
+
+def git(*arguments):
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@pytest.mark.skipif(not git("rev-parse", "HEAD"), reason="no git checkout")
+def test_a_revision_compared_with_itself_has_no_regression(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "compare", "HEAD", "HEAD", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--markdown", str(tmp_path / "summary.md")], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "17 cells compared, 0 regressions" in done.stdout
+    assert "| ours symplectic |" in (tmp_path / "summary.md").read_text()
+    assert "tree-" not in git("worktree", "list")  # and nothing is left behind

@@ -5,6 +5,8 @@
 Calls of f and bytes decide there; times, as multiples of the bare call of f in the same run, only advise.
 """
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -54,9 +56,21 @@ def pull(reached, inputs, cotangents, /, *, by_params=False):
 
 def measure(benchmark, f, function, prepare=lambda: ()):
     """Times function(*prepare()), and notes what it costs otherwise."""
-    arguments = prepare()
-    before = f.f_calls, f.vjps
-    (cost,) = watch_memory("cpu", lambda: function(*arguments))
+    function(*prepare())  # what is made once does not count
+    gc.collect()
+    before, arguments = (0, 0), []
+
+    def note():
+        nonlocal before
+        arguments.extend(prepare())  # watched too, since torch knows the size of no tensor that was there before
+        before = f.f_calls, f.vjps
+
+    def run():
+        given = tuple(arguments)
+        arguments.clear()
+        function(*given)
+
+    _, cost = watch_memory("cpu", note, run)
     benchmark.extra_info |= {
         "f_calls_forward": f.f_calls - before[0],
         "vjps_backward": f.vjps - before[1],
