@@ -37,7 +37,7 @@ def cache_table(name: str, cache_dir: Path) -> None:
     target = table_file(name, cache_dir)
     if target.exists():
         return
-    save_arrays(target, rows=_standardise(_read(name)))
+    save_arrays(target, rows=_standardise(read_table(name)))
 
 
 def table_file(name: str, cache_dir: Path) -> Path:
@@ -45,7 +45,8 @@ def table_file(name: str, cache_dir: Path) -> Path:
     return cache_dir / f"table-{name}.npz"
 
 
-def _read(name: str) -> np.ndarray:
+def read_table(name: str) -> np.ndarray:
+    """One of TABLES as it comes, but for the digits' noise: (rows, columns). Imports scikit-learn."""
     # Imported here because only the process that fills the cache may pay for it.
     from sklearn import datasets
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.data import read_digits
+from benchmarks.data import read_digits, read_table
 from benchmarks.missing_data import SYNTHETIC, MissingData
 
 SPLITS = ("train", "validation", "test")
@@ -216,6 +216,12 @@ def _digits() -> Parts:
     return _tenths(table)
 
 
+def _table(name: str) -> Parts:
+    """A table that ships inside scikit-learn, shuffled and standardised."""
+    table = read_table(name)
+    return _standardised(_tenths(table[np.random.default_rng(0).permutation(len(table))]))
+
+
 LEVELS = {"mnist": 256, "digits": 17}
 """Values that a pixel may have."""
 
@@ -227,6 +233,7 @@ def image_size(rows: np.ndarray) -> int:
 
 EMBEDDED: dict[str, Callable[[], Parts]] = {
     "digits": _digits,
+    **{name: lambda name=name: _table(name) for name in ("breast_cancer", "wine")},
     **{f"{SYNTHETIC}{name}": lambda dim=data.dim: _mixture(dim) for name, data in PUBLISHED.items() if name != "mnist"},
 }
 

@@ -183,7 +183,8 @@ def in_the_plane(axes: Axes, portrait: Portrait, t: Tensor, ys: Tensor) -> None:
             color = COLORS[i if len(pairs) > 1 else j * few]
             label = portrait.labels[i] if portrait.labels and j == 0 else None
             axes.plot(way[:, across], way[:, up], color=color, linewidth=1.1, label=label)
-            axes.plot(way[0, across], way[0, up], "o", color=color, markersize=4)
+            begins = "start" if portrait.mark and i == j == 0 else None
+            axes.plot(way[0, across], way[0, up], "o", color=color, markersize=4, linestyle="none", label=begins)
     if portrait.marks:
         star = {"marker": "*", "linestyle": "none", "markersize": 10, "color": "black"}
         axes.plot(*zip(*portrait.marks, strict=True), **star, label=portrait.mark, zorder=3)

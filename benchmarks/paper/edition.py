@@ -57,7 +57,8 @@ class Edition:
             " table stands how this run rules on the paper's claims. Where one says much, fast or near without a"
             " number, the number is ours.\n\n## A gradient flow with fading memory\n\n"
             f"![Ways in the plane]({folder}/{portrait[0].name})\n\nThe ways of Kalita and Zgliczynski's gradient flow"
-            " with memory, x' = -grad V(x) + eps m, m' = (x - m) / tau, to the equilibria of its double well."
+            " with memory, x' = -grad V(x) + eps m, m' = (x - m) / tau, to the equilibria of its double well,"
+            " each from a dot to a star; eps = 0.5."
         )
         return [*portrait, write_page(book(TITLE, opening, chapters, folder), self.results)]
 

@@ -154,3 +154,12 @@ def test_bsds300_is_read_as_it_is(tmp_path, small):
             file[split] = np.full((rows, 63), float(rows))
     parts = PUBLISHED["bsds300"].read(tmp_path)
     assert [float(part[0, 0]) for part in parts] == [4, 2, 3]
+
+
+@pytest.mark.parametrize(("name", "shape"), [("breast_cancer", (569, 30)), ("wine", (178, 13))])
+def test_tables_of_scikit_learn_need_nothing(tmp_path, name, shape):
+    cache_dataset(name, tmp_path, None)
+    parts = [load_split(name, split, tmp_path) for split in datasets.SPLITS]
+    assert (sum(map(len, parts)), parts[0].shape[1]) == shape
+    seen = np.vstack(parts[:2])
+    assert np.abs(seen.mean(axis=0)).max() < ROUNDING and np.abs(seen.std(axis=0) - 1).max() < ROUNDING
