@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
@@ -98,8 +99,12 @@ class Court:
 
     def named(self, name: str, cell: Cell) -> Line | None:
         """The line of that contender and gradient in the cell's group."""
-        found = (line for line in self.lines.values() if line["group_id"] == cell.group_id and line["name"] == name)
-        return next(found, None)
+        return self._by_name.get((cell.group_id, name))
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, str], Line]:
+        lines = reversed(list(self.lines.values()))  # of several the first counts
+        return {(line["group_id"], line["name"]): line for line in lines}
 
     def axes(self, cell: Cell) -> dict[str, Any]:
         """The cell's axes and sizes, and its method's number of stages where that is known."""
