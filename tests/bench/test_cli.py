@@ -2,10 +2,8 @@ import csv
 import errno
 import json
 import os
-import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -14,101 +12,12 @@ from typer.testing import CliRunner
 
 from benchmarks import sweep
 from benchmarks.cli import app
-from benchmarks.commands import gate, run, show
+from benchmarks.commands import show
 from benchmarks.commands.ending import Exit, worst
-from benchmarks.expansion import Vocabulary
 from benchmarks.record import Status
 from benchmarks.store import write_machine, writing
-from tests.bench.rows import a_row, an_environment
-
-SMALL = """
-name = "small"
-title = "A small suite"
-description = "For tests."
-max_cells = 20
-budget_s = 100
-cell_timeout_s = 5
-repeats = 3
-
-[[block]]
-problem = [{ name = "mlp", state = 32, width = 64, layers = 2 }]
-batch = 128
-method = "dopri5"
-rtol = [1e-3, 1e-6]
-contenders = { ours = ["baseline", "aca", "symplectic"], torchdiffeq = "backprop" }
-
-[[scale.smoke.block]]
-problem = [{ name = "mlp" }]
-method = "dopri5"
-rtol = 1e-3
-contenders = { ours = "aca" }
-"""
-
-REAL_VOCABULARY = sweep.load_vocabulary
-VOCABULARY = Vocabulary({"mlp": {"state": 8, "width": 64, "layers": 2}}, ("dopri5",), lambda cell: None)
-
-
-@dataclass
-class Bench:
-    """The command line on made-up measurements, in a folder of its own."""
-
-    folder: Path
-    asked: list = field(default_factory=list)  # the cells that were to be measured, one list a suite
-    settings: tuple | None = None
-    status: dict = field(default_factory=dict)  # cell name -> status to report
-    changes: dict = field(default_factory=dict)  # of every row
-    interrupt_after: int | None = None
-    output: str = ""
-
-    def load_work(self, plan, cells, checkpoints, cache):
-        self.settings = (plan.suite.cell_timeout_s, plan.repeats, plan.suite.warmup, cache)
-        return self
-
-    def groups(self, cells):
-        self.asked.append(list(cells))
-        return [cells]
-
-    def prepare(self, cells, note):
-        pass
-
-    def measure(self, group, cores, note):
-        for number, cell in enumerate(group):
-            if number == self.interrupt_after:
-                raise KeyboardInterrupt
-            note(f"measuring {cell.name}", cell)
-            yield a_row(cell, status=self.status.get(cell.name, Status.OK), **self.changes)
-
-    def __call__(self, *arguments):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        self.output = " ".join(result.output.split())
-        return result.exit_code
-
-    @property
-    def rows(self):
-        (path,) = self.folder.glob("results/small/*/rows.jsonl")
-        return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def at(monkeypatch, environment):
-    """Commands find themselves in this environment."""
-    for command in (run, gate):
-        monkeypatch.setattr(command, "capture", lambda: environment)
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    bench = Bench(tmp_path)
-    monkeypatch.setattr(sweep, "load_work", bench.load_work)
-    monkeypatch.setattr(sweep, "load_vocabulary", lambda trains=False, problem=None: VOCABULARY)
-    monkeypatch.setattr(show, "load_vocabulary", lambda trains=False: VOCABULARY)
-    at(monkeypatch, an_environment())
-    # Drawing takes a second a figure; test_figures does it.
-    monkeypatch.setattr("benchmarks.publication.render", lambda spec, folder: [folder / f"{spec.name}.svg"])
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.toml").write_text(SMALL)
-    return bench
+from tests.bench.command_line import at
+from tests.bench.rows import an_environment
 
 
 def test_a_run_measures_every_cell_and_writes_rows_tables_and_page(bench):
@@ -270,43 +179,6 @@ def test_the_newest_environment_is_shown_unless_one_is_named(bench, monkeypatch)
     assert bench("tables", "small.toml", "--environment", "nowhere") == Exit.USAGE
 
 
-def test_check_is_green_on_its_own_baseline_and_red_on_a_planted_change(bench):
-    assert bench("check", "small.toml") == Exit.NOTHING_RAN
-    bench("run", "small.toml")
-    assert bench("check", "small.toml") == Exit.BASELINE_MISSING
-    assert bench("check", "small.toml", "--update") == Exit.DONE
-    assert len((bench.folder / "results/baseline/small.jsonl").read_text().splitlines()) == 1 + 8
-    assert bench("check", "small.toml") == Exit.DONE
-    bench.changes = {"f_calls_backward": 1}
-    bench("run", "small.toml", "--fresh", "--only", "gradient=aca", "--only", "rtol=1e-6")
-    assert bench("check", "small.toml") == Exit.REGRESSION
-    assert "ours aca: f_calls_backward was 192, is 1" in bench.output
-    assert "8 cells of the baseline compared, 1 regressions" in bench.output
-
-
-def test_rows_from_elsewhere_do_not_pass_a_check_here(bench, monkeypatch):
-    bench("run", "small.toml")
-    bench("check", "small.toml", "--update")
-    at(monkeypatch, an_environment(cpu="Another CPU"))
-    assert bench("check", "small.toml") == Exit.NOTHING_RAN
-    assert bench("check", "small.toml", "--environment", an_environment().id) == Exit.DONE
-
-
-def test_a_part_of_a_suite_is_no_baseline(bench):
-    bench("run", "small.toml", "--only", "gradient=aca")
-    assert bench("check", "small.toml", "--update") == Exit.FAILURE
-    assert "run all of it first" in bench.output
-
-
-def test_a_cell_that_has_no_row_any_more_is_missed(bench):
-    bench("run", "small.toml")
-    bench("check", "small.toml", "--update")
-    rows = next(bench.folder.glob("results/small/*/rows.jsonl"))
-    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
-    assert bench("check", "small.toml") == Exit.REGRESSION
-    assert "no row" in bench.output
-
-
 def test_a_second_writer_is_told_to_wait(bench):
     with writing(bench.folder / "results/small" / an_environment().id):
         assert bench("run", "small.toml") == Exit.FAILURE
@@ -435,50 +307,6 @@ def test_places_that_make_no_sense_are_bad_usage(bench):
     assert bench("run", "small.toml", "--cluster", "slrum") == Exit.USAGE
 
 
-def test_check_writes_a_summary_and_wants_a_line_in_the_changelog(bench):
-    bench("run", "small.toml")
-    bench("check", "small.toml", "--update")
-    line = re.search(r"- Baseline small ([0-9a-f]{8})", bench.output)
-    assert line is not None
-    (bench.folder / "CHANGELOG.md").write_text("nothing\n")
-    arguments = ("check", "small.toml", "--markdown", "summary.md", "--changelog", "CHANGELOG.md")
-    assert bench(*arguments) == Exit.REGRESSION and "no line that says why" in bench.output
-    (bench.folder / "CHANGELOG.md").write_text(f"{line[0]}: the first.\n")
-    assert bench(*arguments) == Exit.DONE
-    assert "### small: no regression" in (bench.folder / "summary.md").read_text()
-
-
-def test_time_fails_a_check_only_where_it_is_asked_to(bench):
-    bench("run", "small.toml")
-    bench("check", "small.toml", "--update")
-    bench.changes = {"total_s": 9.0}
-    bench("run", "small.toml", "--fresh", "--only", "gradient=aca", "--only", "rtol=1e-6")
-    assert bench("check", "small.toml") == Exit.DONE and "slower" in bench.output
-    assert bench("check", "small.toml", "--time") == Exit.REGRESSION
-
-
-def test_a_check_of_nothing_is_bad_usage(bench):
-    assert bench("check") == Exit.USAGE
-    assert bench("check", "--problem", "nocolon") == Exit.USAGE
-    assert bench("check", "--micro", "nowhere.json") == Exit.FAILURE
-
-
-def test_revisions_that_git_does_not_know_are_said(bench):
-    subprocess.run(["git", "init", "-q"], check=True)
-    assert bench("compare", "nowhere", "HEAD") == Exit.FAILURE
-    assert "no such revision" in bench.output
-
-
-def test_a_row_of_a_cell_that_the_suite_has_lost_does_not_pass_for_it(bench):
-    bench("run", "small.toml")
-    bench("check", "small.toml", "--update")
-    suite = bench.folder / "small.toml"
-    suite.write_text(suite.read_text().replace('"baseline", "aca"', '"aca"'))
-    bench("run", "small.toml")  # into the folder that still has the rows
-    assert bench("check", "small.toml") == Exit.REGRESSION
-    assert "ours baseline" in bench.output and "no row" in bench.output
-
-
 def test_rows_that_cannot_be_read_are_replaced_by_a_fresh_run(bench):
     bench("run", "small.toml")
     (file,) = bench.folder.glob("results/small/*/rows.jsonl")
@@ -487,14 +315,6 @@ def test_rows_that_cannot_be_read_are_replaced_by_a_fresh_run(bench):
     assert "rows.jsonl, line 1: not a row of measurements" in bench.output
     assert bench("run", "small.toml", "--fresh") == Exit.DONE
     assert len(bench.rows) == 8
-
-
-@pytest.mark.parametrize("path", ["nocolon", ":f", "m:", ".m:f", "a b:f", "nowhere_at_all:f", "math:hypot", "math:pi"])
-def test_a_problem_that_is_none_is_bad_usage(bench, path, monkeypatch):
-    monkeypatch.setattr(sweep, "load_vocabulary", REAL_VOCABULARY)
-    for suite in ((), ("small.toml",)):
-        assert bench("check", *suite, "--problem", path) == Exit.USAGE
-        assert "--problem" in bench.output
 
 
 def test_a_disk_that_is_full_is_a_sentence_wherever_it_is_found(bench, monkeypatch):
