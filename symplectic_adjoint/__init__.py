@@ -3,23 +3,21 @@
 from importlib.metadata import PackageNotFoundError as _NotInstalled
 from importlib.metadata import version as _version
 
-from symplectic_adjoint.advice import Advice as Advice
-from symplectic_adjoint.advice import PredictedCost as PredictedCost
-from symplectic_adjoint.advice import advise as advise
-from symplectic_adjoint.allocator import Traffic as Traffic
-from symplectic_adjoint.allocator import watch_memory as watch_memory
 from symplectic_adjoint.api import Solution as Solution
 from symplectic_adjoint.api import odeint as odeint
 from symplectic_adjoint.api import solve as solve
-from symplectic_adjoint.comparison import GradientComparison as GradientComparison
-from symplectic_adjoint.comparison import GradientCost as GradientCost
-from symplectic_adjoint.comparison import MemoryUse as MemoryUse
-from symplectic_adjoint.comparison import compare_gradients as compare_gradients
-from symplectic_adjoint.comparison import measure_memory as measure_memory
 from symplectic_adjoint.dense import DenseSolution as DenseSolution
 from symplectic_adjoint.dense import odeint_dense as odeint_dense
-from symplectic_adjoint.diagnosis import GradientCheck as GradientCheck
-from symplectic_adjoint.diagnosis import check_gradient as check_gradient
+from symplectic_adjoint.diagnostics.advise import Advice as Advice
+from symplectic_adjoint.diagnostics.advise import PredictedCost as PredictedCost
+from symplectic_adjoint.diagnostics.advise import advise as advise
+from symplectic_adjoint.diagnostics.check_gradient import GradientCheck as GradientCheck
+from symplectic_adjoint.diagnostics.check_gradient import check_gradient as check_gradient
+from symplectic_adjoint.diagnostics.compare_gradients import GradientComparison as GradientComparison
+from symplectic_adjoint.diagnostics.compare_gradients import GradientCost as GradientCost
+from symplectic_adjoint.diagnostics.compare_gradients import MemoryUse as MemoryUse
+from symplectic_adjoint.diagnostics.compare_gradients import compare_gradients as compare_gradients
+from symplectic_adjoint.diagnostics.compare_gradients import measure_memory as measure_memory
 from symplectic_adjoint.drop_in import odeint_adjoint as odeint_adjoint
 from symplectic_adjoint.drop_in import odeint_checkpoint as odeint_checkpoint
 from symplectic_adjoint.drop_in import odeint_event as odeint_event
@@ -47,13 +45,15 @@ from symplectic_adjoint.gradients.mali import Mali as Mali
 from symplectic_adjoint.gradients.reversible import Reversible as Reversible
 from symplectic_adjoint.gradients.revolve import Revolve as Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic as Symplectic
-from symplectic_adjoint.grid import Grid as Grid
-from symplectic_adjoint.methods import METHODS as METHODS
+from symplectic_adjoint.memory.allocator import Traffic as Traffic
+from symplectic_adjoint.memory.allocator import watch_memory as watch_memory
+from symplectic_adjoint.methods.named import METHODS as METHODS
+from symplectic_adjoint.methods.tableau import ButcherTableau as ButcherTableau
+from symplectic_adjoint.methods.tableau import Interpolant as Interpolant
 from symplectic_adjoint.module import NeuralODE as NeuralODE
-from symplectic_adjoint.problem import Choice as Choice
-from symplectic_adjoint.problem import Stats as Stats
-from symplectic_adjoint.tableau import ButcherTableau as ButcherTableau
-from symplectic_adjoint.tableau import Interpolant as Interpolant
+from symplectic_adjoint.solve.grid import Grid as Grid
+from symplectic_adjoint.solve.problem import Choice as Choice
+from symplectic_adjoint.solve.problem import Stats as Stats
 
 try:
     __version__ = _version("symplectic_adjoint")

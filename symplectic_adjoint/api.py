@@ -9,16 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.bridge import run
-from symplectic_adjoint.callbacks import Callbacks
-from symplectic_adjoint.control import packed_norm
-from symplectic_adjoint.errors import SolverError, UnsupportedCombination
-from symplectic_adjoint.event_time import through_event_time
-from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.base import Strategy
-from symplectic_adjoint.gradients.continuous import Continuous
-from symplectic_adjoint.grid import Grid
-from symplectic_adjoint.inputs import (
+from symplectic_adjoint.arguments import (
     check_resolution,
     checked_accumulate,
     checked_compile,
@@ -29,11 +20,20 @@ from symplectic_adjoint.inputs import (
     stepping,
     stepping_options,
 )
-from symplectic_adjoint.options import read_options
-from symplectic_adjoint.parameters import alone, collect_parameters
-from symplectic_adjoint.problem import Problem, Stats, Trajectory
-from symplectic_adjoint.state import Layout, PackedFunc
-from symplectic_adjoint.transforms import batched, transforming
+from symplectic_adjoint.autograd_function import run
+from symplectic_adjoint.backward.strategy import Strategy
+from symplectic_adjoint.errors import SolverError, UnsupportedCombination
+from symplectic_adjoint.field.layout import Layout, PackedFunc
+from symplectic_adjoint.field.parameters import alone, collect_parameters
+from symplectic_adjoint.field.transforms import batched, transforming
+from symplectic_adjoint.gradients.backprop import Backprop
+from symplectic_adjoint.gradients.continuous import Continuous
+from symplectic_adjoint.solve.callbacks import Callbacks
+from symplectic_adjoint.solve.event_time import through_event_time
+from symplectic_adjoint.solve.grid import Grid
+from symplectic_adjoint.solve.options import read_options
+from symplectic_adjoint.solve.problem import Problem, Stats, Trajectory
+from symplectic_adjoint.solve.step_control import packed_norm
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.api import pose
-from symplectic_adjoint.bridge import run
+from symplectic_adjoint.arguments import named_gradient
+from symplectic_adjoint.autograd_function import run
+from symplectic_adjoint.backward.strategy import OwnSteps, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.parameters import alone
+from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.base import OwnSteps, Strategy
-from symplectic_adjoint.grid import Grid, StepPlan
-from symplectic_adjoint.inputs import named_gradient
-from symplectic_adjoint.loop import Forget
-from symplectic_adjoint.parameters import alone
-from symplectic_adjoint.problem import Problem, Stats
-from symplectic_adjoint.step import Step
-from symplectic_adjoint.transforms import transforming
+from symplectic_adjoint.solve.grid import Grid, StepPlan
+from symplectic_adjoint.solve.problem import Problem, Stats
+from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.steps.runge_kutta import Step
 
 
 def odeint_dense(

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.api import odeint
+from symplectic_adjoint.arguments import named_method
+from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.base import Strategy
 from symplectic_adjoint.gradients.continuous import Continuous
-from symplectic_adjoint.inputs import named_method
 
 
 def odeint_adjoint(

@@ -1,7 +1,7 @@
 """Gradients by what a test may ask of them."""
 
 from symplectic_adjoint import GRADIENTS
-from symplectic_adjoint.gradients.base import OwnSteps
+from symplectic_adjoint.backward.strategy import OwnSteps
 
 OWN_STEPS = [name for name, strategy in GRADIENTS.items() if isinstance(strategy, OwnSteps)]
 """Those whose steps are not the method's: tests/test_reversible.py has them."""

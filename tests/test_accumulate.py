@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
-from symplectic_adjoint.running_sum import CompensatedSum
+from symplectic_adjoint.backward.running_sum import CompensatedSum
 from tests.fields import SmallNet, start, weighted_loss
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
-from symplectic_adjoint import transpose
+from symplectic_adjoint.steps import transpose
 from tests.fields import SmallNet, start
 from tests.gradients import EXACT
 

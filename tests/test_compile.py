@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
-from symplectic_adjoint import compiled
+from symplectic_adjoint.field.field import compiled
 from tests.fields import SmallNet, start, weighted_loss
 
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)

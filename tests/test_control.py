@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from symplectic_adjoint import odeint, solve
-from symplectic_adjoint.clock import AdaptiveClock, even_steps, steps_between
-from symplectic_adjoint.control import StepControl, rms_norm
 from symplectic_adjoint.errors import StepSizeUnderflow
-from symplectic_adjoint.grid import FREE
-from symplectic_adjoint.methods import METHODS
+from symplectic_adjoint.methods.named import METHODS
+from symplectic_adjoint.solve.grid import FREE
+from symplectic_adjoint.solve.step_control import StepControl, rms_norm
+from symplectic_adjoint.solve.step_sizes import AdaptiveClock, even_steps, steps_between
 from tests.fields import SmallNet, start
 
 T = torch.tensor([0.0, 2.0], dtype=torch.float64)

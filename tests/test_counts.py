@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from symplectic_adjoint import GRADIENTS, METHODS, Revolve, Symplectic, solve
-from symplectic_adjoint.schedule import advances
+from symplectic_adjoint.backward.schedule import advances
 from tests.fields import Counted, SmallNet, start
 from tests.gradients import EXACT
 

@@ -15,8 +15,8 @@ from math import prod
 
 import pytest
 
-from symplectic_adjoint.methods import METHODS
-from symplectic_adjoint.tableau import ButcherTableau, Row
+from symplectic_adjoint.methods.named import METHODS
+from symplectic_adjoint.methods.tableau import ButcherTableau, Row
 
 # A rooted tree is the tuple of the trees that hang on its root; the single node is ().
 Tree = tuple["Tree", ...]

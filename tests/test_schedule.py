@@ -5,7 +5,7 @@ from functools import cache
 import checkpoint_schedules
 import pytest
 
-from symplectic_adjoint.schedule import Levels, advances, kept_states, repetitions, stride
+from symplectic_adjoint.backward.schedule import Levels, advances, kept_states, repetitions, stride
 
 MOST = 60
 

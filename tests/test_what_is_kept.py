@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import symplectic_adjoint as sa
-from symplectic_adjoint.byte_size import bytes_in, in_words
-from symplectic_adjoint.storage import OnDisk
+from symplectic_adjoint.memory.byte_size import bytes_in, in_words
+from symplectic_adjoint.memory.storage import OnDisk
 from tests.fields import SmallNet, start, weighted_loss
 from tests.oracle import relative_error, replay
 
@@ -216,7 +216,7 @@ class TestOnDisk:
     def test_what_is_written_leaves_the_processs_memory(self, tmp_path):
         code = f"""
 import torch
-from symplectic_adjoint.storage import OnDisk
+from symplectic_adjoint.memory.storage import OnDisk
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * {os.sysconf("SC_PAGE_SIZE")}

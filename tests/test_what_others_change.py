@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
-from symplectic_adjoint.graph import walk
+from symplectic_adjoint.field.graph import walk
 from tests.gradients import EXACT
 from tests.oracle import relative_error
 

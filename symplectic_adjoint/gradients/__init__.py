@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.gradients.aca import Aca
 from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.base import Strategy
 from symplectic_adjoint.gradients.baseline import Baseline
 from symplectic_adjoint.gradients.continuous import Continuous
 from symplectic_adjoint.gradients.mali import Mali

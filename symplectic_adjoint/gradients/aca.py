@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field import Linearization, Pull
-from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
-from symplectic_adjoint.gradients.checkpoints import StepStarts
-from symplectic_adjoint.gradients.on_graph import OnGraph
-from symplectic_adjoint.gradients.sweep import sweep
-from symplectic_adjoint.transpose import OutputCotangent, StepCotangents, rows_of, transpose_step
+from symplectic_adjoint.backward.checkpoints import StepStarts
+from symplectic_adjoint.backward.held_graphs import OnGraph
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.sweep import sweep
+from symplectic_adjoint.field.field import Linearization, Pull
+from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, rows_of, transpose_step
 
 
 @dataclass(frozen=True)

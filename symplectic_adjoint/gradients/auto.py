@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from symplectic_adjoint.byte_size import bytes_in, in_words
-from symplectic_adjoint.cost import call_cost
+from symplectic_adjoint.backward.budget import Budget, WithinBudget
+from symplectic_adjoint.backward.checkpoints import RetakenStarts
+from symplectic_adjoint.backward.cost import call_cost
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.errors import BudgetTooSmall
-from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
-from symplectic_adjoint.gradients.budget import Budget, WithinBudget
-from symplectic_adjoint.gradients.checkpoints import RetakenStarts
 from symplectic_adjoint.gradients.symplectic import KeptStarts, swept
-from symplectic_adjoint.problem import Choice
-from symplectic_adjoint.storage import AsMade
+from symplectic_adjoint.memory.byte_size import bytes_in, in_words
+from symplectic_adjoint.memory.storage import AsMade
+from symplectic_adjoint.solve.problem import Choice
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import torch
 
-from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
-from symplectic_adjoint.gradients.checkpoints import Nothing
-from symplectic_adjoint.graph import edge_to
+from symplectic_adjoint.backward.checkpoints import Nothing
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.field.graph import edge_to
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from symplectic_adjoint.callbacks import Callbacks
-from symplectic_adjoint.control import Norm, packed_norm
+from symplectic_adjoint.backward.checkpoints import Nothing
+from symplectic_adjoint.backward.parameter_sums import Accumulator, Reached
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.errors import Place, UnsupportedCombination
-from symplectic_adjoint.field import Field, Time
-from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
-from symplectic_adjoint.gradients.checkpoints import Nothing
-from symplectic_adjoint.gradients.parameter_sums import Accumulator, Reached
-from symplectic_adjoint.grid import StepPlan
-from symplectic_adjoint.loop import Forget, integrate
-from symplectic_adjoint.methods import METHODS
-from symplectic_adjoint.options import read_options
-from symplectic_adjoint.outputs import Outputs
-from symplectic_adjoint.problem import Problem
-from symplectic_adjoint.step import Step
-from symplectic_adjoint.timeline import Timeline
-from symplectic_adjoint.transpose import inner
+from symplectic_adjoint.field.field import Field, Time
+from symplectic_adjoint.methods.named import METHODS
+from symplectic_adjoint.solve.callbacks import Callbacks
+from symplectic_adjoint.solve.grid import StepPlan
+from symplectic_adjoint.solve.options import read_options
+from symplectic_adjoint.solve.outputs import Outputs
+from symplectic_adjoint.solve.problem import Problem
+from symplectic_adjoint.solve.step_control import Norm, packed_norm
+from symplectic_adjoint.solve.time_loop import Forget, integrate
+from symplectic_adjoint.solve.timeline import Timeline
+from symplectic_adjoint.steps.runge_kutta import Step
+from symplectic_adjoint.steps.transpose import inner
 
 
 @dataclass(frozen=True)

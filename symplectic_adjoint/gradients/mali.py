@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field import Pull
-from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
-from symplectic_adjoint.gradients.sweep import sweep
-from symplectic_adjoint.gradients.undoing import LastPair, check_undone, landed
-from symplectic_adjoint.leapfrog_step import LeapfrogStep, damping, leapfrog
-from symplectic_adjoint.step import MakeStep
-from symplectic_adjoint.tableau import ButcherTableau
-from symplectic_adjoint.transpose import OutputCotangent, StepCotangents, inner
+from symplectic_adjoint.backward.reversal import LastPair, check_undone, landed
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.sweep import sweep
+from symplectic_adjoint.field.field import Pull
+from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.steps.leapfrog import LeapfrogStep, damping, leapfrog
+from symplectic_adjoint.steps.runge_kutta import MakeStep
+from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, inner
 
 
 @dataclass(frozen=True)

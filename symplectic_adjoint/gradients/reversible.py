@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.coupled_step import CoupledStep, backwards
-from symplectic_adjoint.field import Pull
-from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
-from symplectic_adjoint.gradients.sweep import sweep
-from symplectic_adjoint.gradients.undoing import LastPair, check_undone, landed
-from symplectic_adjoint.running_sum import RunningSum
-from symplectic_adjoint.step import MakeStep, Step, combine
-from symplectic_adjoint.transpose import OutputCotangent, StepCotangents, transpose_step
+from symplectic_adjoint.backward.reversal import LastPair, check_undone, landed
+from symplectic_adjoint.backward.running_sum import RunningSum
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.sweep import sweep
+from symplectic_adjoint.field.field import Pull
+from symplectic_adjoint.steps.reversible import CoupledStep, backwards
+from symplectic_adjoint.steps.runge_kutta import MakeStep, Step, combine
+from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, transpose_step
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from symplectic_adjoint.byte_size import bytes_in, in_words
-from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
-from symplectic_adjoint.gradients.checkpoints import RetakenStarts, SomeStarts
+from symplectic_adjoint.backward.checkpoints import RetakenStarts, SomeStarts
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.gradients.symplectic import KeptStarts, swept
-from symplectic_adjoint.storage import Offload, check_offload, storage
+from symplectic_adjoint.memory.byte_size import bytes_in, in_words
+from symplectic_adjoint.memory.storage import Offload, check_offload, storage
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,20 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field import Linearization, Pull
-from symplectic_adjoint.gradients.base import BackwardPass, ForwardPass, Gradients
-from symplectic_adjoint.gradients.checkpoints import (
+from symplectic_adjoint.backward.checkpoints import (
     LastGraphs,
     RetakenStarts,
     Stages,
     Starts,
     StartsAndLastStages,
 )
-from symplectic_adjoint.gradients.on_graph import first_step_on_graph
-from symplectic_adjoint.gradients.sweep import sweep
-from symplectic_adjoint.step import Step
-from symplectic_adjoint.storage import Offload, brought, check_offload, storage
-from symplectic_adjoint.transpose import OutputCotangent, StepCotangents, rows_of, transpose_step
+from symplectic_adjoint.backward.held_graphs import first_step_on_graph
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.sweep import sweep
+from symplectic_adjoint.field.field import Linearization, Pull
+from symplectic_adjoint.memory.storage import Offload, brought, check_offload, storage
+from symplectic_adjoint.steps.runge_kutta import Step
+from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, rows_of, transpose_step
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from benchmarks.measure import gradient_error
 from benchmarks.measure.gradient_error import discrete_error, measure_gradient_error
 from benchmarks.oracle import equal_steps, gradient, relative_error, replay
 from benchmarks.problems import PROBLEMS, build
-from symplectic_adjoint import GRADIENTS, METHODS, Reversible, transpose
+from symplectic_adjoint import GRADIENTS, METHODS, Reversible
+from symplectic_adjoint.steps import transpose
 from tests.bench.cells import FIXED, make_cell
 from tests.gradients import EXACT, OWN_STEPS
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from symplectic_adjoint import METHODS, watch_memory
-from symplectic_adjoint.control import StepControl
-from symplectic_adjoint.field import Field
-from symplectic_adjoint.step import Step
-from symplectic_adjoint.transpose import transpose_step
+from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.solve.step_control import StepControl
+from symplectic_adjoint.steps.runge_kutta import Step
+from symplectic_adjoint.steps.transpose import transpose_step
 
 pytestmark = [
     pytest.mark.micro,

@@ -1,0 +1,180 @@
+"""Putting a gradient on trial, on the caller's own model."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.api import pose
+from symplectic_adjoint.arguments import checked_times, named_gradient
+from symplectic_adjoint.autograd_function import run
+from symplectic_adjoint.backward.strategy import Strategy
+from symplectic_adjoint.field.graph import unknown_leaves
+from symplectic_adjoint.gradients.backprop import Backprop
+from symplectic_adjoint.solve.problem import Problem, Trajectory
+
+TAYLOR_STEPS = [2.0**-k for k in range(4, 16)]
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """What check_gradient found.
+
+    errors: relative error of each input's gradient against autograd on the recorded grid, by name. lost: what func
+    uses, requires a gradient and did not get one. repeats: whether going through the steps again gave the same states.
+    taylor_order: the power of eps by which (L(x + eps d) - L(x - eps d)) / 2 - eps g.d falls, 3 for a right gradient
+    and 1 for a wrong one; None where the loss is quadratic to rounding along d. tolerance: what errors may be.
+    """
+
+    errors: Mapping[str, float]
+    lost: Sequence[str]
+    repeats: bool
+    taylor_order: float | None
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        order = 3.0 if self.taylor_order is None else self.taylor_order
+        worst = max(self.errors.values(), default=0.0)
+        return worst <= self.tolerance and not self.lost and self.repeats and order > 2.5
+
+    def __str__(self) -> str:
+        lines = [f"{name:<32} {error:9.2e}" for name, error in self.errors.items()]
+        lines += [f"lost: {text}" for text in self.lost]
+        if not self.repeats:
+            lines.append("func gave other values when the steps were taken again")
+        order = "loss is quadratic here" if self.taylor_order is None else f"{self.taylor_order:.2f} (3 is right)"
+        verdict = "ok" if self.ok else "NOT ok"
+        head = f"gradient check: {verdict}; errors up to {self.tolerance:g} pass"
+        return "\n".join([head, *lines, f"Taylor order {order}"])
+
+
+def check_gradient(
+    func: Callable[..., Any],
+    y0: Any,
+    t: Tensor,
+    *,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    gradient: str | Strategy | Backprop = "symplectic",
+    params: Sequence[Tensor] | None = None,
+) -> GradientCheck:
+    """Compares a gradient with plain autograd through the recorded steps, and with differences of the loss.
+
+    Takes odeint's arguments, and the memory of gradient="backprop". The loss is a weighted sum of all outputs, its
+    weights fixed. Finds what no check during a solve can: a tensor that func only sometimes uses, noise from a
+    generator of func's own, a value that func changes from call to call. Nothing of the caller's is changed: no .grad,
+    no parameter.
+    """
+    strategy, name = named_gradient(gradient)
+    checked_times(t)
+    times = t.detach().clone().requires_grad_()
+    problem, packed = pose(func, y0, t.detach(), rtol, atol, method, options, None, strategy, name, params)
+    y = packed.detach().clone().requires_grad_()
+    parameters = problem.parameters.trainable
+    inputs = {"y0": y, "t": times, **names_of(problem, parameters)}
+    with torch.enable_grad():
+        ys, trajectory = run(problem, strategy, y, times)
+        weights = weights_like(ys)
+        got = torch.autograd.grad(_loss(ys, weights), list(inputs.values()), allow_unused=True)
+        again = replayed(problem, trajectory, y, times)
+        expected = torch.autograd.grad(
+            _loss(again, weights), list(inputs.values()), allow_unused=True, retain_graph=True
+        )
+        lost = [_described(x) for x in unknown_leaves(again, (*parameters, y, times))]
+    precision = torch.finfo(y.dtype).eps
+    floor = max((x.norm().item() for x in expected if x is not None), default=0.0) * precision * 100
+    return GradientCheck(
+        errors={name: relative(a, b, floor) for name, a, b in zip(inputs, got, expected, strict=True)},
+        lost=lost,
+        repeats=torch.allclose(again, ys, rtol=1e3 * precision, atol=1e3 * precision),
+        taylor_order=_taylor_order(problem, trajectory, list(inputs.values()), got, weights),
+        tolerance=1e-12 if precision < 1e-12 else 1e-4,
+    )
+
+
+def names_of(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Parameters by the name that the module gives them, the others by their place in params."""
+    modules = problem.parameters.modules
+    own = {id(p): name for name, p in modules[0].named_parameters()} if modules else {}
+    return {own.get(id(p), f"params[{i}]"): p for i, p in enumerate(parameters)}
+
+
+def replayed(problem: Problem, trajectory: Trajectory, y: Tensor, t: Tensor | None) -> Tensor:
+    """ys once more over the recorded steps, on autograd's graph."""
+    f = trajectory.field.again()
+    with f.surroundings.again():
+        return problem.replay(f, trajectory.plans, y, t)
+
+
+def weights_like(ys: Tensor) -> Tensor:
+    """Fixed numbers between 0.5 and 1.5, in no order that a sum could hide behind."""
+    steps = torch.arange(ys.numel(), dtype=torch.float64, device=ys.device) * 0.6180339887498949
+    return (0.5 + steps.frac()).reshape(ys.shape).to(ys.dtype.to_real())
+
+
+def _loss(ys: Tensor, weights: Tensor) -> Tensor:
+    real = torch.view_as_real(ys).sum(-1) if ys.is_complex() else ys
+    return (weights * (real + 0.5 * real.square())).sum()
+
+
+def relative(got: Tensor | None, expected: Tensor | None, floor: float) -> float:
+    """Relative error, 0 where the difference is rounding beside the largest gradient: one that is zero has no scale."""
+    if got is None or expected is None:
+        other = got if expected is None else expected
+        return 0.0 if other is None or not bool(other.any()) else math.inf
+    error, scale = (got - expected).norm().item(), expected.norm().item()
+    return 0.0 if error <= floor and scale <= floor else error / scale if scale > 0.0 else math.inf
+
+
+@contextmanager
+def _moved(leaves: Sequence[Tensor], directions: Sequence[Tensor], eps: float) -> Iterator[None]:
+    """The leaves moved by eps directions, through .data: autograd is not to notice, and they come back as they were."""
+    held = [x.data for x in leaves]
+    try:
+        for x, d in zip(leaves, directions, strict=True):
+            x.data = x.data + eps * d
+        yield
+    finally:
+        for x, data in zip(leaves, held, strict=True):
+            x.data = data
+
+
+def _described(x: Tensor) -> str:
+    return f"a tensor of shape {tuple(x.shape)}, {x.dtype}, that is neither a parameter of func's module nor in params"
+
+
+def _taylor_order(
+    problem: Problem,
+    trajectory: Trajectory,
+    inputs: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    weights: Tensor,
+) -> float | None:
+    """Slope of the remainder over eps, along a direction in all inputs that are leaves.
+
+    Symmetric differences, whose next term is the third: an error of a millionth shows above it before rounding does.
+    """
+    pairs = [(x, g) for x, g in zip(inputs, gradients, strict=True) if x.is_leaf and g is not None and x.numel()]
+    scale = [max(x.detach().abs().max().item(), 1e-3) * 0.1 for x, _ in pairs]
+    directions = [weights_like(x).to(x.dtype) * size for (x, _), size in zip(pairs, scale, strict=True)]
+    slope = sum((g.conj() * d).sum().real.item() for (_, g), d in zip(pairs, directions, strict=True))
+    leaves = [x for x, _ in pairs]
+
+    def loss_at(eps: float) -> float:
+        with torch.no_grad(), _moved(leaves, directions, eps):
+            return _loss(replayed(problem, trajectory, inputs[0], inputs[1]), weights).item()
+
+    rounding = 1e3 * torch.finfo(inputs[0].dtype).eps * max(abs(loss_at(0.0)), 1e-300)
+    remainders = [(eps, abs((loss_at(eps) - loss_at(-eps)) / 2 - eps * slope)) for eps in TAYLOR_STEPS]
+    usable = [(math.log(eps), math.log(r)) for eps, r in remainders if math.isfinite(r) and r > rounding][-4:]
+    if len(usable) < 2:
+        return None
+    (x0, y0), (x1, y1) = usable[0], usable[-1]
+    return (y1 - y0) / (x1 - x0)

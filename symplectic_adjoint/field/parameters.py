@@ -1,0 +1,113 @@
+"""The tensors that a right hand side is known to use."""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.graph import walk
+from symplectic_adjoint.field.module_lock import lock_of
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The tensors that func is known to use: those that get a gradient, and those that are frozen."""
+
+    trainable: tuple[Tensor, ...]
+    frozen: tuple[Tensor, ...]
+    modules: tuple[nn.Module, ...]
+    """The module that func is, or whose method it is, and those in it."""
+    others: tuple[nn.Module, ...] = ()
+    """Modules that func names, where it is a plain function, and those in them: params may be theirs."""
+
+    @property
+    def reached(self) -> tuple[nn.Module, ...]:
+        """All modules that func is known to call."""
+        return self.modules + self.others
+
+
+def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None) -> Parameters:
+    """`params`, then the parameters of func's module, each once.
+
+    func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raises
+    ValueError for a parameter that is computed from another one, UnsupportedCombination for sharded ones.
+    """
+    if isinstance(params, Tensor):
+        raise TypeError("params must be a sequence of tensors, got one tensor: write params=(tensor,)")
+    modules, others = modules_of(func)
+    own = [p for m in modules for p in _own_parameters(m)]
+    _refuse_sharded(own)
+    found: dict[int, Tensor] = {}
+    for index, p in enumerate((*(params or ()), *own)):
+        if not isinstance(p, Tensor):
+            raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
+        found.setdefault(id(p), p)
+    trainable = tuple(p for p in found.values() if p.requires_grad)
+    _refuse_ancestors(trainable)
+    frozen = tuple(p for p in found.values() if not p.requires_grad)
+    return Parameters(trainable, frozen, modules, others)
+
+
+def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
+    """The module that func is, or whose method it is, with those in it; and apart those that a plain function names."""
+    inner: Any = func
+    while isinstance(inner, partial):
+        inner = inner.func
+    owner = inner if isinstance(inner, nn.Module) else getattr(inner, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return tuple(owner.modules()), ()
+    return (), _modules_named_by(inner)
+
+
+def alone(func: Callable[..., Any]) -> AbstractContextManager[Any]:
+    """Held from where func's parameters are looked up until it has been called: see locks."""
+    return lock_of(sum(modules_of(func), ()))
+
+
+def _modules_named_by(func: Any) -> tuple[nn.Module, ...]:
+    """Those in a Python function's closure and globals, as far as its code names them, and those in them."""
+    code = getattr(func, "__code__", None)
+    if code is None:
+        return ()
+    named = [func.__globals__.get(name) for name in code.co_names]
+    for cell in func.__closure__ or ():
+        with suppress(ValueError):  # a variable that has no value yet
+            named.append(cell.cell_contents)
+    return tuple(inner for x in named if isinstance(x, nn.Module) for inner in x.modules())
+
+
+def _own_parameters(module: nn.Module) -> list[Tensor]:
+    """Those that the module itself holds; a DataParallel replica's are plain attributes, copies on its device."""
+    if "_is_replica" not in vars(module):
+        return [p for p in module._parameters.values() if p is not None]
+    return [x for x in vars(module).values() if isinstance(x, Tensor) and x.requires_grad]
+
+
+def _refuse_sharded(params: Sequence[Tensor]) -> None:
+    """FSDP2 swaps a module's parameters while it runs: func computes with tensors that nobody could name before."""
+    sharding = sys.modules.get("torch.distributed.tensor")
+    if sharding is not None and any(isinstance(p, sharding.DTensor) for p in params):
+        raise UnsupportedCombination(
+            "func's parameters are sharded (DTensor, as FSDP2 leaves them), and each f call would gather them anew: "
+            "wrap the model in DistributedDataParallel, or shard the layers around the solve only"
+        )
+
+
+def _refuse_ancestors(params: tuple[Tensor, ...]) -> None:
+    """A parameter computed from another one would pass its gradient on to it, which gets it already."""
+    leaves = {id(q): q for q in params if q.grad_fn is None}
+    others = {(q.grad_fn, q.output_nr): q for q in params if q.grad_fn is not None}
+    for p in others.values():
+        for node, output_nr in walk([(p.grad_fn, p.output_nr)], set()):
+            q = leaves.get(id(getattr(node, "variable", None)), others.get((node, output_nr)))
+            if q is not None and q is not p:
+                raise ValueError(
+                    f"a tensor of shape {tuple(p.shape)} in params is computed from another parameter, of shape "
+                    f"{tuple(q.shape)}, which would get its gradient twice: pass one of the two, or compute the first "
+                    "one inside func"
+                )

@@ -1,0 +1,1 @@
+"""Runge-Kutta methods as data: tableaus and the named methods. Nothing here imports torch."""

@@ -1,0 +1,1 @@
+"""The forward solve: the problem, the time loop, step sizes, outputs, events and options."""

@@ -1,0 +1,276 @@
+"""Reading `options`: every entry is used, or refused by name."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.methods.tableau import ButcherTableau, hermite, linear
+from symplectic_adjoint.solve.step_control import Norm, StepControl, rms_norm
+
+GRID_OPTIONS = ("step_size", "grid_points", "grid_constructor")
+CONTROL_OPTIONS = (
+    "first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "norm", "controller"
+)  # fmt: skip
+COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype")
+PATIENCE = 100_000
+KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
+FOREIGN_OPTIONS = {
+    "max_order": "belongs to torchdiffeq's Adams methods, which are not here",
+    "max_iters": "belongs to torchdiffeq's implicit methods, which are not here",
+    "solver": "belongs to torchdiffeq's scipy_solver, which is not here",
+    "implicit": "belongs to torchdiffeq's Adams methods, which are not here",
+}
+"""Options of torchdiffeq's that mean nothing to an explicit Runge-Kutta method."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to step. Exactly one of: control (adaptive), step_size, points, or none of them (the grid is t).
+
+    stops: times that a step ends at besides. jumps: those where func jumps. perturb: as if it did at every
+    step's ends.
+    """
+
+    control: StepControl | None
+    step_size: float | None
+    points: tuple[float, ...] | None
+    land: bool
+    stops: frozenset[float]
+    jumps: frozenset[float]
+    perturb: bool
+    max_num_steps: int
+    patience: int
+    """Steps to try before an event is given up."""
+
+
+def read_options(
+    given: Mapping[str, Any] | None,
+    tableau: ButcherTableau,
+    rtol: float | Tensor,
+    atol: float | Tensor,
+    times: Sequence[float],
+    make_grid: Callable[[Callable[..., Any]], Any],
+    norm_of: Callable[[Norm | None], Norm] = lambda norm: norm or rms_norm,
+    time_dtype: torch.dtype = torch.float64,
+) -> tuple[Options, ButcherTableau]:
+    """Checks `options` and returns them with the tableau that they lead to (`interp` replaces its interpolant).
+
+    make_grid calls a grid_constructor with (func, y0, t). norm_of makes a norm of the packed state of the
+    user's own, or the default one. Raises ValueError or TypeError naming the option, UnsupportedCombination
+    where two of them exclude each other.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"options must be a mapping of names to values, got {type(given).__name__}")
+    options = {name: value for name, value in (given or {}).items() if name != "grid_constructor" or value is not None}
+    for name in options:
+        if not isinstance(name, str):
+            raise TypeError(f"options must have names as keys, got {name!r}")
+        if name in FOREIGN_OPTIONS:
+            raise ValueError(f"option {name!r} {FOREIGN_OPTIONS[name]}: leave it out")
+        if name not in KNOWN_OPTIONS:
+            near = difflib.get_close_matches(name, KNOWN_OPTIONS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown option {name!r}: {hint}options are {', '.join(KNOWN_OPTIONS)}")
+    _refuse_other_time_dtype(options.pop("dtype", torch.float64))
+    grids = [name for name in GRID_OPTIONS if name in options]
+    if len(grids) > 1:
+        raise UnsupportedCombination(f"options {grids[0]!r} and {grids[1]!r} both give the grid: keep one")
+    adaptive = tableau.adaptive and not grids
+    if not adaptive:
+        _refuse_control(options, grids[0] if grids else f"method={tableau.name!r}")
+    tableau = _with_interpolant(tableau, options.pop("interp", None), adaptive)
+    land = _read_outputs(options.get("outputs"), default=adaptive and not tableau.interpolates)
+    max_num_steps = options.get("max_num_steps", 2**31 - 1)
+    if isinstance(max_num_steps, bool) or not isinstance(max_num_steps, int) or max_num_steps < 1:
+        raise ValueError(f"option 'max_num_steps' must be a positive integer, got {max_num_steps!r}")
+    same = _nearest_in(times, time_dtype)
+    stops, jumps = (_read_stops(name, options, times, same) for name in ("step_t", "jump_t"))
+    return (
+        Options(
+            control=_read_control(options, rtol, atol, max_num_steps, norm_of) if adaptive else None,
+            step_size=_positive("step_size", options["step_size"]) if "step_size" in options else None,
+            points=_read_points(options, times, make_grid, same),
+            land=land,
+            stops=stops | jumps,
+            jumps=jumps,
+            perturb=_read_perturb(options, adaptive),
+            max_num_steps=max_num_steps,
+            patience=max_num_steps if "max_num_steps" in options else PATIENCE,
+        ),
+        tableau,
+    )
+
+
+def _refuse_other_time_dtype(dtype: Any) -> None:
+    if dtype is not torch.float64:
+        raise ValueError(
+            f"option 'dtype' (of time) must be torch.float64, got {dtype}: times are kept in float64 on the host "
+            "whatever the state's dtype is; func gets t in the state's dtype"
+        )
+
+
+def _refuse_control(options: Mapping[str, Any], reason: str) -> None:
+    for name in CONTROL_OPTIONS:
+        if name in options:
+            raise UnsupportedCombination(
+                f"option {name!r} belongs to adaptive step sizes, which {reason} does not use: leave it out, or "
+                "take an adaptive method without step_size, grid_points or grid_constructor"
+            )
+
+
+def _with_interpolant(tableau: ButcherTableau, interp: Any, adaptive: bool) -> ButcherTableau:
+    if interp is None:
+        return tableau
+    if adaptive:
+        raise UnsupportedCombination(
+            "option 'interp' belongs to fixed grids; adaptive methods use their own dense output"
+        )
+    if interp == "linear":
+        return replace(tableau, interpolant=linear(tableau.b))
+    if interp == "cubic":
+        return replace(tableau, interpolant=hermite(tableau.b, tableau.A, tableau.c, order=min(3, tableau.order)))
+    raise ValueError(f"option 'interp' must be 'linear' or 'cubic', got {interp!r}")
+
+
+def _read_outputs(outputs: Any, default: bool) -> bool:
+    if outputs not in (None, "land", "interpolate"):
+        raise ValueError(f"option 'outputs' must be 'interpolate' or 'land', got {outputs!r}")
+    return default if outputs is None else outputs == "land"
+
+
+def _nearest_in(times: Sequence[float], dtype: torch.dtype) -> Callable[[float], float]:
+    """A time as the entry of times that it cannot be told from in a dtype: 0.7 as the 0.7 of a float32 tensor."""
+    exact = set(times)
+
+    @cache
+    def known() -> dict[float, float]:
+        rounded = torch.tensor(times, dtype=torch.float64).to(dtype).double().tolist()
+        return dict(zip(rounded, times, strict=True)) if len(set(rounded)) == len(times) else {}
+
+    return lambda x: x if x in exact else known().get(torch.tensor(x, dtype=torch.float64).to(dtype).item(), x)
+
+
+def _read_stops(
+    name: str, options: Mapping[str, Any], times: Sequence[float], same: Callable[[float], float]
+) -> frozenset[float]:
+    """The times of jump_t or step_t within the span, in float64; a problem's others belong to other spans."""
+    raw = options.get(name)
+    if raw is None:
+        return frozenset()
+    stops = _constants(name, raw)
+    for stop in stops:
+        if not math.isfinite(stop):
+            raise ValueError(f"option {name!r} must hold finite times, got {stop}")
+    low, high = sorted((times[0], times[-1]))
+    return frozenset(stop for stop in map(same, stops) if low <= stop <= high)
+
+
+def _read_perturb(options: Mapping[str, Any], adaptive: bool) -> bool:
+    perturb = options.get("perturb", False)
+    if not isinstance(perturb, bool):
+        raise TypeError(f"option 'perturb' must be True or False, got {perturb!r}")
+    if perturb and adaptive:
+        raise UnsupportedCombination(
+            "option 'perturb' belongs to fixed grids; with adaptive steps name the times where func jumps in 'jump_t'"
+        )
+    return perturb
+
+
+def _constants(name: str, raw: Any) -> tuple[float, ...]:
+    """Times that are constants, as floats. Raises ValueError or TypeError naming the option."""
+    many = isinstance(raw, Sequence | set | frozenset) or hasattr(raw, "__array__")  # NumPy's arrays too
+    entries = [raw] if isinstance(raw, Tensor) else list(raw) if many else None
+    if entries is None or isinstance(raw, str) or any(isinstance(x, complex | str | bool | None) for x in entries):
+        raise TypeError(f"option {name!r} must be a tensor or a sequence of times, got {raw!r}")
+    if any(isinstance(x, Tensor) and x.is_complex() for x in entries):
+        raise TypeError(f"option {name!r} must hold real times, got {raw!r}")
+    if any(isinstance(x, Tensor) and x.requires_grad for x in entries):
+        raise ValueError(f"option {name!r} gives times that require a gradient: they are constants here, detach() them")
+    if isinstance(raw, Tensor):
+        return tuple(raw.detach().to(dtype=torch.float64, device="cpu").flatten().tolist())
+    return tuple(float(x) for x in entries)
+
+
+def _read_control(
+    options: Mapping[str, Any],
+    rtol: float | Tensor,
+    atol: float | Tensor,
+    max_num_steps: int,
+    norm_of: Callable[[Norm | None], Norm],
+) -> StepControl:
+    norm: Norm | None = options.get("norm")
+    if not (norm is None or callable(norm)):
+        raise TypeError(f"option 'norm' must be a function of a tensor, got {norm!r}")
+    control = StepControl(
+        rtol=rtol,
+        atol=atol,
+        norm=norm_of(norm),
+        first_step=None if options.get("first_step") is None else _positive("first_step", options["first_step"]),
+        min_step=_positive("min_step", options.get("min_step", 0.0), or_zero=True),
+        max_step=_positive("max_step", options.get("max_step", math.inf), or_infinite=True),
+        safety=_positive("safety", options.get("safety", 0.9)),
+        ifactor=_positive("ifactor", options.get("ifactor", 10.0)),
+        dfactor=_positive("dfactor", options.get("dfactor", 0.2)),
+        controller=options.get("controller", "I"),
+        max_num_steps=max_num_steps,
+    )
+    if control.controller not in ("I", "PI"):
+        raise ValueError(f"option 'controller' must be 'I' or 'PI', got {control.controller!r}")
+    if control.max_step < control.min_step:
+        raise ValueError(f"option 'max_step' is {control.max_step:g}, below min_step = {control.min_step:g}")
+    for name, value, low, high in (
+        ("safety", control.safety, 0.0, 1.0),
+        ("dfactor", control.dfactor, 0.0, 1.0),
+        ("ifactor", control.ifactor, 1.0, math.inf),
+    ):
+        if not low < value < high:
+            raise ValueError(f"option {name!r} must lie between {low:g} and {high:g}, got {value:g}")
+    return control
+
+
+def _positive(name: str, value: Any, *, or_zero: bool = False, or_infinite: bool = False) -> float:
+    """A size in the units of t (step sizes are magnitudes, whichever way time runs), as a float."""
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise ValueError(f"option {name!r} requires a gradient, which no step size passes on: give {name}.item()")
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"option {name!r} must be a number, got {value!r}")
+    value = float(value)
+    in_range = value > 0.0 or (or_zero and value == 0.0)
+    if not in_range or math.isnan(value) or (math.isinf(value) and not or_infinite):
+        raise ValueError(
+            f"option {name!r} must be a positive number (a magnitude, for either direction), got {value:g}"
+        )
+    return value
+
+
+def _read_points(
+    options: Mapping[str, Any],
+    times: Sequence[float],
+    make_grid: Callable[[Callable[..., Any]], Any],
+    same: Callable[[float], float],
+) -> tuple[float, ...] | None:
+    name = next((name for name in ("grid_points", "grid_constructor") if name in options), None)
+    if name is None:
+        return None
+    points = _constants(name, options[name] if name == "grid_points" else make_grid(options[name]))
+    points = tuple(map(same, points))
+    if len(points) < 2 or points[0] != times[0] or points[-1] != times[-1]:
+        raise ValueError(
+            f"option {name!r} must start at t[0] = {times[0]:g} and end at t[-1] = {times[-1]:g}, "
+            f"got {len(points)} points" + (f" from {points[0]:g} to {points[-1]:g}" if points else "")
+        )
+    increasing = times[-1] > times[0]
+    for a, b in pairwise(points):
+        if not (b > a if increasing else b < a):
+            raise ValueError(f"option {name!r} must run strictly from t[0] to t[-1], got {a:g} then {b:g}")
+    return points

@@ -1,0 +1,120 @@
+"""Adaptive step size control: error norm, first step, and the factor from one step to the next.
+
+All of it runs without the graph: a step size is a number that was used, not a function of theta.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.field.field import ungraphed
+from symplectic_adjoint.field.layout import Layout
+from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
+
+Norm = Callable[[Tensor], Tensor]
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Root mean square over all components (Hairer, Norsett and Wanner I, eq. II.4.11)."""
+    return torch.linalg.vector_norm(x).div_(math.sqrt(max(x.numel(), 1)))
+
+
+def packed_norm(layout: Layout, norm: Norm | None) -> Norm:
+    """A norm of the packed state from the caller's, which gets the state's own structure; the default without one."""
+    if norm is None:
+        return layout.norm if layout.structured else rms_norm
+    return norm if layout.trivial else lambda x: norm(layout.unpack_errors(x))
+
+
+@dataclass(frozen=True)
+class StepControl:
+    """What decides on steps. Step sizes are magnitudes, in the units of t; factors have none.
+
+    rtol and atol are numbers, or tensors like the state, of a real dtype.
+    """
+
+    rtol: float | Tensor
+    atol: float | Tensor
+    norm: Norm = rms_norm
+    first_step: float | None = None
+    min_step: float = 0.0
+    max_step: float = math.inf
+    safety: float = 0.9
+    ifactor: float = 10.0
+    dfactor: float = 0.2
+    controller: str = "I"
+    max_num_steps: int = 2**31 - 1
+
+    def error_ratio(self, step: Step) -> float:
+        """Error of the step over the tolerance: accepted up to 1. The one synchronisation of a step."""
+        errors, y_end = step.errors(), step.end()  # f calls under the caller's grad mode, the rest without
+        with ungraphed():
+            scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
+            norms = [self.measure(error.div_(scale)) for error in errors]
+        if len(norms) == 1:
+            return norms[0].item()
+        high, low = torch.stack(norms).tolist()  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
+        return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
+
+    def tolerance(self, size: Tensor) -> Tensor:
+        """atol + rtol size, in place of size."""
+        return size.mul_(self.rtol).add_(self.atol)
+
+    def worst(self, step: Step) -> int | None:
+        """The flat index of the largest error over tolerance in a step, None for an empty state."""
+        with torch.no_grad():
+            ratio = step.errors()[0].abs().div_(self.tolerance(torch.maximum(step.y.abs(), step.end().abs())))
+        return int(ratio.flatten().nan_to_num(math.inf).argmax()) if ratio.numel() else None
+
+    def measure(self, x: Tensor) -> Tensor:
+        """norm(x), which must be one number."""
+        value = self.norm(x)
+        if self.norm is rms_norm:
+            return value
+        value = torch.as_tensor(value, device=x.device)
+        if value.ndim != 0:
+            raise TypeError(f"option 'norm' must return one number, got a tensor of shape {tuple(value.shape)}")
+        return value.real
+
+    def factor(self, ratio: float, previous: float, order: int) -> float:
+        """Next step size over this one's, from the error ratios of this step and of the last accepted one.
+
+        I: safety ratio^(-1/order). PI: safety ratio^(-0.7/order) previous^(0.4/order) (Gustafsson 1991;
+        Hairer and Wanner II, eq. IV.2.43c), which damps the oscillation of I near a stability limit.
+        An accepted step never shrinks the next one by I, and no factor leaves [dfactor, ifactor].
+        """
+        if ratio == 0.0:
+            return self.ifactor
+        if not math.isfinite(ratio):
+            return self.dfactor
+        if self.controller == "PI" and ratio <= 1.0:
+            factor = self.safety * ratio ** (-0.7 / order) * max(previous, 1e-4) ** (0.4 / order)
+            return min(self.ifactor, max(self.dfactor, factor))
+        lowest = 1.0 if ratio <= 1.0 else self.dfactor
+        return min(self.ifactor, max(lowest, self.safety * ratio ** (-1.0 / order)))
+
+
+@torch.no_grad()
+def initial_step(
+    f: RightHandSide, t0: float, y0: Tensor, f0: Tensor, span: float, order: int, control: StepControl
+) -> float:
+    """A first step size, signed like span (Hairer, Norsett and Wanner I, II.4 "Starting Step Size"). One f call.
+
+    f0 is f(t0, y0) and order the power of h in the local error estimate.
+    """
+    scale = control.tolerance(y0.abs())
+    d0, d1 = torch.stack([control.measure(y0 / scale), control.measure(f0 / scale)]).tolist()
+    if not (math.isfinite(d0) and math.isfinite(d1)):
+        return math.copysign(min(1e-6, abs(span)), span)  # the step itself will name what is not finite
+    h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+    h0 = math.copysign(min(h0, abs(span)), span)
+    f1 = f(t0 + h0, torch.add(y0, f0, alpha=h0))
+    d2 = control.measure((f1 - f0) / scale).item() / abs(h0)
+    steepest = max(d1, d2)
+    if not math.isfinite(steepest):
+        return h0
+    h1 = max(1e-6, abs(h0) * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)
+    return math.copysign(min(100.0 * abs(h0), h1, abs(span)), span)

@@ -1,0 +1,232 @@
+"""Clocks say which step comes next: on a fixed grid, by step size control, or as recorded before."""
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import count
+from typing import Protocol
+
+from torch import Tensor
+
+from symplectic_adjoint.errors import NonFiniteError, StepSizeUnderflow, TooManySteps
+from symplectic_adjoint.field.field import Time
+from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
+from symplectic_adjoint.solve.step_control import StepControl, initial_step
+from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
+
+STRETCH = 1.01
+"""A step is lengthened by up to this factor to reach the time it would stop short of."""
+
+
+class Clock(Protocol):
+    @property
+    def rejected(self) -> int:
+        """How many of the steps tried so far were not accepted."""
+        ...
+
+    def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
+        """Called once before the first step; returns k_1 where it was needed."""
+        ...
+
+    def propose(self) -> StepPlan | None:
+        """The next step to try, None at the end."""
+        ...
+
+    def accepts(self, plan: StepPlan, step: Step) -> bool: ...
+
+    def worst(self, step: Step) -> int | None:
+        """The flat index of the component that held a step back most, None where steps are not judged."""
+        ...
+
+
+class FixedClock:
+    """Steps known beforehand. They are never judged, and nothing waits for the device."""
+
+    def __init__(self, plans: Iterable[StepPlan]):
+        self.rejected = 0
+        self._plans: Iterator[StepPlan] = iter(plans)
+
+    def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
+        del f, t0, y0
+        return None
+
+    def propose(self) -> StepPlan | None:
+        return next(self._plans, None)
+
+    def accepts(self, plan: StepPlan, step: Step) -> bool:
+        del plan, step
+        return True
+
+    def worst(self, step: Step) -> int | None:
+        del step
+
+
+class CheckedClock(FixedClock):
+    """Steps known beforehand, each looked at: raises NonFiniteError in the first one that is not finite."""
+
+    def __init__(self, plans: Iterable[StepPlan]):
+        super().__init__(plans)
+        self._taken = 0
+
+    def accepts(self, plan: StepPlan, step: Step) -> bool:
+        if not bool(step.end().isfinite().all()):
+            raise step.non_finite(self._taken)
+        self._taken += 1
+        return True
+
+
+class AdaptiveClock:
+    """Step sizes by error control, landing on every pin; the last pin is the end of the solve.
+
+    A pin is a time and what it is pinned to; the last one may lie at infinity. A step cut short by a pin does not
+    shorten the steps after it. jumps: times where func jumps.
+    """
+
+    def __init__(
+        self,
+        tableau: ButcherTableau,
+        t0: float,
+        pins: Sequence[tuple[float, int]],
+        control: StepControl,
+        jumps: Collection[float] = (),
+    ):
+        self.rejected = 0
+        self._order = tableau.controller_order
+        self._control = control
+        self._t = t0
+        self._pins = pins
+        self._jumps = jumps
+        self._next_pin = 0
+        self._direction = math.copysign(1.0, pins[-1][0] - t0) if pins else 1.0
+        self._size = control.first_step or 0.0
+        self._accepted = 0
+        self._previous_ratio = 1e-4
+        self._after_rejection = False
+        self._non_finite: NonFiniteError | None = None
+
+    def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
+        if self._control.first_step is not None or not self._pins:
+            return None
+        f0 = f(f.beside(t0, self._direction) if self._t in self._jumps else t0, y0)
+        span = self._pins[-1][0] - self._t
+        size = abs(initial_step(f, self._t, y0, f0.detach(), span, self._order, self._control))
+        self._size = max(size, 16.0 * _ulp(self._t, self._pins[-1][0]))
+        return f0
+
+    def propose(self) -> StepPlan | None:
+        if self._next_pin == len(self._pins):
+            return None
+        control, t = self._control, self._t
+        if self._accepted + self.rejected >= control.max_num_steps:
+            raise TooManySteps(
+                f"max_num_steps={control.max_num_steps} steps were tried ({self._accepted} accepted, {self.rejected} "
+                f"rejected) and t is {t:.9g}, not yet {self._pins[-1][0]:.9g}: raise max_num_steps, loosen rtol and "
+                "atol, or check whether the problem is stiff"
+            )
+        self._size = min(max(self._size, control.min_step), control.max_step)
+        target, index = self._pins[self._next_pin]
+        remaining, rounding = abs(target - t), 4.0 * _ulp(t, target)
+        jumped = t in self._jumps
+        if remaining <= max(min(STRETCH * self._size, control.max_step), self._size + rounding):
+            return StepPlan(t, target - t, target, index, jumped, target in self._jumps)
+        h = self._direction * self._size
+        if t + h == t:
+            self._give_up(t, h)
+        return StepPlan(t, h, t + h, FREE, jumped)
+
+    def accepts(self, plan: StepPlan, step: Step) -> bool:
+        control, size = self._control, abs(plan.h)
+        ratio = control.error_ratio(step)
+        finite = math.isfinite(ratio)
+        if not finite:
+            self._note_non_finite(plan, step)
+        accepted = finite and (ratio <= 1.0 or size <= control.min_step)
+        factor = control.factor(ratio, self._previous_ratio, self._order)
+        if accepted:
+            if self._after_rejection:
+                factor = min(factor, 1.0)
+            wanted, self._size = self._size, size * factor
+            if plan.pinned_to != FREE:
+                self._next_pin += 1
+                if size < wanted:  # cut short by the pin
+                    self._size = max(self._size, wanted)
+            self._t = plan.t_end
+            self._accepted += 1
+            self._previous_ratio = max(ratio, 1e-4)
+            self._non_finite = None
+        else:
+            self.rejected += 1
+            self._size = size * min(factor, 0.99)  # a rejected step is never tried again as it was
+        self._after_rejection = not accepted
+        return accepted
+
+    def _note_non_finite(self, plan: StepPlan, step: Step) -> None:
+        """Beyond a trial step a shorter one may help; at its start, nothing does."""
+        self._non_finite = step.non_finite(self._accepted)
+        starts_bad = not bool(step.ks[0].isfinite().all())
+        if starts_bad or abs(plan.h) <= self._control.min_step:
+            raise self._non_finite
+
+    def worst(self, step: Step) -> int | None:
+        return self._control.worst(step)
+
+    def _give_up(self, t: float, h: float) -> None:
+        if self._non_finite is not None:
+            raise NonFiniteError(
+                f"{self._non_finite}; shorter steps, down to {abs(h):.3g}, did not avoid it", self._non_finite.place
+            )
+        raise StepSizeUnderflow(
+            f"the step size {h:.3g} no longer advances t = {t:.9g} (after {self._accepted} accepted and "
+            f"{self.rejected} rejected steps): loosen rtol and atol, use a state of higher precision, or give min_step "
+            "in options"
+        )
+
+
+def _ulp(a: float, b: float) -> float:
+    """Resolution of the times between two times; of the first where the other is infinite."""
+    return math.ulp(max(abs(a), abs(b)) if math.isfinite(b) else abs(a))
+
+
+def steps_between(points: Sequence[float], pinned_to: Sequence[int]) -> list[StepPlan]:
+    """Steps from each point to the next, the i-th ending at points[i + 1], pinned as pinned_to[i] says."""
+    return [StepPlan(points[i], points[i + 1] - points[i], points[i + 1], pinned_to[i]) for i in range(len(points) - 1)]
+
+
+def even_count(t0: float, t_end: float, step_size: float) -> int:
+    """How many steps of step_size lead from t0 to t_end; a remainder of rounding errors makes none of its own."""
+    ulp = math.ulp(max(abs(t0), abs(t_end)))
+    if step_size < 8.0 * ulp:
+        raise StepSizeUnderflow(
+            f"option 'step_size' is {step_size:g}, which no longer advances times as large as "
+            f"{max(abs(t0), abs(t_end)):g} in float64: give a larger one, or measure time from a nearer origin"
+        )
+    steps = abs(t_end - t0) / step_size
+    return max(1, math.ceil(steps * (1.0 - 1e-15) - max(1e-9, 4.0 * ulp / step_size)))
+
+
+def even_steps(t0: float, t_end: float, step_size: float, pinned_to: int) -> Iterator[StepPlan]:
+    """Steps of step_size from t0, the last one shortened to end at t_end and pinned there.
+
+    Points are t0 + n h, not running sums.
+    """
+    h = math.copysign(step_size, t_end - t0)
+    steps = even_count(t0, t_end, step_size)
+    for n in range(steps - 1):
+        yield StepPlan(t0 + n * h, h, t0 + (n + 1) * h, FREE)
+    last = t0 + (steps - 1) * h
+    yield StepPlan(last, t_end - last, t_end, pinned_to)
+
+
+def endless_steps(t0: float, h: float) -> Iterator[StepPlan]:
+    """Steps of h from t0 on, without end. Raises StepSizeUnderflow where they no longer advance."""
+    for n in count():
+        start, end = t0 + n * h, t0 + (n + 1) * h
+        if end == start:
+            raise StepSizeUnderflow(f"steps of {h:g} no longer advance t = {start:g}")
+        yield StepPlan(start, h, end, FREE)
+
+
+def pins_on(points: Sequence[float], times: Sequence[float]) -> list[int]:
+    """For each point after the first: the index of the time that it equals, or CONSTANT."""
+    index = {time: j for j, time in enumerate(times)}
+    return [index.get(point, CONSTANT) for point in points[1:]]

@@ -1,0 +1,99 @@
+"""The times of a step as numbers, or as functions of t on the autograd graph.
+
+The rule is the same wherever a time gradient is taken: a pinned end is an entry T of t (or a
+constant), and then h = T - start; a free end is start + h with h a constant.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.field.field import Time, number
+from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
+from symplectic_adjoint.steps.runge_kutta import Step
+
+
+def exactly(value: float, time: Time) -> Time:
+    """A time that is off the recorded number by rounding, as that number: func may jump between the two.
+
+    One that is farther off is another time, of a t that has been moved.
+    """
+    if not isinstance(time, Tensor):
+        return value
+    off = value - number(time)
+    return time + off if abs(off) <= 8.0 * math.ulp(value) else time
+
+
+class Timeline:
+    """Times as float64 numbers."""
+
+    def __init__(self, t0: float):
+        self.start: Time = t0
+
+    def of(self, plan: StepPlan) -> tuple[Time, Time, Time]:
+        """(t, h, t_end) of a step to try."""
+        return plan.t, plan.h, plan.t_end
+
+    def advance(self, plan: StepPlan) -> None:
+        """The step was accepted; the next one starts at its end."""
+        self.start = plan.t_end
+
+    def sigma(self, j: int, step: Step, time: float) -> Time:
+        """Where in the step output j, at `time`, lies."""
+        del j
+        return (time - step.t) / step.h
+
+
+class DifferentiableTimeline(Timeline):
+    """Times as 0-dim float64 tensors on the CPU, differentiable in t (which has gradient history).
+
+    Outputs beyond the entries of t are at times that are found on the way: constants here.
+    """
+
+    def __init__(self, t: Tensor):
+        self._t = t.to(dtype=torch.float64, device="cpu").unbind()
+        self.start: Time = self._t[0]
+
+    def of(self, plan: StepPlan) -> tuple[Time, Time, Time]:
+        if plan.pinned_to == FREE:
+            return self.start, plan.h, exactly(plan.t_end, self.start + plan.h)
+        end = plan.t_end if plan.pinned_to == CONSTANT else self._t[plan.pinned_to]
+        return self.start, end - self.start, end
+
+    def advance(self, plan: StepPlan) -> None:
+        self.start = self.of(plan)[2]
+
+    def sigma(self, j: int, step: Step, time: float) -> Time:
+        return ((self._t[j] if j < len(self._t) else time) - step.t) / step.h
+
+
+class TimeCotangents:
+    """dL/dt of a solve, gathered step by step from the last one back.
+
+    Takes the cotangents of each step's start and size (with the other held fixed) and passes them on
+    to the entries of t by the rule above.
+    """
+
+    def __init__(self, t: Tensor):
+        self._like = t
+        self._bars: list[Tensor | float] = [0.0] * len(t)
+        self._start: Tensor | float = 0.0
+
+    def add_step(self, plan: StepPlan, t_bar: Tensor | float, h_bar: Tensor | float) -> None:
+        if plan.pinned_to == FREE:
+            self._start = t_bar + self._start
+            return
+        if plan.pinned_to != CONSTANT:
+            self._bars[plan.pinned_to] = self._bars[plan.pinned_to] + self._start + h_bar
+        self._start = t_bar - h_bar
+
+    def add_output(self, j: int, bar: Tensor | float) -> None:
+        if j < len(self._bars):
+            self._bars[j] = self._bars[j] + bar
+
+    def total(self) -> Tensor:
+        """dL/dt, like t."""
+        bars = [self._bars[0] + self._start, *self._bars[1:]]
+        columns = [torch.as_tensor(bar, dtype=torch.float64).to(self._like.device) for bar in bars]
+        return torch.stack(columns).to(self._like.dtype)

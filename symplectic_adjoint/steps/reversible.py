@@ -1,0 +1,81 @@
+"""A step of any explicit Runge-Kutta method, made reversible by carrying a second state z beside y.
+
+    y+ = C y + (1 - C) z + P(t, z; h),   z+ = z - P(t + h, y+; -h),   P(t, y; h) = h sum_i b_i k_i
+
+McCallum and Foster, Efficient, Accurate and Stable Gradients for Neural ODEs (2024, arXiv:2410.11648), their coupling
+parameter lambda written C here, with z = y in the beginning. Undone, from the end of the step:
+
+    z = z+ + P(t + h, y+; -h),   y = (y+ - (1 - C) z - P(t, z; h)) / C
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.field.field import Time
+from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.steps.landing import LandingStep
+from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step, combine
+
+
+class CoupledStep(LandingStep):
+    """One step of the pair: stages from z, whose k_1 may be known; y+ first, and z+ when it is asked for."""
+
+    __slots__ = ("_coupling", "_z_end", "z")
+
+    def __init__(
+        self,
+        f: RightHandSide,
+        tableau: ButcherTableau,
+        t: Time,
+        h: Time,
+        t_end: Time,
+        y: Tensor,
+        ks: Sequence[Tensor] = (),
+        end: Tensor | None = None,
+        open_ends: tuple[bool, bool] = (False, False),
+        companion: Tensor | None = None,
+        *,
+        coupling: float,
+    ):
+        super().__init__(f, tableau, t, h, t_end, y, ks, end, open_ends)
+        self._coupling, self.z = coupling, y if companion is None else companion
+        self._z_end: Tensor | None = None
+
+    def state(self, i: int) -> Tensor:
+        """Y_i, all of them from z; row s, for an error estimate that needs it, is z's own step."""
+        terms = self.tableau.terms
+        return combine(self.z, self.h, terms.b if i == self.tableau.stages else terms.A[i], self.ks)
+
+    def end(self) -> Tensor:
+        """y+."""
+        if self._end is None:
+            ks = self.evaluate(self.tableau.stages)
+            self._refuse_overwritten()
+            between = torch.add(self.z, self.y - self.z, alpha=self._coupling)
+            self._end = combine(between, self.h, self.tableau.terms.b, ks)
+        return self._end
+
+    def end_companion(self) -> Tensor:
+        """z+, for s f calls more."""
+        if self._z_end is None:
+            back = backwards(self.f, self.tableau, self.t, self.h, self.t_end, self.end(), self.open_ends)
+            self._z_end = combine(self.z, self.h, self.tableau.terms.b, back.evaluate(self.tableau.stages))
+        return self._z_end
+
+    def end_slope(self) -> None:
+        """Unknown: f is not called at (t + h, z+)."""
+
+
+def backwards(
+    f: RightHandSide,
+    tableau: ButcherTableau,
+    t: Time,
+    h: Time,
+    t_end: Time,
+    y_end: Tensor,
+    open_ends: tuple[bool, bool],
+) -> Step:
+    """The step of -h from (t_end, y+), whose stages make z+."""
+    return Step(f, tableau, t_end, -h, t, y_end, open_ends=(open_ends[1], open_ends[0]))

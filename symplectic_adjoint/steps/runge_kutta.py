@@ -1,0 +1,232 @@
+"""One step of an explicit Runge-Kutta method, evaluated as far as it is asked for.
+
+    Y_i = y + h sum_{j<i} a_ij k_j,   k_i = f(t + c_i h, Y_i),   y+ = y + h sum_i b_i k_i,
+    y(sigma) = y + h sum_i b_i(sigma) k_i
+
+Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, eq. II.1.8 and II.6.1.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.errors import NonFiniteError, Place
+from symplectic_adjoint.field.compiled import CompiledSteps
+from symplectic_adjoint.field.field import Time, number, ungraphed
+from symplectic_adjoint.field.finite import first_non_finite
+from symplectic_adjoint.methods.tableau import ButcherTableau
+
+
+class RightHandSide(Protocol):
+    """What a step integrates: f(t, y), and what is known about it."""
+
+    f_calls: int
+
+    @property
+    def code(self) -> CompiledSteps | None:
+        """What takes the place of single calls, where it can."""
+        ...
+
+    def __call__(self, t: Time, y: Tensor, /) -> Tensor: ...
+
+    def beside(self, t: Time, direction: float) -> Time:
+        """The next time that f can tell from t, in the direction of that sign."""
+        ...
+
+    def restart(self) -> None:
+        """From here on f may be another function: it jumps."""
+        ...
+
+    def place(self, index: int) -> Place:
+        """Where the entry of this index in the flattened y stands."""
+        ...
+
+
+def combine(y: Tensor, h: Time, terms: Iterable[tuple[int, Time]], ks: Sequence[Tensor]) -> Tensor:
+    """y + sum (h weight) k_i over the terms (i, weight), in one new tensor; y itself where there is none.
+
+    Float weights go in as multiply-adds in place, which leave nothing behind on the graph; weights
+    that are tensors (differentiated times) take one product each.
+    """
+    total = y
+    for i, weight in terms:
+        scale = h * weight
+        if type(scale) is not float:
+            total = total + torch.as_tensor(scale).to(dtype=y.dtype, device=y.device) * ks[i]
+        elif total is y:
+            total = torch.add(y, ks[i], alpha=scale)
+        else:
+            total.add_(ks[i], alpha=scale)
+    return total
+
+
+def nonzero(weights: Iterable[Time]) -> list[tuple[int, Time]]:
+    """Weights with their indices, without those that are the number zero."""
+    return [(i, weight) for i, weight in enumerate(weights) if not (type(weight) is float and weight == 0.0)]
+
+
+def weighted_sum(h: float, terms: Iterable[tuple[float, Tensor]]) -> Tensor | None:
+    """h sum of weight x, in one new tensor; None where there is no term."""
+    total: Tensor | None = None
+    for weight, x in terms:
+        if total is None:
+            total = x * (h * weight)
+        else:
+            total.add_(x, alpha=h * weight)
+    return total
+
+
+class Step:
+    """A step of size h from (t, y): stages are evaluated when first needed and kept in `ks`.
+
+    `ks` may come with leading stages that are known already (k_1 of the step before, or stored
+    ones), and `end` with a known y+. t_end is the time that the step ends at: t + h, or exactly the
+    time that it was pinned to. open_ends: whether f jumps at the start, at the end, and is to be
+    evaluated just inside.
+    """
+
+    __slots__ = ("_end", "_errors", "_versions", "f", "h", "ks", "open_ends", "t", "t_end", "tableau", "y")
+
+    def __init__(
+        self,
+        f: RightHandSide,
+        tableau: ButcherTableau,
+        t: Time,
+        h: Time,
+        t_end: Time,
+        y: Tensor,
+        ks: Sequence[Tensor] = (),
+        end: Tensor | None = None,
+        open_ends: tuple[bool, bool] = (False, False),
+        companion: Tensor | None = None,
+    ):
+        del companion  # for steps that carry more than y
+        self.f, self.tableau = f, tableau
+        self.open_ends = open_ends
+        self.t, self.h, self.t_end, self.y = t, h, t_end, y
+        self.ks = list(ks)
+        self._versions = [_version(k) for k in ks]
+        self._end = end
+        self._errors: list[Tensor] = []
+
+    def time(self, i: int) -> Time:
+        """Time of stage i; stages at c = 1 take t_end itself, so that k_1 of the next step is the same call."""
+        c = self.tableau.floats.c[i]
+        if c == 0.0:
+            return self.f.beside(self.t, number(self.h)) if self.open_ends[0] else self.t
+        return self.time_of_end() if c == 1.0 else self.t + c * self.h
+
+    def time_of_end(self) -> Time:
+        """The time at which f is evaluated at the step's end."""
+        return self.f.beside(self.t_end, -number(self.h)) if self.open_ends[1] else self.t_end
+
+    def state(self, i: int) -> Tensor:
+        """Y_i, from the stages before it. Row s of the extended tableau is the step's end."""
+        if i == self.tableau.stages:
+            return self.end()
+        return combine(self.y, self.h, self.tableau.terms.A[i], self.ks)
+
+    def evaluate(self, rows: int) -> list[Tensor]:
+        """k_1 .. k_rows, calling f for those not known yet."""
+        if rows > len(self.ks) + 1 and len(self.ks) <= 1 and (code := self.f.code) is not None:
+            times = [number(self.time(i)) for i in range(rows)]
+            new, end, self._errors = code.evaluate(number(self.h), times, self.y, self.ks)
+            self.f.f_calls += len(new)
+            self._end = end if self._end is None else self._end
+            self.ks += new
+            self._versions += [_version(k) for k in new]
+        for i in range(len(self.ks), rows):
+            k = self.f(self.time(i), self.state(i))
+            self.ks.append(k)
+            self._versions.append(_version(k))
+        return self.ks
+
+    def end(self) -> Tensor:
+        """y+ = y + h sum_i b_i k_i."""
+        if self._end is None:
+            ks = self.evaluate(self.tableau.stages)
+            self._refuse_overwritten()
+            self._end = combine(self.y, self.h, self.tableau.terms.b, ks)
+        return self._end
+
+    def end_slope(self) -> Tensor | None:
+        """f at the step's end, where it has been evaluated: k_1 of the next step, unless f jumps there."""
+        s = self.tableau.stages
+        return self.ks[s] if len(self.ks) > s and not self.open_ends[1] else None
+
+    def end_companion(self) -> Tensor | None:
+        """What the next step carries beside y: nothing, in a Runge-Kutta method."""
+
+    def output(self, sigma: Time) -> Tensor:
+        """y(sigma), dense output at the fraction sigma of the step."""
+        interpolant = self.tableau.interpolant
+        return combine(self.y, self.h, nonzero(interpolant.weights_at(sigma)), self.evaluate(interpolant.rows))
+
+    def slope(self, sigma: float) -> Tensor:
+        """dy/dt of the dense output at the fraction sigma of the step."""
+        interpolant = self.tableau.interpolant
+        zero = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
+        slope = combine(zero, 1.0, nonzero(interpolant.slopes_at(sigma)), self.evaluate(interpolant.rows))
+        return slope.expand_as(self.y)
+
+    def errors(self) -> list[Tensor]:
+        """Local error estimates h sum_i e_i k_i: one, or two for dop853. Never on the graph; the caller's own."""
+        estimates, h = self.tableau.terms.errors, number(self.h)
+        ks = self.evaluate(1 + max(terms[-1][0] for terms in estimates))
+        if self._errors:
+            known, self._errors = self._errors, []
+            return known
+        with ungraphed():
+            sums = [weighted_sum(h, [(weight, ks[i]) for i, weight in terms]) for terms in estimates]
+        return [x for x in sums if x is not None]
+
+    def non_finite(self, taken: int) -> NonFiniteError:
+        """What to raise for a step that is not finite: where it first was so. taken: steps accepted before."""
+        for i, k in enumerate(self.ks):
+            index = first_non_finite(k)
+            if index is not None:
+                place = self.f.place(index)
+                where = f"t = {number(self.time(i)):.9g} (step {taken}, stage {i + 1})"
+                value = k.flatten()[index].item()
+                return NonFiniteError(f"func returned a value that is not finite at {where}: {place} is {value}", place)
+        index = first_non_finite(self.end())
+        place = None if index is None else self.f.place(index)
+        found = f"{place} is {self.end().flatten()[index].item()}" if place else "its error estimate overflowed"
+        return NonFiniteError(
+            f"the state stopped being finite in step {taken} from t = {number(self.t):.9g} by "
+            f"h = {number(self.h):.3g}: {found}",
+            place,
+        )
+
+    def _refuse_overwritten(self) -> None:
+        """Stages are func's own tensors; one that func writes into again would change an earlier stage."""
+        for k, version in zip(self.ks, self._versions, strict=False):
+            if version is not None and k._version != version:
+                raise ValueError(
+                    "func wrote into a tensor that it had returned before: let it return a new one each time"
+                )
+
+
+class MakeStep(Protocol):
+    """How a step is made from what the one before it hands on: a kind of Step."""
+
+    def __call__(
+        self,
+        f: RightHandSide,
+        tableau: ButcherTableau,
+        t: Time,
+        h: Time,
+        t_end: Time,
+        y: Tensor,
+        ks: Sequence[Tensor],
+        /,
+        *,
+        open_ends: tuple[bool, bool],
+        companion: Tensor | None,
+    ) -> Step: ...
+
+
+def _version(k: Tensor) -> int | None:
+    return None if k.is_inference() else k._version

@@ -1,0 +1,178 @@
+"""The transpose of one Runge-Kutta step: the symplectic adjoint method in division-free form.
+
+With lam = dL/dy+ and mu_m = dL/dy(sigma_m), stages from the last to the first:
+
+    w_i = h (b_i lam + sum_m b_i(sigma_m) mu_m + sum_{j>i} a_ji l_j)
+    l_i, tau_i, theta_i = w_i^T (df/dy, df/dt, df/dtheta)(t_i, Y_i)
+    y_bar = lam + sum_m mu_m + sum_i l_i,   theta_bar = sum_i theta_i
+
+Matsubara, Miyatake and Yaguchi (NeurIPS 2021, arXiv:2102.09750): with Lambda_i = w_i / (h b_i) this is their
+method, the Runge-Kutta method on the adjoint equation that conserves lam^T delta. Without the division
+b_i = 0 is no special case. For times, with f's value k_i at hand from the same call,
+
+    sigma_bar_m = h mu_m . sum_i b_i'(sigma_m) k_i,            t_out_bar_m = sigma_bar_m / h
+    t_bar = sum_i tau_i - sum_m sigma_bar_m / h
+    h_bar = sum_i k_i . w_i / h + sum_i c_i tau_i - sum_m sigma_m sigma_bar_m / h
+
+where sum_i k_i . w_i / h gathers by k what docs/derivation.md writes by cotangent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.field.compiled import CompiledSteps
+from symplectic_adjoint.field.field import Field, Linearization, Pull, number, ungraphed
+from symplectic_adjoint.field.parameter_aliases import Aliases
+from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.steps.runge_kutta import Step, weighted_sum
+
+
+@dataclass(frozen=True)
+class OutputCotangent:
+    """mu = dL/dy(sigma) of output j, which is dense output of the step."""
+
+    j: int
+    sigma: float
+    mu: Tensor
+
+
+@dataclass
+class StepCotangents:
+    """Cotangents of what went into a step; of its times only where asked for."""
+
+    y_terms: list[Tensor]
+    """What y_bar is more than lam."""
+    t_bar: Tensor | float = 0.0
+    h_bar: Tensor | float = 0.0
+    output_bars: dict[int, Tensor | float] = field(default_factory=dict)
+
+
+def rows_of(tableau: ButcherTableau, outputs: Sequence[OutputCotangent]) -> int:
+    """How many rows of the extended tableau take part in a step that holds these outputs."""
+    return max(tableau.stages, tableau.interpolant.rows) if outputs else tableau.stages
+
+
+def transpose_step(
+    f: Field,
+    step: Step,
+    lam: Tensor,
+    outputs: Sequence[OutputCotangent],
+    pull: Pull,
+    *,
+    with_time: bool,
+    graphs: list[Linearization | None] | None = None,
+) -> StepCotangents:
+    """Pulls lam and the outputs' cotangents back through a step of plain states.
+
+    One f is put on the graph at a time, where its graph is not there already, one a row in `graphs`. The step must know
+    what the states of the others are made of: k_1 .. k_{s-1} where there are no graphs, and its end where a dense
+    output needs f there. Step and graphs are used up: each k_i is dropped as soon as no earlier state needs it.
+    """
+    tableau, h = step.tableau, step.h
+    assert isinstance(h, float)  # times are plain numbers here: their cotangents have formulas of their own
+    s, b, columns = tableau.stages, tableau.floats.b, tableau.terms.columns
+    weights = [tableau.interpolant.weights_at(o.sigma) for o in outputs]
+    rows = rows_of(tableau, outputs)
+    if rows > s + 1 and (graphs is None or graphs[-1] is None):
+        with ungraphed():
+            step.evaluate(rows - 1)  # stages that only an interpolant needs
+    if graphs is None and not outputs and (code := f.code) is not None and f.aliases is not None:
+        return _transpose_by_code(f, f.aliases, code, step, lam, with_time=with_time)
+    times = _TimeSums(step, h, outputs) if with_time else None
+    l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
+    for i in reversed(range(rows)):
+        terms = [(b[i], lam)] if i < s and b[i] != 0.0 else []
+        terms += [(weight[i], o.mu) for weight, o in zip(weights, outputs, strict=True) if weight[i] != 0.0]
+        terms += [(a_ji, l_j) for j, a_ji in columns[i] if (l_j := l[j]) is not None]
+        w, one = weighted_sum(h, terms), graphs.pop() if graphs else None
+        if w is None:
+            if times is None or not times.uses(i):
+                continue
+            w = torch.zeros_like(lam)
+        if w.dtype != step.y.dtype:  # lam may be carried in a higher precision
+            w = w.to(step.y.dtype)
+        del step.ks[i:]
+        one = one or f.linearize(step.time(i), step.state(i), with_time=with_time, with_value=with_time)
+        l[i], *t_bar = f.transpose(one, w, pull)
+        if times is not None:
+            times.add(i, one.k, t_bar[0], w)
+        del one
+    y_terms = [x for x in (*(o.mu for o in outputs), *l) if x is not None]
+    return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
+
+
+def _transpose_by_code(
+    f: Field, aliases: Aliases, code: CompiledSteps, step: Step, lam: Tensor, *, with_time: bool
+) -> StepCotangents:
+    """The same for a step without outputs, each stage in one call of compiled code."""
+    s, b, columns = step.tableau.stages, step.tableau.floats.b, step.tableau.terms.columns
+    assert isinstance(step.h, float)
+    times = _TimeSums(step, step.h, ()) if with_time else None
+    l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
+    theta_bar = aliases.totals
+    numbers = code.numbers(step.h, [number(step.time(i)) for i in range(s)])
+    for i in reversed(range(s)):
+        if b[i] == 0.0 and all(l[j] is None for j, _ in columns[i]):
+            continue
+        del step.ks[i:]
+        f.f_calls += 1
+        f.vjps += 1
+        used, l[i], *of_times = code.pull_back(
+            numbers[i], step.y, step.ks, lam, l, aliases.trainable, theta_bar, with_time=with_time
+        )
+        aliases.added_to(used)
+        if times is not None:
+            tau, k, w = of_times
+            times.add(i, k, tau, w)
+    y_terms = [x for x in l if x is not None]
+    return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
+
+
+class _TimeSums:
+    """The sums over stages that the time cotangents are made of, in float64."""
+
+    def __init__(self, step: Step, h: float, outputs: Sequence[OutputCotangent]):
+        self._h = h
+        self._c = step.tableau.floats.c
+        self._outputs = outputs
+        self._slopes = [step.tableau.interpolant.slopes_at(o.sigma) for o in outputs]
+        self._tau: Tensor | float = 0.0
+        self._c_tau: Tensor | float = 0.0
+        self._k_w: Tensor | float = 0.0
+        self._sigma_bars: list[Tensor | float] = [0.0] * len(outputs)
+
+    def uses(self, i: int) -> bool:
+        """Whether k_i is needed though its w_i is zero."""
+        return any(slope[i] != 0.0 for slope in self._slopes)
+
+    def add(self, i: int, k: Tensor | None, t_bar: Tensor | None, w: Tensor) -> None:
+        assert k is not None
+        if t_bar is not None:
+            tau = t_bar.double()
+            self._tau = self._tau + tau
+            self._c_tau = self._c_tau + self._c[i] * tau
+        self._k_w = self._k_w + inner(k, w)
+        for m, (output, slope) in enumerate(zip(self._outputs, self._slopes, strict=True)):
+            if slope[i] != 0.0:
+                self._sigma_bars[m] = self._sigma_bars[m] + self._h * slope[i] * inner(output.mu, k)
+
+    def cotangents(self, y_terms: list[Tensor]) -> StepCotangents:
+        h, bars = self._h, self._sigma_bars
+        return StepCotangents(
+            y_terms,
+            t_bar=self._tau - sum(bars) / h,
+            h_bar=self._k_w / h
+            + self._c_tau
+            - sum(o.sigma * bar for o, bar in zip(self._outputs, bars, strict=True)) / h,
+            output_bars={o.j: bar / h for o, bar in zip(self._outputs, bars, strict=True)},
+        )
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Re sum conj(a) b in float64: how a real loss changes with a real factor of a, b being its cotangent."""
+    if a.is_complex():
+        return inner(torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj()))
+    return (a.double() * b.double()).sum()
