@@ -1,13 +1,20 @@
-"""python -m benchmarks, also installed as symplectic-bench."""
+"""python -m benchmarks: the command line of this clone, whether or not anything is installed.
 
+The clone goes to the front of the path, here and in every process started from here: another version of the suite or
+of the library may be installed.
+"""
 
-def main() -> None:
-    # Imported here because a measuring process imports this module again as its main module, and it must never hold
-    # pandas: an import would cost it seconds, and its memory is what is measured.
-    from benchmarks.cli import app
+import os
+import sys
+from pathlib import Path
 
-    app()
-
+FOLDER = Path(__file__).resolve().parent
+CLONE = [str(FOLDER), str(FOLDER.parent)]
 
 if __name__ == "__main__":
+    sys.path[:0] = CLONE
+    os.environ["PYTHONPATH"] = os.pathsep.join([*CLONE, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    from symplectic_bench.__main__ import main
+
     main()

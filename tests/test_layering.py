@@ -75,68 +75,51 @@ def test_data_and_plans_do_not_need_torch(path):
         assert "torch" not in {name.split(".")[0] for name in imports(file)}
 
 
-# A subpackage is one place here: benchmarks.problems.mlp is problems.
 SUITE = """
-cell examples digits files missing_data
-arrays
-record data choices series
-failure datasets
+spec examples
+data
 problems
-models
-tasks oracle twin
+models oracles
+references tasks
 contenders
-references
 measure
-process
-environment suite
-store expansion
-executors
-runner training
-sweep summary parquet users_problem
-known_references
-baseline
-typesetting exponent
-numerals trials
-targets claims regression
-revisions
-panels
-figures tables claim_tables training_tables
-training_figures
-render page
-portraits micro
-publication
+rows
+run
+analysis
+report
 paper
 commands
-cli
 __main__
 """
+SUITE_PACKAGE = ROOT / "benchmarks" / "symplectic_bench"
 SUITE_LEVEL = levels(SUITE)
-SUITE_FILES = source_files(ROOT / "benchmarks")
+SUITE_FILES = source_files(SUITE_PACKAGE)
 
 
-def suite_place(path):
-    return place(path, ROOT / "benchmarks")
+def test_every_folder_of_the_suite_has_its_level():
+    assert {place(path, SUITE_PACKAGE) for path in SUITE_FILES} == set(SUITE_LEVEL)
 
 
-@pytest.mark.parametrize("path", SUITE_FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SUITE_FILES, ids=lambda p: str(p.relative_to(SUITE_PACKAGE)))
 def test_suite_imports_point_one_way_and_use_the_librarys_public_names(path):
-    own = suite_place(path)
+    own = place(path, SUITE_PACKAGE)
     for name in imports(path):
         assert name == "symplectic_adjoint" or not name.startswith("symplectic_adjoint."), f"{own}: {name}"
         assert not name.startswith("tests"), f"{own}: {name}"
-        if name.startswith("benchmarks."):
+        if name.startswith("symplectic_bench."):
             other = name.split(".")[1]
             assert other == own or SUITE_LEVEL[other] < SUITE_LEVEL[own], f"{own} imports {other}"
 
 
-@pytest.mark.parametrize(
-    ("top", "allowed"),
-    [
-        ("matplotlib", {"render", "portraits"}),
-        ("pandas", {"summary", "figures", "tables", "training_tables", "training_figures", "publication", "paper"}),
-    ],
-)
-def test_heavy_libraries_stay_where_rows_are_shown(top, allowed):
-    """A measuring process must never import them."""
-    users = {suite_place(p) for p in SUITE_FILES if top in {name.split(".")[0] for name in imports(p)}}
-    assert users <= allowed
+def test_only_the_renderers_import_matplotlib():
+    users = {path.relative_to(SUITE_PACKAGE).as_posix() for path in SUITE_FILES if "matplotlib" in top_levels(path)}
+    assert users == {"report/render.py", "report/portraits.py"}
+
+
+def test_a_measuring_process_never_imports_pandas():
+    users = {place(path, SUITE_PACKAGE) for path in SUITE_FILES if "pandas" in top_levels(path)}
+    assert users <= {"analysis", "report", "paper"}
+
+
+def top_levels(path):
+    return {name.split(".")[0] for name in imports(path)}

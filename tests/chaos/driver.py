@@ -13,15 +13,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import sweep
-from benchmarks.cell import Cell
-from benchmarks.environment import capture
-from benchmarks.executors.cluster import Place, executor_at
-from benchmarks.executors.executor import Note
-from benchmarks.record import Measurement, Status
-from benchmarks.suite import Scale, Suite
-from tests.bench.cells import make_cell
-from tests.bench.rows import a_row
+from symplectic_bench.rows.environment import capture
+from symplectic_bench.rows.record import Measurement
+from symplectic_bench.run import sweep
+from symplectic_bench.run.executors.cluster import Place, executor_at
+from symplectic_bench.run.executors.executor import Note
+from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.status import Status
+from symplectic_bench.spec.suite import Scale, Suite
+from tests.symplectic_bench.sample_cells import make_cell
+from tests.symplectic_bench.sample_rows import a_row
 
 TAKES_S = 0.02
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.record import Status
-from benchmarks.store import read_rows
-from tests.bench.dask_cluster import ROOT, SCHEDULER, dask_cluster
+from symplectic_bench.rows.store import read_rows
+from symplectic_bench.spec.status import Status
+from tests.clone import PYTHONPATH, ROOT
+from tests.symplectic_bench.dask_cluster import SCHEDULER, dask_cluster
 
 pytestmark = pytest.mark.chaos
 
@@ -48,7 +49,7 @@ class Sweep:
     def start(self, **options) -> subprocess.Popen:
         arguments = [str(self.folder / "results"), str(self.journal), str(self.cells), *self.scheduler]
         command = [sys.executable, "-m", "tests.chaos.driver", *arguments]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, "PYTHONPATH": PYTHONPATH}
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, **options)
 
@@ -229,7 +230,7 @@ class RealSweep:
 
     def start(self) -> subprocess.Popen:
         command = [sys.executable, "-m", "benchmarks", "run", "real.toml", *self.options]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, "PYTHONPATH": PYTHONPATH}
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.clone import PYTHONPATH, ROOT
+
 pytestmark = pytest.mark.gate
 
-ROOT = Path(__file__).parents[2]
 
 SUITE, SCALE = "quick", "smoke"
 
@@ -47,7 +48,7 @@ class Sources:
         )
 
 
-TRANSPOSE = "symplectic_adjoint/transpose.py"
+TRANSPOSE = "symplectic_adjoint/steps/transpose.py"
 CALL = "        one = one or f.linearize("
 CLASS = "@dataclass(frozen=True)\nclass OutputCotangent"
 PULL = "f.transpose(one, w, pull)"
@@ -66,7 +67,7 @@ FAULTS = {
         "error_discrete",
         [(TRANSPOSE, PULL, "f.transpose(one, w * (1 + 1e-6), pull)")],
     ),
-    "a dropped cell": ("status", [("benchmarks/expansion.py", EXPAND, f"{EXPAND}[:-1]")]),
+    "a dropped cell": ("status", [("benchmarks/symplectic_bench/spec/expansion.py", EXPAND, f"{EXPAND}[:-1]")]),
 }
 
 
@@ -116,7 +117,7 @@ def test_another_project_s_problem_has_its_gate(tmp_path):
     module.write_text(PENDULUM.format(fault=""))
 
     def check(*arguments):
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, "PYTHONPATH": PYTHONPATH}
         command = [sys.executable, "-m", "benchmarks", "check", "--problem", "mine.fields:pendulum", *arguments]
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
 
@@ -146,3 +147,16 @@ def test_a_revision_compared_with_itself_has_no_regression(tmp_path):
     assert "17 cells compared, 0 regressions" in done.stdout
     assert "| ours symplectic |" in (tmp_path / "summary.md").read_text()
     assert "tree-" not in git("worktree", "list")  # and nothing is left behind
+
+
+BEFORE_THE_MOVE = "1a931bb"
+"""The last commit whose suite was the package `benchmarks` and whose library was flat."""
+
+
+@pytest.mark.skipif(not git("rev-parse", "HEAD"), reason="no git checkout")
+@pytest.mark.skipif(not git("cat-file", "-t", BEFORE_THE_MOVE), reason="a clone without its history")
+def test_a_revision_of_the_old_layout_is_measured_by_its_own_sources():
+    command = [sys.executable, "-m", "benchmarks", "compare", BEFORE_THE_MOVE, "HEAD", "--rounds", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode in (0, 3), done.stdout + done.stderr  # counters may be changed on purpose since
+    assert "17 cells compared" in done.stdout

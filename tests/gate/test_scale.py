@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.clone import PYTHONPATH, ROOT
+
 pytestmark = pytest.mark.gate
 
-ROOT = Path(__file__).parents[2]
 
 CELLS = 100_000
 
@@ -20,12 +20,12 @@ PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
 from rich.console import Console
-from benchmarks import sweep
-from benchmarks.executors.local import LocalExecutor
-from benchmarks.expansion import Vocabulary, expand
-from benchmarks.suite import Scale, Suite
-from benchmarks.summary import overview, summarize
-from tests.bench.rows import an_environment
+from symplectic_bench.run import sweep
+from symplectic_bench.run.executors.local import LocalExecutor
+from symplectic_bench.spec.expansion import Vocabulary, expand
+from symplectic_bench.spec.suite import Scale, Suite
+from symplectic_bench.analysis.summary import overview, summarize
+from tests.symplectic_bench.sample_rows import an_environment
 from tests.gate.test_scale import SUITE, write_rows
 
 vocabulary = Vocabulary({"mlp": {"state": 8, "width": 64}}, ("dopri5",), lambda cell: None)
@@ -74,7 +74,7 @@ SUITE = {
 
 
 def write_rows(path, cells):
-    from tests.bench.rows import a_row
+    from tests.symplectic_bench.sample_rows import a_row
 
     path.parent.mkdir(parents=True)
     with path.open("w") as out:
@@ -83,7 +83,7 @@ def write_rows(path, cells):
 
 
 def run(path):
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(path)], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -102,11 +102,11 @@ def test_a_cell_costs_little_beside_its_process(tmp_path, monkeypatch):
     """The time of a sweep of stub cells, which take none: rows written and flushed, cores reserved, lines printed."""
     from rich.console import Console
 
-    from benchmarks import sweep
-    from benchmarks.executors.local import LocalExecutor
-    from tests.bench.rows import an_environment
-    from tests.bench.work import Scripted
+    from symplectic_bench.run import sweep
+    from symplectic_bench.run.executors.local import LocalExecutor
     from tests.chaos.driver import plan
+    from tests.symplectic_bench.sample_rows import an_environment
+    from tests.symplectic_bench.work import Scripted
 
     cells = 300
     monkeypatch.setattr(sweep, "load_work", lambda *_: Scripted())

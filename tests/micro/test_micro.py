@@ -1,6 +1,6 @@
 """Micro-benchmarks: what one step, its transpose, dense output, one VJP and one decision on a step size cost.
 
-    pytest tests/micro -m micro --benchmark-json micro.json && python -m benchmarks check --micro micro.json
+    pytest tests/micro -m micro --benchmark-json micro.json && symplectic-bench check --micro micro.json
 
 Calls of f and bytes decide there; times, as multiples of the bare call of f in the same run, only advise.
 """

@@ -1,6 +1,0 @@
-"""The gradients that were wanted: references of the continuous problem, each with its error bar."""
-
-from benchmarks.references.reference import Reference
-from benchmarks.references.store import compute_reference, load_reference, reference_file
-
-__all__ = ["Reference", "compute_reference", "load_reference", "reference_file"]

@@ -1,0 +1,1 @@
+"""Measures every way of computing the gradient of a neural ODE, and makes the tables and figures."""

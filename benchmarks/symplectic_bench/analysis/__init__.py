@@ -1,0 +1,1 @@
+"""From rows to findings: summaries, trials and claims, growth exponents, and the comparison with a baseline."""

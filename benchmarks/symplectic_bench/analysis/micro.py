@@ -1,0 +1,30 @@
+"""Micro-benchmarks, as pytest-benchmark writes them, as lines that are held against a baseline like a suite's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from symplectic_bench.analysis.baseline import METRICS, TIME, TimeTolerance, UnfitForBaseline
+
+REFERENCE = "test_reference"
+"""The benchmark that times are multiples of."""
+
+TIME_TOLERANCE = TimeTolerance(relative=1.0, absolute_s=2e-5)
+
+
+def read_micro(path: Path) -> list[dict[str, Any]]:
+    """A line a benchmark: its counters from extra_info, its median time. Raises UnfitForBaseline for another file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
+        medians_s = {one["name"]: float(one["stats"]["median"]) for one in found}
+        reference_s = medians_s[REFERENCE]
+        return [
+            {name: one["extra_info"].get(name) for name in METRICS}
+            | {"cell_id": one["name"], "cell": one["name"], "dtype": "float64", "status": "ok"}
+            | {TIME: medians_s[one["name"]] / reference_s, "total_s": medians_s[one["name"]]}
+            for one in found
+        ]
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as why:
+        raise UnfitForBaseline(
+            f"{path.name} is no file of pytest-benchmark with {REFERENCE} in it ({type(why).__name__}: {why})"
+        ) from why

@@ -1,0 +1,154 @@
+"""Two git revisions measured side by side, each in a worktree of its own with its own suite."""
+
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from symplectic_bench.analysis.baseline import TIME, Baseline, cells_of, lines_of_rows
+from symplectic_bench.analysis.regression import Finding, compare
+from symplectic_bench.analysis.summary import geometric_mean
+from symplectic_bench.rows.record import Measurement
+from symplectic_bench.rows.store import read_rows
+from symplectic_bench.spec.status import Status
+
+
+class RevisionError(RuntimeError):
+    """A revision that cannot be measured."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One revision, checked out."""
+
+    revision: str
+    commit: str
+    tree: Path
+
+    def measure(self, suite: str, scale: str, folder: Path) -> list[Measurement]:
+        """All of the suite, anew, by this revision's own code. Raises RevisionError where that fails."""
+        arguments = [
+            "run",
+            suite,
+            "--scale",
+            scale,
+            "--fresh",
+            "--results",
+            str(folder),
+            "--plots",
+            str(folder / "plots"),
+        ]
+        done = self._python("-m", "benchmarks", *arguments)
+        files = list(folder.glob("*/*/rows.jsonl"))
+        if done.returncode != 0 or len(files) != 1:
+            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
+            raise RevisionError(f"{self.revision}: run {suite} ended with exit code {done.returncode}:\n{said}")
+        return read_rows(files[0]).rows
+
+    @property
+    def suite(self) -> Path:
+        """The folder of its suite's package, which was benchmarks itself before it was benchmarks/symplectic_bench."""
+        new = self.tree / "benchmarks" / "symplectic_bench"
+        return new if new.is_dir() else new.parent
+
+    def require_own_sources(self) -> None:
+        """Raise RevisionError where a run in its worktree would not import its own library and suite."""
+        program = (
+            "import sys\n"
+            "from importlib.util import find_spec\n"
+            "for name in sys.argv[1:]: found = find_spec(name); print(found.origin if found else '')"
+        )
+        folders = (self.suite, self.tree / "symplectic_adjoint")
+        done = self._python("-c", program, *(folder.name for folder in folders))
+        for folder, origin in itertools.zip_longest(folders, done.stdout.splitlines(), fillvalue=""):
+            if Path(origin).resolve() != (Path(folder) / "__init__.py").resolve():
+                raise RevisionError(
+                    f"{self.revision}: {Path(folder).name} would be imported from {origin or 'nowhere'}, not from its "
+                    "worktree: uninstall that package, or run compare with another Python"
+                )
+
+    def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python in the worktree, its packages before any that are installed."""
+        roots = dict.fromkeys(str(folder) for folder in (self.suite.parent, self.tree))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=self.tree, env=environment, capture_output=True, text=True
+        )
+
+
+@contextmanager
+def checked_out(repository: Path, revisions: Sequence[str]) -> Iterator[tuple[list[Side], Path]]:
+    """The revisions in worktrees, and a folder for what is measured; both are gone in the end.
+
+    Raises RevisionError for a name that git does not know.
+    """
+    with tempfile.TemporaryDirectory(prefix="symplectic-bench-") as made:
+        folder, sides = Path(made), []
+        try:
+            for place, revision in enumerate(revisions):
+                commit = _git(repository, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+                tree = folder / f"tree-{place}"
+                _git(repository, "worktree", "add", "--detach", str(tree), commit)
+                sides.append(Side(revision, commit[:12], tree))
+                if not (tree / "benchmarks" / "__main__.py").is_file():
+                    raise RevisionError(f"{revision} has no benchmarks: compare measures revisions of this project")
+                sides[-1].require_own_sources()
+            yield sides, folder
+        finally:
+            for side in sides:
+                subprocess.run(
+                    ["git", "worktree", "remove", "--force", str(side.tree)], cwd=repository, capture_output=True
+                )
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True)
+    except FileNotFoundError as why:
+        raise RevisionError("git is not installed, which holds the revisions") from why
+    if done.returncode != 0:
+        raise RevisionError(f"git {' '.join(arguments[:2])}: {done.stderr.strip() or 'no such revision'}")
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a suite shows of two revisions: what the second has changed, and how long it takes over the first."""
+
+    sides: Sequence[Side]
+    findings: Sequence[Finding]
+    cells: int
+    times: Mapping[str, float]
+    """By contender and gradient: the second's time as a multiple of the first's, over cells and rounds."""
+
+
+def compare_revisions(sides: Sequence[Side], suite: str, scale: str, rounds: int, folder: Path) -> Comparison:
+    """The sides in turns, A B A B, so that a machine that slows down slows both. Numbers are the first round's, times
+    those of all rounds.
+    """
+    measured: list[list[list[Measurement]]] = [
+        [side.measure(suite, scale, folder / f"round-{round}-{place}") for place, side in enumerate(sides)]
+        for round in range(rounds)
+    ]
+    before, after = measured[0]
+    baseline = Baseline([{**cell, TIME: None} for cell in cells_of(lines_of_rows(before))])
+    return Comparison(sides, compare(after, baseline), len(baseline.cells), _times(measured))
+
+
+def _times(measured: Sequence[Sequence[Sequence[Measurement]]]) -> dict[str, float]:
+    ratios: dict[tuple[str, str], list[float]] = {}
+    for before, after in measured:
+        known = {row.cell_id: row.total_s for row in before if row.status is Status.OK and row.total_s}
+        for row in after:
+            if row.total_s and row.cell_id in known:
+                ratios.setdefault((row.cell.name, row.cell_id), []).append(row.total_s / known[row.cell_id])
+    by_name: dict[str, list[float]] = {}
+    for (name, _), values in ratios.items():
+        by_name.setdefault(name, []).append(statistics.median(values))
+    return {name: geometric_mean(values) or 1.0 for name, values in by_name.items()}

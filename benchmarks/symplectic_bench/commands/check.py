@@ -1,0 +1,178 @@
+"""check: has a change cost accuracy, memory or function evaluations?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from symplectic_bench.analysis.baseline import (
+    Baseline,
+    BaselineMissing,
+    TimeTolerance,
+    UnfitForBaseline,
+    cells_of,
+    lines_of_rows,
+    read_baseline,
+    recorded,
+    require_whole,
+    write_baseline,
+)
+from symplectic_bench.analysis.micro import TIME_TOLERANCE, read_micro
+from symplectic_bench.analysis.regression import Finding, Kind, Line, compare_lines, of_kind, unrecorded
+from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
+from symplectic_bench.commands.options import BASELINE, RESULTS, AtScale, Results
+from symplectic_bench.report.findings import to_markdown
+from symplectic_bench.report.publication import NoRows
+from symplectic_bench.rows.environment import Environment, capture
+from symplectic_bench.rows.record import Measurement
+from symplectic_bench.rows.store import read_cells, read_rows
+from symplectic_bench.run.executors.local import LocalExecutor
+from symplectic_bench.run.sweep import Plan, Wishes, cells_of_suite, plan_of, sweep
+from symplectic_bench.spec.suite import Scale, Suite, load_suite
+from symplectic_bench.spec.users_problem import factory_name, suite_of_problem
+
+
+def check(
+    suites: Annotated[
+        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names (see list) or .toml files.")
+    ] = None,
+    scale: AtScale = Scale.CPU,
+    problem: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FACTORY",
+            help="Your own problem, measured anew and compared: by SUITE, or by a small suite made for it.",
+        ),
+    ] = None,
+    micro: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A JSON file of pytest-benchmark, compared with micro.jsonl.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option(metavar="ID", help="Which environment's rows; by default this machine's and code's.")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Make these rows the baseline; says what changes.")] = False,
+    time: Annotated[
+        bool, typer.Option("--time", help="Fail for time too: beyond the baseline's relative and absolute limits.")
+    ] = False,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write a summary to this file too, such as for a pull request.", dir_okay=False)
+    ] = None,
+    changelog: Annotated[
+        Path | None, typer.Option(help="Fail where this file has no line on the baseline's last change.")
+    ] = None,
+    baseline: Annotated[Path, typer.Option(help="Folder of baselines.", file_okay=False)] = BASELINE,
+    results: Results = RESULTS,
+) -> None:
+    """Compare the deterministic counters, memory and errors of what was measured here with the baseline.
+
+    Rows measured elsewhere, or with other code, do not count: run the suite first. Time is compared as a multiple of
+    torchdiffeq's in the same run, and only advises unless --time is given.
+    """
+    if not suites and problem is None and micro is None:
+        console.print("[red]nothing to check: give a SUITE, --problem or --micro")
+        raise typer.Exit(Exit.USAGE)
+    if problem is not None and environment is not None:
+        console.print("[red]--problem measures anew, in this environment: leave --environment out")
+        raise typer.Exit(Exit.USAGE)
+    gate = Gate(capture(), environment, scale, problem, update, time, changelog, baseline, results)
+    sources = suites or ([""] if problem is not None else [])
+    codes = [for_each(sources, gate.check), for_each([micro] if micro else [], gate.check_micro)]
+    if markdown is not None:
+        markdown.write_text("\n".join(gate.summaries), encoding="utf-8")
+    raise typer.Exit(worst(codes))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What check was asked for. environment is this machine's; rows are those of environment_id, if one was named."""
+
+    environment: Environment
+    environment_id: str | None
+    scale: Scale
+    problem: str | None
+    update: bool
+    time: bool
+    changelog: Path | None
+    baselines: Path
+    results: Path
+    summaries: list[str] = field(default_factory=list)
+    """In Markdown, one for each that was compared."""
+
+    def check(self, source: str) -> Exit:
+        if self.problem is not None:
+            factory_name(self.problem)  # or it is no path, whatever the suite
+        suite = (load_suite(source) if source else suite_of_problem(self.problem or "")).at_scale(self.scale)
+        rows = self._stored(suite) if self.problem is None else self._measured(suite, source)
+        if not self.update:
+            return self._compare(suite.name, lines_of_rows(rows))
+        cells = {cell.id: cell for cell in cells_of_suite(suite, self.problem)}
+        own = [row for row in rows if row.cell_id in cells]
+        require_whole(own, len(cells))
+        return self._update(suite.name, lines_of_rows(own), TimeTolerance())
+
+    def check_micro(self, file: Path) -> Exit:
+        lines = read_micro(file)
+        return self._update(MICRO, lines, TIME_TOLERANCE) if self.update else self._compare(MICRO, lines)
+
+    def _file(self, name: str) -> Path:
+        return self.baselines / f"{name}.jsonl"
+
+    def _compare(self, name: str, lines: Sequence[Line]) -> Exit:
+        baseline = read_baseline(self._file(name))
+        findings, new = compare_lines(lines, baseline), unrecorded(lines, baseline)
+        self.summaries.append(to_markdown(name, findings, len(baseline.cells), new, self.time))
+        red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if self.time else []))
+        show_findings(findings, red)
+        console.print(
+            f"{name}: {len(baseline.cells)} cells of the baseline compared, {len(red)} regressions"
+            + (f"; {new} cells are not in it, check --update records them" if new else "")
+        )
+        unsaid = self.changelog is not None and not recorded(baseline, name, self.changelog)
+        if unsaid:
+            console.print(f"[red]{self.changelog} has no line that says why: {_line_wanted(name, baseline)}")
+        return Exit.REGRESSION if red or unsaid else Exit.DONE
+
+    def _update(self, name: str, lines: Sequence[Line], time: TimeTolerance) -> Exit:
+        try:
+            earlier = read_baseline(self._file(name))
+        except (BaselineMissing, UnfitForBaseline) as why:
+            console.print(f"[yellow]nothing to compare with: {escape(str(why))}")
+            earlier = Baseline([], time=time)
+        baseline = replace(earlier, cells=cells_of(lines))
+        show_findings(compare_lines(lines, earlier), ())
+        write_baseline(self._file(name), baseline)
+        console.print(f"{name}: {len(lines)} cells are now the baseline, {self._file(name).as_posix()}")
+        console.print(f"say why in the changelog: {_line_wanted(name, baseline)}")
+        return Exit.DONE
+
+    def _stored(self, suite: Suite) -> list[Measurement]:
+        here = self.environment_id or self.environment.id
+        folder = self.results / suite.name / here
+        stored = read_rows(folder / "rows.jsonl").rows
+        cells = set(read_cells(folder)) if stored else set()
+        rows = [row for row in stored if row.cell_id in cells]  # not those of cells that the suite has lost since
+        if not rows:
+            raise NoRows(f"{suite.name}: no rows of environment {here} to check: run the suite first")
+        return rows
+
+    def _measured(self, suite: Suite, source: str) -> list[Measurement]:
+        """Anew: the environment does not know of changes in the user's own code."""
+        plan: Plan = plan_of(suite, source, Wishes(self.scale, fresh=True, problem=self.problem))
+        return sweep(plan, self.environment, LocalExecutor(self.environment), self.results, console)
+
+
+MICRO = "micro"
+"""The baseline of micro-benchmarks."""
+
+
+def _line_wanted(name: str, baseline: Baseline) -> str:
+    return f"- Baseline {name} {baseline.digest}: ..."
+
+
+def show_findings(findings: Sequence[Finding], red: Sequence[Finding]) -> None:
+    for finding in findings:
+        color = "red" if finding in red else "yellow"
+        console.print(f"[{color}]{finding.kind:10}[/{color}] {escape(str(finding))}")

@@ -1,0 +1,52 @@
+"""compare: two git revisions, side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from symplectic_bench.analysis.regression import Kind, of_kind
+from symplectic_bench.analysis.revisions import Comparison, checked_out, compare_revisions
+from symplectic_bench.commands.check import show_findings
+from symplectic_bench.commands.exit_codes import Exit, console, for_each
+from symplectic_bench.commands.options import AtScale
+from symplectic_bench.report.findings import to_markdown
+from symplectic_bench.report.numerals import digits
+from symplectic_bench.spec.suite import Scale
+
+
+def compare(
+    before: Annotated[str, typer.Argument(metavar="REV1", help="A git revision: a branch, a tag, HEAD~1.")],
+    after: Annotated[str, typer.Argument(metavar="REV2", help="Another, which is held against the first.")],
+    suite: Annotated[str, typer.Option(help="What to measure, by each revision's own suite of that name.")] = "quick",
+    scale: AtScale = Scale.SMOKE,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that the two take, for their times.")] = 3,
+    markdown: Annotated[Path | None, typer.Option(help="Write a summary to this file too.", dir_okay=False)] = None,
+) -> None:
+    """Measure two git revisions in turns, each in a worktree of its own, and say what the second one changes.
+
+    Exit code 3 where it costs accuracy, memory or function evaluations. Times only advise.
+    """
+
+    def measure(revisions: tuple[str, str]) -> Exit:
+        with checked_out(Path.cwd(), revisions) as (sides, folder):
+            found = compare_revisions(sides, suite, scale.value, rounds, folder)
+        red = of_kind(found.findings, Kind.REGRESSION)
+        show_findings(found.findings, red)
+        for name, ratio in found.times.items():
+            console.print(f"time       {escape(name)}: {digits(ratio)} times the first one's")
+        console.print(f"{suite}: {found.cells} cells compared, {len(red)} regressions")
+        if markdown is not None:
+            markdown.write_text(_summary(suite, found), encoding="utf-8")
+        return Exit.REGRESSION if red else Exit.DONE
+
+    raise typer.Exit(for_each([(before, after)], measure))
+
+
+def _summary(suite: str, found: Comparison) -> str:
+    first, second = found.sides
+    title = f"{suite}: {first.revision} ({first.commit}) and {second.revision} ({second.commit})"
+    lines = ["| gradient | time, second over first |", "| :--- | ---: |"]
+    lines += [f"| {name} | {digits(ratio)} |" for name, ratio in found.times.items()]
+    return "\n\n".join([to_markdown(title, found.findings, found.cells, 0, False).strip(), "\n".join(lines)]) + "\n"

@@ -1,0 +1,20 @@
+"""portraits: draw the solution of each standard problem for docs/problems.md (for maintainers)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from symplectic_bench.commands.options import PLOTS
+
+
+def portraits(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[PROBLEM]", help="All problems by default.")] = None,
+    folder: Annotated[Path, typer.Option(help="Folder of the pictures.", file_okay=False)] = PLOTS / "problems",
+) -> None:
+    """Draw a picture of each problem's solution."""
+    # Imported here because it imports torch and matplotlib, which take seconds that other commands should not.
+    from symplectic_bench.report.portraits import PORTRAITS, write_portrait
+
+    for name in names or PORTRAITS:
+        write_portrait(name, folder)

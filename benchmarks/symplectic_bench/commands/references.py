@@ -1,0 +1,22 @@
+"""references: write the standard problems' references into the package (for maintainers)."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from symplectic_bench.commands.exit_codes import console
+from symplectic_bench.commands.options import RESULTS
+
+
+def references(
+    suites: Annotated[
+        list[str] | None, typer.Argument(metavar="[SUITE]", help="Suites whose problems are the standard ones.")
+    ] = None,
+) -> None:
+    """Write the references that are missing and remove those of problems that are gone. Needs heyoka, and minutes."""
+    # Imported here because it imports torch, which takes seconds that other commands should not.
+    from symplectic_bench.run.known_references import STANDARD, write
+
+    for line in write(suites or STANDARD, RESULTS / ".cache"):
+        console.print(escape(line))

@@ -1,0 +1,175 @@
+"""diffrax as a contender: its default gradient, backpropagation with checkpoints, compiled as a whole.
+
+Checked against diffrax 0.7.2 on jax 0.10.2. Loss and gradient are one jitted function, so there is no forward pass to
+time alone, and calls of f cannot be counted. Its default PIDController is an I controller with the safety factor and
+the limits of ours. Time has the dtype of the state, since JAX has one of the two only.
+"""
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint import METHODS
+from symplectic_bench.contenders.contender import (
+    Counts,
+    Observation,
+    WholeRun,
+    not_installed,
+    replay_of_equal_steps,
+    several_fields,
+    shared_reason,
+    unknown_gradient,
+)
+from symplectic_bench.problems import PROBLEMS, Problem
+from symplectic_bench.problems.formula import Arithmetic, LossFormula
+from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.failure import Diverged
+
+METHOD_CLASSES = {
+    "euler": "Euler",
+    "midpoint": "Midpoint",
+    "heun2": "Heun",
+    "adaptive_heun": "Heun",
+    "bosh3": "Bosh3",
+    "dopri5": "Dopri5",
+    "tsit5": "Tsit5",
+    "dopri8": "Dopri8",
+}
+"""Their class of each of our methods; heun2 is adaptive_heun without its error estimate."""
+
+MOST_STEPS = 4096
+"""Their default, beyond which a solve gives up. Checkpoints, and so time and memory, grow with its square root."""
+
+
+@dataclass(frozen=True)
+class Diffrax:
+    name: str = "diffrax"
+    gradients: tuple[str, ...] = ("backprop",)
+    framework: Literal["jax"] = "jax"
+    compiles: bool = True
+
+    def decline(self, cell: Cell) -> str | None:
+        if reason := unknown_gradient(self, cell):
+            return reason
+        if cell.method not in METHOD_CLASSES:
+            return f"diffrax has no method {cell.method!r}"
+        if reason := several_fields(cell):
+            return reason
+        if PROBLEMS[cell.problem].formula is None:
+            return "diffrax solves formulas, and this problem has none"
+        if PROBLEMS[cell.problem].jumps:
+            return f"the field of {cell.problem} jumps, and diffrax is not told its jumps"
+        if cell.device != "cpu":
+            return "diffrax is measured on the CPU only"
+        return shared_reason(cell, METHODS[cell.method].adaptive)
+
+    def missing(self) -> str | None:
+        return not_installed("diffrax", 'python -m pip install ".[peers]"')
+
+    def gradient(self, problem: Problem, cell: Cell) -> WholeRun:
+        jax, compute = _jax(cell), _compiled(problem, cell)
+        arguments = _arguments(problem)
+
+        def complete() -> None:
+            _require_success(jax.block_until_ready(compute(*arguments)))
+
+        return WholeRun(complete)
+
+    def observe(self, problem: Problem, cell: Cell) -> Observation:
+        jax, compute = _jax(cell), _compiled(problem, cell)
+        found = jax.block_until_ready(compute(*_arguments(problem)))
+        _require_success(found)
+        (loss, (final_state, stats, _)), (by_y0, by_theta) = found
+        as_tensors = [torch.tensor(jax.device_get(g)) for g in (final_state, by_y0, *by_theta)]
+        steps = int(stats["num_accepted_steps"]), int(stats["num_rejected_steps"])
+        return Observation(
+            loss=float(loss),
+            final_state=as_tensors[0],
+            gradient=as_tensors[1:],
+            counts=Counts(None, None, None, None, *steps),
+            replay=replay_of_equal_steps(cell, problem),
+        )
+
+
+def _require_success(found: Any) -> None:
+    """The one way in which such a solve fails."""
+    (_, (_, stats, succeeded)), _ = found
+    if not succeeded:
+        raise Diverged(f"diffrax was not at the end after {int(stats['num_steps'])} steps")
+
+
+def _jax(cell: Cell) -> Any:
+    """JAX as the cell wants it. It reads the number of its threads once, when it first computes."""
+    os.environ["NPROC"] = str(cell.threads)
+    jax = importlib.import_module("jax")
+    jax.config.update("jax_enable_x64", cell.dtype == "float64")
+    return jax
+
+
+def _arguments(problem: Problem) -> tuple[Any, ...]:
+    """What the compiled function takes: y0, theta, and what the field and the loss hold."""
+    jnp = importlib.import_module("jax.numpy")
+
+    def array(tensor: Tensor) -> Any:
+        return jnp.asarray(tensor.detach().cpu().numpy())
+
+    held = [{name: array(x) for name, x in module.named_buffers()} for module in (problem.func, problem.loss)]
+    return array(problem.y0), [array(p) for p in problem.parameters], *held
+
+
+def _compiled(problem: Problem, cell: Cell) -> Callable[..., Any]:
+    return _value_and_gradient(cell, tuple(problem.t.tolist()), type(problem.loss).formula)
+
+
+def _arithmetic(jax: Any) -> Arithmetic:
+    """JAX's functions under the names that formulas have for them."""
+    jnp, nn = jax.numpy, jax.nn
+    own: Any = SimpleNamespace(pi=jnp.pi, exp=jnp.exp, log=jnp.log, sqrt=jnp.sqrt, sin=jnp.sin, cos=jnp.cos)
+    own.tanh, own.sigmoid, own.softplus, own.plain = jnp.tanh, nn.sigmoid, nn.softplus, jax.lax.stop_gradient
+    own.expm, own.stack, own.concatenate = jax.scipy.linalg.expm, jnp.stack, jnp.concatenate
+    return own
+
+
+@functools.cache  # jit knows what it has compiled by the function that it is given
+def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormula) -> Callable[..., Any]:
+    """(y0, theta, field_held, held) -> (loss, (final state, stats, succeeded or not)), gradient by y0 and theta."""
+    jax, diffrax = _jax(cell), importlib.import_module("diffrax")
+    family, ops = PROBLEMS[cell.problem], _arithmetic(jax)
+    formula = family.formula
+    assert formula is not None, "others are declined"
+    sizes = {**family.sizes, **cell.sizes_dict}
+    solver = getattr(diffrax, METHOD_CLASSES[cell.method])()
+    if cell.steps is None:
+        controller = diffrax.PIDController(rtol=cell.rtol, atol=cell.atol)
+    else:  # by their ends: equal steps added up in float32 would miss the last one
+        controller = diffrax.StepTo(ts=jax.numpy.linspace(times[0], times[-1], cell.steps + 1))
+    only_end = len(times) == 2
+
+    def loss(y0: Any, theta: Any, field_held: Any, held: Any) -> tuple[Any, Any]:
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: formula(ops, args, {**sizes, **field_held}, t, y)),
+            solver,
+            t0=times[0],
+            t1=times[-1],
+            dt0=None,
+            y0=y0,
+            args=theta,
+            saveat=diffrax.SaveAt(t0=True, t1=True) if only_end else diffrax.SaveAt(ts=jax.numpy.array(times)),
+            stepsize_controller=controller,
+            max_steps=max(MOST_STEPS, cell.steps or 0),
+            throw=False,  # it would from within the compiled code, with a traceback for a reason
+        )
+        succeeded = solution.result == diffrax.RESULTS.successful
+        return loss_of(ops, held, solution.ys), (solution.ys[-1], solution.stats, succeeded)
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+
+
+DIFFRAX = Diffrax()

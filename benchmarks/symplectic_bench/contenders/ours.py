@@ -1,0 +1,146 @@
+"""This repository's library as a contender, with each of its gradients: plain, compiled, and with a precise sum."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor
+
+from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, solve
+from symplectic_bench.contenders.contender import (
+    Counts,
+    Observation,
+    Solved,
+    SolveRun,
+    giving_up,
+    replay_in_turn,
+    shared_reason,
+    step_size,
+    total,
+)
+from symplectic_bench.contenders.library_gradients import NAMES, choice
+from symplectic_bench.oracles.recorded_grid import OWN_STEPS, Replayed, replay_as
+from symplectic_bench.problems import Problem, in_turn
+from symplectic_bench.spec.cell import Cell
+
+COMPILED = ("symplectic", "stages", "revolve")
+SUMMED = ("symplectic", "stages", "revolve", "aca")
+
+
+@dataclass(frozen=True)
+class Ours:
+    """compiles and accumulate are solve's keywords compile= and accumulate=."""
+
+    name: str = "ours"
+    compiles: bool = False
+    accumulate: str | None = None
+    remark: str = ""
+    framework: Literal["torch"] = "torch"
+
+    @property
+    def gradients(self) -> Sequence[str]:
+        return COMPILED if self.compiles else SUMMED if self.accumulate else NAMES
+
+    def decline(self, cell: Cell) -> str | None:
+        if choice(cell.gradient) is None:
+            return f"the library has no gradient {cell.gradient!r}; it has {', '.join(NAMES)}"
+        if cell.method not in METHODS:
+            return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
+        if self.compiles and cell.gradient not in COMPILED:
+            return f"compile=True belongs to {' and '.join(COMPILED)}, not to {cell.gradient!r}"
+        if self.accumulate and cell.gradient not in SUMMED:
+            return f"accumulate={self.accumulate!r} belongs to {', '.join(SUMMED)}, not to {cell.gradient!r}"
+        return shared_reason(cell, METHODS[cell.method].adaptive)
+
+    def missing(self) -> str | None:
+        if not self.compiles or shutil.which(cxx := _cxx()) is not None:
+            return None
+        return f"there is no C++ compiler {cxx!r} here, which compile=True needs: install one or set CXX"
+
+    def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
+        return SolveRun(problem, lambda: in_turn(problem, lambda part: self._solve(part, cell).ys), self.gives_up)
+
+    def integrate(self, problem: Problem, cell: Cell) -> Solved:
+        solution = self._solve(problem, cell)
+        return Solved(solution.ys, lambda: _counts(solution.stats))
+
+    def gives_up(self, error: Exception) -> bool:
+        return isinstance(error, SolverError)
+
+    def load(self) -> None:
+        """It is imported here already."""
+
+    def observe(self, problem: Problem, cell: Cell) -> Observation:
+        solutions: list[Solution] = []
+
+        def one(part: Problem) -> Tensor:
+            solutions.append(self._solve(part, cell))
+            return solutions[-1].ys
+
+        with giving_up(self.gives_up):
+            ys = in_turn(problem, one)
+            loss = problem.loss(ys)
+            loss.backward()
+        grids = [solution.grid for solution in solutions]
+        return Observation(
+            loss=loss.item(),
+            final_state=ys[-1].detach(),
+            gradient=problem.gradient(),
+            counts=total([_counts(solution.stats) for solution in solutions]),
+            replay=replay_in_turn([partial(_replay, cell, grid) for grid in grids]),
+            steps=(
+                cell.gradient if cell.gradient in OWN_STEPS else "",
+                *(x for grid in grids for x in _bytes_of(grid)),
+            ),
+        )
+
+    def _solve(self, problem: Problem, cell: Cell) -> Solution:
+        accuracy: dict[str, Any] = {"rtol": cell.rtol, "atol": cell.atol}
+        options: dict[str, Any] = {"jump_t": problem.t.new_tensor(problem.jumps)} if problem.jumps else {}
+        if cell.steps is not None:
+            accuracy, options["step_size"] = {}, step_size(cell, problem.t)
+        how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
+        how["params"] = problem.unlisted or None
+        gradient = choice(cell.gradient)
+        method = None if cell.gradient == "mali" else cell.method  # it has one of its own
+        return solve(
+            problem.func, problem.y0, problem.t, method=method, gradient=gradient, options=options, **accuracy, **how
+        )
+
+
+def _counts(stats: Stats) -> Counts:
+    return Counts(
+        f_calls_forward=stats.f_calls_forward,
+        f_calls_backward=stats.f_calls_backward,
+        vjps_forward=stats.vjps_forward,
+        vjps_backward=stats.vjps_backward,
+        steps_accepted=stats.accepted,
+        steps_rejected=stats.rejected,
+        steps_backward=stats.accepted_backward or None,
+    )
+
+
+def _replay(cell: Cell, grid: Grid, twin: Replayed) -> Any:
+    return replay_as(cell.gradient, METHODS[cell.method], twin, grid)
+
+
+def _bytes_of(grid: Grid) -> Iterator[bytes]:
+    for name in ("t", "h", "pinned_to", "output_step", "output_sigma"):
+        yield getattr(grid, name).numpy().tobytes()
+
+
+def _cxx() -> str:
+    """The compiler that torch.compile calls."""
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+
+
+OURS = Ours()
+VARIANTS = (
+    Ours("ours-compiled", compiles=True),
+    Ours("ours-float64", accumulate="float64"),
+    Ours("ours-compensated", accumulate="compensated"),
+)

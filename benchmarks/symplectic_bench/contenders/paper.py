@@ -1,0 +1,93 @@
+"""The paper's own code as a contender: package torch_symplectic_adjoint of its authors, which no index has.
+
+Checked against version 0.0.1, https://github.com/tksmatsubara/symplectic-adjoint-method. Its names of methods are ours.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symplectic_bench.contenders.contender import (
+    CountedField,
+    Peer,
+    Replay,
+    not_installed,
+    replay_of_equal_steps,
+    shared_reason,
+    unknown_gradient,
+)
+from symplectic_bench.problems import PROBLEMS, Problem
+from symplectic_bench.spec.cell import Cell
+
+PACKAGE = "torch_symplectic_adjoint"
+
+FUNCTIONS = {
+    "symplectic": "odeint_symplectic_adjoint",
+    "aca": "odeint_checkpoint",
+    "baseline": "odeint_onecheckpoint",
+    "continuous": "odeint_adjoint",
+    "backprop": "odeint",
+}
+
+FIXED = ("euler", "midpoint", "rk4", "rk38")
+# Its fehlberg2 takes the weights of the embedded formula for those of the error estimate, and so some 1 / rtol steps.
+ADAPTIVE = ("adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8")
+
+GIVES_UP = ("underflow in dt", "non-finite values in state")
+
+
+@dataclass(frozen=True)
+class Paper(Peer):
+    name: str = "paper"
+    gradients: tuple[str, ...] = tuple(FUNCTIONS)
+
+    def decline(self, cell: Cell) -> str | None:
+        if reason := unknown_gradient(self, cell):
+            return reason
+        if cell.method not in FIXED + ADAPTIVE:
+            return f"the paper's code has no method {cell.method!r}"
+        if cell.steps is not None and cell.method in ADAPTIVE:
+            return f"the paper's code runs {cell.method} with tolerances only, not with fixed steps"
+        if cell.steps is not None and cell.steps % _outputs(cell):
+            return f"the paper's code steps from output to output: steps must be a multiple of {_outputs(cell)}"
+        return shared_reason(cell, adaptive=cell.method in ADAPTIVE)
+
+    def missing(self) -> str | None:
+        how = "get github.com/tksmatsubara/symplectic-adjoint-method and run: python -m pip install . in it"
+        return not_installed(PACKAGE, how)
+
+    def load(self) -> ModuleType:
+        return importlib.import_module(PACKAGE)
+
+    def solve(self, func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
+        return _solve(getattr(self.load(), FUNCTIONS[cell.gradient]), func, problem, cell)
+
+    def gives_up(self, error: Exception) -> bool:
+        return isinstance(error, AssertionError) and str(error).startswith(GIVES_UP)
+
+    def replay(self, witness: CountedField, problem: Problem, cell: Cell) -> Replay:
+        del witness
+        return replay_of_equal_steps(cell, problem)
+
+
+def _solve(odeint: Callable[..., Tensor], func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
+    t = problem.t.to(problem.y0.device)
+    if cell.steps is None:
+        return odeint(func, problem.y0, t, method=cell.method, rtol=cell.rtol, atol=cell.atol)
+    grid = torch.linspace(float(t[0]), float(t[-1]), cell.steps + 1, dtype=t.dtype, device=t.device)
+    ys = odeint(func, problem.y0, grid, method=cell.method)
+    return ys[:: cell.steps // (len(t) - 1)]
+
+
+def _outputs(cell: Cell) -> int:
+    family = PROBLEMS.get(cell.problem)  # tasks have sizes of their own
+    sizes: dict[str, Any] = {"outputs": 1, **(family.sizes if family else {}), **cell.sizes_dict}
+    return sizes["outputs"]
+
+
+PAPER = Paper()

@@ -1,0 +1,1 @@
+"""Data sets, time series, and the files that hold them."""

@@ -1,0 +1,91 @@
+"""peak_rss_bytes: the kernel's high-water mark of the process's memory during a gradient, above its baseline.
+
+Unlike the tensor figure this holds everything: Python's objects, threads' stacks, and the holes that malloc leaves
+beside aligned blocks, which with glibc can come to as much again as the tensors. The baseline is taken after a small
+gradient, so that code is already in memory, and after the problem is built. memory-profiler samples the curve over
+time from a process of its own.
+"""
+
+import contextlib
+import ctypes
+import gc
+import re
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from memory_profiler import memory_usage
+
+from symplectic_bench.contenders import CONTENDERS
+from symplectic_bench.measure.warm_up import warm_up
+from symplectic_bench.problems import build
+from symplectic_bench.spec.cell import Cell
+
+SAMPLE_EVERY_S = 0.01
+CURVE_POINTS = 64
+MIB = 2**20
+
+
+def measure_resident_memory(cell: Cell, cache_dir: Path) -> dict[str, Any]:
+    """Run the gradient once. The high-water mark misses nothing; the curve sees what lasts longer than 10 ms."""
+    warm_up(cell, cache_dir)
+    problem = build(cell, cache_dir)
+    run = CONTENDERS[cell.contender].gradient(problem, cell)
+    _release_free_memory()
+
+    began = time.time()
+
+    def gradient() -> None:
+        nonlocal began
+        began = time.time()  # memory-profiler's clock; it takes a moment to start
+        run.complete()
+
+    measured: Any = (gradient, (), {})  # the library annotates no argument
+    baseline = reset_high_water_bytes()
+    samples = memory_usage(measured, interval=SAMPLE_EVERY_S, timestamps=True, include_children=False, max_iterations=1)
+    peak = high_water_bytes()
+    curve = [(moment - began, round(mib * MIB) - baseline) for mib, moment in samples if moment >= began]
+    return {
+        "peak_rss_bytes": max(0, peak - baseline),
+        "rss_curve_peak_bytes": max(grown for _, grown in curve),
+        **_thinned(curve),
+    }
+
+
+def reset_high_water_bytes() -> int:
+    """Lower the high-water mark to what is resident now, and return that.
+
+    Where the kernel cannot be asked to (not Linux, or a sandbox), the mark stays where it was and is the baseline,
+    so a peak below an earlier one shows as zero.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return high_water_bytes()
+
+
+def high_water_bytes() -> int:
+    """The most that was ever resident, or since the mark was last lowered."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    if found is not None:
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _release_free_memory() -> None:
+    """Give back what the warm-up left free: reused, it would not show as growth."""
+    gc.collect()
+    if sys.platform == "linux":
+        # glibc alone has malloc_trim; it keeps freed memory otherwise.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: None)
+        trim(0)
+
+
+def _thinned(curve: list[tuple[float, int]]) -> dict[str, Any]:
+    """At most CURVE_POINTS points: of each run of neighbours the highest, so that the peak is kept."""
+    stride = -(-len(curve) // CURVE_POINTS)
+    kept = [max(curve[i : i + stride], key=lambda point: point[1]) for i in range(0, len(curve), stride)]
+    return {"rss_curve_s": [round(s, 4) for s, _ in kept], "rss_curve_bytes": [grown for _, grown in kept]}

@@ -1,0 +1,170 @@
+"""The gradient of what was computed: ordinary autograd through the recorded steps, written as textbooks write them.
+
+Shares nothing with the library's sweep but the methods' coefficients.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint import ButcherTableau, Grid
+from symplectic_bench.problems import Problem
+
+COUPLING = 0.999
+"""That of the gradient "reversible"."""
+
+OWN_STEPS = ("mali", "reversible")
+"""Gradients that take steps of a kind of their own."""
+
+Func = Callable[[Any, Any], Any]
+PairStep = Callable[[Func, Any, Any, Any, Any], tuple[Any, Any]]
+
+
+class Replayed(Protocol):
+    """A problem in the arithmetic in which its steps are taken once more: a Problem, or a twin of one.
+
+    number makes one of the arithmetic's of a double. f takes a time made so.
+    """
+
+    @property
+    def y0(self) -> Any: ...
+    @property
+    def t(self) -> Tensor: ...
+    @property
+    def components(self) -> int: ...
+    @property
+    def jumps(self) -> tuple[float, ...]: ...
+    def component(self, i: int, y0: Any, /) -> Self: ...
+    def number(self, x: float, /) -> Any: ...
+    def stack(self, ys: Sequence[Any], /) -> Any: ...
+    def f(self, t: Any, y: Any, /) -> Any: ...
+
+
+def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
+    """ys on the grid's steps, with the whole graph behind it: (len(t), batch, dim).
+
+    Step n:  k_i = f(t_n + c_i h_n, y_n + h_n sum_j a_ij k_j),  y_{n+1} = y_n + h_n sum_i b_i k_i; an output inside
+    the step is y_n + h_n sum_i b_i(sigma) k_i, and one that the step is pinned to is y_{n+1} itself.
+    """
+    A, c = tableau.A + tableau.interpolant.A, tableau.c + tableau.interpolant.c
+    outputs: dict[int, list[int]] = {}
+    for j, n in enumerate(grid.output_step.tolist()):
+        outputs.setdefault(n, []).append(j)
+    number, y, ys = problem.number, problem.y0, {0: problem.y0}
+    for n, (t, h, pinned_to) in enumerate(zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True)):
+        here = outputs.get(n, [])
+        # The interpolant's rows cost f calls and are evaluated only where an output needs them.
+        rows = len(A) if any(j != pinned_to for j in here) else tableau.stages
+        f = within_step(problem, t, h)
+        t, h = number(t), number(h)
+        k: list[Any] = []
+        for a, node in zip(A[:rows], c[:rows], strict=True):
+            k.append(f(t + float(node) * h, combine(y, h, a, k)))
+        y_next = combine(y, h, tableau.b, k)
+        for j in here:
+            sigma = float(grid.output_sigma[j])
+            ys[j] = y_next if j == pinned_to else combine(y, h, tableau.interpolant.weights_at(sigma), k)
+        y = y_next
+    return problem.stack([ys[j] for j in sorted(ys)])
+
+
+NEAR_A_JUMP = 1e-13
+"""How far a step's end may lie from a jump on which it was landed, relative: its time is a sum."""
+
+
+def within_step(problem: Replayed, t: float, h: float) -> Func:
+    """f as the step from t to t + h sees it: where an end of the step is a jump, from the step's own side."""
+    low, high = min(t, t + h), max(t, t + h)
+    near = [jump for jump in problem.jumps if low - NEAR_A_JUMP <= jump <= high + NEAR_A_JUMP]
+    at_low = any(math.isclose(jump, low, rel_tol=NEAR_A_JUMP, abs_tol=NEAR_A_JUMP) for jump in near)
+    at_high = any(math.isclose(jump, high, rel_tol=NEAR_A_JUMP, abs_tol=NEAR_A_JUMP) for jump in near)
+    if not (at_low or at_high):
+        return problem.f
+    margin = 2 * NEAR_A_JUMP * max(1.0, abs(low), abs(high))
+    least = problem.number(low + margin) if at_low else None
+    most = problem.number(high - margin) if at_high else None
+
+    def f(time: Any, y: Any) -> Any:
+        if least is not None and time < least:
+            time = least
+        if most is not None and time > most:
+            time = most
+        return problem.f(time, y)
+
+    return f
+
+
+def replay_as(gradient: str, tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
+    """ys on the grid's steps, of the kind that this gradient takes: most take the method's own."""
+    if gradient == "mali":
+        return replay_pairs(leapfrog_step, problem.f, problem, grid)
+    if gradient == "reversible":
+        return replay_pairs(partial(coupled_step, tableau, COUPLING), lambda t, y: y, problem, grid)
+    return replay(tableau, problem, grid)
+
+
+def replay_pairs(step: PairStep, begin: Func, problem: Replayed, grid: Grid) -> Any:
+    """The same for steps that carry a second state, which is begin(t_0, y_0) first; outputs are on the steps' ends."""
+    number, y, ys = problem.number, problem.y0, [problem.y0]
+    other = begin(number(grid.t[0].item()), y)
+    for t, h, pinned_to in zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True):
+        y, other = step(within_step(problem, t, h), number(t), number(h), y, other)
+        if pinned_to >= 0:
+            ys.append(y)
+    return problem.stack(ys)
+
+
+def leapfrog_step(f: Func, t: Any, h: Any, y: Any, v: Any) -> tuple[Any, Any]:
+    """Asynchronous leapfrog without damping (Mutze, arXiv:1311.6602)."""
+    half = y + v * (0.5 * h)
+    v_next = 2.0 * f(t + 0.5 * h, half) - v
+    return half + v_next * (0.5 * h), v_next
+
+
+def coupled_step(tableau: ButcherTableau, coupling: float, f: Func, t: Any, h: Any, y: Any, z: Any) -> tuple[Any, Any]:
+    """A method's step made reversible (McCallum and Foster, arXiv:2410.11648)."""
+    y_next = coupling * y + (1.0 - coupling) * z + _increment(tableau, f, t, h, z)
+    return y_next, z - _increment(tableau, f, t + h, -h, y_next)
+
+
+def _increment(tableau: ButcherTableau, f: Func, t: Any, h: Any, y: Any) -> Any:
+    k: list[Any] = []
+    for a, node in zip(tableau.A[: tableau.stages], tableau.c, strict=False):
+        k.append(f(t + float(node) * h, combine(y, h, a, k)))
+    return combine(0.0 * y, h, tableau.b, k)
+
+
+def equal_steps(t: Tensor, steps: int) -> Grid:
+    """The grid of `steps` equal steps from t[0] to t[-1], with no output but those two."""
+    t0, h = float(t[0]), float(t[-1] - t[0]) / steps
+    return Grid(
+        t=t0 + h * torch.arange(steps, dtype=torch.float64),
+        h=torch.full((steps,), h, dtype=torch.float64),
+        pinned_to=torch.tensor([-2] * (steps - 1) + [1]),
+        output_step=torch.tensor([-1, steps - 1]),
+        output_sigma=torch.tensor([0.0, 1.0], dtype=torch.float64),
+    )
+
+
+def gradient(problem: Problem, ys: Tensor) -> list[Tensor]:
+    """dL/dy0, then dL/dp for each parameter p (zeros where the loss does not depend on it)."""
+    found = torch.autograd.grad(problem.loss(ys), problem.inputs, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(problem.inputs, found, strict=True)]
+
+
+def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """||found - expected|| / ||expected||, the 2-norm of all entries together, in float64."""
+    a, b = (torch.cat([x.detach().to("cpu", torch.float64).flatten() for x in xs]) for xs in (found, expected))
+    return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
+
+
+def combine(y: Any, h: Any, weights: Sequence[Any], k: Sequence[Any]) -> Any:
+    """y + h sum_i w_i k_i, over the non-zero weights, as doubles."""
+    for weight, slope in zip(weights, k, strict=False):
+        if weight:
+            y = y + slope * (h * float(weight))
+    return y

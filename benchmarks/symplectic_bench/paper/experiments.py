@@ -1,0 +1,147 @@
+"""The experiments, in the paper's order, and what each shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from symplectic_bench.analysis.claims import Hearing, Ruling, rule, when
+from symplectic_bench.paper.figures import against_symplectic, budgets, stages, tolerances
+from symplectic_bench.report.claim_tables import claims_table, exponents_table
+from symplectic_bench.report.figures import growth, powers, rounding
+from symplectic_bench.report.panels import FigureSpec
+from symplectic_bench.report.publication import Publication
+from symplectic_bench.report.tables import gradients_table
+from symplectic_bench.report.training_figures import training_figures
+from symplectic_bench.report.training_tables import training_tables
+from symplectic_bench.report.typesetting import Section, Table
+from symplectic_bench.spec.suite import SUITES
+
+FOLDER = SUITES / "paper"
+
+Shown = tuple[list[Table], list[FigureSpec]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """name is its suite file's and begins its tables' and figures' names; shows makes them of what was measured."""
+
+    name: str
+    shows: Callable[[Publication, str], Shown]
+
+    @property
+    def source(self) -> str:
+        return str(FOLDER / f"{self.name}.toml")
+
+    def shown(self, published: Publication) -> Shown:
+        """Tables with the rulings on the paper's claims below them, and figures."""
+        tables, figures = self.shows(published, self.name)
+        if published.hearings:
+            tables[0] = _with_notes(tables[0], rulings(published.hearings))
+        return tables, [figure for figure in figures if figure.rows]
+
+
+RULED = {
+    Ruling.HOLDS: "holds",
+    Ruling.HOLDS_WHEN: "holds in part",
+    Ruling.FAILS: "fails",
+    Ruling.OPEN: "was not measured",
+}
+
+
+def rulings(hearings: Sequence[Hearing]) -> list[str]:
+    """A sentence a claim."""
+    sentences = []
+    for hearing in hearings:
+        trials = "; ".join(f"{one.trial.name}: {rule(one)} {when(one)}".rstrip() for one in hearing.judgements)
+        claim = f"Claim {hearing.claim.point}, {hearing.claim.name}"
+        sentences.append(f"{claim}. Here it {RULED[hearing.ruling]} ({trials}).")
+    return sentences
+
+
+def _with_notes(table: Table, notes: Sequence[str]) -> Table:
+    *others, last = table.sections
+    return replace(table, sections=(*others, Section(last.heading, last.lines, (*last.notes, *notes))))
+
+
+def _named(spec: FigureSpec, name: str, title: str = "") -> FigureSpec:
+    return replace(spec, name=name, title=title or spec.title)
+
+
+def _conditions(published: Publication) -> str:
+    """What a table's caption says of its cells where its headings do not."""
+    rows = published.rows
+
+    def every(axis: str) -> str:
+        return " and ".join(dict.fromkeys(str(getattr(row, axis)) for row in rows))
+
+    seeds = sorted({row.seed for row in rows})
+    return (
+        f"{every('problem')}, batch {every('batch')}, {every('dtype')}, {every('threads')} threads,"
+        f" {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}."
+    )
+
+
+def _under_conditions(table: Table, published: Publication, name: str) -> Table:
+    caption = f"{table.caption} {_conditions(published)}"
+    return replace(table, name=name, title=published.suite.title, caption=caption)
+
+
+def training(published: Publication, name: str) -> Shown:
+    tables = training_tables(published.frame, published.where, name, published.suite.title)
+    return tables, training_figures(published.frame, published.where, name)
+
+
+def flows(published: Publication, name: str) -> Shown:
+    tables, figures = training(published, name)
+    compared = _named(against_symplectic(published.frame, published.where), f"{name}-against-symplectic")
+    return tables, [*figures, compared]
+
+
+def methods(published: Publication, name: str) -> Shown:
+    tables = training_tables(published.frame, published.where, name, published.suite.title)
+    return tables, [_named(stages(published.frame, published.where), f"{name}-memory")]
+
+
+def costs(published: Publication, name: str) -> Shown:
+    exponents, where = published.exponents, published.where
+    if not exponents:
+        return [replace(claims_table(published.hearings, where), name=name)], []
+    table = exponents_table(exponents, where)
+    return [_under_conditions(table, published, name)], [_named(powers(exponents, where), f"{name}-exponents")]
+
+
+def _listed(published: Publication, name: str) -> list[Table]:
+    table = gradients_table(published.frame, published.where)
+    return [_under_conditions(table, published, name)]
+
+
+def over_tolerances(published: Publication, name: str) -> Shown:
+    return _listed(published, name), [_named(tolerances(published.frame, published.where), name)]
+
+
+def over_steps(published: Publication, name: str) -> Shown:
+    return _listed(published, name), [_named(growth(published.frame, published.where), name, published.suite.title)]
+
+
+def over_rounding(published: Publication, name: str) -> Shown:
+    return _listed(published, name), [_named(rounding(published.frame, published.where), name, published.suite.title)]
+
+
+def over_budgets(published: Publication, name: str) -> Shown:
+    return _listed(published, name), [_named(budgets(published.frame, published.where), name)]
+
+
+EXPERIMENTS = (
+    Experiment("table1", costs),
+    Experiment("table2", flows),
+    Experiment("mali", training),
+    Experiment("table3", methods),
+    Experiment("table4", training),
+    Experiment("tolerances", over_tolerances),
+    Experiment("steps", over_steps),
+    Experiment("precision", over_rounding),
+    Experiment("budget", over_budgets),
+    Experiment("masses", training),
+    Experiment("classifier", training),
+    Experiment("spiral", training),
+    Experiment("robertson", training),
+)

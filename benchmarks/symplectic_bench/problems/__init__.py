@@ -1,0 +1,74 @@
+"""The problems, by name."""
+
+from pathlib import Path
+
+from symplectic_bench.problems.cahn_hilliard import CAHN_HILLIARD
+from symplectic_bench.problems.fitzhugh_nagumo import FITZHUGH_NAGUMO
+from symplectic_bench.problems.flow import FLOW
+from symplectic_bench.problems.forced import FORCED
+from symplectic_bench.problems.harmonic import HARMONIC
+from symplectic_bench.problems.identity import IDENTITY
+from symplectic_bench.problems.imported import NoProblem, load_family
+from symplectic_bench.problems.kdv import KDV
+from symplectic_bench.problems.kepler import KEPLER
+from symplectic_bench.problems.linear import LINEAR
+from symplectic_bench.problems.logistic import LOGISTIC
+from symplectic_bench.problems.lorenz import LORENZ
+from symplectic_bench.problems.lotka_volterra import LOTKA_VOLTERRA
+from symplectic_bench.problems.memory_flow import MEMORY_FLOW
+from symplectic_bench.problems.mlp import MLP
+from symplectic_bench.problems.outlier import OUTLIER
+from symplectic_bench.problems.problem import DTYPES, Family, Problem, in_turn
+from symplectic_bench.problems.robertson import ROBERTSON
+from symplectic_bench.problems.spiral import SPIRAL
+from symplectic_bench.problems.stack import STACK
+from symplectic_bench.problems.three_body import THREE_BODY
+from symplectic_bench.problems.unlisted import UNLISTED
+from symplectic_bench.problems.van_der_pol import VAN_DER_POL
+from symplectic_bench.spec.cell import Cell
+
+__all__ = ["DTYPES", "PROBLEMS", "Family", "NoProblem", "Problem", "build", "in_turn"]
+
+
+class Problems(dict[str, Family]):
+    """The standard ones, and by its import path any other, which is imported when it is first asked for."""
+
+    def __missing__(self, name: str) -> Family:
+        if ":" not in name:
+            raise KeyError(name)
+        family = self[name] = load_family(name)
+        return family
+
+
+PROBLEMS = Problems(
+    (family.name, family)
+    for family in (
+        IDENTITY,
+        LINEAR,
+        LOGISTIC,
+        HARMONIC,
+        KEPLER,
+        FORCED,
+        MLP,
+        SPIRAL,
+        VAN_DER_POL,
+        OUTLIER,
+        LOTKA_VOLTERRA,
+        FITZHUGH_NAGUMO,
+        LORENZ,
+        THREE_BODY,
+        ROBERTSON,
+        MEMORY_FLOW,
+        KDV,
+        CAHN_HILLIARD,
+        FLOW,
+        STACK,
+        UNLISTED,
+    )
+)
+
+
+def build(cell: Cell, cache_dir: Path) -> Problem:
+    """The problem of a cell, in the cell's dtype on its device."""
+    family = PROBLEMS[cell.problem]
+    return family.build(cell.sizes_dict, cell.batch, cell.dtype, cell.device, cell.seed, cache_dir)

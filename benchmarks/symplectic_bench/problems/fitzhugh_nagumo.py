@@ -1,0 +1,47 @@
+"""A nerve that fires: a fast voltage and a slow recovery, rests and spikes in turns.
+
+FitzHugh, Impulses and physiological states in theoretical models of nerve membrane, Biophysical Journal, 1961;
+Nagumo, Arimoto and Yoshizawa, An active pulse transmission line simulating nerve axon, Proceedings of the IRE, 1962.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from symplectic_bench.problems.formula import Arithmetic, Array, Held
+from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Source, output_times
+
+
+class FitzHughNagumoField(nn.Module):
+    """v' = v - v^3 / 3 - w + I,  w' = (v + a - b w) / tau, with constants = (a, b, tau, I) the parameters."""
+
+    def __init__(self, constants: Tensor) -> None:
+        super().__init__()
+        self.constants = nn.Parameter(constants)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        del t
+        a, b, tau, current = self.constants
+        v, w = y[:, 0], y[:, 1]
+        return torch.stack([v - v * v * v / 3 - w + current, (v + a - b * w) / tau], dim=1)
+
+
+def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    del held, t
+    a, b, tau, current = theta[0]
+    v, w = y[:, 0], y[:, 1]
+    return ops.stack([v - v * v * v / 3 - w + current, (v + a - b * w) / tau], axis=1)
+
+
+def draw(source: Source, batch: int, *, end: float = 20.0, outputs: int = 10) -> Problem:
+    """FitzHugh's constants, and a current at which the nerve fires again and again, every 40 or so.
+
+    Starts are scattered about a rest: nearly all fire once by the default end, each at its own time.
+    """
+    constants = torch.tensor([0.7, 0.8, 12.5, 0.5], dtype=torch.float64)
+    y0 = torch.tensor([-1.0, 0.0], dtype=torch.float64) + source.normal(batch, 2, std=0.2)
+    return Problem(FitzHughNagumoField(constants), y0, output_times(end, outputs), MeanSquare(source.normal(batch, 2)))
+
+
+FITZHUGH_NAGUMO = Family("fitzhugh_nagumo", draw, formula)

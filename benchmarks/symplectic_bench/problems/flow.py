@@ -1,0 +1,155 @@
+"""A continuous normalizing flow on real data: density estimation with Hutchinson's trace.
+
+Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, FFJORD: Free-form Continuous Dynamics for Scalable Reversible
+Generative Models, ICLR 2019.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from symplectic_bench.problems.formula import Arithmetic, Array, Held
+from symplectic_bench.problems.mlp import dense
+from symplectic_bench.problems.problem import Family, Loss, Problem, Source, output_times
+
+NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "softplus": nn.functional.softplus,
+    "tanh": torch.tanh,
+}
+
+
+class ConcatSquash(nn.Module):
+    """(W x + b) sigmoid(t g + g_0) + t u: a linear layer, gated and shifted by the time."""
+
+    def __init__(self, linear: nn.Linear, gate: Tensor, gate_bias: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.linear = linear
+        self.gate, self.gate_bias, self.shift = (
+            nn.Parameter(gate),
+            nn.Parameter(gate_bias),
+            nn.Parameter(shift),
+        )
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.linear(x) * torch.sigmoid(t * self.gate + self.gate_bias) + t * self.shift
+
+
+class Velocity(nn.Module):
+    """f(t, z), (batch, dim): gated layers with a nonlinearity between them."""
+
+    def __init__(self, layers: Sequence[ConcatSquash], nonlinearity: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.nonlinearity = nonlinearity
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        first, *others = self.layers
+        z = first(t, z)
+        for layer in others:
+            z = layer(t, NONLINEARITIES[self.nonlinearity](z))
+        return z
+
+
+class Transport(nn.Module):
+    """z' = f(t, z) and l' = -tr(df/dz), the state (batch, dim + 1) being z with l in its last column.
+
+    With noise e, (batch, dim), the trace is estimated by e^T (df/dz) e, unbiased where E[e e^T] = 1 (Hutchinson).
+    It is drawn once: a solve needs one and the same field throughout, and so does whoever recomputes it. Without, the
+    trace is exact, for the price of dim products in place of one.
+    """
+
+    noise: Tensor | None
+
+    def __init__(self, velocity: nn.Module, noise: Tensor | None) -> None:
+        super().__init__()
+        self.velocity = velocity
+        self.register_buffer("noise", noise, persistent=False)
+
+    def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        differentiable = torch.is_grad_enabled()
+        # The trace is itself a derivative, so a graph of f is needed under no_grad too.
+        with torch.enable_grad():
+            z = state[:, :-1]
+            if not (differentiable and z.requires_grad):
+                z = z.detach().requires_grad_()
+            velocity = self.velocity(t, z)
+            trace = self._trace(velocity, z, differentiable)
+        change = torch.cat([velocity, -trace[:, None]], dim=1)
+        return change if differentiable else change.detach()
+
+    def _trace(self, velocity: Tensor, z: Tensor, differentiable: bool) -> Tensor:
+        if self.noise is not None:
+            (row,) = torch.autograd.grad(velocity, z, self.noise, create_graph=differentiable)
+            return (row * self.noise).sum(dim=1)
+        rows = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, None].expand(-1, len(z), -1)
+        (jacobian,) = torch.autograd.grad(velocity, z, rows, create_graph=differentiable, is_grads_batched=True)
+        return jacobian.diagonal(dim1=0, dim2=2).sum(dim=1)
+
+
+class NegativeLogLikelihood(Loss):
+    """-log p(x), its mean over the batch, in nats: log p(x) = log N(z(T); 0, 1) - l(T)."""
+
+    def forward(self, ys: Tensor) -> Tensor:
+        z, change = ys[-1][:, :-1], ys[-1][:, -1]
+        log_normal = -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi))
+        return (change - log_normal).mean()
+
+    @staticmethod
+    def formula(ops: Arithmetic, held: Held, ys: Array) -> Array:
+        del held
+        z, change = ys[-1][:, :-1], ys[-1][:, -1]
+        two_pi = 2 * ops.pi
+        return (change.sum() + (z * z).sum() / 2) / len(z) + z.shape[1] * ops.log(two_pi) / 2
+
+
+def nonlinear(ops: Arithmetic, held: Held, z: Array, dz: Array) -> tuple[Array, Array]:
+    """The nonlinearity of z, and its derivative along dz."""
+    if held["nonlinearity"] == "softplus":
+        return ops.softplus(z), dz * ops.sigmoid(z)
+    z = ops.tanh(z)
+    return z, dz * (1 - z * z)
+
+
+def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """The noise's way through the layers is followed beside the state's: df/dz e, by forward differentiation."""
+    z, dz = y[:, :-1], held["noise"]
+    for first in range(0, len(theta), 5):
+        gate, gate_bias, shift, W, b = theta[first : first + 5]
+        if first:
+            z, dz = nonlinear(ops, held, z, dz)
+        squash = ops.sigmoid(gate * t + gate_bias)
+        z, dz = (z @ W.T + b) * squash + shift * t, (dz @ W.T) * squash
+    trace = (dz * held["noise"]).sum(axis=1, keepdims=True)
+    return ops.concatenate([z, -trace], axis=1)
+
+
+def concat_squash(source: Source, inputs: int, outputs: int) -> ConcatSquash:
+    gate, gate_bias, shift = (source.normal(outputs, std=0.5) for _ in range(3))
+    return ConcatSquash(dense(source, inputs, outputs), gate, gate_bias, shift)
+
+
+def draw(
+    source: Source,
+    batch: int,
+    *,
+    data: str = "digits",
+    width: int = 64,
+    layers: int = 2,
+    nonlinearity: str = "softplus",
+    end: float = 1.0,
+) -> Problem:
+    """`batch` rows of a table of real data through `layers` hidden layers of `width` units."""
+    if nonlinearity not in NONLINEARITIES:
+        raise ValueError(f"nonlinearity must be one of {', '.join(NONLINEARITIES)}; got {nonlinearity!r}")
+    x = source.rows(data, batch)
+    widths = [x.shape[1], *[width] * layers, x.shape[1]]
+    stack = [concat_squash(source, n, m) for n, m in pairwise(widths)]
+    func = Transport(Velocity(stack, nonlinearity), noise=source.normal(*x.shape))
+    y0 = torch.cat([x, torch.zeros(batch, 1, dtype=torch.float64)], dim=1)
+    return Problem(func, y0, output_times(end, outputs=1), NegativeLogLikelihood())
+
+
+FLOW = Family("flow", draw, formula)

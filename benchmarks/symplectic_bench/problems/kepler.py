@@ -1,0 +1,95 @@
+"""A planet and its sun: an orbit that is known, whose steps are short near the sun and long away from it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from symplectic_bench.problems.formula import Arithmetic, Array, Held
+from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Source, output_times
+
+HALVINGS = 60
+"""Of an interval of length four: 1e-18 is left, from where two steps of Newton's give fifty digits."""
+
+
+class KeplerField(nn.Module):
+    """x' = v,  v' = -mu x / |x|^3 in the plane, y = (x, v), with mu the only parameter."""
+
+    def __init__(self, mu: float) -> None:
+        super().__init__()
+        self.mu = nn.Parameter(torch.tensor(mu, dtype=torch.float64))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        del t
+        x, v = y[:, :2], y[:, 2:]
+        squared = (x * x).sum(dim=1, keepdim=True)
+        return torch.cat([v, -self.mu * x / (squared * squared.sqrt())], dim=1)
+
+
+def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    del held, t
+    (mu,) = theta
+    x, v = y[:, :2], y[:, 2:]
+    squared = (x * x).sum(axis=1, keepdims=True)
+    return ops.concatenate([v, -mu * x / (squared * ops.sqrt(squared))], axis=1)
+
+
+def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
+    """x(t) = f x + g v by Lagrange's f and g, functions of how far the eccentric anomaly went; for any ellipse.
+
+    Battin, An Introduction to the Mathematics and Methods of Astrodynamics, revised edition, 1999, section 4.3.
+    """
+    del held
+    (mu,) = theta
+    x, v = y0[:, :2], y0[:, 2:]
+    r0 = ops.sqrt((x * x).sum(axis=1, keepdims=True))
+    a = r0 / (2 - r0 * (v * v).sum(axis=1, keepdims=True) / mu)  # the semi-major axis, by the energy
+    per_time, area = ops.sqrt(mu / (a * a * a)), ops.sqrt(mu * a)
+    e_cos, e_sin = 1 - r0 / a, (x * v).sum(axis=1, keepdims=True) / area  # e cos E and e sin E at the start
+    D = anomaly_gone(ops, e_cos, e_sin, per_time * t)
+    cos, sin = ops.cos(D), ops.sin(D)
+    r = a * (1 - e_cos * cos + e_sin * sin)
+    f, g = 1 - a * (1 - cos) / r0, t + (sin - D) / per_time
+    df, dg = -area * sin / (r * r0), 1 - a * (1 - cos) / r
+    return ops.concatenate([f * x + g * v, df * x + dg * v], axis=1)
+
+
+def anomaly_gone(ops: Arithmetic, e_cos: Array, e_sin: Array, M: Array) -> Array:
+    """How far the eccentric anomaly E goes while the mean anomaly goes M, from where e cos E and e sin E are these.
+
+    Kepler's equation, as a difference:  M = D - e (sin(E + D) - sin E), so that |D - M| < 2. It is solved on plain
+    values; one more step of Newton's, on what is differentiated, leaves the root where it is and brings in its
+    first derivatives.
+    """
+
+    def excess(D: Array, e_cos: Array, e_sin: Array, M: Array) -> Array:
+        return D - e_cos * ops.sin(D) + e_sin * (1 - ops.cos(D)) - M
+
+    def newton(D: Array, e_cos: Array, e_sin: Array, M: Array) -> Array:
+        slope = 1 - e_cos * ops.cos(D) + e_sin * ops.sin(D)  # r / a, positive
+        return D - excess(D, e_cos, e_sin, M) / slope
+
+    values = [ops.plain(x) for x in (e_cos, e_sin, M)]
+    low, high = values[-1] - 2, values[-1] + 2
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        short = excess(middle, *values) < 0
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    D = newton(newton(low, *values), *values)
+    return newton(D, e_cos, e_sin, M)
+
+
+def draw(source: Source, batch: int, *, eccentricity: float = 0.3, end: float = 5.0, outputs: int = 10) -> Problem:
+    """From periapsis, semi-major axis 1 and period 2 pi; each sample has turned, and is a little off."""
+    if not 0 <= eccentricity < 1:
+        raise ValueError(f"eccentricity must be in [0, 1), that of an ellipse; got {eccentricity}")
+    angle = source.normal(batch, std=0.3)
+    cos, sin = angle.cos(), angle.sin()
+    near, fast = 1 - eccentricity, ((1 + eccentricity) / (1 - eccentricity)) ** 0.5
+    periapsis = torch.stack([near * cos, near * sin, -fast * sin, fast * cos], dim=1)
+    y0 = periapsis + source.normal(batch, 4, std=0.02)
+    return Problem(KeplerField(1.0), y0, output_times(end, outputs), MeanSquare(source.normal(batch, 4)))
+
+
+KEPLER = Family("kepler", draw, formula, solution)

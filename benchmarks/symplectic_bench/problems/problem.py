@@ -1,0 +1,221 @@
+"""What is solved and differentiated: a field, a start, times and a loss; and where their numbers come from."""
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from symplectic_bench.data.tables import load_table
+from symplectic_bench.problems.formula import Arithmetic, Array, Formula, Held, LossFormula, SolutionFormula
+from symplectic_bench.spec.cell import Size
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Stack(nn.ModuleList):
+    """Fields in a row: over the same times each goes on from where the one before it ended."""
+
+
+class Loss(nn.Module):
+    """A scalar loss of ys, and its formula."""
+
+    formula: LossFormula
+
+
+@dataclass(frozen=True)
+class Problem:
+    """y' = func(t, y) from y0, and a scalar loss of ys = y(t), to be differentiated by y0 and func's parameters.
+
+    y0 is (batch, dim), a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
+    (len(t), batch, dim). All that func and loss hold has y0's dtype and device. formula is func once more,
+    given the family's `sizes`; solution its flow, where that has a closed form. jumps: the times at which func jumps.
+    packages: those whose source a user's own problem is made of.
+
+    Where func is a Stack, ys are those of its last field (see in_turn), and formula is each field's own.
+    """
+
+    func: nn.Module
+    y0: Tensor
+    t: Tensor
+    loss: Loss
+    formula: Formula | None = None
+    solution: SolutionFormula | None = None
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    jumps: tuple[float, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    @property
+    def unlisted(self) -> tuple[Tensor, ...]:
+        """Tensors that func uses and does not have among its parameters."""
+        return tuple(getattr(self.func, "unlisted", ()))
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        return (*self.func.parameters(), *self.unlisted)
+
+    @property
+    def fields(self) -> tuple[nn.Module, ...]:
+        """func, or those that it is a stack of."""
+        return tuple(self.func) if isinstance(self.func, Stack) else (self.func,)
+
+    @property
+    def components(self) -> int:
+        return len(self.fields)
+
+    def component(self, i: int, y0: Tensor, /) -> Self:
+        """The i-th field's own problem, from y0."""
+        return replace(self, func=self.fields[i], y0=y0)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the loss is differentiated by: y0, then the parameters."""
+        return (self.y0, *self.parameters)
+
+    def to(self, dtype: torch.dtype, device: str | torch.device = "cpu") -> Self:
+        """A copy that shares no tensor with this one. float32 numbers cast up are the same numbers."""
+        return replace(
+            self,
+            func=copy.deepcopy(self.func).to(dtype=dtype, device=device),
+            y0=self.y0.detach().to(dtype=dtype, device=device, copy=True).requires_grad_(),
+            loss=copy.deepcopy(self.loss).to(dtype=dtype, device=device),
+        )
+
+    def f(self, t: float, y: Tensor, /) -> Tensor:
+        """func at a time that is a plain number, as replays have it."""
+        return self.func(y.new_tensor(t), y)
+
+    def number(self, x: float, /) -> float:
+        return x
+
+    def stack(self, ys: Sequence[Tensor], /) -> Tensor:
+        return torch.stack(list(ys))
+
+    def clear_gradients(self) -> None:
+        for tensor in self.inputs:
+            tensor.grad = None
+
+    def gradient(self) -> list[Tensor]:
+        """What backward() left in y0 and the parameters; zeros where it left nothing."""
+        return [torch.zeros_like(x) if x.grad is None else x.grad.detach().clone() for x in self.inputs]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a problem's numbers come from: one seeded generator, and the tables of real data cached in a folder."""
+
+    generator: torch.Generator
+    cache_dir: Path | None
+
+    def normal(self, *shape: int, std: float = 1.0) -> Tensor:
+        return std * torch.randn(shape, generator=self.generator, dtype=torch.float64)
+
+    def rows(self, data: str, number: int) -> Tensor:
+        """`number` different rows of the table `data`, in random order."""
+        table = load_table(data, self.cache_dir)
+        if number > len(table):
+            raise ValueError(f"batch={number} asks for more than the {len(table)} rows of {data}: take a smaller batch")
+        return table[torch.randperm(len(table), generator=self.generator)[:number]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Problems of one kind. `draw(source, batch, **sizes)` makes one, in float64 on the CPU.
+
+    The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
+    once more, which only a user's own problem does not have, and solution its flow where that has a closed form.
+    jumps: whether the field jumps at some times. stacked: whether the field is a stack. unlisted: whether it uses
+    tensors that it does not list.
+    """
+
+    name: str
+    draw: Callable[..., Problem]
+    formula: Formula | None = None
+    solution: SolutionFormula | None = None
+    jumps: bool = False
+    stacked: bool = False
+    unlisted: bool = False
+
+    @property
+    def sizes(self) -> dict[str, Size]:
+        arguments = inspect.signature(self.draw).parameters.values()
+        return {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
+
+    def build(
+        self,
+        sizes: Mapping[str, Size],
+        batch: int,
+        dtype: str,
+        device: str = "cpu",
+        seed: int = 0,
+        cache_dir: Path | None = None,
+    ) -> Problem:
+        """Weights and data are drawn in float64 whatever the dtype, and then rounded to it.
+
+        Raises ValueError for a size or dtype that there is not.
+        """
+        self.check(sizes)
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+        source = Source(torch.Generator().manual_seed(seed), cache_dir)
+        drawn = self.draw(source, batch, **sizes)
+        own = replace(drawn, formula=self.formula, solution=self.solution, sizes={**self.sizes, **sizes})
+        return own.to(DTYPES[dtype], device)
+
+    def check(self, sizes: Mapping[str, Size]) -> None:
+        """Raises ValueError for an unknown size, or one of another type than its default."""
+        for name, value in sizes.items():
+            if name not in self.sizes:
+                raise ValueError(f"{self.name} has no size {name!r}; it has {', '.join(self.sizes)}")
+            kind = type(self.sizes[name])
+            if not isinstance(value, (int, float) if kind is float else kind):
+                raise ValueError(f"size {name} of {self.name} must be of type {kind.__name__}; got {value!r}")
+
+
+class InTurn(Protocol):
+    """What may have several components: a Problem, or a twin of one."""
+
+    @property
+    def y0(self) -> Any: ...
+    @property
+    def components(self) -> int: ...
+    def component(self, i: int, y0: Any, /) -> Self: ...
+
+
+Part = TypeVar("Part", bound=InTurn)
+
+
+def in_turn(problem: Part, solve: Callable[[Part], Any]) -> Any:
+    """ys of the problem's last component, `solve` giving those of one. Each starts where the one before it ended."""
+    ys = solve(problem.component(0, problem.y0))
+    for i in range(1, problem.components):
+        ys = solve(problem.component(i, ys[-1]))
+    return ys
+
+
+class MeanSquare(Loss):
+    """The mean of (y - target)^2 over the outputs after the start, the batch and the components."""
+
+    target: Tensor
+
+    def __init__(self, target: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("target", target)
+
+    def forward(self, ys: Tensor) -> Tensor:
+        return (ys[1:] - self.target).square().mean()
+
+    @staticmethod
+    def formula(ops: Arithmetic, held: Held, ys: Array) -> Array:
+        del ops
+        off = ys[1:] - held["target"]
+        return (off * off).sum() / off.size
+
+
+def output_times(end: float, outputs: int) -> Tensor:
+    """0, then `outputs` equally spaced times up to `end`."""
+    return torch.linspace(0.0, end, outputs + 1, dtype=torch.float64)

@@ -1,0 +1,29 @@
+"""Multilayer perceptrons one after another, as the components of a normalizing flow are: the M of Table 1."""
+
+from itertools import pairwise
+
+from symplectic_bench.problems.mlp import MLPField, dense, formula
+from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Source, Stack, output_times
+
+
+def draw(
+    source: Source,
+    batch: int,
+    *,
+    components: int = 2,
+    state: int = 8,
+    width: int = 64,
+    layers: int = 2,
+    end: float = 1.0,
+) -> Problem:
+    """`components` fields of `layers` hidden layers of `width` units, each over the times from 0 to `end`."""
+    widths = [state, *[width] * layers, state]
+    fields = [
+        MLPField([dense(source, n, m, gain=0.8) for n, m in pairwise(widths)], time_weight=source.normal(width))
+        for _ in range(components)
+    ]
+    y0, target = source.normal(batch, state), source.normal(batch, state)
+    return Problem(Stack(fields), y0, output_times(end, 1), MeanSquare(target))
+
+
+STACK = Family("stack", draw, formula, stacked=True)

@@ -1,0 +1,59 @@
+"""What the library itself converges to: for problems that are too large for anything else.
+
+dopri8 in float64 at a tight tolerance, and once more with every step halved. Richardson's extrapolation of the two is
+the reference, and their distance the error bar: it bounds the first one's error, so it is generous to the reference.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint import Grid, odeint, solve
+from symplectic_bench.problems import Problem, in_turn
+from symplectic_bench.references.reference import Reference
+
+SOURCE = "self-convergence"
+
+TOLERANCE = 1e-13
+
+ORDER = 8
+
+
+def converged(problem: Problem) -> Reference:
+    problem, t = problem.to(torch.float64), problem.t.clone().requires_grad_()
+    options = {"jump_t": torch.tensor(problem.jumps, dtype=torch.float64)} if problem.jumps else {}
+    how: dict[str, Any] = {"method": "dopri8", "gradient": "symplectic", "params": problem.unlisted or None}
+    halved: list[Tensor] = []
+
+    def first(part: Problem) -> Tensor:
+        solution = solve(part.func, part.y0, t, rtol=TOLERANCE, atol=TOLERANCE, options=options, **how)
+        halved.append(_halved(solution.grid, problem.t))
+        return solution.ys
+
+    def second(part: Problem) -> Tensor:
+        return odeint(part.func, part.y0, problem.t, options={**options, "grid_points": halved.pop(0)}, **how)
+
+    _, coarse = _gradient(problem, in_turn(problem, first))
+    by_times = torch.zeros_like(t) if t.grad is None else t.grad
+    ys = in_turn(problem, second)
+    loss, fine = _gradient(problem, ys)
+    extrapolated = [b + (b - a) / (2**ORDER - 1) for a, b in zip(coarse, fine, strict=True)]
+    nothing = [torch.zeros_like(x) for x in fine]
+    found = Reference(SOURCE, ys[-1].detach(), loss, extrapolated, nothing, by_times, bar=0.0)
+    return Reference(**{**vars(found), "bar": found.error_of(coarse)})
+
+
+def _halved(grid: Grid, t: Tensor) -> Tensor:
+    """The steps' ends, and the middle of each step."""
+    points = torch.cat([grid.t, t[-1:]])
+    halved = torch.cat([points, (points[1:] + points[:-1]) / 2]).sort().values
+    return halved if t[-1] >= t[0] else halved.flip(0)
+
+
+def _gradient(problem: Problem, ys: Tensor) -> tuple[float, Sequence[Tensor]]:
+    problem.clear_gradients()
+    loss = problem.loss(ys)
+    loss.backward()
+    return float(loss.detach()), problem.gradient()

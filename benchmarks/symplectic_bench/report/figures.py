@@ -1,0 +1,356 @@
+"""A suite's summary as figures."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import pandas as pd
+
+from symplectic_bench.analysis.claims import words
+from symplectic_bench.analysis.summary import FLOOR, OF_THE_STEPS, Line, display_place, lines_of, pareto_front
+from symplectic_bench.report.panels import (
+    DISCRETE,
+    ERROR,
+    MEMORY,
+    STEPS,
+    TIME,
+    TOLERANCE,
+    Axis,
+    FigureSpec,
+    Panel,
+    Series,
+    VariedSizes,
+    collect,
+    grid,
+    mebibytes,
+    milliseconds,
+    points_of,
+    style_of,
+    title_of,
+    varied_sizes,
+)
+from symplectic_bench.spec.status import Status
+
+MANY = 12
+"""Points beyond which only those on a front have their names beside them."""
+
+
+def all_figures(frame: pd.DataFrame, where: str, exponents: Sequence[Line] = ()) -> list[FigureSpec]:
+    """Every figure of a summary that has something to show; `where` says on what it was measured.
+
+    exponents: those that a suite's claims fit (claims.exponents); then it is growth that is drawn.
+    """
+    if exponents:
+        figures = [powers(exponents, where), growth(frame, where)]
+    elif all(line["total_s"] is None for line in lines_of(frame)):
+        figures = [*true_errors(frame, where), rounding(frame, where)]
+    else:
+        timed = (over_floor, growth, work_precision, memory_time)
+        figures = [draw(frame, where) for draw in timed]
+    return [figure for figure in figures if figure.rows]
+
+
+def true_errors(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
+    """True error against tolerance, for suites that measure errors alone: a panel a problem and method.
+
+    Where some have three tolerances or more, the others have a figure of their own.
+    """
+    caption = (
+        "How far a gradient is from that of the continuous problem, over the tolerance that was asked for. The exact"
+        " gradients of one solve are one line, symplectic's. Where a panel is shaded the continuous adjoint came nearer"
+        " the truth than the exact gradient; at the edges the two cross. Below the dotted line, where there is one, the"
+        " reference is not known."
+    )
+    title = "The gradient that was wanted"
+    ladders = _panels_over(frame, "rtol", _tolerance_panel, fewest=3)
+    if not ladders:
+        return [FigureSpec("true-errors", title, caption, where, _panels_over(frame, "rtol", _tolerance_panel))]
+    others = _panels_over(frame, "rtol", _tolerance_panel, most=2)
+    return [
+        FigureSpec("true-errors", title, caption, where, ladders),
+        FigureSpec("true-errors-others", f"{title}, by two tolerances", caption, where, others),
+    ]
+
+
+def rounding(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """Discrete error against the number of steps, for suites that measure errors alone: a panel a problem and dtype."""
+    caption = (
+        "How far a gradient is from that of the steps taken, replayed in float64 for float32 and in fifty digits, where"
+        " the problem is small enough, for float64. The dotted line is half a unit in the last place."
+    )
+    return FigureSpec("rounding", "Rounding", caption, where, _panels_over(frame, "steps", _rounding_panel))
+
+
+def _panels_over(
+    frame: pd.DataFrame,
+    axis: str,
+    panel: Callable[[Sequence[Line], VariedSizes], Panel],
+    fewest: int = 2,
+    most: float = math.inf,
+) -> tuple[tuple[Panel, ...], ...]:
+    """A panel of each family of cells that has so many values of the axis, "rtol" or "steps"."""
+    lines = [line for line in lines_of(frame) if line["status"] == Status.OK and line[axis] is not None]
+    varied = varied_sizes(lines)
+    families = collect(lines, _family).values()
+    return grid([panel(cells, varied) for cells in families if fewest <= len({c[axis] for c in cells}) <= most])
+
+
+def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """True error against time, and below it against memory: a column a problem, a line a gradient over accuracies.
+
+    Problems at a single accuracy have no line; they are shown only where no problem has more.
+    """
+    lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
+    families = collect(lines, _family)
+    swept = [cells for cells in families.values() if len({_accuracy(c) for c in cells}) > 1]
+    shown = swept or list(families.values())
+    varied = varied_sizes(lines)
+    above = tuple(_precision_panel(cells, TIME, milliseconds, varied) for cells in shown)
+    below = tuple(_precision_panel(cells, MEMORY, mebibytes, varied) for cells in shown)
+    rows = (above + below,) if len(shown) == 1 else (above, below)
+    caption = (
+        "Work and precision: the error of the gradient against a converged reference, over the time and over the"
+        " memory it took; a line joins one gradient's tolerances. Lower left is better. Below the dotted line,"
+        " where there is one, the reference itself is not known."
+    )
+    rows = tuple(row for row in rows if any(panel.series for panel in row))
+    return FigureSpec("work-precision", "What a gradient costs, and how good it is", caption, where, rows)
+
+
+def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """Memory against time, a panel a group, with the Pareto front of the comparable cells.
+
+    Groups of a single cell compare nothing; they are shown only where no group has more.
+    """
+    lines = lines_of(frame)
+    varied = varied_sizes(lines)
+    groups = list(collect(lines, lambda c: c["group_id"]).values())
+    compared = [cells for cells in groups if len(cells) > 1] or groups
+    panels = [_trade_off_panel(cells, varied) for cells in compared]
+    caption = (
+        "The grey line is the Pareto front: what lies on it is beaten by none in both. Lower left is better, and where"
+        " there are many points those on the front are named,"
+        " but the continuous gradients are not exact: how far off they are is in the tables. A panel"
+        " is a group; sizes that all cells of a problem share are in the tables too."
+    )
+    return FigureSpec("memory-time", "Memory against time", caption, where, grid(panels))
+
+
+def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """Time and memory as multiples of the floor, where it was measured: a column a gradient, a point a group."""
+    lines = lines_of(frame)
+    floors = {(c["group_id"], c["gradient"]) for c in lines if c["contender"] == FLOOR and c["comparable"]}
+    cells = [c for c in lines if (c["group_id"], c["gradient"]) in floors and c["contender"] != FLOOR]
+    measures = (("time_over_floor", "time over the floor"), ("memory_over_floor", "peak of tensors over the floor"))
+    panels = [_multiples_panel(cells, key, label) for key, label in measures]
+    caption = (
+        "A point is a group: what a gradient takes as a multiple of the floor of its kind in the same group, the bare"
+        " calls of f and its vector-Jacobian product, and the tensors that it cannot do without. At 1 nothing is lost."
+    )
+    panels = [panel for panel in panels if panel.series]
+    return FigureSpec("over-floor", "How near the floor", caption, where, (tuple(panels),) if panels else ())
+
+
+def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
+    """Time, and below it memory, over whatever is GROWING: the longest series, of three numbers or more."""
+    lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
+    varied = varied_sizes(lines)
+    families = [
+        (axis, cells, len({_number(c, axis) for c in cells} - {None}))
+        for axis in GROWING
+        for cells in collect(lines, lambda c, a=axis: _without(c, a)).values()
+    ]
+    longest: dict[object, int] = {}
+    for axis, cells, length in families:
+        kind = (axis, cells[0]["problem"])
+        longest[kind] = max(longest.get(kind, 3), length)
+    grown = [(axis, cells) for axis, cells, length in families if length == longest[axis, cells[0]["problem"]]]
+    rows = [
+        tuple(_growth_panel(cells, axis, y, measure, varied) for axis, cells in grown)
+        for y, measure in ((TIME, milliseconds), (MEMORY, mebibytes))
+    ]
+    caption = (
+        "What a gradient takes as something grows in number. Lines of slope one are linear: ten times the number is"
+        " then ten times as dear."
+    )
+    return FigureSpec("growth", "Growth", caption, where, tuple(row for row in rows if row))
+
+
+GROWING = ("steps", "outputs", "components", "layers")
+
+
+def _number(line: Line, axis: str) -> float | None:
+    return line["steps"] if axis == "steps" else line["sizes"].get(axis)
+
+
+def _without(line: Line, axis: str) -> tuple[object, ...]:
+    """What cells share that differ only in this axis, contender or gradient."""
+    axes = ("problem", "batch", "method", "dtype", "device", "threads", "seed", "rtol", "steps")
+    sizes = sorted((name, size) for name, size in line["sizes"].items() if name != axis)
+    return (*(line[name] for name in axes if name != axis), *sizes, _number(line, axis) is None)
+
+
+def powers(exponents: Sequence[Line], where: str) -> FigureSpec:
+    """A panel a measure: every gradient's exponent along every axis, with its interval."""
+    caption = (
+        "The p of a growth like x^p, fitted to the longest series of cells in which x alone differs, with its 95 %"
+        " confidence interval. 0 does not grow, 1 grows in proportion, 2 with the square."
+    )
+    panels = [_powers_panel(lines) for lines in collect(exponents, lambda line: line["measure"]).values()]
+    return FigureSpec("exponents", "How everything grows", caption, where, grid(panels))
+
+
+SPREAD = 0.7
+"""Of the room between two names, what the gradients beside each other take."""
+
+
+def _powers_panel(lines: Sequence[Line]) -> Panel:
+    axes = tuple(dict.fromkeys(str(line["axis"]) for line in lines))
+    names = list(dict.fromkeys(line["name"] for line in lines))
+    series = []
+    for place, name in enumerate(names):
+        own = [line for line in lines if line["name"] == name]
+        shift = SPREAD * ((place + 0.5) / len(names) - 0.5)
+        x = tuple(axes.index(line["axis"]) + shift for line in own)
+        y, doubt = (tuple(line[key] for line in own) for key in ("exponent", "half_width"))
+        style = style_of(own[0]["contender"], own[0]["gradient"])
+        series.append(Series(name, name, style, x, y, joined=False, doubt=doubt))
+    x = Axis("", log=False, names=axes)
+    return Panel(words(lines[0]["measure"]), x, Axis("exponent", log=False), tuple(series))
+
+
+def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
+    series = []
+    same = {f"ours {gradient}" for gradient in OF_THE_STEPS if gradient != "symplectic"}
+    for name in sorted({c["name"] for c in cells} - same, key=display_place):
+        own = sorted((c for c in cells if c["name"] == name), key=lambda c: -c["rtol"])
+        series += points_of(own[0], [(c["rtol"], c["error_true"]) for c in own])
+    bars = [c["error_true_bar"] for c in cells if c["error_true_bar"]]
+    errors = [c["error_true"] for c in cells if c["error_true"]]
+    known = max(bars, default=0.0)
+    floor = (known, "the reference's own error") if errors and known > min(errors) / 10 else None
+    return Panel(
+        f"{title_of(cells[0], varied)}\n{cells[0]['method']}",
+        TOLERANCE,
+        ERROR,
+        tuple(series),
+        floor=floor,
+        shaded=_nearer(cells),
+    )
+
+
+def _nearer(cells: Sequence[Line]) -> tuple[tuple[float, float], ...]:
+    """From where to where, in rtol, the continuous adjoint is nearer the truth than the exact gradient.
+
+    Between two tolerances both errors are taken for powers of it: they cross where these do.
+    """
+    errors = {(c["name"], c["rtol"]): c["error_true"] for c in cells if c["error_true"]}
+    both = sorted(r for name, r in errors if name == "ours symplectic" and ("ours continuous", r) in errors)
+    points = [(math.log(r), math.log(errors["ours continuous", r] / errors["ours symplectic", r])) for r in both]
+    found: list[tuple[float, float]] = []
+    for (x0, v0), (x1, v1) in pairwise(points):
+        if v0 >= 0 and v1 >= 0:
+            continue
+        crossing = x0 + (x1 - x0) * v0 / (v0 - v1) if (v0 < 0) != (v1 < 0) else None
+        low, high = (x0 if v0 < 0 else crossing), (x1 if v1 < 0 else crossing)
+        assert low is not None and high is not None, "one that is not below zero is beyond the crossing"
+        if found and found[-1][1] == low:
+            low = found.pop()[0]
+        found.append((low, high))
+    return tuple((math.exp(low), math.exp(high)) for low, high in found)
+
+
+def _rounding_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
+    series = []
+    for name in sorted({c["name"] for c in cells}, key=display_place):
+        own = sorted((c for c in cells if c["name"] == name), key=lambda c: c["steps"])
+        series += points_of(own[0], [(c["steps"], c["error_discrete"]) for c in own])
+    half = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
+    title = f"{title_of(cells[0], varied)}\n{cells[0]['method']}"
+    rounded = [c["steps"] for c in cells if c["error_discrete_oracle"] == c["dtype"]]
+    note = (
+        f"From {int(min(rounded))} steps on it is two roundings that are compared: the oracle's is no finer."
+        if rounded
+        else ""
+    )
+    return Panel(title, STEPS, DISCRETE, tuple(series), floor=(half, "half a unit in the last place"), note=note)
+
+
+def _multiples_panel(cells: Sequence[Line], key: str, label: str) -> Panel:
+    known = [c for c in cells if c[key] is not None]
+    names = tuple(sorted({c["name"] for c in known}, key=display_place))
+    series = []
+    for place, name in enumerate(names):
+        own = [c for c in known if c["name"] == name]
+        style = style_of(own[0]["contender"], own[0]["gradient"])
+        series.append(Series(name, name, style, (float(place),) * len(own), tuple(c[key] for c in own), joined=False))
+    x = Axis("", log=False, names=names)
+    return Panel(label, x, Axis("times the floor"), tuple(series), floor=(1.0, "the floor"))
+
+
+def _growth_panel(
+    cells: Sequence[Line], axis: str, y: Axis, measure: Callable[[Line], float | None], varied: VariedSizes
+) -> Panel:
+    series = []
+    for name in sorted({c["name"] for c in cells}, key=display_place):
+        own = sorted((c for c in cells if c["name"] == name), key=lambda c: _number(c, axis) or 0)
+        series += points_of(own[0], [(_number(c, axis), measure(c)) for c in own])
+    told = {problem: names - {axis} for problem, names in varied.items()}
+    return Panel(f"{title_of(cells[0], told)}\n{cells[0]['method']}", Axis(f"number of {axis}"), y, tuple(series))
+
+
+def _precision_panel(
+    cells: Sequence[Line], x: Axis, measure: Callable[[Line], float | None], varied: VariedSizes
+) -> Panel:
+    series = []
+    for name in sorted({c["name"] for c in cells}, key=display_place):
+        own = sorted((c for c in cells if c["name"] == name), key=_accuracy)
+        points = [(measure(c), c["error_true"]) for c in own]
+        series += points_of(own[0], points)
+    bars = [c["error_true_bar"] for c in cells if c["error_true_bar"]]
+    floor = (max(bars), "the reference's own error") if bars else None
+    title = f"{title_of(cells[0], varied)}\n{cells[0]['method']}"
+    return Panel(title, x, ERROR, tuple(series), floor=floor)
+
+
+def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
+    shown = [c for c in cells if c["status"] == Status.OK and milliseconds(c) and mebibytes(c)]
+    series = [one for c in shown for one in points_of(c, [(milliseconds(c), mebibytes(c))], joined=False)]
+    points = [
+        (one.x[0], one.y[0])
+        for one, c in zip(series, shown, strict=True)
+        if c["comparable"] and c["contender"] != FLOOR  # which computes no gradient
+    ]
+    front = tuple(points[i] for i in pareto_front(points))
+    if len(series) > MANY:
+        series = [one if (one.x[0], one.y[0]) in front else replace(one, label="") for one in series]
+    title = f"{title_of(cells[0], varied)}\n{_accuracy_words(cells[0])}"
+    return Panel(title, TIME, MEMORY, tuple(series), labelled=True, front=front, note=_absences(cells, shown))
+
+
+def _absences(cells: Sequence[Line], shown: Sequence[Line]) -> str:
+    """Which cells have no point, and why, and which have one but are not compared."""
+    reasons = {
+        c["name"]: "not measured" if c["status"] == Status.OK else str(c["status"]) for c in cells if c not in shown
+    }
+    reasons |= {c["name"]: "forward disagrees, not on the front" for c in shown if not c["comparable"]}
+    names = {reason: [n for n, r in reasons.items() if r == reason] for reason in reasons.values()}
+    return "; ".join(f"{why}: {'all' if len(n) == len(cells) else ', '.join(n)}" for why, n in names.items())
+
+
+def _family(line: Line) -> tuple[object, ...]:
+    """What cells share that differ only in accuracy, contender or gradient."""
+    axes = ("problem", "batch", "method", "dtype", "device", "threads", "seed")
+    return (*(line[axis] for axis in axes), *sorted(line["sizes"].items()), line["steps"] is None)
+
+
+def _accuracy_words(line: Line) -> str:
+    if line["steps"] is not None:
+        return f"{line['method']}, {int(line['steps'])} steps"
+    return f"{line['method']}, rtol {line['rtol']:g}, atol {line['atol']:g}"
+
+
+def _accuracy(line: Line) -> float:
+    """Less is coarser."""
+    return -line["rtol"] if line["steps"] is None else line["steps"]

@@ -1,0 +1,47 @@
+"""Findings of a check or a comparison as Markdown, such as a comment on a pull request."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from symplectic_bench.analysis.regression import Finding, Kind, of_kind
+from symplectic_bench.report.numerals import MISSING, digits
+from symplectic_bench.report.typesetting import markdown_text
+
+
+def to_markdown(suite: str, findings: Sequence[Finding], compared: int, new: int, time_decides: bool) -> str:
+    """A summary for people, such as a comment on a pull request: what moved, by how much, in which cells."""
+    red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if time_decides else []))
+    verdict = f"{len(red)} regressions" if red else "no regression"
+    parts = [f"### {suite}: {verdict}", f"{compared} cells compared with the baseline."]
+    if new:
+        parts.append(f"{new} cells are not in it; `check --update` records them.")
+    titles = {
+        Kind.REGRESSION: "Regressions",
+        Kind.SLOWER: "Slower" if time_decides else "Slower, which only advises",
+        Kind.MOVED: "Moved within the tolerance",
+    }
+    for kind, title in titles.items():
+        chosen = of_kind(findings, kind)
+        if chosen:
+            parts += [f"#### {title}", _table(chosen)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(findings: Sequence[Finding]) -> str:
+    lines = [("cell", "metric", "baseline", "now", "change", "allowed"), (":---", ":---", *["---:"] * 4)]
+    lines += [(f.cell, f.metric, _shown(f.baseline), _shown(f.measured), _change(f), f.allowed) for f in findings]
+    return "\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return MISSING
+    return digits(value) if isinstance(value, float) else str(value)
+
+
+def _change(finding: Finding) -> str:
+    """In percent, where that says something."""
+    before, now = finding.baseline, finding.measured
+    if not (isinstance(before, int | float) and isinstance(now, int | float)) or not before:
+        return MISSING
+    return f"{100 * (now / before - 1):+.3g} %"

@@ -1,0 +1,160 @@
+"""Stored rows to everything that is read: tables, figures, the page. Nothing here measures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from symplectic_bench.analysis.claims import Hearing, exponents, hear
+from symplectic_bench.analysis.summary import Line, lines_of, summarize
+from symplectic_bench.analysis.trials import Judgement, judge
+from symplectic_bench.report.claim_tables import claim_tables
+from symplectic_bench.report.figures import all_figures
+from symplectic_bench.report.page import Chapter, page, relative, write_page
+from symplectic_bench.report.panels import FigureSpec
+from symplectic_bench.report.render import render
+from symplectic_bench.report.tables import all_tables
+from symplectic_bench.report.training_figures import training_figures
+from symplectic_bench.report.training_tables import training_tables
+from symplectic_bench.report.typesetting import Table, write_table
+from symplectic_bench.rows.environment import describe
+from symplectic_bench.rows.parquet import write_parquet
+from symplectic_bench.rows.record import Measurement
+from symplectic_bench.rows.store import environment_ids, read_cells, read_machine, read_rows
+from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.suite import Scale, Suite, Target, suggestion
+
+
+class NoRows(RuntimeError):
+    """Nothing has been measured that could be shown."""
+
+
+class UnknownEnvironment(ValueError):
+    """An environment id that has no rows."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """The rows of one suite in one environment, and where what is made of them goes.
+
+    cells are all that the suite has; they are asked for only where it has targets or claims, to name those that have no
+    row. mix_machines: rows that different machines measured for one sweep are set against each other.
+    """
+
+    suite: Suite
+    source: str  # the suite as it was asked for, a name or a path
+    scale: Scale
+    environment_id: str
+    results: Path
+    plots: Path
+    cells: Sequence[Cell] = ()
+    mix_machines: bool = False
+
+    @cached_property
+    def folder(self) -> Path:
+        return self.results / self.suite.name
+
+    @cached_property
+    def where(self) -> str:
+        cells, missing = read_cells(self.folder / self.environment_id), len(self._cells_without_rows)
+        part = f" {len(cells) - missing} of the suite's {len(cells)} cells have been measured." if missing else ""
+        folder = self.folder / self.environment_id
+        machines = sorted({row.environment or self.environment_id for row in self._stored}) or [self.environment_id]
+        return " ".join(describe(read_machine(folder, id)) for id in machines) + part + self._mixing(len(machines))
+
+    def _mixing(self, machines: int) -> str:
+        if machines == 1:
+            return ""
+        if self.mix_machines:
+            return f" Ratios may be of two of these {machines} machines."
+        return " No ratio is of two machines."
+
+    @cached_property
+    def _stored(self) -> list[Measurement]:
+        """Those of the suite's cells: a suite file that has changed leaves rows of cells that it has no more."""
+        cells = set(read_cells(self.folder / self.environment_id))
+        found = read_rows(self.folder / self.environment_id / "rows.jsonl").rows
+        return [row for row in found if row.cell_id in cells]
+
+    @cached_property
+    def rows(self) -> list[Measurement]:
+        if self.mix_machines:
+            return [replace(row, environment=None) for row in self._stored]
+        return self._stored
+
+    @property
+    def _cells_without_rows(self) -> set[str]:
+        return set(read_cells(self.folder / self.environment_id)) - {row.cell_id for row in self.rows}
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        return summarize(self.rows)
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        claimed = claim_tables(self.hearings, self.exponents, self.where)
+        if self.suite.trains:
+            return claimed + training_tables(self.frame, self.where)
+        return claimed + all_tables(self.frame, self.where, self.judgements)
+
+    @cached_property
+    def judgements(self) -> list[Judgement[Target]]:
+        """The suite's targets held against the rows, in the order of the suite's cells."""
+        return judge(self.suite.target, self._known_cells, self._lines)
+
+    @cached_property
+    def hearings(self) -> list[Hearing]:
+        """The suite's claims likewise."""
+        return hear(self.suite.claim, self._known_cells, self._lines)
+
+    @cached_property
+    def exponents(self) -> list[Line]:
+        return exponents(self.hearings, self._known_cells, self._lines)
+
+    @cached_property
+    def _known_cells(self) -> list[Cell]:
+        known = {cell.id: cell for cell in (*self.cells, *(row.cell for row in self.rows))}
+        return [known[id] for id in read_cells(self.folder / self.environment_id) if id in known]
+
+    @cached_property
+    def _lines(self) -> list[Line]:
+        return lines_of(self.frame)
+
+    @cached_property
+    def figures(self) -> list[FigureSpec]:
+        if self.suite.trains:
+            return training_figures(self.frame, self.where)
+        return all_figures(self.frame, self.where, self.exponents)
+
+    def write_tables(self) -> list[Path]:
+        return [path for table in self.tables for path in write_table(table, self.folder / "tables")]
+
+    def write_rows(self) -> list[Path]:
+        return [write_parquet(self._stored, self.folder / "rows.parquet")]
+
+    def write_plots(self) -> list[Path]:
+        return [path for figure in self.figures for path in render(figure, self.plots / self.suite.name)]
+
+    def write_page(self) -> list[Path]:
+        scale = "" if self.scale is Scale.CPU else f" --scale {self.scale.value}"
+        command = f"symplectic-bench report {Path(self.source).name}{scale}"
+        plots = relative(self.plots / self.suite.name, self.folder)
+        text = page(Chapter(self.suite, self.where, self.figures, self.tables), command, plots)
+        return [write_page(text, self.folder)]
+
+
+def choose_environment(suite_folder: Path, wanted: str | None) -> str:
+    """The wanted environment, or the one of the newest run.
+
+    Raises NoRows where there is none, UnknownEnvironment where the wanted one is not among them.
+    """
+    known = environment_ids(suite_folder)
+    if not known:
+        raise NoRows(f"no rows in {suite_folder.name}/: measure with symplectic-bench run")
+    if wanted is None:
+        return known[0]
+    if wanted not in known:
+        raise UnknownEnvironment(f"no environment {wanted!r} in {suite_folder.name}/{suggestion(wanted, known)}")
+    return wanted

@@ -1,0 +1,220 @@
+"""Figures to files. The only module that imports matplotlib."""
+
+from collections.abc import Sequence
+from math import inf
+from pathlib import Path
+from textwrap import fill
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox, BboxBase
+
+from symplectic_bench.data.atomic_files import replacing
+from symplectic_bench.report.panels import FigureSpec, Panel, Style
+
+PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
+LEGEND_HEIGHT = 0.9
+NARROW = 12
+"""Characters of a name that has room beside others."""
+NEAR = 10
+"""A floor that lies below all points by no more than this factor is shown, and the axis made longer."""
+SHADE: Any = {"facecolor": "#56B4E9", "alpha": 0.18, "linewidth": 0, "zorder": 0}
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 8.5,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "symplectic-adjoint",  # the same rows give the same bytes
+}
+
+
+METADATA: dict[str, Any] = {
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""Of each format, without what changes from day to day."""
+
+
+def render(spec: FigureSpec, folder: Path, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
+    """folder/<name>.svg and so on."""
+    with matplotlib.rc_context(STYLE):
+        return save(draw(spec), folder / spec.name, formats)
+
+
+def save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
+    """The figure in files of that name, the same bytes for the same figure."""
+    files = [path.with_name(f"{path.name}.{form}") for form in formats]
+    for file, form in zip(files, formats, strict=True):
+        with replacing(file) as part:
+            figure.savefig(part, format=form, dpi=150, metadata=METADATA[form])
+    return files
+
+
+def draw(spec: FigureSpec) -> Figure:
+    """The figure of a spec: panels in rows, the legend of all below them."""
+    wide, high = max(map(len, spec.rows)), len(spec.rows)
+    size = (PANEL_WIDTH * wide, PANEL_HEIGHT * high + LEGEND_HEIGHT)
+    figure = Figure(figsize=size, layout="constrained")  # not pyplot's, which would keep it and look for a screen
+    FigureCanvasAgg(figure)
+    figure.suptitle(spec.title, fontsize=12, fontweight="bold")
+    grid = figure.add_gridspec(high, wide)
+    drawn = []
+    for i, row in enumerate(spec.rows):
+        for j, panel in enumerate(row):
+            drawn.append((figure.add_subplot(grid[i, j]), panel))
+            _draw_panel(*drawn[-1])
+    _draw_legend(figure, [panel for row in spec.rows for panel in row if not _is_named(panel)], wide)
+    figure.draw_without_rendering()  # the labels' places depend on the final layout
+    figure.set_layout_engine("none")
+    for axes, panel in drawn:
+        if panel.labelled:
+            _label_points(axes, panel)
+    return figure
+
+
+def _is_named(panel: Panel) -> bool:
+    """Whether its axis says whose its points are."""
+    return all(series.name in panel.x.names for series in panel.series)
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    axes.set_title("\n".join(fill(line, 46) for line in panel.title.splitlines()))
+    axes.set_xlabel(panel.x.label)
+    axes.set_ylabel(panel.y.label)
+    if panel.front:
+        axes.plot(*zip(*panel.front, strict=True), color="#999999", linewidth=4, alpha=0.4, zorder=1)
+    for low, high in panel.shaded:
+        axes.axvspan(low, high, **SHADE)
+    for place, series in enumerate(panel.series):
+        if series.doubt:
+            axes.errorbar(series.x, series.y, series.doubt, fmt="none", ecolor=series.style.color, elinewidth=1)
+        above = 2.9 - 0.01 * place  # of those that lie on each other the first one is seen
+        axes.plot(series.x, series.y, zorder=above, **_appearance(series.style, series.joined))
+    _scale(axes, panel)
+    if panel.floor is not None and panel.floor[0] > axes.get_ylim()[0] / NEAR:
+        axes.set_ylim(bottom=min(axes.get_ylim()[0], panel.floor[0] / 2))
+        _draw_floor(axes, *panel.floor)
+    if panel.note:
+        axes.annotate(fill(panel.note, 62), (0, 0), (0, -38), "axes fraction", "offset points", fontsize=7, va="top")
+
+
+def _draw_floor(axes: Axes, height: float, words: str) -> None:
+    axes.axhline(height, color="#888888", linewidth=1, linestyle=":")
+    across = axes.get_yaxis_transform()  # beside the panel, where no point can lie on the words
+    axes.text(1.01, height, words, transform=across, va="center", rotation=-90, fontsize=7, color="#666666")
+
+
+def _appearance(style: Style, joined: bool) -> dict[str, Any]:
+    return {
+        "color": style.color,
+        "marker": style.marker,
+        "markersize": 6,
+        "markerfacecolor": style.color if style.filled else "white",
+        "linestyle": ("--" if style.dashed else "-") if joined else "none",
+        "linewidth": 1.4,
+    }
+
+
+def _scale(axes: Axes, panel: Panel) -> None:
+    for axis, spec, of in ((axes.xaxis, panel.x, "x"), (axes.yaxis, panel.y, "y")):
+        values = [value for series in panel.series for value in getattr(series, of)]
+        if spec.names:
+            axis.set_ticks(range(len(spec.names)), spec.names)
+            long = max(map(len, spec.names)) > NARROW
+            axis.set_tick_params(labelrotation=90 if long else 0, labelsize=7 if long else 9)
+            getattr(axes, f"set_{of}lim")(-0.7, len(spec.names) - 0.3)
+        if spec.counts is not None:
+            axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            getattr(axes, f"set_{of}lim")(1 - spec.counts / 25, spec.counts * 26 / 25)
+        if not spec.log or not values:
+            continue
+        getattr(axes, f"set_{of}scale")("log")
+        low, high = min(values), max(values)
+        room = 5 if panel.labelled and of == "x" else 2  # labels stand to the right where they can
+        getattr(axes, f"set_{of}lim")(low / 2, high * room)
+        few_decades = high / low < 1e3
+        roomy = high * room / low < (6e1 if of == "x" else 2e3)  # numbers stand side by side on x
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,), numticks=7 if of == "x" else 12))
+        axis.set_minor_locator(NullLocator())
+        if few_decades:
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _draw_legend(figure: Figure, panels: Sequence[Panel], wide: int) -> None:
+    styles = {series.name: series for panel in panels for series in panel.series}
+    handles: list[Artist] = [
+        Line2D([], [], label=name, **_appearance(series.style, series.joined)) for name, series in styles.items()
+    ]
+    if any(panel.front for panel in panels):
+        handles.append(Line2D([], [], label="Pareto front", color="#999999", linewidth=4, alpha=0.4))
+    if any(panel.shaded for panel in panels):
+        handles.append(Patch(label="continuous nearer the truth", **SHADE))
+    if not handles:
+        return  # the axes name them
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, 2 * wide), fontsize=8)
+
+
+# Labels beside points, tried further and further away until they touch neither each other nor a point.
+
+_DIRECTIONS = [(1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 2), (-1, 2), (1, -2), (-1, -2)]
+_OFFSETS = [(8 * r * dx, 8 * r * dy) for r in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) for dx, dy in _DIRECTIONS]
+
+
+def _label_points(axes: Axes, panel: Panel) -> None:
+    points = [axes.transData.transform((series.x[0], series.y[0])) for series in panel.series]
+    taken: list[BboxBase] = [Bbox.from_extents(x - 8, y - 8, x + 8, y + 8) for x, y in points]
+    for series, (x, y) in zip(panel.series, points, strict=True):
+        if not series.label:
+            continue
+        label = axes.annotate(
+            series.label,
+            (series.x[0], series.y[0]),
+            (0, 0),
+            textcoords="offset points",
+            fontsize=7,
+            va="center",
+            color=series.style.color,
+            arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+        )
+        size = label.get_window_extent()
+        offset, box = _free_place(x, y, size.width, size.height, taken, axes.bbox.padded(-4), axes.figure.dpi / 72)
+        label.set_position(offset)
+        label.set_horizontalalignment(_alignment(offset))
+        taken.append(box)
+
+
+def _free_place(
+    x: float, y: float, width: float, height: float, taken: Sequence[BboxBase], frame: BboxBase, pixels: float
+) -> tuple[tuple[float, float], BboxBase]:
+    """The first offset, in points, at which words of that size touch least and leave the frame least; their box.
+
+    Everything else is in pixels, of which a point has `pixels`.
+    """
+    best, least = ((0.0, 0.0), frame), inf
+    for dx, dy in _OFFSETS:
+        left = x + dx * pixels - {"left": 0.0, "center": width / 2, "right": width}[_alignment((dx, dy))]
+        box = Bbox.from_bounds(left, y + dy * pixels - height / 2, width, height)
+        hidden = width * height - _common(box, frame) + sum(_common(box, other) for other in taken)
+        if hidden < least - 1e-6:
+            best, least = ((dx, dy), box), hidden
+    return best
+
+
+def _common(a: BboxBase, b: BboxBase) -> float:
+    """The area that two boxes share."""
+    return max(0.0, min(a.x1, b.x1) - max(a.x0, b.x0)) * max(0.0, min(a.y1, b.y1) - max(a.y0, b.y0))
+
+
+def _alignment(offset: tuple[float, float]) -> Literal["left", "center", "right"]:
+    return "left" if offset[0] > 0 else "right" if offset[0] < 0 else "center"

@@ -1,0 +1,285 @@
+"""A summary as tables of text: which columns, how numbers are written, what the captions say."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import pandas as pd
+
+from symplectic_bench.analysis.summary import (
+    LAST_PLACE,
+    OF_THE_STEPS,
+    ORDERED,
+    PEER,
+    Line,
+    lines_of,
+    ordering,
+    overview,
+    ratio,
+)
+from symplectic_bench.analysis.targets import headline
+from symplectic_bench.analysis.trials import Judgement, Outcome, Verdict
+from symplectic_bench.report.numerals import count, digits, mebibytes, milliseconds, scientific, text, yes_no
+from symplectic_bench.report.typesetting import Section, Table
+from symplectic_bench.rows.record import Measurement
+from symplectic_bench.spec.status import Status
+from symplectic_bench.spec.suite import Target
+
+Column = tuple[str, str, Callable[[Any], str]]  # heading, key in the line, format
+
+
+def _measured(columns: Sequence[Column], lines: Sequence[Line]) -> Sequence[Column]:
+    """Without those that no line has: not every suite measures everything."""
+    return [column for column in columns if not lines or any(line.get(column[1]) is not None for line in lines)]
+
+
+def _cells(line: Line, columns: Sequence[Column]) -> tuple[str, ...]:
+    return tuple(form(line.get(key)) for _, key, form in columns)
+
+
+# The tables.
+
+GRADIENTS: tuple[Column, ...] = (
+    ("gradient", "name", text),
+    ("status", "shown_status", text),
+    ("error, discrete", "error_discrete", scientific),
+    ("in ulp", "error_discrete_ulp", digits),
+    ("error, true", "error_true", scientific),
+    ("steps", "steps_accepted", count),
+    ("f calls", "f_calls", count),
+    ("VJPs", "vjps", count),
+    ("time, ms", "total_s", milliseconds),
+    ("x floor", "time_over_floor", digits),
+    ("x peer", "time_over_peer", digits),
+    ("tensors, MiB", "peak_tensor_bytes", mebibytes),
+    ("x floor", "memory_over_floor", digits),
+    ("x peer", "memory_over_peer", digits),
+    ("RSS, MiB", "peak_rss_bytes", mebibytes),
+)
+
+OVERVIEW: tuple[Column, ...] = (
+    ("gradient", "name", text),
+    ("cells", "cells", count),
+    ("ok", "ok", count),
+    ("worst discrete error, float64", "worst_error_discrete_float64", scientific),
+    ("float32", "worst_error_discrete_float32", scientific),
+    ("time x floor", "mean_time_over_floor", digits),
+    ("time x peer", "mean_time_over_peer", digits),
+    ("memory x floor", "mean_memory_over_floor", digits),
+    ("memory x peer", "mean_memory_over_peer", digits),
+    ("compared", "compared", count),
+)
+
+SAMPLES = {field.name for field in fields(Measurement) if "list" in str(field.type)}
+"""Fields that hold many values, which are for the rows only."""
+
+ORDERING: tuple[Column, ...] = (
+    ("group", "group", text),
+    ("state D, KiB", "state_bytes", lambda value: digits(value, 1024)),
+    ("graph A, KiB", "graph_bytes", lambda value: digits(value, 1024)),
+    ("A >= 4 D", "graph_of_4_states", yes_no),
+    ("N", "steps_accepted", count),
+    ("s", "stages", count),
+    *((f"{name} predicted, MiB", f"predicted_{name}_bytes", mebibytes) for name in ("symplectic", "aca", "baseline")),
+    *((f"{name} measured, MiB", f"measured_{name}_bytes", mebibytes) for name in ("symplectic", "aca", "baseline")),
+    ("predicted order", "predicted_order", text),
+    ("measured order", "measured_order", text),
+    ("held", "held", yes_no),
+    ("note", "reason", text),
+)
+
+REACHED: tuple[Column, ...] = (
+    ("point", "point", count),
+    ("target", "target", text),
+    ("wanted", "wanted", text),
+    ("worst", "worst", digits),
+    ("met", "met", count),
+    ("of", "cells", count),
+    ("outcome", "outcome", text),
+)
+
+TARGETS: tuple[Column, ...] = (
+    ("group", "group", text),
+    ("cell", "cell", text),
+    ("measured", "measured", digits),
+    ("wanted", "wanted", text),
+    ("outcome", "outcome", text),
+    ("note", "note", text),
+)
+
+
+TRUTH: tuple[Column, ...] = (
+    ("problem", "problem", text),
+    ("rtol", "rtol", lambda value: f"{value:g}"),
+    ("steps", "steps_accepted", count),
+    ("reference", "error_true_reference", text),
+    ("its error", "error_true_bar", scientific),
+    ("exact: discrete, worst", "discrete", scientific),
+    ("in ulp", "discrete_ulp", digits),
+    ("exact: true", "exact", scientific),
+    ("continuous: true", "continuous", scientific),
+    ("continuous over exact", "continuous_over_exact", digits),
+    ("torchdiffeq backprop: true", "torchdiffeq_backprop", scientific),
+    ("torchdiffeq continuous: true", "torchdiffeq_continuous", scientific),
+    ("solution, tolerances off", "forward_error", digits),
+)
+
+
+def all_tables(frame: pd.DataFrame, where: str, judgements: Sequence[Judgement[Target]] = ()) -> list[Table]:
+    """Every table of a summary; `where` says on what it was measured and ends each caption.
+
+    Those of targets come first, where there are any; the predicted order is for suites that have what it orders.
+    """
+    tables = [reached_table(judgements, where), targets_table(judgements, where)] if judgements else []
+    lines = lines_of(frame)
+    if any(line["rtol"] is not None for line in lines) and all(line["total_s"] is None for line in lines):
+        tables.append(truth_table(frame, where))
+    tables += [overview_table(frame, where), gradients_table(frame, where)]
+    ordered = {line["gradient"] for line in lines if line["contender"] == "ours"}.issuperset(ORDERED)
+    return [*tables, ordering_table(frame, where)] if ordered or not lines else tables
+
+
+def reached_table(judgements: Sequence[Judgement[Target]], where: str) -> Table:
+    caption = (
+        "Every target with the worst of its cells; one is met where all its cells meet it, and not measured where the"
+        " others do and some were not measured. The numbers are those of the list of targets."
+    )
+    lines: list[Line] = [
+        {
+            "point": one.trial.point,
+            "target": one.trial.name,
+            "wanted": one.trial.wanted,
+            "worst": one.worst,
+            "met": one.count(Outcome.MET),
+            "cells": len(one.verdicts),
+            "outcome": str(one.outcome),
+        }
+        for one in judgements
+    ]
+    return _table("reached", "Targets at a glance", caption, where, REACHED, lines)
+
+
+def targets_table(judgements: Sequence[Judgement[Target]], where: str) -> Table:
+    caption = (
+        "What was to be reached and what was measured. Sizes that all cells of a problem share are in the other tables."
+    )
+    sections, data = [], []
+    for judgement in judgements:
+        lines = [_target_line(judgement.trial, verdict) for verdict in judgement.verdicts]
+        heading = f"{headline(judgement)}: {judgement.outcome}"
+        sections.append(Section(heading, tuple(_cells(line, TARGETS) for line in lines)))
+        data += lines
+    headings = tuple(column[0] for column in TARGETS)
+    return Table("targets", "Targets, cell by cell", caption, where, headings, tuple(sections), tuple(data))
+
+
+def _target_line(target: Target, verdict: Verdict) -> Line:
+    line: Line = {"point": target.point, "target": target.name, "group": verdict.group or None}
+    line |= {"cell": verdict.cell or None, "measured": verdict.measured, "wanted": target.wanted}
+    return line | {"outcome": str(verdict.outcome), "note": verdict.note or None}
+
+
+def overview_table(frame: pd.DataFrame, where: str) -> Table:
+    lines = overview(frame)
+    caption = (
+        "Worst discrete errors, and geometric means over all groups; x peer is a multiple of"
+        f" {PEER} in the same group (in the `compared` groups that have it), x floor a multiple of the bare"
+        " network calls that this gradient makes, and of the bytes that its own formula says: how near the code is to"
+        " its method, not which method is leaner."
+    )
+    return _table("overview", "All gradients at a glance", caption, where, _measured(OVERVIEW, lines), lines)
+
+
+def truth_table(frame: pd.DataFrame, where: str) -> Table:
+    """One line a solve: the exact gradients' errors and the continuous adjoint's, side by side."""
+    caption = (
+        "Errors relative to autograd through the recorded steps (discrete: the worst of the exact gradients that take"
+        " the method's own steps) and to the continuous problem's gradient (true). continuous over exact: above 1 the"
+        " exact gradient of the steps is nearer the truth, below 1 the continuous adjoint is."
+    )
+    lines = lines_of(frame)
+    groups = {line["group_id"]: line["group"] for line in lines if line["rtol"] is not None}
+    sections, data = {}, []
+    for group_id in groups:
+        cells = [line for line in lines if line["group_id"] == group_id]
+        line = _truth_line(cells)
+        sections.setdefault(f"{line['method']}, {line['dtype']}", []).append(_cells(line, TRUTH))
+        data.append(line)
+    found = tuple(Section(heading, tuple(rows)) for heading, rows in sections.items())
+    headings = tuple(column[0] for column in TRUTH)
+    return Table("truth", "The gradient that was wanted", caption, where, headings, found, tuple(data))
+
+
+def _truth_line(cells: Sequence[Line]) -> Line:
+    by_name = {c["name"]: c for c in cells}
+    first = by_name.get("ours symplectic", cells[0])
+    exact = [c for c in cells if c["contender"] == "ours" and c["gradient"] in OF_THE_STEPS]
+    discrete = [c["error_discrete"] for c in exact if c["error_discrete"] is not None]
+    sizes = ", ".join(f"{name}={size}" for name, size in first["sizes"].items())
+    line: Line = {"problem": f"{first['problem']}({sizes}) batch {int(first['batch'])}"}
+    line |= {key: first[key] for key in ("method", "dtype", "rtol", "steps_accepted", "forward_error")}
+    line |= {key: first[key] for key in ("error_true_reference", "error_true_bar")}
+    worst = max(discrete, default=None)
+    line |= {"discrete": worst, "discrete_ulp": ratio(worst, LAST_PLACE[first["dtype"]]), "exact": first["error_true"]}
+    others = ("ours continuous", "torchdiffeq backprop", "torchdiffeq continuous")
+    keys = ("continuous", "torchdiffeq_backprop", "torchdiffeq_continuous")
+    line |= {
+        key: by_name[name]["error_true"] if name in by_name else None for key, name in zip(keys, others, strict=True)
+    }
+    return line | {"continuous_over_exact": ratio(line["continuous"], line["exact"])}
+
+
+def gradients_table(frame: pd.DataFrame, where: str) -> Table:
+    lines = [line | {"shown_status": _shown_status(line)} for line in lines_of(frame)]
+    groups = {line["group_id"]: line["group"] for line in lines}
+    columns, sections = _measured(GRADIENTS, lines), []
+    for group_id, heading in groups.items():
+        cells = [line for line in lines if line["group_id"] == group_id]
+        sections.append(Section(heading, tuple(_cells(line, columns) for line in cells), _notes(cells)))
+    caption = (
+        "error, discrete: against autograd on the recorded steps, also in units of the last place (ulp); error, true:"
+        " against a converged reference; time: median, forward and backward together; tensors: highest live bytes of"
+        " tensors; RSS: growth of a fresh process; x floor: as a multiple of the bare network"
+        " calls that cannot be avoided; x peer: of torchdiffeq's odeint in the same group."
+    )
+    data = tuple({key: value for key, value in line.items() if key not in SAMPLES} for line in lines)
+    headings = tuple(column[0] for column in columns)
+    return Table("gradients", "Every gradient, group by group", caption, where, headings, tuple(sections), data)
+
+
+def ordering_table(frame: pd.DataFrame, where: str) -> Table:
+    caption = (
+        "Whether symplectic, aca and baseline order by peak tensor bytes as their formulas (N + s) D + A,"
+        " N D + s A and D + N s A say. Where the graph of f is smaller than four states, the kept states"
+        " decide, and symplectic need not come first."
+    )
+    return _table(
+        "ordering", "The predicted order of memory, and whether it held", caption, where, ORDERING, ordering(frame)
+    )
+
+
+def _table(name: str, title: str, caption: str, where: str, columns: Sequence[Column], lines: Sequence[Line]) -> Table:
+    section = Section("", tuple(_cells(line, columns) for line in lines))
+    return Table(name, title, caption, where, tuple(column[0] for column in columns), (section,), tuple(lines))
+
+
+def _shown_status(line: Line) -> str:
+    disagrees = line["status"] == Status.OK and line["forward_disagrees"]
+    return "ok, forward disagrees" if disagrees else str(line["status"])
+
+
+def _notes(cells: Sequence[Line]) -> tuple[str, ...]:
+    """Why a cell failed or a number is missing, each reason once with all that it holds for."""
+    holders: dict[str, list[str]] = {}
+    for line in cells:
+        reasons = [line["reason"], line["error_discrete_reason"], line["error_true_reason"]]
+        if line["forward_disagrees"]:
+            error = digits(line["forward_error"])
+            reasons.append(
+                f"the forward solution is {error} tolerances off the reference: left out of ratios and fronts"
+            )
+        if line["peak_tensor_source"] == "fit":
+            reasons.append("the peak of tensors is fitted to smaller runs")
+        for reason in filter(None, reasons):
+            holders.setdefault(reason, []).append(line["name"])
+    return tuple(f"{', '.join(names)}: {reason}" for reason, names in holders.items())

@@ -1,0 +1,119 @@
+"""Trained networks as figures: how the loss fell, and how far the gradients' losses stay together."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from symplectic_bench.analysis.summary import LEADER, Line, display_place, lines_of, losses_off
+from symplectic_bench.report.panels import Axis, FigureSpec, Panel, Series, collect, grid, style_of
+from symplectic_bench.report.training_tables import setting_labels
+from symplectic_bench.spec.cell import FIRST_ITERATIONS, ITERATIONS
+
+POINTS = 25
+"""Markers on a curve."""
+
+
+def iterations_of(lines: Sequence[Line], most: int | None = None) -> Axis:
+    """The axis of those that the lines have, or of the first `most` of them."""
+    number = max(len(line["losses"]) for line in lines)
+    return Axis("iteration", log=False, counts=number if most is None else min(number, most))
+
+
+def training_figures(frame: pd.DataFrame, where: str, name: str = "") -> list[FigureSpec]:
+    """Those that have something to show, their names begun with `name`."""
+    lines = [line for line in lines_of(frame) if line["losses"]]
+    figures = [curves(lines, where), agreement(lines, where), calls(lines, where)]
+    return [
+        FigureSpec(f"{name}-{one.name}" if name else one.name, one.title, one.caption, one.where, one.rows)
+        for one in figures
+        if one.rows
+    ]
+
+
+def curves(lines: Sequence[Line], where: str) -> FigureSpec:
+    """The loss over iterations of those that were trained on, a panel a setting; a line a seed."""
+    panels = []
+    for label, cells in _by_setting(lines).items():
+        long = _longest(cells)
+        logarithmic = min(min(c["losses"]) for c in long) > 0 and _falls_far(long)
+        series = [_curve(c, _smoothed(c["losses"])) for c in _ordered(long)]
+        panels.append(Panel(label, iterations_of(long), Axis("loss", log=logarithmic), tuple(series)))
+    caption = (
+        "The loss of the training batches, a running mean over a twentieth of the iterations; a line a seed. Where"
+        " gradients agree their lines lie on each other, symplectic's on top."
+    )
+    return FigureSpec("curves", "Learning curves", caption, where, grid(panels))
+
+
+def _falls_far(lines: Sequence[Line]) -> bool:
+    values = [value for line in lines for value in line["losses"]]
+    return max(values) > 30 * min(values)
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    reach = max(1, len(values) // 20)
+    return [sum(some) / len(some) for some in (values[max(0, i - reach + 1) : i + 1] for i in range(len(values)))]
+
+
+def agreement(lines: Sequence[Line], where: str) -> FigureSpec:
+    """How far each gradient's losses are from symplectic's, over the first iterations."""
+    panels = []
+    for label, cells in _by_setting(lines).items():
+        leader = next((c for c in cells if c["name"] == LEADER), None)
+        if leader is None:
+            continue
+        series = []
+        for c in _ordered([c for c in cells if c is not leader and c["seed"] == leader["seed"]]):
+            off = losses_off(c["losses"], leader["losses"])
+            points = [(i, value) for i, value in enumerate(off, start=1) if value > 0]
+            if points:
+                x, y = zip(*points, strict=True)
+                style = style_of(c["contender"], c["gradient"])
+                series.append(Series(c["name"], c["name"], style, x, y, joined=False))  # between two may be a zero
+        rounding = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
+        floor = (rounding, "half a unit in the last place")
+        if series:
+            x_axis = iterations_of(cells, FIRST_ITERATIONS)
+            panels.append(Panel(label, x_axis, Axis("loss, relative difference"), tuple(series), floor=floor))
+    caption = (
+        f"How far the losses of the first {FIRST_ITERATIONS} iterations are from those with symplectic, from the same"
+        " start with the same batches. Where a gradient has no point the two losses are the same bits. Those of other"
+        " steps (mali, reversible, other libraries') are the gradients of other numbers."
+    )
+    return FigureSpec("agreement", "Losses side by side", caption, where, grid(panels))
+
+
+def calls(lines: Sequence[Line], where: str) -> FigureSpec:
+    """f calls over iterations, where what is learned changes their number by a half or more."""
+    panels = []
+    for label, cells in _by_setting(lines).items():
+        long = [c for c in _longest(cells) if c["f_calls_samples"]]
+        if not any(max(c["f_calls_samples"]) >= 1.5 * c["f_calls_samples"][0] for c in long):
+            continue
+        series = [_curve(c, c["f_calls_samples"]) for c in _ordered(long)]
+        panels.append(Panel(label, iterations_of(long), Axis("f calls"), tuple(series)))
+    caption = "Calls of f in an iteration, forward and backward, as the network learns a field that is harder to solve."
+    return FigureSpec("calls", "Calls as learning goes on", caption, where, grid(panels))
+
+
+def _curve(line: Line, values: Sequence[float]) -> Series:
+    """At most POINTS of them, the last one always."""
+    stride = max(1, len(values) // POINTS)
+    places = sorted({*range(0, len(values), stride), len(values) - 1})
+    style = style_of(line["contender"], line["gradient"])
+    return Series(line["name"], line["name"], style, tuple(i + 1 for i in places), tuple(values[i] for i in places))
+
+
+def _by_setting(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    labels = setting_labels(lines)
+    return {labels[str(id)]: cells for id, cells in collect(lines, lambda line: line["setting_id"]).items()}
+
+
+def _longest(cells: Sequence[Line]) -> list[Line]:
+    """Those that were to be trained the longest, however far they came."""
+    wanted = max(cell["sizes"][ITERATIONS] for cell in cells)
+    return [cell for cell in cells if cell["sizes"][ITERATIONS] == wanted]
+
+
+def _ordered(lines: Sequence[Line]) -> list[Line]:
+    return sorted(lines, key=lambda line: (display_place(line["name"]), line["seed"]))

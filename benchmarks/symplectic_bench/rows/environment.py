@@ -1,0 +1,180 @@
+"""What a run ran on: machine, versions, source. No name of a host, a user or a folder."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
+    "KMP_AFFINITY",
+    "KMP_BLOCKTIME",
+    "MKL_NUM_THREADS",
+    "MKL_DYNAMIC",
+    "OPENBLAS_NUM_THREADS",
+)
+
+PEERS = ("torch_symplectic_adjoint", "torchdiffeqpack", "torchode", "diffrax", "jax", "jaxlib")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Facts that a measurement depends on. torch_build is "cpu" or the CUDA version torch was built for.
+
+    peers: the other rivals that are installed, with their versions. One installed later makes another environment,
+    in which its cells, skipped before, are measured.
+    """
+
+    system: str
+    cpu: str
+    cores: int
+    memory_gib: int
+    gpus: list[str]
+    thread_variables: dict[str, str]
+    python: str
+    torch: str
+    torch_build: str
+    torchdiffeq: str
+    numpy: str
+    peers: dict[str, str]
+    library_sha256: str
+    suite_sha256: str = field(metadata={"in_id": False})
+    commit: str | None = field(metadata={"in_id": False})
+    uncommitted_changes: bool | None = field(metadata={"in_id": False})
+
+    @property
+    def id(self) -> str:
+        """12 hex digits of machine, versions and library source: what must be equal to resume a run."""
+        hidden = {f.name for f in self.__dataclass_fields__.values() if not f.metadata.get("in_id", True)}
+        facts = {key: value for key, value in asdict(self).items() if key not in hidden}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def sources(self) -> tuple[str, str]:
+        """Digests of the library's and the suite's source."""
+        return self.library_sha256, self.suite_sha256
+
+
+def capture() -> Environment:
+    """The environment of this process. torch is asked through its files, since importing it takes seconds."""
+    suite, library = _package_folder("symplectic_bench"), _package_folder("symplectic_adjoint")
+    commit, uncommitted_changes = _git_state(suite, library)
+    return Environment(
+        system=f"{platform.system()} {platform.machine()}",
+        cpu=_cpu_model(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        gpus=_gpus(),
+        thread_variables={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        python=platform.python_version(),
+        torch=_version("torch"),
+        torch_build=_torch_build(),
+        torchdiffeq=_version("torchdiffeq"),
+        numpy=_version("numpy"),
+        peers={name: found for name in PEERS if (found := _peer(name)) is not None},
+        library_sha256=_sha256(library),
+        suite_sha256=_sha256(suite),
+        commit=commit,
+        uncommitted_changes=uncommitted_changes,
+    )
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """A stored environment.json in a sentence, to end captions with."""
+    machine = [facts["cpu"], f"{facts['cores']} cores", f"{facts['memory_gib']} GiB", *facts["gpus"], facts["system"]]
+    torch = f"torch {facts['torch']} (built for {facts['torch_build']})"
+    peers = {"torchdiffeq": facts["torchdiffeq"], **facts.get("peers", {})}
+    versions = [f"Python {facts['python']}", torch, *(f"{name} {found}" for name, found in peers.items())]
+    changed = " with uncommitted changes" if facts["uncommitted_changes"] else ""
+    source = f"commit {facts['commit']}{changed}" if facts["commit"] else "no git commit"
+    run = [source, f"scale {facts['scale']}", f"environment {facts['id']}"]
+    return f"Measured on {', '.join(machine)}; {', '.join(versions)}; {', '.join(run)}."
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _peer(package: str) -> str | None:
+    """Its version, or where it has none, being only found on the path, a digest of its source; None without it."""
+    if importlib.util.find_spec(package) is None:
+        return None
+    found = _version(package)
+    return f"with source {_sha256(_package_folder(package))[:12]}" if found == "not installed" else found
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)  # finds a top-level package without importing it
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            f"package {package!r} is not installed; install this repository with: pip install -e ."
+        )
+    return Path(spec.origin).parent
+
+
+def _torch_build() -> str:
+    text = (_package_folder("torch") / "version.py").read_text()
+    cuda = re.search(r"^cuda\b[^=]*=\s*'([^']+)'", text, re.MULTILINE)
+    return f"CUDA {cuda[1]}" if cuda else "cpu"
+
+
+def _cpu_model() -> str:
+    try:
+        model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        model = None
+    return model[1].strip() if model else platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()] if answer.returncode == 0 else []
+
+
+def _git_state(suite: Path, library: Path) -> tuple[str | None, bool | None]:
+    """Return the commit of the clone that tracks the suite, and whether suite or library differ from it.
+
+    (None, None) without such a clone: an installed suite may lie inside another project's repository, whose commit
+    says nothing. A library from elsewhere is not that of the commit, and counts as a change.
+    """
+    if shutil.which("git") is None or _git(suite, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None
+    commit, top = _git(suite, "rev-parse", "HEAD"), _git(suite, "rev-parse", "--show-toplevel")
+    if commit is None or top is None:
+        return None, None
+    if not library.resolve().is_relative_to(Path(top).resolve()):
+        return commit[:12], True
+    changes = _git(suite, "status", "--porcelain", "--", str(suite), str(library))
+    return (None, None) if changes is None else (commit[:12], bool(changes))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says there, None where it fails."""
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _sha256(folder: Path) -> str:
+    """Of the names and contents of all Python files below."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(file.relative_to(folder).as_posix().encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,43 @@
+"""Rows as one Parquet file, for those who analyse them elsewhere."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from pyarrow import parquet
+
+from symplectic_bench.data.atomic_files import replacing
+from symplectic_bench.rows.record import Measurement
+
+_TEXT = {"sizes", "metrics"}
+"""Tables of whatever a problem has: JSON in a column of text, so that all rows have one schema."""
+
+_KINDS = {"list[float]": pyarrow.list_(pyarrow.float64()), "list[int]": pyarrow.list_(pyarrow.int64())}
+_KINDS |= {"bool": pyarrow.bool_(), "int": pyarrow.int64(), "float": pyarrow.float64()}
+
+
+def _kind(field: Field[Any]) -> pyarrow.DataType:
+    written = str(getattr(field.type, "__name__", field.type)).split(" | ")[0]
+    return pyarrow.string() if field.name in _TEXT else _KINDS.get(written, pyarrow.string())
+
+
+SCHEMA = pyarrow.schema([(field.name, _kind(field)) for field in fields(Measurement)])
+"""The same whatever was measured, so that files can be put together."""
+
+
+def write_parquet(rows: Sequence[Measurement], path: Path) -> Path:
+    """A column a field of the rows, as they are stored; what is missing is null.
+
+    Numbers that JSON lacks are numbers here, and sizes and metrics JSON.
+    """
+    columns = {name: [_value(name, getattr(row, name)) for row in rows] for name in SCHEMA.names}
+    with replacing(path) as part:
+        parquet.write_table(pyarrow.table(columns, schema=SCHEMA), part)
+    return path
+
+
+def _value(name: str, value: object) -> object:
+    return json.dumps(value, sort_keys=True) if name in _TEXT and value is not None else value

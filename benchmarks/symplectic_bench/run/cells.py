@@ -1,0 +1,264 @@
+"""The work of suites that do not train: which processes run, in which order, and how what they send becomes rows.
+
+A cell's gradient, tensor memory and resident memory are measured in a process each, then the cells of a group are
+timed together in one. A cell whose process fails gets that status and is not measured further.
+"""
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from symplectic_adjoint import METHODS
+from symplectic_bench.contenders import CONTENDERS, Counts, decline, missing
+from symplectic_bench.data.tables import cache_table, table_file
+from symplectic_bench.measure.floor import Floor, floor_tensor_bytes
+from symplectic_bench.measure.gradient_error import measure_gradient_error, measure_gradient_errors
+from symplectic_bench.measure.resident_memory import measure_resident_memory
+from symplectic_bench.measure.tensor_memory import measure_tensor_memory
+from symplectic_bench.measure.wall_time import measure_wall_time
+from symplectic_bench.problems import PROBLEMS
+from symplectic_bench.references import compute_reference
+from symplectic_bench.rows.record import Measurement
+from symplectic_bench.run import processes as process
+from symplectic_bench.run.executors.executor import Note
+from symplectic_bench.run.processes import Limits, Outcome
+from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.status import Status
+
+Values = Iterable[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """cell_timeout_s limits each part of a cell's measurement, and each single gradient of a group's timing.
+
+    measure says what is measured besides errors and counts: "memory", "time"; where it is neither, a group's errors are
+    measured in one process. repeats is the number of timed rounds (fewer once a group has taken long enough), warmup
+    the untimed ones before. cache_dir keeps data and reference gradients between runs. cores: see Limits.
+    """
+
+    cell_timeout_s: float
+    repeats: int
+    warmup: int
+    cache_dir: Path
+    measure: Sequence[str] = ("memory", "time")
+    cores: tuple[int, ...] = ()
+
+
+@dataclass
+class Row:
+    """A cell's row in the making."""
+
+    cell: Cell
+    status: Status = Status.OK
+    reason: str | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.status is Status.OK
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(**{f.name: self.measured.get(f.name) for f in fields(Counts)})
+
+    def fail(self, status: Status, reason: str | None) -> None:
+        self.status, self.reason = status, reason
+
+    def take(self, values: Values) -> None:
+        for value in values:
+            self.reason = value.get("reason", self.reason)
+            self.measured |= {name: found for name, found in value.items() if name != "reason"}
+
+    def finished(self) -> Measurement:
+        return Measurement.for_cell(self.cell, status=self.status, reason=self.reason, **self.measured)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Work: errors, memory and time. A row is there as soon as its group is done."""
+
+    settings: RunSettings
+    references: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
+    """By problem_id, so that each is tried once: None, or why there is no reference."""
+
+    def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        return groups(cells)
+
+    def within(self, folder: Path) -> "Measuring":
+        return Measuring(replace(self.settings, cache_dir=folder / "cache"))
+
+    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
+        """Nothing: what a group needs is prepared with it."""
+
+    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+        settings = replace(self.settings, cores=cores)
+        rows = [Row(cell) for cell in group]
+        for row in rows:
+            declined = decline(row.cell) or missing(row.cell)
+            if declined is not None:
+                row.fail(Status.SKIPPED, declined)
+        alive = [row for row in rows if row.ok]
+        if alive:
+            label = alive[0].cell.group_label
+            no_reference = self._reference(alive[0].cell, settings, note)
+            if not settings.measure:
+                note(label)
+                errors_of_group(alive, settings, no_reference)
+            else:
+                for row in alive:
+                    note(f"{label}: {row.cell.name}", row.cell)
+                    measure_cell(row, settings, no_reference)
+            if "time" in settings.measure:
+                note(f"{label}: time")
+                time_group([row for row in alive if row.ok], settings)
+        for row in rows:
+            yield row.finished()
+
+    def _reference(self, cell: Cell, settings: RunSettings, note: Note) -> str | None:
+        """Have the data and the reference gradient that the cell needs. Returns why there is none, if there is none."""
+        limits = Limits(settings.cell_timeout_s, cores=settings.cores)
+        data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
+        if isinstance(data, str) and not table_file(data, settings.cache_dir).exists():
+            note(f"data: {data}")
+            process.run(cache_table, (data, settings.cache_dir), limits)  # Without it every cell says so.
+        if cell.problem_id not in self.references:
+            note(f"{cell.group_label}: reference")
+            outcome = process.run(compute_reference, (cell, settings.cache_dir), limits)
+            why = None if outcome.ok else f"the reference failed ({outcome.status}): {outcome.reason}"
+            self.references[cell.problem_id] = why
+        return self.references[cell.problem_id]
+
+
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells that differ only in contender or gradient, together, in the order of their first."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.group_id, []).append(cell)
+    return list(found.values())
+
+
+def errors_of_group(rows: list[Row], settings: RunSettings, no_reference: str | None) -> None:
+    """The errors of a group's cells. One that takes the process down ends it, and those after it get another."""
+    while rows:
+        cells = [row.cell for row in rows]
+        outcome = process.run(measure_gradient_errors, (cells, settings.cache_dir), _limits(cells, settings))
+        begun = [value["cell"] for value in outcome.values if value.get("begins")]
+        for i in begun:
+            own = [value for value in outcome.values if value["cell"] == i]
+            values = [{k: v for k, v in x.items() if k != "cell"} for x in own if not {"begins", "ends"} & set(x)]
+            failed = next((x for x in values if "status" in x), None)
+            if failed is not None:
+                end = Outcome(Status(failed["status"]), failed["reason"])
+            else:
+                end = Outcome() if any("ends" in x for x in own) else outcome
+            _take_errors(rows[i], [x for x in values if "status" not in x], end, no_reference)
+        if not begun:  # it came to none
+            for row in rows:
+                row.fail(outcome.status, outcome.reason)
+            return
+        rows = rows[len(begun) :]
+
+
+def _take_errors(row: Row, values: list[dict[str, Any]], end: Outcome, no_reference: str | None) -> None:
+    """What a process found before its end, which may have come too early."""
+    row.take(values)
+    if not values:
+        return row.fail(end.status, end.reason)
+    row.take([{"stages": METHODS[row.cell.method].stages}])
+    if not end.ok:  # The gradient is there, and what came before the end.
+        why = f"its process ended before ({end.status}): {end.reason}"
+        late = [error for error in ("error_true", "error_discrete") if error not in row.measured]
+        row.take([{f"{error}_reason": why for error in late if f"{error}_reason" not in row.measured}])
+    if no_reference is not None:
+        row.take([{"error_true_reason": no_reference}])
+
+
+def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> None:
+    """Gradient, and where it is asked for tensor memory and resident memory, until one fails."""
+    cell, cache_dir = row.cell, settings.cache_dir
+    limits = _limits([cell], settings)
+    outcome = process.run(measure_gradient_error, (cell, cache_dir), limits)
+    _take_errors(row, outcome.values, outcome, no_reference)
+    if not row.ok or "memory" not in settings.measure:
+        return
+    outcome = process.run(measure_tensor_memory, (cell, cache_dir, row.counts), limits)
+    row.take(outcome.values)
+    if not outcome.ok:
+        return row.fail(outcome.status, outcome.reason)
+    row.take([_memory_floor(row)])
+    outcome = process.run(measure_resident_memory, (cell, cache_dir), limits)
+    row.take(outcome.values)
+    if not outcome.ok:
+        row.fail(outcome.status, outcome.reason)
+
+
+def _limits(cells: Sequence[Cell], settings: RunSettings) -> Limits:
+    """For a process that computes these cells of one group."""
+    spawned = any(CONTENDERS[cell.contender].framework == "jax" for cell in cells)
+    cell = cells[0]
+    return Limits(settings.cell_timeout_s, cell.device, spawned, cell.threads, cell.seed, settings.cores)
+
+
+def _memory_floor(row: Row) -> dict[str, Any]:
+    steps = row.measured["steps_accepted"]
+    if steps is None:
+        return {}
+    floor = Floor(**{f.name: row.measured[f.name] for f in fields(Floor)})
+    stages = METHODS[row.cell.method].stages
+    components = row.cell.sizes_dict.get("components", 1)
+    assert isinstance(components, int), "a family's sizes have the types of their defaults"
+    return {"floor_tensor_bytes": floor_tensor_bytes(floor, row.cell.gradient, steps, stages, components)}
+
+
+def time_group(rows: list[Row], settings: RunSettings) -> None:
+    """Time the rows in turns. One that takes the process down is taken out, and the others are timed again."""
+    while rows:
+        cells = [row.cell for row in rows]
+        args = (cells, settings.cache_dir, settings.warmup, settings.repeats)
+        outcome = process.run(measure_wall_time, args, _limits(cells, settings))
+        if outcome.ok:
+            return _take_times(rows, outcome.values)
+        last = outcome.values[-1] if outcome.values else {}
+        for row in [rows[last["cell"]]] if last.get("begins") else rows:
+            row.fail(outcome.status, outcome.reason)
+        rows = [row for row in rows if row.ok]
+
+
+def _take_times(rows: list[Row], values: list[dict[str, Any]]) -> None:
+    bare = [value for value in values if "f_call_s" in value]
+    for i, row in enumerate(rows):
+        own = [value for value in values if value.get("cell") == i]
+        failed = [value for value in own if "status" in value]
+        compiling = [{"compile_s": value["compile_s"]} for value in own if "compile_s" in value]
+        samples = [value for value in own if "forward_s" in value or "total_s" in value]
+        if failed:
+            row.fail(Status(failed[0]["status"]), failed[0]["reason"])
+        else:
+            row.take([*compiling, _times(samples), _time_floor(row.counts, bare)])
+
+
+def _times(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    if "total_s" in samples[0]:
+        totals = [sample["total_s"] for sample in samples]
+        return {"total_s": statistics.median(totals), "total_samples_s": totals}
+    forward, backward = ([sample[name] for sample in samples] for name in ("forward_s", "backward_s"))
+    return {
+        "forward_s": statistics.median(forward),
+        "backward_s": statistics.median(backward),
+        "total_s": statistics.median(f + b for f, b in zip(forward, backward, strict=True)),
+        "forward_samples_s": forward,
+        "backward_samples_s": backward,
+    }
+
+
+def _time_floor(counts: Counts, bare: list[dict[str, Any]]) -> dict[str, Any]:
+    """The bare calls that these counts cannot do without: f alone, and f with its VJP."""
+    f_call_s, vjp_call_s = (statistics.median(value[name] for value in bare) for name in ("f_call_s", "vjp_call_s"))
+    bare_calls = {"f_call_s": f_call_s, "vjp_call_s": vjp_call_s}
+    if counts.floor_calls is None:
+        return bare_calls
+    f_calls, vjps = counts.floor_calls
+    return {**bare_calls, "floor_s": f_calls * f_call_s + vjps * vjp_call_s}

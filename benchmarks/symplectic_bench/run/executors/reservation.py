@@ -1,0 +1,67 @@
+"""Devices of this machine for one measurement alone, whichever process makes it: two timed cells never share one.
+
+A core, or a card, is a locked file in one folder of the user's. The system lets go of it when its holder dies.
+"""
+
+import fcntl
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from symplectic_bench.run.executors.executor import Note
+
+PAUSE_S = 0.05
+"""Between tries, about."""
+
+
+@contextmanager
+def reserved(device: str, threads: int, note: Note) -> Iterator[tuple[int, ...]]:
+    """Wait until the device and as many cores as threads are free, and keep them from other measurements.
+
+    Yields the cores: as many as there are where threads are more, none on a system that cannot pin processes.
+    """
+    cores = sorted(os.sched_getaffinity(0), reverse=True) if hasattr(os, "sched_getaffinity") else []
+    wanted = min(threads, len(cores))
+    others = [] if device == "cpu" and cores else [_name(device)]
+    while True:
+        with ExitStack() as held:
+            taken = _take([f"core-{core}" for core in cores], held, wanted)
+            if len(taken) == wanted and len(_take(others, held, len(others))) == len(others):
+                yield tuple(sorted(int(name.removeprefix("core-")) for name in taken))
+                return
+        note(f"waits for {_name(device)}, or for a core: another measurement on this machine has it", waits=True)
+        time.sleep(random.uniform(0.5, 1.5) * PAUSE_S)
+
+
+def _take(names: Sequence[str], held: ExitStack, wanted: int) -> list[str]:
+    """Lock so many of these, as far as they are free."""
+    taken: list[str] = []
+    for name in names:
+        if len(taken) == wanted:
+            break
+        file = held.enter_context(_file(name))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        taken.append(name)
+    return taken
+
+
+def _name(device: str) -> str:
+    """Of the card that "cuda" is for this process."""
+    return f"cuda-{os.environ.get('CUDA_VISIBLE_DEVICES', '0').split(',')[0]}" if device == "cuda" else device
+
+
+# Not the folder that TMPDIR names: queueing systems give every job one of its own.
+FOLDER = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()) / f"symplectic-bench-devices-{os.getuid()}"
+
+
+def _file(name: str) -> IO[str]:
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    return (FOLDER / name).open("w")

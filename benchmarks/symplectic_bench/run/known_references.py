@@ -1,0 +1,66 @@
+"""The standard problems' references, which come with the package.
+
+Only those that came of Taylor series, which need heyoka and may take minutes; what else there is is computed anywhere.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from symplectic_bench.data.tables import cache_table
+from symplectic_bench.problems import PROBLEMS
+from symplectic_bench.references.store import KNOWN, file_name, identity, reference_file, reference_problem, save
+from symplectic_bench.references.taylor import can_be_expanded, expanded
+from symplectic_bench.run.sweep import load_vocabulary
+from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.expansion import expand
+from symplectic_bench.spec.suite import Scale, load_suite
+
+MOST_EQUATIONS = 4_000
+"""In adjoint form, all samples together: a minute."""
+
+
+def standard_cells(suites: Sequence[str]) -> Iterator[Cell]:
+    """One cell a problem."""
+    vocabulary, seen = load_vocabulary(), set[str]()
+    for name in suites:
+        for scale in (Scale.SMOKE, Scale.CPU):
+            for cell in expand(load_suite(name).at_scale(scale), vocabulary):
+                if cell.problem_id not in seen:
+                    seen.add(cell.problem_id)
+                    yield cell
+
+
+def to_be_known(cell: Cell, cache_dir: Path) -> bool:
+    """Whether the cell's problem is to have a reference here."""
+    data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
+    if isinstance(data, str):
+        cache_table(data, cache_dir)
+    problem = reference_problem(cell, cache_dir)
+    return problem.solution is None and can_be_expanded(problem, MOST_EQUATIONS)
+
+
+def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
+    """One line a reference that was written; those that belong to no problem any more are removed."""
+    current = set[str]()
+    for cell in standard_cells(suites):
+        if not to_be_known(cell, cache_dir):
+            continue
+        current.add(name := file_name(cell))
+        problem = reference_problem(cell, cache_dir)
+        if (file := reference_file(cell, cache_dir)) is not None and file.parent == KNOWN:
+            continue
+        try:
+            reference = expanded(problem)
+        except ArithmeticError as why:
+            yield f"{name}: {why}"
+            continue
+        save(reference, identity(problem), KNOWN / name)
+        yield f"{name}: known to {reference.bar:.1e}"
+    for file in KNOWN.glob("*.npz"):
+        if file.name not in current:
+            file.unlink()
+            yield f"{file.name}: removed"
+
+
+STANDARD = ("accuracy", "quick", "rounding")
+"""The suites whose problems are the standard ones."""

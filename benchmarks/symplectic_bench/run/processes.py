@@ -1,0 +1,237 @@
+"""Calls in processes that have computed nothing, with a time limit: nothing that happens in one ends the suite.
+
+On the CPU a process is forked from a server that has only imported modules: 20 ms instead of seconds. CUDA does not
+survive a fork, and neither does JAX, so there it is started from scratch. A process never outlives the one that asked
+for it: it ends when its lifeline, a pipe that nothing is ever sent through, is closed at the other end.
+"""
+
+import contextlib
+import functools
+import gc
+import importlib
+import importlib.util
+import inspect
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from symplectic_bench.spec.failure import diagnose, diagnose_exit
+from symplectic_bench.spec.status import Status
+
+GRACE_S = 10.0
+"""How long a process may take to end after it has sent its last value."""
+
+PRELOAD = (
+    "torch",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch._dynamo",
+    "torchdiffeq",
+    "symplectic_bench.run.cells",
+    "symplectic_bench.run.training.runner",
+)
+"""What the server imports once for all; what cannot be imported is skipped. torch itself imports the second, with
+sympy, at the first torch.autograd.grad (0.6 s), and the third with the first optimizer (1.6 s). Nothing here computes,
+starts a thread or plots."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a process is started: how long each of its values may take, and the state of torch that the call finds.
+
+    spawned: from scratch, whatever the device. cores: those that it may run on, all where none are given.
+    """
+
+    timeout_s: float
+    device: str = "cpu"
+    spawned: bool = False
+    threads: int = 1
+    seed: int = 0
+    cores: tuple[int, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """How a call ended, and what it had sent until then."""
+
+    status: Status = Status.OK
+    reason: str | None = None
+    values: list[Any] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return self.status is Status.OK
+
+
+def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> Outcome:
+    """Call `function(*args)` in a fresh process and wait for it.
+
+    What it returns is the outcome's one value; a generator's values arrive one by one, so that those sent before a
+    crash or the time limit are kept, and the limit is for each of them. Values are plain numbers, strings, lists and
+    dicts. A process that exceeds the limit is killed with whatever it started.
+    """
+    if _forks(limits):
+        _ask_about_preload()
+    return _run(function, args, limits)
+
+
+def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> Outcome:
+    context = _context(limits)
+    receiver, sender = context.Pipe(duplex=False)
+    lifeline, held = context.Pipe(duplex=False)
+    kills = _memory_kills()
+    process = context.Process(target=_child, args=(sender, lifeline, function, args, limits))  # pyright: ignore
+    with _nothing_as_main():
+        process.start()
+    sender.close()
+    lifeline.close()
+    outcome = Outcome()
+    try:
+        finished = _receive(receiver, outcome, limits.timeout_s)
+        process.join(GRACE_S if finished else 0)
+        if not finished and outcome.status is Status.TIMEOUT:
+            outcome.reason = f"nothing came for {limits.timeout_s:g} s"
+        elif not finished:
+            process.join(GRACE_S)
+            more = _memory_kills()
+            killed_for_memory = None if kills is None or more is None else more > kills
+            outcome.status, outcome.reason = diagnose_exit(process.exitcode, killed_for_memory)
+    finally:
+        _kill(process)
+        receiver.close()
+        held.close()
+    return outcome
+
+
+@functools.cache
+def _ask_about_preload() -> None:
+    """Ask the server once which modules it failed to import, and warn: every process would import them anew.
+
+    multiprocessing says nothing of it. A module that is not installed is no failure.
+    """
+    outcome = _run(_not_preloaded, (PRELOAD,), Limits(timeout_s=120.0))
+    failures = outcome.values[0] if outcome.ok else {"anything": str(outcome.reason)}
+    for name, reason in failures.items():
+        warnings.warn(
+            f"the server of measuring processes could not import {name} ({reason}): every cell imports it anew, which "
+            "takes seconds and counts as memory",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _not_preloaded(names: Sequence[str]) -> dict[str, str]:
+    """Called in a forked process: the modules of `names` that it did not find there, and why."""
+    failures = {}
+    for name in names:
+        if name in sys.modules or importlib.util.find_spec(name.partition(".")[0]) is None:
+            continue
+        try:
+            importlib.import_module(name)
+            failures[name] = "imported here without trouble: the server has another sys.path"
+        except Exception as error:
+            failures[name] = diagnose(error)[1]
+    return failures
+
+
+def _receive(receiver: Connection, outcome: Outcome, timeout_s: float) -> bool:
+    """Collect messages until the call's end (True), or the process's or the time's (False)."""
+    while True:
+        if not receiver.poll(timeout_s):
+            outcome.status = Status.TIMEOUT
+            return False
+        try:
+            kind, content = receiver.recv()
+        except EOFError:
+            return False
+        if kind == "value":
+            outcome.values.append(content)
+        elif kind == "failed":
+            outcome.status, outcome.reason = Status(content[0]), content[1]
+        else:
+            return True
+
+
+def _child(
+    sender: Connection, lifeline: Connection, function: Callable[..., Any], args: tuple[Any, ...], limits: Limits
+) -> None:
+    if hasattr(os, "setsid"):
+        os.setsid()  # A group of its own, so that it can be killed together with all it started.
+        threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+    if limits.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, limits.cores)
+    gc.freeze()  # What was imported is no garbage: collecting takes 1 ms instead of 100 ms.
+    torch.set_num_threads(limits.threads)
+    torch.set_num_interop_threads(limits.threads)
+    torch.manual_seed(limits.seed)
+    try:
+        result = function(*args)
+        for value in result if inspect.isgenerator(result) else (result,):
+            sender.send(("value", value))
+    except Exception as error:
+        status, reason = diagnose(error)
+        sender.send(("failed", (status.value, reason)))
+    sender.send(("end", None))
+    sender.close()
+
+
+def _die_with(lifeline: Connection) -> None:
+    """Wait for the other end to be gone, which nothing but its process holds, and end this group of processes."""
+    lifeline.poll(None)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _forks(limits: Limits) -> bool:
+    return not limits.spawned and limits.device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def _context(limits: Limits) -> BaseContext:
+    if not _forks(limits):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))
+    return context
+
+
+def _kill(process: BaseProcess) -> None:
+    """End the process and its group, whatever is left of them."""
+    if process.pid is not None and hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.is_alive():
+        process.kill()
+    process.join()
+
+
+def _memory_kills() -> int | None:
+    """How often the kernel has killed a process for lack of memory since it started; None where it does not say."""
+    counters = Path("/proc/vmstat")
+    lines = counters.read_text().splitlines() if counters.exists() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
+@contextlib.contextmanager
+def _nothing_as_main() -> Iterator[None]:
+    """Hide the program: multiprocessing imports it into every child, and with it all that it imports (pandas, ...)."""
+    with _STARTING:
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = program
+
+
+_STARTING = threading.Lock()

@@ -1,0 +1,50 @@
+"""A training run on disk, between two of its turns: read without running anything that is in it."""
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from symplectic_bench.data.atomic_files import replacing
+from symplectic_bench.tasks import Task
+
+
+@dataclass
+class Log:
+    """What was seen, one value an iteration. starts are the iterations that a process began with; memory is what
+    measure_memory found, once it has.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    forward_s: list[float] = field(default_factory=list)
+    backward_s: list[float] = field(default_factory=list)
+    total_s: list[float] = field(default_factory=list)
+    counts: list[dict[str, int | None]] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    peak_rss_bytes: int = 0
+    memory: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def iterations(self) -> int:
+        return len(self.losses)
+
+
+def save(file: Path, task: Task, optimizer: torch.optim.Optimizer, log: Log) -> None:
+    """Whole or not at all: whoever is killed meanwhile leaves the file as it was."""
+    with replacing(file) as part, part.open("wb") as stream:
+        torch.save({"task": task.state_dict(), "optimizer": optimizer.state_dict(), "log": asdict(log)}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def load(file: Path, task: Task, optimizer: torch.optim.Optimizer | None = None) -> Log:
+    """Put what was saved into the task and the optimizer. A run that has no file is at its start."""
+    if not file.exists():
+        return Log()
+    found: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+    task.load_state_dict(found["task"])
+    if optimizer is not None:
+        optimizer.load_state_dict(found["optimizer"])
+    return Log(**found["log"])

@@ -1,0 +1,116 @@
+"""What a process does with a training run: some iterations, its memory, or how good it has become."""
+
+import gc
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint import watch_memory
+from symplectic_bench.contenders import TRAINERS
+from symplectic_bench.contenders.contender import giving_up
+from symplectic_bench.measure.resident_memory import high_water_bytes, reset_high_water_bytes
+from symplectic_bench.run.training.checkpoint import load, save
+from symplectic_bench.run.training.integrator import Integrator, forward_only
+from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.failure import Diverged
+from symplectic_bench.tasks import TASKS
+
+
+def train(cell: Cell, cache_dir: Path, file: Path, until: int) -> Iterator[dict[str, Any]]:
+    """Go on from the checkpoint until so many iterations are done, yielding each, and leave the next checkpoint.
+
+    Raises Diverged where the solver gives up or a loss is no number.
+    """
+    contender = TRAINERS[cell.contender]
+    contender.load()
+    task = TASKS[cell.problem].build(cell, cache_dir)
+    optimizer = task.optimizer()
+    log = load(file, task, optimizer)
+    rates = [group["lr"] for group in task.optimizer().param_groups]
+    integrate = Integrator(contender, cell)
+    baseline = reset_high_water_bytes()
+    log.starts.append(log.iterations)
+    for iteration in range(log.iterations, until):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * task.rate(iteration)
+        began = _now(cell)
+        with giving_up(contender.gives_up):
+            loss = task.loss(integrate, iteration)
+        solved = _now(cell)
+        with giving_up(contender.gives_up):
+            loss.backward()
+        differentiated = _now(cell)
+        optimizer.step()
+        optimizer.zero_grad()
+        ended = _now(cell)
+        _note(log.losses, loss, iteration)
+        log.counts.append(asdict(integrate.take_counts()))
+        log.forward_s.append(solved - began)
+        log.backward_s.append(differentiated - solved)
+        log.total_s.append(ended - began)
+        yield {"iteration": iteration}
+    log.peak_rss_bytes = max(log.peak_rss_bytes, high_water_bytes() - baseline)
+    save(file, task, optimizer, log)
+    yield asdict(log)
+
+
+def _note(losses: list[float], loss: Tensor, iteration: int) -> None:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise Diverged(f"the loss is {value} in iteration {iteration}")
+    losses.append(value)
+
+
+def _now(cell: Cell) -> float:
+    if cell.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
+    """The bytes of live tensors in the checkpoint's next iteration, above those of network and data.
+
+    They are noted in its log, which is returned.
+    """
+    contender = TRAINERS[cell.contender]
+    contender.load()
+    task = TASKS[cell.problem].build(cell, cache_dir)
+    optimizer = task.optimizer()
+    log = load(file, task, optimizer)
+    integrate = Integrator(contender, cell)
+    losses: list[Tensor] = []
+
+    def forward() -> None:
+        losses.append(task.loss(integrate, log.iterations))
+
+    def backward() -> None:
+        losses.pop().backward()
+
+    forward()  # what is made once a process does not count
+    backward()
+    task.forget()
+    integrate.take_counts()
+    gc.collect()
+    there, back = watch_memory(cell.device, forward, backward)
+    log.memory = {
+        "peak_tensor_bytes": max(there.peak_bytes, back.peak_bytes),
+        "forward_peak_tensor_bytes": there.peak_bytes,
+        "kept_tensor_bytes": there.left_bytes,
+        "parameter_bytes": sum(p.numel() * p.element_size() for p in task.parameters()),
+    }
+    save(file, task, optimizer, log)
+    return asdict(log)
+
+
+def evaluate(cell: Cell, cache_dir: Path, file: Path) -> dict[str, float]:
+    """The task's metrics."""
+    task = TASKS[cell.problem].build(cell, cache_dir)
+    load(file, task)
+    with torch.no_grad():
+        return task.metrics(forward_only(cell))

@@ -1,0 +1,1 @@
+"""What is to be measured: cells, suite files, their expansion, and how a cell may end."""

@@ -1,0 +1,132 @@
+"""A suite expanded to cells, in an order that never changes, and narrowed."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import Any
+
+from symplectic_bench.spec.cell import Cell, Size
+from symplectic_bench.spec.suite import Block, Suite, SuiteError, suggestion
+
+
+class NothingLeft(ValueError):
+    """--only narrowed a suite to no cell at all."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What cells may speak of. `decline` says why a cell is impossible, or None."""
+
+    problems: Mapping[str, Mapping[str, Size]]  # name -> its sizes with their defaults
+    methods: Collection[str]
+    decline: Callable[[Cell], str | None]
+
+
+def expand(suite: Suite, vocabulary: Vocabulary) -> list[Cell]:
+    """The suite's cells. SuiteError for unknown names, impossible pairs, duplicates, or too many."""
+    cells: dict[str, Cell] = {}
+    for cell in generate(suite, vocabulary):
+        if cell.id in cells:
+            raise SuiteError(f"{suite.name}: two blocks hold the same cell: {cell.group_label}, {cell.name}")
+        cells[cell.id] = cell
+    if len(cells) > suite.max_cells:
+        raise SuiteError(f"{suite.name}: {len(cells)} cells, more than its max_cells = {suite.max_cells}")
+    return list(cells.values())
+
+
+def generate(suite: Suite, vocabulary: Vocabulary) -> Iterator[Cell]:
+    """The cells of each block in the file's order, the contender and gradient varying fastest."""
+    for number, block in enumerate(suite.block):
+        where = f"{suite.name}: block[{number}]"
+        for axes in _settings(block, suite, vocabulary, where):
+            for contender, gradients in block.contenders.items():
+                for gradient in gradients:
+                    cell = Cell(suite=suite.name, contender=contender, gradient=gradient, **axes)
+                    if reason := vocabulary.decline(cell):
+                        raise SuiteError(f"{where}.contenders: {cell.name} on {cell.group_label}: {reason}")
+                    yield cell
+
+
+def _settings(block: Block, suite: Suite, vocabulary: Vocabulary, where: str) -> Iterator[dict[str, Any]]:
+    """Every combination of a block's axes but contender and gradient."""
+    for method in block.method:
+        if method not in vocabulary.methods:
+            raise SuiteError(f"{where}.method: unknown {method!r}{suggestion(method, vocabulary.methods)}")
+    shared = block.over(suite.defaults)
+    for problem, *values in product(block.problem, *shared.values()):
+        sizes = _sizes(problem, vocabulary, where)
+        for method, (rtol, atol, steps) in product(block.method, block.accuracies):
+            accuracy = {"rtol": rtol, "atol": atol, "steps": steps}
+            chosen = dict(zip(shared, values, strict=True))
+            yield {"problem": problem["name"], "sizes": sizes, "method": method} | accuracy | chosen
+
+
+def _sizes(problem: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> tuple[tuple[str, Size], ...]:
+    """All sizes, the ones not given at their defaults: two spellings of one problem are one cell."""
+    name = problem["name"]
+    if name not in vocabulary.problems:
+        raise SuiteError(f"{where}.problem: unknown {name!r}{suggestion(name, vocabulary.problems)}")
+    defaults = vocabulary.problems[name]
+    given = {size: value for size, value in problem.items() if size != "name"}
+    for size, value in given.items():
+        if size not in defaults:
+            raise SuiteError(f"{where}.problem: {name!r} has no size {size!r}{suggestion(size, defaults)}")
+        if isinstance(defaults[size], float) and isinstance(value, int):
+            given[size] = float(value)
+        elif type(value) is not type(defaults[size]):
+            what = f"size {size!r} of {name!r}"
+            raise SuiteError(f"{where}.problem: {what} must be like {defaults[size]!r}; got {value!r}")
+    return tuple(sorted((dict(defaults) | given).items()))
+
+
+def parse_only(wishes: Sequence[str]) -> dict[str, set[str]]:
+    """{"gradient": {"aca", "backprop"}} from ["gradient=aca,backprop"]. SuiteError for another form."""
+    only: dict[str, set[str]] = {}
+    for wish in wishes:
+        axis, _, values = wish.partition("=")
+        chosen = {value.strip() for value in values.split(",") if value.strip()}
+        if not axis.strip() or not chosen:
+            raise SuiteError(f"--only takes AXIS=VALUE[,VALUE], such as gradient=aca,symplectic; got {wish!r}")
+        only.setdefault(axis.strip(), set()).update(chosen)
+    return only
+
+
+def narrow(cells: Sequence[Cell], only: Mapping[str, Collection[str]]) -> list[Cell]:
+    """The cells whose every axis named in `only` has one of its values. A size is an axis too.
+
+    Raises SuiteError for an axis that no cell has, NothingLeft for values that no cell has.
+    """
+    every = [axes(cell) for cell in cells]
+    for axis, wanted in only.items():
+        present = {str(of[axis]): of[axis] for of in every if axis in of}
+        if not present:
+            known = sorted({name for of in every for name in of})
+            raise SuiteError(f"--only {axis}=...: no such axis{suggestion(axis, known)}")
+        for value in wanted:
+            if not any(_same(value, one) for one in present.values()):
+                raise NothingLeft(f"--only {axis}={value}: no cell has it{suggestion(value, present)}")
+    left = [
+        cell
+        for cell, of in zip(cells, every, strict=True)
+        if all(axis in of and any(_same(value, of[axis]) for value in wanted) for axis, wanted in only.items())
+    ]
+    if not left:
+        wishes = " ".join(f"{axis}={','.join(sorted(wanted))}" for axis, wanted in only.items())
+        raise NothingLeft(f"--only {wishes}: no cell has all of this")
+    return left
+
+
+def axes(cell: Cell) -> dict[str, Any]:
+    """The cell's axes and sizes, by name."""
+    own = {f.name: getattr(cell, f.name) for f in fields(Cell) if f.name not in ("suite", "sizes")}
+    return cell.sizes_dict | own
+
+
+def _same(text: str, value: Any) -> bool:
+    """Whether what was typed is this value; numbers compare as numbers, so that 1e-6 is 0.000001."""
+    if isinstance(value, int | float):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return text == str(value)

@@ -1,0 +1,47 @@
+"""Failures as results: which status an exception or a dead process gives a cell, in words fit to be published."""
+
+import re
+import signal
+
+import torch
+
+from symplectic_bench.spec.status import Status
+
+LONGEST_REASON = 200
+
+# Folders say where somebody's files lie, and often who they are; the file's name alone is kept.
+_FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:|~)?[\\/](?:[^\s'\"\\/:]+[\\/])+")
+
+
+class Diverged(RuntimeError):
+    """A contender's solver gave up, or its numbers are no longer finite."""
+
+
+def diagnose(error: BaseException) -> tuple[Status, str]:
+    """The status that an exception gives, and its type and first line without folders."""
+    text = str(error)
+    if isinstance(error, Diverged):
+        return Status.DIVERGED, publishable(text)
+    reason = publishable(f"{type(error).__name__}: {text}")
+    # torch's CPU allocator raises a plain RuntimeError.
+    exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
+    return (Status.OOM if exhausted else Status.ERROR), reason
+
+
+def diagnose_exit(exit_code: int | None, killed_for_memory: bool | None) -> tuple[Status, str]:
+    """The status of a process that died without a word. killed_for_memory is None where the kernel does not say."""
+    if exit_code == -signal.SIGKILL and killed_for_memory is not False:
+        sure = "was killed" if killed_for_memory else "was killed by signal 9 and is suspected to have been killed"
+        return Status.OOM, f"the process {sure} for lack of memory"
+    if exit_code is not None and exit_code < 0:
+        return (
+            Status.ERROR,
+            f"the process was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})",
+        )
+    return Status.ERROR, f"the process ended with exit code {exit_code} and no result"
+
+
+def publishable(text: str) -> str:
+    """The first line, without folders, cut to LONGEST_REASON characters."""
+    line = _FOLDERS.sub("", text.strip().partition("\n")[0])
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"

@@ -1,0 +1,349 @@
+"""Suite files: what to measure, as TOML, checked key by key. Reading one imports nothing that computes."""
+
+import math
+import re
+import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from symplectic_bench.spec.cell import Size
+
+SUITES = Path(__file__).parents[1] / "suites"
+
+
+class SuiteError(ValueError):
+    """A suite file, or a wish about one, that makes no sense."""
+
+
+class Scale(StrEnum):
+    """How large a suite is run: cpu is the suite's own size, smoke takes seconds, gpu fills a large card."""
+
+    SMOKE = "smoke"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+T = TypeVar("T")
+Axis = Annotated[list[T], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+Name = Annotated[str, Field(min_length=1, strict=True)]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Axes(Table):
+    """Axes that most cells share; each is one value or a list."""
+
+    batch: Axis[Count] | None = None
+    dtype: Axis[Literal["float32", "float64"]] | None = None
+    device: Axis[Literal["cpu", "cuda"]] | None = None
+    threads: Axis[Count] | None = None
+    seed: Axis[Natural] | None = None
+
+    def over(self, defaults: "Axes") -> dict[str, list[Any]]:
+        """Every shared axis: its own values, else those of `defaults`, else the built-in ones."""
+        given = [axes.model_dump(include=set(Axes.model_fields), exclude_none=True) for axes in (defaults, self)]
+        return BUILT_IN | given[0] | given[1]
+
+
+DEVICES = ("cpu", "cuda")
+
+BUILT_IN: dict[str, list[Any]] = {
+    "batch": [1],
+    "dtype": ["float64"],
+    "device": ["cpu"],
+    "threads": [1],
+    "seed": [0],
+}
+
+
+class Block(Axes):
+    """A product of axes: every problem by every method, accuracy and contender.
+
+    The accuracy is rtol, with atol or else atol_over_rtol times rtol; or it is steps, the number of fixed
+    steps. contenders maps a contender to its gradients.
+    """
+
+    problem: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    method: Axis[Name]
+    rtol: Axis[Positive] | None = None
+    atol: Positive | None = None
+    atol_over_rtol: Positive = 1e-2
+    steps: Axis[Count] | None = None
+    contenders: Annotated[dict[str, Axis[Name]], Field(min_length=1)]
+
+    @field_validator("problem")
+    @classmethod
+    def _problems_have_a_name_and_plain_sizes(cls, problems: list[dict[str, Any]]) -> list[dict[str, Size]]:
+        for problem in problems:
+            if not isinstance(problem.get("name"), str):
+                example = "{name = 'mlp', width = 64}"
+                raise ValueError(f"each problem is a table with a name, such as {example}; got {problem}")
+            for size, value in problem.items():
+                number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+                if not (number or isinstance(value, str)):
+                    what = f"size {size!r} of {problem['name']!r}"
+                    raise ValueError(f"{what} must be a finite number or a string; got {value!r}")
+        return problems
+
+    @model_validator(mode="after")
+    def _accuracy_is_tolerances_or_steps(self) -> Self:
+        if (self.rtol is None) == (self.steps is None):
+            raise ValueError("give rtol (adaptive steps) or steps (fixed steps), one of the two")
+        if self.steps is not None and self.model_fields_set & {"atol", "atol_over_rtol"}:
+            raise ValueError("atol and atol_over_rtol mean nothing with fixed steps; remove them")
+        if {"atol", "atol_over_rtol"} <= self.model_fields_set:
+            raise ValueError("give atol or atol_over_rtol, not both")
+        return self
+
+    @property
+    def accuracies(self) -> list[tuple[float | None, float | None, int | None]]:
+        """(rtol, atol, steps) of each accuracy. 12 digits: 1e-9 * 1e-2 is 1.0000000000000001e-11."""
+        if self.steps is not None:
+            return [(None, None, n) for n in self.steps]
+        return [(r, self.atol or float(f"{r * self.atol_over_rtol:.12g}"), None) for r in self.rtol or ()]
+
+
+class Overrides(Table):
+    """What a scale changes. Its blocks, when there are any, take the place of all the suite's blocks."""
+
+    max_cells: Count | None = None
+    budget_s: Positive | None = None
+    cell_timeout_s: Positive | None = None
+    repeats: Count | None = None
+    warmup: Natural | None = None
+    defaults: Axes | None = None
+    block: Annotated[list[Block], Field(min_length=1)] | None = None
+
+
+Measure = Literal[
+    "time_over_floor",
+    "memory_over_floor",
+    "f_calls_over_formula",
+    "total_s",
+    "forward_s",
+    "backward_s",
+    "forward_per_call_s",
+    "peak_tensor_bytes",
+    "kept_tensor_bytes",
+    "backward_tensor_bytes",
+    "peak_states",
+    "f_calls",
+    "calls",
+    "calls_per_stage",
+    "error_discrete",
+    "error_true",
+    "forward_error",
+    "losses_off",
+    "steps_back_over_forth",
+]
+"""What a trial may be about: columns of the summary."""
+
+
+class Trial(Table):
+    """What the chosen cells are to show. A run never fails by it.
+
+    name is the sentence that people read. cells maps an axis or a size to the values that are meant, one or a list.
+    What counts is either the measure itself; or, with `over`, its multiple of another cell's of the same group
+    ("torchdiffeq backprop"); or, with `along`, how it changes among cells that differ in that one axis or size alone,
+    or in the method where the axis is "stages". Then `change` is "per_unit", the difference between neighbours divided
+    by the axis's, or "exponent", the p of a growth like axis^p from one to the next. It is to be at most `at_most`, or
+    at least `at_least`. Or else `powers` gives the p for each of several axes, which the one fitted to all cells that
+    differ in that axis alone is to come `within`.
+    """
+
+    name: Name
+    cells: Annotated[dict[str, Axis[Size]], Field(min_length=1)]
+    measure: Measure
+    over: Name | None = None
+    along: Name | None = None
+    change: Literal["per_unit", "exponent"] | None = None
+    at_most: Positive | None = None
+    at_least: Positive | None = None
+    powers: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)] | None = None
+    within: Positive | None = None
+
+    @model_validator(mode="after")
+    def _compares_in_one_way(self) -> Self:
+        if (self.along is None) != (self.change is None):
+            raise ValueError("along and change belong together: give both or none")
+        if self.over is not None and self.along is not None:
+            raise ValueError("give over (another cell) or along (an axis), not both")
+        if self.along in self.cells and len(self.cells[self.along]) == 1:
+            only = self.cells[self.along][0]
+            raise ValueError(f"along {self.along!r} compares several of its values, but cells allows only {only!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _wants_one_thing(self) -> Self:
+        if sum(wanted is not None for wanted in (self.at_most, self.at_least, self.powers)) != 1:
+            raise ValueError("give at_most, at_least or powers, one of the three")
+        if (self.powers is None) != (self.within is None):
+            raise ValueError("powers and within belong together: give both or none")
+        if self.powers is not None and (self.over is not None or self.along is not None):
+            raise ValueError("powers are those of the measure along their own axes: remove over, along and change")
+        return self
+
+    @property
+    def wanted(self) -> str:
+        """In words."""
+        if self.powers is not None:
+            return f"{', '.join(f'{axis} {power:g}' for axis, power in self.powers.items())}, each ± {self.within:g}"
+        return f"at least {self.at_least:g}" if self.at_most is None else f"at most {self.at_most:g}"
+
+    def allows(self, value: float, axis: str = "") -> bool:
+        """axis: of which the value is the power, where powers are wanted."""
+        if self.powers is not None and self.within is not None:
+            return abs(value - self.powers[axis]) <= self.within
+        return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
+
+
+class Target(Trial):
+    """A trial that the library is to stand. point is its number in the list that asks for it."""
+
+    point: Count
+
+
+class Claim(Table):
+    """A sentence that somebody says, and the trials that show how far it holds. point is its number among theirs."""
+
+    point: Count
+    name: Name
+    trial: Annotated[list[Trial], Field(min_length=1)]
+
+
+class Suite(Table):
+    """A suite file. `name` is the file's, and the folder's that its results go to.
+
+    measure says what is measured besides errors and counts, which always are. trains: its problems are tasks, networks
+    to be trained, of which losses, time, memory and calls are measured, and measure, repeats and warmup are refused.
+    """
+
+    name: str
+    title: Name
+    description: Name
+    max_cells: Count
+    budget_s: Positive
+    cell_timeout_s: Positive
+    repeats: Count = 5
+    warmup: Natural = 1
+    measure: list[Literal["memory", "time"]] = ["memory", "time"]
+    trains: bool = False
+    defaults: Axes = Axes()
+    block: Annotated[list[Block], Field(min_length=1)]
+    target: list[Target] = []
+    claim: list[Claim] = []
+    scale: dict[Scale, Overrides] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _name_can_be_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == "baseline":
+            allowed = "lower-case letters, digits, '-' and '_', and not 'baseline', a folder in results/"
+            raise ValueError(f"must be {allowed}")
+        return name
+
+    @model_validator(mode="after")
+    def _training_has_no_repeats(self) -> Self:
+        given = set(self.model_fields_set).union(*(overrides.model_fields_set for overrides in self.scale.values()))
+        idle = sorted(given & {"measure", "repeats", "warmup"})
+        if self.trains and idle:
+            raise ValueError(
+                f"{' and '.join(idle)} mean nothing where networks are trained (trains = true); remove them"
+            )
+        return self
+
+    def at_scale(self, scale: Scale) -> "Suite":
+        """The suite at `scale`, under a name of its own: small runs never stand in for the suite's results.
+
+        Every suite has cpu, its own size. Raises SuiteError for a scale that the file does not have.
+        """
+        if scale not in self.scale and scale is not Scale.CPU:
+            known = sorted({Scale.CPU.value, *(s.value for s in self.scale)})
+            raise SuiteError(f"suite {self.name!r} has no scale {scale.value!r}; it has {', '.join(known)}")
+        overrides = self.scale.get(scale, Overrides())
+        changed = {key: getattr(overrides, key) for key in overrides.model_fields_set}
+        if overrides.defaults is not None:
+            changed["defaults"] = Axes(**overrides.defaults.over(self.defaults))
+        name = self.name if scale is Scale.CPU else f"{self.name}-{scale.value}"
+        return self.model_copy(update=changed | {"name": name})
+
+    def on_device(self, device: str) -> "Suite":
+        """The suite with every cell on `device`. SuiteError for one that is not known."""
+        if device not in DEVICES:
+            raise SuiteError(f"--device {device}: unknown{suggestion(device, DEVICES)}")
+        blocks = [block.model_copy(update={"device": None}) for block in self.block]
+        defaults = self.defaults.model_copy(update={"device": [device]})
+        return self.model_copy(update={"defaults": defaults, "block": blocks})
+
+
+def suite_names() -> list[str]:
+    return sorted(path.stem for path in SUITES.glob("*.toml"))
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """The suite of that name, or in that .toml file.
+
+    Raises SuiteError naming the file, the key, what was got and what is allowed.
+    """
+    path = Path(name_or_path) if name_or_path.endswith(".toml") else SUITES / f"{name_or_path}.toml"
+    if not path.is_file():
+        what = f"no suite file {name_or_path!r}" if name_or_path.endswith(".toml") else f"no suite {name_or_path!r}"
+        raise SuiteError(f"{what}{suggestion(name_or_path, suite_names())}; or give the path of a .toml file")
+    try:
+        suite = Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as why:
+        raise SuiteError(f"{path.name}: not TOML: {why}") from why
+    except ValidationError as why:
+        raise SuiteError("\n".join(f"{path.name}: {_sentence(error)}" for error in why.errors())) from why
+    if suite.name != path.stem:
+        raise SuiteError(f"{path.name}: name is {suite.name!r}, but must be the file's own, {path.stem!r}")
+    return suite
+
+
+def suggestion(got: str, allowed: Iterable[str]) -> str:
+    """The end of an error message: the nearest allowed value, if any is near, and all of them."""
+    allowed = list(allowed)
+    near = get_close_matches(got, allowed, n=1)
+    return (f"; did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(allowed) or 'none'})"
+
+
+_TABLES: dict[str, type[Table]] = {
+    "block": Block,
+    "defaults": Axes,
+    "target": Target,
+    "claim": Claim,
+    "trial": Trial,
+    "scale": Overrides,
+}
+
+
+def _sentence(error: Any) -> str:
+    """A pydantic error as: key: what is wrong; what was got; what is allowed."""
+    *above, last = location = error["loc"] or ("suite",)
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        table = next((_TABLES[part] for part in reversed(above) if part in _TABLES), Suite)
+        return f"{key}: unknown key{suggestion(str(last), table.model_fields)}"
+    if error["type"] == "missing":
+        return f"{key}: is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(error["input"], dict | list) else f"; got {error['input']!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}{got}"

@@ -1,0 +1,190 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+from symplectic_bench.analysis.summary import (
+    DISPLAY_ORDER,
+    geometric_mean,
+    lines_of,
+    ordering,
+    overview,
+    pareto_front,
+    summarize,
+)
+from symplectic_bench.contenders import CONTENDERS
+from symplectic_bench.spec.status import Status
+from tests.symplectic_bench.sample_rows import NINE, a_cell, a_row, first_look, group
+
+NAMES = [" ".join(pair) for pair in NINE]
+
+
+def lines(rows):
+    return {line["name"]: line for line in lines_of(summarize(rows))}
+
+
+def changed(rows, name, **changes):
+    return [replace(row, **changes) if row.cell.name == name else row for row in rows]
+
+
+def test_the_frame_has_a_line_for_every_row_whatever_its_status():
+    assert len(summarize(first_look())) == len(first_look())
+
+
+def test_no_rows_make_an_empty_frame():
+    assert lines_of(summarize([])) == []
+
+
+def test_groups_stay_in_order_and_names_have_their_own():
+    rows = [*reversed(group()), *group(rtol=1e-3, atol=1e-5)]
+    found = lines_of(summarize(rows))
+    assert [line["name"] for line in found] == [name for name in DISPLAY_ORDER if name in NAMES] * 2
+    assert [line["rtol"] for line in found] == [1e-6] * 9 + [1e-3] * 9
+
+
+def test_every_contender_and_gradient_has_its_place():
+    gradients = {(name, gradient) for name, contender in CONTENDERS.items() for gradient in contender.gradients}
+    named = {f"{name} {gradient.removesuffix('-N')}" for name, gradient in gradients}
+    assert named <= set(DISPLAY_ORDER) and len(set(DISPLAY_ORDER)) == len(DISPLAY_ORDER)
+
+
+def with_floor(**changes):
+    floor = {"total_s": 0.5, "peak_tensor_bytes": 1000, "forward_disagrees": None, "floor_s": 7.0}
+    return [*group(), a_row(a_cell(contender="floor", gradient="symplectic"), **(floor | changes))]
+
+
+def test_the_floor_that_was_measured_comes_before_the_one_that_was_estimated():
+    found = lines(with_floor())
+    row = found["ours symplectic"]
+    assert row["time_over_floor"] == row["total_s"] / 0.5
+    assert row["memory_over_floor"] == row["peak_tensor_bytes"] / 1000
+    assert found["floor symplectic"]["time_over_floor"] == found["floor symplectic"]["memory_over_floor"] == 1
+    assert found["ours aca"]["time_over_floor"] == lines(group())["ours aca"]["time_over_floor"]  # it has no floor
+
+
+@pytest.mark.parametrize(
+    ("change", "time", "memory"),
+    [
+        ({"status": Status.TIMEOUT}, False, False),
+        ({"total_s": None}, False, True),
+        ({"peak_tensor_source": "fit"}, True, False),  # is no unit of what is exact
+    ],
+)
+def test_what_was_not_measured_of_the_floor_is_estimated(change, time, memory):
+    row, estimated = lines(with_floor(**change))["ours symplectic"], lines(group())["ours symplectic"]
+    assert (row["time_over_floor"] != estimated["time_over_floor"]) is time
+    assert (row["memory_over_floor"] != estimated["memory_over_floor"]) is memory
+
+
+def test_times_and_memories_are_multiples_of_the_floor_and_of_the_peer():
+    line = lines(group())["ours symplectic"]
+    assert line["time_over_floor"] == pytest.approx(2.7)
+    assert line["time_over_peer"] == pytest.approx(2.7 / (1.5 * 1.3))
+    assert line["memory_over_floor"] == pytest.approx(line["peak_tensor_bytes"] / line["floor_tensor_bytes"])
+    peer = lines(group())["torchdiffeq backprop"]
+    assert line["memory_over_peer"] == pytest.approx(line["peak_tensor_bytes"] / peer["peak_tensor_bytes"])
+    assert peer["time_over_peer"] == 1
+
+
+@pytest.mark.parametrize("change", [{"forward_disagrees": True}, {"status": Status.DIVERGED}])
+def test_a_cell_that_is_not_comparable_has_no_ratios(change):
+    found = lines(changed(group(), "ours aca", **change))
+    assert found["ours aca"]["comparable"] is False
+    assert found["ours aca"]["time_over_floor"] is None
+    assert found["ours aca"]["memory_over_peer"] is None
+    assert found["ours stages"]["memory_over_peer"] is not None
+
+
+def test_a_peer_that_is_not_comparable_is_not_a_unit():
+    found = lines(changed(group(), "torchdiffeq backprop", forward_disagrees=True))
+    assert found["ours aca"]["time_over_peer"] is None
+    assert found["ours aca"]["time_over_floor"] is not None
+
+
+def test_a_fitted_peak_is_not_divided_by_an_exact_one():
+    found = lines(changed(group(), "ours aca", peak_tensor_source="fit"))
+    assert found["ours aca"]["memory_over_peer"] is None
+    assert found["ours aca"]["time_over_peer"] is not None
+
+
+def test_a_ratio_never_leaves_its_group():
+    rows = [a_row(a_cell(contender="torchdiffeq", gradient="backprop")), a_row(a_cell(rtol=1e-3, atol=1e-5))]
+    assert lines(rows)["ours symplectic"]["time_over_peer"] is None
+
+
+def test_calls_are_counted_over_both_directions():
+    line = lines([a_row(f_calls_forward=10, f_calls_backward=20, vjps_forward=1, vjps_backward=5)])["ours symplectic"]
+    assert (line["f_calls"], line["vjps"]) == (30, 6)
+
+
+def test_labels_tell_seeds_apart_only_where_there_are_several():
+    assert "seed" not in lines(group())["ours aca"]["group"]
+    groups = {line["group"] for line in lines_of(summarize(group() + group(seed=1)))}
+    assert {label[-6:] for label in groups} == {"seed 0", "seed 1"}
+
+
+def test_the_overview_has_the_worst_error_of_each_precision_and_mean_ratios():
+    alone = a_row(a_cell(gradient="aca", dtype="float32"), error_discrete=2e-6, floor_s=1.0, total_s=8.4)
+    rows = [*group(), alone]
+    line = {line["name"]: line for line in overview(summarize(rows))}["ours aca"]
+    assert (line["cells"], line["ok"], line["compared"]) == (2, 2, 1)
+    assert (line["worst_error_discrete_float64"], line["worst_error_discrete_float32"]) == (3e-16, 2e-6)
+    assert line["mean_time_over_floor"] == pytest.approx(math.sqrt(2.1 * 8.4))
+
+
+def test_a_geometric_mean_is_of_what_is_known():
+    assert geometric_mean([1.0, None, 4.0]) == pytest.approx(2)
+    assert geometric_mean([None]) is None
+
+
+def test_the_order_that_the_formulas_predict_is_compared_with_the_measured_one():
+    (line,) = ordering(summarize(group()))
+    assert line["stages"] == 6
+    assert line["graph_of_4_states"] is True
+    assert line["predicted_symplectic_bytes"] == line["measured_symplectic_bytes"]
+    assert line["predicted_order"] == "symplectic < aca < baseline"
+    assert line["held"] is True
+
+
+def test_an_order_that_did_not_hold_is_said():
+    (line,) = ordering(summarize(changed(group(), "ours symplectic", peak_tensor_bytes=10**9)))
+    assert line["measured_order"] == "aca < baseline < symplectic"
+    assert line["held"] is False
+
+
+def test_a_cheap_graph_is_told_from_one_that_counts():
+    rows = [replace(row, graph_bytes=row.state_bytes) for row in group()]
+    (line,) = ordering(summarize(rows))
+    assert line["graph_of_4_states"] is False
+
+
+def test_an_order_without_all_three_says_what_is_missing():
+    (line,) = ordering(summarize(changed(group(), "ours aca", status=Status.OOM, peak_tensor_bytes=None)))
+    assert (line["held"], line["reason"]) == (None, "aca oom")
+    (line,) = ordering(summarize([row for row in group() if row.gradient != "aca"]))
+    assert (line["held"], line["reason"]) == (None, "aca not measured")
+    (line,) = ordering(summarize(changed(group(), "ours symplectic", graph_bytes=None)))
+    assert line["held"] is None
+
+
+def test_a_pareto_front_holds_what_nothing_beats_in_both():
+    points = [(3.0, 1.0), (1.0, 3.0), (2.0, 2.0), (2.0, 4.0), (4.0, 1.0), (math.nan, 0.0), (2.0, 2.0)]
+    assert pareto_front(points) == [1, 2, 0]
+    assert pareto_front([]) == []
+
+
+class TestMachines:
+    """Rows of one group that two machines measured."""
+
+    def rows(self):
+        here, there = "a" * 12, "b" * 12
+        return [replace(row, environment=here if row.contender == "ours" else there) for row in group()]
+
+    def test_no_ratio_is_of_two_of_them(self):
+        frame = summarize(self.rows())
+        ours, theirs = frame[frame.contender == "ours"], frame[frame.contender == "torchdiffeq"]
+        assert ours["time_over_peer"].isna().all() and not theirs["time_over_peer"].isna().all()
+
+    def test_unless_they_are_told_to_be_one(self):
+        frame = summarize([replace(row, environment=None) for row in self.rows()])
+        assert not frame[frame.contender == "ours"]["time_over_peer"].isna().any()

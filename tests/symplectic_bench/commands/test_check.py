@@ -1,0 +1,100 @@
+"""check and compare, as commands."""
+
+import re
+import subprocess
+
+import pytest
+
+from symplectic_bench.commands.exit_codes import Exit
+from symplectic_bench.run import sweep
+from tests.symplectic_bench.command_line import REAL_VOCABULARY, at
+from tests.symplectic_bench.sample_rows import an_environment
+
+
+def test_check_is_green_on_its_own_baseline_and_red_on_a_planted_change(bench):
+    assert bench("check", "small.toml") == Exit.NOTHING_RAN
+    bench("run", "small.toml")
+    assert bench("check", "small.toml") == Exit.BASELINE_MISSING
+    assert bench("check", "small.toml", "--update") == Exit.DONE
+    assert len((bench.folder / "results/baseline/small.jsonl").read_text().splitlines()) == 1 + 8
+    assert bench("check", "small.toml") == Exit.DONE
+    bench.changes = {"f_calls_backward": 1}
+    bench("run", "small.toml", "--fresh", "--only", "gradient=aca", "--only", "rtol=1e-6")
+    assert bench("check", "small.toml") == Exit.REGRESSION
+    assert "ours aca: f_calls_backward was 192, is 1" in bench.output
+    assert "8 cells of the baseline compared, 1 regressions" in bench.output
+
+
+def test_rows_from_elsewhere_do_not_pass_a_check_here(bench, monkeypatch):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    at(monkeypatch, an_environment(cpu="Another CPU"))
+    assert bench("check", "small.toml") == Exit.NOTHING_RAN
+    assert bench("check", "small.toml", "--environment", an_environment().id) == Exit.DONE
+
+
+def test_a_part_of_a_suite_is_no_baseline(bench):
+    bench("run", "small.toml", "--only", "gradient=aca")
+    assert bench("check", "small.toml", "--update") == Exit.FAILURE
+    assert "run all of it first" in bench.output
+
+
+def test_a_cell_that_has_no_row_any_more_is_missed(bench):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    rows = next(bench.folder.glob("results/small/*/rows.jsonl"))
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
+    assert bench("check", "small.toml") == Exit.REGRESSION
+    assert "no row" in bench.output
+
+
+def test_check_writes_a_summary_and_wants_a_line_in_the_changelog(bench):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    line = re.search(r"- Baseline small ([0-9a-f]{8})", bench.output)
+    assert line is not None
+    (bench.folder / "CHANGELOG.md").write_text("nothing\n")
+    arguments = ("check", "small.toml", "--markdown", "summary.md", "--changelog", "CHANGELOG.md")
+    assert bench(*arguments) == Exit.REGRESSION and "no line that says why" in bench.output
+    (bench.folder / "CHANGELOG.md").write_text(f"{line[0]}: the first.\n")
+    assert bench(*arguments) == Exit.DONE
+    assert "### small: no regression" in (bench.folder / "summary.md").read_text()
+
+
+def test_time_fails_a_check_only_where_it_is_asked_to(bench):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    bench.changes = {"total_s": 9.0}
+    bench("run", "small.toml", "--fresh", "--only", "gradient=aca", "--only", "rtol=1e-6")
+    assert bench("check", "small.toml") == Exit.DONE and "slower" in bench.output
+    assert bench("check", "small.toml", "--time") == Exit.REGRESSION
+
+
+def test_a_check_of_nothing_is_bad_usage(bench):
+    assert bench("check") == Exit.USAGE
+    assert bench("check", "--problem", "nocolon") == Exit.USAGE
+    assert bench("check", "--micro", "nowhere.json") == Exit.FAILURE
+
+
+def test_revisions_that_git_does_not_know_are_said(bench):
+    subprocess.run(["git", "init", "-q"], check=True)
+    assert bench("compare", "nowhere", "HEAD") == Exit.FAILURE
+    assert "no such revision" in bench.output
+
+
+def test_a_row_of_a_cell_that_the_suite_has_lost_does_not_pass_for_it(bench):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    suite = bench.folder / "small.toml"
+    suite.write_text(suite.read_text().replace('"baseline", "aca"', '"aca"'))
+    bench("run", "small.toml")  # into the folder that still has the rows
+    assert bench("check", "small.toml") == Exit.REGRESSION
+    assert "ours baseline" in bench.output and "no row" in bench.output
+
+
+@pytest.mark.parametrize("path", ["nocolon", ":f", "m:", ".m:f", "a b:f", "nowhere_at_all:f", "math:hypot", "math:pi"])
+def test_a_problem_that_is_none_is_bad_usage(bench, path, monkeypatch):
+    monkeypatch.setattr(sweep, "load_vocabulary", REAL_VOCABULARY)
+    for suite in ((), ("small.toml",)):
+        assert bench("check", *suite, "--problem", path) == Exit.USAGE
+        assert "--problem" in bench.output

@@ -1,0 +1,218 @@
+"""The oracles against what they are to judge, and against arithmetic by hand."""
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from symplectic_adjoint import GRADIENTS, METHODS, Reversible
+from symplectic_adjoint.steps import transpose
+from symplectic_bench.contenders import CONTENDERS, decline
+from symplectic_bench.contenders.contender import CountedField
+from symplectic_bench.contenders.torchdiffeq import THEIR_NAME
+from symplectic_bench.measure import gradient_error
+from symplectic_bench.measure.gradient_error import discrete_error, measure_gradient_error
+from symplectic_bench.oracles import recorded_grid as oracle
+from symplectic_bench.oracles.recorded_grid import equal_steps, gradient, relative_error, replay
+from symplectic_bench.problems import PROBLEMS, build
+from tests.gradients import EXACT, OWN_STEPS
+from tests.symplectic_bench.sample_cells import FIXED, make_cell
+
+ROUNDING = 1e-12
+THEIRS = [
+    "euler", "midpoint", "heun2", "heun3", "rk38",
+    "adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8",
+]  # fmt: skip
+
+
+def small_problem(name="van_der_pol", dtype="float64", **sizes):
+    return PROBLEMS[name].build({"end": 1.0, "outputs": 3, **sizes}, 2, dtype)
+
+
+def steps_or_tolerance(method, fixed):
+    return {"method": method, **FIXED, "steps": 7} if fixed else {"method": method, "rtol": 1e-4, "atol": 1e-4}
+
+
+def observe(**changes):
+    cell = make_cell(problem="van_der_pol", sizes={"end": 1.0, "outputs": 3}, batch=2, **changes)
+    problem = PROBLEMS["van_der_pol"].build(cell.sizes_dict, 2, cell.dtype)
+    return CONTENDERS[cell.contender].observe(problem, cell), problem
+
+
+def test_two_steps_of_euler_by_hand():
+    problem = small_problem("linear", dim=2, outputs=1)
+    h, (A,) = 0.5, problem.parameters
+    step = torch.eye(2, dtype=torch.float64) + h * A
+    ys = replay(METHODS["euler"], problem, equal_steps(problem.t, 2))
+    # A handful of float64 operations.
+    torch.testing.assert_close(ys[-1], problem.y0 @ (step @ step).T, rtol=1e-15, atol=1e-15)
+
+
+def test_equal_steps_end_where_they_should():
+    grid = equal_steps(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), 6)
+    assert float(grid.t[-1] + grid.h[-1]) == pytest.approx(4.0, rel=1e-15)
+    assert len(grid.t) == 6
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_replay_is_what_the_library_computed(method, fixed):
+    if not fixed and not METHODS[method].adaptive:
+        fixed = True  # without an error estimate there are only fixed steps
+    observation, problem = observe(**steps_or_tolerance(method, fixed))
+    assert callable(observation.replay)
+    found = observation.replay(problem)[-1]
+    assert relative_error([observation.final_state], [found]) < ROUNDING
+
+
+@pytest.mark.parametrize("gradient_name", EXACT)
+def test_exact_gradients_are_the_replays(gradient_name):
+    observation, problem = observe(gradient=gradient_name)
+    assert discrete_error(observation, problem)["error_discrete"] < ROUNDING
+
+
+def test_a_float32_gradient_is_judged_in_float64():
+    observation, problem = observe(dtype="float32", rtol=1e-3, atol=1e-3)
+    error = discrete_error(observation, problem)
+    # Rounding level in float32, and no less than one rounding.
+    assert 1e-9 < error["error_discrete"] < 1e-4 and error["error_discrete_oracle"] == "float64"
+
+
+@pytest.mark.parametrize("oracle_of", ["50 digits", "float64"])
+def test_an_error_of_a_millionth_in_one_stage_is_found(oracle_of, monkeypatch):
+    whole = transpose.weighted_sum
+
+    def wrong(h, terms):
+        w = whole(h, terms)
+        return None if w is None else w * (1.0 + 1e-6 * (len(terms) == 3))
+
+    monkeypatch.setattr(transpose, "weighted_sum", wrong)
+    if oracle_of == "float64":
+        monkeypatch.setattr(gradient_error, "SMALL", 0)
+    observation, problem = observe(rtol=1e-4, atol=1e-4)
+    found = discrete_error(observation, problem)
+    assert found["error_discrete_oracle"] == oracle_of and 1e-9 < found["error_discrete"] < 1e-5
+
+
+def test_the_continuous_gradient_is_not_the_replays():
+    observation, problem = observe(gradient="continuous")
+    assert discrete_error(observation, problem)["error_discrete"] > 1e-9
+
+
+@pytest.mark.parametrize("method", THEIRS)
+def test_torchdiffeqs_replay_is_what_it_computed(method):
+    changes = steps_or_tolerance(method, fixed=not METHODS[method].adaptive)
+    observation, problem = observe(contender="torchdiffeq", gradient="backprop", **changes)
+    assert callable(observation.replay)
+    ys = observation.replay(problem)
+    assert relative_error([observation.final_state], [ys[-1]]) < ROUNDING
+    assert problem.loss(ys).item() == pytest.approx(observation.loss, rel=ROUNDING)  # of all outputs
+    assert observation.counts.steps_accepted == (
+        7 if not METHODS[method].adaptive else observation.counts.steps_accepted
+    )
+
+
+def test_torchdiffeqs_backpropagation_is_the_replays_where_it_chooses_no_steps():
+    observation, problem = observe(
+        contender="torchdiffeq", gradient="backprop", **steps_or_tolerance("rk38", fixed=True)
+    )
+    assert discrete_error(observation, problem)["error_discrete"] < ROUNDING
+
+
+def test_torchdiffeqs_methods_are_ours_of_the_same_name():
+    for method in THEIRS:
+        assert decline(make_cell(contender="torchdiffeq", gradient="backprop", **steps_or_tolerance(
+            method, fixed=not METHODS[method].adaptive))) is None  # fmt: skip
+    assert THEIR_NAME == {"rk38": "rk4"}
+    ours, _ = observe(**steps_or_tolerance("rk38", fixed=True))
+    theirs, _ = observe(contender="torchdiffeq", gradient="backprop", **steps_or_tolerance("rk38", fixed=True))
+    assert relative_error([theirs.final_state], [ours.final_state]) < ROUNDING
+
+
+@pytest.mark.parametrize("gradient_name", GRADIENTS)
+def test_our_counts_are_the_calls_that_a_counting_field_sees(gradient_name):
+    cell = make_cell(problem="van_der_pol", sizes={"end": 1.0}, batch=2, gradient=gradient_name)
+    problem = PROBLEMS["van_der_pol"].build(cell.sizes_dict, 2, "float64")
+    stats = CONTENDERS["ours"].observe(problem, cell).counts
+    counted = CountedField(problem.func)
+    run = CONTENDERS["ours"].gradient(type(problem)(counted, problem.y0, problem.t, problem.loss), cell)
+    run.forward()
+    counted.backward_phase = True
+    run.backward()
+    seen = counted.counts(stats.steps_accepted, stats.steps_rejected)
+    assert replace(seen, steps_backward=stats.steps_backward) == stats  # of steps a field sees nothing
+
+
+def test_the_gradient_of_an_unused_parameter_is_zero():
+    problem = small_problem()
+    problem.func.register_parameter("unused", torch.nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    grid = equal_steps(problem.t, 2)
+    found = gradient(problem, replay(METHODS["euler"], problem, grid))
+    assert len(found) == 3 and torch.equal(found[-1], torch.zeros(2, dtype=torch.float64))
+
+
+def test_the_relative_error_is_of_all_entries_together():
+    a, b = [torch.tensor([3.0]), torch.tensor([[4.0]])], [torch.tensor([0.0]), torch.tensor([[5.0]])]
+    assert relative_error(a, b) == pytest.approx((9 + 1) ** 0.5 / 5)
+
+
+def test_the_oracle_shares_only_data_with_the_library():
+    tree = ast.parse(Path(oracle.__file__).read_text())
+    names = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "symplectic_adjoint"
+        for alias in node.names
+    }
+    assert names == {"ButcherTableau", "Grid"}
+    assert Reversible().coupling == oracle.COUPLING
+
+
+@pytest.mark.parametrize("name", OWN_STEPS)
+@pytest.mark.parametrize("how", [{"rtol": 1e-3, "atol": 1e-3}, {"steps": 20, **FIXED}], ids=["tolerance", "steps"])
+def test_the_replay_of_steps_of_their_own_has_their_gradient(name, how, tmp_path):
+    cell = make_cell(gradient=name, **how)
+    problem = build(cell, tmp_path)
+    observation = CONTENDERS["ours"].observe(problem, cell)
+    assert discrete_error(observation, problem)["error_discrete"] < ROUNDING
+
+
+class TestDecline:
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"contender": "theirs"}, "no contender 'theirs'"),
+            ({"gradient": "exact"}, "no gradient 'exact'"),
+            ({"method": "rk5"}, "no method 'rk5'"),
+            ({"method": "rk4"}, "takes steps, not tolerances"),
+            ({"contender": "torchdiffeq", "gradient": "symplectic"}, "no gradient 'symplectic'"),
+            ({"contender": "torchdiffeq", "gradient": "backprop", "method": "tsit5"}, "no method 'tsit5'"),
+            ({"contender": "torchdiffeq", "gradient": "backprop", "method": "rk38"}, "takes steps, not tolerances"),
+            ({"contender": "torchdiffeq", "gradient": "backprop", "method": "rk4", **FIXED, "steps": 3}, "3/8 rule"),
+            ({"contender": "torchdiffeq", "gradient": "backprop", **FIXED, "steps": 3}, "tolerances only"),
+            (
+                {"contender": "torchdiffeq", "gradient": "continuous-seminorm", "method": "euler", **FIXED, "steps": 3},
+                "estimates no error",
+            ),
+        ],
+    )
+    def test_an_impossible_pair_has_a_reason(self, changes, reason):
+        assert reason in str(decline(make_cell(**changes)))
+
+    def test_what_can_be_done_is_not_declined(self):
+        assert decline(make_cell()) is None
+        assert decline(make_cell(contender="torchdiffeq", gradient="continuous-seminorm")) is None
+
+
+@pytest.mark.parametrize(
+    ("gradient_name", "outputs"), [("symplectic", 1), ("symplectic", 3), ("backprop", 3), ("reversible", 1)]
+)
+def test_a_jump_is_seen_from_the_side_of_each_step(gradient_name, outputs, tmp_path):
+    """Steps are landed on it, so a stage at a step's end would otherwise see the field beyond."""
+    cell = make_cell(problem="forced", sizes={"outputs": outputs}, gradient=gradient_name, rtol=1e-4, atol=1e-4)
+    row = {}
+    for values in measure_gradient_error(cell, tmp_path):
+        row |= values
+    assert row["error_discrete"] < 1e-13

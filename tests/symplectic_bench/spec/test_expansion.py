@@ -1,0 +1,162 @@
+import pytest
+
+from symplectic_bench.run.sweep import load_vocabulary
+from symplectic_bench.spec.expansion import NothingLeft, Vocabulary, expand, narrow, parse_only
+from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite, suite_names
+from tests.symplectic_bench.sample_rows import OURS, PEERS
+
+GRADIENTS = {"ours": OURS, "torchdiffeq": PEERS}
+
+
+def decline(cell):
+    known = GRADIENTS.get(cell.contender, ())
+    return None if cell.gradient in known else f"{cell.contender} has no gradient {cell.gradient!r}"
+
+
+VOCABULARY = Vocabulary(
+    problems={
+        "mlp": {"state": 8, "width": 64, "layers": 2},
+        "flow": {"data": "digits", "width": 64, "end": 1.0},
+        "van_der_pol": {"mu": 1.0},
+    },
+    methods=("dopri5", "rk4"),
+    decline=decline,
+)
+
+
+def suite(*blocks, **changes):
+    fields = {"name": "small", "title": "Small", "description": "For tests.", "max_cells": 100}
+    fields |= {"budget_s": 1, "cell_timeout_s": 1, "block": list(blocks)}
+    return Suite.model_validate(fields | changes)
+
+
+def block(**changes):
+    usual = {"problem": [{"name": "mlp"}], "method": "dopri5", "rtol": 1e-3, "contenders": {"ours": ["aca"]}}
+    return {key: value for key, value in (usual | changes).items() if value is not None}
+
+
+def cells(*blocks, **changes):
+    return expand(suite(*blocks, **changes), VOCABULARY)
+
+
+def test_axes_multiply_in_a_fixed_order_with_the_gradient_fastest():
+    found = cells(block(rtol=[1e-3, 1e-6], contenders={"ours": ["aca", "stages"], "torchdiffeq": ["backprop"]}))
+    assert [(c.rtol, c.contender, c.gradient) for c in found] == [
+        (1e-3, "ours", "aca"),
+        (1e-3, "ours", "stages"),
+        (1e-3, "torchdiffeq", "backprop"),
+        (1e-6, "ours", "aca"),
+        (1e-6, "ours", "stages"),
+        (1e-6, "torchdiffeq", "backprop"),
+    ]
+
+
+def test_every_shared_axis_multiplies():
+    axes = {"batch": [1, 2], "dtype": ["float32", "float64"], "device": ["cpu"], "threads": [1, 2], "seed": [0, 1]}
+    assert len(cells(block(**axes))) == 16
+    assert len(cells(block(), defaults=axes)) == 16
+
+
+def test_a_block_overrides_the_defaults():
+    (cell,) = cells(block(batch=3), defaults={"batch": 5, "seed": 7})
+    assert (cell.batch, cell.seed, cell.dtype) == (3, 7, "float64")
+
+
+def test_fixed_steps_take_the_place_of_tolerances():
+    (cell,) = cells(block(rtol=None, steps=12))
+    assert (cell.rtol, cell.atol, cell.steps) == (None, None, 12)
+
+
+def test_sizes_not_given_are_at_their_defaults_so_that_two_spellings_are_one_cell():
+    (short,) = cells(block())
+    (long,) = cells(block(problem=[{"name": "mlp", "width": 64, "layers": 2, "state": 8}]))
+    assert short.id == long.id
+    assert short.sizes == (("layers", 2), ("state", 8), ("width", 64))
+
+
+def test_an_integer_stands_for_a_real_size():
+    (cell,) = cells(block(problem=[{"name": "van_der_pol", "mu": 3}]))
+    assert repr(cell.sizes_dict["mu"]) == "3.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"problem": [{"name": "mpl"}]}, r"block\[0\].problem: unknown 'mpl'; did you mean 'mlp'\?"),
+        ({"problem": [{"name": "mlp", "widht": 3}]}, r"'mlp' has no size 'widht'; did you mean 'width'\?"),
+        ({"problem": [{"name": "mlp", "width": 3.5}]}, r"size 'width' of 'mlp' must be like 64; got 3.5"),
+        ({"problem": [{"name": "flow", "data": 3}]}, r"size 'data' of 'flow' must be like 'digits'; got 3"),
+        ({"method": "dorpi5"}, r"block\[0\].method: unknown 'dorpi5'; did you mean 'dopri5'\?"),
+        ({"contenders": {"ours": ["acca"]}}, r"contenders: ours acca on mlp.*has no gradient 'acca'"),
+        ({"contenders": {"torchdiffeq": ["aca"]}}, r"contenders: torchdiffeq aca on .*no gradient 'aca'"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(changes, message):
+    with pytest.raises(SuiteError, match=message):
+        cells(block(**changes))
+
+
+def test_a_cell_in_two_blocks_is_an_error():
+    with pytest.raises(SuiteError, match=r"two blocks hold the same cell: mlp\(.*, ours aca"):
+        cells(block(), block(rtol=[1e-6, 1e-3]))
+
+
+def test_more_cells_than_declared_are_an_error():
+    with pytest.raises(SuiteError, match="2 cells, more than its max_cells = 1"):
+        cells(block(rtol=[1e-3, 1e-6]), max_cells=1)
+
+
+QUICK = load_suite("quick")
+
+
+def test_quick_compares_nine_ways_within_sixty_cells():
+    found = expand(QUICK, VOCABULARY)
+    assert len(found) == 60
+    assert len({(c.contender, c.gradient) for c in found}) == 9
+    assert {c.sizes_dict["data"] for c in found if c.problem == "flow"} == {"digits", "breast_cancer", "wine"}
+    assert len(expand(QUICK.at_scale(Scale.SMOKE), VOCABULARY)) == 17
+
+
+@pytest.mark.parametrize(
+    ("only", "count"),
+    [
+        ([], 60),
+        (["problem=mlp"], 27),
+        (["gradient=aca"], 7),
+        (["gradient=aca,symplectic"], 14),
+        (["gradient=aca", "gradient=symplectic"], 14),
+        (["problem=mlp", "gradient=symplectic,aca", "rtol=1e-3"], 2),
+        (["rtol=0.001"], 9),
+        (["contender=torchdiffeq"], 18),
+        (["data=wine"], 8),
+        (["layers=2"], 27),
+        (["batch=64"], 9),
+    ],
+)
+def test_any_axis_narrows_a_suite_and_so_do_sizes(only, count):
+    assert len(narrow(expand(QUICK, VOCABULARY), parse_only(only))) == count
+
+
+def test_narrowing_to_nothing_says_what_there_is():
+    everything = expand(QUICK, VOCABULARY)
+    with pytest.raises(NothingLeft, match=r"gradient=symplctic: no cell has it; did you mean 'symplectic'\?"):
+        narrow(everything, parse_only(["gradient=aca,symplctic"]))
+    with pytest.raises(NothingLeft, match="data=wine problem=mlp: no cell has all of this"):
+        narrow(everything, parse_only(["data=wine", "problem=mlp"]))
+
+
+def test_an_axis_that_there_is_not_is_bad_usage():
+    with pytest.raises(SuiteError, match=r"--only gradeint=...: no such axis; did you mean 'gradient'\?"):
+        narrow(expand(QUICK, VOCABULARY), parse_only(["gradeint=aca"]))
+
+
+@pytest.mark.parametrize("wish", ["aca", "gradient=", "=aca", "gradient=,"])
+def test_a_wish_of_another_form_is_bad_usage(wish):
+    with pytest.raises(SuiteError, match=r"AXIS=VALUE\[,VALUE\]"):
+        parse_only([wish])
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_of_ours_asks_only_for_what_there_is(name):
+    for scale in (Scale.CPU, Scale.SMOKE):
+        assert expand(load_suite(name).at_scale(scale), load_vocabulary())

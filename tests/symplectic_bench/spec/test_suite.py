@@ -1,0 +1,195 @@
+import pytest
+
+from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite, suite_names
+
+SMALL = """
+name = "small"
+title = "Small"
+description = "For tests."
+max_cells = 20
+budget_s = 10
+cell_timeout_s = 5
+
+[defaults]
+batch = 4
+dtype = ["float32", "float64"]
+
+[[block]]
+problem = [{ name = "mlp", width = 8 }]
+method = "dopri5"
+rtol = [1e-3, 1e-9]
+contenders = { ours = ["aca", "symplectic"], torchdiffeq = "backprop" }
+
+[scale.smoke]
+repeats = 1
+[[scale.smoke.block]]
+problem = [{ name = "mlp" }]
+method = "rk4"
+steps = 4
+contenders = { ours = "aca" }
+
+[scale.gpu.defaults]
+device = "cuda"
+
+[[target]]
+point = 2
+name = "lean"
+cells = { contender = "ours", gradient = ["aca", "symplectic"], width = 8 }
+measure = "memory_over_floor"
+at_most = 1.03
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="small"):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def edited(old, new):
+    assert SMALL.count(old) >= 1
+    return SMALL.replace(old, new, 1)
+
+
+def test_one_value_is_as_good_as_a_list(write):
+    suite = load_suite(write(SMALL))
+    assert suite.block[0].method == ["dopri5"]
+    assert suite.block[0].contenders == {"ours": ["aca", "symplectic"], "torchdiffeq": ["backprop"]}
+
+
+def test_atol_follows_rtol_without_rounding_errors(write):
+    assert load_suite(write(SMALL)).block[0].accuracies == [(1e-3, 1e-5, None), (1e-9, 1e-11, None)]
+
+
+def test_atol_may_be_given(write):
+    suite = load_suite(write(edited("rtol = [1e-3, 1e-9]", "rtol = 1e-3\natol = 1e-4")))
+    assert suite.block[0].accuracies == [(1e-3, 1e-4, None)]
+
+
+def test_a_scale_may_replace_all_blocks(write):
+    smoke = load_suite(write(SMALL)).at_scale(Scale.SMOKE)
+    assert smoke.block[0].accuracies == [(None, None, 4)]
+    assert smoke.repeats == 1
+    assert smoke.cell_timeout_s == 5  # what it does not say stays
+
+
+def test_a_scale_may_change_a_default_and_keep_the_others(write):
+    gpu = load_suite(write(SMALL)).at_scale(Scale.GPU)
+    assert gpu.defaults.device == ["cuda"]
+    assert gpu.defaults.batch == [4]
+
+
+def test_small_runs_do_not_go_by_the_suites_name(write):
+    suite = load_suite(write(SMALL))
+    assert [suite.at_scale(scale).name for scale in Scale] == ["small-smoke", "small", "small-gpu"]
+
+
+def test_a_target_is_read_with_its_cells_and_holds_at_every_scale(write):
+    suite = load_suite(write(SMALL))
+    (target,) = suite.target
+    assert target.cells == {"contender": ["ours"], "gradient": ["aca", "symplectic"], "width": [8]}
+    assert (target.measure, target.over, target.along, target.at_most) == ("memory_over_floor", None, None, 1.03)
+    assert suite.at_scale(Scale.SMOKE).target == suite.target
+    assert load_suite("quick").target == []
+
+
+def test_a_scale_that_the_file_does_not_have_is_refused(write):
+    with pytest.raises(SuiteError, match=r"'small' has no scale 'smoke'; it has cpu$"):
+        load_suite(write(SMALL[: SMALL.index("[scale.smoke]")])).at_scale(Scale.SMOKE)
+
+
+def test_a_device_on_the_command_line_overrides_the_file(write):
+    suite = load_suite(write(edited("rtol =", 'device = ["cpu", "cuda"]\nrtol ='))).on_device("cpu")
+    assert suite.block[0].over(suite.defaults)["device"] == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("budget_s", "bugdet_s", r"small.toml: bugdet_s: unknown key; did you mean 'budget_s'\?"),
+        ("budget_s = 10", "", r"small.toml: budget_s: is missing"),
+        ("budget_s = 10", "budget_s = 10\ntrains = true", r"repeats mean nothing where networks are trained"),
+        ("method =", "methd =", r"block\[0\].methd: unknown key; did you mean 'method'\?"),
+        ("batch = 4", "bach = 4", r"defaults.bach: unknown key; did you mean 'batch'\?"),
+        ("repeats = 1", "repeat = 1", r"scale.smoke.repeat: unknown key; did you mean 'repeats'\?"),
+        ("[scale.gpu.defaults]", "[scale.tpu.defaults]", r"scale.tpu.*'smoke', 'cpu' or 'gpu'; got 'tpu'"),
+        ('"float32", "float64"', '"float16"', r"dtype\[0\]: .*'float32' or 'float64'; got 'float16'"),
+        ("batch = 4", "batch = 0", r"defaults.batch\[0\]: .*greater than or equal to 1; got 0"),
+        ("batch = 4", "batch = true", r"defaults.batch\[0\]: .*valid integer; got True"),
+        ("1e-9", "-1.0", r"block\[0\].rtol\[1\]: .*greater than 0; got -1.0"),
+        ("1e-9", "inf", r"block\[0\].rtol\[1\]: .*finite number; got inf"),
+        ("rtol = [1e-3, 1e-9]", "rtol = []", r"block\[0\].rtol: .*at least 1 item"),
+        ("rtol = [1e-3, 1e-9]", "", r"block\[0\]: give rtol .* or steps"),
+        ("rtol = [1e-3, 1e-9]", "rtol = 1e-3\nsteps = 3", r"block\[0\]: give rtol .* or steps"),
+        ("rtol = [1e-3, 1e-9]", "steps = 3\natol = 1e-3", r"block\[0\]: .* mean nothing with fixed steps"),
+        ("rtol = [", "atol = 1.0\natol_over_rtol = 1.0\nrtol = [", r"block\[0\]: give atol or atol_over_rtol"),
+        ('{ name = "mlp", width = 8 }', "{ width = 8 }", r"block\[0\].problem: each problem .* name"),
+        ("width = 8", "width = [8]", r"size 'width' of 'mlp' must be a finite number or a string; got \[8\]"),
+        ("width = 8", "width = nan", r"size 'width' of 'mlp' must be a finite number"),
+        ('name = "small"', 'name = "other"', r"small.toml: name is 'other', but must be the file's own, 'small'"),
+        ('name = "small"', 'name = "a/b"', r"small.toml: name: must be lower-case letters"),
+        ("max_cells = 20", "max_cells = ", r"small.toml: not TOML"),
+        ("at_most = 1.03", "at_mos = 1", r"target\[0\].at_mos: unknown key; did you mean 'at_most'\?"),
+        ("at_most = 1.03", "", r"target\[0\]: give at_most, at_least or powers, one of the three"),
+        ("at_most = 1.03", "at_most = 1\nat_least = 1", r"target\[0\]: give at_most, at_least or powers"),
+        ("at_most = 1.03", "powers = { steps = 1 }", r"target\[0\]: powers and within belong together"),
+        ("at_most = 1.03", "at_most = 1\nwithin = 0.1", r"target\[0\]: powers and within belong together"),
+        (
+            "at_most = 1.03",
+            "powers = { steps = 1 }\nwithin = 0.1\nover = 'ours aca'",
+            r"target\[0\]: powers are those of the measure along their own axes: remove over, along and change",
+        ),
+        ("at_most = 1.03", "powers = { steps = -1 }\nwithin = 0.1", r"target\[0\].powers.steps: .*equal to 0; got -1"),
+        ("at_most = 1.03", "at_most = 0", r"target\[0\].at_most: .*greater than 0; got 0"),
+        ("at_most = 1.03", "at_most = 1\nalong = 'steps'", r"target\[0\]: along and change belong together"),
+        ("at_most = 1.03", "at_most = 1\nchange = 'exponent'", r"target\[0\]: along and change belong together"),
+        (
+            "at_most = 1.03",
+            "at_most = 1\nover = 'ours aca'\nalong = 'steps'\nchange = 'exponent'",
+            r"target\[0\]: give over .* or along .*, not both",
+        ),
+        (
+            "at_most = 1.03",
+            "at_most = 1\nalong = 'width'\nchange = 'exponent'",
+            r"target\[0\]: along 'width' compares several .* only 8",
+        ),
+        (
+            'measure = "memory_over_floor"',
+            'measure = "loss"',
+            r"target\[0\].measure: .*'time_over_floor'.*; got 'loss'",
+        ),
+        ('{ contender = "ours", gradient', "{ colour = [], gradient", r"target\[0\].cells.colour: .*at least 1 item"),
+    ],
+)
+def test_a_mistake_is_named_with_file_key_and_what_is_allowed(write, old, new, message):
+    with pytest.raises(SuiteError, match=message):
+        load_suite(write(edited(old, new)))
+
+
+def test_all_mistakes_are_named_at_once(write):
+    with pytest.raises(SuiteError) as error:
+        load_suite(write(edited("budget_s", "bugdet_s").replace("title =", "titel =")))
+    assert len(str(error.value).splitlines()) == 4  # two unknown keys, two missing
+
+
+def test_an_unknown_suite_is_answered_with_the_nearest():
+    with pytest.raises(SuiteError, match=r"no suite 'quikc'; did you mean 'quick'\?"):
+        load_suite("quikc")
+    with pytest.raises(SuiteError, match=r"no suite file 'nowhere.toml'"):
+        load_suite("nowhere.toml")
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_of_ours_is_valid_at_every_scale_it_has(name):
+    suite = load_suite(name)
+    for scale in {Scale.CPU, *suite.scale}:
+        assert isinstance(suite.at_scale(scale), Suite)
+
+
+def test_an_unknown_device_is_refused_before_anything_runs():
+    with pytest.raises(SuiteError, match=r"--device foo: unknown"):
+        load_suite("quick").on_device("foo")
