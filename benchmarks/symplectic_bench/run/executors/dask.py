@@ -57,7 +57,7 @@ def measure_there(work: Work, group: Sequence[Cell], sources: tuple[str, str], j
     environment = capture()
     if not sources == environment.sources == _sources_at_first():
         raise ExecutorError(
-            f"worker {worker.name} has other sources of symplectic_adjoint or symplectic_bench than this run, or had when it"
+            f"worker {worker.name} has other sources of the library or the suite than this run, or had when it"
             f" started (commit {environment.commit}): install the same on all machines and restart the worker"
         )
     if multiprocessing.current_process().daemon:
