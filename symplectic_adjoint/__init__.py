@@ -29,8 +29,8 @@ from symplectic_adjoint.errors import EventNotFound as EventNotFound
 from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
 from symplectic_adjoint.errors import LostGradient as LostGradient
 from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
-from symplectic_adjoint.errors import NotUndone as NotUndone
 from symplectic_adjoint.errors import OffloadError as OffloadError
+from symplectic_adjoint.errors import ReversalError as ReversalError
 from symplectic_adjoint.errors import SolverError as SolverError
 from symplectic_adjoint.errors import StepSizeUnderflow as StepSizeUnderflow
 from symplectic_adjoint.errors import TooManySteps as TooManySteps

@@ -85,7 +85,7 @@ class _Solve(torch.autograd.Function):
         call.trajectory, call.problem = trajectory, call.problem.ended(trajectory)
         trajectory.stats.choice = keeper.choice
         call.steps, call.once, call.graphs = keeper.steps, list(keeper.once), list(keeper.graphs)
-        constants = trajectory.field.surroundings.constant
+        constants = trajectory.field.forward_state.constant
         outputs = (ys,) if call.strategy.uses_outputs else ()
         # Everything goes through save_for_backward: a change in place before the backward pass raises.
         ctx.save_for_backward(y0, t, *params, *constants, *outputs, *keeper.kept)
@@ -109,7 +109,7 @@ class _Solve(torch.autograd.Function):
         t = t if ctx.needs_input_grad[2] else None
         given = BackwardPass(call.problem, trajectory, f, y0, t, kept, call.steps, call.once, call.graphs, ys, grad_ys)
         create_graph = torch.is_grad_enabled()
-        with f.surroundings.again():
+        with f.forward_state.again():
             gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
             f.refuse_forgotten(gradients.params)

@@ -74,12 +74,12 @@ class DenseSolution:
         keeper = Forget() if differentiates else _KeepSteps()
         with torch.no_grad():
             _, trajectory = problem.solve(y0.detach(), keeper, watch=differentiates)
-        surroundings = trajectory.field.surroundings
+        forward_state = trajectory.field.forward_state
         if differentiates:
             trajectory.field.settle()
-        self._inputs += surroundings.constant
+        self._inputs += forward_state.constant
         self._versions = [None if x.is_inference() else x._version for x in self._inputs]
-        self._problem = replace(problem, surroundings=surroundings)  # the calls to come are calls of this solve
+        self._problem = replace(problem, forward_state=forward_state)  # the calls to come are calls of this solve
         self._steps = keeper.steps if isinstance(keeper, _KeepSteps) else None
         self._plans = trajectory.plans
         self.grid: Grid = trajectory.make_grid()

@@ -69,7 +69,7 @@ class SolverError(RuntimeError):
         self.place = place
         self.plans: Sequence[Any] = ()
         """The accepted steps, for the outputs that they reach."""
-        self.surroundings: Any = None
+        self.forward_state: Any = None
         """What the failed solve had around it."""
 
     @property
@@ -97,7 +97,7 @@ class TooManySteps(SolverError):
     """`max_num_steps` attempts were made before the last time was reached."""
 
 
-class NotUndone(SolverError):
+class ReversalError(SolverError):
     """A reversible solve, undone step by step, did not come back to where it had started."""
 
 

@@ -44,7 +44,7 @@ class Budget:
 
     def taken(self, starts: int, stages: int, graphs: int) -> int:
         """The most that is live at once where so many states are kept and the graphs of so many f calls held."""
-        return max(self.on_the_way_there(starts, stages, graphs), self.on_the_way_back(starts, stages, graphs))
+        return max(self.forward_bytes(starts, stages, graphs), self.backward_bytes(starts, stages, graphs))
 
     def graphs_beside(self, starts: int, stages: int) -> int:
         """How many graphs can be held where so many states are kept."""
@@ -55,24 +55,26 @@ class Budget:
         """The same after so many steps whose starts and stages are all kept."""
         return self.graphs_beside(steps - 1, steps * (self.stages - 1))
 
-    def of_the_whole_graph(self, steps: int) -> int:
+    def whole_graph_bytes(self, steps: int) -> int:
         """The most that is live where the solve is on one graph, as in backpropagation; outputs are live twice then."""
         cost, states = self.cost, 1 + 3 * self.outputs
         graphs = steps * self.stages * cost.saved_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes)
         return states * cost.state_bytes + graphs + cost.parameter_bytes
 
-    def on_the_way_there(self, starts: int, stages: int, graphs: int) -> int:
+    def forward_bytes(self, starts: int, stages: int, graphs: int) -> int:
         """ys, and the next call of f when all stages of its step are there; or the judging of the step."""
         cost = self.cost
-        return self._beside_there[graphs > 0] + (starts + stages) * cost.state_bytes + graphs * cost.graph_bytes
+        return (
+            self._forward_overhead_bytes[graphs > 0] + (starts + stages) * cost.state_bytes + graphs * cost.graph_bytes
+        )
 
-    def on_the_way_back(self, starts: int, stages: int, graphs: int) -> int:
+    def backward_bytes(self, starts: int, stages: int, graphs: int) -> int:
         """ys and their cotangents, and the first product; the stages of its step are among those kept, if any are."""
         cost, states = self.cost, starts + max(stages, self.stages)
-        return self._beside_back[graphs > 0] + states * cost.state_bytes + graphs * cost.graph_bytes
+        return self._backward_overhead_bytes[graphs > 0] + states * cost.state_bytes + graphs * cost.graph_bytes
 
     @cached_property
-    def _beside_there(self) -> tuple[int, int]:
+    def _forward_overhead_bytes(self) -> tuple[int, int]:
         """Without graphs, and with some: what is live beside them and what is kept. It is asked for in every step."""
         cost = self.cost
         judging = 8 * cost.state_bytes if self.adaptive else 0
@@ -82,7 +84,7 @@ class Budget:
         return states + plain, states + graphed
 
     @cached_property
-    def _beside_back(self) -> tuple[int, int]:
+    def _backward_overhead_bytes(self) -> tuple[int, int]:
         """The same."""
         cost = self.cost
         fixed = (2 * self.outputs + 1) * cost.state_bytes + cost.parameter_bytes
@@ -124,7 +126,7 @@ class WithinBudget(Forget):
 
     @property
     def choice(self) -> Choice:
-        back = self._budget.on_the_way_back(*self._held(), len(self.graphs))
+        back = self._budget.backward_bytes(*self._held(), len(self.graphs))
         return Choice(
             budget_bytes=self._budget.limit_bytes,
             predicted_peak_bytes=max(self._peak_bytes, back),
@@ -194,7 +196,7 @@ class WithinBudget(Forget):
         self._note_peak()
 
     def _note_peak(self) -> None:
-        there = self._budget.on_the_way_there(*self._held(), len(self.graphs) + len(self._fresh))
+        there = self._budget.forward_bytes(*self._held(), len(self.graphs) + len(self._fresh))
         if there > self._peak_bytes:
             self._peak_bytes = there
 

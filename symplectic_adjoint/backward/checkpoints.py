@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.held_graphs import FreshGraphs, OnGraph, StageGraph
-from symplectic_adjoint.backward.schedule import Levels, kept_states, stride
+from symplectic_adjoint.backward.schedule import OnlineCheckpoints, kept_states, stride
 from symplectic_adjoint.backward.strategy import BackwardPass
 from symplectic_adjoint.field.field import Field, Linearization
 from symplectic_adjoint.memory.storage import AsMade, Storage, brought
@@ -78,7 +78,7 @@ class SomeStarts(StartsAndLastStages):
     def __init__(self, room: int, total: int | None, storage: Storage):
         super().__init__(storage)
         self._room = room
-        self._levels = Levels(room) if total is None else None
+        self._levels = OnlineCheckpoints(room) if total is None else None
         self._plans_all = total is not None and total - 1 <= room
         self._planned = set() if total is None else set(kept_states(total, room))
         self._newest: tuple[int, Tensor] | None = None
@@ -168,7 +168,7 @@ class Starts:
         return [brought(self._kept.pop(), self._device)]
 
 
-class RetakenStarts:
+class RecomputedStarts:
     """The start of each step, where `room` of them may be held at a time: others are computed again on the way.
 
     A start that was kept comes with the stages that were kept of its step.

@@ -15,7 +15,7 @@ from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.compiled import owner_of
 from symplectic_adjoint.field.field import Linearization
 from symplectic_adjoint.field.graph import edge_to
-from symplectic_adjoint.field.module_tensors import restored, slots_in
+from symplectic_adjoint.field.module_tensors import module_tensors_in, restored
 from symplectic_adjoint.memory.allocator import watch_memory
 from symplectic_adjoint.solve.problem import Problem
 
@@ -75,16 +75,16 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
             'gradient="auto" measures one f call with torch\'s profiler, which is running already: solve once before '
             'you start it (the measurement is kept), or take another gradient, such as "symplectic"'
         )
-    f = replace(problem, surroundings=None).field(y0)
-    buffers = [slot for m in problem.parameters.reached for slot in slots_in(m._buffers)]
+    f = replace(problem, forward_state=None).field(y0)
+    buffers = [slot for m in problem.parameters.reached for slot in module_tensors_in(m._buffers)]
     t, w, device = problem.times[0], torch.ones_like(y0), y0.device
     ones: list[Linearization] = []
     edges: list[GradientEdge] = []
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), f.surroundings.alone, restored(buffers):
+    with torch.random.fork_rng(devices=devices), f.forward_state.alone, restored(buffers):
         f(t, y0)
-        f.surroundings.finish()
-        with f.surroundings.again(), parameter_sums(f, w) as sums:
+        f.forward_state.finish()
+        with f.forward_state.again(), parameter_sums(f, w) as sums:
 
             def call(Y: Tensor) -> None:
                 ones.append(f.linearize(t, Y, with_time=with_time, with_value=True))
@@ -105,7 +105,7 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
             times = [(_seconds(device, lambda: call(y0)), _seconds(device, transpose)) for _ in range(REPEATS)]
             there, back = watch_memory(device.type, lambda: call(y0), transpose)
             (saved,) = watch_memory(device.type, save)
-        with f.surroundings.again():
+        with f.forward_state.again():
             (plain,) = watch_memory(device.type, lambda: f(t, y0))
             _, parted = watch_memory(device.type, lambda: call(y0), lambda: pull(ones.pop()))
     state = max(1, y0.numel() * y0.element_size())  # an empty one costs nothing, and fits however often

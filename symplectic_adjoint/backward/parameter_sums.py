@@ -13,7 +13,7 @@ from symplectic_adjoint.backward.running_sum import running_sum
 from symplectic_adjoint.field.field import Field, refuse_bypass
 from symplectic_adjoint.field.graph import run_backward
 from symplectic_adjoint.field.layout import HALVES
-from symplectic_adjoint.field.parameter_aliases import Aliases
+from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.transforms import batched
 
 Reached = Sequence[Tensor | GradientEdge]
@@ -36,12 +36,12 @@ class ParameterSums(Protocol):
 @contextmanager
 def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -> Iterator[ParameterSums]:
     """Sums for the calls of f inside. cotangent is like those that will be pulled back."""
-    places = f.surroundings.places_of(f.params)
+    places = f.forward_state.places_of(f.params)
     parted = accumulate is not None or batched(cotangent) or any(p.dtype in HALVES for p in f.params)
-    if parted or not Aliases.possible(f.params, places):
+    if parted or not ParameterAliases.possible(f.params, places):
         yield SumsOfParts(f, accumulate)
         return
-    aliases = Aliases(f.params, places)
+    aliases = ParameterAliases(f.params, places)
     with f.standing_in(aliases):
         yield SumsInPlace(f, aliases)
 
@@ -49,7 +49,7 @@ def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -
 class SumsInPlace:
     """autograd adds each part to what it has, in the .grad of aliases."""
 
-    def __init__(self, f: Field, aliases: Aliases):
+    def __init__(self, f: Field, aliases: ParameterAliases):
         self._f, self._aliases = f, aliases
 
     def pull(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from symplectic_adjoint.backward.checkpoints import Nothing
 from symplectic_adjoint.backward.strategy import BackwardPass
-from symplectic_adjoint.errors import NotUndone
+from symplectic_adjoint.errors import ReversalError
 from symplectic_adjoint.steps.runge_kutta import Step
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, inner
 
@@ -41,14 +41,14 @@ def landed(
     return lam, bars
 
 
-def check_undone(given: BackwardPass, y: Tensor) -> None:
-    """Raises NotUndone where y, which is y0 found by undoing every step, is farther off than by half of the digits."""
+def check_reversal(given: BackwardPass, y: Tensor) -> None:
+    """Raises ReversalError where y, which is y0 found by undoing every step, is farther off than by half of the digits."""
     if y.numel() == 0:
         return
     off = (y - given.y0).abs().amax() / given.y0.abs().amax().clamp_min(torch.finfo(y.dtype).tiny)
     allowed = torch.finfo(y.dtype).eps ** 0.5
     if not off.item() <= allowed:
-        raise NotUndone(
+        raise ReversalError(
             f"undoing the {len(given.trajectory.plans)} steps of gradient={given.problem.gradient_name!r} led back to "
             f"y0 with an error of {off.item():.1e} of its size, and the gradient would be as far off (up to "
             f"{allowed:.1e} passes): take larger steps, a state of higher precision, a coupling or an eta nearer to 1, "

@@ -45,7 +45,7 @@ def kept_states(steps: int, room: int) -> Iterator[int]:
         yield at
 
 
-class Levels:
+class OnlineCheckpoints:
     """The same where it is not known: told of each start in turn, it says which one of those kept to give up.
 
     A start is given up for a later one once another after it has a higher level. Where there is none, the newest

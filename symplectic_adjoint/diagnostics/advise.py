@@ -122,7 +122,7 @@ def _predicted(budget: Budget, steps: int) -> Iterator[PredictedCost]:
     again = max(0, advances(N, room) - (N - 1))
     symplectic = N * (2 * s - 1) - (s - 1)
     on_a_step = s * cost.graph_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes) - cost.vjp_peak_bytes
-    whole = budget.of_the_whole_graph(N)
+    whole = budget.whole_graph_bytes(N)
     starts = max(0, N - 1)
     for gradient, forward, back, vjps, peak in (
         ("backprop", N * s, 0, N * s, whole),

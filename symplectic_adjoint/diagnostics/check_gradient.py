@@ -109,7 +109,7 @@ def names_of(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor
 def replayed(problem: Problem, trajectory: Trajectory, y: Tensor, t: Tensor | None) -> Tensor:
     """ys once more over the recorded steps, on autograd's graph."""
     f = trajectory.field.again()
-    with f.surroundings.again():
+    with f.forward_state.again():
         return problem.replay(f, trajectory.plans, y, t)
 
 

@@ -15,10 +15,10 @@ from torch.autograd.graph import GradientEdge, Node
 from symplectic_adjoint.errors import LostGradient, Place
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.finite import unravelled
-from symplectic_adjoint.field.forward_state import Surroundings
+from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import edge_to, nodes_made, run_backward, unknown_leaves
 from symplectic_adjoint.field.module_tensors import in_place
-from symplectic_adjoint.field.parameter_aliases import Aliases
+from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 
 Time = float | Tensor
 """A time or a step size: a Python float (float64), or a 0-dim tensor where times are differentiated."""
@@ -84,13 +84,13 @@ class Field:
         frozen: tuple[Tensor, ...] = (),
         time_dtype: torch.dtype | None = None,
         place: Callable[[int], Place] | None = None,
-        surroundings: Surroundings | None = None,
+        forward_state: ForwardState | None = None,
     ):
         self.func = func
         self.params, self.frozen = params, frozen
         self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
         self.time_dtype = time_dtype or like.dtype.to_real()
-        self.surroundings = surroundings or Surroundings((), like.device)
+        self.forward_state = forward_state or ForwardState((), like.device)
         self.f_calls = 0
         self.vjps = 0
         self._place = place
@@ -103,7 +103,7 @@ class Field:
         self.retains = False
         """Whether the graph of one call is needed by the next."""
         self.compiled: CompiledSteps | None = None
-        self.aliases: Aliases | None = None
+        self.aliases: ParameterAliases | None = None
         """What stands in the parameters' places, while it does."""
         self._first: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -125,7 +125,7 @@ class Field:
         return None if self._look or torch.is_grad_enabled() else self.compiled
 
     @contextmanager
-    def standing_in(self, aliases: Aliases) -> Iterator[None]:
+    def standing_in(self, aliases: ParameterAliases) -> Iterator[None]:
         """Calls inside see the aliases in the parameters' places."""
         self.aliases = aliases
         try:
@@ -157,8 +157,8 @@ class Field:
         return Place(None, unravelled(index, self.shape))
 
     def settle(self) -> None:
-        """After the last call of a solve that will be gone through again: see Surroundings."""
-        self.surroundings.settle(self._agrees)
+        """After the last call of a solve that will be gone through again: see ForwardState."""
+        self.forward_state.settle(self._agrees)
         self._first = None
 
     def _agrees(self) -> bool:
@@ -257,7 +257,7 @@ class Field:
 
     def _evaluate(self, t: Tensor, y: Tensor) -> Tensor:
         version = None if y.is_inference() else y._version
-        draws = self.surroundings.draws
+        draws = self.forward_state.rng
         k = self.func(t, y) if draws.none else draws(self.func, t, y)
         if version is not None and y._version != version:
             raise ValueError("func changed y in place: let it return a new tensor (write y + 1, not y.add_(1))")
@@ -293,8 +293,8 @@ class Field:
 
     def _note_first(self, t: Tensor, y: Tensor, k: Tensor) -> None:
         if self.compiled is not None:
-            self.surroundings.require_fixed()
-        if self._first is None and self.surroundings.watches:
+            self.forward_state.require_fixed()
+        if self._first is None and self.forward_state.watches:
             self._first = (t, y, k)
 
     def _search(self, k: Tensor, y: Tensor, t: Tensor, made_before: int) -> None:
@@ -305,11 +305,11 @@ class Field:
 
         def note(node: Node) -> None:
             self.retains = self.retains or node._sequence_nr() < made_before
-            self.surroundings.sees(node)
+            self.forward_state.sees(node)
 
         for p in self.params:
             if p.grad_fn is not None:
-                self.surroundings.sees(p.grad_fn)
+                self.forward_state.sees(p.grad_fn)
         leaves = self.params if self.aliases is None else self.aliases.leaves
         known, met = (*self.params, *leaves, *self.frozen, y, t), set[int]()
         any_lost = bool(unknown_leaves(k, known, note, met))
@@ -335,7 +335,9 @@ def on_a_graph(
     return [(x, seed) for x, seed in pairs if isinstance(x, GradientEdge) or x.requires_grad]
 
 
-def refuse_bypass(aliases: Aliases, reached: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor]) -> None:
+def refuse_bypass(
+    aliases: ParameterAliases, reached: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor]
+) -> None:
     """Raises LostGradient where a graph leads to a parameter itself, and earlier ones led to its alias only."""
     for edge in reached:
         lost = {id(x) for x in unknown_leaves(edge, (*aliases.leaves, *inputs))} & {id(p) for p in aliases.params}

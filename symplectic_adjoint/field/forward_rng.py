@@ -10,7 +10,7 @@ from torch import Tensor
 from symplectic_adjoint.errors import UnsupportedCombination
 
 
-class Draws:
+class ForwardRng:
     """The random numbers that func draws: every call of a solve starts from the same state of the generators.
 
     A right hand side that draws anew at each call is not a function of t and y: no step size suits it and no call can

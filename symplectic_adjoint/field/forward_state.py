@@ -13,26 +13,33 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.field.forward_rng import Draws
+from symplectic_adjoint.field.forward_rng import ForwardRng
 from symplectic_adjoint.field.module_lock import lock_of
-from symplectic_adjoint.field.module_tensors import OF_EVERY_MODULE, Slot, as_found, in_place, restored, slots_in
+from symplectic_adjoint.field.module_tensors import (
+    STANDARD_ATTRIBUTES,
+    ModuleTensor,
+    as_found,
+    in_place,
+    module_tensors_in,
+    restored,
+)
 
 
-class Surroundings:
+class ForwardState:
     """Those of one solve, from its first f call on. modules are func's, or those that a plain function names."""
 
     def __init__(self, modules: Sequence[nn.Module], device: torch.device):
-        self.draws = Draws(device)
+        self.rng = ForwardRng(device)
         self.alone = lock_of(modules)
         """Held while func is called: a sweep puts other tensors in its modules' places."""
         self._modules = modules
-        self._buffers = [slots_in(m._buffers) for m in self._modules if m._buffers]
-        self._attributes = [slot for m in self._modules for slot in slots_in(vars(m), but=OF_EVERY_MODULE)]
+        self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
+        self._attributes = [slot for m in self._modules for slot in module_tensors_in(vars(m), but=STANDARD_ATTRIBUTES)]
         self._computed = {slot.tensor.grad_fn for slot in self._attributes} - {None}
         self._read: set[Node] = set()
-        self._held: list[Slot] = []
+        self._held: list[ModuleTensor] = []
         """What the modules held at the end of the solve."""
-        self._changed: list[Slot] = []
+        self._changed: list[ModuleTensor] = []
         """The buffers that func changes when it is called."""
         self._settled = False
         self._modes = [(m, m.training) for m in self._modules]
@@ -54,7 +61,7 @@ class Surroundings:
 
     def require_fixed(self) -> None:
         """After the first call: raises UnsupportedCombination for what compiled code does not see change."""
-        draws, changes = not self.draws.none, any(x.changed() for own in self._buffers for x in own)
+        draws, changes = not self.rng.none, any(x.changed() for own in self._buffers for x in own)
         for found, what in ((draws, "draws random numbers"), (changes, "changes buffers of its module")):
             if found:
                 raise UnsupportedCombination(
@@ -63,9 +70,9 @@ class Surroundings:
         if self._autocast:
             raise UnsupportedCombination("compile=True does not work under autocast: leave one of the two out")
 
-    def places_of(self, tensors: Sequence[Tensor]) -> list[list[Slot]]:
+    def places_of(self, tensors: Sequence[Tensor]) -> list[list[ModuleTensor]]:
         """Where modules that func may reach hold each of the tensors."""
-        places: dict[int, list[Slot]] = {id(x): [] for x in tensors}
+        places: dict[int, list[ModuleTensor]] = {id(x): [] for x in tensors}
         for slot in self._held:
             if id(slot.tensor) in places:
                 places[id(slot.tensor)].append(slot)
@@ -78,14 +85,14 @@ class Surroundings:
 
     def finish(self) -> None:
         """At the end of a solve, also of one that failed: what it leaves behind, and what it had."""
-        self.draws.finish()
+        self.rng.finish()
         self._computed.clear()
         self._attributes = [slot for slot in self._attributes if self._holds(slot.tensor)]
         # A module's buffers change together: BatchNorm hides some changes from autograd.
         self._changed = [slot for own in self._buffers if any(x.changed() for x in own) for slot in own]
-        self._held = [slot for m in self._modules for slot in slots_in(m._parameters)]
-        self._held += [slot for m in self._modules if m._buffers for slot in slots_in(m._buffers)]
-        attributes = [slot for m in self._modules for slot in slots_in(vars(m), but=OF_EVERY_MODULE)]
+        self._held = [slot for m in self._modules for slot in module_tensors_in(m._parameters)]
+        self._held += [slot for m in self._modules if m._buffers for slot in module_tensors_in(m._buffers)]
+        attributes = [slot for m in self._modules for slot in module_tensors_in(vars(m), but=STANDARD_ATTRIBUTES)]
         self._held += [slot for slot in attributes if self._holds(slot.tensor)]
 
     def _holds(self, attribute: Tensor) -> bool:
@@ -99,7 +106,7 @@ class Surroundings:
         """
         if self._settled:
             return
-        self.draws.settle()
+        self.rng.settle()
         if self._changed:
             with self.again():
                 same = agrees()
@@ -115,8 +122,8 @@ class Surroundings:
     @contextmanager
     def again(self) -> Iterator[None]:
         """As they were for the solve, whatever they are now; all as found at the end."""
-        found = as_found([vars(m) for m in self._modules], but=OF_EVERY_MODULE)
-        with self.alone, found, in_place(self._held), restored(self._changed), self.draws.again(), self._cast():
+        found = as_found([vars(m) for m in self._modules], but=STANDARD_ATTRIBUTES)
+        with self.alone, found, in_place(self._held), restored(self._changed), self.rng.again(), self._cast():
             modes = [(module, module.training) for module, training in self._modes if module.training != training]
             for module, training in modes:
                 module.training = not training

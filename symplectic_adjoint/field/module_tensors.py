@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 
-class Slot:
+class ModuleTensor:
     """A tensor that a module holds, by name, in one of its dicts; as it is when this is made."""
 
     __slots__ = ("holder", "name", "tensor", "version")
@@ -23,12 +23,12 @@ class Slot:
         return now is not self.tensor or _version(self.tensor) != self.version
 
 
-OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+STANDARD_ATTRIBUTES = frozenset(vars(nn.Module()))
 """Attributes that hold no tensor of the user's: a solve looks through those of every module."""
 
 
-def slots_in(holder: dict[str, Any], but: frozenset[str] = frozenset()) -> list[Slot]:
-    return [Slot(holder, name, x) for name, x in holder.items() if name not in but and isinstance(x, Tensor)]
+def module_tensors_in(holder: dict[str, Any], but: frozenset[str] = frozenset()) -> list[ModuleTensor]:
+    return [ModuleTensor(holder, name, x) for name, x in holder.items() if name not in but and isinstance(x, Tensor)]
 
 
 def _version(x: Tensor) -> int | None:
@@ -36,7 +36,7 @@ def _version(x: Tensor) -> int | None:
 
 
 @contextmanager
-def in_place(slots: Sequence[Slot]) -> Iterator[None]:
+def in_place(slots: Sequence[ModuleTensor]) -> Iterator[None]:
     """Every slot holds its tensor, whatever it was found to hold: that is there again at the end, whatever func put."""
     found = [slot.holder.get(slot.name) for slot in slots]
     for slot, tensor in zip(slots, found, strict=True):
@@ -53,7 +53,7 @@ def in_place(slots: Sequence[Slot]) -> Iterator[None]:
 @contextmanager
 def as_found(holders: Sequence[dict[str, Any]], but: frozenset[str]) -> Iterator[None]:
     """At the end the holders' tensors are those of now: what func puts there meanwhile may lead to stand-ins."""
-    found = [slot for holder in holders for slot in slots_in(holder, but)]
+    found = [slot for holder in holders for slot in module_tensors_in(holder, but)]
     try:
         yield
     finally:
@@ -63,7 +63,7 @@ def as_found(holders: Sequence[dict[str, Any]], but: frozenset[str]) -> Iterator
 
 
 @contextmanager
-def restored(slots: Sequence[Slot]) -> Iterator[None]:
+def restored(slots: Sequence[ModuleTensor]) -> Iterator[None]:
     """The tensors are at the end what they are now."""
     tensors = [slot.holder[slot.name] for slot in slots]
     values = [None if x is None else x.clone() for x in tensors]

@@ -6,13 +6,13 @@ from operator import ne
 import torch
 from torch import Tensor, nn
 
-from symplectic_adjoint.field.module_tensors import Slot
+from symplectic_adjoint.field.module_tensors import ModuleTensor
 
 REPLACEABLE = (Tensor, nn.Parameter)
 """Subclasses may know more than a detached alias of theirs would."""
 
 
-class Aliases:
+class ParameterAliases:
     """Leaves that share the parameters' memory, to stand in their places in func's modules for the time of a sweep.
 
     A leaf's gradient is summed in place by autograd, layer by layer, where torch.autograd.grad would hand out a second
@@ -20,11 +20,11 @@ class Aliases:
     reduction over processes) would be called for every part.
     """
 
-    def __init__(self, params: Sequence[Tensor], places: Sequence[Sequence[Slot]]):
+    def __init__(self, params: Sequence[Tensor], places: Sequence[Sequence[ModuleTensor]]):
         self.params = params
         self.leaves = tuple(map(_alias, params))
         self.slots = [
-            Slot(slot.holder, slot.name, leaf)
+            ModuleTensor(slot.holder, slot.name, leaf)
             for leaf, slots in zip(self.leaves, places, strict=True)
             for slot in slots
         ]
@@ -43,7 +43,7 @@ class Aliases:
         """Whether func was seen to reach a parameter by another way than through its modules."""
 
     @staticmethod
-    def possible(params: Sequence[Tensor], places: Sequence[Sequence[Slot]]) -> bool:
+    def possible(params: Sequence[Tensor], places: Sequence[Sequence[ModuleTensor]]) -> bool:
         """Whether every parameter has a place where an alias of it will be found by func."""
         return all(places) and all(type(p) in REPLACEABLE for p in params)
 

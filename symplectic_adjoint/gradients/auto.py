@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from symplectic_adjoint.backward.budget import Budget, WithinBudget
-from symplectic_adjoint.backward.checkpoints import RetakenStarts
+from symplectic_adjoint.backward.checkpoints import RecomputedStarts
 from symplectic_adjoint.backward.cost import call_cost
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.errors import BudgetTooSmall
@@ -40,7 +40,7 @@ class Auto:
         if steps is None or given.problem.accumulate is not None:
             return None
         budget = self._budget(given)
-        peak = budget.of_the_whole_graph(steps)
+        peak = budget.whole_graph_bytes(steps)
         if peak > budget.limit_bytes:
             return None
         calls = steps * budget.stages
@@ -65,4 +65,4 @@ class Auto:
 
     def backward(self, given: BackwardPass) -> Gradients:
         starts = len({n for n in given.steps if n > 0})
-        return swept(given, KeptStarts(given, RetakenStarts(given, max(0, starts - 1), AsMade())))
+        return swept(given, KeptStarts(given, RecomputedStarts(given, max(0, starts - 1), AsMade())))

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.backward.reversal import LastPair, check_undone, landed
+from symplectic_adjoint.backward.reversal import LastPair, check_reversal, landed
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.field import Pull
@@ -50,10 +50,10 @@ class Mali:
         return LastPair(LeapfrogStep.end_slope)
 
     def backward(self, given: BackwardPass) -> Gradients:
-        return sweep(given, _Undone(given).pull_back)
+        return sweep(given, _Reversal(given).pull_back)
 
 
-class _Undone:
+class _Reversal:
     """The pair (y, v) at the end of the step to come, and dL/dv there; y's cotangent is the sweep's lam."""
 
     def __init__(self, given: BackwardPass):
@@ -90,7 +90,7 @@ class _Undone:
 
     def _reach_start(self, bars: StepCotangents, pull: Pull) -> None:
         """v began as f(t_0, y_0)."""
-        check_undone(self._given, self._y)
+        check_reversal(self._given, self._y)
         given, with_time = self._given, self._given.t is not None
         time = given.problem.step(given.field, given.trajectory.plans[0], given.y0).time(0)
         one = given.field.linearize(time, given.y0, with_time=with_time)

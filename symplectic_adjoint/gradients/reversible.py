@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.backward.reversal import LastPair, check_undone, landed
+from symplectic_adjoint.backward.reversal import LastPair, check_reversal, landed
 from symplectic_adjoint.backward.running_sum import RunningSum
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.backward.sweep import sweep
@@ -47,10 +47,10 @@ class Reversible:
         return LastPair(attrgetter("z"))
 
     def backward(self, given: BackwardPass) -> Gradients:
-        return sweep(given, _Undone(given, self.coupling).pull_back)
+        return sweep(given, _Reversal(given, self.coupling).pull_back)
 
 
-class _Undone:
+class _Reversal:
     """The pair (y, z) at the end of the step to come, and dL/dz there; y's cotangent is the sweep's lam.
 
     Of the last step it is z at the start that is known: at its end nothing depends on z.
@@ -70,7 +70,7 @@ class _Undone:
         self._undo_y(n, lam, bars, pull)
         assert self._z_bar is not None
         if n == 0:
-            check_undone(self._given, self._y)
+            check_reversal(self._given, self._y)
             bars.y_terms.append(self._z_bar)  # z began as y_0
         return bars
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from symplectic_adjoint.backward.checkpoints import RetakenStarts, SomeStarts
+from symplectic_adjoint.backward.checkpoints import RecomputedStarts, SomeStarts
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.gradients.symplectic import KeptStarts, swept
 from symplectic_adjoint.memory.byte_size import bytes_in, in_words
@@ -43,7 +43,7 @@ class Revolve:
 
     def backward(self, given: BackwardPass) -> Gradients:
         there = storage(self.offload, self.folder)
-        return swept(given, KeptStarts(given, RetakenStarts(given, self._room(given.y0), there)))
+        return swept(given, KeptStarts(given, RecomputedStarts(given, self._room(given.y0), there)))
 
     def _room(self, y0: Tensor) -> int:
         """How many states may be kept."""

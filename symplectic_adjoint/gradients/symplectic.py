@@ -9,7 +9,7 @@ from torch import Tensor
 
 from symplectic_adjoint.backward.checkpoints import (
     LastGraphs,
-    RetakenStarts,
+    RecomputedStarts,
     Stages,
     Starts,
     StartsAndLastStages,
@@ -104,7 +104,7 @@ class _Backwards:
 class KeptStarts(_Backwards):
     """Steps from their starts, stages evaluated again; those of the last one are still there in a first pass."""
 
-    def __init__(self, given: BackwardPass, starts: Starts | RetakenStarts):
+    def __init__(self, given: BackwardPass, starts: Starts | RecomputedStarts):
         super().__init__(given)
         self._starts = starts
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from symplectic_adjoint.errors import NonFiniteError, SolverError, TooManySteps
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.field import Field, Func
-from symplectic_adjoint.field.forward_state import Surroundings
+from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.parameters import Parameters
 from symplectic_adjoint.field.transforms import batched
@@ -133,7 +133,7 @@ class Problem:
     func is a function of the packed state, `caller` the caller's own. event, of the packed state too, ends the solve:
     times is then the start and infinity. accumulate: how a sweep adds up. compile: whether func is. make_step: the kind
     of step that the solve takes.
-    recorded: the steps to take, where they are known; surroundings: those of the solve that took them first.
+    recorded: the steps to take, where they are known; forward_state: those of the solve that took them first.
     """
 
     func: Func
@@ -149,7 +149,7 @@ class Problem:
     compile: bool = False
     make_step: MakeStep = Step
     recorded: tuple[StepPlan, ...] | None = None
-    surroundings: Surroundings | None = None
+    forward_state: ForwardState | None = None
 
     def field(self, like: Tensor) -> Field:
         f = Field(
@@ -159,7 +159,7 @@ class Problem:
             frozen=self.parameters.frozen,
             time_dtype=self.layout.time_dtype,
             place=self.layout.place,
-            surroundings=self.surroundings or Surroundings(self.parameters.reached, like.device),
+            forward_state=self.forward_state or ForwardState(self.parameters.reached, like.device),
         )
         if self.compile:
             f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)
@@ -212,17 +212,17 @@ class Problem:
             clock = self.callbacks().around(clock)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
-            with f.surroundings.alone if self.surroundings is None else f.surroundings.again():
+            with f.forward_state.alone if self.forward_state is None else f.forward_state.again():
                 rhs = recorder.around(f)
                 plans, y_end = integrate(rhs, self.tableau, clock, y0, outputs, recorder, timeline, self.make_step)
                 if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
-            error.surroundings = f.surroundings
+            error.forward_state = f.forward_state
             raise
         finally:
-            if self.surroundings is None:
-                f.surroundings.finish()
+            if self.forward_state is None:
+                f.forward_state.finish()
         stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=clock.rejected)
         crossing = None if search is None else search.crossing
         return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing)
@@ -235,7 +235,7 @@ class Problem:
 
     def as_far_as(self, failure: SolverError) -> "Problem":
         """The same problem over the steps that were accepted before the failure."""
-        return replace(self, recorded=tuple(failure.plans), event=None, surroundings=failure.surroundings)
+        return replace(self, recorded=tuple(failure.plans), event=None, forward_state=failure.forward_state)
 
     def replay(self, f: Field, plans: Sequence[StepPlan], y0: Tensor, t: Tensor | None) -> Tensor:
         """ys once more over recorded steps, on the graph."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.field import Field, Linearization, Pull, number, ungraphed
-from symplectic_adjoint.field.parameter_aliases import Aliases
+from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.runge_kutta import Step, weighted_sum
 
@@ -105,7 +105,7 @@ def transpose_step(
 
 
 def _transpose_by_code(
-    f: Field, aliases: Aliases, code: CompiledSteps, step: Step, lam: Tensor, *, with_time: bool
+    f: Field, aliases: ParameterAliases, code: CompiledSteps, step: Step, lam: Tensor, *, with_time: bool
 ) -> StepCotangents:
     """The same for a step without outputs, each stage in one call of compiled code."""
     s, b, columns = step.tableau.stages, step.tableau.floats.b, step.tableau.terms.columns

@@ -5,7 +5,7 @@ from functools import cache
 import checkpoint_schedules
 import pytest
 
-from symplectic_adjoint.backward.schedule import Levels, advances, kept_states, repetitions, stride
+from symplectic_adjoint.backward.schedule import OnlineCheckpoints, advances, kept_states, repetitions, stride
 
 MOST = 60
 
@@ -65,7 +65,7 @@ def test_starts_kept_on_the_way_there_belong_to_the_optimum(room):
 
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 16, 30])
 def test_without_knowing_the_number_no_step_is_taken_again_more_often_than_it_must(room):
-    levels, kept, worst = Levels(room), [], 1.0
+    levels, kept, worst = OnlineCheckpoints(room), [], 1.0
     for steps in range(3, 800):
         place = levels.replaced()
         if place is not None:

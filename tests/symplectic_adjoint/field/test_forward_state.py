@@ -31,7 +31,7 @@ class Conditioned(Decay):
 
 
 class Noisy(Decay):
-    """Draws its noise once, in its first call after noise was cleared."""
+    """ForwardRng its noise once, in its first call after noise was cleared."""
 
     noise = None
 
