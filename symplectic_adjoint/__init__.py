@@ -52,8 +52,8 @@ from symplectic_adjoint.methods.tableau import ButcherTableau as ButcherTableau
 from symplectic_adjoint.methods.tableau import Interpolant as Interpolant
 from symplectic_adjoint.module import NeuralODE as NeuralODE
 from symplectic_adjoint.solve.grid import Grid as Grid
-from symplectic_adjoint.solve.problem import Choice as Choice
-from symplectic_adjoint.solve.problem import Stats as Stats
+from symplectic_adjoint.solve.stats import Choice as Choice
+from symplectic_adjoint.solve.stats import Stats as Stats
 
 try:
     __version__ = _version("symplectic_adjoint")

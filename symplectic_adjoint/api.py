@@ -1,39 +1,24 @@
 """The public calls: check everything that can be checked before func is called, then solve."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.arguments import (
-    check_resolution,
-    checked_accumulate,
-    checked_compile,
-    checked_layout,
-    checked_times,
-    checked_tolerance,
-    named_gradient,
-    stepping,
-    stepping_options,
-)
+from symplectic_adjoint.arguments import Arguments, SolveKeywords, build_problem, refuse_adjoint_callbacks
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
-from symplectic_adjoint.errors import SolverError, UnsupportedCombination
-from symplectic_adjoint.field.layout import Layout, PackedFunc
-from symplectic_adjoint.field.parameters import alone, collect_parameters
-from symplectic_adjoint.field.transforms import batched, transforming
-from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.continuous import Continuous
-from symplectic_adjoint.solve.callbacks import Callbacks
+from symplectic_adjoint.errors import SolverError
+from symplectic_adjoint.field.layout import Layout
+from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.event_time import through_event_time
 from symplectic_adjoint.solve.grid import Grid
-from symplectic_adjoint.solve.options import read_options
-from symplectic_adjoint.solve.problem import Problem, Stats, Trajectory
-from symplectic_adjoint.solve.step_control import packed_norm
+from symplectic_adjoint.solve.problem import Problem, StoppedEarly
+from symplectic_adjoint.solve.stats import Stats
+from symplectic_adjoint.solve.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -69,7 +54,7 @@ def odeint(
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
-    gradient: str | Strategy | Backprop = "symplectic",
+    gradient: str | Strategy = DEFAULT_GRADIENT,
     params: Sequence[Tensor] | None = None,
     memory_budget: Any = None,
     compile: bool = False,
@@ -105,46 +90,27 @@ def odeint(
     where func uses a tensor whose gradient would be lost; BudgetTooSmall with the least memory_budget that would do;
     CompilerNotFound for compile=True without a C++ compiler.
     """
-    solution = solve(
-        func, y0, t,
+    given = Arguments(
+        func=func, y0=y0, t=t,
         rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, gradient=gradient, params=params,
         memory_budget=memory_budget, compile=compile, accumulate=accumulate, on_failure=on_failure,
     )  # fmt: skip
+    solution = _solution(given)
     return solution.ys if event_fn is None else (solution.event_t, solution.ys)
 
 
-def solve(
-    func: Callable[..., Any],
-    y0: Any,
-    t: Tensor,
-    *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
-    method: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    event_fn: Callable[..., Tensor] | None = None,
-    gradient: str | Strategy | Backprop = "symplectic",
-    params: Sequence[Tensor] | None = None,
-    memory_budget: Any = None,
-    compile: bool = False,
-    accumulate: str | None = None,
-    on_failure: str = "raise",
-) -> Solution:
-    """Like odeint, with the grid that was stepped on and what the solve cost: see Solution."""
-    if on_failure not in ("raise", "return"):
-        raise ValueError(f"on_failure must be 'raise' or 'return', got {on_failure!r}")
-    strategy, gradient_name = named_gradient(gradient, memory_budget)
-    with alone(func):
-        problem, y = pose(func, y0, t, rtol, atol, method, options, event_fn, strategy, gradient_name, params)
-        problem = replace(
-            problem,
-            accumulate=checked_accumulate(accumulate, strategy, gradient_name),
-            compile=checked_compile(compile, strategy, gradient_name, problem.layout, accumulate),
-        )
-        _refuse_adjoint_callbacks(problem, strategy)
-        ys, trajectory, failure = _run(problem, strategy, y, t if event_fn is None else t[:1], on_failure)
+def solve(func: Callable[..., Any], y0: Any, t: Tensor, **keywords: Unpack[SolveKeywords]) -> Solution:
+    """Solve as odeint does, with its keywords, and return the recorded steps and the counts too: see Solution."""
+    return _solution(Arguments.of("solve", keywords, accepted=SolveKeywords, func=func, y0=y0, t=t))
+
+
+def _solution(given: Arguments) -> Solution:
+    problem, strategy, y = build_problem(given)
+    refuse_adjoint_callbacks(problem, strategy)
+    t = given.t
+    ys, trajectory, failure = _run(problem, strategy, y, t if given.event_fn is None else t[:1])
     event_t = None
-    if event_fn is not None:
+    if given.event_fn is not None:
         event_t, ys = through_event_time(trajectory, ys)
         event_t = event_t.to(dtype=t.dtype, device=t.device)
         t = torch.cat([t[:1], event_t.reshape(1)])
@@ -152,90 +118,20 @@ def solve(
     return Solution(ys, t, trajectory.stats, event_t, failure, _make_grid=trajectory.make_grid)
 
 
-def _run(
-    problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor, on_failure: str
-) -> tuple[Tensor, Trajectory, SolverError | None]:
+def _run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory, SolverError | None]:
+    """ys and how the solve went; with on_failure="return", as far as it came, and what stopped it."""
     try:
         return *run(problem, strategy, y0, t), None
+    except StoppedEarly as stopped:
+        failure = _with_state(stopped.failure, problem.layout)
+        return *run(stopped.solved, strategy, y0, t), failure
     except SolverError as error:
-        if error.state is not None:
-            error.state = problem.layout.unpack(error.state)
-        if on_failure == "raise" or error.t is None:
-            raise
-        return *run(problem.as_far_as(error), strategy, y0, t), error
+        _with_state(error, problem.layout)
+        raise
 
 
-def pose(
-    func: Callable[..., Any],
-    y0: Any,
-    t: Tensor,
-    rtol: Any,
-    atol: Any,
-    method: str | None,
-    options: Mapping[str, Any] | None,
-    event_fn: Callable[..., Tensor] | None,
-    strategy: Strategy | Backprop,
-    gradient_name: str,
-    params: Sequence[Tensor] | None,
-) -> tuple[Problem, Tensor]:
-    """The problem that the arguments of odeint pose, all of them checked, and y0 as one tensor."""
-    if not callable(func):
-        raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
-    tableau, make_step = stepping(method, strategy)
-    times = checked_times(t)
-    layout = checked_layout(y0)
-    y = layout.pack(y0)
-    if event_fn is not None:
-        times = _event_times(event_fn, times)
-        if transforming():
-            raise UnsupportedCombination("event_fn does not work under torch.func or forward mode: use torch.autograd")
-    tolerances = checked_tolerance("rtol", rtol, layout, y), checked_tolerance("atol", atol, layout, y)
-    parameters = collect_parameters(func, params)
-    norm_of = partial(packed_norm, layout)
-    coarsest = max((layout.time_dtype, t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
-    make_grid = lambda make: make(func, y0, t)  # noqa: E731
-    read, tableau = read_options(options, tableau, *tolerances, times, make_grid, norm_of, coarsest)
-    read = stepping_options(read, options, make_step, gradient_name)
-    if read.control is not None:
-        check_resolution(*tolerances, layout)
-        if batched(y) or any(map(batched, (*parameters.trainable, *parameters.frozen))):
-            raise UnsupportedCombination(
-                "vmap needs a fixed grid, as samples may not take different decisions: give step_size in options, or "
-                "a y0 with a batch dimension instead of vmap"
-            )
-    elif event_fn is not None and read.step_size is None:
-        raise UnsupportedCombination("event_fn with fixed steps needs their size: give step_size in options")
-    problem = Problem(
-        func=func if layout.trivial else PackedFunc(func, layout),
-        parameters=parameters,
-        tableau=tableau,
-        times=times,
-        options=read,
-        gradient_name=gradient_name,
-        make_step=make_step,
-        layout=layout,
-        caller=func,
-        event=None if event_fn is None else _packed_event(event_fn, layout),
-    )
-    return problem, y
-
-
-def _refuse_adjoint_callbacks(problem: Problem, strategy: Strategy | Backprop) -> None:
-    names = Callbacks(problem.caller, problem.layout.unpack, "_adjoint").names
-    if names and not isinstance(strategy, Continuous):
-        raise UnsupportedCombination(
-            f"func has {', '.join(names)}, which belong to a second solve that gradient={problem.gradient_name!r} does "
-            'not make: remove them, or take gradient="continuous"'
-        )
-
-
-def _event_times(event_fn: Any, times: tuple[float, ...]) -> tuple[float, float]:
-    if not callable(event_fn):
-        raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
-    if len(times) != 2:
-        raise ValueError(f"with event_fn t must have two entries, the start and any later time, got {len(times)}")
-    return times[0], math.copysign(math.inf, times[1] - times[0])
-
-
-def _packed_event(event_fn: Callable[..., Tensor], layout: Layout) -> Callable[[Tensor, Tensor], Tensor]:
-    return event_fn if layout.trivial else lambda t, y: event_fn(t, layout.unpack(y))
+def _with_state(error: SolverError, layout: Layout) -> SolverError:
+    """The error, with its state like y0."""
+    if error.state is not None:
+        error.state = layout.unpack(error.state)
+    return error

@@ -1,102 +1,155 @@
-"""Checking the arguments of a solve before func is called: what, what was got, what to do instead."""
+"""The arguments of a solve, checked before func is called: what, what was got, what to do instead."""
 
-import difflib
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Self, TypedDict
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.running_sum import ACCUMULATIONS
-from symplectic_adjoint.backward.strategy import OwnSteps, Strategy
-from symplectic_adjoint.errors import NonFiniteError, UnsupportedCombination
+from symplectic_adjoint.backward.strategy import Strategy
+from symplectic_adjoint.errors import NonFiniteError, UnsupportedCombination, did_you_mean
 from symplectic_adjoint.field.compiled import require_compiler
 from symplectic_adjoint.field.finite import first_non_finite
-from symplectic_adjoint.field.layout import Layout, parts_of
+from symplectic_adjoint.field.layout import Layout, PackedFunc, parts_of
+from symplectic_adjoint.field.parameters import alone, collect_parameters
 from symplectic_adjoint.field.transforms import batched, transforming
-from symplectic_adjoint.gradients import GRADIENTS
-from symplectic_adjoint.gradients.aca import Aca
-from symplectic_adjoint.gradients.auto import Auto
-from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.mali import Mali
-from symplectic_adjoint.gradients.revolve import Revolve
-from symplectic_adjoint.gradients.symplectic import Symplectic
-from symplectic_adjoint.methods.named import METHODS
+from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
+from symplectic_adjoint.gradients.auto import AUTO, Auto
+from symplectic_adjoint.methods.lookup import named_method
 from symplectic_adjoint.methods.tableau import ButcherTableau
-from symplectic_adjoint.solve.options import Options
-from symplectic_adjoint.steps.leapfrog import NAME as LEAPFROG
-from symplectic_adjoint.steps.leapfrog import LeapfrogStep
-from symplectic_adjoint.steps.runge_kutta import MakeStep, Step
-
-DEFAULT_METHOD = "dopri5"
-AUTO = "auto"
-"""The gradient that is chosen by memory_budget."""
-
-_ADAMS = "Adams methods are not here: take 'rk4' with options={'step_size': ...}, or 'dopri5'"
-_IMPLICIT = "implicit methods are not here: take 'dopri5', or 'bosh3' with loose tolerances for a mildly stiff problem"
-FOREIGN_METHODS = {
-    "explicit_adams": _ADAMS,
-    "implicit_adams": _ADAMS,
-    "fixed_adams": _ADAMS,
-    "scipy_solver": "SciPy's solvers are not here: for RK45 take 'dopri5', for RK23 'bosh3', for DOP853 'dop853'",
-    "implicit_euler": _IMPLICIT,
-    "implicit_midpoint": _IMPLICIT,
-    "trapezoid": _IMPLICIT,
-    "radauIIA3": _IMPLICIT,
-    "radauIIA5": _IMPLICIT,
-    "gl2": _IMPLICIT,
-    "gl4": _IMPLICIT,
-    "gl6": _IMPLICIT,
-    "sdirk2": _IMPLICIT,
-    "trbdf2": _IMPLICIT,
-    LEAPFROG: 'asynchronous leapfrog comes with gradient="mali": take that, and leave method out',
-}
-"""Methods of torchdiffeq's that have no counterpart, and one that is no tableau, and what to use."""
+from symplectic_adjoint.solve.callbacks import Callbacks
+from symplectic_adjoint.solve.options import Options, read_options
+from symplectic_adjoint.solve.problem import Problem
+from symplectic_adjoint.solve.step_control import packed_norm
 
 
-def stepping(method: str | None, strategy: Strategy | Backprop) -> tuple[ButcherTableau, MakeStep]:
-    """The method by its name, and the kind of step that this gradient takes with it."""
-    make_step = strategy.make_step if isinstance(strategy, OwnSteps) else Step
-    if not isinstance(strategy, Mali):
-        return named_method(method), make_step
-    if method not in (None, LEAPFROG):
+class MethodKeywords(TypedDict, total=False):
+    """Keywords of odeint that every call takes: how to step, and which tensors func uses."""
+
+    rtol: Any
+    atol: Any
+    method: str | None
+    options: Mapping[str, Any] | None
+    params: Sequence[Tensor] | None
+
+
+class SolveKeywords(MethodKeywords, total=False):
+    """All keywords of odeint."""
+
+    event_fn: Callable[..., Tensor] | None
+    gradient: str | Strategy
+    memory_budget: Any
+    compile: bool
+    accumulate: str | None
+    on_failure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The arguments of odeint, with its defaults. Their meaning is documented there."""
+
+    func: Callable[..., Any]
+    y0: Any
+    t: Tensor
+    rtol: Any = 1e-7
+    atol: Any = 1e-9
+    method: str | None = None
+    options: Mapping[str, Any] | None = None
+    event_fn: Callable[..., Tensor] | None = None
+    gradient: str | Strategy = DEFAULT_GRADIENT
+    params: Sequence[Tensor] | None = None
+    memory_budget: Any = None
+    compile: bool = False
+    accumulate: str | None = None
+    on_failure: str = "raise"
+
+    @classmethod
+    def of(cls, caller: str, keywords: Mapping[str, Any], *, accepted: type = MethodKeywords, **given: Any) -> Self:
+        """Return the arguments of a public function that takes some of odeint's keywords.
+
+        Raises TypeError for a keyword that is not among those accepted.
+        """
+        for name in keywords:
+            if name not in accepted.__annotations__:
+                near = did_you_mean(name, accepted.__annotations__)
+                raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{near}")
+        return cls(**given, **keywords)
+
+
+def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
+    """Return the problem that the arguments pose, the strategy of its gradient, and y0 as one tensor.
+
+    Everything that can be checked is checked here, before func is called: raises ValueError or TypeError for
+    arguments that cannot be used. func's parameters are looked up under its module's lock: in another thread a sweep
+    may have put aliases in their places.
+    """
+    if given.on_failure not in ("raise", "return"):
+        raise ValueError(f"on_failure must be 'raise' or 'return', got {given.on_failure!r}")
+    strategy, gradient_name = named_gradient(given.gradient, given.memory_budget)
+    func, event_fn = given.func, given.event_fn
+    if not callable(func):
+        raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
+    tableau = chosen_method(given.method, strategy)
+    times = checked_times(given.t)
+    layout = checked_layout(given.y0)
+    y = layout.pack(given.y0)
+    if event_fn is not None:
+        times = _event_times(event_fn, times)
+    tolerances = (
+        checked_tolerance("rtol", given.rtol, layout, y),
+        checked_tolerance("atol", given.atol, layout, y),
+    )
+    with alone(func):
+        parameters = collect_parameters(func, given.params)
+    coarsest = max((layout.time_dtype, given.t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
+    options, tableau = read_options(
+        given.options,
+        tableau,
+        *tolerances,
+        times,
+        lambda make: make(func, given.y0, given.t),
+        partial(packed_norm, layout),
+        coarsest,
+    )
+    options = _options_for(strategy, gradient_name, options, given.options)
+    _check_grid(options, tolerances, layout, event_fn, (y, *parameters.trainable, *parameters.frozen))
+    problem = Problem(
+        func=func if layout.trivial else PackedFunc(func, layout),
+        parameters=parameters,
+        tableau=tableau,
+        times=times,
+        options=options,
+        gradient_name=gradient_name,
+        make_step=strategy.make_step,
+        layout=layout,
+        caller=func,
+        event=None if event_fn is None else _packed_event(event_fn, layout),
+        accumulate=checked_accumulate(given.accumulate, strategy, gradient_name),
+        compile=checked_compile(given, strategy, gradient_name, layout),
+        returns_early=given.on_failure == "return",
+    )
+    return problem, strategy, y
+
+
+def chosen_method(method: str | None, strategy: Strategy) -> ButcherTableau:
+    """Return the method by its name, or the one that this gradient comes with."""
+    own = strategy.own_tableau
+    if own is None:
+        return named_method(method)
+    if method not in (None, own.name):
         raise UnsupportedCombination(
-            f'gradient="mali" solves by asynchronous leapfrog alone, got method={method!r}: leave method out, or take '
+            f"{strategy} solves by its own method {own.name!r} alone, got method={method!r}: leave method out, or take "
             'gradient="reversible", which wraps any method'
         )
-    return strategy.tableau, make_step
+    return own
 
 
-def stepping_options(options: Options, given: Mapping[str, Any] | None, make_step: MakeStep, name: str) -> Options:
-    """The options for this kind of step. Raises UnsupportedCombination for one that it cannot follow."""
-    if make_step is Step:
-        return options
-    if (given or {}).get("outputs") == "interpolate" or (given or {}).get("interp") is not None:
-        raise UnsupportedCombination(
-            f"gradient={name!r} takes steps of its own, which have no dense output and end on every entry of t: leave "
-            "out the options 'outputs' and 'interp'"
-        )
-    if options.jumps and make_step is LeapfrogStep:
-        raise UnsupportedCombination(
-            f"option 'jump_t' does not work with gradient={name!r}, whose slope v would be carried over the jump: take "
-            'gradient="reversible", or solve up to the jump and go on from there'
-        )
-    return replace(options, land=True)
-
-
-def named_method(method: str | None) -> ButcherTableau:
-    name = DEFAULT_METHOD if method is None else method
-    if isinstance(name, str) and name in FOREIGN_METHODS:
-        raise ValueError(f"method {name!r}: {FOREIGN_METHODS[name]}")
-    if not isinstance(name, str) or name not in METHODS:
-        raise ValueError(f"unknown method {name!r}{_near(name, METHODS)}: methods are {', '.join(METHODS)}")
-    return METHODS[name]
-
-
-def named_gradient(gradient: str | Strategy | Backprop, budget: Any = None) -> tuple[Strategy | Backprop, str]:
-    """The strategy and what it is called; budget is memory_budget, which belongs to "auto"."""
+def named_gradient(gradient: str | Strategy, budget: Any = None) -> tuple[Strategy, str]:
+    """Return the strategy and its name; budget is memory_budget, which belongs to "auto"."""
     if isinstance(gradient, str) and gradient == AUTO:
         if budget is None:
             raise ValueError('gradient="auto" needs memory_budget, a number of bytes or a text such as "2 GiB"')
@@ -109,31 +162,85 @@ def named_gradient(gradient: str | Strategy | Backprop, budget: Any = None) -> t
     if isinstance(gradient, str):
         if gradient not in GRADIENTS:
             names = (*GRADIENTS, AUTO)
-            raise ValueError(f"unknown gradient {gradient!r}{_near(gradient, names)}: gradients are {', '.join(names)}")
+            near = did_you_mean(gradient, names)
+            raise ValueError(f"unknown gradient {gradient!r}{near}: gradients are {', '.join(names)}")
         return GRADIENTS[gradient], gradient
-    if isinstance(gradient, type) or not isinstance(gradient, Strategy | Backprop):
+    if isinstance(gradient, type) or not isinstance(gradient, Strategy):
         raise TypeError(f"gradient must be a name in GRADIENTS or one of their objects, got {gradient!r}")
-    return gradient, _described(gradient)
+    return gradient, str(gradient)
 
 
-def _described(strategy: Strategy | Backprop) -> str:
-    """As it was written: "Symplectic(graphs=50)"."""
-    assert is_dataclass(strategy)
-    values = [(x.name, getattr(strategy, x.name), x.default) for x in fields(strategy)]
-    changed = ", ".join(f"{name}={value!r}" for name, value, default in values if value != default)
-    return f"{type(strategy).__name__}({changed})"
+def _options_for(strategy: Strategy, gradient_name: str, options: Options, given: Mapping[str, Any] | None) -> Options:
+    """The options for the steps of this gradient. Raises UnsupportedCombination for one that they cannot follow."""
+    if not strategy.own_steps:
+        return options
+    if (given or {}).get("outputs") == "interpolate" or (given or {}).get("interp") is not None:
+        raise UnsupportedCombination(
+            f"gradient={gradient_name!r} takes steps of its own, which have no dense output and end on every entry of "
+            "t: leave out the options 'outputs' and 'interp'"
+        )
+    if options.jumps and not strategy.crosses_jumps:
+        raise UnsupportedCombination(
+            f"option 'jump_t' does not work with gradient={gradient_name!r}, whose slope v would be carried over the "
+            'jump: take gradient="reversible", or solve up to the jump and go on from there'
+        )
+    return replace(options, land=True)
 
 
-def checked_accumulate(accumulate: Any, strategy: Strategy | Backprop, gradient_name: str) -> str | None:
+def _check_grid(
+    options: Options,
+    tolerances: tuple[float | Tensor, float | Tensor],
+    layout: Layout,
+    event_fn: Callable[..., Tensor] | None,
+    tensors: Sequence[Tensor],
+) -> None:
+    """Raise where the steps cannot be had: too tight a tolerance, adaptive steps in a vmap, an event without a size."""
+    if options.control is not None:
+        check_resolution(*tolerances, layout)
+        if any(map(batched, tensors)):
+            raise UnsupportedCombination(
+                "vmap needs a fixed grid, as samples may not take different decisions: give step_size in options, or "
+                "a y0 with a batch dimension instead of vmap"
+            )
+    elif event_fn is not None and options.step_size is None:
+        raise UnsupportedCombination("event_fn with fixed steps needs their size: give step_size in options")
+
+
+def refuse_adjoint_callbacks(problem: Problem, strategy: Strategy) -> None:
+    """Raise UnsupportedCombination for callbacks of a second solve that this gradient does not make."""
+    names = Callbacks(problem.caller, problem.layout.unpack, "_adjoint").names
+    if names and not strategy.second_solve:
+        raise UnsupportedCombination(
+            f"func has {', '.join(names)}, which belong to a second solve that gradient={problem.gradient_name!r} does "
+            'not make: remove them, or take gradient="continuous"'
+        )
+
+
+def _event_times(event_fn: Any, times: tuple[float, ...]) -> tuple[float, float]:
+    if not callable(event_fn):
+        raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
+    if len(times) != 2:
+        raise ValueError(f"with event_fn t must have two entries, the start and any later time, got {len(times)}")
+    if transforming():
+        raise UnsupportedCombination("event_fn does not work under torch.func or forward mode: use torch.autograd")
+    return times[0], math.copysign(math.inf, times[1] - times[0])
+
+
+def _packed_event(event_fn: Callable[..., Tensor], layout: Layout) -> Callable[[Tensor, Tensor], Tensor]:
+    return event_fn if layout.trivial else lambda t, y: event_fn(t, layout.unpack(y))
+
+
+def checked_accumulate(accumulate: Any, strategy: Strategy, gradient_name: str) -> str | None:
+    """Return `accumulate` if this gradient can sum that way."""
     if accumulate is None:
         return None
     if accumulate not in ACCUMULATIONS:
         names = ", ".join(map(repr, ACCUMULATIONS))
         raise ValueError(f"accumulate must be None or one of {names}, got {accumulate!r}")
-    if not isinstance(strategy, Symplectic | Revolve | Auto | Aca):
+    if not strategy.accumulates:
         raise UnsupportedCombination(
             f"accumulate={accumulate!r} belongs to gradients that sum step by step, got gradient={gradient_name!r}: "
-            'take "symplectic", "stages", "revolve", "auto" or "aca"'
+            f"take {_any_of([AUTO, *(name for name, one in GRADIENTS.items() if one.accumulates)])}"
         )
     if transforming():
         raise UnsupportedCombination(
@@ -143,23 +250,22 @@ def checked_accumulate(accumulate: Any, strategy: Strategy | Backprop, gradient_
     return accumulate
 
 
-def checked_compile(
-    compile: Any, strategy: Strategy | Backprop, gradient_name: str, layout: Layout, accumulate: str | None
-) -> bool:
-    if not isinstance(compile, bool):
-        raise TypeError(f"compile must be True or False, got {compile!r}")
-    if not compile:
+def checked_compile(given: Arguments, strategy: Strategy, gradient_name: str, layout: Layout) -> bool:
+    """Return `compile` if this solve can be compiled."""
+    if not isinstance(given.compile, bool):
+        raise TypeError(f"compile must be True or False, got {given.compile!r}")
+    if not given.compile:
         return False
-    if not isinstance(strategy, Symplectic | Revolve):
+    if not strategy.compiles:
         raise UnsupportedCombination(
-            f'compile=True belongs to "symplectic", "stages" and "revolve", got gradient={gradient_name!r}: take '
-            "one of these"
+            f"compile=True does not work with gradient={gradient_name!r}: "
+            f"take {_any_of(name for name, one in GRADIENTS.items() if one.compiles)}"
         )
     for found, what in (
         (not layout.trivial, "a structured or half precision state"),
         (layout.dtype.is_complex, "a complex state"),
-        (accumulate is not None, f"accumulate={accumulate!r}"),
-        (isinstance(strategy, Symplectic) and strategy.graphs > 0, "graphs that are held"),
+        (given.accumulate is not None, f"accumulate={given.accumulate!r}"),
+        (strategy.obstacle_to_compile, strategy.obstacle_to_compile),
         (transforming(), "torch.func or forward mode"),
     ):
         if found:
@@ -168,9 +274,10 @@ def checked_compile(
     return True
 
 
-def _near(name: Any, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+def _any_of(names: Iterable[str]) -> str:
+    """'"a", "b" or "c"'."""
+    *others, last = (f'"{name}"' for name in names)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def checked_layout(y0: Any) -> Layout:

@@ -1,4 +1,4 @@
-"""A solve as a single node of the caller's autograd graph: the one Function that differentiates."""
+"""A solve as a single node of the caller's autograd graph: the one Function that differentiates it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +11,14 @@ from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.transforms import transforming
-from symplectic_adjoint.gradients.auto import Auto
-from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.methods.tableau import ButcherTableau
-from symplectic_adjoint.solve.problem import Problem, Trajectory
+from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.trajectory import Trajectory
 
 
-def run(problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
-    """Solves the problem so that the caller's backward pass goes through `strategy`.
+def run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
+    """Solve the problem so that the caller's backward pass goes through `strategy`.
 
     Nothing is kept where no gradient can be asked for. Under torch.func or forward mode every exact gradient is that
     of the operations themselves: they see all of them, or none.
@@ -29,18 +28,17 @@ def run(problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor) 
         if not strategy.exact:
             raise UnsupportedCombination(f"torch.func and forward mode need an exact gradient, got {strategy}")
         return problem.solve(y0, Forget(), on_graph=True, t=t)
-    choice = None
     differentiates = grad_mode and (wants_t or y0.requires_grad or bool(problem.parameters.trainable))
-    if isinstance(strategy, Auto) and differentiates:
-        choice = strategy.whole_graph(ForwardPass(problem, y0.detach(), wants_t))
-        strategy = strategy if choice is None else Backprop()
-    if isinstance(strategy, Backprop) and grad_mode:
+    choice = None
+    if differentiates:
+        strategy, choice = strategy.resolved(ForwardPass(problem, y0.detach(), wants_t))
+    if grad_mode and strategy.on_callers_graph:  # also for tensors that only func knows of
         ys, trajectory = problem.solve(y0, Forget(), on_graph=True, t=t if wants_t else None)
         if ys.requires_grad:
             ys.register_hook(_vjp_counter(trajectory, problem.tableau))
         trajectory.stats.choice = choice
         return ys, trajectory
-    if isinstance(strategy, Backprop) or not differentiates:
+    if not differentiates or strategy.on_callers_graph:
         with torch.no_grad():
             return problem.solve(y0.detach(), Forget(), watch=grad_mode)
     call = _Call(problem, strategy)
@@ -50,7 +48,7 @@ def run(problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor) 
 
 
 def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[Tensor], None]:
-    """A hook that counts the transposes which autograd takes by itself: the f calls of the accepted steps."""
+    """A hook that counts the VJPs which autograd does by itself: those of the f calls of the accepted steps."""
     stats, vjps = trajectory.stats, trajectory.f_calls_on_graph(tableau)
 
     def count(grad: Tensor) -> None:
@@ -62,7 +60,7 @@ def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[T
 
 @dataclass
 class _Call:
-    """One solve on its way through the Function: what to do, and what came of it besides ys."""
+    """One solve in the Function: what to do, and what came of it besides ys."""
 
     problem: Problem
     strategy: Strategy
@@ -99,8 +97,8 @@ class _Solve(torch.autograd.Function):
         call: _Call = ctx.call
         y0, t, *kept = ctx.saved_tensors
         del kept[: call.guarded]  # func reads those itself; saving them guards them
-        # Unless the graph is retained: what is kept is then ours alone, and freed as it is used. The graph that is
-        # differentiated further has these tensors as its inputs still.
+        # Unless the graph is retained: what is kept is then ours alone, and freed as it is used. A graph that is
+        # differentiated further still has these tensors as its inputs.
         ctx.maybe_clear_saved_tensors()
         ys = kept.pop(0) if call.strategy.uses_outputs else None
         trajectory = call.trajectory
@@ -112,7 +110,7 @@ class _Solve(torch.autograd.Function):
         with f.forward_state.again():
             gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
-            f.refuse_forgotten(gradients.params)
+            f.search.refuse_forgotten(gradients.params)
         trajectory.stats.f_calls_backward += f.f_calls
         trajectory.stats.vjps_backward += f.vjps
         frozen = (None,) * len(call.problem.parameters.frozen)

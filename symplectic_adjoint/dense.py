@@ -1,23 +1,22 @@
 """The solution as a function of time."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.api import pose
-from symplectic_adjoint.arguments import named_gradient
+from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem
 from symplectic_adjoint.autograd_function import run
-from symplectic_adjoint.backward.strategy import OwnSteps, Strategy
+from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.field.parameters import alone
 from symplectic_adjoint.field.transforms import transforming
-from symplectic_adjoint.gradients.backprop import Backprop
+from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.grid import Grid, StepPlan
-from symplectic_adjoint.solve.problem import Problem, Stats
+from symplectic_adjoint.solve.problem import Problem
+from symplectic_adjoint.solve.stats import Stats
 from symplectic_adjoint.solve.time_loop import Forget
 from symplectic_adjoint.steps.runge_kutta import Step
 
@@ -28,34 +27,28 @@ def odeint_dense(
     t0: Tensor | float,
     t1: Tensor | float,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
-    method: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    gradient: str | Strategy | Backprop = "symplectic",
-    params: Sequence[Tensor] | None = None,
+    gradient: str | Strategy = DEFAULT_GRADIENT,
+    **keywords: Unpack[MethodKeywords],
 ) -> "DenseSolution":
-    """Solves from t0 to t1 and returns y(t), a function of any time between them: see DenseSolution.
+    """Solve from t0 to t1 and return y(t), a function of any time between them: see DenseSolution.
 
-    t0, t1: numbers or 0-dim tensors. The other arguments are odeint's, and what it raises is raised here. Raises
-    UnsupportedCombination for a method without adequate dense output (dopri8).
+    t0, t1: numbers or 0-dim tensors. The other arguments (rtol, atol, method, options, params) and exceptions are
+    odeint's. Raises UnsupportedCombination too for a method without adequate dense output (dopri8).
     """
-    strategy, gradient_name = named_gradient(gradient)
     t = torch.stack([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(()) for x in (t0, t1)])
-    with alone(func):
-        problem, y = pose(func, y0, t, rtol, atol, method, options, None, strategy, gradient_name, params)
-        if isinstance(strategy, OwnSteps):
-            raise UnsupportedCombination(
-                f'gradient={gradient_name!r} takes steps of its own, which have no dense output: take "symplectic"'
-            )
-        if not problem.tableau.interpolates:
-            raise UnsupportedCombination(
-                f"method {problem.tableau.name!r} has no dense output as accurate as its steps: take 'dop853' or "
-                "'dopri5'"
-            )
-        if transforming():
-            raise UnsupportedCombination("odeint_dense does not work under torch.func or forward mode: use odeint")
-        return DenseSolution(problem, strategy, y, t)
+    given = Arguments.of("odeint_dense", keywords, func=func, y0=y0, t=t, gradient=gradient)
+    problem, strategy, y = build_problem(given)
+    if strategy.own_steps:
+        raise UnsupportedCombination(
+            f'gradient={problem.gradient_name!r} takes steps of its own, which have no dense output: take "symplectic"'
+        )
+    if not problem.tableau.interpolates:
+        raise UnsupportedCombination(
+            f"method {problem.tableau.name!r} has no dense output as accurate as its steps: take 'dop853' or 'dopri5'"
+        )
+    if transforming():
+        raise UnsupportedCombination("odeint_dense does not work under torch.func or forward mode: use odeint")
+    return DenseSolution(problem, strategy, y, t)
 
 
 class DenseSolution:
@@ -67,7 +60,7 @@ class DenseSolution:
     one that needs none only evaluates polynomials.
     """
 
-    def __init__(self, problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor):
+    def __init__(self, problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor):
         self._strategy, self._y0, self._t = strategy, y0, t
         self._inputs = [y0, t, *problem.parameters.trainable, *problem.parameters.frozen]
         differentiates = torch.is_grad_enabled() and any(x.requires_grad for x in self._inputs)

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.api import odeint
-from symplectic_adjoint.arguments import named_method
+from symplectic_adjoint.arguments import MethodKeywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.gradients.backprop import Backprop
+from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.gradients.continuous import Continuous
+from symplectic_adjoint.methods.lookup import named_method
 
 
 def odeint_adjoint(
@@ -30,7 +31,7 @@ def odeint_adjoint(
     adjoint_method: str | None = None,
     adjoint_options: Mapping[str, Any] | None = None,
     adjoint_params: Sequence[Tensor] | None = None,
-    gradient: str | Strategy | Backprop = "symplectic",
+    gradient: str | Strategy = DEFAULT_GRADIENT,
     params: Sequence[Tensor] | None = None,
     memory_budget: Any = None,
     compile: bool = False,
@@ -120,18 +121,15 @@ def _of_the_paper(gradient: str) -> Callable[..., Any]:
         y0: Any,
         t: Tensor,
         *,
-        rtol: Any = 1e-7,
-        atol: Any = 1e-9,
-        method: str | None = None,
-        options: Mapping[str, Any] | None = None,
         event_fn: Callable[..., Tensor] | None = None,
         adjoint_params: Sequence[Tensor] | None = None,
+        **keywords: Unpack[MethodKeywords],
     ) -> Any:
-        return odeint(
-            func, y0, t,
-            rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, gradient=gradient,
-            params=_listed("adjoint_params", adjoint_params),
-        )  # fmt: skip
+        keywords["params"] = (
+            *_listed("params", keywords.get("params")),
+            *_listed("adjoint_params", adjoint_params),
+        )
+        return odeint(func, y0, t, event_fn=event_fn, gradient=gradient, **keywords)
 
     solve.__doc__ = f"""odeint with gradient="{gradient}", in the signature of the code published with the paper.
 

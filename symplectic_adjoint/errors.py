@@ -1,6 +1,7 @@
 """What can go wrong, by name. Everything a solve raises about its numbers derives from SolverError."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +68,6 @@ class SolverError(RuntimeError):
     def __init__(self, message: str, place: Place | None = None):
         super().__init__(message)
         self.place = place
-        self.plans: Sequence[Any] = ()
-        """The accepted steps, for the outputs that they reach."""
-        self.forward_state: Any = None
-        """What the failed solve had around it."""
 
     @property
     def part(self) -> str | None:
@@ -103,3 +100,9 @@ class ReversalError(SolverError):
 
 class EventNotFound(SolverError):
     """The event function did not change sign before the solve had to stop."""
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """Return ", did you mean 'x'?" for the nearest known name, an empty text where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""

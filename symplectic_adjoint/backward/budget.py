@@ -1,98 +1,51 @@
-"""What is held within a number of bytes: graphs, stages and starts, whatever saves most f calls a byte last to go."""
+"""A memory budget, and the keeper that stays within it.
+
+What saves the most f calls per byte is given up last: graphs of f calls go first, then stages, then starts of steps.
+"""
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from torch import Tensor
 
 from symplectic_adjoint.backward.checkpoints import SomeStarts
-from symplectic_adjoint.backward.cost import CallCost
 from symplectic_adjoint.backward.held_graphs import FreshGraphs, OnGraph, StageGraph, first_step_on_graph
-from symplectic_adjoint.field.field import Field, Linearization
+from symplectic_adjoint.backward.memory_model import MemoryModel
+from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.memory.storage import AsMade
 from symplectic_adjoint.solve.grid import StepPlan
-from symplectic_adjoint.solve.problem import Choice
+from symplectic_adjoint.solve.stats import Choice
 from symplectic_adjoint.solve.time_loop import Forget
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The bytes that a solve and its way back may have live at once, and what of them is spoken for.
-
-    limit_bytes: all of them. stages: s. outputs: J, of which ys and their cotangents are live. adaptive: whether steps
-    are judged, which takes some states.
-    """
+    """The bytes that a solve and its backward pass may have live at once."""
 
     limit_bytes: int
-    cost: CallCost
-    stages: int
-    outputs: int
-    adaptive: bool
-
-    @property
-    def least_bytes(self) -> int:
-        """Room for the step at hand, its start, and one start besides."""
-        return self.taken(2, 0, 0)
+    model: MemoryModel
 
     @property
     def starts(self) -> int:
-        """How many starts there is room for besides that of the step at hand, where nothing else is kept."""
-        return (self.limit_bytes - self.taken(1, 0, 0)) // self.cost.state_bytes
-
-    def taken(self, starts: int, stages: int, graphs: int) -> int:
-        """The most that is live at once where so many states are kept and the graphs of so many f calls held."""
-        return max(self.forward_bytes(starts, stages, graphs), self.backward_bytes(starts, stages, graphs))
+        """The starts of steps that fit besides that of the step at hand, where nothing else is kept."""
+        return (self.limit_bytes - self.model.peak_bytes(1, 0, 0)) // self.model.cost.state_bytes
 
     def graphs_beside(self, starts: int, stages: int) -> int:
-        """How many graphs can be held where so many states are kept."""
-        without = self.taken(starts, stages, 1) - self.cost.graph_bytes
-        return max(0, self.limit_bytes - without) // self.cost.graph_bytes
+        """Return how many graphs fit beside so many states."""
+        graph_bytes = self.model.cost.graph_bytes
+        without = self.model.peak_bytes(starts, stages, 1) - graph_bytes
+        return max(0, self.limit_bytes - without) // graph_bytes
 
     def graphs_at_the_end(self, steps: int) -> int:
-        """The same after so many steps whose starts and stages are all kept."""
-        return self.graphs_beside(steps - 1, steps * (self.stages - 1))
-
-    def whole_graph_bytes(self, steps: int) -> int:
-        """The most that is live where the solve is on one graph, as in backpropagation; outputs are live twice then."""
-        cost, states = self.cost, 1 + 3 * self.outputs
-        graphs = steps * self.stages * cost.saved_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes)
-        return states * cost.state_bytes + graphs + cost.parameter_bytes
-
-    def forward_bytes(self, starts: int, stages: int, graphs: int) -> int:
-        """ys, and the next call of f when all stages of its step are there; or the judging of the step."""
-        cost = self.cost
-        return (
-            self._forward_overhead_bytes[graphs > 0] + (starts + stages) * cost.state_bytes + graphs * cost.graph_bytes
-        )
-
-    def backward_bytes(self, starts: int, stages: int, graphs: int) -> int:
-        """ys and their cotangents, and the first product; the stages of its step are among those kept, if any are."""
-        cost, states = self.cost, starts + max(stages, self.stages)
-        return self._backward_overhead_bytes[graphs > 0] + states * cost.state_bytes + graphs * cost.graph_bytes
-
-    @cached_property
-    def _forward_overhead_bytes(self) -> tuple[int, int]:
-        """Without graphs, and with some: what is live beside them and what is kept. It is asked for in every step."""
-        cost = self.cost
-        judging = 8 * cost.state_bytes if self.adaptive else 0
-        peaks = (cost.plain_peak_bytes, cost.graphed_peak_bytes)
-        plain, graphed = (max(2 * cost.state_bytes + peak, judging) for peak in peaks)
-        states = (self.outputs + self.stages) * cost.state_bytes
-        return states + plain, states + graphed
-
-    @cached_property
-    def _backward_overhead_bytes(self) -> tuple[int, int]:
-        """The same."""
-        cost = self.cost
-        fixed = (2 * self.outputs + 1) * cost.state_bytes + cost.parameter_bytes
-        return fixed + cost.vjp_peak_bytes, fixed + max(0, cost.parted_peak_bytes - cost.graph_bytes)
+        """Return how many graphs fit after `steps` steps whose starts and stages are all kept."""
+        return self.graphs_beside(steps - 1, steps * (self.model.stages - 1))
 
 
 class WithinBudget(Forget):
-    """Every start, stage and graph as long as they fit; then without the oldest graphs, stages, and some of the starts.
+    """Keep every start, stage and graph while they fit; then give up the oldest graphs, stages, and some starts.
 
     total: the number of steps, None where it is not known beforehand.
     """
@@ -102,14 +55,14 @@ class WithinBudget(Forget):
         self._budget, self._with_time = budget, with_time
         self._starts = SomeStarts(budget.starts, total, AsMade())
         self._room = budget.graphs_beside(0, 0)
-        """For graphs, in the step at hand."""
+        """Graphs that fit, as of the step at hand."""
         most = 0 if total is None else budget.graphs_at_the_end(total)
-        self._first = first_step_on_graph(most, budget.stages, total)
+        self._first = first_step_on_graph(most, budget.model.stages, total)
         self._stages: dict[int, list[Tensor]] = {}
-        """k_1 .. of the steps that have any, oldest first."""
+        """k_1, k_2, ... of the steps that have any, oldest step first."""
         self._number_of_stages = 0
         self._fresh = FreshGraphs()
-        self._taken = 0
+        self._accepted = 0
         self._peak_bytes = 0
 
     @property
@@ -126,13 +79,13 @@ class WithinBudget(Forget):
 
     @property
     def choice(self) -> Choice:
-        back = self._budget.backward_bytes(*self._held(), len(self.graphs))
+        backward_bytes = self._budget.model.backward_bytes(*self._held(), len(self.graphs))
         return Choice(
             budget_bytes=self._budget.limit_bytes,
-            predicted_peak_bytes=max(self._peak_bytes, back),
-            steps=self._taken,
-            f_calls=self._taken * self._budget.stages,
-            starts=min(self._taken, len(self._starts) + 1),
+            predicted_peak_bytes=max(self._peak_bytes, backward_bytes),
+            steps=self._accepted,
+            f_calls=self._accepted * self._budget.model.stages,
+            starts=min(self._accepted, len(self._starts) + 1),
             stages=self._number_of_stages,
             graphs=len(self.graphs),
         )
@@ -141,11 +94,11 @@ class WithinBudget(Forget):
         return OnGraph(f, self._note, with_time=self._with_time, wanted=self._holds_graphs)
 
     def _holds_graphs(self) -> bool:
-        """Whether there is room for one graph, be it the only one. Once there is none, there never is.
+        """Whether there is room for a graph that will not have to go before the end.
 
-        Nor is one wanted that would have to go before the end.
+        Once there is no room for a single one, there never is again.
         """
-        return self._room > 0 and self._taken >= self._first and self._starts.all_kept
+        return self._room > 0 and self._accepted >= self._first and self._starts.all_kept
 
     def _held(self) -> tuple[int, int]:
         return len(self._starts), self._number_of_stages
@@ -159,10 +112,10 @@ class WithinBudget(Forget):
         if len(self._fresh):
             self._note_peak()
         self._starts.accept(plan, step)
-        s, n = step.tableau.stages, self._taken
+        s, n = step.tableau.stages, self._accepted
         if len(self._fresh):
-            self.graphs += self._fresh.taken(n, step)
-        self._taken += 1
+            self.graphs += self._fresh.of_step(n, step)
+        self._accepted += 1
         if not self._starts.all_kept:  # stages are of no use without their start; the newest one is there
             self._stages.clear()
             self._number_of_stages = 0
@@ -178,30 +131,33 @@ class WithinBudget(Forget):
         self._fresh.clear()
 
     def _give_up(self) -> None:
+        """Drop graphs, then stages, until the rest fits. Starts are given up by SomeStarts itself."""
         budget = self._budget
-        while budget.taken(*self._held(), len(self.graphs) + len(self._fresh)) > budget.limit_bytes:
+        while budget.model.peak_bytes(*self._held(), len(self.graphs) + len(self._fresh)) > budget.limit_bytes:
             if self.graphs:
                 self.graphs.popleft()
             elif len(self._fresh):
                 self._fresh.drop_oldest()
             elif self._stages:
-                n = next(iter(self._stages))
-                self._stages[n].pop()
-                self._number_of_stages -= 1
-                if not self._stages[n]:
-                    del self._stages[n]
+                self._drop_stage()
             else:
-                break  # starts are given up by themselves
+                break
         self._room = budget.graphs_beside(*self._held())
         self._note_peak()
 
+    def _drop_stage(self) -> None:
+        n = next(iter(self._stages))
+        self._stages[n].pop()
+        self._number_of_stages -= 1
+        if not self._stages[n]:
+            del self._stages[n]
+
     def _note_peak(self) -> None:
-        there = self._budget.forward_bytes(*self._held(), len(self.graphs) + len(self._fresh))
-        if there > self._peak_bytes:
-            self._peak_bytes = there
+        graphs = len(self.graphs) + len(self._fresh)
+        self._peak_bytes = max(self._peak_bytes, self._budget.model.forward_bytes(*self._held(), graphs))
 
     def _in_order(self) -> list[tuple[int, Tensor]]:
-        """(step, tensor), the start of a step before its stages; that of the first one is y0, which is not here."""
+        """Kept tensors with their steps, the start of a step before its stages; y0, step 0's start, is not kept."""
         starts = list(zip(self._starts.steps, self._starts.kept, strict=True))
         stages = [(n, k) for n, ks in self._stages.items() for k in ks]
         return sorted(starts + stages, key=lambda pair: pair[0])  # stable

@@ -9,7 +9,8 @@ from torch import Tensor
 from symplectic_adjoint.backward.held_graphs import FreshGraphs, OnGraph, StageGraph
 from symplectic_adjoint.backward.schedule import OnlineCheckpoints, kept_states, stride
 from symplectic_adjoint.backward.strategy import BackwardPass
-from symplectic_adjoint.field.field import Field, Linearization
+from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.memory.storage import AsMade, Storage, brought
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.time_loop import Forget
@@ -37,13 +38,13 @@ class StepStarts(Forget):
         self.kept: list[Tensor] = []
         self.steps: list[int] = []
         self._storage = storage or AsMade()
-        self._taken = 0
+        self._accepted = 0
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         del plan
-        if self._taken:
-            self._keep(self._taken, step.y)
-        self._taken += 1
+        if self._accepted:
+            self._keep(self._accepted, step.y)
+        self._accepted += 1
 
     def _keep(self, n: int, y: Tensor) -> None:
         del n
@@ -125,7 +126,7 @@ class LastGraphs(Forget):
         self._states, self._number, self._first, self._with_time = states, number, first, with_time
         self.graphs: deque[StageGraph] = deque()
         self._fresh = FreshGraphs()
-        self._taken = 0
+        self._accepted = 0
 
     @property
     def kept(self) -> Sequence[Tensor]:
@@ -136,12 +137,12 @@ class LastGraphs(Forget):
         return self._states.once
 
     def around(self, f: Field) -> RightHandSide:
-        return OnGraph(f, self._note, with_time=self._with_time, wanted=lambda: self._taken >= self._first)
+        return OnGraph(f, self._note, with_time=self._with_time, wanted=lambda: self._accepted >= self._first)
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         self._states.accept(plan, step)
-        self.graphs += self._fresh.taken(self._taken, step)
-        self._taken += 1
+        self.graphs += self._fresh.of_step(self._accepted, step)
+        self._accepted += 1
 
     def finish(self, step: Step) -> None:
         self._states.finish(step)
@@ -189,14 +190,14 @@ class RecomputedStarts:
         while (at := self._held[-1][0]) != n:
             room = self._room + 1 - len(self._held)  # y0 takes none
             to = at + stride(n - at + 1, room)
-            y = self._taken(at, to)
+            y = self._recomputed(at, to)
             if to == n:
                 return [y]
             self._held.append((to, [self._storage.put(y)]))
         return [brought(x, self._device) for x in self._held.pop()[1]]
 
     @torch.no_grad()
-    def _taken(self, at: int, to: int) -> Tensor:
+    def _recomputed(self, at: int, to: int) -> Tensor:
         problem, plans = self._given.problem, self._given.trajectory.plans
         y, k1 = brought(self._held[-1][1][0], self._device), None
         for plan in plans[at:to]:

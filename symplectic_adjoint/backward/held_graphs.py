@@ -8,7 +8,9 @@ from weakref import ref
 from torch import Tensor
 
 from symplectic_adjoint.errors import Place
-from symplectic_adjoint.field.field import Field, Linearization, Time
+from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.linearization import Linearization
+from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
@@ -50,8 +52,8 @@ class FreshGraphs:
     def clear(self) -> None:
         self._fresh.clear()
 
-    def taken(self, n: int, step: Step) -> list[StageGraph]:
-        """Those of this step, which is accepted as the n-th, each with f's value."""
+    def of_step(self, n: int, step: Step) -> list[StageGraph]:
+        """Take out and return the graphs of this step, accepted as the n-th, each with f's value."""
         stages = {id(k): i for i, k in enumerate(step.ks[: step.tableau.stages])}
         fresh, self._fresh, found = self._fresh, [], list[StageGraph]()
         for value, graph in fresh:

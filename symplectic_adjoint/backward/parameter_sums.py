@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint.backward.running_sum import running_sum
-from symplectic_adjoint.field.field import Field, refuse_bypass
+from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.graph import run_backward
 from symplectic_adjoint.field.layout import HALVES
+from symplectic_adjoint.field.lost_gradients import refuse_bypass
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.transforms import batched
 
@@ -62,7 +63,7 @@ class SumsInPlace:
         run_backward(
             tuple(reached),
             tuple(cotangents),
-            self._f.retains,
+            self._f.search.retains,
             False,  # create_graph
             (*inputs, *self._aliases.trainable),
             allow_unreachable=True,

@@ -42,7 +42,7 @@ def landed(
 
 
 def check_reversal(given: BackwardPass, y: Tensor) -> None:
-    """Raises ReversalError where y, which is y0 found by undoing every step, is farther off than by half of the digits."""
+    """Raise ReversalError if y, which is y0 found by reversing every step, is off by half of the digits or more."""
     if y.numel() == 0:
         return
     off = (y - given.y0).abs().amax() / given.y0.abs().amax().clamp_min(torch.finfo(y.dtype).tiny)

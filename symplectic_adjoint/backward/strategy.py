@@ -1,16 +1,20 @@
-"""What a gradient strategy is: what to keep going forward, and how to come back."""
+"""The strategy of a gradient: what the forward pass keeps, and how the backward pass uses it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol, cast
 
 from torch import Tensor
 
 from symplectic_adjoint.backward.held_graphs import StageGraph
+from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.field.field import Field
-from symplectic_adjoint.solve.problem import Choice, Problem, Trajectory
+from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.solve.problem import Problem
+from symplectic_adjoint.solve.stats import Choice
 from symplectic_adjoint.solve.time_loop import Recorder
-from symplectic_adjoint.steps.runge_kutta import MakeStep
+from symplectic_adjoint.solve.trajectory import Trajectory
+from symplectic_adjoint.steps.runge_kutta import MakeStep, Step
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Gradients:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What a strategy is given to say what is to be kept. with_time: whether dL/dt will be wanted."""
+    """The solve that a strategy is to keep something of. with_time: whether dL/dt will be needed."""
 
     problem: Problem
     y0: Tensor
@@ -32,12 +36,12 @@ class ForwardPass:
 
 
 class Keeper(Recorder, Protocol):
-    """A recorder that keeps tensors for the way back.
+    """A recorder that keeps tensors for the backward pass.
 
-    `kept` stay until the graph is released; steps says of which steps they are, where they are not of every one: of
-    several of one step, the first is its start (which is y0 where that is step 0), and k_1 .. follow.
-    `once` and `graphs` are for the first backward pass alone, which frees them as it goes: what they save in f calls
-    must not cost memory all the way back.
+    `kept` tensors stay until the graph is released. `steps` names the step that each belongs to, and is empty where
+    every step has one: of several tensors of one step the first is its start (y0, and not kept, for step 0), followed
+    by k_1, k_2, ... `once` and `graphs` serve the first backward pass only, which frees them as it goes: they save f
+    calls and must not cost memory until the end.
     """
 
     @property
@@ -54,54 +58,107 @@ class Keeper(Recorder, Protocol):
 
     @property
     def choice(self) -> Choice | None:
-        """What was chosen, where the strategy leaves it to the keeper."""
+        """What was chosen to be kept, where the strategy leaves that to the keeper."""
         ...
 
 
 @dataclass(frozen=True)
 class BackwardPass:
-    """All that a strategy is given to come back with. t is None unless dL/dt is wanted."""
+    """Everything that a strategy's backward pass works from."""
 
     problem: Problem
     trajectory: Trajectory
     field: Field
     y0: Tensor
     t: Tensor | None
+    """None unless dL/dt is needed."""
     kept: list[Tensor]
-    """Held by nobody else where the graph is not retained: what is taken off the list is freed after its use."""
+    """Held by nothing else unless the graph is retained: a tensor taken off the list is freed after its use."""
     steps: Sequence[int]
     once: list[Tensor]
-    """Empty in a second backward pass; whoever uses the list empties it."""
+    """Empty in a second backward pass. The strategy that uses the list empties it."""
     graphs: list[StageGraph]
-    """The same. They lead to the parameters themselves."""
+    """Likewise. They lead to the parameters themselves, not to their aliases."""
     ys: Tensor | None
-    """The outputs, for a strategy that says it uses them."""
+    """The outputs, for a strategy with `uses_outputs`."""
     grad_ys: Tensor
 
     def take_starts(self) -> list[Tensor]:
-        """y0 and what was kept, in the order of the steps, to be popped from the end."""
+        """Return y0 and the kept tensors in the order of the steps, to be popped from the end."""
         starts = [self.y0, *self.kept]
         self.kept.clear()
         return starts
 
 
-@runtime_checkable
-class OwnSteps(Protocol):
-    """A strategy that takes steps of a kind of its own. They end on every output."""
+class Strategy:
+    """A way of computing the gradient.
+
+    Subclasses are small frozen dataclasses of their options, one a file in `gradients/`. What is true of a gradient is
+    stated there, by overriding what follows; the rest of the library asks for the fact and never for the class.
+    """
+
+    exact: ClassVar[bool] = True
+    """Whether it is the gradient of the recorded steps, to rounding."""
+    on_callers_graph: ClassVar[bool] = False
+    """Whether the solve runs under the caller's own autograd; `keeper` and `backward` are then never called."""
+    uses_outputs: ClassVar[bool] = False
+    """Whether the backward pass reads ys."""
+    accumulates: ClassVar[bool] = False
+    """Whether it sums step by step, so that `accumulate=` applies."""
+    compiles: ClassVar[bool] = False
+    """Whether its f calls can be compiled, so that `compile=True` applies."""
+    second_solve: ClassVar[bool] = False
+    """Whether the backward pass solves an equation of its own, with steps and callbacks of its own."""
+    crosses_jumps: ClassVar[bool] = True
+    """Whether its steps can start anew where f jumps."""
 
     @property
-    def make_step(self) -> MakeStep: ...
+    def make_step(self) -> MakeStep:
+        """The kind of step that it takes with a method."""
+        return Step
 
+    @property
+    def own_steps(self) -> bool:
+        """Whether its steps differ from the method's: they have no dense output and end on every output.
 
-@runtime_checkable
-class Strategy(Protocol):
-    """A way of computing the gradient. Implementations are small frozen dataclasses of their options."""
+        ys differ too, then, by an error of the tolerance, and exactness refers to these steps.
+        """
+        return self.make_step is not Step
 
-    exact: ClassVar[bool]
-    """Whether the gradient is that of the recorded steps, to rounding."""
-    uses_outputs: ClassVar[bool]
-    """Whether the way back reads ys."""
+    @property
+    def own_tableau(self) -> ButcherTableau | None:
+        """The one method that it works with; None where it takes any."""
+        return None
 
-    def keeper(self, given: ForwardPass) -> Keeper: ...
+    @property
+    def obstacle_to_compile(self) -> str | None:
+        """What among its options rules out `compile=True`, in words."""
+        return None
 
-    def backward(self, given: BackwardPass) -> Gradients: ...
+    def memory_formula(self) -> str:
+        """Return the memory in terms of N, s, D (bytes of a state) and A (bytes of the graph of one f)."""
+        raise NotImplementedError
+
+    def predicted(self, model: MemoryModel, steps: int) -> Prediction | None:
+        """Return the predicted f calls and peak bytes of `steps` accepted steps; None where nothing is known."""
+        del model, steps
+        return None
+
+    def resolved(self, given: ForwardPass) -> tuple["Strategy", Choice | None]:
+        """Return the strategy to use for this solve, and the choice that it stands for, if any."""
+        del given
+        return self, None
+
+    def keeper(self, given: ForwardPass) -> Keeper:
+        """Return the recorder of the forward pass."""
+        raise NotImplementedError
+
+    def backward(self, given: BackwardPass) -> Gradients:
+        """Return the gradient, from what the keeper kept."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        """The call that makes it: 'Symplectic(graphs=50)'."""
+        values = [(x.name, getattr(self, x.name), x.default) for x in fields(cast(Any, self))]
+        changed = ", ".join(f"{name}={value!r}" for name, value, default in values if value != default)
+        return f"{type(self).__name__}({changed})"

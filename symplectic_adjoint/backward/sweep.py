@@ -8,7 +8,7 @@ from torch import Tensor
 from symplectic_adjoint.backward.parameter_sums import parameter_sums
 from symplectic_adjoint.backward.running_sum import running_sum
 from symplectic_adjoint.backward.strategy import BackwardPass, Gradients
-from symplectic_adjoint.field.field import Pull
+from symplectic_adjoint.field.linearization import Pull
 from symplectic_adjoint.solve.timeline import TimeCotangents
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents
 

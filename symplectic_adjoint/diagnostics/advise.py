@@ -1,20 +1,16 @@
 """What every exact gradient will take on the caller's own model, predicted from one call of f."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.api import pose
-from symplectic_adjoint.arguments import checked_times
-from symplectic_adjoint.backward.budget import Budget
+from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem
 from symplectic_adjoint.backward.cost import CallCost, call_cost
-from symplectic_adjoint.backward.schedule import advances
-from symplectic_adjoint.field.parameters import alone
-from symplectic_adjoint.gradients.revolve import Revolve
-from symplectic_adjoint.gradients.symplectic import Symplectic
+from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
+from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.memory.byte_size import bytes_in, in_words
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import Forget
@@ -84,29 +80,22 @@ def advise(
     t: Tensor,
     *,
     memory_budget: int | str | None = None,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
-    method: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    params: Sequence[Tensor] | None = None,
+    **keywords: Unpack[MethodKeywords],
 ) -> Advice:
-    """Predicts time and memory of every exact gradient of a solve that is described by odeint's arguments.
+    """Predict time and memory of every gradient for a solve that is described by odeint's arguments.
 
-    Measures one call of f and its VJP; where steps are adaptive, a solve without gradient counts them. Times are those
-    of the calls alone: the solver's own are besides. mali and continuous take steps of their own and are not in it.
+    Measures one call of f and its VJP; where steps are adaptive, a solve without a gradient counts them. Times are
+    those of the calls alone, without the solver's own. mali and continuous take steps of their own and are left out.
     """
     budget_bytes = None if memory_budget is None else bytes_in("memory_budget", memory_budget)
-    checked_times(t)
-    with alone(func):
-        problem, packed = pose(
-            func, y0, t.detach(), rtol, atol, method, options, None, Symplectic(), "symplectic", params
-        )
-        y = packed.detach()
-        cost = call_cost(problem, y, with_time=t.requires_grad)
-        steps = _number_of_steps(problem, y)
-    budget = Budget(0, cost, problem.tableau.stages, len(problem.times), problem.options.control is not None)
-    rows = sorted(_predicted(budget, steps), key=lambda row: row.calls_s)
-    return Advice(rows, steps, cost, budget_bytes, budget.least_bytes)
+    problem, _, packed = build_problem(Arguments.of("advise", keywords, func=func, y0=y0, t=t))
+    y = packed.detach()
+    cost = call_cost(problem, y, with_time=t.requires_grad)
+    steps = _number_of_steps(problem, y)
+    model = MemoryModel(cost, problem.tableau.stages, len(problem.times), problem.options.control is not None)
+    predictions = {name: one.predicted(model, steps) for name, one in GRADIENTS.items()}
+    rows = [_row(name, predicted, cost) for name, predicted in predictions.items() if predicted is not None]
+    return Advice(sorted(rows, key=lambda row: row.calls_s), steps, cost, budget_bytes, model.least_bytes)
 
 
 @torch.no_grad()
@@ -115,23 +104,7 @@ def _number_of_steps(problem: Problem, y0: Tensor) -> int:
     return problem.solve(y0, Forget())[1].stats.accepted if known is None else known
 
 
-def _predicted(budget: Budget, steps: int) -> Iterator[PredictedCost]:
-    cost, N, s = budget.cost, steps, budget.stages
-    room = Revolve().checkpoints
-    assert isinstance(room, int)
-    again = max(0, advances(N, room) - (N - 1))
-    symplectic = N * (2 * s - 1) - (s - 1)
-    on_a_step = s * cost.graph_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes) - cost.vjp_peak_bytes
-    whole = budget.whole_graph_bytes(N)
-    starts = max(0, N - 1)
-    for gradient, forward, back, vjps, peak in (
-        ("backprop", N * s, 0, N * s, whole),
-        ("baseline", N * s, N * s, N * s, whole + cost.state_bytes),
-        ("aca", N * s, N * s, N * s, budget.taken(starts, 1, 0) + on_a_step),
-        ("stages", N * s, N * s, N * s, budget.taken(starts, N * (s - 1) + 1, 0)),
-        ("symplectic", N * s, symplectic, N * s, budget.taken(starts, 0, 0)),
-        ("revolve", N * s, symplectic + s * again, N * s, budget.taken(min(starts, room + 1), 0, 0)),
-        ("reversible", 2 * s * N - s, 4 * s * N - 2 * s, 2 * s * N - s, budget.taken(4, 0, 0)),
-    ):
-        calls_s = (forward + back) * cost.call_s + vjps * cost.vjp_s
-        yield PredictedCost(gradient, forward, back, vjps, calls_s, peak)
+def _row(gradient: str, predicted: Prediction, cost: CallCost) -> PredictedCost:
+    calls = predicted.f_calls_forward + predicted.f_calls_backward
+    calls_s = calls * cost.call_s + predicted.vjps_backward * cost.vjp_s
+    return PredictedCost(gradient, calls_s=calls_s, **asdict(predicted))

@@ -4,18 +4,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.api import pose
-from symplectic_adjoint.arguments import checked_times, named_gradient
+from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.field.graph import unknown_leaves
-from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.solve.problem import Problem, Trajectory
+from symplectic_adjoint.gradients import DEFAULT_GRADIENT
+from symplectic_adjoint.solve.problem import Problem
+from symplectic_adjoint.solve.trajectory import Trajectory
 
 TAYLOR_STEPS = [2.0**-k for k in range(4, 16)]
 
@@ -58,12 +58,8 @@ def check_gradient(
     y0: Any,
     t: Tensor,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
-    method: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    gradient: str | Strategy | Backprop = "symplectic",
-    params: Sequence[Tensor] | None = None,
+    gradient: str | Strategy = DEFAULT_GRADIENT,
+    **keywords: Unpack[MethodKeywords],
 ) -> GradientCheck:
     """Compares a gradient with plain autograd through the recorded steps, and with differences of the loss.
 
@@ -72,10 +68,9 @@ def check_gradient(
     generator of func's own, a value that func changes from call to call. Nothing of the caller's is changed: no .grad,
     no parameter.
     """
-    strategy, name = named_gradient(gradient)
-    checked_times(t)
+    given = Arguments.of("check_gradient", keywords, func=func, y0=y0, t=t, gradient=gradient)
+    problem, strategy, packed = build_problem(given)
     times = t.detach().clone().requires_grad_()
-    problem, packed = pose(func, y0, t.detach(), rtol, atol, method, options, None, strategy, name, params)
     y = packed.detach().clone().requires_grad_()
     parameters = problem.parameters.trainable
     inputs = {"y0": y, "t": times, **names_of(problem, parameters)}

@@ -4,24 +4,21 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.api import pose
-from symplectic_adjoint.arguments import checked_times, named_gradient
+from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, named_gradient
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.check_gradient import names_of, relative, replayed, weights_like
-from symplectic_adjoint.gradients import GRADIENTS
-from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.gradients.mali import Mali
+from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
 from symplectic_adjoint.memory.allocator import watch_memory
 from symplectic_adjoint.memory.byte_size import in_words
-from symplectic_adjoint.solve.problem import Trajectory
+from symplectic_adjoint.solve.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -94,14 +91,10 @@ def compare_gradients(
     y0: Any,
     t: Tensor,
     *,
-    gradients: Sequence[str | Strategy | Backprop] | None = None,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
-    method: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    params: Sequence[Tensor] | None = None,
+    gradients: Sequence[str | Strategy] | None = None,
     rounds: int = 3,
     check: bool = True,
+    **keywords: Unpack[MethodKeywords],
 ) -> GradientComparison:
     """Solves and differentiates the caller's problem with each gradient, and measures time, memory, calls and error.
 
@@ -113,11 +106,8 @@ def compare_gradients(
     """
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds must be a whole number, 1 or more, got {rounds!r}")
-    named = [named_gradient(one) for one in (GRADIENTS if gradients is None else gradients)]
-    trials = [
-        _Trial(func, y0, t, strategy, name, rtol=rtol, atol=atol, method=method, options=options, params=params)
-        for strategy, name in named
-    ]
+    given = Arguments.of("compare_gradients", keywords, func=func, y0=y0, t=t)
+    trials = [_Trial(replace(given, gradient=one)) for one in (GRADIENTS if gradients is None else gradients)]
     for trial in trials:
         trial.warm_up()
     for _ in range(rounds):
@@ -143,19 +133,14 @@ def measure_memory(
     y0: Any,
     t: Tensor,
     *,
-    gradient: str | Strategy | Backprop = "symplectic",
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
-    method: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    params: Sequence[Tensor] | None = None,
+    gradient: str | Strategy = DEFAULT_GRADIENT,
+    **keywords: Unpack[MethodKeywords],
 ) -> MemoryUse:
     """What one solve and its gradient have live at once, in exact bytes; takes odeint's arguments.
 
     It is computed twice, because what is made once a process does not count. Nothing of the caller's is changed.
     """
-    strategy, name = named_gradient(gradient)
-    trial = _Trial(func, y0, t, strategy, name, rtol=rtol, atol=atol, method=method, options=options, params=params)
+    trial = _Trial(Arguments.of("measure_memory", keywords, func=func, y0=y0, t=t, gradient=gradient))
     trial.forward()
     trial.backward()
     trial.weigh()
@@ -170,32 +155,11 @@ def _total_s(row: GradientCost) -> float:
 class _Trial:
     """One gradient: solved and differentiated as often as asked, with inputs of its own."""
 
-    def __init__(
-        self,
-        func: Callable[..., Any],
-        y0: Any,
-        t: Tensor,
-        strategy: Strategy | Backprop,
-        name: str,
-        **how: Any,
-    ):
-        checked_times(t)
-        self._strategy, self._name = strategy, name
-        self._t = t.detach()
-        method = None if isinstance(strategy, Mali) else how["method"]  # it has one of its own
-        self._problem, packed = pose(
-            func,
-            y0,
-            self._t,
-            how["rtol"],
-            how["atol"],
-            method,
-            how["options"],
-            None,
-            strategy,
-            name,
-            how["params"],
-        )
+    def __init__(self, given: Arguments):
+        if named_gradient(given.gradient)[0].own_tableau is not None:
+            given = replace(given, method=None)
+        self._problem, self._strategy, packed = build_problem(given)
+        self._name, self._t = self._problem.gradient_name, given.t.detach()
         self.y = packed.detach().clone().requires_grad_()
         self._inputs = {"y0": self.y, **names_of(self._problem, self._problem.parameters.trainable)}
         self._ys: Tensor | None = None

@@ -1,78 +1,33 @@
-"""The vector field f(t, y): the user's function, its parameters, checked, counted, and transposed."""
+"""The vector field f(t, y): the user's function with its parameters, checked, counted, and transposed."""
 
-import gc
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import GradientEdge
 
-from symplectic_adjoint.errors import LostGradient, Place
+from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.finite import unravelled
 from symplectic_adjoint.field.forward_state import ForwardState
-from symplectic_adjoint.field.graph import edge_to, nodes_made, run_backward, unknown_leaves
+from symplectic_adjoint.field.graph import edge_to, nodes_made, run_backward
+from symplectic_adjoint.field.linearization import Linearization, Pull, on_a_graph, silenced_hooks
+from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.module_tensors import in_place
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
-
-Time = float | Tensor
-"""A time or a step size: a Python float (float64), or a 0-dim tensor where times are differentiated."""
-
-
-def number(t: Time) -> float:
-    """A time without its graph."""
-    return t.detach().item() if isinstance(t, Tensor) else t
-
-
-def ungraphed() -> AbstractContextManager[None]:
-    """torch.no_grad(), which takes as long as an operation on a small state, only where it changes something."""
-    return torch.no_grad() if torch.is_grad_enabled() else nullcontext()
-
+from symplectic_adjoint.field.times import Time, next_number
 
 Func = Callable[[Tensor, Tensor], Tensor]
-
-
-class Pull(Protocol):
-    def __call__(
-        self,
-        reached: Sequence[Tensor | GradientEdge],
-        inputs: Sequence[Tensor],
-        cotangents: Sequence[Tensor],
-        /,
-        *,
-        by_params: bool = False,
-    ) -> Sequence[Tensor | None]:
-        """The inputs' cotangents; those of the parameters go their own way.
-
-        by_params: whether the graph leads to the parameters themselves, even where others stand in for them now.
-        """
-        ...
-
-
-@dataclass(slots=True)
-class Linearization:
-    """One f on the graph at one point, ready to be transposed. reached is None where f depends on nothing."""
-
-    reached: GradientEdge | None
-    inputs: tuple[Tensor, ...]
-    """y, and t where times are differentiated."""
-    k: Tensor | None
-    """f(t, y) itself, detached, where it was asked for."""
-    by_params: bool = True
-    """Whether it leads to the parameters, or to what stood in their places when it was made."""
 
 
 class Field:
     """f(t, y) with its parameters. Counts its calls here, never on the user's module.
 
-    watch(): the next call looks for tensors that require a gradient and that are not in `params`: their
-    gradient would be lost without a word, so it raises LostGradient. From then on every graph of another size
-    is looked at too. frozen: tensors that func is known to use and that were to have no gradient when the solve began.
+    like: a tensor like the state. frozen: tensors that func is known to use and that had no gradient when the solve
+    began. time_dtype: that of t as func gets it. place: names the place of an entry of the flattened state.
     """
 
     def __init__(
@@ -86,47 +41,36 @@ class Field:
         place: Callable[[int], Place] | None = None,
         forward_state: ForwardState | None = None,
     ):
-        self.func = func
-        self.params, self.frozen = params, frozen
+        self.func, self.params = func, params
         self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
         self.time_dtype = time_dtype or like.dtype.to_real()
         self.forward_state = forward_state or ForwardState((), like.device)
+        self.search = LostGradientSearch(params, frozen, self.forward_state)
         self.f_calls = 0
         self.vjps = 0
-        self._place = place
-        self._watches = False
-        self._look = False
-        self._sizes: set[int] = set()
-        self._reached: set[int] = set()
-        """Which of params the graphs that were looked at lead to."""
-        self._reached_before: set[int] = set()
-        self.retains = False
-        """Whether the graph of one call is needed by the next."""
         self.compiled: CompiledSteps | None = None
         self.aliases: ParameterAliases | None = None
-        """What stands in the parameters' places, while it does."""
+        """The tensors that stand in for the parameters, during a sweep."""
+        self._place = place
         self._first: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def watch(self) -> None:
-        self._watches = self._look = True
+        """t, y and f of the first call, where func might change what it depends on."""
 
     def again(self) -> "Field":
-        """The same field with counts of its own, for a pass on the way back."""
+        """Return the same field with counts of its own, for a backward pass."""
         other = copy(self)
         other.f_calls = other.vjps = 0
-        other._sizes = set()  # what func uses then may be something else
-        other._reached_before, other._reached = self._reached, set()
+        other.search = self.search.again()
         other.compiled = self.compiled.again() if self.compiled else None
         return other
 
     @property
     def code(self) -> CompiledSteps | None:
-        """Machine code for the calls to come: not while the first one is to be looked at, and never on the graph."""
-        return None if self._look or torch.is_grad_enabled() else self.compiled
+        """Compiled code for the calls to come: not while one is to be searched, and never on the graph."""
+        return None if self.search.due or torch.is_grad_enabled() else self.compiled
 
     @contextmanager
     def standing_in(self, aliases: ParameterAliases) -> Iterator[None]:
-        """Calls inside see the aliases in the parameters' places."""
+        """Let the calls inside see the aliases in place of the parameters."""
         self.aliases = aliases
         try:
             with in_place(aliases.slots):
@@ -134,30 +78,18 @@ class Field:
         finally:
             self.aliases = None
 
-    def refuse_forgotten(self, bars: Sequence[Tensor | None]) -> None:
-        """Raises LostGradient where the solve's first graph led to a parameter and none did on the way back.
-
-        bars: what the way back gave to each of params, every f call of the solve having been transposed.
-        """
-        for i, (p, bar) in enumerate(zip(self.params, bars, strict=True)):
-            if bar is None and i in self._reached_before - self._reached and p.requires_grad:
-                raise LostGradient(
-                    f"func used a parameter of shape {tuple(p.shape)} when it was first called, and later only what it "
-                    "had computed from it and kept: the gradient would be lost. Let func compute it anew in each "
-                    "call, or compute it outside func and pass it as odeint(..., params=(tensor,))"
-                )
-
     def restart(self) -> None:
-        self._look = self._watches
-        self._sizes.clear()  # f may be another function from here on, of a graph of the same size
+        """Note that f may be another function from here on: it jumps."""
+        self.search.restart()
 
     def place(self, index: int) -> Place:
+        """Return the place of an entry of the flattened state."""
         if self._place is not None:
             return self._place(index)
         return Place(None, unravelled(index, self.shape))
 
     def settle(self) -> None:
-        """After the last call of a solve that will be gone through again: see ForwardState."""
+        """Check, after the last call of a solve that will be recomputed, that it can be: see ForwardState.settle."""
         self.forward_state.settle(self._agrees)
         self._first = None
 
@@ -174,10 +106,10 @@ class Field:
         self.f_calls += 1
         if torch.is_grad_enabled():
             return self._on_graph(self.time(t), y)
-        if self._look:
-            self._look = False
-            return self._watched(t, y)
-        if y.requires_grad:  # the caller's y0 on the way back, whose parts would seem to have a graph
+        if self.search.due:
+            self.search.due = False
+            return self._searched(t, y)
+        if y.requires_grad:  # the caller's y0 in the backward pass, whose parts would seem to have a graph
             y = y.detach()
         k = self._evaluate(self.time(t), y)
         if torch.is_grad_enabled():  # func enabled it for good
@@ -185,19 +117,19 @@ class Field:
         return k.detach() if k.requires_grad else k
 
     def linearize(self, t: Time, y: Tensor, *, with_time: bool = False, with_value: bool = False) -> Linearization:
-        """f at (t, y) on a graph of its own, whose leaves are y, t (with_time) and the parameters."""
+        """Return f at (t, y) on a graph of its own, whose leaves are y, t (with_time) and the parameters."""
         self.f_calls += 1
         y, time = y.detach().requires_grad_(), self.time(t)
         if with_time:
             time = time.detach().requires_grad_()
         was = torch.is_grad_enabled()
-        look, self._look = self._look, False
+        searched, self.search.due = self.search.due, False
         torch._C._set_grad_enabled(True)  # enable_grad() and its like take as long as an operation on a small state
         try:
-            k = self._on_graph(time, y.clone() if look else y)  # see _watched
+            k = self._on_graph(time, y.clone() if searched else y)  # see _searched
         finally:
             torch._C._set_grad_enabled(was)
-        if look:
+        if searched:
             self._note_first(time.detach(), y.detach(), k.detach())
         # An edge instead of k, which is as large as a state and which no node keeps unless its own derivative needs it.
         reached = edge_to(k) if k.requires_grad else None
@@ -205,7 +137,7 @@ class Field:
         return Linearization(reached, (y, time) if with_time else (y,), value, by_params=self.aliases is None)
 
     def transpose(self, one: Linearization, w: Tensor, pull: Pull) -> Sequence[Tensor | None]:
-        """w^T df/dy, and w^T df/dt where times are differentiated; pull takes w^T df/dtheta. Used once: see Pull."""
+        """Return w^T df/dy, and w^T df/dt where times are differentiated; pull takes w^T df/dtheta. For one use."""
         self.vjps += 1
         if one.reached is None:
             return (None,) * len(one.inputs)
@@ -219,20 +151,16 @@ class Field:
         *,
         create_graph: bool = False,
     ) -> tuple[Tensor | None, ...]:
-        """torch.autograd.grad for a part of the gradient, None where nothing depends on an input.
-
-        Hooks that the user registered on a parameter wait for the whole: they would clip, scale or count each part,
-        and retain_grad() would add each part to .grad.
-        """
+        """Return what torch.autograd.grad does for a part of the gradient, None where nothing depends on an input."""
         pairs = on_a_graph(reached, cotangents)
         if not pairs:
             return (None,) * len(inputs)
         wanted = [x for x in inputs if x.requires_grad]  # one may have been frozen since the forward pass
-        with _silenced([p for p in self.params if p._backward_hooks or p.retains_grad]):
+        with silenced_hooks(self.params):
             bars = run_backward(
                 tuple(x for x, _ in pairs),
                 tuple(seed for _, seed in pairs),
-                create_graph or self.retains,
+                create_graph or self.search.retains,
                 create_graph,
                 tuple(wanted),
                 allow_unreachable=True,
@@ -244,21 +172,21 @@ class Field:
         return tuple(next(found) if x.requires_grad else None for x in inputs)
 
     def time(self, t: Time) -> Tensor:
-        """t as func gets it: a 0-dim tensor of a real dtype like the state's, made on its device."""
+        """Return t as func gets it: a 0-dim tensor of a real dtype like the state's, made on its device."""
         if type(t) is float:
             return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)  # no copy from the host
         return torch.as_tensor(t).to(dtype=self.time_dtype, device=self.device)
 
     def beside(self, t: Time, direction: float) -> Time:
-        """The next number after t, up or down, in the dtype in which func gets it."""
+        """Return the next number after t, up or down, in the dtype in which func gets it."""
         exact = torch.as_tensor(t, dtype=torch.float64).detach().cpu()
-        near = _next_number(exact.to(self.time_dtype), direction).double()
+        near = next_number(exact.to(self.time_dtype), direction).double()
         return t + (near - exact) if isinstance(t, Tensor) else near.item()
 
     def _evaluate(self, t: Tensor, y: Tensor) -> Tensor:
         version = None if y.is_inference() else y._version
-        draws = self.forward_state.rng
-        k = self.func(t, y) if draws.none else draws(self.func, t, y)
+        rng = self.forward_state.rng
+        k = self.func(t, y) if rng.none else rng(self.func, t, y)
         if version is not None and y._version != version:
             raise ValueError("func changed y in place: let it return a new tensor (write y + 1, not y.add_(1))")
         if not isinstance(k, Tensor) or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
@@ -266,13 +194,10 @@ class Field:
         return k
 
     def _on_graph(self, t: Tensor, y: Tensor) -> Tensor:
-        before = nodes_made()
+        made_before = nodes_made()
         k = self._evaluate(t, y)
-        if self._watches and k.grad_fn is not None:
-            size = nodes_made() - before
-            if size not in self._sizes:
-                self._sizes.add(size)
-                self._search(k, y, t, before)
+        if self.search.active and k.grad_fn is not None:
+            self.search.examine(k, y, t, made_before, self.aliases)
         return k
 
     def _refuse(self, k: Any) -> NoReturn:
@@ -283,7 +208,8 @@ class Field:
             f"got shape {tuple(k.shape)}, {k.dtype}, {k.device}: it is not broadcast or cast for you"
         )
 
-    def _watched(self, t: Time, y: Tensor) -> Tensor:
+    def _searched(self, t: Time, y: Tensor) -> Tensor:
+        """f on a graph that is made only to be searched."""
         with torch.enable_grad():
             # A clone, so that a change in place gets our message and not that of a leaf.
             y, time = y.detach().requires_grad_().clone(), self.time(t).detach()
@@ -296,79 +222,3 @@ class Field:
             self.forward_state.require_fixed()
         if self._first is None and self.forward_state.watches:
             self._first = (t, y, k)
-
-    def _search(self, k: Tensor, y: Tensor, t: Tensor, made_before: int) -> None:
-        """Raises LostGradient for a leaf of k's graph that is not known.
-
-        Where func uses what was computed before it was called, that graph must outlive the call's.
-        """
-
-        def note(node: Node) -> None:
-            self.retains = self.retains or node._sequence_nr() < made_before
-            self.forward_state.sees(node)
-
-        for p in self.params:
-            if p.grad_fn is not None:
-                self.forward_state.sees(p.grad_fn)
-        leaves = self.params if self.aliases is None else self.aliases.leaves
-        known, met = (*self.params, *leaves, *self.frozen, y, t), set[int]()
-        any_lost = bool(unknown_leaves(k, known, note, met))
-        self._reached |= {i for i, pair in enumerate(zip(self.params, leaves, strict=True)) if met & set(map(id, pair))}
-        if self.aliases is not None and any(id(p) in met for p in self.params):
-            self.aliases.bypassed = True
-        if not any_lost:
-            return
-        gc.collect()  # a leaf that only a cycle of func's garbage still holds is func's own
-        for lost in unknown_leaves(k, known):
-            raise LostGradient(
-                f"func uses a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that requires a gradient and is "
-                "neither a parameter of func's module nor in params: its gradient would be lost. "
-                "Pass it (or what is computed from it outside func) as odeint(..., params=(tensor,)), or detach() it."
-            )
-
-
-def on_a_graph(
-    reached: Sequence[Tensor | GradientEdge], cotangents: Sequence[Tensor]
-) -> list[tuple[Tensor | GradientEdge, Tensor]]:
-    """What can be pulled back, with its cotangent."""
-    pairs = zip(reached, cotangents, strict=True)
-    return [(x, seed) for x, seed in pairs if isinstance(x, GradientEdge) or x.requires_grad]
-
-
-def refuse_bypass(
-    aliases: ParameterAliases, reached: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor]
-) -> None:
-    """Raises LostGradient where a graph leads to a parameter itself, and earlier ones led to its alias only."""
-    for edge in reached:
-        lost = {id(x) for x in unknown_leaves(edge, (*aliases.leaves, *inputs))} & {id(p) for p in aliases.params}
-        for p in aliases.params:
-            if id(p) in lost:
-                raise LostGradient(
-                    f"func reaches a parameter of shape {tuple(p.shape)} as an attribute of its module in some calls "
-                    "and by another way in others: its gradient would be lost. Let it reach it one way, or take "
-                    'gradient="backprop"'
-                )
-
-
-@contextmanager
-def _silenced(hooked: Sequence[Tensor]) -> Iterator[None]:
-    """Without the tensors' own hooks and retained gradients. Emptying the dict in place is what autograd sees."""
-    retained = [(p, p.grad) for p in hooked if p.retains_grad]
-    held = [(hooks, dict(hooks)) for p in hooked if (hooks := p._backward_hooks)]
-    for hooks, _ in held:
-        hooks.clear()
-    try:
-        yield
-    finally:
-        for hooks, content in held:
-            hooks.update(content)
-        for p, grad in retained:
-            p.grad = grad
-
-
-def _next_number(x: Tensor, direction: float) -> Tensor:
-    towards = torch.full_like(x, math.copysign(math.inf, direction))
-    if x.dtype != torch.float16:
-        return torch.nextafter(x, towards)
-    info = torch.finfo(x.dtype)  # torch has no nextafter for it
-    return (x.double() + math.copysign(max(abs(x.item()) * info.eps, info.tiny), direction)).to(x.dtype)

@@ -1,4 +1,4 @@
-"""The gradient strategies by name."""
+"""The gradients, one a file, and the registry of their presets."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,7 +13,9 @@ from symplectic_adjoint.gradients.reversible import Reversible
 from symplectic_adjoint.gradients.revolve import Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic
 
-GRADIENTS: Mapping[str, Strategy | Backprop] = MappingProxyType(
+DEFAULT_GRADIENT = "symplectic"
+
+GRADIENTS: Mapping[str, Strategy] = MappingProxyType(
     {
         "backprop": Backprop(),
         "baseline": Baseline(),
@@ -26,4 +28,4 @@ GRADIENTS: Mapping[str, Strategy | Backprop] = MappingProxyType(
         "continuous": Continuous(),
     }
 )
-"""Presets of `gradient=`."""
+"""Presets of `gradient=`, by name."""

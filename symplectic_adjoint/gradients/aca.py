@@ -9,23 +9,31 @@ from torch import Tensor
 
 from symplectic_adjoint.backward.checkpoints import StepStarts
 from symplectic_adjoint.backward.held_graphs import OnGraph
-from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
-from symplectic_adjoint.field.field import Linearization, Pull
+from symplectic_adjoint.field.linearization import Linearization, Pull
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, rows_of, transpose_step
 
 
 @dataclass(frozen=True)
-class Aca:
-    """Keeps the state at every step; each step is taken again, its f calls on the graph, and transposed.
+class Aca(Strategy):
+    """Keep the state at every step; recompute each step with its f calls on the graph, and transpose it.
 
-    Memory N D + s A, s f calls a step on the way back. Zhuang et al. (ICML 2020, arXiv:2006.02493), without the
-    step size search and the repeated step of the published code. What is on the graph are the f calls alone, each from
-    a state of its own: the sums that connect them are transposed by hand, and need no cotangent a stage in advance.
+    Memory N D + s A; s f calls a step in the backward pass. Zhuang et al. (ICML 2020, arXiv:2006.02493), without the
+    step size search and the repeated step of the published code. Only the f calls are on the graph, each from a state
+    of its own: the sums between them are transposed by hand, which needs no cotangent of a stage in advance.
     """
 
-    exact: ClassVar[bool] = True
-    uses_outputs: ClassVar[bool] = False
+    accumulates: ClassVar[bool] = True
+
+    def memory_formula(self) -> str:
+        return "N D + s A"
+
+    def predicted(self, model: MemoryModel, steps: int) -> Prediction:
+        calls = steps * model.stages
+        peak = model.peak_bytes(max(0, steps - 1), 1, 0) + model.one_step_on_graph_bytes()
+        return Prediction(calls, calls, calls, peak)
 
     def keeper(self, given: ForwardPass) -> StepStarts:
         del given

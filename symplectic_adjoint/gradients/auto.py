@@ -1,4 +1,4 @@
-"""The exact gradient as fast as a number of bytes allows."""
+"""The fastest exact gradient within a memory budget."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,53 +6,63 @@ from typing import ClassVar
 from symplectic_adjoint.backward.budget import Budget, WithinBudget
 from symplectic_adjoint.backward.checkpoints import RecomputedStarts
 from symplectic_adjoint.backward.cost import call_cost
-from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.kept_steps import StepsFromStarts, swept
+from symplectic_adjoint.backward.memory_model import MemoryModel
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import BudgetTooSmall
-from symplectic_adjoint.gradients.symplectic import KeptStarts, swept
+from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.memory.byte_size import bytes_in, in_words
 from symplectic_adjoint.memory.storage import AsMade
-from symplectic_adjoint.solve.problem import Choice
+from symplectic_adjoint.solve.stats import Choice
+
+AUTO = "auto"
+"""The name that `gradient=` takes for it, with `memory_budget=`."""
 
 
 @dataclass(frozen=True)
-class Auto:
-    """The symplectic adjoint method with whatever spares f calls on the way back and fits into memory_budget.
+class Auto(Strategy):
+    """The symplectic adjoint method, with whatever saves f calls in the backward pass and fits into memory_budget.
 
-    memory_budget: a number of bytes or a text such as "2 GiB", for all that the solve and its way back have live at
-    once: ys, what is kept, and the step at hand; not y0, the parameters and what the caller holds besides. Where the
+    memory_budget: a number of bytes, or a text such as "2 GiB", for all that the solve and its backward pass have live
+    at once: ys, what is kept, and the step at hand; not y0, the parameters, or what else the caller holds. Where the
     number of steps is known and the whole graph fits, this is plain backpropagation, the fastest. Otherwise what does
-    not fit is given up as the solve goes on, so that nobody has to know how many steps there will be: the graphs of
-    the oldest f calls first, then the oldest stages, then starts of steps, which are then taken again as in Revolve.
-    What was held in the end is in the solve's stats.choice. The first solve of a func with states of a kind calls it
-    a few times more, to measure what a call takes.
+    not fit is given up as the solve proceeds, so the number of steps need not be known: first the graphs of the oldest
+    f calls, then the oldest stages, then starts of steps, which are recomputed as in Revolve. The solve's stats.choice
+    says what was held in the end. The first solve of a func with states of a kind measures what one call takes, by a
+    few calls more.
     """
 
+    accumulates: ClassVar[bool] = True
+
     memory_budget: int | str
-    exact: ClassVar[bool] = True
-    uses_outputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         bytes_in("memory_budget", self.memory_budget)
 
-    def whole_graph(self, given: ForwardPass) -> Choice | None:
-        """Plain backpropagation, the fastest, where the number of steps is known and it fits."""
+    def memory_formula(self) -> str:
+        return "memory_budget"
+
+    def resolved(self, given: ForwardPass) -> tuple[Strategy, Choice | None]:
+        """Return plain backpropagation where the number of steps is known and the whole graph fits."""
         steps = given.problem.total_steps
         if steps is None or given.problem.accumulate is not None:
-            return None
+            return self, None
         budget = self._budget(given)
-        peak = budget.whole_graph_bytes(steps)
+        peak = budget.model.whole_graph_bytes(steps)
         if peak > budget.limit_bytes:
-            return None
-        calls = steps * budget.stages
-        return Choice(budget.limit_bytes, peak, steps, f_calls=calls, starts=steps, stages=calls - steps, graphs=calls)
+            return self, None
+        calls = steps * budget.model.stages
+        stages = calls - steps
+        return Backprop(), Choice(budget.limit_bytes, peak, steps, calls, starts=steps, stages=stages, graphs=calls)
 
     def keeper(self, given: ForwardPass) -> WithinBudget:
         budget = self._budget(given)
-        if budget.limit_bytes < budget.least_bytes:
+        least_bytes = budget.model.least_bytes
+        if budget.limit_bytes < least_bytes:
             raise BudgetTooSmall(
                 f"memory_budget={self.memory_budget!r} is less than one step and one state besides take: give "
-                f"{in_words(budget.least_bytes, up=True)} ({budget.least_bytes} bytes) or more",
-                budget.least_bytes,
+                f"{in_words(least_bytes, up=True)} ({least_bytes} bytes) or more",
+                least_bytes,
             )
         return WithinBudget(budget, given.problem.total_steps, with_time=given.with_time)
 
@@ -60,9 +70,9 @@ class Auto:
         problem = given.problem
         cost = call_cost(problem, given.y0, with_time=given.with_time)
         adaptive = problem.recorded is None and problem.options.control is not None
-        limit = bytes_in("memory_budget", self.memory_budget)
-        return Budget(limit, cost, problem.tableau.stages, len(problem.times), adaptive)
+        model = MemoryModel(cost, problem.tableau.stages, len(problem.times), adaptive)
+        return Budget(bytes_in("memory_budget", self.memory_budget), model)
 
     def backward(self, given: BackwardPass) -> Gradients:
         starts = len({n for n in given.steps if n > 0})
-        return swept(given, KeptStarts(given, RecomputedStarts(given, max(0, starts - 1), AsMade())))
+        return swept(given, StepsFromStarts(given, RecomputedStarts(given, max(0, starts - 1), AsMade())))

@@ -3,13 +3,23 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
+from symplectic_adjoint.backward.strategy import Strategy
+
 
 @dataclass(frozen=True)
-class Backprop:
-    """The whole solve stays on the autograd graph: no f call on the way back, memory N s A.
+class Backprop(Strategy):
+    """The whole solve stays on the autograd graph: no f call in the backward pass, memory N s A.
 
-    Step sizes are constants of the graph, so that this is the gradient of the recorded steps too.
-    It needs no Function of ours: the solve runs under the caller's autograd.
+    The solve runs under the caller's autograd. Step sizes are constants of the graph, so this too is the gradient of
+    the recorded steps.
     """
 
-    exact: ClassVar[bool] = True
+    on_callers_graph: ClassVar[bool] = True
+
+    def memory_formula(self) -> str:
+        return "N s A"
+
+    def predicted(self, model: MemoryModel, steps: int) -> Prediction:
+        calls = steps * model.stages
+        return Prediction(calls, 0, calls, model.whole_graph_bytes(steps))

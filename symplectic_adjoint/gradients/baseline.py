@@ -1,25 +1,28 @@
-"""One checkpoint, the start: the solve is taken again on the graph when the gradient is asked for."""
+"""One checkpoint, the start: the backward pass solves again, on the graph."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from symplectic_adjoint.backward.checkpoints import Nothing
-from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.field.graph import edge_to
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """Keeps y0 and the step sizes; goes back over the recorded steps by backpropagation.
+class Baseline(Strategy):
+    """Keep y0 and the step sizes; replay the recorded steps on the graph and backpropagate.
 
-    Memory D between the passes, N s A on the way back; s f calls a step on the way back, none of them
-    spent on steps that had been rejected.
+    Memory D between the passes, N s A in the backward pass; s f calls a step there, none of them for rejected steps.
     """
 
-    exact: ClassVar[bool] = True
-    uses_outputs: ClassVar[bool] = False
+    def memory_formula(self) -> str:
+        return "D, then N s A"
+
+    def predicted(self, model: MemoryModel, steps: int) -> Prediction:
+        calls = steps * model.stages
+        return Prediction(calls, calls, calls, model.whole_graph_bytes(steps) + model.cost.state_bytes)
 
     def keeper(self, given: ForwardPass) -> Nothing:
         del given

@@ -12,9 +12,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from symplectic_adjoint.backward.checkpoints import Nothing
 from symplectic_adjoint.backward.parameter_sums import Accumulator, Reached
-from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import Place, UnsupportedCombination
-from symplectic_adjoint.field.field import Field, Time
+from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.named import METHODS
 from symplectic_adjoint.solve.callbacks import Callbacks
 from symplectic_adjoint.solve.grid import StepPlan
@@ -29,18 +30,19 @@ from symplectic_adjoint.steps.transpose import inner
 
 
 @dataclass(frozen=True)
-class Continuous:
-    """Solves y' = f, lam' = -(df/dy)^T lam backwards from output to output (Chen et al., NeurIPS 2018).
+class Continuous(Strategy):
+    """Solve y' = f, lam' = -(df/dy)^T lam backwards from output to output (Chen et al., NeurIPS 2018).
 
-    NOT the gradient of the steps taken: its error is that of the second solve. Between outputs y is
-    computed again backwards, from the stored output. dL/dtheta is integrated by the weights of the
-    accepted steps and takes no part in step control (the seminorm of Kidger, Chen and Lyons, 2021), so that it
-    costs s tensors like theta for the step at hand, and not a share of every stage's state. rtol, atol, method
-    and options of the backward solve are the forward pass's where they are None.
+    NOT the gradient of the steps taken: its error is that of the second solve. Between outputs y is recomputed
+    backwards, from the stored output. dL/dtheta is integrated with the weights of the accepted steps and takes no part
+    in step control (the seminorm of Kidger, Chen and Lyons, ICML 2021), so it costs s tensors like theta for the step
+    at hand, not a share of every stage's state. rtol, atol, method and options of the backward solve are the forward
+    pass's where they are None.
     """
 
     exact: ClassVar[bool] = False
     uses_outputs: ClassVar[bool] = True
+    second_solve: ClassVar[bool] = True
 
     rtol: float | None = None
     atol: float | None = None
@@ -54,8 +56,11 @@ class Continuous:
         if self.method is not None and self.method not in METHODS:
             raise ValueError(f"Continuous(method=...) must be one of {', '.join(METHODS)}, got {self.method!r}")
 
+    def memory_formula(self) -> str:
+        return "D + A"
+
     def keeper(self, given: ForwardPass) -> Nothing:
-        self._backward_problem(given.problem)  # what is wrong with it is said before func is called
+        self._backward_problem(given.problem)  # refuse bad options before func is called
         return Nothing()
 
     def backward(self, given: BackwardPass) -> Gradients:
@@ -80,7 +85,7 @@ class Continuous:
                 segment = (times[j], times[j - 1])
                 outputs = Outputs(segment[:1], start, on_graph=False)
                 clock = callbacks.around(back.clock(segment, norm))
-                _, end = integrate(adjoint, back.tableau, clock, start, outputs, adjoint, Timeline(times[j]))
+                end = integrate(adjoint, back.tableau, clock, start, outputs, adjoint, Timeline(times[j]))
                 lam = end[1] + grad_ys[j - 1]
             t_bar = None
             if given.t is not None:

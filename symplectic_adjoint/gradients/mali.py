@@ -1,4 +1,4 @@
-"""Asynchronous leapfrog, undone step by step on the way back: memory that does not grow with the steps."""
+"""Asynchronous leapfrog, reversed step by step in the backward pass: memory that does not grow with the steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.reversal import LastPair, check_reversal, landed
-from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
-from symplectic_adjoint.field.field import Pull
+from symplectic_adjoint.field.linearization import Pull
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.leapfrog import LeapfrogStep, damping, leapfrog
 from symplectic_adjoint.steps.runge_kutta import MakeStep
@@ -18,32 +18,35 @@ from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, 
 
 
 @dataclass(frozen=True)
-class Mali:
-    """Zhuang et al., MALI (ICLR 2021, arXiv:2102.04668): steps by asynchronous leapfrog (leapfrog_step.py).
+class Mali(Strategy):
+    """Zhuang et al., MALI (ICLR 2021, arXiv:2102.04668): steps by asynchronous leapfrog (steps/leapfrog.py).
 
-    The method is its own, of order 2, and so is its discretisation: ys differ from those of other methods at the same
-    tolerances. Adaptive steps and fixed ones; steps end on every output. Exact for the steps taken, as far as undoing
-    them gives the states back: rounding grows as it does in a solve backwards in time. Memory 2 D + A besides the
-    outputs, however many steps; 1 f call a step each way, and one more at the start.
-    eta: damping, above 1/2 and up to 1, which is none. Less than 1 makes the method stable, of order 1, and undoing
-    it enlarges rounding by 1 / |1 - 2 eta| a step.
+    It has its own method, of order 2, so ys differ from those of other methods at the same tolerances. Steps are
+    adaptive or fixed, and end on every output. Exact for the steps taken, as far as reversing them restores the states:
+    rounding errors grow as in a solve backwards in time. Memory 2 D + A besides the outputs, however many steps; 1 f
+    call a step in each pass, and one more at the start.
+    eta: damping, above 1/2 and up to 1, which is none. Less than 1 makes the method stable, of order 1, and reversing
+    it amplifies rounding errors by 1 / |1 - 2 eta| a step.
     """
 
+    crosses_jumps: ClassVar[bool] = False  # the slope v would be carried over the jump
+
     eta: float = 1.0
-    exact: ClassVar[bool] = True
-    uses_outputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.eta, bool) or not isinstance(self.eta, int | float) or not 0.5 < self.eta <= 1.0:
             raise ValueError(f"Mali(eta=...) must be a number above 1/2 and up to 1, got {self.eta!r}")
 
     @property
-    def tableau(self) -> ButcherTableau:
+    def own_tableau(self) -> ButcherTableau:
         return leapfrog(float(self.eta))
 
     @property
     def make_step(self) -> MakeStep:
         return LeapfrogStep
+
+    def memory_formula(self) -> str:
+        return "2 D + A"
 
     def keeper(self, given: ForwardPass) -> LastPair:
         del given

@@ -1,38 +1,37 @@
-"""A reversible wrap of any explicit method, undone step by step: memory that does not grow with the steps."""
+"""A reversible wrap of any explicit method, reversed step by step: memory that does not grow with the steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.backward.reversal import LastPair, check_reversal, landed
 from symplectic_adjoint.backward.running_sum import RunningSum
-from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
-from symplectic_adjoint.field.field import Pull
+from symplectic_adjoint.field.linearization import Pull
 from symplectic_adjoint.steps.reversible import CoupledStep, backwards
 from symplectic_adjoint.steps.runge_kutta import MakeStep, Step, combine
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, transpose_step
 
 
 @dataclass(frozen=True)
-class Reversible:
-    """McCallum and Foster (2024, arXiv:2410.11648): the method's steps, coupled in pairs (coupled_step.py).
+class Reversible(Strategy):
+    """McCallum and Foster (2024, arXiv:2410.11648): the method's steps, coupled in pairs (steps/reversible.py).
 
-    Of the method's own order, but other steps than its own: ys differ from those of other gradients by an error of the
-    tolerance. Steps end on every output. Exact for the steps taken, as far as undoing them gives the states back:
-    rounding grows as it does in a solve backwards in time, and by 1 / coupling a step. Memory (2 + s) D + A besides the
-    outputs, however many steps; 2 s f calls a step, 4 s on the way back, half of either in the last step.
-    coupling: above 0 and below 1, how little of z a step mixes into y. Smaller is stabler forwards.
+    Of the method's order, but with other steps: ys differ from those of other gradients by an error of the tolerance.
+    Steps end on every output. Exact for the steps taken, as far as reversing them restores the states: rounding errors
+    grow as in a solve backwards in time, and by 1 / coupling a step. Memory (2 + s) D + A besides the outputs, however
+    many steps; 2s f calls a step, 4s in the backward pass, half of either in the last step.
+    coupling: above 0 and below 1; the closer to 1, the less of z a step mixes into y. Smaller is stabler in the forward
+    pass.
     """
 
     coupling: float = 0.999
-    exact: ClassVar[bool] = True
-    uses_outputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.coupling, bool) or not isinstance(self.coupling, float) or not 0.0 < self.coupling < 1.0:
@@ -41,6 +40,14 @@ class Reversible:
     @property
     def make_step(self) -> MakeStep:
         return partial(CoupledStep, coupling=self.coupling)
+
+    def memory_formula(self) -> str:
+        return "(2 + s) D + A"
+
+    def predicted(self, model: MemoryModel, steps: int) -> Prediction:
+        s = model.stages
+        calls = 2 * s * steps - s
+        return Prediction(calls, 2 * calls, calls, model.peak_bytes(4, 0, 0))
 
     def keeper(self, given: ForwardPass) -> LastPair:
         del given

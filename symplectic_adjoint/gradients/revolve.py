@@ -6,27 +6,31 @@ from typing import ClassVar
 from torch import Tensor
 
 from symplectic_adjoint.backward.checkpoints import RecomputedStarts, SomeStarts
-from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
-from symplectic_adjoint.gradients.symplectic import KeptStarts, swept
+from symplectic_adjoint.backward.kept_steps import StepsFromStarts, swept
+from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
+from symplectic_adjoint.backward.schedule import advances
+from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.memory.byte_size import bytes_in, in_words
 from symplectic_adjoint.memory.storage import Offload, check_offload, storage
 
 
 @dataclass(frozen=True)
-class Revolve:
-    """Keeps the starts of some steps, and takes steps again from there: memory (c + s) D + A.
+class Revolve(Strategy):
+    """Keep the starts of some steps and recompute the others from there: memory (c + s) D + A.
 
-    checkpoints: c, how many states are kept beside y0 at a time; or their size, "64 MiB". offload, folder: where, as
-    for Symplectic. On a fixed grid as few steps are taken again as can be (Griewank and Walther, 2000); adaptive solves
-    keep states by levels, because they do not know how many steps there will be (Wang, Moin and Iaccarino, 2009), and
-    are reversed as cheaply as from these states can be. 2s - 1 f calls a step, and s for each step taken again.
+    checkpoints: c, the number of states kept at a time besides y0; or their size, "64 MiB". offload, folder: where, as
+    in Symplectic. On a fixed grid as few steps as possible are recomputed (Griewank and Walther, ACM Trans. Math.
+    Softw. 26, 2000). An adaptive solve does not know its number of steps and keeps states by levels (Wang, Moin and
+    Iaccarino, SIAM J. Sci. Comput. 31, 2009); it is reversed as cheaply as these states allow. 2s - 1 f calls a step,
+    and s for each recomputed step.
     """
+
+    accumulates: ClassVar[bool] = True
+    compiles: ClassVar[bool] = True
 
     checkpoints: int | str = 16
     offload: Offload = None
     folder: str | None = None
-    exact: ClassVar[bool] = True
-    uses_outputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.checkpoints, str):
@@ -38,22 +42,39 @@ class Revolve:
             )
         check_offload(self.offload, self.folder)
 
+    def memory_formula(self) -> str:
+        return "(c + s) D + A"
+
+    def predicted(self, model: MemoryModel, steps: int) -> Prediction | None:
+        if self.offload is not None:
+            return None
+        s, c = model.stages, self._room(model.cost.state_bytes)
+        recomputed = max(0, advances(steps, c) - (steps - 1))
+        calls = steps * (2 * s - 1) - (s - 1) + s * recomputed
+        return Prediction(steps * s, calls, steps * s, model.peak_bytes(min(max(0, steps - 1), c + 1), 0, 0))
+
     def keeper(self, given: ForwardPass) -> SomeStarts:
-        return SomeStarts(self._room(given.y0), given.problem.total_steps, storage(self.offload, self.folder))
+        room = self._room(_state_bytes(given.y0))
+        return SomeStarts(room, given.problem.total_steps, storage(self.offload, self.folder))
 
     def backward(self, given: BackwardPass) -> Gradients:
-        there = storage(self.offload, self.folder)
-        return swept(given, KeptStarts(given, RecomputedStarts(given, self._room(given.y0), there)))
+        kept_in = storage(self.offload, self.folder)
+        return swept(
+            given, StepsFromStarts(given, RecomputedStarts(given, self._room(_state_bytes(given.y0)), kept_in))
+        )
 
-    def _room(self, y0: Tensor) -> int:
-        """How many states may be kept."""
+    def _room(self, state_bytes: int) -> int:
+        """The number of states that may be kept."""
         if isinstance(self.checkpoints, int):
             return self.checkpoints
-        state = max(1, y0.numel() * y0.element_size())
-        room = bytes_in("Revolve(checkpoints=...)", self.checkpoints) // state
+        room = bytes_in("Revolve(checkpoints=...)", self.checkpoints) // state_bytes
         if room < 1:
             raise ValueError(
-                f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes {in_words(state)}, give that at "
-                "least"
+                f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes {in_words(state_bytes)}, give "
+                "that at least"
             )
         return room
+
+
+def _state_bytes(y0: Tensor) -> int:
+    return max(1, y0.numel() * y0.element_size())

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field.field import Time
+from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.step_sizes import Clock
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step

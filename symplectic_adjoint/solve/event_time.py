@@ -7,7 +7,7 @@ from torch import Tensor
 
 from symplectic_adjoint.errors import SolverError, UnsupportedCombination
 from symplectic_adjoint.solve.events import Crossing
-from symplectic_adjoint.solve.problem import Trajectory
+from symplectic_adjoint.solve.trajectory import Trajectory
 from symplectic_adjoint.steps.transpose import inner
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import EventNotFound
-from symplectic_adjoint.field.field import Time, number
 from symplectic_adjoint.field.finite import first_non_finite
+from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.solve.grid import FREE, StepPlan
 from symplectic_adjoint.solve.step_sizes import Clock
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step

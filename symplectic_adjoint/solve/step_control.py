@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field.field import ungraphed
+from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
@@ -51,7 +51,7 @@ class StepControl:
     def error_ratio(self, step: Step) -> float:
         """Error of the step over the tolerance: accepted up to 1. The one synchronisation of a step."""
         errors, y_end = step.errors(), step.end()  # f calls under the caller's grad mode, the rest without
-        with ungraphed():
+        with without_graph():
             scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
             norms = [self.measure(error.div_(scale)) for error in errors]
         if len(norms) == 1:

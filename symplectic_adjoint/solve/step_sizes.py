@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from symplectic_adjoint.errors import NonFiniteError, StepSizeUnderflow, TooManySteps
-from symplectic_adjoint.field.field import Time
+from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.solve.step_control import StepControl, initial_step

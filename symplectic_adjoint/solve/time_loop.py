@@ -5,7 +5,8 @@ from typing import Protocol
 from torch import Tensor
 
 from symplectic_adjoint.errors import SolverError
-from symplectic_adjoint.field.field import Field, number
+from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.times import number
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.outputs import Outputs
@@ -50,12 +51,14 @@ def integrate(
     recorder: Recorder,
     timeline: Timeline,
     make_step: MakeStep = Step,
-) -> tuple[list[StepPlan], Tensor]:
-    """Takes every step that the clock proposes; returns the accepted ones and the last state.
+    plans: list[StepPlan] | None = None,
+) -> Tensor:
+    """Take every step that the clock proposes and return the last state.
 
-    A SolverError leaves with how far the solve came.
+    plans: a list that takes the accepted steps, also those before a failure. Raises SolverError, which says how far the
+    solve came.
     """
-    plans: list[StepPlan] = []
+    plans = [] if plans is None else plans
     plan = step = companion = None
     y, accepted = y0, False
     try:
@@ -85,8 +88,8 @@ def integrate(
         error.t = number(timeline.start)
         error.step_size = None if step is None else number(step.h)
         error.accepted, error.rejected, error.f_calls = len(plans), clock.rejected, f.f_calls
-        error.state, error.plans = y.detach(), plans
+        error.state = y.detach()
         raise
     if step is not None:
         recorder.finish(step)
-    return plans, y
+    return y

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field.field import Time, number
+from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.steps.runge_kutta import Step
 

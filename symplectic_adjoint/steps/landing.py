@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field.field import Time
+from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.steps.runge_kutta import Step
 
 

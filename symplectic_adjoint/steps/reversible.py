@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field.field import Time
+from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.landing import LandingStep
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step, combine

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from symplectic_adjoint.errors import NonFiniteError, Place
 from symplectic_adjoint.field.compiled import CompiledSteps
-from symplectic_adjoint.field.field import Time, number, ungraphed
 from symplectic_adjoint.field.finite import first_non_finite
+from symplectic_adjoint.field.grad_mode import without_graph
+from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 
@@ -178,7 +179,7 @@ class Step:
         if self._errors:
             known, self._errors = self._errors, []
             return known
-        with ungraphed():
+        with without_graph():
             sums = [weighted_sum(h, [(weight, ks[i]) for i, weight in terms]) for terms in estimates]
         return [x for x in sums if x is not None]
 

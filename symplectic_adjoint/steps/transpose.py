@@ -24,8 +24,11 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.field.compiled import CompiledSteps
-from symplectic_adjoint.field.field import Field, Linearization, Pull, number, ungraphed
+from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.grad_mode import without_graph
+from symplectic_adjoint.field.linearization import Linearization, Pull
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
+from symplectic_adjoint.field.times import number
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.runge_kutta import Step, weighted_sum
 
@@ -77,7 +80,7 @@ def transpose_step(
     weights = [tableau.interpolant.weights_at(o.sigma) for o in outputs]
     rows = rows_of(tableau, outputs)
     if rows > s + 1 and (graphs is None or graphs[-1] is None):
-        with ungraphed():
+        with without_graph():
             step.evaluate(rows - 1)  # stages that only an interpolant needs
     if graphs is None and not outputs and (code := f.code) is not None and f.aliases is not None:
         return _transpose_by_code(f, f.aliases, code, step, lam, with_time=with_time)

@@ -190,7 +190,7 @@ class TestTables:
         assert load_table("wine", tmp_path).shape == (1, 1)
 
     def test_a_missing_table_says_what_to_do(self, tmp_path):
-        with pytest.raises(MissingTable, match=r"call benchmarks\.data\.cache_table"):
+        with pytest.raises(MissingTable, match="call cache_table"):
             load_table("wine", tmp_path)
 
     def test_an_unknown_table_is_named(self, tmp_path):

@@ -1,0 +1,23 @@
+"""Times as the solver and f see them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+Time = float | Tensor
+"""A time or a step size: a Python float (float64), or a 0-dim tensor where times are differentiated."""
+
+
+def number(t: Time) -> float:
+    """Return a time without its graph."""
+    return t.detach().item() if isinstance(t, Tensor) else t
+
+
+def next_number(x: Tensor, direction: float) -> Tensor:
+    """Return the floating point number next to x, up or down."""
+    towards = torch.full_like(x, math.copysign(math.inf, direction))
+    if x.dtype != torch.float16:
+        return torch.nextafter(x, towards)
+    info = torch.finfo(x.dtype)  # torch has no nextafter for it
+    return (x.double() + math.copysign(max(abs(x.item()) * info.eps, info.tiny), direction)).to(x.dtype)

@@ -1,0 +1,47 @@
+"""A finished forward pass: its steps, and the step that each output came from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.solve.events import Crossing
+from symplectic_adjoint.solve.grid import Grid, StepPlan
+from symplectic_adjoint.solve.stats import Stats
+
+
+@dataclass
+class Trajectory:
+    """The forward pass as it went. Outputs that were not reached have no entry.
+
+    crossing: the event that ended the solve, None without one.
+    """
+
+    plans: Sequence[StepPlan]
+    output_step: Sequence[int]
+    output_sigma: Sequence[float]
+    stats: Stats
+    field: Field
+    crossing: Crossing | None = None
+
+    @property
+    def make_grid(self) -> Callable[[], Grid]:
+        """A function that makes the record of the steps. It holds neither func nor any tensor."""
+        return partial(Grid.from_plans, self.plans, self.output_step, self.output_sigma)
+
+    def dense_outputs(self) -> dict[int, list[int]]:
+        """Return, by step, the outputs inside a step or on its free end. One on a pin of its own is not among them."""
+        inside: dict[int, list[int]] = {}
+        for j, n in enumerate(self.output_step):
+            if n >= 0 and self.plans[n].pinned_to != j:
+                inside.setdefault(n, []).append(j)
+        return inside
+
+    def f_calls_on_graph(self, tableau: ButcherTableau) -> int:
+        """Return the f calls that autograd transposes where these steps were taken on the caller's graph."""
+        s, rows, last = tableau.stages, tableau.interpolant.rows, len(self.plans) - 1
+        calls = len(self.plans) * s
+        for n in self.dense_outputs():  # f at a step's end is the next step's k_1, where there is one
+            calls += max(0, rows - s - 1) + (1 if n == last and rows > s else 0)
+        return calls
