@@ -23,14 +23,13 @@ from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.mali import Mali
 from symplectic_adjoint.gradients.revolve import Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic
-from symplectic_adjoint.methods.named import METHODS
+from symplectic_adjoint.methods.registry import DEFAULT_METHOD, METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.options import Options
 from symplectic_adjoint.steps.leapfrog import NAME as LEAPFROG
 from symplectic_adjoint.steps.leapfrog import LeapfrogStep
 from symplectic_adjoint.steps.runge_kutta import MakeStep, Step
 
-DEFAULT_METHOD = "dopri5"
 AUTO = "auto"
 """The gradient that is chosen by memory_budget."""
 

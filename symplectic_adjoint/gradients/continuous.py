@@ -15,7 +15,7 @@ from symplectic_adjoint.backward.parameter_sums import Accumulator, Reached
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.errors import Place, UnsupportedCombination
 from symplectic_adjoint.field.field import Field, Time
-from symplectic_adjoint.methods.named import METHODS
+from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.solve.callbacks import Callbacks
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.options import read_options
