@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
+from symplectic_adjoint._torch_internals import nodes_made, run_backward, set_grad_enabled
 from symplectic_adjoint.errors import LostGradient, Place
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.finite import unravelled
 from symplectic_adjoint.field.forward_state import Surroundings
-from symplectic_adjoint.field.graph import edge_to, nodes_made, run_backward, unknown_leaves
+from symplectic_adjoint.field.graph import edge_to, unknown_leaves
 from symplectic_adjoint.field.module_tensors import in_place
 from symplectic_adjoint.field.parameter_aliases import Aliases
 
@@ -192,11 +193,11 @@ class Field:
             time = time.detach().requires_grad_()
         was = torch.is_grad_enabled()
         look, self._look = self._look, False
-        torch._C._set_grad_enabled(True)  # enable_grad() and its like take as long as an operation on a small state
+        set_grad_enabled(True)  # enable_grad() and its like take as long as an operation on a small state
         try:
             k = self._on_graph(time, y.clone() if look else y)  # see _watched
         finally:
-            torch._C._set_grad_enabled(was)
+            set_grad_enabled(was)
         if look:
             self._note_first(time.detach(), y.detach(), k.detach())
         # An edge instead of k, which is as large as a state and which no node keeps unless its own derivative needs it.

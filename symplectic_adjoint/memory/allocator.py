@@ -5,18 +5,16 @@ which is told to record nothing else; the peak is the largest running sum. Both 
 start, so tensors that were there before are not in it.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.autograd.profiler import record_function
 
-Phase = Callable[[], Any]
+from symplectic_adjoint._torch_internals import allocation_events
 
-_LOG_LEVEL = "KINETO_LOG_LEVEL"
+Phase = Callable[[], Any]
 
 _MARK = "symplectic_adjoint.memory.allocator phase "
 
@@ -43,50 +41,11 @@ def watch_memory(device: str, *phases: Phase) -> list[Traffic]:
 
 
 def _watch_cpu(phases: tuple[Phase, ...]) -> list[Traffic]:
-    # Imported here because they are torch's own business: nobody who only solves should depend on them.
-    from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
-    from torch._C._profiler import (
-        ProfilerActivity,
-        ProfilerConfig,
-        ProfilerState,
-        RecordScope,
-        _ExperimentalConfig,
-    )
-
-    config = ProfilerConfig(
-        ProfilerState.KINETO,
-        False,  # record_shapes
-        True,  # profile_memory
-        False,  # with_stack
-        False,  # with_flops
-        False,  # with_modules
-        _ExperimentalConfig(),
-        "",  # trace_id
-    )
-    with _quiet():
-        _prepare_profiler(config, {ProfilerActivity.CPU})
-    # User scopes are our marks. Recording the operators too would triple the time and memory of the events.
-    scopes = {RecordScope.USER_SCOPE}
-    _enable_profiler(config, {ProfilerActivity.CPU}, scopes)  # pyright: ignore[reportCallIssue]: stub lags
-    try:
+    with allocation_events() as events:
         for i, phase in enumerate(phases):
             with record_function(f"{_MARK}{i}"):
                 phase()
-    finally:
-        recorded = _disable_profiler()
-    return _sum_up(recorded.events(), len(phases))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The profiler, which reads this when it is first used, writes of each start and stop to the user's terminal."""
-    given = os.environ.get(_LOG_LEVEL)
-    os.environ.setdefault(_LOG_LEVEL, "6")
-    try:
-        yield
-    finally:
-        if given is None:
-            del os.environ[_LOG_LEVEL]
+    return _sum_up(events, len(phases))
 
 
 def _sum_up(events: list[Any], phases: int) -> list[Traffic]:
