@@ -15,7 +15,7 @@ from symplectic_adjoint.backward.schedule import advances
 from symplectic_adjoint.field.parameters import alone
 from symplectic_adjoint.gradients.revolve import Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic
-from symplectic_adjoint.memory.byte_size import bytes_in, in_words
+from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import Forget
 
@@ -58,7 +58,7 @@ class Advice:
                 row.gradient,
                 f"{row.f_calls_forward} + {row.f_calls_backward}",
                 f"{1e3 * row.calls_s:.3g}",
-                in_words(row.peak_tensor_bytes) + (" *" if row == self.best else ""),
+                format_bytes(row.peak_tensor_bytes) + (" *" if row == self.best else ""),
             )
             for row in self.rows
         ]
@@ -67,10 +67,10 @@ class Advice:
         return "\n".join([f"{self.steps} steps, predicted", *lines, self._last_line()])
 
     def _last_line(self) -> str:
-        least = f"the least is {in_words(self.least_bytes, up=True)}"
+        least = f"the least is {format_bytes(self.least_bytes, up=True)}"
         if self.budget_bytes is None:
             return f'gradient="auto" fills any memory_budget; {least}'
-        budget = in_words(self.budget_bytes)
+        budget = format_bytes(self.budget_bytes)
         if self.budget_bytes < self.least_bytes:
             return f"nothing fits into {budget}: {least}"
         if self.best is None:
@@ -95,7 +95,7 @@ def advise(
     Measures one call of f and its VJP; where steps are adaptive, a solve without gradient counts them. Times are those
     of the calls alone: the solver's own are besides. mali and continuous take steps of their own and are not in it.
     """
-    budget_bytes = None if memory_budget is None else bytes_in("memory_budget", memory_budget)
+    budget_bytes = None if memory_budget is None else parse_bytes("memory_budget", memory_budget)
     checked_times(t)
     with alone(func):
         problem, packed = pose(

@@ -20,7 +20,7 @@ from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.gradients.mali import Mali
 from symplectic_adjoint.memory.allocator import watch_memory
-from symplectic_adjoint.memory.byte_size import in_words
+from symplectic_adjoint.memory.byte_size import format_bytes
 from symplectic_adjoint.solve.problem import Trajectory
 
 
@@ -82,8 +82,8 @@ def _cells(row: GradientCost) -> tuple[str, ...]:
         row.gradient,
         shown(row.forward_s, lambda s: f"{1e3 * s:.2f}"),
         shown(row.backward_s, lambda s: f"{1e3 * s:.2f}"),
-        shown(row.memory, lambda m: in_words(m.peak_tensor_bytes)),
-        shown(row.memory, lambda m: in_words(m.kept_tensor_bytes)),
+        shown(row.memory, lambda m: format_bytes(m.peak_tensor_bytes)),
+        shown(row.memory, lambda m: format_bytes(m.kept_tensor_bytes)),
         shown(calls, str),
         shown(row.error, lambda e: f"{e:.1e}"),
     )

@@ -9,7 +9,7 @@ from symplectic_adjoint.backward.cost import call_cost
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.errors import BudgetTooSmall
 from symplectic_adjoint.gradients.symplectic import KeptStarts, swept
-from symplectic_adjoint.memory.byte_size import bytes_in, in_words
+from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.memory.storage import AsMade
 from symplectic_adjoint.solve.problem import Choice
 
@@ -32,7 +32,7 @@ class Auto:
     uses_outputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        bytes_in("memory_budget", self.memory_budget)
+        parse_bytes("memory_budget", self.memory_budget)
 
     def whole_graph(self, given: ForwardPass) -> Choice | None:
         """Plain backpropagation, the fastest, where the number of steps is known and it fits."""
@@ -51,7 +51,7 @@ class Auto:
         if budget.limit_bytes < budget.least_bytes:
             raise BudgetTooSmall(
                 f"memory_budget={self.memory_budget!r} is less than one step and one state besides take: give "
-                f"{in_words(budget.least_bytes, up=True)} ({budget.least_bytes} bytes) or more",
+                f"{format_bytes(budget.least_bytes, up=True)} ({budget.least_bytes} bytes) or more",
                 budget.least_bytes,
             )
         return WithinBudget(budget, given.problem.total_steps, with_time=given.with_time)
@@ -60,7 +60,7 @@ class Auto:
         problem = given.problem
         cost = call_cost(problem, given.y0, with_time=given.with_time)
         adaptive = problem.recorded is None and problem.options.control is not None
-        limit = bytes_in("memory_budget", self.memory_budget)
+        limit = parse_bytes("memory_budget", self.memory_budget)
         return Budget(limit, cost, problem.tableau.stages, len(problem.times), adaptive)
 
     def backward(self, given: BackwardPass) -> Gradients:

@@ -8,7 +8,7 @@ from torch import Tensor
 from symplectic_adjoint.backward.checkpoints import RetakenStarts, SomeStarts
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients
 from symplectic_adjoint.gradients.symplectic import KeptStarts, swept
-from symplectic_adjoint.memory.byte_size import bytes_in, in_words
+from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.memory.storage import Offload, check_offload, storage
 
 
@@ -30,7 +30,7 @@ class Revolve:
 
     def __post_init__(self) -> None:
         if isinstance(self.checkpoints, str):
-            bytes_in("Revolve(checkpoints=...)", self.checkpoints)
+            parse_bytes("Revolve(checkpoints=...)", self.checkpoints)
         elif isinstance(self.checkpoints, bool) or not isinstance(self.checkpoints, int) or self.checkpoints < 1:
             raise ValueError(
                 f"Revolve(checkpoints=...) must be a number of states, 1 or more, or a size such as '64 MiB', got "
@@ -50,10 +50,10 @@ class Revolve:
         if isinstance(self.checkpoints, int):
             return self.checkpoints
         state = max(1, y0.numel() * y0.element_size())
-        room = bytes_in("Revolve(checkpoints=...)", self.checkpoints) // state
+        room = parse_bytes("Revolve(checkpoints=...)", self.checkpoints) // state
         if room < 1:
             raise ValueError(
-                f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes {in_words(state)}, give that at "
-                "least"
+                f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes {format_bytes(state)}, give that "
+                "at least"
             )
         return room

@@ -1,8 +1,7 @@
-"""What torch's allocator holds while code runs: the peak and what is left, in bytes of live tensors.
+"""Watching torch's allocator: the peak and the final number of bytes in live tensors while code runs.
 
-On CUDA the allocator keeps count itself. On the CPU every allocation and release is an event of torch's profiler,
-which is told to record nothing else; the peak is the largest running sum. Both count what is allocated after the
-start, so tensors that were there before are not in it.
+On CUDA the allocator keeps its own counters. On the CPU torch's profiler records every allocation and release, and
+little else; the peak is the largest running sum. Tensors allocated before the start are not counted.
 """
 
 from collections.abc import Callable
@@ -21,9 +20,10 @@ _MARK = "symplectic_adjoint.memory.allocator phase "
 
 @dataclass(frozen=True)
 class Traffic:
-    """One phase: the most bytes live at once, those live at its end, and the number of events (0 on CUDA).
+    """The memory traffic of one phase, in bytes above those live when the first phase began.
 
-    Bytes are above those live when the first phase began.
+    peak_bytes: the most live at once. left_bytes: live at the end of the phase. events: the number of allocations and
+    releases, 0 on CUDA.
     """
 
     peak_bytes: int
@@ -32,10 +32,10 @@ class Traffic:
 
 
 def watch_memory(device: str, *phases: Phase) -> list[Traffic]:
-    """Calls the phases one after the other and says what each did, on "cpu" or "cuda". What they return is dropped.
+    """Call the phases one after the other and return the traffic of each on "cpu" or "cuda". Their results are dropped.
 
-    On the CPU torch's profiler is used: it can only run once at a time, and its events take some 3 kB each, which makes
-    a million allocations too many.
+    On the CPU this runs torch's profiler, which cannot run twice at once. It keeps about 3 kB per event: too much for a
+    million allocations.
     """
     return _watch_cuda(phases) if device == "cuda" else _watch_cpu(phases)
 
@@ -51,7 +51,7 @@ def _watch_cpu(phases: tuple[Phase, ...]) -> list[Traffic]:
 def _sum_up(events: list[Any], phases: int) -> list[Traffic]:
     ends = {e.name(): e.start_ns() + e.duration_ns() for e in events if e.name().startswith(_MARK)}
     bounds = [ends[f"{_MARK}{i}"] for i in range(phases)]
-    # sorted() is stable: events of one nanosecond stay in the order in which they were recorded.
+    # sorted() is stable: events with equal times stay in the order in which they were recorded.
     moves = sorted(((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"), key=lambda move: move[0])
     traffic, live, n = [], 0, 0
     for bound in bounds:
@@ -66,7 +66,7 @@ def _sum_up(events: list[Any], phases: int) -> list[Traffic]:
 
 def _watch_cuda(phases: tuple[Phase, ...]) -> list[Traffic]:
     torch.cuda.synchronize()
-    torch.cuda.empty_cache()  # so that what is reserved is for this alone
+    torch.cuda.empty_cache()  # so that the phases start without cached blocks
     start = torch.cuda.memory_allocated()
     traffic = []
     for phase in phases:

@@ -17,7 +17,7 @@ from symplectic_adjoint.field.forward_state import Surroundings
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.parameters import Parameters
 from symplectic_adjoint.field.transforms import batched
-from symplectic_adjoint.memory.byte_size import in_words
+from symplectic_adjoint.memory.byte_size import format_bytes
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
 from symplectic_adjoint.solve.events import Crossing, EventClock, EventFunction
@@ -64,7 +64,7 @@ class Choice:
         return (
             f"held {kept}, {self.stages} of {inner} stages besides the starts, and the starts of {self.starts} of "
             f"{self.steps} steps: {'all there is' if everything else 'what saves most f calls'} within "
-            f"{in_words(self.budget_bytes)} (predicted peak {in_words(self.predicted_peak_bytes)})"
+            f"{format_bytes(self.budget_bytes)} (predicted peak {format_bytes(self.predicted_peak_bytes)})"
         )
 
 
