@@ -1,6 +1,7 @@
 """Every private name of torch that the library uses, under a name that says what it is for.
 
-All of them exist in torch 2.11 to 2.13. A later version may drop any of them without notice. Where the public interface
+All of them are meant to exist in torch 2.11 to 2.13: the tests check 2.13, and solves and gradients have run on 2.11,
+except compile=True, which needs 2.13. A later version may drop any of them without notice. Where the public interface
 can do the same, it is the fallback, at the cost of speed alone. Where it cannot, a guess could give a wrong gradient or
 end the user's profile without a word, so the name is required: importing the library raises an ImportError with the
 name and the version of torch. The compiler's names are needed by compile=True alone and are looked up when it is used,
