@@ -47,9 +47,9 @@ from symplectic_adjoint.gradients.revolve import Revolve as Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic as Symplectic
 from symplectic_adjoint.memory.allocator import Traffic as Traffic
 from symplectic_adjoint.memory.allocator import watch_memory as watch_memory
-from symplectic_adjoint.methods.named import METHODS as METHODS
+from symplectic_adjoint.methods.interpolant import Interpolant as Interpolant
+from symplectic_adjoint.methods.registry import METHODS as METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau as ButcherTableau
-from symplectic_adjoint.methods.tableau import Interpolant as Interpolant
 from symplectic_adjoint.module import NeuralODE as NeuralODE
 from symplectic_adjoint.solve.grid import Grid as Grid
 from symplectic_adjoint.solve.stats import Choice as Choice

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from symplectic_adjoint._torch_internals import profiler_is_running
 from symplectic_adjoint.backward.parameter_sums import parameter_sums
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.compiled import owner_of
@@ -68,9 +69,7 @@ def call_cost(problem: Problem, y0: Tensor, *, with_time: bool) -> CallCost:
 
 
 def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
-    from torch._C._autograd import _profiler_enabled  # torch's own business, as in allocator.py
-
-    if y0.device.type == "cpu" and _profiler_enabled():
+    if y0.device.type == "cpu" and profiler_is_running():
         raise UnsupportedCombination(
             'gradient="auto" measures one f call with torch\'s profiler, which is running already: solve once before '
             'you start it (the measurement is kept), or take another gradient, such as "symplectic"'

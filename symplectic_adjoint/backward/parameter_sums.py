@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from symplectic_adjoint._torch_internals import foreach_add_, run_backward
 from symplectic_adjoint.backward.running_sum import running_sum
 from symplectic_adjoint.field.field import Field
-from symplectic_adjoint.field.graph import run_backward
 from symplectic_adjoint.field.layout import HALVES
 from symplectic_adjoint.field.lost_gradients import refuse_bypass
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
@@ -89,7 +88,7 @@ class SumsInPlace:
                 into.append(total)
                 added.append(bar)
         if into:
-            torch._foreach_add_(into, added)  # pyright: ignore[reportPrivateImportUsage]
+            foreach_add_(into, added)
         return bars[: len(inputs)]
 
     def total(self) -> list[Tensor | None]:
@@ -162,4 +161,4 @@ class Accumulator:
             for total, bar in zip(into, added, strict=True):
                 total.add_(bar, alpha=weight)
         elif into:
-            torch._foreach_add_(into, added, alpha=weight)  # pyright: ignore[reportPrivateImportUsage]
+            foreach_add_(into, added, alpha=weight)

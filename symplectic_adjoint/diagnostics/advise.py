@@ -11,7 +11,7 @@ from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_proble
 from symplectic_adjoint.backward.cost import CallCost, call_cost
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.gradients import GRADIENTS
-from symplectic_adjoint.memory.byte_size import bytes_in, in_words
+from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import Forget
 
@@ -54,7 +54,7 @@ class Advice:
                 row.gradient,
                 f"{row.f_calls_forward} + {row.f_calls_backward}",
                 f"{1e3 * row.calls_s:.3g}",
-                in_words(row.peak_tensor_bytes) + (" *" if row == self.best else ""),
+                format_bytes(row.peak_tensor_bytes) + (" *" if row == self.best else ""),
             )
             for row in self.rows
         ]
@@ -63,10 +63,10 @@ class Advice:
         return "\n".join([f"{self.steps} steps, predicted", *lines, self._last_line()])
 
     def _last_line(self) -> str:
-        least = f"the least is {in_words(self.least_bytes, up=True)}"
+        least = f"the least is {format_bytes(self.least_bytes, up=True)}"
         if self.budget_bytes is None:
             return f'gradient="auto" fills any memory_budget; {least}'
-        budget = in_words(self.budget_bytes)
+        budget = format_bytes(self.budget_bytes)
         if self.budget_bytes < self.least_bytes:
             return f"nothing fits into {budget}: {least}"
         if self.best is None:
@@ -87,7 +87,7 @@ def advise(
     Measures one call of f and its VJP; where steps are adaptive, a solve without a gradient counts them. Times are
     those of the calls alone, without the solver's own. mali and continuous take steps of their own and are left out.
     """
-    budget_bytes = None if memory_budget is None else bytes_in("memory_budget", memory_budget)
+    budget_bytes = None if memory_budget is None else parse_bytes("memory_budget", memory_budget)
     problem, _, packed = build_problem(Arguments.of("advise", keywords, func=func, y0=y0, t=t))
     y = packed.detach()
     cost = call_cost(problem, y, with_time=t.requires_grad)

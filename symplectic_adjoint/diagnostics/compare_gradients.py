@@ -17,7 +17,7 @@ from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.check_gradient import names_of, relative, replayed, weights_like
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
 from symplectic_adjoint.memory.allocator import watch_memory
-from symplectic_adjoint.memory.byte_size import in_words
+from symplectic_adjoint.memory.byte_size import format_bytes
 from symplectic_adjoint.solve.trajectory import Trajectory
 
 
@@ -79,8 +79,8 @@ def _cells(row: GradientCost) -> tuple[str, ...]:
         row.gradient,
         shown(row.forward_s, lambda s: f"{1e3 * s:.2f}"),
         shown(row.backward_s, lambda s: f"{1e3 * s:.2f}"),
-        shown(row.memory, lambda m: in_words(m.peak_tensor_bytes)),
-        shown(row.memory, lambda m: in_words(m.kept_tensor_bytes)),
+        shown(row.memory, lambda m: format_bytes(m.peak_tensor_bytes)),
+        shown(row.memory, lambda m: format_bytes(m.kept_tensor_bytes)),
         shown(calls, str),
         shown(row.error, lambda e: f"{e:.1e}"),
     )

@@ -15,6 +15,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from symplectic_adjoint._torch_internals import (
+    compile_graph,
+    compiler_config,
+    compiler_errors,
+    find_cpp_compiler,
+    require_compiler_names,
+)
 from symplectic_adjoint.errors import CompilerNotFound, UnsupportedCombination
 from symplectic_adjoint.methods.tableau import ButcherTableau, FloatTerms
 
@@ -25,14 +32,11 @@ OPTIONS = {"cpp_wrapper": True}
 @cache
 def require_compiler() -> None:
     """Raises CompilerNotFound where there is no C++ compiler, before anything is traced."""
-    # Imported here because they take a second, which only compile=True should pay.
-    from torch._dynamo import config
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    if not hasattr(config, "trace_autograd_ops"):
+    if not hasattr(compiler_config(), "trace_autograd_ops"):
         raise UnsupportedCombination(f"compile=True needs PyTorch 2.13 or later, got {torch.__version__}")
+    require_compiler_names()
     try:
-        get_cpp_compiler()
+        find_cpp_compiler()
     except Exception as error:
         raise CompilerNotFound(
             f"compile=True needs a C++ compiler, and none was found ({error}): install g++ or clang++, or name one in "
@@ -54,12 +58,10 @@ class Traced:
 
         Raises UnsupportedCombination where func cannot be traced.
         """
-        # Imported here because it takes a second, which only compile=True should pay.
-        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
-
+        FailOnRecompileLimitHit, TorchDynamoException = compiler_errors()
         self._ran = None
         settings = {"trace_autograd_ops": True, "side_effect_replay_policy": "error"}
-        with torch._dynamo.config.patch(settings), torch.no_grad(), catch_warnings():
+        with compiler_config().patch(settings), torch.no_grad(), catch_warnings():
             simplefilter("ignore", DeprecationWarning)  # torch's own, of what it does while it compiles
             try:
                 results = self._guarded(constants, tensors)
@@ -80,8 +82,7 @@ class Traced:
 
     def _compiled(self, graph: torch.fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
         """The backend: what torch.compile has traced, as inductor's code, which is remembered when it is run."""
-        compiled: Any = torch._inductor.compile(graph, examples, options=OPTIONS)
-        code = _Code(compiled)
+        code = _Code(compile_graph(graph, examples, OPTIONS))
 
         def run(*inputs: Tensor) -> Any:
             self._ran = code

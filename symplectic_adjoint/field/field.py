@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from symplectic_adjoint._torch_internals import nodes_made, run_backward, set_grad_enabled
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.finite import unravelled
 from symplectic_adjoint.field.forward_state import ForwardState
-from symplectic_adjoint.field.graph import edge_to, nodes_made, run_backward
+from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.linearization import Linearization, Pull, on_a_graph, silenced_hooks
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.module_tensors import in_place
@@ -124,11 +125,11 @@ class Field:
             time = time.detach().requires_grad_()
         was = torch.is_grad_enabled()
         searched, self.search.due = self.search.due, False
-        torch._C._set_grad_enabled(True)  # enable_grad() and its like take as long as an operation on a small state
+        set_grad_enabled(True)  # enable_grad() and its like take as long as an operation on a small state
         try:
             k = self._on_graph(time, y.clone() if searched else y)  # see _searched
         finally:
-            torch._C._set_grad_enabled(was)
+            set_grad_enabled(was)
         if searched:
             self._note_first(time.detach(), y.detach(), k.detach())
         # An edge instead of k, which is as large as a state and which no node keeps unless its own derivative needs it.

@@ -3,19 +3,14 @@
 import sys
 from collections.abc import Callable, Container, Iterator
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
+from symplectic_adjoint._torch_internals import PythonNode
+
 Edge = tuple[Node | None, int]
-
-run_backward: Callable[..., Any] = torch.autograd.Variable._execution_engine.run_backward  # pyright: ignore
-"""torch.autograd.backward less its checks, which take a fifth of the time of a small network's VJP."""
-
-nodes_made: Callable[[], int] = torch._C._autograd._get_sequence_nr  # pyright: ignore
-"""How many nodes autograd has made in this thread: the size of a graph for the price of two reads."""
 
 
 def unknown_leaves(
@@ -53,7 +48,7 @@ def unknown_leaves(
 def edge_to(k: Tensor) -> GradientEdge:
     """Where k's graph begins: what is pulled back without k itself."""
     node = k.grad_fn
-    if node is None or isinstance(node, torch._C._FunctionBase):  # a leaf, or a node that needs an owner
+    if node is None or isinstance(node, PythonNode):  # a leaf, or a node that needs an owner
         return get_gradient_edge(k)
     return GradientEdge(node, k.output_nr)
 

@@ -8,9 +8,10 @@ from typing import Self
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
+from symplectic_adjoint._torch_internals import nodes_made
 from symplectic_adjoint.errors import LostGradient
 from symplectic_adjoint.field.forward_state import ForwardState
-from symplectic_adjoint.field.graph import nodes_made, unknown_leaves
+from symplectic_adjoint.field.graph import unknown_leaves
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 
 

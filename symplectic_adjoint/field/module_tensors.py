@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+
+from symplectic_adjoint._torch_internals import copy_keeping_version
 
 
 class ModuleTensor:
@@ -74,5 +75,4 @@ def restored(slots: Sequence[ModuleTensor]) -> Iterator[None]:
             for slot, x, value in zip(slots, tensors, values, strict=True):
                 slot.holder[slot.name] = x
                 if value is not None:
-                    with _unsafe_preserve_version_counter(x):  # a held graph may have saved it
-                        x.copy_(value)
+                    copy_keeping_version(x, value)  # a held graph may have saved it

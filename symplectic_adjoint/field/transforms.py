@@ -3,25 +3,28 @@
 Both look through every operation and hand func tensors of their own, which a custom Function would hide from them.
 """
 
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from symplectic_adjoint._torch_internals import (
+    forward_mode_is_active,
+    functorch_is_active,
+    is_batched,
+    is_legacy_batched,
+    is_wrapped,
+    unwrapped,
+)
 
 
 def transforming() -> bool:
     """Inside torch.func.grad, vjp, jvp, vmap and their like, or a forward-mode level."""
-    functional: bool = torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateImportUsage]
-    return functional or forward_ad._current_level >= 0
+    return functorch_is_active() or forward_mode_is_active()
 
 
 def batched(x: Tensor) -> bool:
     """Whether x stands for many tensors (vmap, is_grads_batched), so that no decision can be taken on its value."""
-    functorch: Any = torch._C._functorch  # pyright: ignore
     while True:
-        if functorch.is_batchedtensor(x) or functorch.is_legacy_batchedtensor(x):
+        if is_batched(x) or is_legacy_batched(x):
             return True
-        if not functorch.is_functorch_wrapped_tensor(x):
+        if not is_wrapped(x):
             return False
-        x = functorch.get_unwrapped(x)
+        x = unwrapped(x)

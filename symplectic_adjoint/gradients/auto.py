@@ -11,7 +11,7 @@ from symplectic_adjoint.backward.memory_model import MemoryModel
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import BudgetTooSmall
 from symplectic_adjoint.gradients.backprop import Backprop
-from symplectic_adjoint.memory.byte_size import bytes_in, in_words
+from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.memory.storage import AsMade
 from symplectic_adjoint.solve.stats import Choice
 
@@ -37,7 +37,7 @@ class Auto(Strategy):
     memory_budget: int | str
 
     def __post_init__(self) -> None:
-        bytes_in("memory_budget", self.memory_budget)
+        parse_bytes("memory_budget", self.memory_budget)
 
     def memory_formula(self) -> str:
         return "memory_budget"
@@ -61,7 +61,7 @@ class Auto(Strategy):
         if budget.limit_bytes < least_bytes:
             raise BudgetTooSmall(
                 f"memory_budget={self.memory_budget!r} is less than one step and one state besides take: give "
-                f"{in_words(least_bytes, up=True)} ({least_bytes} bytes) or more",
+                f"{format_bytes(least_bytes, up=True)} ({least_bytes} bytes) or more",
                 least_bytes,
             )
         return WithinBudget(budget, given.problem.total_steps, with_time=given.with_time)
@@ -71,7 +71,7 @@ class Auto(Strategy):
         cost = call_cost(problem, given.y0, with_time=given.with_time)
         adaptive = problem.recorded is None and problem.options.control is not None
         model = MemoryModel(cost, problem.tableau.stages, len(problem.times), adaptive)
-        return Budget(bytes_in("memory_budget", self.memory_budget), model)
+        return Budget(parse_bytes("memory_budget", self.memory_budget), model)
 
     def backward(self, given: BackwardPass) -> Gradients:
         starts = len({n for n in given.steps if n > 0})

@@ -16,7 +16,7 @@ from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Grad
 from symplectic_adjoint.errors import Place, UnsupportedCombination
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.times import Time
-from symplectic_adjoint.methods.named import METHODS
+from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.solve.callbacks import Callbacks
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.options import read_options

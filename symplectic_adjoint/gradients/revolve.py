@@ -10,7 +10,7 @@ from symplectic_adjoint.backward.kept_steps import StepsFromStarts, swept
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.backward.schedule import advances
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
-from symplectic_adjoint.memory.byte_size import bytes_in, in_words
+from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.memory.storage import Offload, check_offload, storage
 
 
@@ -34,7 +34,7 @@ class Revolve(Strategy):
 
     def __post_init__(self) -> None:
         if isinstance(self.checkpoints, str):
-            bytes_in("Revolve(checkpoints=...)", self.checkpoints)
+            parse_bytes("Revolve(checkpoints=...)", self.checkpoints)
         elif isinstance(self.checkpoints, bool) or not isinstance(self.checkpoints, int) or self.checkpoints < 1:
             raise ValueError(
                 f"Revolve(checkpoints=...) must be a number of states, 1 or more, or a size such as '64 MiB', got "
@@ -67,10 +67,10 @@ class Revolve(Strategy):
         """The number of states that may be kept."""
         if isinstance(self.checkpoints, int):
             return self.checkpoints
-        room = bytes_in("Revolve(checkpoints=...)", self.checkpoints) // state_bytes
+        room = parse_bytes("Revolve(checkpoints=...)", self.checkpoints) // state_bytes
         if room < 1:
             raise ValueError(
-                f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes {in_words(state_bytes)}, give "
+                f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes {format_bytes(state_bytes)}, give "
                 "that at least"
             )
         return room

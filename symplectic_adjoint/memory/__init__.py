@@ -1,1 +1,1 @@
-"""Memory: watching torch's allocator, byte sizes as people write them, and where kept tensors are stored."""
+"""Memory: watching torch's allocator, byte sizes as text, and where kept tensors are stored."""

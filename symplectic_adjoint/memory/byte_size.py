@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write them."""
+"""Byte sizes as text: "512 MiB", "2GB"."""
 
 import math
 import re
@@ -10,8 +10,11 @@ UNITS = {
 }  # fmt: skip
 
 
-def bytes_in(name: str, size: int | str) -> int:
-    """The bytes of 2_000_000, "2MB" or "64 MiB". Raises TypeError or ValueError, naming the argument."""
+def parse_bytes(name: str, size: int | str) -> int:
+    """Return the number of bytes meant by 2_000_000, "2MB" or "64 MiB". `name` is the argument's, for messages.
+
+    Raises TypeError if size is neither an int nor a string, ValueError if it cannot be read or is not positive.
+    """
     if isinstance(size, bool) or not isinstance(size, int | str):
         raise TypeError(f'{name} must be a number of bytes or a text like "512 MiB", got {size!r}')
     amount = size
@@ -26,8 +29,8 @@ def bytes_in(name: str, size: int | str) -> int:
     return amount
 
 
-def in_words(nbytes: int, *, up: bool = False) -> str:
-    """Three digits and a unit; up: never less than nbytes."""
+def format_bytes(nbytes: int, *, up: bool = False) -> str:
+    """Return three digits and a unit, such as "1.5 MiB". With `up` the size is rounded up, to nbytes or more."""
     for unit in ("GiB", "MiB", "KiB"):
         if nbytes >= UNITS[unit]:
             amount = nbytes / UNITS[unit]

@@ -1,4 +1,4 @@
-"""Where the tensors that are kept for the way back lie: as they are made, in the host's memory, or on disk."""
+"""Storage of the tensors kept for the backward pass: where they were made, in host memory, or on disk."""
 
 import mmap
 import os
@@ -9,26 +9,28 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import OffloadError
-from symplectic_adjoint.memory.byte_size import in_words
+from symplectic_adjoint.memory.byte_size import format_bytes
 
 Offload = Literal["cpu", "disk"] | None
 
 
 class Storage(Protocol):
+    """A place for kept tensors."""
+
     def put(self, x: Tensor) -> Tensor:
-        """x itself, or a copy of it that lies where it is to lie."""
+        """Return x itself or a copy of it in this storage."""
         ...
 
 
 class AsMade:
-    """On the device of the solve."""
+    """Leaves tensors on the device of the solve."""
 
     def put(self, x: Tensor) -> Tensor:
         return x
 
 
 class OnHost:
-    """In the host's memory: pinned, so that a GPU copies while the host goes on. The CPU's own are there already."""
+    """Copies tensors to host memory, pinned so that a GPU copies asynchronously. CPU tensors are left alone."""
 
     def put(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
@@ -38,35 +40,35 @@ class OnHost:
 
 
 class OnDisk:
-    """In memory-mapped files of a folder, which have no name there.
+    """Copies tensors to memory-mapped files without a name, in a folder (the system's temporary one by default).
 
-    The system frees them with their last tensor or with the process, however that ends. Raises OffloadError where the
-    folder cannot be written or is full.
+    The system frees a file with its last tensor, or with the process, however it ends. Raises OffloadError if the
+    folder is full or cannot be written to.
     """
 
     CHUNK_BYTES = 4 * 2**20
-    """Smaller tensors share a file of this size."""
+    """Size of the files that smaller tensors share."""
 
     def __init__(self, folder: str | None):
         self._folder = folder or tempfile.gettempdir()
         self._chunk: mmap.mmap | None = None
-        self._taken = 0
-        self._mapped(mmap.PAGESIZE)  # before any work is done
+        self._used_bytes = 0
+        self._map_file(mmap.PAGESIZE)  # so that an unusable folder is an error before any work is done
 
     def put(self, x: Tensor) -> Tensor:
         nbytes = x.numel() * x.element_size()
         if nbytes == 0:
             return x
-        if self._chunk is None or self._taken + nbytes > len(self._chunk):
-            self._chunk, self._taken = self._mapped(max(nbytes, self.CHUNK_BYTES)), 0
-        there = torch.frombuffer(self._chunk, dtype=x.dtype, count=x.numel(), offset=self._taken).view(x.shape)
-        there.copy_(x)
-        self._taken += -(-nbytes // 64) * 64  # aligned as torch's own memory is
-        if self._taken + nbytes > len(self._chunk) and hasattr(mmap, "MADV_DONTNEED"):
-            self._chunk.madvise(mmap.MADV_DONTNEED)  # out of the process's memory, into the file's
-        return there
+        if self._chunk is None or self._used_bytes + nbytes > len(self._chunk):
+            self._chunk, self._used_bytes = self._map_file(max(nbytes, self.CHUNK_BYTES)), 0
+        copy = torch.frombuffer(self._chunk, dtype=x.dtype, count=x.numel(), offset=self._used_bytes).view(x.shape)
+        copy.copy_(x)
+        self._used_bytes += -(-nbytes // 64) * 64  # the alignment of torch's own memory
+        if self._used_bytes + nbytes > len(self._chunk) and hasattr(mmap, "MADV_DONTNEED"):
+            self._chunk.madvise(mmap.MADV_DONTNEED)  # moves it from the process's memory to the file
+        return copy
 
-    def _mapped(self, nbytes: int) -> mmap.mmap:
+    def _map_file(self, nbytes: int) -> mmap.mmap:
         try:
             with tempfile.TemporaryFile(dir=self._folder) as file:
                 if hasattr(os, "posix_fallocate"):
@@ -77,22 +79,23 @@ class OnDisk:
                 return mmap.mmap(file.fileno(), nbytes)
         except OSError as error:
             raise OffloadError(
-                f'offload="disk" needs {in_words(nbytes)} more in {self._folder!r}: {error.strerror or error}. Give '
-                "another folder as folder=, or keep less"
+                f'offload="disk" needs {format_bytes(nbytes)} more in {self._folder!r}: {error.strerror or error}. '
+                "Give another folder as folder=, or keep less"
             ) from error
 
 
 def storage(offload: Offload, folder: str | None) -> Storage:
+    """Return the storage that these options of a gradient ask for."""
     return OnDisk(folder) if offload == "disk" else OnHost() if offload == "cpu" else AsMade()
 
 
 def brought(x: Tensor, device: torch.device) -> Tensor:
-    """x on the device of the solve."""
+    """Return x on `device`, the device of the solve. A copy from pinned memory is asynchronous."""
     return x if x.device == device else x.to(device, non_blocking=True)
 
 
 def check_offload(offload: Any, folder: Any) -> None:
-    """Raises ValueError for what no Storage is made from."""
+    """Raise ValueError if these options name no storage."""
     if offload not in (None, "cpu", "disk"):
         raise ValueError(f'offload must be None, "cpu" or "disk", got {offload!r}')
     if folder is not None and offload != "disk":

@@ -1,10 +1,8 @@
 """Methods by name, with a word on the ones that other libraries have and this one does not."""
 
 from symplectic_adjoint.errors import did_you_mean
-from symplectic_adjoint.methods.named import METHODS
+from symplectic_adjoint.methods.registry import DEFAULT_METHOD, METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
-
-DEFAULT_METHOD = "dopri5"
 
 _ADAMS = "Adams methods are not here: take 'rk4' with options={'step_size': ...}, or 'dopri5'"
 _IMPLICIT = "implicit methods are not here: take 'dopri5', or 'bosh3' with loose tolerances for a mildly stiff problem"

@@ -5,87 +5,30 @@ II.6, with rows counted from 0:
 
     Y_i = y + h sum_{j<i} a_ij k_j     k_i = f(t + c_i h, Y_i)     y(t + sigma h) = y + h sum_i b_i(sigma) k_i
 
-The *extended* tableau is the method's own rows followed by those that its interpolant adds. Its rows 0 to
-`stages` - 1 make the step. If there is a further row, row number `stages` is f at the step's end, with a = b
-and c = 1: the method has it already (FSAL) or the interpolant adds it. Rows after it are the interpolant's
+The *extended* tableau is the method's own rows followed by those that its interpolant adds. Rows 0 to
+`stages` - 1 make the step. Row `stages`, if there is one, is f at the end of the step, with a = b and c = 1:
+either the method has it already (FSAL) or the interpolant adds it. The rows after it are the interpolant's
 extra stages.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from math import comb
 from numbers import Rational
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from symplectic_adjoint.errors import InvalidTableau
+from symplectic_adjoint.methods.coefficients import FloatRow, Row, effective_stages, to_floats
+from symplectic_adjoint.methods.interpolant import Interpolant, hermite
 
-Row = tuple[Fraction, ...]
-FloatRow = tuple[float, ...]
 FloatTerms = tuple[tuple[int, float], ...]
 
-# By how much the sums of a method published as rounded coefficients may miss: a few roundings of a double.
 ROUNDED_RESIDUAL = Fraction(1, 10**15)
-
-
-@dataclass(frozen=True)
-class Interpolant:
-    """Dense output b_i(sigma) = sum_p weights[i][p] sigma^(p+1), a row of `weights` for each extended row.
-
-    `order` is the interpolant's: its local error is O(h^(order+1)) at every sigma. `A` and `c` are the rows
-    that it adds below the method's own; the row with index i in the extended tableau has i entries.
-    """
-
-    order: int
-    weights: tuple[Row, ...]
-    A: tuple[Row, ...] = ()
-    c: Row = ()
-
-    @cached_property
-    def rows(self) -> int:
-        """How many leading rows of the extended tableau dense output needs."""
-        return max((i for i, row in enumerate(self.weights, start=1) if any(row)), default=0)
-
-    def weights_at(self, sigma: Any) -> tuple[Any, ...]:
-        """b_i(sigma) for every row i, each of sigma's type: a float or a number-like object (a 0-dim tensor).
-
-        At sigma = 1.0 they are exactly the float b_i.
-        """
-        near = self._nearest_end(sigma)
-        return tuple(_horner(falling, sigma - near.centre) for falling in near.weights)
-
-    def slopes_at(self, sigma: Any) -> tuple[Any, ...]:
-        """The derivative b_i'(sigma) for every row i, each of sigma's type."""
-        near = self._nearest_end(sigma)
-        return tuple(_horner(falling, sigma - near.centre) for falling in near.slopes)
-
-    def _nearest_end(self, sigma: Any) -> "_Expansion":
-        return self._about_end if sigma > 0.5 else self._about_start
-
-    @cached_property
-    def _about_start(self) -> "_Expansion":
-        return _expand(self.weights, centre=0)
-
-    @cached_property
-    def _about_end(self) -> "_Expansion":
-        return _expand(self.weights, centre=1)
-
-
-class _Expansion(NamedTuple):
-    """The b_i and their derivatives as polynomials in sigma - centre, the highest power first.
-
-    Powers of sigma alone lose up to three digits near sigma = 1: dop853's coefficients alternate in sign and
-    exceed 500.
-    """
-
-    centre: int
-    weights: tuple[FloatRow, ...]
-    slopes: tuple[FloatRow, ...]
+"""Largest error allowed in the sums of a method published with rounded coefficients: a few roundings of a double."""
 
 
 class TableauFloats(NamedTuple):
-    """A tableau as a solver reads it: `A` and `c` extended, `b` cut to the effective stages."""
+    """A tableau in floats: `A` and `c` are extended, `b` is cut to the effective stages."""
 
     A: tuple[FloatRow, ...]
     c: FloatRow
@@ -95,27 +38,29 @@ class TableauFloats(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The coefficients that are not zero, each with its index: what the sums of a step go through."""
+    """The nonzero coefficients, each with its index: the terms of the sums in a step."""
 
     A: tuple[FloatTerms, ...]
-    """Row i: (j, a_ij), of the extended tableau."""
+    """Row i holds the pairs (j, a_ij), of the extended tableau."""
     columns: tuple[FloatTerms, ...]
-    """Column i: (j, a_ji)."""
+    """Column i holds the pairs (j, a_ji)."""
     b: FloatTerms
     errors: tuple[FloatTerms, ...]
-    """b_error, and b_error_low, as far as there are any."""
+    """b_error and b_error_low, if the method has them."""
 
 
 @dataclass(frozen=True)
 class ButcherTableau:
-    """An explicit Runge-Kutta method. Coefficients that are none raise InvalidTableau, which names the row.
+    """An explicit Runge-Kutta method.
 
     `A` is the ragged strictly lower triangle: row i has i entries, row 0 is (). `b`, `c` and the error
-    weights have one entry for each row of `A`. `b_error` is b - b_hat, None without an error estimate.
-    `error_order` is the order of b_hat or, where the norms of two estimates are combined (`b_error_low`),
-    one less than the power of h by which the combination falls. A method without an interpolant of its own
-    gets the cubic Hermite one. `exact=False` says that the method was published as rounded coefficients:
-    its sums may miss by ROUNDED_RESIDUAL, those of others by nothing.
+    weights have one entry for each row of `A`. `b_error` is b - b_hat, or None if the method has no error
+    estimate. `error_order` is the order of b_hat; where the norms of two estimates are combined
+    (`b_error_low`), the combination falls as h^(error_order + 1). A method without an interpolant of its own
+    gets the cubic Hermite one. `exact=False` marks a method published with rounded coefficients: its sums may
+    be off by ROUNDED_RESIDUAL, whereas those of other methods must be exact.
+
+    Raises InvalidTableau, naming the row, if the coefficients are inconsistent.
     """
 
     name: str
@@ -127,7 +72,7 @@ class ButcherTableau:
     b_error: Row | None = None
     b_error_low: Row | None = None
     error_order: int | None = None
-    # Left out, it is set to the cubic Hermite one on construction: who reads the field finds an Interpolant.
+    # None only until __post_init__ has set the cubic Hermite one: a reader always finds an Interpolant.
     interpolant: Interpolant = field(default=None)  # pyright: ignore[reportAssignmentType]
     exact: bool = True
 
@@ -145,34 +90,34 @@ class ButcherTableau:
 
     @cached_property
     def stages(self) -> int:
-        """s, the effective stages: the leading rows up to the last one that b uses."""
-        return _effective_stages(self.b)
+        """s, the effective stages: the rows up to the last one with a nonzero b_i."""
+        return effective_stages(self.b)
 
     @cached_property
     def fsal(self) -> bool:
-        """Whether the method itself ends with f at the step's end, the first f call of the next step."""
+        """Whether the method has row `stages`: f at the end of the step, the first f call of the next step."""
         return len(self.A) > self.stages
 
     @property
     def adaptive(self) -> bool:
-        """Whether the method estimates its error."""
+        """Whether the method has an error estimate."""
         return self.b_error is not None
 
     @property
     def interpolates(self) -> bool:
-        """Whether dense output is as accurate as the step; if not, a step has to end on each output."""
+        """Whether dense output is as accurate as the step. If not, a step must end on each output."""
         return self.interpolant.order >= self.order - 1
 
     @property
     def controller_order(self) -> int:
-        """The power of h by which the error estimate falls. Raises ValueError where there is no estimate."""
+        """The power p such that the error estimate is O(h^p). Raises ValueError if there is no estimate."""
         if self.error_order is None:
-            raise ValueError(f"{self.name} has no error estimate; give a step size, or take an adaptive method")
+            raise ValueError(f"{self.name} has no error estimate; give a step size, or use an adaptive method")
         return self.error_order + 1
 
     @property
     def extended_A(self) -> tuple[Row, ...]:
-        """The method's rows, then those that its interpolant adds."""
+        """The method's own rows, then those that its interpolant adds."""
         return self.A + self.interpolant.A
 
     @property
@@ -182,17 +127,18 @@ class ButcherTableau:
 
     @cached_property
     def floats(self) -> TableauFloats:
-        """The coefficients rounded to floats, once."""
+        """The coefficients, each rounded to a float once."""
         return TableauFloats(
-            A=tuple(_floats(row) for row in self.extended_A),
-            c=_floats(self.extended_c),
-            b=_floats(self.b[: self.stages]),
-            b_error=None if self.b_error is None else _floats(self.b_error),
-            b_error_low=None if self.b_error_low is None else _floats(self.b_error_low),
+            A=tuple(to_floats(row) for row in self.extended_A),
+            c=to_floats(self.extended_c),
+            b=to_floats(self.b[: self.stages]),
+            b_error=None if self.b_error is None else to_floats(self.b_error),
+            b_error_low=None if self.b_error_low is None else to_floats(self.b_error_low),
         )
 
     @cached_property
     def terms(self) -> Terms:
+        """The nonzero coefficients, as floats."""
         A, b = self.floats.A, self.floats.b
         return Terms(
             A=tuple(map(_nonzero, A)),
@@ -202,83 +148,8 @@ class ButcherTableau:
         )
 
 
-def hermite(b: Row, A: tuple[Row, ...], c: Row, order: int = 3) -> Interpolant:
-    """The cubic through both ends of the step with f's slopes there; its order is 3, or the method's if less.
-
-    Adds the row of f at the step's end where the method lacks it.
-    """
-    s = _effective_stages(b)
-    weights = hermite_weights(b, rows=max(len(A), s + 1))
-    if len(A) > s and c[s] == 1:
-        return Interpolant(order, weights)
-    return Interpolant(order, weights, A=(b[:s],), c=(Fraction(1),))
-
-
-def linear(b: Row) -> Interpolant:
-    """The straight line through both ends of the step; its order is 1."""
-    return Interpolant(order=1, weights=tuple((b_i,) for b_i in b))
-
-
-def hermite_weights(b: Row, rows: int, corrections: Sequence[Row] = ()) -> tuple[Row, ...]:
-    """Weights of the cubic Hermite interpolant, plus corrections F_3, F_4, ... that vanish at both ends.
-
-    Hairer's nested form (Hairer, Norsett and Wanner I, section II.6), here in units of h k:
-
-        y(sigma) = y + sigma (F_0 + (1 - sigma) (F_1 + sigma (F_2 + (1 - sigma) (F_3 + sigma (F_4 + ...)))))
-        F_0 = b     F_1 = e_first - b     F_2 = 2 b - e_first - e_end
-
-    `rows` is the length of the extended tableau; entry p of a returned row is the coefficient of sigma^(p+1).
-    """
-    s = _effective_stages(b)
-
-    def row_weights(i: int) -> Row:
-        b_i = b[i] if i < len(b) else Fraction(0)
-        first, end = int(i == 0), int(i == s)
-        F = [b_i, first - b_i, 2 * b_i - first - end, *(row[i] for row in corrections)]
-        polynomial = [Fraction(0)]
-        for n in reversed(range(len(F))):  # from the innermost bracket outwards: add F_n, then its factor
-            polynomial[0] += F[n]
-            by_sigma = [Fraction(0), *polynomial]
-            difference = [p - q for p, q in zip([*polynomial, 0], by_sigma, strict=True)]
-            polynomial = by_sigma if n % 2 == 0 else difference
-        return tuple(polynomial[1:])
-
-    return tuple(row_weights(i) for i in range(rows))
-
-
-def _effective_stages(b: Row) -> int:
-    return max((i for i, weight in enumerate(b, start=1) if weight), default=0)
-
-
-def _expand(weights: tuple[Row, ...], centre: int) -> _Expansion:
-    """Shifts the polynomials to the centre, exactly, before they are rounded to floats."""
-
-    def coefficient(row: Row, n: int) -> Fraction:
-        terms = (comb(p, n) * w * centre ** (p - n) for p, w in enumerate(row, start=1) if p >= n)
-        return sum(terms, Fraction(0))
-
-    shifted = [[coefficient(row, n) for n in range(len(row) + 1)] for row in weights]
-    return _Expansion(
-        centre,
-        weights=tuple(_floats(row[::-1]) for row in shifted),
-        slopes=tuple(_floats([n * w for n, w in enumerate(row)][:0:-1]) for row in shifted),
-    )
-
-
-def _horner(falling: FloatRow, x: Any) -> Any:
-    """The polynomial in x with these coefficients, highest power first."""
-    value = 0.0 * x  # so that a constant polynomial has x's type too
-    for coefficient in falling:
-        value = value * x + coefficient
-    return value
-
-
 def _nonzero(row: FloatRow) -> FloatTerms:
     return tuple((i, x) for i, x in enumerate(row) if x != 0.0)
-
-
-def _floats(row: Sequence[Fraction]) -> FloatRow:
-    return tuple(float(entry) for entry in row)
 
 
 def _refusal(method: ButcherTableau, message: str) -> InvalidTableau:
@@ -286,7 +157,7 @@ def _refusal(method: ButcherTableau, message: str) -> InvalidTableau:
 
 
 def _show(number: Fraction) -> str:
-    """A short fraction as it is, a long one as a decimal."""
+    """Write a short fraction as it is, a long one as a decimal."""
     return str(number) if len(str(number)) <= 12 else f"{float(number):.17g}"
 
 
@@ -348,7 +219,7 @@ def _check_interpolant_shape(method: ButcherTableau) -> None:
 
 
 def _check_end_row(method: ButcherTableau, A: tuple[Row, ...], c: Row) -> None:
-    """Row `stages`, if there is one, is f at the step's end."""
+    """Raise InvalidTableau if row `stages` exists and is not f at the end of the step."""
     s = method.stages
     if len(A) > s and (A[s] != method.b[:s] or c[s] != 1):
         raise _refusal(

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.methods.tableau import ButcherTableau, hermite, linear
+from symplectic_adjoint.methods.interpolant import hermite, linear
+from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.step_control import Norm, StepControl, rms_norm
 
 GRID_OPTIONS = ("step_size", "grid_points", "grid_constructor")

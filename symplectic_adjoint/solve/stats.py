@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from symplectic_adjoint.memory.byte_size import in_words
+from symplectic_adjoint.memory.byte_size import format_bytes
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Choice:
         return (
             f"held {kept}, {self.stages} of {inner} stages besides the starts, and the starts of {self.starts} of "
             f"{self.steps} steps: {'all there is' if everything else 'what saves most f calls'} within "
-            f"{in_words(self.budget_bytes)} (predicted peak {in_words(self.predicted_peak_bytes)})"
+            f"{format_bytes(self.budget_bytes)} (predicted peak {format_bytes(self.predicted_peak_bytes)})"
         )
 
 

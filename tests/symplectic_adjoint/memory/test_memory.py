@@ -1,4 +1,4 @@
-"""Memory, in exact bytes of the allocator: what is kept between the passes, and the highest level on the way back."""
+"""Memory in exact bytes of the allocator: what is kept between the passes, and the peak of the backward pass."""
 
 import gc
 
@@ -17,7 +17,7 @@ EXACT_FUNCTIONS = [name for name in EXACT if name != "backprop"]
 
 
 class WideNet(nn.Module):
-    """A graph that is large beside the state: 32 states for the hidden layer of one f, twice that while it runs."""
+    """A field whose graph is large: 32 states for the hidden layer of one f call, twice that while it runs."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ def fixed_solve(func, y0, steps, method, gradient):
 
 
 def peak_bytes(steps, method, gradient):
-    """Highest live bytes of a forward and a backward pass, without the outputs."""
+    """Return the highest number of live bytes in a forward and a backward pass, without the outputs."""
     func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
     held = {}
 
@@ -47,7 +47,7 @@ def peak_bytes(steps, method, gradient):
 
 
 def kept_bytes(steps, method, gradient, field=WideNet):
-    """Live bytes between the passes, without the two outputs."""
+    """Return the live bytes between the passes, without the two outputs."""
     func, y0 = field(), torch.randn(BATCH, SIZE, dtype=torch.float64)
     held = []
     (traffic,) = watch("cpu", lambda: held.append(fixed_solve(func, y0, steps, method, gradient)))
@@ -56,12 +56,12 @@ def kept_bytes(steps, method, gradient, field=WideNet):
 
 @pytest.mark.parametrize("method", ["euler", "rk4", "dopri5", "dopri8"])
 @pytest.mark.parametrize("gradient", EXACT_FUNCTIONS)
-def test_what_is_kept_between_the_passes_is_what_the_strategy_says(gradient, method):
+def test_the_states_kept_between_the_passes_are_those_of_the_formula(gradient, method):
     N, s = 12, METHODS[method].stages
     states = {
         "baseline": 0,
-        "aca": N - 1,  # y0 is the caller's
-        "symplectic": N - 1 + s,  # and the last step's stages
+        "aca": N - 1,  # y0 belongs to the caller
+        "symplectic": N - 1 + s,  # and the stages of the last step
         "stages": N * s,
         "revolve": N - 1 + s,  # room for all of them
     }
@@ -69,7 +69,7 @@ def test_what_is_kept_between_the_passes_is_what_the_strategy_says(gradient, met
 
 
 class EnablingNet(WideNet):
-    """Turns grad on, as code for energies and traces does, and leaves it on."""
+    """A field that enables grad, as code for energies and traces does, and leaves it enabled."""
 
     def forward(self, t, y):
         torch.set_grad_enabled(True)
@@ -81,12 +81,12 @@ def test_func_that_enables_grad_keeps_no_graph(gradient):
     assert kept_bytes(12, "rk4", gradient, EnablingNet) == kept_bytes(12, "rk4", gradient)
 
 
-def test_only_the_outputs_are_kept_by_the_continuous_adjoint():
+def test_the_continuous_adjoint_keeps_only_the_outputs():
     assert kept_bytes(12, "rk4", "continuous") == 0
 
 
 @pytest.mark.parametrize("room", [1, 4])
-def test_revolve_keeps_no_more_states_than_it_may_however_many_steps_there_are(room):
+def test_revolve_keeps_within_its_budget_for_any_number_of_steps(room):
     s = METHODS["rk4"].stages
     few, many = (peak_bytes(steps, "rk4", Revolve(room)) for steps in (10, 60))
     assert few == many
@@ -96,15 +96,15 @@ def test_revolve_keeps_no_more_states_than_it_may_however_many_steps_there_are(r
 
 
 def test_a_held_graph_takes_the_memory_of_one_graph():
-    """WideNet's is 32 states: the hidden layer's activation; and f's value."""
+    """WideNet's graph takes 32 states for the hidden activation, and one for the value of f."""
     none, eight, nine = (kept_bytes(20, "rk4", Symplectic(graphs=number)) for number in (0, 8, 9))
     assert eight - none == pytest.approx(8 * (nine - eight), rel=0.05)
     assert 32 * STATE_BYTES <= nine - eight <= 36 * STATE_BYTES
 
 
-def test_what_is_on_disk_is_not_in_memory():
+def test_tensors_on_disk_take_no_memory():
     s = METHODS["rk4"].stages
-    assert kept_bytes(60, "rk4", Symplectic(offload="disk")) == s * STATE_BYTES  # the last step's stages
+    assert kept_bytes(60, "rk4", Symplectic(offload="disk")) == s * STATE_BYTES  # the stages of the last step
     assert kept_bytes(60, "rk4", Symplectic(keep="stages", offload="disk")) == 0
     assert kept_bytes(60, "rk4", Revolve(4, offload="disk")) == (1 + s) * STATE_BYTES
 
@@ -116,27 +116,27 @@ def test_memory_grows_by_one_state_a_step(gradient):
     assert growth == pytest.approx(40 * STATE_BYTES, rel=0.01)
 
 
-def test_memory_grows_by_s_states_a_step_where_stages_are_kept():
+def test_memory_grows_by_s_states_a_step_if_stages_are_kept():
     growth = peak_bytes(60, "rk4", "stages") - peak_bytes(20, "rk4", "stages")
     assert growth == pytest.approx(40 * 4 * STATE_BYTES, rel=0.01)
 
 
-def test_the_graph_of_one_f_is_held_whatever_the_number_of_stages():
+def test_symplectic_holds_the_graph_of_one_f_for_any_number_of_stages():
     few, many = (peak_bytes(4, method, "symplectic") for method in ("midpoint", "dopri8"))
-    # 11 stages more: their states, and not their graphs of 32 states each.
+    # 11 more stages add their states, but not their graphs of 32 states each.
     assert many - few < 14 * STATE_BYTES
     few, many = (peak_bytes(4, method, "aca") for method in ("midpoint", "dopri8"))
     assert many - few > 11 * 30 * STATE_BYTES
 
 
 @pytest.mark.parametrize("method", ["rk4", "dopri5", "dopri8"])
-def test_gradients_are_in_the_order_of_their_formulas(method):
+def test_the_peaks_are_ordered_as_the_formulas_are(method):
     peaks = [peak_bytes(10, method, gradient) for gradient in ("symplectic", "aca", "baseline")]
     assert peaks == sorted(peaks) and peaks[0] < 0.7 * peaks[1] < 0.7 * peaks[2]
 
 
 @pytest.mark.parametrize("gradient", STANDARD)
-def test_nothing_stays_behind_over_iterations(gradient):
+def test_iterations_leak_no_tensors(gradient):
     func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
 
     def live():
@@ -149,7 +149,7 @@ def test_nothing_stays_behind_over_iterations(gradient):
 
     iterate(2)
     gc.collect()
-    gc.disable()  # what is freed must not need the collector
+    gc.disable()  # tensors must be freed without the collector
     try:
         before = live()
         iterate(20)
@@ -159,7 +159,7 @@ def test_nothing_stays_behind_over_iterations(gradient):
 
 
 @pytest.mark.parametrize("gradient", STANDARD)
-def test_nothing_is_kept_where_no_gradient_is_asked_for(gradient):
+def test_nothing_is_kept_under_no_grad(gradient):
     func, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
     held = []
 
@@ -168,13 +168,13 @@ def test_nothing_is_kept_where_no_gradient_is_asked_for(gradient):
             held.append(fixed_solve(func, y0, 50, "rk4", gradient))
 
     (traffic,) = watch("cpu", forward)
-    # Two outputs, four stages and the state at hand, and one call of f.
+    # Two outputs, four stages, the current state and one f call.
     assert traffic.left_bytes == 2 * STATE_BYTES
     assert traffic.peak_bytes < (2 + 4 + 2 + 64 + 2) * STATE_BYTES
 
 
 @pytest.mark.parametrize("gradient", EXACT_FUNCTIONS)
-def test_a_closure_over_a_module_costs_what_the_module_does(gradient):
+def test_a_closure_over_a_module_takes_as_much_memory_as_the_module(gradient):
     def peak(close_over):
         net, y0 = WideNet(), torch.randn(BATCH, SIZE, dtype=torch.float64)
         func = (lambda t, y: net(t, y)) if close_over else net

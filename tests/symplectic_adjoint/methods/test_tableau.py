@@ -1,4 +1,4 @@
-"""ButcherTableau and Interpolant: what they refuse, what they derive, what they evaluate."""
+"""ButcherTableau and Interpolant: validation, derived properties and dense output."""
 
 import math
 import pickle
@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from symplectic_adjoint.errors import InvalidTableau
-from symplectic_adjoint.methods.named import METHODS
-from symplectic_adjoint.methods.tableau import ButcherTableau, Interpolant, Row, hermite, linear
+from symplectic_adjoint.methods.coefficients import Row
+from symplectic_adjoint.methods.interpolant import Interpolant, hermite, linear
+from symplectic_adjoint.methods.registry import METHODS
+from symplectic_adjoint.methods.tableau import ButcherTableau
 
 HALF = Fraction(1, 2)
 EULER, HEUN3, BOSH3, RK4, DOPRI8, DOP853 = (
@@ -25,7 +27,7 @@ def row(text: str) -> Row:
 
 
 def heun2(**changes: Any) -> ButcherTableau:
-    """The explicit trapezoidal rule with its Euler estimate, but for the changes."""
+    """Return the explicit trapezoidal rule with an Euler error estimate and these changes."""
     coefficients = {"A": ((), row("1")), "b": row("1/2 1/2"), "c": row("0 1")}
     estimate = {"b_error": row("-1/2 1/2"), "error_order": 1}
     return ButcherTableau(**{"name": "mine", "order": 2, "source": "test", **coefficients, **estimate, **changes})
@@ -35,32 +37,31 @@ def dense(*weights: str, **added: Any) -> Interpolant:
     return Interpolant(order=2, weights=tuple(row(text) for text in weights), **added)
 
 
-# ---- what is refused ----
-
+# ---- validation ----
 
 BAD = {
     "a square row": ({"A": (row("0"), row("1"))}, "row 0 of A .* must have 0 entries, got 1"),
     "a short row": ({"A": ((), ())}, "row 1 of A .* must have 1 entries, got 0"),
-    "a row that misses c": ({"A": ((), row("3/4"))}, "row 1 of A must sum to 1, got 3/4"),
+    "a row that does not sum to c": ({"A": ((), row("3/4"))}, "row 1 of A must sum to 1, got 3/4"),
     "a first node that is not 0": ({"c": row("1/3 1")}, "row 0 of A must sum to 1/3, got 0"),
     "too few nodes": ({"c": row("0")}, "c .* must have 2 entries, got 1"),
     "too many weights": ({"b": row("1/2 1/4 1/4")}, "b .* must have 2 entries, got 3"),
-    "weights that miss 1": ({"b": row("1/2 1/3")}, "b must sum to 1, got 5/6"),
+    "weights that do not sum to 1": ({"b": row("1/2 1/3")}, "b must sum to 1, got 5/6"),
     "no weight at all": ({"b": row("0 0")}, "b must sum to 1, got 0"),
     "a float": ({"b": (0.5, HALF)}, "b .* holds the float 0.5; give a fractions.Fraction"),
     "a short estimate": ({"b_error": row("0")}, "b_error .* must have 2 entries, got 1"),
-    "an estimate that misses 0": ({"b_error": row("1/2 1/2")}, "b_error must sum to 0, got 1"),
-    "a second estimate that misses 0": ({"b_error_low": row("1 0")}, "b_error_low must sum to 0, got 1"),
+    "an estimate that does not sum to 0": ({"b_error": row("1/2 1/2")}, "b_error must sum to 0, got 1"),
+    "a second estimate that does not sum to 0": ({"b_error_low": row("1 0")}, "b_error_low must sum to 0, got 1"),
     "an estimate without its order": ({"error_order": None}, "b_error and error_order belong together"),
     "a second estimate alone": (
         {"b_error": None, "error_order": None, "b_error_low": row("1/2 -1/2")},
         "b_error_low is combined with b_error, which is missing",
     ),
-    "a last row of no use": (
+    "a useless last row": (
         {"b": row("1 0"), "A": ((), row("1/2")), "c": row("0 1/2")},
         r"b does not use row 1, .* got c = 1/2 and a = \(1/2\)",
     ),
-    "a dense row too few": ({"interpolant": dense("1 -1/2")}, "must weigh all 2 extended rows, got 1"),
+    "a missing dense row": ({"interpolant": dense("1 -1/2")}, "must weigh all 2 extended rows, got 1"),
     "ragged dense weights": (
         {"interpolant": dense("1 -1/2", "1/2")},
         "row 1 of the interpolant's weights .* must have 2 entries, got 1",
@@ -73,11 +74,11 @@ BAD = {
         {"interpolant": dense("0 1/2", "0 1/2")},
         r"the interpolant's weights of sigma\^1 must sum to 1, got 0",
     ),
-    "an added row that misses c": (
+    "a missing row of dense weights for an added row": (
         {"interpolant": dense("1 -1/2", "0 1/2", "0 0", A=(row("1/2 1/2"), row("0 0 1")), c=row("1 1/2"))},
         "must weigh all 4 extended rows, got 3",
     ),
-    "an added row of wrong length": (
+    "an added row of the wrong length": (
         {"interpolant": dense("1 -1/2", "0 1/2", "0 0", A=(row("1"),), c=row("1"))},
         "row 2 of the extended A .* must have 2 entries, got 1",
     ),
@@ -89,7 +90,7 @@ BAD = {
         {"interpolant": dense("1 -1/2", "0 1/2", "0 0", A=(row("1 0"),), c=row("1"))},
         r"b does not use row 2, .* got c = 1 and a = \(1, 0\)",
     ),
-    "a later added row that misses c": (
+    "a later added row that does not sum to c": (
         {"interpolant": dense("1 -1/2", "0 1/2", "0 0", "0 0", A=(row("1/2 1/2"), row("0 0 1")), c=row("1 1/2"))},
         "row 3 of the extended A must sum to 1/2, got 1",
     ),
@@ -97,27 +98,27 @@ BAD = {
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD.keys())
-def test_a_bad_tableau_is_refused_by_method_and_row(changes: dict[str, Any], message: str) -> None:
+def test_a_bad_tableau_raises_and_the_message_names_method_and_row(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidTableau, match=f"^mine: .*{message}"):
         heun2(**changes)
 
 
-def test_the_tableau_that_the_bad_ones_vary_is_a_good_one() -> None:
+def test_the_tableau_that_the_bad_ones_modify_is_valid() -> None:
     assert heun2().stages == 2 and issubclass(InvalidTableau, ValueError)
 
 
-def test_an_exact_method_may_not_miss_by_anything() -> None:
+def test_the_sums_of_an_exact_method_must_be_exact() -> None:
     with pytest.raises(InvalidTableau, match=r"exact=True allows 0\)"):
         heun2(b=(HALF, HALF + Fraction(1, 10**40)))
 
 
-def test_a_rounded_method_may_miss_by_roundings_of_a_double_and_no_more() -> None:
+def test_the_sums_of_a_rounded_method_may_be_off_by_a_few_roundings_of_a_double() -> None:
     heun2(b=(HALF, HALF + Fraction(9, 10**16)), exact=False)
     with pytest.raises(InvalidTableau, match=r"off by 1.1e-15, exact=False allows 1e-15\)"):
         heun2(b=(HALF, HALF + Fraction(11, 10**16)), exact=False)
 
 
-# ---- what is derived ----
+# ---- derived properties ----
 
 
 @every_method
@@ -136,7 +137,7 @@ def test_a_tableau_equals_its_copies(method: ButcherTableau) -> None:
 
 
 @every_method
-def test_the_row_after_the_stages_is_f_at_the_end(method: ButcherTableau) -> None:
+def test_the_row_after_the_stages_is_f_at_the_end_of_the_step(method: ButcherTableau) -> None:
     s = method.stages
     assert all(weight == 0 for weight in method.b[s:])
     if len(method.extended_A) > s:
@@ -151,25 +152,25 @@ def test_a_last_row_that_is_f_at_the_end_makes_a_method_fsal() -> None:
     assert not without.fsal and without.stages == 3
 
 
-def test_the_interpolant_adds_f_at_the_end_only_where_the_method_lacks_it() -> None:
+def test_the_interpolant_adds_f_at_the_end_only_if_the_method_lacks_it() -> None:
     assert BOSH3.interpolant.A == ()
     (end,) = HEUN3.interpolant.A
     assert end == HEUN3.b and HEUN3.interpolant.c == (1,)
-    assert RK4.interpolant.A == ()  # its four stages do
+    assert RK4.interpolant.A == ()  # its four stages are enough
     assert len(DOP853.interpolant.A) == 4
 
 
-def test_a_method_interpolates_where_dense_output_is_at_most_one_order_behind() -> None:
+def test_a_method_interpolates_if_dense_output_is_at_most_one_order_lower() -> None:
     assert heun2(order=2).interpolates
     assert RK4.interpolates and RK4.interpolant.order == RK4.order - 1
     assert not DOPRI8.interpolates and DOPRI8.interpolant.order == 3
 
 
-def test_the_cubic_is_of_the_methods_order_where_that_is_less() -> None:
+def test_the_order_of_the_cubic_is_at_most_that_of_the_method() -> None:
     assert heun2().interpolant.order == 2
 
 
-def test_the_controller_order_is_one_above_the_estimates() -> None:
+def test_the_controller_order_is_one_above_that_of_the_estimate() -> None:
     assert BOSH3.controller_order == 3 and DOP853.controller_order == 8
 
 
@@ -189,15 +190,15 @@ def test_the_floats_are_the_extended_rows_rounded_once(method: ButcherTableau) -
     assert method.floats is floats
 
 
-# ---- what is evaluated ----
+# ---- dense output ----
 
 
 @every_method
 @pytest.mark.parametrize("sigma", [0.0, 0.125, 0.5, 0.75, 1.0])
-def test_dense_weights_and_slopes_are_the_polynomials_values(method: ButcherTableau, sigma: float) -> None:
+def test_dense_weights_and_slopes_are_the_values_of_the_polynomials(method: ButcherTableau, sigma: float) -> None:
     dense, x = method.interpolant, Fraction(sigma)
-    # Roundings of doubles: dop853's coefficients reach 550 (its slopes' 2500) and are damped by powers of
-    # 1/2 at the middle of the step, where most is lost (measured: 5e-14, and 5e-13 for slopes).
+    # Rounding error of doubles: dop853's coefficients reach 550 (2500 for slopes) and are damped only by powers of
+    # 1/2 in the middle of the step, where the error is largest (measured: 5e-14, and 5e-13 for slopes).
     for weight, slope, powers in zip(dense.weights_at(sigma), dense.slopes_at(sigma), dense.weights, strict=True):
         exact = sum(w * x**p for p, w in enumerate(powers, start=1))
         exact_slope = sum(p * w * x ** (p - 1) for p, w in enumerate(powers, start=1))
@@ -208,7 +209,7 @@ def test_dense_weights_and_slopes_are_the_polynomials_values(method: ButcherTabl
 @every_method
 def test_dense_output_at_the_end_is_the_step_itself(method: ButcherTableau) -> None:
     weights, s = method.interpolant.weights_at(1.0), method.stages
-    assert weights[:s] == method.floats.b  # not merely close: the very floats
+    assert weights[:s] == method.floats.b  # equal, not merely close
     assert not any(weights[s:])
 
 
@@ -217,13 +218,13 @@ def test_dense_output_at_the_start_is_the_state_itself(method: ButcherTableau) -
     assert not any(method.interpolant.weights_at(0.0))
 
 
-def test_dense_weights_take_sigma_as_a_tensor_and_keep_its_graph() -> None:
+def test_dense_weights_accept_sigma_as_a_tensor_and_keep_its_graph() -> None:
     sigma = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     for method in (EULER, BOSH3, DOP853):
         weights, slopes = method.interpolant.weights_at(sigma), method.interpolant.slopes_at(sigma)
         assert all(isinstance(entry, torch.Tensor) for entry in (*weights, *slopes))
         gradients = [torch.autograd.grad(weight, sigma)[0] for weight in weights]
-        # Two roundings of the same numbers: the slopes' own formula, and the derivative of the weights'.
+        # The slopes' own formula and the derivative of the weights' round differently.
         torch.testing.assert_close(torch.stack(gradients), torch.stack(slopes), rtol=1e-12, atol=1e-12)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from symplectic_adjoint import odeint, solve
 from symplectic_adjoint.errors import StepSizeUnderflow
-from symplectic_adjoint.methods.named import METHODS
+from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.solve.grid import FREE
 from symplectic_adjoint.solve.step_control import StepControl, rms_norm
 from symplectic_adjoint.solve.step_sizes import AdaptiveClock, even_steps, steps_between

@@ -1,0 +1,271 @@
+"""Every private name of torch that the library uses, under a name that says what it is for.
+
+All of them are meant to exist in torch 2.11 to 2.13: the tests check 2.13, and solves and gradients have run on 2.11,
+except compile=True, which needs 2.13. A later version may drop any of them without notice. Where the public interface
+can do the same, it is the fallback, at the cost of speed alone. Where it cannot, a guess could give a wrong gradient or
+end the user's profile without a word, so the name is required: importing the library raises an ImportError with the
+name and the version of torch. The compiler's names are needed by compile=True alone and are looked up when it is used,
+because importing the compiler takes a second.
+
+Private *attributes* of tensors, modules and graph nodes are read where they are needed: a function to read them would
+cost more than the read. TENSOR_ATTRIBUTES, MODULE_ATTRIBUTES and NODE_ATTRIBUTES list them.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad, profiler
+
+REQUIRED: list[str] = []
+"""Names without a fallback, as "module:attribute"."""
+
+OPTIONAL: list[str] = []
+"""Names with a fallback."""
+
+TENSOR_ATTRIBUTES = ("_version", "_backward_hooks")
+"""Counts writes in place (torch's autograd notes describe it); holds the hooks of a leaf."""
+
+MODULE_ATTRIBUTES = ("_parameters", "_buffers")
+"""Hold a module's own tensors: the public iterators leave out duplicates and None, and cannot write."""
+
+NODE_ATTRIBUTES = ("_sequence_nr",)
+"""Orders the nodes of a thread by when they were made. See nodes_made."""
+
+
+def _find(name: str) -> Any:
+    try:
+        return resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"symplectic_adjoint needs {name.replace(':', '.')}, a private name that torch {torch.__version__} lacks: "
+            "install a torch from 2.11 to 2.13, or a newer symplectic_adjoint"
+        ) from error
+
+
+def _required(name: str) -> Any:
+    REQUIRED.append(name)
+    return _find(name)
+
+
+def _optional(name: str, fallback: Any) -> Any:
+    OPTIONAL.append(name)
+    try:
+        return resolve_name(name)
+    except (ImportError, AttributeError):
+        return fallback
+
+
+# ---- graphs and the engine ----
+
+
+def _public_backward(
+    outputs: Sequence[Any],
+    cotangents: Sequence[Tensor],
+    retain_graph: bool,
+    create_graph: bool,
+    inputs: Sequence[Tensor],
+    *,
+    allow_unreachable: bool,
+    accumulate_grad: bool,
+) -> Any:
+    if accumulate_grad:
+        return torch.autograd.backward(outputs, cotangents, retain_graph, create_graph, inputs=inputs)
+    return torch.autograd.grad(outputs, inputs, cotangents, retain_graph, create_graph, allow_unused=allow_unreachable)
+
+
+run_backward: Callable[..., Any] = _optional("torch.autograd:Variable._execution_engine.run_backward", _public_backward)
+"""torch.autograd.grad and backward without their checks, which take a fifth of the time of a small network's VJP.
+
+Fallback: torch.autograd.grad or, with accumulate_grad, torch.autograd.backward.
+"""
+
+nodes_made: Callable[[], int] = _required("torch._C._autograd:_get_sequence_nr")
+"""Number of graph nodes that autograd has made in this thread: two reads give the size of a graph. Required."""
+
+PythonNode: type = _optional("torch._C:_FunctionBase", object)
+"""The class of the graph nodes made by Python Functions, which an edge to them must own.
+
+Fallback: object, so that every node counts as one. An edge that owns its node is right for all, and slower to make.
+"""
+
+set_grad_enabled: Callable[[bool], Any] = _optional("torch._C:_set_grad_enabled", torch.set_grad_enabled)
+"""Switch grad mode: the context managers take as long as an operation on a small state.
+
+Fallback: torch.set_grad_enabled, which switches it as soon as it is called.
+"""
+
+
+def _add_one_by_one(totals: Sequence[Tensor], parts: Sequence[Tensor], *, alpha: float = 1) -> None:
+    for total, part in zip(totals, parts, strict=True):
+        total.add_(part, alpha=alpha)
+
+
+foreach_add_: Callable[..., None] = _optional("torch:_foreach_add_", _add_one_by_one)
+"""Add alpha times each part to its total, in place and in few kernels. Fallback: one addition after the other."""
+
+_preserving_version: Any = _optional("torch.autograd.grad_mode:_unsafe_preserve_version_counter", None)
+
+
+def copy_keeping_version(x: Tensor, value: Tensor) -> None:
+    """Copy value into x so that x does not count as changed for a graph that saved it. Fallback: x.data."""
+    if _preserving_version is None:
+        x.data.copy_(value)
+        return
+    with _preserving_version(x):
+        x.copy_(value)
+
+
+# ---- torch.func and forward mode ----
+
+functorch_is_active: Callable[[], bool] = _required("torch._C:_are_functorch_transforms_active")
+"""Whether a transform of torch.func (grad, vjp, jvp, vmap ...) is running. Required."""
+
+is_batched: Callable[[Tensor], bool] = _required("torch._C._functorch:is_batchedtensor")
+"""Whether a tensor is wrapped by torch.func.vmap. Required."""
+
+is_legacy_batched: Callable[[Tensor], bool] = _required("torch._C._functorch:is_legacy_batchedtensor")
+"""Whether a tensor is wrapped by the vmap behind torch.autograd.grad(..., is_grads_batched=True). Required."""
+
+is_wrapped: Callable[[Tensor], bool] = _required("torch._C._functorch:is_functorch_wrapped_tensor")
+"""Whether a tensor is wrapped by any transform of torch.func. Required."""
+
+unwrapped: Callable[[Tensor], Tensor] = _required("torch._C._functorch:get_unwrapped")
+"""The tensor inside one level of wrapping. Required."""
+
+OPTIONAL.append("torch.autograd.forward_ad:_current_level")
+
+
+def forward_mode_is_active() -> bool:
+    """Return whether a forward-mode level is open. Fallback: try to open one, since levels cannot be nested."""
+    level = getattr(forward_ad, "_current_level", None)  # an int that is rebound whenever a level opens or closes
+    if level is not None:
+        return level >= 0
+    try:
+        level = forward_ad.enter_dual_level()
+    except RuntimeError:
+        return True
+    forward_ad.exit_dual_level(level=level)
+    return level > 0
+
+
+# ---- the profiler ----
+
+profiler_is_running: Callable[[], bool] = _required("torch._C._autograd:_profiler_enabled")
+"""Whether a profile is being taken in this thread: starting another would end it without a word. Required."""
+
+_PROFILER = tuple(
+    _optional(name, None)
+    for name in (
+        "torch._C._autograd:_prepare_profiler",
+        "torch._C._autograd:_enable_profiler",
+        "torch._C._autograd:_disable_profiler",
+        "torch._C._profiler:ProfilerActivity",
+        "torch._C._profiler:ProfilerConfig",
+        "torch._C._profiler:ProfilerState",
+        "torch._C._profiler:RecordScope",
+        "torch._C._profiler:_ExperimentalConfig",
+    )
+)
+
+
+@contextmanager
+def _events_of_scopes() -> Iterator[list[Any]]:
+    prepare, enable, disable, Activity, Config, State, Scope, ExperimentalConfig = _PROFILER
+    config = Config(
+        State.KINETO,
+        False,  # record_shapes
+        True,  # profile_memory
+        False,  # with_stack
+        False,  # with_flops
+        False,  # with_modules
+        ExperimentalConfig(),
+        "",  # trace_id
+    )
+    with _quiet_profiler():
+        prepare(config, {Activity.CPU})
+    enable(config, {Activity.CPU}, {Scope.USER_SCOPE})  # the scope of record_function, without that of operators
+    events: list[Any] = []
+    try:
+        yield events
+    finally:
+        events += disable().events()
+
+
+@contextmanager
+def _events_of_profile() -> Iterator[list[Any]]:
+    profile = profiler.profile(profile_memory=True)
+    with _quiet_profiler():
+        profile.__enter__()
+    events: list[Any] = []
+    try:
+        yield events
+    finally:
+        profile.__exit__(None, None, None)
+        assert profile.kineto_results is not None
+        events += profile.kineto_results.events()
+
+
+allocation_events: Callable[[], AbstractContextManager[list[Any]]] = (
+    _events_of_profile if None in _PROFILER else _events_of_scopes
+)
+"""Record the CPU's allocations and releases, and record_function's marks, in a list that is filled at the end.
+
+Fallback: torch.autograd.profiler.profile, which records every operator too, in three times the time and memory.
+"""
+
+_LOG_LEVEL = "KINETO_LOG_LEVEL"
+
+
+@contextmanager
+def _quiet_profiler() -> Iterator[None]:
+    """Keep the profiler, which reads this variable at its first use, from reporting each start and stop on stderr."""
+    given = os.environ.get(_LOG_LEVEL)
+    os.environ.setdefault(_LOG_LEVEL, "6")
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[_LOG_LEVEL]
+
+
+# ---- the compiler ----
+
+COMPILER = (
+    "torch._dynamo:config",
+    "torch._dynamo.exc:FailOnRecompileLimitHit",
+    "torch._dynamo.exc:TorchDynamoException",
+    "torch._inductor:compile",
+    "torch._inductor.cpp_builder:get_cpp_compiler",
+)
+"""Names that only compile=True needs."""
+
+
+def require_compiler_names() -> None:
+    """Raise ImportError if one of the names in COMPILER is missing."""
+    for name in COMPILER:
+        _find(name)
+
+
+def compiler_config() -> Any:
+    """Return the settings of torch.compile's tracer, which has a setting `trace_autograd_ops` from torch 2.13 on."""
+    return _find("torch._dynamo:config")
+
+
+def compiler_errors() -> tuple[type[Exception], type[Exception]]:
+    """Return the error at the limit of recompilations, and the base class of all errors of torch.compile's tracer."""
+    return _find("torch._dynamo.exc:FailOnRecompileLimitHit"), _find("torch._dynamo.exc:TorchDynamoException")
+
+
+def compile_graph(graph: torch.fx.GraphModule, examples: list[Any], options: dict[str, Any]) -> Callable[..., Any]:
+    """Return inductor's code of a traced graph, for inputs like the examples."""
+    return _find("torch._inductor:compile")(graph, examples, options=options)
+
+
+def find_cpp_compiler() -> str:
+    """Return the command of the C++ compiler that inductor would use. Raises whatever torch does if there is none."""
+    return _find("torch._inductor.cpp_builder:get_cpp_compiler")()

@@ -1,0 +1,37 @@
+"""Rows of exact coefficients: how they are written as text, and what is read off them."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+Row = tuple[Fraction, ...]
+FloatRow = tuple[float, ...]
+
+
+def row(text: str) -> Row:
+    """Read numbers separated by spaces, such as "1/5 3/10 0.25" (exact: no float is involved)."""
+    return tuple(Fraction(number) for number in text.split())
+
+
+def table(text: str) -> tuple[Row, ...]:
+    """Read rows separated by semicolons."""
+    return tuple(row(line) for line in text.split(";"))
+
+
+def triangle(text: str) -> tuple[Row, ...]:
+    """Read a strictly lower triangular A: the rows below the first, which is empty."""
+    return ((), *table(text))
+
+
+def difference(b: Row, b_hat: Row) -> Row:
+    """Return b - b_hat, the weights of the error estimate of an embedded pair."""
+    return tuple(p - q for p, q in zip(b, b_hat, strict=True))
+
+
+def effective_stages(b: Row) -> int:
+    """Return s, the number of leading rows up to the last one with a nonzero weight in b."""
+    return max((i for i, weight in enumerate(b, start=1) if weight), default=0)
+
+
+def to_floats(numbers: Sequence[Fraction]) -> FloatRow:
+    """Round each number to the nearest double."""
+    return tuple(float(number) for number in numbers)

@@ -1,0 +1,33 @@
+"""METHODS: every method by name, collected from the files that define them."""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType, ModuleType
+
+from symplectic_adjoint.methods import order_1_to_4, order_5, order_8
+from symplectic_adjoint.methods.tableau import ButcherTableau
+
+DEFAULT_METHOD = "dopri5"
+"""The method of a solve that names none."""
+
+
+def collect(*families: ModuleType) -> Mapping[str, ButcherTableau]:
+    """Return the public tableaus of these modules by name, in the order in which they are defined.
+
+    Raises ValueError if two of them have the same name.
+    """
+    methods: dict[str, ButcherTableau] = {}
+    for method in _defined_in(families):
+        if methods.setdefault(method.name, method) is not method:
+            raise ValueError(f"two methods are named {method.name!r}: rename one of them")
+    return MappingProxyType(methods)
+
+
+def _defined_in(families: tuple[ModuleType, ...]) -> Iterator[ButcherTableau]:
+    for family in families:
+        for name, value in vars(family).items():
+            if isinstance(value, ButcherTableau) and not name.startswith("_"):
+                yield value
+
+
+METHODS = collect(order_1_to_4, order_5, order_8)
+"""Read-only. The order is that of the lines above: a method added to one of these files needs nothing else."""
