@@ -15,7 +15,7 @@ from symplectic_adjoint.gradients.auto import Auto
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.problem import Problem, Trajectory
-from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.time_loop import KeepNothing
 
 
 def run(problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
@@ -28,21 +28,21 @@ def run(problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor) 
     if transforming():
         if not strategy.exact:
             raise UnsupportedCombination(f"torch.func and forward mode need an exact gradient, got {strategy}")
-        return problem.solve(y0, Forget(), on_graph=True, t=t)
+        return problem.solve(y0, KeepNothing(), on_graph=True, t=t)
     choice = None
     differentiates = grad_mode and (wants_t or y0.requires_grad or bool(problem.parameters.trainable))
     if isinstance(strategy, Auto) and differentiates:
         choice = strategy.whole_graph(ForwardPass(problem, y0.detach(), wants_t))
         strategy = strategy if choice is None else Backprop()
     if isinstance(strategy, Backprop) and grad_mode:
-        ys, trajectory = problem.solve(y0, Forget(), on_graph=True, t=t if wants_t else None)
+        ys, trajectory = problem.solve(y0, KeepNothing(), on_graph=True, t=t if wants_t else None)
         if ys.requires_grad:
             ys.register_hook(_vjp_counter(trajectory, problem.tableau))
         trajectory.stats.choice = choice
         return ys, trajectory
     if isinstance(strategy, Backprop) or not differentiates:
         with torch.no_grad():
-            return problem.solve(y0.detach(), Forget(), watch=grad_mode)
+            return problem.solve(y0.detach(), KeepNothing(), watch=grad_mode)
     call = _Call(problem, strategy)
     ys = _Solve.apply(call, y0, t, *problem.parameters.trainable, *problem.parameters.frozen)
     assert call.trajectory is not None

@@ -18,7 +18,7 @@ from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.solve.grid import Grid, StepPlan
 from symplectic_adjoint.solve.problem import Problem, Stats
-from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
@@ -71,7 +71,7 @@ class DenseSolution:
         self._strategy, self._y0, self._t = strategy, y0, t
         self._inputs = [y0, t, *problem.parameters.trainable, *problem.parameters.frozen]
         differentiates = torch.is_grad_enabled() and any(x.requires_grad for x in self._inputs)
-        keeper = Forget() if differentiates else _KeepSteps()
+        keeper = KeepNothing() if differentiates else _KeepSteps()
         with torch.no_grad():
             _, trajectory = problem.solve(y0.detach(), keeper, watch=differentiates)
         surroundings = trajectory.field.surroundings
@@ -140,7 +140,7 @@ class DenseSolution:
         return ys[torch.tensor([index[x] for x in numbers], dtype=torch.int64, device=ys.device)]
 
 
-class _KeepSteps(Forget):
+class _KeepSteps(KeepNothing):
     def __init__(self) -> None:
         self.steps: list[Step] = []
 

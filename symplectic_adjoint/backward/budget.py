@@ -14,7 +14,7 @@ from symplectic_adjoint.field.field import Field, Linearization
 from symplectic_adjoint.memory.storage import AsMade
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.problem import Choice
-from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
@@ -89,7 +89,7 @@ class Budget:
         return fixed + cost.vjp_peak_bytes, fixed + max(0, cost.parted_peak_bytes - cost.graph_bytes)
 
 
-class WithinBudget(Forget):
+class WithinBudget(KeepNothing):
     """Every start, stage and graph as long as they fit; then without the oldest graphs, stages, and some of the starts.
 
     total: the number of steps, None where it is not known beforehand.
@@ -135,7 +135,7 @@ class WithinBudget(Forget):
             graphs=len(self.graphs),
         )
 
-    def around(self, f: Field) -> OnGraph:
+    def wrap(self, f: Field) -> OnGraph:
         return OnGraph(f, self._note, with_time=self._with_time, wanted=self._holds_graphs)
 
     def _holds_graphs(self) -> bool:

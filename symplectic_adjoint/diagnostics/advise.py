@@ -17,7 +17,7 @@ from symplectic_adjoint.gradients.revolve import Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic
 from symplectic_adjoint.memory.byte_size import bytes_in, in_words
 from symplectic_adjoint.solve.problem import Problem
-from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.time_loop import KeepNothing
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def advise(
 @torch.no_grad()
 def _number_of_steps(problem: Problem, y0: Tensor) -> int:
     known = problem.total_steps
-    return problem.solve(y0, Forget())[1].stats.accepted if known is None else known
+    return problem.solve(y0, KeepNothing())[1].stats.accepted if known is None else known
 
 
 def _predicted(budget: Budget, steps: int) -> Iterator[PredictedCost]:

@@ -249,7 +249,7 @@ class Field:
             return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)  # no copy from the host
         return torch.as_tensor(t).to(dtype=self.time_dtype, device=self.device)
 
-    def beside(self, t: Time, direction: float) -> Time:
+    def adjacent_time(self, t: Time, direction: float) -> Time:
         """The next number after t, up or down, in the dtype in which func gets it."""
         exact = torch.as_tensor(t, dtype=torch.float64).detach().cpu()
         near = _next_number(exact.to(self.time_dtype), direction).double()

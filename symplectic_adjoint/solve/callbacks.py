@@ -8,7 +8,7 @@ from torch import Tensor
 
 from symplectic_adjoint.field.field import Time
 from symplectic_adjoint.solve.grid import StepPlan
-from symplectic_adjoint.solve.step_sizes import Clock
+from symplectic_adjoint.solve.step_sequences import StepSequence
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 NAMES = ("callback_step", "callback_accept_step", "callback_reject_step")
@@ -30,9 +30,9 @@ class Callbacks:
         self._step, self._accept, self._reject = found
         self._unpack = unpack
 
-    def around(self, clock: Clock) -> Clock:
-        """The clock, announcing its steps."""
-        return _Announcing(clock, self) if self.names else clock
+    def wrap(self, sequence: StepSequence) -> StepSequence:
+        """The sequence, announcing its steps."""
+        return _StepsWithCallbacks(sequence, self) if self.names else sequence
 
     def before(self, step: Step) -> None:
         self._call(self._step, step)
@@ -49,25 +49,25 @@ class Callbacks:
             callback(t, self._unpack(step.y.detach()), h)
 
 
-class _Announcing:
-    def __init__(self, clock: Clock, callbacks: Callbacks):
-        self._clock, self._callbacks = clock, callbacks
+class _StepsWithCallbacks:
+    def __init__(self, sequence: StepSequence, callbacks: Callbacks):
+        self._sequence, self._callbacks = sequence, callbacks
 
     @property
     def rejected(self) -> int:
-        return self._clock.rejected
+        return self._sequence.rejected
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
-        return self._clock.start(f, t0, y0)
+        return self._sequence.start(f, t0, y0)
 
     def propose(self) -> StepPlan | None:
-        return self._clock.propose()
+        return self._sequence.propose()
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         self._callbacks.before(step)  # stages are evaluated when they are asked for: none has been yet
-        accepted = self._clock.accepts(plan, step)
+        accepted = self._sequence.accepts(plan, step)
         self._callbacks.after(step, accepted=accepted)
         return accepted
 
-    def worst(self, step: Step) -> int | None:
-        return self._clock.worst(step)
+    def worst_component(self, step: Step) -> int | None:
+        return self._sequence.worst_component(step)

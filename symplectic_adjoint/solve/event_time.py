@@ -28,7 +28,7 @@ def through_event_time(trajectory: Trajectory, ys: Tensor) -> tuple[Tensor, Tens
     if not value.requires_grad and not y.requires_grad:
         return tau, ys
     rate = _rate(crossing, y)
-    tau, y = _MoveWithEvent.apply(tau, y, value, crossing.slope, rate)
+    tau, y = _DifferentiableEvent.apply(tau, y, value, crossing.slope, rate)
     return tau, torch.cat([ys[:-1], y.unsqueeze(0)])
 
 
@@ -52,7 +52,7 @@ def _rate(crossing: Crossing, y: Tensor) -> Tensor:
     return rate
 
 
-class _MoveWithEvent(torch.autograd.Function):
+class _DifferentiableEvent(torch.autograd.Function):
     """(tau, y) as they are, with the gradient that moving tau gives."""
 
     @staticmethod

@@ -11,7 +11,7 @@ from symplectic_adjoint.errors import EventNotFound
 from symplectic_adjoint.field.field import Time, number
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.solve.grid import FREE, StepPlan
-from symplectic_adjoint.solve.step_sizes import Clock
+from symplectic_adjoint.solve.step_sequences import StepSequence
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 
@@ -73,20 +73,26 @@ class Crossing:
     event: EventFunction
 
 
-class EventClock:
-    """Follows another clock to the step in which the event function changes sign, the last one.
+class EventSteps:
+    """Follows another sequence to the step in which the event function changes sign, the last one.
 
     The event is a zero of the dense output in that step; with `land`, where dense output is rougher than steps,
     the step is taken again, shorter or longer, until it ends on the zero. found is told its time.
     """
 
     def __init__(
-        self, clock: Clock, event: EventFunction, patience: int, found: Callable[[float], None], *, land: bool
+        self,
+        sequence: StepSequence,
+        event: EventFunction,
+        max_event_steps: int,
+        found: Callable[[float], None],
+        *,
+        land: bool,
     ):
         self.rejected = 0
         self.crossing: Crossing | None = None
-        self._clock, self._event, self._land = clock, event, land
-        self._patience, self._found = patience, found
+        self._sequence, self._event, self._land = sequence, event, land
+        self._patience, self._found = max_event_steps, found
         self._value, self._t = math.inf, 0.0
         self._settled = False
         self._tried = 0
@@ -96,7 +102,7 @@ class EventClock:
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         self._event.components(t0, y0)  # what is wrong with it is said before the first step
         self._t = number(t0)
-        return self._clock.start(f, t0, y0)
+        return self._sequence.start(f, t0, y0)
 
     def propose(self) -> StepPlan | None:
         if self.crossing is not None:
@@ -109,7 +115,7 @@ class EventClock:
                 f"event_fn did not change sign up to t = {self._t:.9g}, in {self._tried} steps: is there an event in "
                 "this direction of time? max_num_steps in options sets how long to look for it"
             )
-        plan = self._clock.propose()
+        plan = self._sequence.propose()
         assert plan is not None  # without an event there is no end
         if not math.isfinite(plan.t_end):
             raise EventNotFound(
@@ -121,12 +127,12 @@ class EventClock:
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         if self._bracket is not None:
             return self._lands(plan, step, self._bracket)
-        accepted = self._clock.accepts(plan, step)
-        self.rejected = self._clock.rejected
+        accepted = self._sequence.accepts(plan, step)
+        self.rejected = self._sequence.rejected
         if not accepted:
             return False
         if first_non_finite(step.end()) is not None:
-            raise step.non_finite(self._tried - 1)
+            raise step.non_finite_error(self._tried - 1)
         if not self._settled:
             self._settle(step)
         value = self._event.value(plan.t_end, step.end())
@@ -143,8 +149,8 @@ class EventClock:
         self._find(plan, step, Bracket(0.0, 1.0, self._value, value, tolerance))
         return True
 
-    def worst(self, step: Step) -> int | None:
-        return self._clock.worst(step)
+    def worst_component(self, step: Step) -> int | None:
+        return self._sequence.worst_component(step)
 
     @torch.no_grad()
     def _settle(self, step: Step) -> None:

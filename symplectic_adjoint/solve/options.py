@@ -20,7 +20,7 @@ CONTROL_OPTIONS = (
     "first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "norm", "controller"
 )  # fmt: skip
 COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype")
-PATIENCE = 100_000
+MAX_EVENT_STEPS = 100_000
 KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
 FOREIGN_OPTIONS = {
     "max_order": "belongs to torchdiffeq's Adams methods, which are not here",
@@ -47,7 +47,7 @@ class Options:
     jumps: frozenset[float]
     perturb: bool
     max_num_steps: int
-    patience: int
+    max_event_steps: int
     """Steps to try before an event is given up."""
 
 
@@ -103,7 +103,7 @@ def read_options(
             jumps=jumps,
             perturb=_read_perturb(options, adaptive),
             max_num_steps=max_num_steps,
-            patience=max_num_steps if "max_num_steps" in options else PATIENCE,
+            max_event_steps=max_num_steps if "max_num_steps" in options else MAX_EVENT_STEPS,
         ),
         tableau,
     )

@@ -20,23 +20,23 @@ from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.memory.byte_size import in_words
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
-from symplectic_adjoint.solve.events import Crossing, EventClock, EventFunction
+from symplectic_adjoint.solve.events import Crossing, EventFunction, EventSteps
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, Grid, StepPlan
 from symplectic_adjoint.solve.options import Options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.step_control import Norm
-from symplectic_adjoint.solve.step_sizes import (
-    AdaptiveClock,
-    CheckedClock,
-    Clock,
-    FixedClock,
-    endless_steps,
+from symplectic_adjoint.solve.step_sequences import (
+    AdaptiveSteps,
+    CheckedSteps,
+    FixedSteps,
+    StepSequence,
     even_count,
     even_steps,
     pins_on,
     steps_between,
+    unbounded_steps,
 )
-from symplectic_adjoint.solve.time_loop import Forget, Recorder, integrate
+from symplectic_adjoint.solve.time_loop import KeepNothing, Recorder, integrate
 from symplectic_adjoint.solve.timeline import DifferentiableTimeline, Timeline
 from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
 
@@ -177,18 +177,18 @@ class Problem:
     def callbacks(self, suffix: str = "") -> Callbacks:
         return Callbacks(self.caller, self.layout.unpack, suffix)
 
-    def clock(self, times: Sequence[float], norm: Norm | None = None) -> Clock:
-        """A clock over `times`, which may be a part of the problem's own, in either direction.
+    def step_sequence(self, times: Sequence[float], norm: Norm | None = None) -> StepSequence:
+        """A sequence over `times`, which may be a part of the problem's own, in either direction.
 
         norm replaces the one that measures the error, for a state that is not the problem's own.
         """
         options = self.options
         if self.recorded is not None:
-            return FixedClock(self.recorded)
+            return FixedSteps(self.recorded)
         if options.control is None:
-            return FixedClock(self._fixed_plans(times) if len(times) > 1 else ())
+            return FixedSteps(self._fixed_plans(times) if len(times) > 1 else ())
         control = options.control if norm is None else replace(options.control, norm=norm)
-        return AdaptiveClock(self.tableau, times[0], self._pins(times), control, options.jumps)
+        return AdaptiveSteps(self.tableau, times[0], self._pins(times), control, options.jumps)
 
     def solve(
         self, y0: Tensor, recorder: Recorder, *, watch: bool = False, on_graph: bool = False, t: Tensor | None = None
@@ -202,19 +202,21 @@ class Problem:
         if watch or self.compile:
             f.watch()
         times = list(self.times)
-        clock, search = self.clock(times), None
+        sequence, search = self.step_sequence(times), None
         outputs = Outputs(times, y0, on_graph=on_graph, length=len(times))
         if self.event is not None:
             del times[1:]  # the second one is found on the way
             event = EventFunction(self.event, f.time)
-            clock = search = EventClock(clock, event, self.options.patience, times.append, land=self.options.land)
+            sequence = search = EventSteps(
+                sequence, event, self.options.max_event_steps, times.append, land=self.options.land
+            )
         if self.recorded is None:
-            clock = self.callbacks().around(clock)
+            sequence = self.callbacks().wrap(sequence)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
             with f.surroundings.alone if self.surroundings is None else f.surroundings.again():
-                rhs = recorder.around(f)
-                plans, y_end = integrate(rhs, self.tableau, clock, y0, outputs, recorder, timeline, self.make_step)
+                rhs = recorder.wrap(f)
+                plans, y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step)
                 if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
@@ -223,7 +225,7 @@ class Problem:
         finally:
             if self.surroundings is None:
                 f.surroundings.finish()
-        stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=clock.rejected)
+        stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=sequence.rejected)
         crossing = None if search is None else search.crossing
         return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing)
 
@@ -241,7 +243,7 @@ class Problem:
         """ys once more over recorded steps, on the graph."""
         outputs = Outputs(self.times, y0, on_graph=True)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
-        integrate(f, self.tableau, FixedClock(plans), y0, outputs, Forget(), timeline, self.make_step)
+        integrate(f, self.tableau, FixedSteps(plans), y0, outputs, KeepNothing(), timeline, self.make_step)
         return outputs.ys()
 
     def step(
@@ -288,7 +290,7 @@ class Problem:
         end = pins[-1][0]
         if math.isfinite(end):
             return plans
-        return chain(plans, endless_steps(pins[-2][0], math.copysign(step_size, end)))
+        return chain(plans, unbounded_steps(pins[-2][0], math.copysign(step_size, end)))
 
     def _opened(self, plan: StepPlan) -> StepPlan:
         perturb, jumps = self.options.perturb, self.options.jumps
@@ -309,8 +311,8 @@ class Problem:
         with torch.no_grad():
             y0, f = y0.detach(), f.again()
             outputs = Outputs(self.times[:1], y0, on_graph=False)
-            clock, timeline = CheckedClock(plans), Timeline(self.times[0])
-            integrate(f, self.tableau, clock, y0, outputs, Forget(), timeline, self.make_step)
+            sequence, timeline = CheckedSteps(plans), Timeline(self.times[0])
+            integrate(f, self.tableau, sequence, y0, outputs, KeepNothing(), timeline, self.make_step)
         raise NonFiniteError(
             f"the state at t = {self.times[-1]:.9g} is not finite, and was when the solve was run again: func is not "
             "deterministic"

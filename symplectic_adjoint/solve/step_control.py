@@ -63,7 +63,7 @@ class StepControl:
         """atol + rtol size, in place of size."""
         return size.mul_(self.rtol).add_(self.atol)
 
-    def worst(self, step: Step) -> int | None:
+    def worst_component(self, step: Step) -> int | None:
         """The flat index of the largest error over tolerance in a step, None for an empty state."""
         with torch.no_grad():
             ratio = step.errors()[0].abs().div_(self.tolerance(torch.maximum(step.y.abs(), step.end().abs())))

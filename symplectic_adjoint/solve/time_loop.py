@@ -9,13 +9,13 @@ from symplectic_adjoint.field.field import Field, number
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.outputs import Outputs
-from symplectic_adjoint.solve.step_sizes import Clock
+from symplectic_adjoint.solve.step_sequences import StepSequence
 from symplectic_adjoint.solve.timeline import Timeline
 from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
 
 
 class Recorder(Protocol):
-    def around(self, f: Field) -> RightHandSide:
+    def wrap(self, f: Field) -> RightHandSide:
         """What the steps are to call in f's place."""
         ...
 
@@ -28,10 +28,10 @@ class Recorder(Protocol):
         ...
 
 
-class Forget:
+class KeepNothing:
     """Keeps nothing."""
 
-    def around(self, f: Field) -> RightHandSide:
+    def wrap(self, f: Field) -> RightHandSide:
         return f
 
     def accept(self, plan: StepPlan, step: Step) -> None:
@@ -44,14 +44,14 @@ class Forget:
 def integrate(
     f: RightHandSide,
     tableau: ButcherTableau,
-    clock: Clock,
+    sequence: StepSequence,
     y0: Tensor,
     outputs: Outputs,
     recorder: Recorder,
     timeline: Timeline,
     make_step: MakeStep = Step,
 ) -> tuple[list[StepPlan], Tensor]:
-    """Takes every step that the clock proposes; returns the accepted ones and the last state.
+    """Takes every step that the sequence proposes; returns the accepted ones and the last state.
 
     A SolverError leaves with how far the solve came.
     """
@@ -59,15 +59,15 @@ def integrate(
     plan = step = companion = None
     y, accepted = y0, False
     try:
-        k1 = clock.start(f, timeline.start, y0)
-        while (plan := clock.propose()) is not None:
+        k1 = sequence.start(f, timeline.start, y0)
+        while (plan := sequence.propose()) is not None:
             if accepted and step is not None:
                 k1, companion = step.end_slope(), step.end_companion()
             t, h, t_end = timeline.of(plan)
             ends = (plan.open_start, plan.open_end)
             known = () if k1 is None else (k1,)
             step = make_step(f, tableau, t, h, t_end, y, known, open_ends=ends, companion=companion)
-            accepted = clock.accepts(plan, step)
+            accepted = sequence.accepts(plan, step)
             if not accepted:
                 k1 = step.ks[0]  # a retry starts from the same place
                 continue
@@ -80,11 +80,11 @@ def integrate(
                 step.end_companion()  # on this side of the jump
                 f.restart()
     except SolverError as error:
-        if error.place is None and step is not None and (index := clock.worst(step)) is not None:
+        if error.place is None and step is not None and (index := sequence.worst_component(step)) is not None:
             error.place = f.place(index)
         error.t = number(timeline.start)
         error.step_size = None if step is None else number(step.h)
-        error.accepted, error.rejected, error.f_calls = len(plans), clock.rejected, f.f_calls
+        error.accepted, error.rejected, error.f_calls = len(plans), sequence.rejected, f.f_calls
         error.state, error.plans = y.detach(), plans
         raise
     if step is not None:

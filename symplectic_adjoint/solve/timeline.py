@@ -14,7 +14,7 @@ from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
-def exactly(value: float, time: Time) -> Time:
+def recorded_time(value: float, time: Time) -> Time:
     """A time that is off the recorded number by rounding, as that number: func may jump between the two.
 
     One that is farther off is another time, of a t that has been moved.
@@ -57,7 +57,7 @@ class DifferentiableTimeline(Timeline):
 
     def of(self, plan: StepPlan) -> tuple[Time, Time, Time]:
         if plan.pinned_to == FREE:
-            return self.start, plan.h, exactly(plan.t_end, self.start + plan.h)
+            return self.start, plan.h, recorded_time(plan.t_end, self.start + plan.h)
         end = plan.t_end if plan.pinned_to == CONSTANT else self._t[plan.pinned_to]
         return self.start, end - self.start, end
 

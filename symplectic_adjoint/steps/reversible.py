@@ -60,7 +60,7 @@ class CoupledStep(LandingStep):
     def end_companion(self) -> Tensor:
         """z+, for s f calls more."""
         if self._z_end is None:
-            back = backwards(self.f, self.tableau, self.t, self.h, self.t_end, self.end(), self.open_ends)
+            back = reversed_step(self.f, self.tableau, self.t, self.h, self.t_end, self.end(), self.open_ends)
             self._z_end = combine(self.z, self.h, self.tableau.terms.b, back.evaluate(self.tableau.stages))
         return self._z_end
 
@@ -68,7 +68,7 @@ class CoupledStep(LandingStep):
         """Unknown: f is not called at (t + h, z+)."""
 
 
-def backwards(
+def reversed_step(
     f: RightHandSide,
     tableau: ButcherTableau,
     t: Time,

@@ -31,7 +31,7 @@ class RightHandSide(Protocol):
 
     def __call__(self, t: Time, y: Tensor, /) -> Tensor: ...
 
-    def beside(self, t: Time, direction: float) -> Time:
+    def adjacent_time(self, t: Time, direction: float) -> Time:
         """The next time that f can tell from t, in the direction of that sign."""
         ...
 
@@ -115,12 +115,12 @@ class Step:
         """Time of stage i; stages at c = 1 take t_end itself, so that k_1 of the next step is the same call."""
         c = self.tableau.floats.c[i]
         if c == 0.0:
-            return self.f.beside(self.t, number(self.h)) if self.open_ends[0] else self.t
+            return self.f.adjacent_time(self.t, number(self.h)) if self.open_ends[0] else self.t
         return self.time_of_end() if c == 1.0 else self.t + c * self.h
 
     def time_of_end(self) -> Time:
         """The time at which f is evaluated at the step's end."""
-        return self.f.beside(self.t_end, -number(self.h)) if self.open_ends[1] else self.t_end
+        return self.f.adjacent_time(self.t_end, -number(self.h)) if self.open_ends[1] else self.t_end
 
     def state(self, i: int) -> Tensor:
         """Y_i, from the stages before it. Row s of the extended tableau is the step's end."""
@@ -182,7 +182,7 @@ class Step:
             sums = [weighted_sum(h, [(weight, ks[i]) for i, weight in terms]) for terms in estimates]
         return [x for x in sums if x is not None]
 
-    def non_finite(self, taken: int) -> NonFiniteError:
+    def non_finite_error(self, taken: int) -> NonFiniteError:
         """What to raise for a step that is not finite: where it first was so. taken: steps accepted before."""
         for i, k in enumerate(self.ks):
             index = first_non_finite(k)

@@ -10,7 +10,7 @@ from symplectic_adjoint.errors import StepSizeUnderflow
 from symplectic_adjoint.methods.named import METHODS
 from symplectic_adjoint.solve.grid import FREE
 from symplectic_adjoint.solve.step_control import StepControl, rms_norm
-from symplectic_adjoint.solve.step_sizes import AdaptiveClock, even_steps, steps_between
+from symplectic_adjoint.solve.step_sequences import AdaptiveSteps, even_steps, steps_between
 from tests.fields import SmallNet, start
 
 T = torch.tensor([0.0, 2.0], dtype=torch.float64)
@@ -31,13 +31,13 @@ def scripted(script, **settings):
 
 def run(script, pins=((10.0, 1),), **settings):
     """The (t, h, accepted) of every attempt."""
-    clock = AdaptiveClock(METHODS["dopri5"], 0.0, list(pins), scripted(script, **settings))
+    sequence = AdaptiveSteps(METHODS["dopri5"], 0.0, list(pins), scripted(script, **settings))
     attempts = []
-    while script and (plan := clock.propose()) is not None:
-        accepted = clock.accepts(plan, step=None)  # type: ignore[arg-type]
+    while script and (plan := sequence.propose()) is not None:
+        accepted = sequence.accepts(plan, step=None)  # type: ignore[arg-type]
         attempts.append((plan.t, plan.h, accepted))
         script = script[1:]
-    return attempts, clock
+    return attempts, sequence
 
 
 def test_an_accepted_step_grows_by_the_error_to_the_order():
@@ -51,11 +51,11 @@ def test_growth_and_shrinkage_are_bounded():
 
 
 def test_a_rejected_step_is_retried_shorter_from_the_same_time_and_does_not_grow_at_once():
-    attempts, clock = run([2.0, 1e-9, 1e-9])
+    attempts, sequence = run([2.0, 1e-9, 1e-9])
     assert [(t, accepted) for t, _, accepted in attempts[:2]] == [(0.0, False), (0.0, True)]
     assert attempts[1][1] == pytest.approx(0.9 * 2.0 ** (-1 / 5))
     assert attempts[2][1] == pytest.approx(attempts[1][1])
-    assert clock.rejected == 1
+    assert sequence.rejected == 1
 
 
 def test_pi_control_answers_to_the_error_before_too():

@@ -18,7 +18,7 @@ STRETCH = 1.01
 """A step is lengthened by up to this factor to reach the time it would stop short of."""
 
 
-class Clock(Protocol):
+class StepSequence(Protocol):
     @property
     def rejected(self) -> int:
         """How many of the steps tried so far were not accepted."""
@@ -34,12 +34,12 @@ class Clock(Protocol):
 
     def accepts(self, plan: StepPlan, step: Step) -> bool: ...
 
-    def worst(self, step: Step) -> int | None:
+    def worst_component(self, step: Step) -> int | None:
         """The flat index of the component that held a step back most, None where steps are not judged."""
         ...
 
 
-class FixedClock:
+class FixedSteps:
     """Steps known beforehand. They are never judged, and nothing waits for the device."""
 
     def __init__(self, plans: Iterable[StepPlan]):
@@ -57,11 +57,11 @@ class FixedClock:
         del plan, step
         return True
 
-    def worst(self, step: Step) -> int | None:
+    def worst_component(self, step: Step) -> int | None:
         del step
 
 
-class CheckedClock(FixedClock):
+class CheckedSteps(FixedSteps):
     """Steps known beforehand, each looked at: raises NonFiniteError in the first one that is not finite."""
 
     def __init__(self, plans: Iterable[StepPlan]):
@@ -70,12 +70,12 @@ class CheckedClock(FixedClock):
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         if not bool(step.end().isfinite().all()):
-            raise step.non_finite(self._taken)
+            raise step.non_finite_error(self._taken)
         self._taken += 1
         return True
 
 
-class AdaptiveClock:
+class AdaptiveSteps:
     """Step sizes by error control, landing on every pin; the last pin is the end of the solve.
 
     A pin is a time and what it is pinned to; the last one may lie at infinity. A step cut short by a pin does not
@@ -107,7 +107,7 @@ class AdaptiveClock:
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         if self._control.first_step is not None or not self._pins:
             return None
-        f0 = f(f.beside(t0, self._direction) if self._t in self._jumps else t0, y0)
+        f0 = f(f.adjacent_time(t0, self._direction) if self._t in self._jumps else t0, y0)
         span = self._pins[-1][0] - self._t
         size = abs(initial_step(f, self._t, y0, f0.detach(), span, self._order, self._control))
         self._size = max(size, 16.0 * _ulp(self._t, self._pins[-1][0]))
@@ -162,13 +162,13 @@ class AdaptiveClock:
 
     def _note_non_finite(self, plan: StepPlan, step: Step) -> None:
         """Beyond a trial step a shorter one may help; at its start, nothing does."""
-        self._non_finite = step.non_finite(self._accepted)
+        self._non_finite = step.non_finite_error(self._accepted)
         starts_bad = not bool(step.ks[0].isfinite().all())
         if starts_bad or abs(plan.h) <= self._control.min_step:
             raise self._non_finite
 
-    def worst(self, step: Step) -> int | None:
-        return self._control.worst(step)
+    def worst_component(self, step: Step) -> int | None:
+        return self._control.worst_component(step)
 
     def _give_up(self, t: float, h: float) -> None:
         if self._non_finite is not None:
@@ -217,7 +217,7 @@ def even_steps(t0: float, t_end: float, step_size: float, pinned_to: int) -> Ite
     yield StepPlan(last, t_end - last, t_end, pinned_to)
 
 
-def endless_steps(t0: float, h: float) -> Iterator[StepPlan]:
+def unbounded_steps(t0: float, h: float) -> Iterator[StepPlan]:
     """Steps of h from t0 on, without end. Raises StepSizeUnderflow where they no longer advance."""
     for n in count():
         start, end = t0 + n * h, t0 + (n + 1) * h
