@@ -1,4 +1,4 @@
-"""Functions of the user's that are called around every step, found by name on func as torchdiffeq does."""
+"""User callbacks before and after every step, looked up by name on func as in torchdiffeq."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,11 @@ Callback = Callable[[Tensor, Any, Tensor], Any]
 
 
 class Callbacks:
-    """callback_step(t0, y0, dt) before a step is tried, one of the other two when it is accepted or rejected.
+    """The callbacks that func has.
 
-    suffix: "_adjoint" for those of a backward solve.
+    callback_step(t0, y0, dt) is called before each attempted step, then callback_accept_step or callback_reject_step
+    with the same arguments. suffix: "_adjoint" for the callbacks of the backward solve. Raises TypeError if one of
+    them is not callable.
     """
 
     def __init__(self, func: Any, unpack: Callable[[Tensor], Any], suffix: str = ""):
@@ -31,13 +33,15 @@ class Callbacks:
         self._unpack = unpack
 
     def wrap(self, sequence: StepSequence) -> StepSequence:
-        """The sequence, announcing its steps."""
+        """Return the sequence, with its steps reported to the callbacks."""
         return _StepsWithCallbacks(sequence, self) if self.names else sequence
 
     def before(self, step: Step) -> None:
+        """Report an attempt."""
         self._call(self._step, step)
 
     def after(self, step: Step, *, accepted: bool) -> None:
+        """Report the outcome of an attempt."""
         self._call(self._accept if accepted else self._reject, step)
 
     def _call(self, callback: Callback | None, step: Step) -> None:
@@ -64,7 +68,7 @@ class _StepsWithCallbacks:
         return self._sequence.propose()
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
-        self._callbacks.before(step)  # stages are evaluated when they are asked for: none has been yet
+        self._callbacks.before(step)  # no stage has been evaluated yet: stages are lazy
         accepted = self._sequence.accepts(plan, step)
         self._callbacks.after(step, accepted=accepted)
         return accepted

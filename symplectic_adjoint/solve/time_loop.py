@@ -1,4 +1,4 @@
-"""The time loop. It knows nothing of gradients: a recorder decides what is kept of a step."""
+"""The time loop. It knows nothing about gradients: a recorder decides what to keep of each step."""
 
 from typing import Protocol
 
@@ -15,21 +15,23 @@ from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
 
 
 class Recorder(Protocol):
+    """What a gradient keeps of the forward pass."""
+
     def wrap(self, f: Field) -> RightHandSide:
-        """What the steps are to call in f's place."""
+        """Return the function that steps call in place of f."""
         ...
 
     def accept(self, plan: StepPlan, step: Step) -> None:
-        """A step was accepted. Its tensors may be kept; they are not changed afterwards."""
+        """Record an accepted step. Its tensors may be kept: they are not changed afterwards."""
         ...
 
     def finish(self, step: Step) -> None:
-        """That step was the last one."""
+        """Note that this step was the last one."""
         ...
 
 
 class KeepNothing:
-    """Keeps nothing."""
+    """The recorder that keeps nothing."""
 
     def wrap(self, f: Field) -> RightHandSide:
         return f
@@ -51,9 +53,9 @@ def integrate(
     timeline: Timeline,
     make_step: MakeStep = Step,
 ) -> tuple[list[StepPlan], Tensor]:
-    """Takes every step that the sequence proposes; returns the accepted ones and the last state.
+    """Take the steps that the sequence proposes; return the accepted ones and the last state.
 
-    A SolverError leaves with how far the solve came.
+    A SolverError is raised again with how far the solve got: time, counts, last accepted state and accepted steps.
     """
     plans: list[StepPlan] = []
     plan = step = companion = None
@@ -69,7 +71,7 @@ def integrate(
             step = make_step(f, tableau, t, h, t_end, y, known, open_ends=ends, companion=companion)
             accepted = sequence.accepts(plan, step)
             if not accepted:
-                k1 = step.ks[0]  # a retry starts from the same place
+                k1 = step.ks[0]  # a retry has the same first stage
                 continue
             outputs.collect(len(plans), plan, step, timeline)
             y = step.end()
@@ -77,7 +79,7 @@ def integrate(
             timeline.advance(plan)
             plans.append(plan)
             if plan.open_end:
-                step.end_companion()  # on this side of the jump
+                step.end_companion()  # before f becomes that of the other side
                 f.restart()
     except SolverError as error:
         if error.place is None and step is not None and (index := sequence.worst_component(step)) is not None:
