@@ -35,10 +35,11 @@ def odeint_dense(
     gradient: str | Strategy | Backprop = "symplectic",
     params: Sequence[Tensor] | None = None,
 ) -> "DenseSolution":
-    """Solves from t0 to t1 and returns y(t), a function of any time between them: see DenseSolution.
+    """Solve from t0 to t1; return y(t) as a function of any time between them (see DenseSolution).
 
-    t0, t1: numbers or 0-dim tensors. The other arguments are odeint's, and what it raises is raised here. Raises
-    UnsupportedCombination for a method without adequate dense output (dopri8).
+    t0, t1: numbers or 0-dim tensors. Takes the other arguments of odeint and raises what it raises, and
+    UnsupportedCombination for a method without adequate dense output (dopri8), for a gradient with its own steps (mali,
+    reversible), under torch.func and in forward mode.
     """
     strategy, gradient_name = named_gradient(gradient)
     t = torch.stack([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(()) for x in (t0, t1)])
@@ -46,7 +47,7 @@ def odeint_dense(
         problem, y = pose(func, y0, t, rtol, atol, method, options, None, strategy, gradient_name, params)
         if isinstance(strategy, OwnSteps):
             raise UnsupportedCombination(
-                f'gradient={gradient_name!r} takes steps of its own, which have no dense output: take "symplectic"'
+                f'gradient={gradient_name!r} takes its own kind of steps, which have no dense output: use "symplectic"'
             )
         if not problem.tableau.interpolates:
             raise UnsupportedCombination(
@@ -61,10 +62,11 @@ def odeint_dense(
 class DenseSolution:
     """y(t) for t0 <= t <= t1, in either direction of time. grid and stats are those of the solve.
 
-    Called with a number or a 0-dim tensor it returns a state like y0, with n times in a 1-D tensor, in any order,
-    ys with one dimension of n before. Differentiable in y0, t0, t1, the parameters and the times: a call that needs
-    a gradient goes through the recorded steps once more, with the gradient asked for, and costs s f calls a step;
-    one that needs none only evaluates polynomials.
+    Called with a number or a 0-dim tensor, it returns a state like y0. Called with a 1-D tensor of n times, in any
+    order, it returns ys with a leading dimension of n. Differentiable in y0, t0, t1, the parameters and the times. A
+    call that needs a gradient repeats the recorded steps, with the chosen gradient, and takes s f calls a step; a call
+    that does not need one only evaluates polynomials. Raises ValueError for times outside the span, and RuntimeError if
+    an input was changed in place since the solve.
     """
 
     def __init__(self, problem: Problem, strategy: Strategy | Backprop, y0: Tensor, t: Tensor):
@@ -79,7 +81,7 @@ class DenseSolution:
             trajectory.field.settle()
         self._inputs += surroundings.constant
         self._versions = [None if x.is_inference() else x._version for x in self._inputs]
-        self._problem = replace(problem, surroundings=surroundings)  # the calls to come are calls of this solve
+        self._problem = replace(problem, surroundings=surroundings)  # later calls of func belong to this solve
         self._steps = keeper.steps if isinstance(keeper, _KeepSteps) else None
         self._plans = trajectory.plans
         self.grid: Grid = trajectory.make_grid()
@@ -119,7 +121,7 @@ class DenseSolution:
         return ys
 
     def _solved(self, flat: Tensor, numbers: Sequence[float]) -> Tensor:
-        """The times as outputs of a solve over the recorded steps."""
+        """Return ys at these times, as the outputs of a solve over the recorded steps."""
         for x, version in zip(self._inputs, self._versions, strict=True):
             if version is not None and x._version != version:
                 raise RuntimeError(
@@ -129,8 +131,12 @@ class DenseSolution:
         start, end = self._problem.times
         first = {x: i for i, x in reversed(list(enumerate(numbers)))}
         if flat.requires_grad and len(first) < len(numbers):
-            raise ValueError("t has repeated times, each of which would want its gradient: leave them out")
-        inside = sorted(first, reverse=end < start)  # one at an end is an output of its own beside it: it may move
+            raise ValueError(
+                "t has repeated times and requires a gradient, which each of them would need: leave the repetitions out"
+            )
+        inside = sorted(
+            first, reverse=end < start
+        )  # a time equal to t0 or t1 is a separate output: it has its own gradient
         order = torch.tensor([first[x] for x in inside], dtype=torch.int64, device=flat.device)
         t = torch.cat([self._t[:1], flat[order].to(self._t), self._t[1:]])
         times = (start, *inside, end)
@@ -146,10 +152,10 @@ class _KeepSteps(KeepNothing):
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         del plan
-        step.evaluate(step.tableau.interpolant.rows)  # now, while func is what it is
+        step.evaluate(step.tableau.interpolant.rows)  # now, before func or its parameters can change
         self.steps.append(step)
 
 
 def _repinned(plans: Sequence[StepPlan], last: int) -> tuple[StepPlan, ...]:
-    """The same steps, the last of which is pinned to another entry of t."""
+    """Return the same steps, with the last one pinned to entry `last` of t."""
     return tuple(replace(plan, pinned_to=last) if plan.pinned_to >= 0 else plan for plan in plans)

@@ -1,4 +1,4 @@
-"""What every exact gradient will take on the caller's own model, predicted from one call of f."""
+"""The cost of every exact gradient on the caller's own model, predicted from one call of f."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,10 @@ from symplectic_adjoint.solve.time_loop import KeepNothing
 
 @dataclass(frozen=True)
 class PredictedCost:
-    """One gradient: calls and VJPs of f, there and back, the time of these alone, and the most bytes live at once."""
+    """The predicted cost of one gradient.
+
+    calls_s: the time of the calls and VJPs of f alone. peak_tensor_bytes: the most bytes that are live at once.
+    """
 
     gradient: str
     f_calls_forward: int
@@ -34,9 +37,9 @@ class PredictedCost:
 
 @dataclass(frozen=True)
 class Advice:
-    """Predictions, fastest first, for a solve of so many steps. str() is a table.
+    """Predictions for a solve of `steps` steps, fastest first. str() is a table.
 
-    best: the first that fits into budget_bytes; None where none does, or where no budget was given.
+    least_bytes: the smallest memory_budget that gradient="auto" can use.
     """
 
     rows: Sequence[PredictedCost]
@@ -47,6 +50,7 @@ class Advice:
 
     @property
     def best(self) -> PredictedCost | None:
+        """The fastest row within budget_bytes; None if there is none, or no budget."""
         if self.budget_bytes is None:
             return None
         return next((row for row in self.rows if row.peak_tensor_bytes <= self.budget_bytes), None)
@@ -90,10 +94,11 @@ def advise(
     options: Mapping[str, Any] | None = None,
     params: Sequence[Tensor] | None = None,
 ) -> Advice:
-    """Predicts time and memory of every exact gradient of a solve that is described by odeint's arguments.
+    """Predict the time and memory of every exact gradient of a solve.
 
-    Measures one call of f and its VJP; where steps are adaptive, a solve without gradient counts them. Times are those
-    of the calls alone: the solver's own are besides. mali and continuous take steps of their own and are not in it.
+    Takes the arguments of odeint and raises what it raises. memory_budget: bytes, or a text such as "2 GiB". Measures
+    one call of f and its VJP; adaptive steps are counted by a solve without a gradient. Times are those of the calls
+    alone, without the solver's own work. mali and continuous take other steps and are left out.
     """
     budget_bytes = None if memory_budget is None else bytes_in("memory_budget", memory_budget)
     checked_times(t)
