@@ -132,11 +132,10 @@ class DenseSolution:
         first = {x: i for i, x in reversed(list(enumerate(numbers)))}
         if flat.requires_grad and len(first) < len(numbers):
             raise ValueError(
-                "t has repeated times and requires a gradient, which each of them would need: leave the repetitions out"
+                "t requires a gradient but has repeated times, each of which needs its own: leave out repetitions"
             )
-        inside = sorted(
-            first, reverse=end < start
-        )  # a time equal to t0 or t1 is a separate output: it has its own gradient
+        # A time equal to t0 or t1 is an output of its own, with its own gradient.
+        inside = sorted(first, reverse=end < start)
         order = torch.tensor([first[x] for x in inside], dtype=torch.int64, device=flat.device)
         t = torch.cat([self._t[:1], flat[order].to(self._t), self._t[1:]])
         times = (start, *inside, end)

@@ -50,8 +50,8 @@ def odeint_adjoint(
     if given and gradient != "continuous":
         names = ", ".join(f"adjoint_{name}" for name in given)
         raise UnsupportedCombination(
-            f'{names}: these set the second solve of gradient="continuous" and of nothing else, got '
-            f"gradient={gradient!r}: leave them out, or use that gradient (or pass their values to Continuous)"
+            f'{names}: these set the backward solve of gradient="continuous" and of nothing else, got '
+            f"gradient={gradient!r}: leave them out, or give that name (or pass their values to Continuous itself)"
         )
     if adjoint_method is not None:
         named_method(adjoint_method)
@@ -133,7 +133,7 @@ def _as_in_the_paper(gradient: str) -> Callable[..., Any]:
             params=_listed("adjoint_params", adjoint_params),
         )  # fmt: skip
 
-    solve.__doc__ = f"""Solve like odeint with gradient="{gradient}", in the signature of the code published with the paper.
+    solve.__doc__ = f"""Solve like odeint with gradient="{gradient}", in the signature of the paper's own code.
 
     Matsubara, Miyatake and Yaguchi (NeurIPS 2021). adjoint_params are added to func's own parameters.
     """
