@@ -28,7 +28,7 @@ class GradientRun:
         checked_times(t)
         self._strategy, self.name = strategy, name
         self._t = t.detach()
-        method = None if isinstance(strategy, Mali) else how["method"]  # it has one of its own
+        method = None if isinstance(strategy, Mali) else how["method"]  # mali is a method of its own
         self._problem, packed = pose(
             func,
             y0,
