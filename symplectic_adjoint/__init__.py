@@ -15,9 +15,9 @@ from symplectic_adjoint.diagnostics.check_gradient import GradientCheck as Gradi
 from symplectic_adjoint.diagnostics.check_gradient import check_gradient as check_gradient
 from symplectic_adjoint.diagnostics.compare_gradients import GradientComparison as GradientComparison
 from symplectic_adjoint.diagnostics.compare_gradients import GradientCost as GradientCost
-from symplectic_adjoint.diagnostics.compare_gradients import MemoryUse as MemoryUse
 from symplectic_adjoint.diagnostics.compare_gradients import compare_gradients as compare_gradients
-from symplectic_adjoint.diagnostics.compare_gradients import measure_memory as measure_memory
+from symplectic_adjoint.diagnostics.measure_memory import MemoryUse as MemoryUse
+from symplectic_adjoint.diagnostics.measure_memory import measure_memory as measure_memory
 from symplectic_adjoint.drop_in import odeint_adjoint as odeint_adjoint
 from symplectic_adjoint.drop_in import odeint_checkpoint as odeint_checkpoint
 from symplectic_adjoint.drop_in import odeint_event as odeint_event

@@ -13,7 +13,7 @@ from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.problem import Problem
-from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.solve.trajectory import Trajectory
 
 
@@ -27,20 +27,20 @@ def run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Te
     if transforming():
         if not strategy.exact:
             raise UnsupportedCombination(f"torch.func and forward mode need an exact gradient, got {strategy}")
-        return problem.solve(y0, Forget(), on_graph=True, t=t)
+        return problem.solve(y0, KeepNothing(), on_graph=True, t=t)
     differentiates = grad_mode and (wants_t or y0.requires_grad or bool(problem.parameters.trainable))
     choice = None
     if differentiates:
         strategy, choice = strategy.resolved(ForwardPass(problem, y0.detach(), wants_t))
     if grad_mode and strategy.on_callers_graph:  # also for tensors that only func knows of
-        ys, trajectory = problem.solve(y0, Forget(), on_graph=True, t=t if wants_t else None)
+        ys, trajectory = problem.solve(y0, KeepNothing(), on_graph=True, t=t if wants_t else None)
         if ys.requires_grad:
             ys.register_hook(_vjp_counter(trajectory, problem.tableau))
         trajectory.stats.choice = choice
         return ys, trajectory
     if not differentiates or strategy.on_callers_graph:
         with torch.no_grad():
-            return problem.solve(y0.detach(), Forget(), watch=grad_mode)
+            return problem.solve(y0.detach(), KeepNothing(), watch=grad_mode)
     call = _Call(problem, strategy)
     ys = _Solve.apply(call, y0, t, *problem.parameters.trainable, *problem.parameters.frozen)
     assert call.trajectory is not None

@@ -17,7 +17,7 @@ from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.grid import Grid, StepPlan
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.stats import Stats
-from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
@@ -30,10 +30,11 @@ def odeint_dense(
     gradient: str | Strategy = DEFAULT_GRADIENT,
     **keywords: Unpack[MethodKeywords],
 ) -> "DenseSolution":
-    """Solve from t0 to t1 and return y(t), a function of any time between them: see DenseSolution.
+    """Solve from t0 to t1; return y(t) as a function of any time between them (see DenseSolution).
 
-    t0, t1: numbers or 0-dim tensors. The other arguments (rtol, atol, method, options, params) and exceptions are
-    odeint's. Raises UnsupportedCombination too for a method without adequate dense output (dopri8).
+    t0, t1: numbers or 0-dim tensors. Takes the other arguments of odeint and raises what it raises, and
+    UnsupportedCombination for a method without adequate dense output (dopri8), for a gradient with its own steps (mali,
+    reversible), under torch.func and in forward mode.
     """
     t = torch.stack([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(()) for x in (t0, t1)])
     given = Arguments.of("odeint_dense", keywords, func=func, y0=y0, t=t, gradient=gradient)
@@ -54,17 +55,18 @@ def odeint_dense(
 class DenseSolution:
     """y(t) for t0 <= t <= t1, in either direction of time. grid and stats are those of the solve.
 
-    Called with a number or a 0-dim tensor it returns a state like y0, with n times in a 1-D tensor, in any order,
-    ys with one dimension of n before. Differentiable in y0, t0, t1, the parameters and the times: a call that needs
-    a gradient goes through the recorded steps once more, with the gradient asked for, and costs s f calls a step;
-    one that needs none only evaluates polynomials.
+    Called with a number or a 0-dim tensor, it returns a state like y0. Called with a 1-D tensor of n times, in any
+    order, it returns ys with a leading dimension of n. Differentiable in y0, t0, t1, the parameters and the times. A
+    call that needs a gradient repeats the recorded steps, with the chosen gradient, and takes s f calls a step; a call
+    that does not need one only evaluates polynomials. Raises ValueError for times outside the span, and RuntimeError if
+    an input was changed in place since the solve.
     """
 
     def __init__(self, problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor):
         self._strategy, self._y0, self._t = strategy, y0, t
         self._inputs = [y0, t, *problem.parameters.trainable, *problem.parameters.frozen]
         differentiates = torch.is_grad_enabled() and any(x.requires_grad for x in self._inputs)
-        keeper = Forget() if differentiates else _KeepSteps()
+        keeper = KeepNothing() if differentiates else _KeepSteps()
         with torch.no_grad():
             _, trajectory = problem.solve(y0.detach(), keeper, watch=differentiates)
         forward_state = trajectory.field.forward_state
@@ -112,7 +114,7 @@ class DenseSolution:
         return ys
 
     def _solved(self, flat: Tensor, numbers: Sequence[float]) -> Tensor:
-        """The times as outputs of a solve over the recorded steps."""
+        """Return ys at these times, as the outputs of a solve over the recorded steps."""
         for x, version in zip(self._inputs, self._versions, strict=True):
             if version is not None and x._version != version:
                 raise RuntimeError(
@@ -122,8 +124,11 @@ class DenseSolution:
         start, end = self._problem.times
         first = {x: i for i, x in reversed(list(enumerate(numbers)))}
         if flat.requires_grad and len(first) < len(numbers):
-            raise ValueError("t has repeated times, each of which would want its gradient: leave them out")
-        inside = sorted(first, reverse=end < start)  # one at an end is an output of its own beside it: it may move
+            raise ValueError(
+                "t requires a gradient but has repeated times, each of which needs its own: leave out repetitions"
+            )
+        # A time equal to t0 or t1 is an output of its own, with its own gradient.
+        inside = sorted(first, reverse=end < start)
         order = torch.tensor([first[x] for x in inside], dtype=torch.int64, device=flat.device)
         t = torch.cat([self._t[:1], flat[order].to(self._t), self._t[1:]])
         times = (start, *inside, end)
@@ -133,16 +138,16 @@ class DenseSolution:
         return ys[torch.tensor([index[x] for x in numbers], dtype=torch.int64, device=ys.device)]
 
 
-class _KeepSteps(Forget):
+class _KeepSteps(KeepNothing):
     def __init__(self) -> None:
         self.steps: list[Step] = []
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         del plan
-        step.evaluate(step.tableau.interpolant.rows)  # now, while func is what it is
+        step.evaluate(step.tableau.interpolant.rows)  # now, before func or its parameters can change
         self.steps.append(step)
 
 
 def _repinned(plans: Sequence[StepPlan], last: int) -> tuple[StepPlan, ...]:
-    """The same steps, the last of which is pinned to another entry of t."""
+    """Return the same steps, with the last one pinned to entry `last` of t."""
     return tuple(replace(plan, pinned_to=last) if plan.pinned_to >= 0 else plan for plan in plans)

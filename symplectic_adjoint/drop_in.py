@@ -1,4 +1,4 @@
-"""The names and signatures that code written for torchdiffeq, or for the paper's own code, calls."""
+"""The names and signatures of torchdiffeq and of the code published with the paper."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -38,27 +38,27 @@ def odeint_adjoint(
     accumulate: str | None = None,
     on_failure: str = "raise",
 ) -> Any:
-    """odeint with torchdiffeq's further arguments; the gradient is exact unless gradient="continuous".
+    """Solve like odeint, with torchdiffeq's additional arguments; exact gradient unless gradient="continuous".
 
-    adjoint_params: tensors that func uses, like params; the parameters of func's own module need not be among them.
-    adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options: of the backward solve of gradient="continuous";
-    refused by name with any other gradient, which has no backward solve.
+    adjoint_params: tensors that func uses, like params; the parameters of func's own module may be left out.
+    adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options: settings of the backward solve of
+    gradient="continuous"; refused by name with any other gradient, which has no backward solve.
 
-    Returns and raises what odeint does.
+    Returns what odeint returns and raises what it raises.
     """
     given = {"rtol": adjoint_rtol, "atol": adjoint_atol, "method": adjoint_method, "options": adjoint_options}
     given = {name: _plain(value) for name, value in given.items() if value is not None}
     if given and gradient != "continuous":
         names = ", ".join(f"adjoint_{name}" for name in given)
         raise UnsupportedCombination(
-            f'{names}: these set the second solve of gradient="continuous" and of nothing else, got '
-            f"gradient={gradient!r}: leave them out, or give that name (or what they say to Continuous itself)"
+            f'{names}: these set the backward solve of gradient="continuous" and of nothing else, got '
+            f"gradient={gradient!r}: leave them out, or give that name (or pass their values to Continuous itself)"
         )
     if adjoint_method is not None:
         named_method(adjoint_method)
         if adjoint_method != method and options is not None and adjoint_options is None:
             raise ValueError(
-                "with options and another adjoint_method, adjoint_options must be given too (it may be {})"
+                "with options and a different adjoint_method, adjoint_options must be given too (it may be {})"
             )
     return odeint(
         func, y0, t,
@@ -79,12 +79,12 @@ def odeint_event(
     odeint_interface: Callable[..., Any] = odeint,
     **keywords: Any,
 ) -> tuple[Tensor, Any]:
-    """(event time, ys at t0 and at the event), solved from t0 until event_fn(t, y) changes sign.
+    """Solve from t0 until event_fn(t, y) changes sign; return (event time, ys at t0 and at the event).
 
-    t0: a number or a 0-dim tensor. reverse_time: look backwards in time. odeint_interface: odeint or
-    odeint_adjoint of this library, or a functools.partial of one; keywords are passed on to it.
+    t0: a number or a 0-dim tensor. reverse_time: solve backward in time. odeint_interface: this library's odeint or
+    odeint_adjoint, or a functools.partial of one; keywords are passed on to it.
 
-    Raises ValueError for another library's odeint, whose results have no gradient through the time of the event.
+    Raises ValueError for the odeint of another library, whose results have no gradient through the time of the event.
     """
     if not callable(event_fn):
         raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
@@ -109,13 +109,13 @@ def _plain(value: Any) -> Any:
 
 
 def _listed(name: str, params: Any) -> tuple[Tensor, ...]:
-    """torchdiffeq takes a generator here too."""
+    """Return params as a tuple; like torchdiffeq, accept a generator."""
     if isinstance(params, Tensor):
         raise TypeError(f"{name} must be a sequence of tensors, got one tensor: write {name}=(tensor,)")
     return tuple(params or ())
 
 
-def _of_the_paper(gradient: str) -> Callable[..., Any]:
+def _as_in_the_paper(gradient: str) -> Callable[..., Any]:
     def solve(
         func: Callable[..., Any],
         y0: Any,
@@ -131,13 +131,13 @@ def _of_the_paper(gradient: str) -> Callable[..., Any]:
         )
         return odeint(func, y0, t, event_fn=event_fn, gradient=gradient, **keywords)
 
-    solve.__doc__ = f"""odeint with gradient="{gradient}", in the signature of the code published with the paper.
+    solve.__doc__ = f"""Solve like odeint with gradient="{gradient}", in the signature of the paper's own code.
 
-    Matsubara, Miyatake and Yaguchi (NeurIPS 2021); adjoint_params are added to func's own parameters.
+    Matsubara, Miyatake and Yaguchi (NeurIPS 2021). adjoint_params are added to func's own parameters.
     """
     return solve
 
 
-odeint_symplectic_adjoint = _of_the_paper("symplectic")
-odeint_checkpoint = _of_the_paper("aca")
-odeint_onecheckpoint = _of_the_paper("baseline")
+odeint_symplectic_adjoint = _as_in_the_paper("symplectic")
+odeint_checkpoint = _as_in_the_paper("aca")
+odeint_onecheckpoint = _as_in_the_paper("baseline")

@@ -9,10 +9,10 @@ from symplectic_adjoint.api import odeint
 
 
 class NeuralODE(nn.Module):
-    """y0, t -> ys of dy/dt = func(t, y), with the keywords of odeint fixed beforehand.
+    """The layer (y0, t) -> ys of dy/dt = func(t, y). The keywords of odeint are fixed at construction.
 
-    func: a module (a submodule of this one then) or any function. ODE layers are wrapped in
-    DistributedDataParallel like any other module.
+    func: any function; a module becomes a submodule of this one. May be wrapped in DistributedDataParallel like any
+    other module.
     """
 
     def __init__(self, func: Callable[..., Any], **keywords: Any):
@@ -21,7 +21,7 @@ class NeuralODE(nn.Module):
         self.keywords = keywords
 
     def forward(self, y0: Any, t: Tensor) -> Any:
-        """ys, of shape (len(t), *y0.shape) or y0's structure of those; what odeint returns."""
+        """Return what odeint returns: ys of shape (len(t), *y0.shape), or a structure like y0 of such tensors."""
         return odeint(self.func, y0, t, **self.keywords)
 
     def extra_repr(self) -> str:

@@ -17,7 +17,7 @@ from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.memory.storage import AsMade
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.stats import Choice
-from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
@@ -44,7 +44,7 @@ class Budget:
         return self.graphs_beside(steps - 1, steps * (self.model.stages - 1))
 
 
-class WithinBudget(Forget):
+class WithinBudget(KeepNothing):
     """Keep every start, stage and graph while they fit; then give up the oldest graphs, stages, and some starts.
 
     total: the number of steps, None where it is not known beforehand.
@@ -90,7 +90,7 @@ class WithinBudget(Forget):
             graphs=len(self.graphs),
         )
 
-    def around(self, f: Field) -> OnGraph:
+    def wrap(self, f: Field) -> OnGraph:
         return OnGraph(f, self._note, with_time=self._with_time, wanted=self._holds_graphs)
 
     def _holds_graphs(self) -> bool:

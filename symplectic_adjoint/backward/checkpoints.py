@@ -13,11 +13,11 @@ from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.memory.storage import AsMade, Storage, brought
 from symplectic_adjoint.solve.grid import StepPlan
-from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 
-class Nothing(Forget):
+class Nothing(KeepNothing):
     """The start alone, which is y0."""
 
     kept: Sequence[Tensor] = ()
@@ -27,7 +27,7 @@ class Nothing(Forget):
     choice: None = None
 
 
-class StepStarts(Forget):
+class StepStarts(KeepNothing):
     """The state at the start of every step but the first, which is y0: N - 1 states."""
 
     once: Sequence[Tensor] = ()
@@ -113,7 +113,7 @@ class SomeStarts(StartsAndLastStages):
             self._newest = None
 
 
-class LastGraphs(Forget):
+class LastGraphs(KeepNothing):
     """What `states` keeps, and the graphs of the last `number` f calls of the steps that were accepted.
 
     first: the step from which on calls are on a graph.
@@ -136,7 +136,7 @@ class LastGraphs(Forget):
     def once(self) -> Sequence[Tensor]:
         return self._states.once
 
-    def around(self, f: Field) -> RightHandSide:
+    def wrap(self, f: Field) -> RightHandSide:
         return OnGraph(f, self._note, with_time=self._with_time, wanted=lambda: self._accepted >= self._first)
 
     def accept(self, plan: StepPlan, step: Step) -> None:

@@ -94,8 +94,8 @@ class OnGraph:
         self._note(one, k)
         return k
 
-    def beside(self, t: Time, direction: float) -> Time:
-        return self._f.beside(t, direction)
+    def adjacent_time(self, t: Time, direction: float) -> Time:
+        return self._f.adjacent_time(t, direction)
 
     def restart(self) -> None:
         self._f.restart()

@@ -1,1 +1,1 @@
-"""Diagnostics on the caller's own model: check one gradient, compare all of them, predict what each costs."""
+"""Diagnostics of the caller's own model: check a gradient, measure and compare gradients, predict their costs."""

@@ -1,4 +1,4 @@
-"""What every exact gradient will take on the caller's own model, predicted from one call of f."""
+"""The cost of every exact gradient on the caller's own model, predicted from one call of f."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,12 +13,15 @@ from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.solve.problem import Problem
-from symplectic_adjoint.solve.time_loop import Forget
+from symplectic_adjoint.solve.time_loop import KeepNothing
 
 
 @dataclass(frozen=True)
 class PredictedCost:
-    """One gradient: calls and VJPs of f, there and back, the time of these alone, and the most bytes live at once."""
+    """The predicted cost of one gradient.
+
+    calls_s: the time of the calls and VJPs of f alone. peak_tensor_bytes: the most bytes that are live at once.
+    """
 
     gradient: str
     f_calls_forward: int
@@ -30,9 +33,9 @@ class PredictedCost:
 
 @dataclass(frozen=True)
 class Advice:
-    """Predictions, fastest first, for a solve of so many steps. str() is a table.
+    """Predictions for a solve of `steps` steps, fastest first. str() is a table.
 
-    best: the first that fits into budget_bytes; None where none does, or where no budget was given.
+    least_bytes: the smallest memory_budget that gradient="auto" can use.
     """
 
     rows: Sequence[PredictedCost]
@@ -43,6 +46,7 @@ class Advice:
 
     @property
     def best(self) -> PredictedCost | None:
+        """The fastest row within budget_bytes; None if there is none, or no budget."""
         if self.budget_bytes is None:
             return None
         return next((row for row in self.rows if row.peak_tensor_bytes <= self.budget_bytes), None)
@@ -82,10 +86,11 @@ def advise(
     memory_budget: int | str | None = None,
     **keywords: Unpack[MethodKeywords],
 ) -> Advice:
-    """Predict time and memory of every gradient for a solve that is described by odeint's arguments.
+    """Predict the time and memory of every exact gradient of a solve.
 
-    Measures one call of f and its VJP; where steps are adaptive, a solve without a gradient counts them. Times are
-    those of the calls alone, without the solver's own. mali and continuous take steps of their own and are left out.
+    Takes the arguments of odeint and raises what it raises. memory_budget: bytes, or a text such as "2 GiB". Measures
+    one call of f and its VJP; adaptive steps are counted by a solve without a gradient. Times are those of the calls
+    alone, without the solver's own work. mali and continuous take other steps and are left out.
     """
     budget_bytes = None if memory_budget is None else parse_bytes("memory_budget", memory_budget)
     problem, _, packed = build_problem(Arguments.of("advise", keywords, func=func, y0=y0, t=t))
@@ -101,7 +106,7 @@ def advise(
 @torch.no_grad()
 def _number_of_steps(problem: Problem, y0: Tensor) -> int:
     known = problem.total_steps
-    return problem.solve(y0, Forget())[1].stats.accepted if known is None else known
+    return problem.solve(y0, KeepNothing())[1].stats.accepted if known is None else known
 
 
 def _row(gradient: str, predicted: Prediction, cost: CallCost) -> PredictedCost:

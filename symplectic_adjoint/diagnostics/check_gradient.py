@@ -1,4 +1,4 @@
-"""Putting a gradient on trial, on the caller's own model."""
+"""The check of a gradient on the caller's own model."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,22 +12,25 @@ from torch import Tensor
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
+from symplectic_adjoint.diagnostics.gradient_run import replayed, weights_like
 from symplectic_adjoint.field.graph import unknown_leaves
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.trajectory import Trajectory
 
 TAYLOR_STEPS = [2.0**-k for k in range(4, 16)]
+"""Values of eps in the Taylor test."""
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """What check_gradient found.
+    """The result of check_gradient. str() is a report.
 
-    errors: relative error of each input's gradient against autograd on the recorded grid, by name. lost: what func
-    uses, requires a gradient and did not get one. repeats: whether going through the steps again gave the same states.
-    taylor_order: the power of eps by which (L(x + eps d) - L(x - eps d)) / 2 - eps g.d falls, 3 for a right gradient
-    and 1 for a wrong one; None where the loss is quadratic to rounding along d. tolerance: what errors may be.
+    errors: the relative error of the gradient of each input against autograd on the recorded grid, by name. lost: the
+    tensors that func uses and that require a gradient but did not get one. repeats: whether a second pass over the
+    steps gave the same states. taylor_order: the power of eps at which (L(x + eps d) - L(x - eps d)) / 2 - eps g.d
+    vanishes, 3 for a correct gradient and 1 for a wrong one; None if the loss is quadratic along d up to rounding.
+    tolerance: the largest error that passes.
     """
 
     errors: Mapping[str, float]
@@ -38,6 +41,7 @@ class GradientCheck:
 
     @property
     def ok(self) -> bool:
+        """Whether the gradient is correct by every check."""
         order = 3.0 if self.taylor_order is None else self.taylor_order
         worst = max(self.errors.values(), default=0.0)
         return worst <= self.tolerance and not self.lost and self.repeats and order > 2.5
@@ -46,7 +50,7 @@ class GradientCheck:
         lines = [f"{name:<32} {error:9.2e}" for name, error in self.errors.items()]
         lines += [f"lost: {text}" for text in self.lost]
         if not self.repeats:
-            lines.append("func gave other values when the steps were taken again")
+            lines.append("func gave other values in a second pass over the steps")
         order = "loss is quadratic here" if self.taylor_order is None else f"{self.taylor_order:.2f} (3 is right)"
         verdict = "ok" if self.ok else "NOT ok"
         head = f"gradient check: {verdict}; errors up to {self.tolerance:g} pass"
@@ -61,19 +65,19 @@ def check_gradient(
     gradient: str | Strategy = DEFAULT_GRADIENT,
     **keywords: Unpack[MethodKeywords],
 ) -> GradientCheck:
-    """Compares a gradient with plain autograd through the recorded steps, and with differences of the loss.
+    """Compare a gradient with plain autograd through the recorded steps, and with differences of the loss.
 
-    Takes odeint's arguments, and the memory of gradient="backprop". The loss is a weighted sum of all outputs, its
-    weights fixed. Finds what no check during a solve can: a tensor that func only sometimes uses, noise from a
-    generator of func's own, a value that func changes from call to call. Nothing of the caller's is changed: no .grad,
-    no parameter.
+    Takes the arguments of odeint and raises what it raises. Takes the memory of gradient="backprop". The loss is a
+    weighted sum of all outputs and their squares, with fixed weights. Finds errors that no check during a solve can
+    find: a tensor that func uses only sometimes, noise from func's own generator, a value that func changes from call
+    to call. Nothing of the caller's is changed, neither .grad nor parameters.
     """
     given = Arguments.of("check_gradient", keywords, func=func, y0=y0, t=t, gradient=gradient)
     problem, strategy, packed = build_problem(given)
     times = t.detach().clone().requires_grad_()
     y = packed.detach().clone().requires_grad_()
     parameters = problem.parameters.trainable
-    inputs = {"y0": y, "t": times, **names_of(problem, parameters)}
+    inputs = {"y0": y, "t": times, **named_parameters(problem, parameters)}
     with torch.enable_grad():
         ys, trajectory = run(problem, strategy, y, times)
         weights = weights_like(ys)
@@ -84,9 +88,9 @@ def check_gradient(
         )
         lost = [_described(x) for x in unknown_leaves(again, (*parameters, y, times))]
     precision = torch.finfo(y.dtype).eps
-    floor = max((x.norm().item() for x in expected if x is not None), default=0.0) * precision * 100
+    floor = rounding_floor(expected, y.dtype)
     return GradientCheck(
-        errors={name: relative(a, b, floor) for name, a, b in zip(inputs, got, expected, strict=True)},
+        errors={name: relative_error(a, b, floor) for name, a, b in zip(inputs, got, expected, strict=True)},
         lost=lost,
         repeats=torch.allclose(again, ys, rtol=1e3 * precision, atol=1e3 * precision),
         taylor_order=_taylor_order(problem, trajectory, list(inputs.values()), got, weights),
@@ -94,24 +98,11 @@ def check_gradient(
     )
 
 
-def names_of(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Parameters by the name that the module gives them, the others by their place in params."""
+def named_parameters(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the parameters by their name in the module, or by their index in params if they have none."""
     modules = problem.parameters.modules
     own = {id(p): name for name, p in modules[0].named_parameters()} if modules else {}
     return {own.get(id(p), f"params[{i}]"): p for i, p in enumerate(parameters)}
-
-
-def replayed(problem: Problem, trajectory: Trajectory, y: Tensor, t: Tensor | None) -> Tensor:
-    """ys once more over the recorded steps, on autograd's graph."""
-    f = trajectory.field.again()
-    with f.forward_state.again():
-        return problem.replay(f, trajectory.plans, y, t)
-
-
-def weights_like(ys: Tensor) -> Tensor:
-    """Fixed numbers between 0.5 and 1.5, in no order that a sum could hide behind."""
-    steps = torch.arange(ys.numel(), dtype=torch.float64, device=ys.device) * 0.6180339887498949
-    return (0.5 + steps.frac()).reshape(ys.shape).to(ys.dtype.to_real())
 
 
 def _loss(ys: Tensor, weights: Tensor) -> Tensor:
@@ -119,8 +110,16 @@ def _loss(ys: Tensor, weights: Tensor) -> Tensor:
     return (weights * (real + 0.5 * real.square())).sum()
 
 
-def relative(got: Tensor | None, expected: Tensor | None, floor: float) -> float:
-    """Relative error, 0 where the difference is rounding beside the largest gradient: one that is zero has no scale."""
+def rounding_floor(gradients: Sequence[Tensor | None], dtype: torch.dtype) -> float:
+    """Return the norm below which a gradient is only rounding error relative to the largest of them."""
+    return max((x.norm().item() for x in gradients if x is not None), default=0.0) * torch.finfo(dtype).eps * 100
+
+
+def relative_error(got: Tensor | None, expected: Tensor | None, floor: float) -> float:
+    """Return the relative error, or 0 if both it and the expected gradient are within floor, the rounding error.
+
+    A gradient that is zero has no scale of its own. None counts as zero.
+    """
     if got is None or expected is None:
         other = got if expected is None else expected
         return 0.0 if other is None or not bool(other.any()) else math.inf
@@ -130,7 +129,7 @@ def relative(got: Tensor | None, expected: Tensor | None, floor: float) -> float
 
 @contextmanager
 def _moved(leaves: Sequence[Tensor], directions: Sequence[Tensor], eps: float) -> Iterator[None]:
-    """The leaves moved by eps directions, through .data: autograd is not to notice, and they come back as they were."""
+    """Move the leaves by eps directions, and back; through .data, so that autograd does not see it."""
     held = [x.data for x in leaves]
     try:
         for x, d in zip(leaves, directions, strict=True):
@@ -152,9 +151,10 @@ def _taylor_order(
     gradients: Sequence[Tensor | None],
     weights: Tensor,
 ) -> float | None:
-    """Slope of the remainder over eps, along a direction in all inputs that are leaves.
+    """Return the order in eps of the remainder, along one direction in all inputs that are leaves.
 
-    Symmetric differences, whose next term is the third: an error of a millionth shows above it before rounding does.
+    The next term of symmetric differences is the third-order one, small enough for a relative error of 1e-6 to show
+    above it before rounding does.
     """
     pairs = [(x, g) for x, g in zip(inputs, gradients, strict=True) if x.is_leaf and g is not None and x.numel()]
     scale = [max(x.detach().abs().max().item(), 1e-3) * 0.1 for x, _ in pairs]

@@ -1,4 +1,4 @@
-"""Every gradient on the caller's own model: what it costs in time and memory, and how exact it is."""
+"""Every gradient on the caller's own model: its time, its memory and its error."""
 
 import gc
 import math
@@ -11,33 +11,21 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, named_gradient
-from symplectic_adjoint.autograd_function import run
+from symplectic_adjoint.arguments import Arguments, MethodKeywords
 from symplectic_adjoint.backward.strategy import Strategy
-from symplectic_adjoint.diagnostics.check_gradient import names_of, relative, replayed, weights_like
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
-from symplectic_adjoint.memory.allocator import watch_memory
+from symplectic_adjoint.diagnostics.check_gradient import relative_error, rounding_floor
+from symplectic_adjoint.diagnostics.gradient_run import GradientRun
+from symplectic_adjoint.diagnostics.measure_memory import MemoryUse, memory_of
+from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.memory.byte_size import format_bytes
-from symplectic_adjoint.solve.trajectory import Trajectory
-
-
-@dataclass(frozen=True)
-class MemoryUse:
-    """Bytes of live tensors above those live before the call: at most, in the forward pass, and between the passes.
-
-    Those of ys and of the gradients are in it; those of the parameters, y0 and the loss are not.
-    """
-
-    peak_tensor_bytes: int
-    forward_peak_tensor_bytes: int
-    kept_tensor_bytes: int
 
 
 @dataclass(frozen=True)
 class GradientCost:
-    """One gradient of the caller's model. Medians over the rounds; reason says why numbers are None.
+    """The cost of one gradient of the caller's model.
 
-    error: the largest relative error of any input's gradient against autograd on the recorded grid.
+    Times are medians over the rounds. error: the largest relative error of the gradient of any input against autograd
+    on the recorded grid. reason: why numbers are None.
     """
 
     gradient: str
@@ -52,7 +40,10 @@ class GradientCost:
 
 @dataclass(frozen=True)
 class GradientComparison:
-    """What compare_gradients measured, fastest first; those that failed come last. str() is a table."""
+    """The results of compare_gradients, fastest first, failed gradients last. str() is a table.
+
+    steps: how many steps each gradient took; None if these numbers differ.
+    """
 
     rows: Sequence[GradientCost]
     device: str
@@ -96,29 +87,33 @@ def compare_gradients(
     check: bool = True,
     **keywords: Unpack[MethodKeywords],
 ) -> GradientComparison:
-    """Solves and differentiates the caller's problem with each gradient, and measures time, memory, calls and error.
+    """Compute the gradient of the caller's problem in every way; measure time, memory, f calls and error of each.
 
-    Takes odeint's arguments. gradients: names in GRADIENTS or objects, all names if left out. rounds: how often each is
-    timed, in turns, so that a machine that slows down slows all alike. check: whether the error is measured, which
-    takes the memory of gradient="backprop". Nothing of the caller's is changed: no .grad, no parameter. A gradient
-    that cannot be had here (out of memory on a GPU, a refusal) is a row with its reason. mali takes steps by its own
-    method, whatever `method` is, and reversible by a wrap of it: their ys and numbers of steps are their own.
+    Takes the arguments of odeint. gradients: names in GRADIENTS, or objects; all names if left out. rounds: how often
+    each gradient is timed; gradients take turns, so that a machine that slows down slows all of them. check: whether to
+    measure errors, which takes the memory of gradient="backprop". Nothing of the caller's is changed, neither .grad nor
+    parameters. A gradient that fails (out of memory on a GPU, an unsupported combination) gets a row with the reason.
+    mali uses its own method, whatever `method` is, and reversible wraps `method`: their ys and numbers of steps differ.
+
+    Raises ValueError if rounds is not a positive integer, and what odeint raises for invalid arguments.
     """
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds must be a whole number, 1 or more, got {rounds!r}")
     given = Arguments.of("compare_gradients", keywords, func=func, y0=y0, t=t)
-    trials = [_Trial(replace(given, gradient=one)) for one in (GRADIENTS if gradients is None else gradients)]
+    trials = [
+        _Trial(GradientRun(replace(given, gradient=one))) for one in (GRADIENTS if gradients is None else gradients)
+    ]
     for trial in trials:
         trial.warm_up()
     for _ in range(rounds):
         for trial in trials:
-            trial.attempt(trial.time)
+            trial.measure_time()
     for trial in trials:
-        trial.attempt(trial.weigh)
+        trial.measure_memory()
         if check:
-            trial.attempt(trial.judge)
+            trial.measure_error()
     rows = sorted((trial.cost() for trial in trials), key=_total_s)
-    steps = {trial.trajectory.stats.accepted for trial in trials if trial.trajectory is not None}
+    steps = {trial.steps for trial in trials if trial.steps is not None}
     y = trials[0].y if trials else None
     return GradientComparison(
         rows,
@@ -128,122 +123,92 @@ def compare_gradients(
     )
 
 
-def measure_memory(
-    func: Callable[..., Any],
-    y0: Any,
-    t: Tensor,
-    *,
-    gradient: str | Strategy = DEFAULT_GRADIENT,
-    **keywords: Unpack[MethodKeywords],
-) -> MemoryUse:
-    """What one solve and its gradient have live at once, in exact bytes; takes odeint's arguments.
-
-    It is computed twice, because what is made once a process does not count. Nothing of the caller's is changed.
-    """
-    trial = _Trial(Arguments.of("measure_memory", keywords, func=func, y0=y0, t=t, gradient=gradient))
-    trial.forward()
-    trial.backward()
-    trial.weigh()
-    assert trial.memory is not None
-    return trial.memory
-
-
 def _total_s(row: GradientCost) -> float:
     return math.inf if row.forward_s is None or row.backward_s is None else row.forward_s + row.backward_s
 
 
 class _Trial:
-    """One gradient: solved and differentiated as often as asked, with inputs of its own."""
+    """The measurements of one gradient, up to the first failure."""
 
-    def __init__(self, given: Arguments):
-        if named_gradient(given.gradient)[0].own_tableau is not None:
-            given = replace(given, method=None)
-        self._problem, self._strategy, packed = build_problem(given)
-        self._name, self._t = self._problem.gradient_name, given.t.detach()
-        self.y = packed.detach().clone().requires_grad_()
-        self._inputs = {"y0": self.y, **names_of(self._problem, self._problem.parameters.trainable)}
-        self._ys: Tensor | None = None
-        self._cotangent: Tensor | None = None
+    def __init__(self, gradient_run: GradientRun):
+        self._run = gradient_run
         self._samples: list[tuple[float, float]] = []
-        self._bars: Sequence[Tensor | None] = ()
+        self._memory: MemoryUse | None = None
         self._error: float | None = None
         self._reason: str | None = None
-        self.trajectory: Trajectory | None = None
-        self.memory: MemoryUse | None = None
 
-    def attempt(self, measure: Callable[[], None]) -> None:
-        """Unless an earlier attempt failed."""
-        if self._reason is not None:
-            return
-        try:
-            measure()
-        except (RuntimeError, ValueError, MemoryError) as error:
-            self._reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            self._ys, self._bars = None, ()
+    @property
+    def y(self) -> Tensor:
+        return self._run.y
+
+    @property
+    def steps(self) -> int | None:
+        return None if self._run.trajectory is None else self._run.trajectory.stats.accepted
 
     def warm_up(self) -> None:
-        self.attempt(self.forward)
-        self.attempt(self.backward)
+        self._attempt(self._run.forward)
+        self._attempt(self._run.backward)
 
-    def forward(self) -> None:
-        with torch.enable_grad():
-            self._ys, self.trajectory = run(self._problem, self._strategy, self.y, self._t)
-        if self._cotangent is None:
-            self._cotangent = weights_like(self._ys).to(self._ys.dtype)
+    def measure_time(self) -> None:
+        sample = self._attempt(lambda: _time_of(self._run))
+        self._samples += [] if sample is None else [sample]
 
-    def backward(self) -> None:
-        ys, self._ys = self._ys, None
-        assert ys is not None and self._cotangent is not None
-        inputs = list(self._inputs.values())
-        self._bars = torch.autograd.grad(ys, inputs, self._cotangent, allow_unused=True)
+    def measure_memory(self) -> None:
+        self._memory = self._attempt(lambda: memory_of(self._run))
 
-    def time(self) -> None:
-        self._bars = ()
-        gc.collect()
-        gc.disable()
-        try:
-            start = self._now()
-            self.forward()
-            middle = self._now()
-            self.backward()
-            self._samples.append((middle - start, self._now() - middle))
-        finally:
-            gc.enable()
-
-    def weigh(self) -> None:
-        self._bars = ()
-        gc.collect()
-        forward, backward = watch_memory(self.y.device.type, self.forward, self.backward)
-        self.memory = MemoryUse(
-            peak_tensor_bytes=max(forward.peak_bytes, backward.peak_bytes),
-            forward_peak_tensor_bytes=forward.peak_bytes,
-            kept_tensor_bytes=forward.left_bytes,
-        )
-
-    def judge(self) -> None:
-        assert self.trajectory is not None and self._cotangent is not None
-        with torch.enable_grad():
-            again = replayed(self._problem, self.trajectory, self.y, None)
-            expected = torch.autograd.grad(again, list(self._inputs.values()), self._cotangent, allow_unused=True)
-        floor = max((x.norm().item() for x in expected if x is not None), default=0.0)
-        floor *= 100 * torch.finfo(self.y.dtype).eps
-        self._error = max(relative(a, b, floor) for a, b in zip(self._bars, expected, strict=True))
+    def measure_error(self) -> None:
+        self._error = self._attempt(lambda: _error_of(self._run))
 
     def cost(self) -> GradientCost:
-        stats = None if self.trajectory is None else self.trajectory.stats
+        trajectory = self._run.trajectory
+        stats = None if trajectory is None else trajectory.stats
         medians = [statistics.median(x) for x in zip(*self._samples, strict=True)] or [None, None]
         return GradientCost(
-            gradient=self._name,
+            gradient=self._run.name,
             forward_s=medians[0],
             backward_s=medians[1],
-            memory=self.memory,
+            memory=self._memory,
             f_calls_forward=None if stats is None else stats.f_calls_forward,
             f_calls_backward=None if stats is None else stats.f_calls_backward,
             error=self._error,
             reason=self._reason,
         )
 
-    def _now(self) -> float:
-        if self.y.device.type == "cuda":
-            torch.cuda.synchronize(self.y.device)
-        return time.perf_counter()
+    def _attempt(self, measure: Callable[[], Any]) -> Any:
+        """Return measure(), or None if it or an earlier attempt failed; keep the reason."""
+        if self._reason is not None:
+            return None
+        try:
+            return measure()
+        except (RuntimeError, ValueError, MemoryError) as error:
+            self._reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            self._run.discard()
+            return None
+
+
+def _time_of(gradient_run: GradientRun) -> tuple[float, float]:
+    """Return the seconds of a forward pass and of its backward pass."""
+    gradient_run.discard()
+    gc.collect()
+    gc.disable()
+    try:
+        start = _now(gradient_run.y.device)
+        gradient_run.forward()
+        middle = _now(gradient_run.y.device)
+        gradient_run.backward()
+        return middle - start, _now(gradient_run.y.device) - middle
+    finally:
+        gc.enable()
+
+
+def _error_of(gradient_run: GradientRun) -> float:
+    """Return the largest relative error of the latest gradients against autograd on the recorded grid."""
+    expected = gradient_run.expected_gradients()
+    floor = rounding_floor(expected, gradient_run.y.dtype)
+    return max(relative_error(a, b, floor) for a, b in zip(gradient_run.gradients, expected, strict=True))
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

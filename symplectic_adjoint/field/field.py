@@ -178,7 +178,7 @@ class Field:
             return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)  # no copy from the host
         return torch.as_tensor(t).to(dtype=self.time_dtype, device=self.device)
 
-    def beside(self, t: Time, direction: float) -> Time:
+    def adjacent_time(self, t: Time, direction: float) -> Time:
         """Return the next number after t, up or down, in the dtype in which func gets it."""
         exact = torch.as_tensor(t, dtype=torch.float64).detach().cpu()
         near = next_number(exact.to(self.time_dtype), direction).double()

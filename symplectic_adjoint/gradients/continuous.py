@@ -23,7 +23,7 @@ from symplectic_adjoint.solve.options import read_options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.step_control import Norm, packed_norm
-from symplectic_adjoint.solve.time_loop import Forget, integrate
+from symplectic_adjoint.solve.time_loop import KeepNothing, integrate
 from symplectic_adjoint.solve.timeline import Timeline
 from symplectic_adjoint.steps.runge_kutta import Step
 from symplectic_adjoint.steps.transpose import inner
@@ -84,8 +84,8 @@ class Continuous(Strategy):
                 start = torch.stack((ys[j], lam))
                 segment = (times[j], times[j - 1])
                 outputs = Outputs(segment[:1], start, on_graph=False)
-                clock = callbacks.around(back.clock(segment, norm))
-                end = integrate(adjoint, back.tableau, clock, start, outputs, adjoint, Timeline(times[j]))
+                sequence = callbacks.wrap(back.step_sequence(segment, norm))
+                end = integrate(adjoint, back.tableau, sequence, start, outputs, adjoint, Timeline(times[j]))
                 lam = end[1] + grad_ys[j - 1]
             t_bar = None
             if given.t is not None:
@@ -101,7 +101,7 @@ class Continuous(Strategy):
         times = given.problem.times
         t: Time = times[j]
         if t in given.problem.options.jumps:
-            t = given.field.beside(t, times[j - 1] - times[j] if j else times[-1] - times[0])
+            t = given.field.adjacent_time(t, times[j - 1] - times[j] if j else times[-1] - times[0])
         return given.field(t, y)
 
     def _backward_problem(self, problem: Problem) -> Problem:
@@ -137,7 +137,7 @@ def _larger_of_two(norm: Norm) -> Norm:
     return lambda z: torch.maximum(torch.as_tensor(norm(z[0])), torch.as_tensor(norm(z[1])))
 
 
-class _AdjointField(Forget):
+class _AdjointField(KeepNothing):
     """The right hand side of (y, lam), stacked, and the running integral of dL/dtheta' = -(df/dtheta)^T lam.
 
     The integrand at a stage comes with the VJP that the stage needs anyway. It lives as long as the
@@ -173,8 +173,8 @@ class _AdjointField(Forget):
         self._integrands[k] = integrand
         return k
 
-    def beside(self, t: Time, direction: float) -> Time:
-        return self._f.beside(t, direction)
+    def adjacent_time(self, t: Time, direction: float) -> Time:
+        return self._f.adjacent_time(t, direction)
 
     def restart(self) -> None:
         pass

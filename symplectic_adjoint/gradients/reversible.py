@@ -14,7 +14,7 @@ from symplectic_adjoint.backward.running_sum import RunningSum
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Pull
-from symplectic_adjoint.steps.reversible import CoupledStep, backwards
+from symplectic_adjoint.steps.reversible import CoupledStep, reversed_step
 from symplectic_adjoint.steps.runge_kutta import MakeStep, Step, combine
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, transpose_step
 
@@ -86,7 +86,7 @@ class _Reversal:
         given, plan = self._given, self._given.trajectory.plans[n]
         tableau, ends = given.problem.tableau, (plan.open_start, plan.open_end)
         assert self._z_bar is not None
-        back = backwards(given.field, tableau, plan.t, plan.h, plan.t_end, self._y, ends)
+        back = reversed_step(given.field, tableau, plan.t, plan.h, plan.t_end, self._y, ends)
         self._z = combine(self._z, -plan.h, tableau.terms.b, back.evaluate(tableau.stages))
         found = transpose_step(given.field, back, -self._z_bar, (), pull, with_time=given.t is not None)
         bars.t_bar = bars.t_bar + found.t_bar

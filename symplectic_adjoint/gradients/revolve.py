@@ -70,8 +70,8 @@ class Revolve(Strategy):
         room = parse_bytes("Revolve(checkpoints=...)", self.checkpoints) // state_bytes
         if room < 1:
             raise ValueError(
-                f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes {format_bytes(state_bytes)}, give "
-                "that at least"
+                f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes "
+                f"{format_bytes(state_bytes)}, give that at least"
             )
         return room
 

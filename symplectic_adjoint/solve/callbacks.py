@@ -1,4 +1,4 @@
-"""Functions of the user's that are called around every step, found by name on func as torchdiffeq does."""
+"""User callbacks before and after every step, looked up by name on func as in torchdiffeq."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.solve.grid import StepPlan
-from symplectic_adjoint.solve.step_sizes import Clock
+from symplectic_adjoint.solve.step_sequences import StepSequence
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 NAMES = ("callback_step", "callback_accept_step", "callback_reject_step")
@@ -16,9 +16,11 @@ Callback = Callable[[Tensor, Any, Tensor], Any]
 
 
 class Callbacks:
-    """callback_step(t0, y0, dt) before a step is tried, one of the other two when it is accepted or rejected.
+    """The callbacks that func has.
 
-    suffix: "_adjoint" for those of a backward solve.
+    callback_step(t0, y0, dt) is called before each attempted step, then callback_accept_step or callback_reject_step
+    with the same arguments. suffix: "_adjoint" for the callbacks of the backward solve. Raises TypeError if one of
+    them is not callable.
     """
 
     def __init__(self, func: Any, unpack: Callable[[Tensor], Any], suffix: str = ""):
@@ -30,14 +32,16 @@ class Callbacks:
         self._step, self._accept, self._reject = found
         self._unpack = unpack
 
-    def around(self, clock: Clock) -> Clock:
-        """The clock, announcing its steps."""
-        return _Announcing(clock, self) if self.names else clock
+    def wrap(self, sequence: StepSequence) -> StepSequence:
+        """Return the sequence, with its steps reported to the callbacks."""
+        return _StepsWithCallbacks(sequence, self) if self.names else sequence
 
     def before(self, step: Step) -> None:
+        """Report an attempt."""
         self._call(self._step, step)
 
     def after(self, step: Step, *, accepted: bool) -> None:
+        """Report the outcome of an attempt."""
         self._call(self._accept if accepted else self._reject, step)
 
     def _call(self, callback: Callback | None, step: Step) -> None:
@@ -49,25 +53,25 @@ class Callbacks:
             callback(t, self._unpack(step.y.detach()), h)
 
 
-class _Announcing:
-    def __init__(self, clock: Clock, callbacks: Callbacks):
-        self._clock, self._callbacks = clock, callbacks
+class _StepsWithCallbacks:
+    def __init__(self, sequence: StepSequence, callbacks: Callbacks):
+        self._sequence, self._callbacks = sequence, callbacks
 
     @property
     def rejected(self) -> int:
-        return self._clock.rejected
+        return self._sequence.rejected
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
-        return self._clock.start(f, t0, y0)
+        return self._sequence.start(f, t0, y0)
 
     def propose(self) -> StepPlan | None:
-        return self._clock.propose()
+        return self._sequence.propose()
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
-        self._callbacks.before(step)  # stages are evaluated when they are asked for: none has been yet
-        accepted = self._clock.accepts(plan, step)
+        self._callbacks.before(step)  # no stage has been evaluated yet: stages are lazy
+        accepted = self._sequence.accepts(plan, step)
         self._callbacks.after(step, accepted=accepted)
         return accepted
 
-    def worst(self, step: Step) -> int | None:
-        return self._clock.worst(step)
+    def worst_component(self, step: Step) -> int | None:
+        return self._sequence.worst_component(step)

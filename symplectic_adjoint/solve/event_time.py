@@ -12,10 +12,10 @@ from symplectic_adjoint.steps.transpose import inner
 
 
 def through_event_time(trajectory: Trajectory, ys: Tensor) -> tuple[Tensor, Tensor]:
-    """(event time, ys), the last of ys moving with the time of the event. NaN where none was found.
+    """Return (tau, ys), both differentiable through the time tau of the event, which is NaN if there was none.
 
-    With g(tau, y(tau)) = 0 and y' the slope of the dense output, at fixed tau the solve and g give dy and dg, and
-    dtau = -dg / (g_t + g_y . y'), so that y(tau) moves by dy + y' dtau.
+    Let g(tau, y(tau)) = 0 and y' be the slope of the dense output. If the solve and g change by dy and dg at fixed tau,
+    then dtau = -dg / (g_t + g_y . y') and y(tau) changes by dy + y' dtau. Raises SolverError if the denominator is 0.
     """
     crossing = trajectory.crossing
     if crossing is None:
@@ -28,12 +28,12 @@ def through_event_time(trajectory: Trajectory, ys: Tensor) -> tuple[Tensor, Tens
     if not value.requires_grad and not y.requires_grad:
         return tau, ys
     rate = _rate(crossing, y)
-    tau, y = _MoveWithEvent.apply(tau, y, value, crossing.slope, rate)
+    tau, y = _DifferentiableEvent.apply(tau, y, value, crossing.slope, rate)
     return tau, torch.cat([ys[:-1], y.unsqueeze(0)])
 
 
 def _rate(crossing: Crossing, y: Tensor) -> Tensor:
-    """g_t + g_y . y', along the solution."""
+    """Return g_t + g_y . y', the rate of change of g along the solution."""
     with torch.enable_grad():
         time = torch.tensor(crossing.t, dtype=torch.float64, requires_grad=True)
         state = y.detach().requires_grad_()
@@ -52,8 +52,8 @@ def _rate(crossing: Crossing, y: Tensor) -> Tensor:
     return rate
 
 
-class _MoveWithEvent(torch.autograd.Function):
-    """(tau, y) as they are, with the gradient that moving tau gives."""
+class _DifferentiableEvent(torch.autograd.Function):
+    """The identity on (tau, y), whose gradient includes the dependence of tau on the inputs of the solve."""
 
     @staticmethod
     def forward(tau: Tensor, y: Tensor, value: Tensor, slope: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Looking for the time at which an event function changes sign."""
+"""The search for the time at which an event function changes sign."""
 
 import math
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from symplectic_adjoint.errors import EventNotFound
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.solve.grid import FREE, StepPlan
-from symplectic_adjoint.solve.step_sizes import Clock
+from symplectic_adjoint.solve.step_sequences import StepSequence
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 
 class EventFunction:
-    """The caller's event_fn(t, y), of the packed state, as one number that is positive until an event.
+    """The caller's event_fn(t, y), of the packed state, as one number that is positive until the first event.
 
-    Each component counts from the side of zero that it starts on; one that starts at zero, from the side that the
-    first step leaves it on.
+    Each component is multiplied by its initial sign. A component that is zero at the start takes its first
+    nonzero sign.
     """
 
     def __init__(self, event_fn: Callable[[Tensor, Tensor], Tensor], time: Callable[[Time], Tensor]):
@@ -27,7 +27,10 @@ class EventFunction:
         self._signs: Tensor | None = None
 
     def components(self, t: Time, y: Tensor) -> Tensor:
-        """Every component, flat, on the graph of y and t."""
+        """Return all components, flattened, on the graph of t and y.
+
+        Raises TypeError or ValueError if event_fn does not return real numbers.
+        """
         values = self._event_fn(self._time(t), y)
         if not isinstance(values, Tensor):
             raise TypeError(f"event_fn must return a tensor, got {type(values).__name__}")
@@ -41,24 +44,24 @@ class EventFunction:
         return values.reshape(-1)
 
     @torch.no_grad()
-    def settle(self, t: Time, y: Tensor) -> None:
-        """Fixes the side of zero of the components that have none yet."""
+    def fix_signs(self, t: Time, y: Tensor) -> None:
+        """Set the initial sign of the components that do not have one yet."""
         if self._signs is None:
             self._signs = self.components(t, y).sign()
         elif not bool(self._signs.all()):
             self._signs = torch.where(self._signs == 0, self.components(t, y).sign(), self._signs)
 
     def value(self, t: Time, y: Tensor) -> float:
-        """The component nearest to its event, infinite where none has a side yet."""
+        """Return the component nearest to its event, or infinity if no component has a sign yet."""
         with torch.no_grad():
-            return self._towards(t, y).amin().item()
+            return self._signed(t, y).amin().item()
 
     def crossing(self, t: Time, y: Tensor) -> Tensor:
-        """The component that crosses zero, on the graph."""
-        values = self._towards(t, y)
+        """Return the component that crosses zero, on the graph."""
+        values = self._signed(t, y)
         return values[int(values.detach().argmin())]
 
-    def _towards(self, t: Time, y: Tensor) -> Tensor:
+    def _signed(self, t: Time, y: Tensor) -> Tensor:
         assert self._signs is not None
         values = self.components(t, y)
         return torch.where(self._signs == 0, math.inf, values * self._signs)
@@ -66,51 +69,58 @@ class EventFunction:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where an event was found: the time, dy/dt of the dense output there, and the function that is zero there."""
+    """An event: its time, dy/dt of the dense output at that time, and the function that is zero there."""
 
     t: float
     slope: Tensor
     event: EventFunction
 
 
-class EventClock:
-    """Follows another clock to the step in which the event function changes sign, the last one.
+class EventSteps:
+    """The steps of another sequence, up to the one in which the event function changes sign.
 
-    The event is a zero of the dense output in that step; with `land`, where dense output is rougher than steps,
-    the step is taken again, shorter or longer, until it ends on the zero. found is told its time.
+    The event is a zero of the dense output of that step. With `land`, for methods whose dense output is less accurate
+    than their steps, the step is repeated with other sizes until it ends on the zero. max_steps: how many steps to try.
+    on_found is called with the time of the event.
     """
 
     def __init__(
-        self, clock: Clock, event: EventFunction, patience: int, found: Callable[[float], None], *, land: bool
+        self,
+        sequence: StepSequence,
+        event: EventFunction,
+        max_steps: int,
+        on_found: Callable[[float], None],
+        *,
+        land: bool,
     ):
         self.rejected = 0
         self.crossing: Crossing | None = None
-        self._clock, self._event, self._land = clock, event, land
-        self._patience, self._found = patience, found
+        self._sequence, self._event, self._land = sequence, event, land
+        self._max_steps, self._on_found = max_steps, on_found
         self._value, self._t = math.inf, 0.0
-        self._settled = False
+        self._has_signs = False
         self._tried = 0
         self._bracket: Bracket | None = None
-        self._start: StepPlan | None = None
+        self._crossing_plan: StepPlan | None = None
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
-        self._event.components(t0, y0)  # what is wrong with it is said before the first step
+        self._event.components(t0, y0)  # raise its errors before the first step
         self._t = number(t0)
-        return self._clock.start(f, t0, y0)
+        return self._sequence.start(f, t0, y0)
 
     def propose(self) -> StepPlan | None:
         if self.crossing is not None:
             return None
-        if self._bracket is not None and self._start is not None:
-            h, t = self._bracket.guess(), self._start.t
-            return StepPlan(t, h, t + h, FREE, self._start.open_start)
-        if self._tried >= self._patience:
+        if self._bracket is not None and self._crossing_plan is not None:
+            h, t = self._bracket.guess(), self._crossing_plan.t
+            return StepPlan(t, h, t + h, FREE, self._crossing_plan.open_start)
+        if self._tried >= self._max_steps:
             raise EventNotFound(
                 f"event_fn did not change sign up to t = {self._t:.9g}, in {self._tried} steps: is there an event in "
-                "this direction of time? max_num_steps in options sets how long to look for it"
+                "this direction of time? max_num_steps in options sets how many steps are tried"
             )
-        plan = self._clock.propose()
-        assert plan is not None  # without an event there is no end
+        plan = self._sequence.propose()
+        assert plan is not None  # the steps themselves never end
         if not math.isfinite(plan.t_end):
             raise EventNotFound(
                 "event_fn did not change sign at any time: is there an event in this direction of time?"
@@ -120,99 +130,100 @@ class EventClock:
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         if self._bracket is not None:
-            return self._lands(plan, step, self._bracket)
-        accepted = self._clock.accepts(plan, step)
-        self.rejected = self._clock.rejected
+            return self._accepts_landing(plan, step, self._bracket)
+        accepted = self._sequence.accepts(plan, step)
+        self.rejected = self._sequence.rejected
         if not accepted:
             return False
         if first_non_finite(step.end()) is not None:
-            raise step.non_finite(self._tried - 1)
-        if not self._settled:
-            self._settle(step)
+            raise step.non_finite_error(self._tried - 1)
+        if not self._has_signs:
+            self._fix_signs_at_start(step)
         value = self._event.value(plan.t_end, step.end())
         if value > 0.0:
-            self._event.settle(plan.t_end, step.end())
+            self._event.fix_signs(plan.t_end, step.end())
             self._value = self._event.value(plan.t_end, step.end())
             self._t = plan.t_end
             return True
         tolerance = 4.0 * torch.finfo(step.y.dtype).eps
         if self._land:
-            self._start = plan
+            self._crossing_plan = plan
             self._bracket = Bracket(0.0, plan.h, self._value, value, tolerance * abs(plan.h))
-            return self._lands(plan, step, self._bracket)
-        self._find(plan, step, Bracket(0.0, 1.0, self._value, value, tolerance))
+            return self._accepts_landing(plan, step, self._bracket)
+        self._locate(plan, step, Bracket(0.0, 1.0, self._value, value, tolerance))
         return True
 
-    def worst(self, step: Step) -> int | None:
-        return self._clock.worst(step)
+    def worst_component(self, step: Step) -> int | None:
+        return self._sequence.worst_component(step)
 
     @torch.no_grad()
-    def _settle(self, step: Step) -> None:
-        """The sides of zero at the start, a moment later: in the time in which the state moves by its own rounding.
+    def _fix_signs_at_start(self, step: Step) -> None:
+        """Set the initial signs just after the start, once the state has moved by about its own rounding error.
 
-        A solve that goes on from an event starts on a zero, which rounding puts on either side.
+        A solve that continues from an event starts on a zero, and rounding may put it on either side.
         """
         y, k, h = step.y.detach(), step.ks[0].detach(), number(step.h)
         ratio = torch.stack([y.abs().amax(), k.abs().amax()]).tolist() if y.numel() else [0.0, 0.0]
         scale = max(abs(self._t), abs(h), ratio[0] / ratio[1] if ratio[1] > 0.0 else 0.0)
-        moment = math.copysign(min(64.0 * torch.finfo(y.dtype).eps * scale, abs(h)), h)
-        t, y = self._t + moment, torch.add(y, k, alpha=moment)
-        self._event.settle(t, y)
+        delay = math.copysign(min(64.0 * torch.finfo(y.dtype).eps * scale, abs(h)), h)
+        t, y = self._t + delay, torch.add(y, k, alpha=delay)
+        self._event.fix_signs(t, y)
         self._value = self._event.value(t, y)
-        self._settled = True
+        self._has_signs = True
 
-    def _find(self, plan: StepPlan, step: Step, bracket: "Bracket") -> None:
-        step.evaluate(step.tableau.interpolant.rows)  # with the caller's grad mode, not the search's
+    def _locate(self, plan: StepPlan, step: Step, bracket: "Bracket") -> None:
+        step.evaluate(step.tableau.interpolant.rows)  # in the caller's grad mode, not that of the search
         with torch.no_grad():
-            while not bracket.closed:
+            while not bracket.converged:
                 sigma = bracket.guess()
-                bracket.tell(sigma, self._event.value(plan.t + sigma * plan.h, step.output(sigma)))
+                bracket.update(sigma, self._event.value(plan.t + sigma * plan.h, step.output(sigma)))
             t = plan.t + bracket.best * plan.h
-            self._end(t, step.slope((t - plan.t) / plan.h))
+            self._finish(t, step.slope((t - plan.t) / plan.h))
 
-    def _lands(self, plan: StepPlan, step: Step, bracket: "Bracket") -> bool:
-        bracket.tell(plan.h, self._event.value(plan.t_end, step.end()))
-        if not bracket.closed or plan.h != bracket.best:
+    def _accepts_landing(self, plan: StepPlan, step: Step, bracket: "Bracket") -> bool:
+        bracket.update(plan.h, self._event.value(plan.t_end, step.end()))
+        if not bracket.converged or plan.h != bracket.best:
             self.rejected += 1
             return False
         step.evaluate(step.tableau.interpolant.rows)
         with torch.no_grad():
-            self._end(plan.t_end, step.slope(1.0))
+            self._finish(plan.t_end, step.slope(1.0))
         return True
 
-    def _end(self, t: float, slope: Tensor) -> None:
+    def _finish(self, t: float, slope: Tensor) -> None:
         self.crossing = Crossing(t, slope, self._event)
-        self._found(t)
+        self._on_found(t)
 
 
 class Bracket:
-    """A zero between two numbers, by false position with the Illinois rule (Dowell and Jarratt, BIT 11, 1971).
+    """A bracketed zero, narrowed by false position with the Illinois rule (Dowell and Jarratt, BIT 11, 1971).
 
-    value_low is positive, value_high is not. Closed once the guesses move by no more than the tolerance.
+    value_low is positive and value_high is not. The search has converged once guesses move by at most the tolerance.
     """
 
     def __init__(self, low: float, high: float, value_low: float, value_high: float, tolerance: float):
-        self.closed = value_high == 0.0
+        self.converged = value_high == 0.0
         self.best = high
         self._ends = [low, high]
         self._values = [value_low, value_high]
         self._tolerance = tolerance
         self._last_side = -1
-        self._told = 0
+        self._updates = 0
 
     def guess(self) -> float:
-        if self.closed:
+        """Return where to evaluate the event function next."""
+        if self.converged:
             return self.best
         (low, high), (a, b) = self._ends, self._values
         secant = high - b * (high - low) / (b - a) if math.isfinite(a) else low
         inside = min(low, high) < secant < max(low, high)
-        return secant if inside and self._told % 8 != 7 else 0.5 * (low + high)  # now and then halve, whatever g is
+        return secant if inside and self._updates % 8 != 7 else 0.5 * (low + high)  # bisection bounds the worst case
 
-    def tell(self, x: float, value: float) -> None:
-        """event value at x, a guess."""
-        if self.closed:
+    def update(self, x: float, value: float) -> None:
+        """Narrow the bracket by the value of the event function at the guess x."""
+        if self.converged:
             return
-        self._told += 1
+        self._updates += 1
         side = 0 if value > 0.0 else 1
         moved, self.best = abs(x - self.best), x
         self._ends[side], self._values[side] = x, value
@@ -220,5 +231,5 @@ class Bracket:
             self._values[1 - side] *= 0.5
         self._last_side = side
         width = abs(self._ends[1] - self._ends[0])
-        self.closed = value == 0.0 or width <= self._tolerance or (moved <= self._tolerance and self._told > 1)
-        self.closed = self.closed or self._told > 100
+        small = width <= self._tolerance or (moved <= self._tolerance and self._updates > 1)
+        self.converged = value == 0.0 or small or self._updates > 100

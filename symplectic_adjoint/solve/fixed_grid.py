@@ -8,7 +8,7 @@ from itertools import chain, pairwise
 from symplectic_adjoint.errors import TooManySteps
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.solve.options import Options
-from symplectic_adjoint.solve.step_sizes import endless_steps, even_count, even_steps, pins_on, steps_between
+from symplectic_adjoint.solve.step_sequences import even_count, even_steps, pins_on, steps_between, unbounded_steps
 
 Pin = tuple[float, int]
 """A time where a step has to end, and its entry in t: CONSTANT where it is none, FREE where it is not pinned at all."""
@@ -55,7 +55,7 @@ def _even_plans(options: Options, pins: Sequence[Pin], step_size: float) -> Iter
     end = pins[-1][0]
     if math.isfinite(end):
         return plans
-    return chain(plans, endless_steps(pins[-2][0], math.copysign(step_size, end)))
+    return chain(plans, unbounded_steps(pins[-2][0], math.copysign(step_size, end)))
 
 
 def _opened(options: Options, plan: StepPlan) -> StepPlan:

@@ -1,4 +1,4 @@
-"""The grid that a solve stepped on: what is recorded of it, exactly as it was used."""
+"""The grid of a solve, recorded exactly as it was used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 CONSTANT = -1
-"""pinned_to of a step whose end is a given time that is no entry of t."""
+"""pinned_to of a step that ends at a prescribed time which is not an entry of t."""
 FREE = -2
-"""pinned_to of a step that ends where its step size takes it."""
+"""pinned_to of a step whose end is determined by its step size."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step to take: from t by h to t_end, in float64. pinned_to is an index into t, CONSTANT or FREE.
+    """A step to take from t to t_end = t + h (signed), in float64. pinned_to is an index into t, CONSTANT or FREE.
 
-    open_start, open_end: func jumps there, and is called with a time just inside the step.
+    open_start, open_end: whether func jumps at that end, and is called with a time just inside the step.
     """
 
     t: float
@@ -29,12 +29,12 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Grid:
-    """A solve's steps and outputs, enough for anyone to replay it. All on the CPU; floats are float64.
+    """The accepted steps and the outputs of a solve: all that is needed to replay it. On the CPU, floats in float64.
 
-    t, h, pinned_to have one entry a step, output_step and output_sigma one an output. Output j is
-    y(sigma) of step output_step[j] with sigma = output_sigma[j]; it is y+ itself where that step is
-    pinned to j. ys[0] is y0: its step is -1. open_start and open_end, one entry a step, say where func
-    was called with the next number inside the step instead of its end, because it jumps there.
+    t, h, pinned_to, open_start and open_end have one entry per step, output_step and output_sigma one per output.
+    Output j is y(sigma) of step output_step[j] at sigma = output_sigma[j], or y+ itself if that step is pinned to j.
+    ys[0] is y0, and its step is -1. open_start, open_end: whether func jumps at that end of the step; there it was
+    called with the adjacent number inside the step.
     """
 
     t: Tensor
@@ -47,11 +47,12 @@ class Grid:
 
     def __post_init__(self) -> None:
         for name in ("open_start", "open_end"):
-            if len(getattr(self, name)) != len(self.t):  # not given: func jumps nowhere
+            if len(getattr(self, name)) != len(self.t):  # left out: func has no jumps
                 object.__setattr__(self, name, torch.zeros(len(self.t), dtype=torch.bool))
 
     @staticmethod
     def from_plans(plans: Sequence[StepPlan], output_step: Sequence[int], output_sigma: Sequence[float]) -> "Grid":
+        """Return the grid of these accepted steps, with the step and the sigma of each output."""
         return Grid(
             t=torch.tensor([p.t for p in plans], dtype=torch.float64),
             h=torch.tensor([p.h for p in plans], dtype=torch.float64),

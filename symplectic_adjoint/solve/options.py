@@ -1,4 +1,4 @@
-"""Reading `options`: every entry is used, or refused by name."""
+"""The `options` of a solve: every entry is used, or refused by name."""
 
 import difflib
 import math
@@ -21,23 +21,24 @@ CONTROL_OPTIONS = (
     "first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "norm", "controller"
 )  # fmt: skip
 COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype")
-PATIENCE = 100_000
+MAX_EVENT_STEPS = 100_000
+"""Default number of steps to try before the search for an event is given up."""
 KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
 FOREIGN_OPTIONS = {
-    "max_order": "belongs to torchdiffeq's Adams methods, which are not here",
-    "max_iters": "belongs to torchdiffeq's implicit methods, which are not here",
-    "solver": "belongs to torchdiffeq's scipy_solver, which is not here",
-    "implicit": "belongs to torchdiffeq's Adams methods, which are not here",
+    "max_order": "belongs to torchdiffeq's Adams methods, which are not supported",
+    "max_iters": "belongs to torchdiffeq's implicit methods, which are not supported",
+    "solver": "belongs to torchdiffeq's scipy_solver, which is not supported",
+    "implicit": "belongs to torchdiffeq's Adams methods, which are not supported",
 }
-"""Options of torchdiffeq's that mean nothing to an explicit Runge-Kutta method."""
+"""Options of torchdiffeq that do not apply to explicit Runge-Kutta methods."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to step. Exactly one of: control (adaptive), step_size, points, or none of them (the grid is t).
+    """How to step. At most one of control (adaptive), step_size and points is given; with none the grid is t.
 
-    stops: times that a step ends at besides. jumps: those where func jumps. perturb: as if it did at every
-    step's ends.
+    land: whether steps end on outputs. stops: further times that a step must end at. jumps: the stops where func jumps.
+    perturb: treat both ends of every step as jumps.
     """
 
     control: StepControl | None
@@ -48,8 +49,8 @@ class Options:
     jumps: frozenset[float]
     perturb: bool
     max_num_steps: int
-    patience: int
-    """Steps to try before an event is given up."""
+    max_event_steps: int
+    """Steps to try before the search for an event is given up."""
 
 
 def read_options(
@@ -62,11 +63,11 @@ def read_options(
     norm_of: Callable[[Norm | None], Norm] = lambda norm: norm or rms_norm,
     time_dtype: torch.dtype = torch.float64,
 ) -> tuple[Options, ButcherTableau]:
-    """Checks `options` and returns them with the tableau that they lead to (`interp` replaces its interpolant).
+    """Check `options`; return them with the tableau to use, in which `interp` replaces the interpolant.
 
-    make_grid calls a grid_constructor with (func, y0, t). norm_of makes a norm of the packed state of the
-    user's own, or the default one. Raises ValueError or TypeError naming the option, UnsupportedCombination
-    where two of them exclude each other.
+    make_grid calls a grid_constructor with (func, y0, t). norm_of turns the user's norm, or None, into a norm of the
+    packed state. time_dtype: the coarsest dtype that times have. Raises ValueError or TypeError naming the option, or
+    UnsupportedCombination if two of them exclude each other.
     """
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"options must be a mapping of names to values, got {type(given).__name__}")
@@ -92,19 +93,19 @@ def read_options(
     max_num_steps = options.get("max_num_steps", 2**31 - 1)
     if isinstance(max_num_steps, bool) or not isinstance(max_num_steps, int) or max_num_steps < 1:
         raise ValueError(f"option 'max_num_steps' must be a positive integer, got {max_num_steps!r}")
-    same = _nearest_in(times, time_dtype)
-    stops, jumps = (_read_stops(name, options, times, same) for name in ("step_t", "jump_t"))
+    match = _matching(times, time_dtype)
+    stops, jumps = (_read_stops(name, options, times, match) for name in ("step_t", "jump_t"))
     return (
         Options(
             control=_read_control(options, rtol, atol, max_num_steps, norm_of) if adaptive else None,
             step_size=_positive("step_size", options["step_size"]) if "step_size" in options else None,
-            points=_read_points(options, times, make_grid, same),
+            points=_read_points(options, times, make_grid, match),
             land=land,
             stops=stops | jumps,
             jumps=jumps,
             perturb=_read_perturb(options, adaptive),
             max_num_steps=max_num_steps,
-            patience=max_num_steps if "max_num_steps" in options else PATIENCE,
+            max_event_steps=max_num_steps if "max_num_steps" in options else MAX_EVENT_STEPS,
         ),
         tableau,
     )
@@ -147,8 +148,11 @@ def _read_outputs(outputs: Any, default: bool) -> bool:
     return default if outputs is None else outputs == "land"
 
 
-def _nearest_in(times: Sequence[float], dtype: torch.dtype) -> Callable[[float], float]:
-    """A time as the entry of times that it cannot be told from in a dtype: 0.7 as the 0.7 of a float32 tensor."""
+def _matching(times: Sequence[float], dtype: torch.dtype) -> Callable[[float], float]:
+    """Return a function that maps a time to the entry of times that it equals in dtype, if any, else to itself.
+
+    So 0.7 matches the 0.7 of a float32 tensor.
+    """
     exact = set(times)
 
     @cache
@@ -160,9 +164,9 @@ def _nearest_in(times: Sequence[float], dtype: torch.dtype) -> Callable[[float],
 
 
 def _read_stops(
-    name: str, options: Mapping[str, Any], times: Sequence[float], same: Callable[[float], float]
+    name: str, options: Mapping[str, Any], times: Sequence[float], match: Callable[[float], float]
 ) -> frozenset[float]:
-    """The times of jump_t or step_t within the span, in float64; a problem's others belong to other spans."""
+    """Return the times of jump_t or step_t that lie within the span of the solve, in float64."""
     raw = options.get(name)
     if raw is None:
         return frozenset()
@@ -171,7 +175,7 @@ def _read_stops(
         if not math.isfinite(stop):
             raise ValueError(f"option {name!r} must hold finite times, got {stop}")
     low, high = sorted((times[0], times[-1]))
-    return frozenset(stop for stop in map(same, stops) if low <= stop <= high)
+    return frozenset(stop for stop in map(match, stops) if low <= stop <= high)
 
 
 def _read_perturb(options: Mapping[str, Any], adaptive: bool) -> bool:
@@ -186,8 +190,8 @@ def _read_perturb(options: Mapping[str, Any], adaptive: bool) -> bool:
 
 
 def _constants(name: str, raw: Any) -> tuple[float, ...]:
-    """Times that are constants, as floats. Raises ValueError or TypeError naming the option."""
-    many = isinstance(raw, Sequence | set | frozenset) or hasattr(raw, "__array__")  # NumPy's arrays too
+    """Return constant times as floats; raise ValueError or TypeError naming the option."""
+    many = isinstance(raw, Sequence | set | frozenset) or hasattr(raw, "__array__")  # also NumPy arrays
     entries = [raw] if isinstance(raw, Tensor) else list(raw) if many else None
     if entries is None or isinstance(raw, str) or any(isinstance(x, complex | str | bool | None) for x in entries):
         raise TypeError(f"option {name!r} must be a tensor or a sequence of times, got {raw!r}")
@@ -238,10 +242,12 @@ def _read_control(
 
 
 def _positive(name: str, value: Any, *, or_zero: bool = False, or_infinite: bool = False) -> float:
-    """A size in the units of t (step sizes are magnitudes, whichever way time runs), as a float."""
+    """Return the value as a float; step sizes are magnitudes in the units of t, for either direction of time."""
     if isinstance(value, Tensor):
         if value.requires_grad:
-            raise ValueError(f"option {name!r} requires a gradient, which no step size passes on: give {name}.item()")
+            raise ValueError(
+                f"option {name!r} requires a gradient, which does not flow through step sizes: give {name}.item()"
+            )
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"option {name!r} must be a number, got {value!r}")
@@ -258,13 +264,13 @@ def _read_points(
     options: Mapping[str, Any],
     times: Sequence[float],
     make_grid: Callable[[Callable[..., Any]], Any],
-    same: Callable[[float], float],
+    match: Callable[[float], float],
 ) -> tuple[float, ...] | None:
     name = next((name for name in ("grid_points", "grid_constructor") if name in options), None)
     if name is None:
         return None
     points = _constants(name, options[name] if name == "grid_points" else make_grid(options[name]))
-    points = tuple(map(same, points))
+    points = tuple(map(match, points))
     if len(points) < 2 or points[0] != times[0] or points[-1] != times[-1]:
         raise ValueError(
             f"option {name!r} must start at t[0] = {times[0]:g} and end at t[-1] = {times[-1]:g}, "

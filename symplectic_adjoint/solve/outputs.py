@@ -1,4 +1,4 @@
-"""Collecting the outputs of a solve, and the record of which step each one came from."""
+"""The outputs of a solve, and the step that each of them comes from."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from symplectic_adjoint.steps.runge_kutta import Step
 
 
 class Outputs:
-    """ys at `times`, filled in as the steps that hold them are taken. Times may be added while they are.
+    """ys at `times`, filled in step by step. Times may be appended during the solve.
 
-    length: how many there will be in the end, as many as times if left out.
-    on_graph: outputs are kept apart and stacked at the end, because writing each one into a buffer
-    would cost a backward pass quadratic in their number. Otherwise they are written into their place.
+    length: the final number of outputs; that of times if left out.
+    on_graph: whether outputs are kept separately and stacked at the end, because writing them into a buffer would make
+    the backward pass quadratic in their number. Otherwise they are written into a buffer.
     """
 
     def __init__(self, times: Sequence[float], y0: Tensor, *, on_graph: bool, length: int | None = None):
@@ -30,7 +30,7 @@ class Outputs:
             self._buffer[0] = y0
 
     def collect(self, number: int, plan: StepPlan, step: Step, timeline: Timeline) -> None:
-        """Takes from an accepted step the outputs that lie in it: y+ where pinned, dense output elsewhere."""
+        """Add the outputs that lie in an accepted step: y+ if the step is pinned to the output, else dense output."""
         while (j := len(self.step)) < len(self._times):
             if (self._times[j] - plan.t_end) * plan.h > 0.0:
                 return
@@ -44,7 +44,7 @@ class Outputs:
             self.sigma.append(sigma)
 
     def ys(self) -> Tensor:
-        """All outputs, shape (length, *y0.shape); NaN where the steps did not reach."""
+        """Return all outputs, of shape (length, *y0.shape); those that the steps did not reach are NaN."""
         reached = len(self.step)
         if self._buffer is not None:
             self._buffer[reached:] = math.nan

@@ -18,15 +18,15 @@ from symplectic_adjoint.field.parameters import Parameters
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
-from symplectic_adjoint.solve.events import EventClock, EventFunction
+from symplectic_adjoint.solve.events import EventFunction, EventSteps
 from symplectic_adjoint.solve.fixed_grid import fixed_plans, pins_of
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.options import Options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.stats import Stats
 from symplectic_adjoint.solve.step_control import Norm
-from symplectic_adjoint.solve.step_sizes import AdaptiveClock, CheckedClock, Clock, FixedClock
-from symplectic_adjoint.solve.time_loop import Forget, Recorder, integrate
+from symplectic_adjoint.solve.step_sequences import AdaptiveSteps, CheckedSteps, FixedSteps, StepSequence
+from symplectic_adjoint.solve.time_loop import KeepNothing, Recorder, integrate
 from symplectic_adjoint.solve.timeline import DifferentiableTimeline, Timeline
 from symplectic_adjoint.solve.trajectory import Trajectory
 from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
@@ -95,18 +95,18 @@ class Problem:
         """Return the callbacks that func has, under torchdiffeq's names with this suffix."""
         return Callbacks(self.caller, self.layout.unpack, suffix)
 
-    def clock(self, times: Sequence[float], norm: Norm | None = None) -> Clock:
+    def step_sequence(self, times: Sequence[float], norm: Norm | None = None) -> StepSequence:
         """Return the steps over `times`, which may be a part of the problem's own, in either direction.
 
         norm replaces the one that measures the error, for a state that is not the problem's own.
         """
         options = self.options
         if self.recorded is not None:
-            return FixedClock(self.recorded)
+            return FixedSteps(self.recorded)
         if options.control is None:
-            return FixedClock(fixed_plans(options, times) if len(times) > 1 else ())
+            return FixedSteps(fixed_plans(options, times) if len(times) > 1 else ())
         control = options.control if norm is None else replace(options.control, norm=norm)
-        return AdaptiveClock(self.tableau, times[0], pins_of(options, times), control, options.jumps)
+        return AdaptiveSteps(self.tableau, times[0], pins_of(options, times), control, options.jumps)
 
     def solve(
         self, y0: Tensor, recorder: Recorder, *, watch: bool = False, on_graph: bool = False, t: Tensor | None = None
@@ -126,19 +126,21 @@ class Problem:
         self, f: Field, y0: Tensor, recorder: Recorder, on_graph: bool, t: Tensor | None
     ) -> tuple[Tensor, Trajectory]:
         times, plans = list(self.times), list[StepPlan]()
-        clock, search = self.clock(times), None
+        sequence, search = self.step_sequence(times), None
         outputs = Outputs(times, y0, on_graph=on_graph, length=len(times))
         if self.event is not None:
             del times[1:]  # the second one is found by the solve
             event = EventFunction(self.event, f.time)
-            clock = search = EventClock(clock, event, self.options.patience, times.append, land=self.options.land)
+            sequence = search = EventSteps(
+                sequence, event, self.options.max_event_steps, times.append, land=self.options.land
+            )
         if self.recorded is None:
-            clock = self.callbacks().around(clock)
+            sequence = self.callbacks().wrap(sequence)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
             with f.forward_state.alone if self.forward_state is None else f.forward_state.again():
-                rhs = recorder.around(f)
-                y_end = integrate(rhs, self.tableau, clock, y0, outputs, recorder, timeline, self.make_step, plans)
+                rhs = recorder.wrap(f)
+                y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
                 if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
@@ -148,7 +150,7 @@ class Problem:
         finally:
             if self.forward_state is None:
                 f.forward_state.finish()
-        stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=clock.rejected)
+        stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=sequence.rejected)
         crossing = None if search is None else search.crossing
         return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing)
 
@@ -166,7 +168,7 @@ class Problem:
         """Return ys of a second pass over recorded steps, on the graph."""
         outputs = Outputs(self.times, y0, on_graph=True)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
-        integrate(f, self.tableau, FixedClock(plans), y0, outputs, Forget(), timeline, self.make_step)
+        integrate(f, self.tableau, FixedSteps(plans), y0, outputs, KeepNothing(), timeline, self.make_step)
         return outputs.ys()
 
     def step(
@@ -182,10 +184,12 @@ class Problem:
         """
         finite: list[StepPlan] = []
         outputs, y0 = Outputs(self.times[:1], y0.detach(), on_graph=False), y0.detach()
-        clock, timeline = CheckedClock(tuple(plans)), Timeline(self.times[0])
+        sequence, timeline = CheckedSteps(tuple(plans)), Timeline(self.times[0])
         try:
             with torch.no_grad():
-                integrate(f.again(), self.tableau, clock, y0, outputs, Forget(), timeline, self.make_step, finite)
+                integrate(
+                    f.again(), self.tableau, sequence, y0, outputs, KeepNothing(), timeline, self.make_step, finite
+                )
         finally:
             plans[:] = finite
         raise NonFiniteError(

@@ -1,6 +1,6 @@
-"""Adaptive step size control: error norm, first step, and the factor from one step to the next.
+"""Adaptive step size control: the error norm, the first step, and the factor from one step to the next.
 
-All of it runs without the graph: a step size is a number that was used, not a function of theta.
+None of it is on the graph: a step size is a constant, not a function of theta.
 """
 
 import math
@@ -18,12 +18,12 @@ Norm = Callable[[Tensor], Tensor]
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """Root mean square over all components (Hairer, Norsett and Wanner I, eq. II.4.11)."""
+    """Return the root mean square over all components (Hairer, Norsett and Wanner I, eq. II.4.11)."""
     return torch.linalg.vector_norm(x).div_(math.sqrt(max(x.numel(), 1)))
 
 
 def packed_norm(layout: Layout, norm: Norm | None) -> Norm:
-    """A norm of the packed state from the caller's, which gets the state's own structure; the default without one."""
+    """Return the norm of the packed state: the caller's, applied to the unpacked state, or the default if None."""
     if norm is None:
         return layout.norm if layout.structured else rms_norm
     return norm if layout.trivial else lambda x: norm(layout.unpack_errors(x))
@@ -31,9 +31,9 @@ def packed_norm(layout: Layout, norm: Norm | None) -> Norm:
 
 @dataclass(frozen=True)
 class StepControl:
-    """What decides on steps. Step sizes are magnitudes, in the units of t; factors have none.
+    """The settings of step size control. Step sizes are magnitudes in the units of t; factors have no unit.
 
-    rtol and atol are numbers, or tensors like the state, of a real dtype.
+    rtol and atol are numbers or tensors like the state, of a real dtype.
     """
 
     rtol: float | Tensor
@@ -49,8 +49,8 @@ class StepControl:
     max_num_steps: int = 2**31 - 1
 
     def error_ratio(self, step: Step) -> float:
-        """Error of the step over the tolerance: accepted up to 1. The one synchronisation of a step."""
-        errors, y_end = step.errors(), step.end()  # f calls under the caller's grad mode, the rest without
+        """Return error / tolerance of the step, accepted up to 1. The only device synchronisation of a step."""
+        errors, y_end = step.errors(), step.end()  # f calls in the caller's grad mode, the rest off the graph
         with without_graph():
             scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
             norms = [self.measure(error.div_(scale)) for error in errors]
@@ -60,17 +60,17 @@ class StepControl:
         return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
 
     def tolerance(self, size: Tensor) -> Tensor:
-        """atol + rtol size, in place of size."""
+        """Return atol + rtol size, computed in place of size."""
         return size.mul_(self.rtol).add_(self.atol)
 
-    def worst(self, step: Step) -> int | None:
-        """The flat index of the largest error over tolerance in a step, None for an empty state."""
+    def worst_component(self, step: Step) -> int | None:
+        """Return the flat index of the largest error / tolerance in a step, or None for an empty state."""
         with torch.no_grad():
             ratio = step.errors()[0].abs().div_(self.tolerance(torch.maximum(step.y.abs(), step.end().abs())))
         return int(ratio.flatten().nan_to_num(math.inf).argmax()) if ratio.numel() else None
 
     def measure(self, x: Tensor) -> Tensor:
-        """norm(x), which must be one number."""
+        """Return norm(x); raise TypeError if it is not one number."""
         value = self.norm(x)
         if self.norm is rms_norm:
             return value
@@ -80,11 +80,11 @@ class StepControl:
         return value.real
 
     def factor(self, ratio: float, previous: float, order: int) -> float:
-        """Next step size over this one's, from the error ratios of this step and of the last accepted one.
+        """Return next step size / this step size, from the error ratios of this step and the last accepted one.
 
         I: safety ratio^(-1/order). PI: safety ratio^(-0.7/order) previous^(0.4/order) (Gustafsson 1991;
         Hairer and Wanner II, eq. IV.2.43c), which damps the oscillation of I near a stability limit.
-        An accepted step never shrinks the next one by I, and no factor leaves [dfactor, ifactor].
+        With I, the factor after an accepted step is at least 1. Every factor lies in [dfactor, ifactor].
         """
         if ratio == 0.0:
             return self.ifactor
@@ -101,14 +101,14 @@ class StepControl:
 def initial_step(
     f: RightHandSide, t0: float, y0: Tensor, f0: Tensor, span: float, order: int, control: StepControl
 ) -> float:
-    """A first step size, signed like span (Hairer, Norsett and Wanner I, II.4 "Starting Step Size"). One f call.
+    """Return a first step size, signed like span (Hairer, Norsett and Wanner I, II.4 "Starting Step Size").
 
-    f0 is f(t0, y0) and order the power of h in the local error estimate.
+    f0: f(t0, y0). order: the power of h in the local error estimate. Calls f once.
     """
     scale = control.tolerance(y0.abs())
     d0, d1 = torch.stack([control.measure(y0 / scale), control.measure(f0 / scale)]).tolist()
     if not (math.isfinite(d0) and math.isfinite(d1)):
-        return math.copysign(min(1e-6, abs(span)), span)  # the step itself will name what is not finite
+        return math.copysign(min(1e-6, abs(span)), span)  # the step itself reports what is not finite
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
     h0 = math.copysign(min(h0, abs(span)), span)
     f1 = f(t0 + h0, torch.add(y0, f0, alpha=h0))

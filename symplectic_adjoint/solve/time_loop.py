@@ -1,4 +1,4 @@
-"""The time loop. It knows nothing of gradients: a recorder decides what is kept of a step."""
+"""The time loop. It knows nothing about gradients: a recorder decides what to keep of each step."""
 
 from typing import Protocol
 
@@ -10,29 +10,31 @@ from symplectic_adjoint.field.times import number
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.outputs import Outputs
-from symplectic_adjoint.solve.step_sizes import Clock
+from symplectic_adjoint.solve.step_sequences import StepSequence
 from symplectic_adjoint.solve.timeline import Timeline
 from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
 
 
 class Recorder(Protocol):
-    def around(self, f: Field) -> RightHandSide:
-        """What the steps are to call in f's place."""
+    """What a gradient keeps of the forward pass."""
+
+    def wrap(self, f: Field) -> RightHandSide:
+        """Return the function that steps call in place of f."""
         ...
 
     def accept(self, plan: StepPlan, step: Step) -> None:
-        """A step was accepted. Its tensors may be kept; they are not changed afterwards."""
+        """Record an accepted step. Its tensors may be kept: they are not changed afterwards."""
         ...
 
     def finish(self, step: Step) -> None:
-        """That step was the last one."""
+        """Note that this step was the last one."""
         ...
 
 
-class Forget:
-    """Keeps nothing."""
+class KeepNothing:
+    """The recorder that keeps nothing."""
 
-    def around(self, f: Field) -> RightHandSide:
+    def wrap(self, f: Field) -> RightHandSide:
         return f
 
     def accept(self, plan: StepPlan, step: Step) -> None:
@@ -45,7 +47,7 @@ class Forget:
 def integrate(
     f: RightHandSide,
     tableau: ButcherTableau,
-    clock: Clock,
+    sequence: StepSequence,
     y0: Tensor,
     outputs: Outputs,
     recorder: Recorder,
@@ -53,7 +55,7 @@ def integrate(
     make_step: MakeStep = Step,
     plans: list[StepPlan] | None = None,
 ) -> Tensor:
-    """Take every step that the clock proposes and return the last state.
+    """Take every step that the sequence proposes and return the last state.
 
     plans: a list that takes the accepted steps, also those before a failure. Raises SolverError, which says how far the
     solve came.
@@ -62,17 +64,17 @@ def integrate(
     plan = step = companion = None
     y, accepted = y0, False
     try:
-        k1 = clock.start(f, timeline.start, y0)
-        while (plan := clock.propose()) is not None:
+        k1 = sequence.start(f, timeline.start, y0)
+        while (plan := sequence.propose()) is not None:
             if accepted and step is not None:
                 k1, companion = step.end_slope(), step.end_companion()
             t, h, t_end = timeline.of(plan)
             ends = (plan.open_start, plan.open_end)
             known = () if k1 is None else (k1,)
             step = make_step(f, tableau, t, h, t_end, y, known, open_ends=ends, companion=companion)
-            accepted = clock.accepts(plan, step)
+            accepted = sequence.accepts(plan, step)
             if not accepted:
-                k1 = step.ks[0]  # a retry starts from the same place
+                k1 = step.ks[0]  # a retry has the same first stage
                 continue
             outputs.collect(len(plans), plan, step, timeline)
             y = step.end()
@@ -80,14 +82,14 @@ def integrate(
             timeline.advance(plan)
             plans.append(plan)
             if plan.open_end:
-                step.end_companion()  # on this side of the jump
+                step.end_companion()  # before f becomes that of the other side
                 f.restart()
     except SolverError as error:
-        if error.place is None and step is not None and (index := clock.worst(step)) is not None:
+        if error.place is None and step is not None and (index := sequence.worst_component(step)) is not None:
             error.place = f.place(index)
         error.t = number(timeline.start)
         error.step_size = None if step is None else number(step.h)
-        error.accepted, error.rejected, error.f_calls = len(plans), clock.rejected, f.f_calls
+        error.accepted, error.rejected, error.f_calls = len(plans), sequence.rejected, f.f_calls
         error.state = y.detach()
         raise
     if step is not None:

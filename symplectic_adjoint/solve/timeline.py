@@ -1,7 +1,7 @@
-"""The times of a step as numbers, or as functions of t on the autograd graph.
+"""The times of steps, as numbers or as functions of t on the autograd graph.
 
-The rule is the same wherever a time gradient is taken: a pinned end is an entry T of t (or a
-constant), and then h = T - start; a free end is start + h with h a constant.
+One rule holds for all time gradients. A pinned end is an entry T of t (or a constant), and h = T - start. A free end is
+start + h, and h is a constant.
 """
 
 import math
@@ -14,10 +14,10 @@ from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
-def exactly(value: float, time: Time) -> Time:
-    """A time that is off the recorded number by rounding, as that number: func may jump between the two.
+def recorded_time(value: float, time: Time) -> Time:
+    """Return `time` with its value set to the recorded one if they differ only by rounding.
 
-    One that is farther off is another time, of a t that has been moved.
+    func may jump between the two. A larger difference means that t itself has been moved, and is left alone.
     """
     if not isinstance(time, Tensor):
         return value
@@ -32,23 +32,23 @@ class Timeline:
         self.start: Time = t0
 
     def of(self, plan: StepPlan) -> tuple[Time, Time, Time]:
-        """(t, h, t_end) of a step to try."""
+        """Return (t, h, t_end) of a step to try."""
         return plan.t, plan.h, plan.t_end
 
     def advance(self, plan: StepPlan) -> None:
-        """The step was accepted; the next one starts at its end."""
+        """Move to the end of an accepted step, where the next one starts."""
         self.start = plan.t_end
 
     def sigma(self, j: int, step: Step, time: float) -> Time:
-        """Where in the step output j, at `time`, lies."""
+        """Return the fraction of the step at which output j, at `time`, lies."""
         del j
         return (time - step.t) / step.h
 
 
 class DifferentiableTimeline(Timeline):
-    """Times as 0-dim float64 tensors on the CPU, differentiable in t (which has gradient history).
+    """Times as 0-dim float64 tensors on the CPU, differentiable in t.
 
-    Outputs beyond the entries of t are at times that are found on the way: constants here.
+    Outputs beyond the entries of t are at times found during the solve, which are constants here.
     """
 
     def __init__(self, t: Tensor):
@@ -57,7 +57,7 @@ class DifferentiableTimeline(Timeline):
 
     def of(self, plan: StepPlan) -> tuple[Time, Time, Time]:
         if plan.pinned_to == FREE:
-            return self.start, plan.h, exactly(plan.t_end, self.start + plan.h)
+            return self.start, plan.h, recorded_time(plan.t_end, self.start + plan.h)
         end = plan.t_end if plan.pinned_to == CONSTANT else self._t[plan.pinned_to]
         return self.start, end - self.start, end
 
@@ -69,10 +69,10 @@ class DifferentiableTimeline(Timeline):
 
 
 class TimeCotangents:
-    """dL/dt of a solve, gathered step by step from the last one back.
+    """dL/dt of a solve, accumulated from the last step to the first.
 
-    Takes the cotangents of each step's start and size (with the other held fixed) and passes them on
-    to the entries of t by the rule above.
+    The cotangents of each step's start and size (each with the other held fixed) are passed on to the entries of t by
+    the rule above.
     """
 
     def __init__(self, t: Tensor):
@@ -81,6 +81,7 @@ class TimeCotangents:
         self._start: Tensor | float = 0.0
 
     def add_step(self, plan: StepPlan, t_bar: Tensor | float, h_bar: Tensor | float) -> None:
+        """Add the cotangents of the start and the size of a step; steps are added from the last to the first."""
         if plan.pinned_to == FREE:
             self._start = t_bar + self._start
             return
@@ -89,11 +90,12 @@ class TimeCotangents:
         self._start = t_bar - h_bar
 
     def add_output(self, j: int, bar: Tensor | float) -> None:
+        """Add the cotangent of the time of output j, unless that is not an entry of t."""
         if j < len(self._bars):
             self._bars[j] = self._bars[j] + bar
 
     def total(self) -> Tensor:
-        """dL/dt, like t."""
+        """Return dL/dt, like t."""
         bars = [self._bars[0] + self._start, *self._bars[1:]]
         columns = [torch.as_tensor(bar, dtype=torch.float64).to(self._like.device) for bar in bars]
         return torch.stack(columns).to(self._like.dtype)

@@ -1,4 +1,4 @@
-"""A step that has no dense output: outputs are where it ends."""
+"""Steps without dense output, which land on every output."""
 
 import torch
 from torch import Tensor
@@ -8,17 +8,17 @@ from symplectic_adjoint.steps.runge_kutta import Step
 
 
 class LandingStep(Step):
-    """A step of another kind than Runge-Kutta, with an output at its end at most (an event's, for one)."""
+    """A step other than a Runge-Kutta step, whose only possible output (that of an event, say) is at its end."""
 
     __slots__ = ()
 
     def output(self, sigma: Time) -> Tensor:
-        """y+, sigma being 1 but for rounding; where times are differentiated it moves along f with sigma."""
+        """Return y+, since sigma is 1 up to rounding; a differentiable sigma moves it along f."""
         if not isinstance(sigma, Tensor):
             return self.end()
         return torch.add(self.end(), self.slope(1.0) * ((sigma - 1.0) * self.h).to(self.y))
 
     def slope(self, sigma: float) -> Tensor:
-        """f at the end of the step."""
+        """Return f at the end of the step; sigma must be 1."""
         assert sigma == 1.0
         return self.f(self.time_of_end(), self.end())

@@ -1,9 +1,9 @@
-"""A step of any explicit Runge-Kutta method, made reversible by carrying a second state z beside y.
+"""A step of any explicit Runge-Kutta method, made reversible by a second state z that is carried along with y.
 
     y+ = C y + (1 - C) z + P(t, z; h),   z+ = z - P(t + h, y+; -h),   P(t, y; h) = h sum_i b_i k_i
 
-McCallum and Foster, Efficient, Accurate and Stable Gradients for Neural ODEs (2024, arXiv:2410.11648), their coupling
-parameter lambda written C here, with z = y in the beginning. Undone, from the end of the step:
+McCallum and Foster, Efficient, Accurate and Stable Gradients for Neural ODEs (2024, arXiv:2410.11648); C is their
+coupling parameter lambda, and initially z = y. The inverse step starts from the end:
 
     z = z+ + P(t + h, y+; -h),   y = (y+ - (1 - C) z - P(t, z; h)) / C
 """
@@ -20,7 +20,10 @@ from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step, combine
 
 
 class CoupledStep(LandingStep):
-    """One step of the pair: stages from z, whose k_1 may be known; y+ first, and z+ when it is asked for."""
+    """One step of the pair (y, z).
+
+    Stages start from z and their k_1 may be known. y+ comes first; z+ is computed when first needed.
+    """
 
     __slots__ = ("_coupling", "_z_end", "z")
 
@@ -44,12 +47,12 @@ class CoupledStep(LandingStep):
         self._z_end: Tensor | None = None
 
     def state(self, i: int) -> Tensor:
-        """Y_i, all of them from z; row s, for an error estimate that needs it, is z's own step."""
+        """Return Y_i, which starts from z. Row s, which some error estimates need, is the Runge-Kutta step of z."""
         terms = self.tableau.terms
         return combine(self.z, self.h, terms.b if i == self.tableau.stages else terms.A[i], self.ks)
 
     def end(self) -> Tensor:
-        """y+."""
+        """Return y+."""
         if self._end is None:
             ks = self.evaluate(self.tableau.stages)
             self._refuse_overwritten()
@@ -58,17 +61,17 @@ class CoupledStep(LandingStep):
         return self._end
 
     def end_companion(self) -> Tensor:
-        """z+, for s f calls more."""
+        """Return z+, which takes s more f calls."""
         if self._z_end is None:
-            back = backwards(self.f, self.tableau, self.t, self.h, self.t_end, self.end(), self.open_ends)
+            back = reversed_step(self.f, self.tableau, self.t, self.h, self.t_end, self.end(), self.open_ends)
             self._z_end = combine(self.z, self.h, self.tableau.terms.b, back.evaluate(self.tableau.stages))
         return self._z_end
 
     def end_slope(self) -> None:
-        """Unknown: f is not called at (t + h, z+)."""
+        """Return None: f is not called at (t + h, z+)."""
 
 
-def backwards(
+def reversed_step(
     f: RightHandSide,
     tableau: ButcherTableau,
     t: Time,
@@ -77,5 +80,5 @@ def backwards(
     y_end: Tensor,
     open_ends: tuple[bool, bool],
 ) -> Step:
-    """The step of -h from (t_end, y+), whose stages make z+."""
+    """Return the step of -h from (t_end, y+), whose stages give z+."""
     return Step(f, tableau, t_end, -h, t, y_end, open_ends=(open_ends[1], open_ends[0]))

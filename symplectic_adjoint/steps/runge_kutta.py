@@ -1,4 +1,4 @@
-"""One step of an explicit Runge-Kutta method, evaluated as far as it is asked for.
+"""One step of an explicit Runge-Kutta method, evaluated lazily.
 
     Y_i = y + h sum_{j<i} a_ij k_j,   k_i = f(t + c_i h, Y_i),   y+ = y + h sum_i b_i k_i,
     y(sigma) = y + h sum_i b_i(sigma) k_i
@@ -21,35 +21,37 @@ from symplectic_adjoint.methods.tableau import ButcherTableau
 
 
 class RightHandSide(Protocol):
-    """What a step integrates: f(t, y), and what is known about it."""
+    """The function f(t, y) that a step integrates, and what a step needs to know of it."""
 
     f_calls: int
 
     @property
     def code(self) -> CompiledSteps | None:
-        """What takes the place of single calls, where it can."""
+        """Compiled code that evaluates all stages at once; None where they are single calls."""
         ...
 
-    def __call__(self, t: Time, y: Tensor, /) -> Tensor: ...
+    def __call__(self, t: Time, y: Tensor, /) -> Tensor:
+        """Return f(t, y), like y, and count the call in f_calls."""
+        ...
 
-    def beside(self, t: Time, direction: float) -> Time:
-        """The next time that f can tell from t, in the direction of that sign."""
+    def adjacent_time(self, t: Time, direction: float) -> Time:
+        """Return the next time after t, in the direction of this sign, that f can distinguish from t."""
         ...
 
     def restart(self) -> None:
-        """From here on f may be another function: it jumps."""
+        """Note that f jumps here, and may be a different function from now on."""
         ...
 
     def place(self, index: int) -> Place:
-        """Where the entry of this index in the flattened y stands."""
+        """Return the place in the state of this index into the flattened y."""
         ...
 
 
 def combine(y: Tensor, h: Time, terms: Iterable[tuple[int, Time]], ks: Sequence[Tensor]) -> Tensor:
-    """y + sum (h weight) k_i over the terms (i, weight), in one new tensor; y itself where there is none.
+    """Return y + sum h weight k_i over the terms (i, weight) as one new tensor, or y itself if there are no terms.
 
-    Float weights go in as multiply-adds in place, which leave nothing behind on the graph; weights
-    that are tensors (differentiated times) take one product each.
+    Float weights are added by in-place multiply-adds, which save nothing for the graph. Tensor weights, from
+    differentiable times, need a product each.
     """
     total = y
     for i, weight in terms:
@@ -64,12 +66,12 @@ def combine(y: Tensor, h: Time, terms: Iterable[tuple[int, Time]], ks: Sequence[
 
 
 def nonzero(weights: Iterable[Time]) -> list[tuple[int, Time]]:
-    """Weights with their indices, without those that are the number zero."""
+    """Return (index, weight) pairs, leaving out weights that are the float zero."""
     return [(i, weight) for i, weight in enumerate(weights) if not (type(weight) is float and weight == 0.0)]
 
 
 def weighted_sum(h: float, terms: Iterable[tuple[float, Tensor]]) -> Tensor | None:
-    """h sum of weight x, in one new tensor; None where there is no term."""
+    """Return h sum weight x over the terms (weight, x) as one new tensor, or None if there are no terms."""
     total: Tensor | None = None
     for weight, x in terms:
         if total is None:
@@ -80,12 +82,11 @@ def weighted_sum(h: float, terms: Iterable[tuple[float, Tensor]]) -> Tensor | No
 
 
 class Step:
-    """A step of size h from (t, y): stages are evaluated when first needed and kept in `ks`.
+    """A step of size h from (t, y). Stages are evaluated when first needed and kept in `ks`.
 
-    `ks` may come with leading stages that are known already (k_1 of the step before, or stored
-    ones), and `end` with a known y+. t_end is the time that the step ends at: t + h, or exactly the
-    time that it was pinned to. open_ends: whether f jumps at the start, at the end, and is to be
-    evaluated just inside.
+    ks: the leading stages if they are known (k_1 from the previous step, or stored stages). end: y+ if it is known.
+    t_end: the time at the end of the step, which is t + h or exactly the time that the step is pinned to.
+    open_ends: whether f jumps at the start and at the end; there it is evaluated just inside the step.
     """
 
     __slots__ = ("_end", "_errors", "_versions", "f", "h", "ks", "open_ends", "t", "t_end", "tableau", "y")
@@ -113,24 +114,24 @@ class Step:
         self._errors: list[Tensor] = []
 
     def time(self, i: int) -> Time:
-        """Time of stage i; stages at c = 1 take t_end itself, so that k_1 of the next step is the same call."""
+        """Return the time of stage i: t_end itself where c = 1, so that k_1 of the next step is the same call."""
         c = self.tableau.floats.c[i]
         if c == 0.0:
-            return self.f.beside(self.t, number(self.h)) if self.open_ends[0] else self.t
+            return self.f.adjacent_time(self.t, number(self.h)) if self.open_ends[0] else self.t
         return self.time_of_end() if c == 1.0 else self.t + c * self.h
 
     def time_of_end(self) -> Time:
-        """The time at which f is evaluated at the step's end."""
-        return self.f.beside(self.t_end, -number(self.h)) if self.open_ends[1] else self.t_end
+        """Return the time at which f is evaluated at the end of the step."""
+        return self.f.adjacent_time(self.t_end, -number(self.h)) if self.open_ends[1] else self.t_end
 
     def state(self, i: int) -> Tensor:
-        """Y_i, from the stages before it. Row s of the extended tableau is the step's end."""
+        """Return Y_i, from the stages before it; row s of the extended tableau is the end of the step."""
         if i == self.tableau.stages:
             return self.end()
         return combine(self.y, self.h, self.tableau.terms.A[i], self.ks)
 
     def evaluate(self, rows: int) -> list[Tensor]:
-        """k_1 .. k_rows, calling f for those not known yet."""
+        """Return at least k_1 .. k_rows, calling f for those that are not known yet."""
         if rows > len(self.ks) + 1 and len(self.ks) <= 1 and (code := self.f.code) is not None:
             times = [number(self.time(i)) for i in range(rows)]
             new, end, self._errors = code.evaluate(number(self.h), times, self.y, self.ks)
@@ -145,7 +146,7 @@ class Step:
         return self.ks
 
     def end(self) -> Tensor:
-        """y+ = y + h sum_i b_i k_i."""
+        """Return y+ = y + h sum_i b_i k_i."""
         if self._end is None:
             ks = self.evaluate(self.tableau.stages)
             self._refuse_overwritten()
@@ -153,27 +154,30 @@ class Step:
         return self._end
 
     def end_slope(self) -> Tensor | None:
-        """f at the step's end, where it has been evaluated: k_1 of the next step, unless f jumps there."""
+        """Return f at the end of the step, k_1 of the next one; None if it was not evaluated or f jumps there."""
         s = self.tableau.stages
         return self.ks[s] if len(self.ks) > s and not self.open_ends[1] else None
 
     def end_companion(self) -> Tensor | None:
-        """What the next step carries beside y: nothing, in a Runge-Kutta method."""
+        """Return the second state that the next step carries: none, for a Runge-Kutta method."""
 
     def output(self, sigma: Time) -> Tensor:
-        """y(sigma), dense output at the fraction sigma of the step."""
+        """Return y(sigma), the dense output at the fraction sigma of the step."""
         interpolant = self.tableau.interpolant
         return combine(self.y, self.h, nonzero(interpolant.weights_at(sigma)), self.evaluate(interpolant.rows))
 
     def slope(self, sigma: float) -> Tensor:
-        """dy/dt of the dense output at the fraction sigma of the step."""
+        """Return dy/dt of the dense output at the fraction sigma of the step."""
         interpolant = self.tableau.interpolant
         zero = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
         slope = combine(zero, 1.0, nonzero(interpolant.slopes_at(sigma)), self.evaluate(interpolant.rows))
         return slope.expand_as(self.y)
 
     def errors(self) -> list[Tensor]:
-        """Local error estimates h sum_i e_i k_i: one, or two for dop853. Never on the graph; the caller's own."""
+        """Return the local error estimates h sum_i e_i k_i: one, or two for dop853.
+
+        They are never on the graph, and the caller may overwrite them.
+        """
         estimates, h = self.tableau.terms.errors, number(self.h)
         ks = self.evaluate(1 + max(terms[-1][0] for terms in estimates))
         if self._errors:
@@ -183,26 +187,29 @@ class Step:
             sums = [weighted_sum(h, [(weight, ks[i]) for i, weight in terms]) for terms in estimates]
         return [x for x in sums if x is not None]
 
-    def non_finite(self, taken: int) -> NonFiniteError:
-        """What to raise for a step that is not finite: where it first was so. taken: steps accepted before."""
+    def non_finite_error(self, accepted: int) -> NonFiniteError:
+        """Return the error for a step that is not finite; it names the first place where it was not.
+
+        accepted: the number of steps accepted before this one.
+        """
         for i, k in enumerate(self.ks):
             index = first_non_finite(k)
             if index is not None:
                 place = self.f.place(index)
-                where = f"t = {number(self.time(i)):.9g} (step {taken}, stage {i + 1})"
+                where = f"t = {number(self.time(i)):.9g} (step {accepted}, stage {i + 1})"
                 value = k.flatten()[index].item()
                 return NonFiniteError(f"func returned a value that is not finite at {where}: {place} is {value}", place)
         index = first_non_finite(self.end())
         place = None if index is None else self.f.place(index)
         found = f"{place} is {self.end().flatten()[index].item()}" if place else "its error estimate overflowed"
         return NonFiniteError(
-            f"the state stopped being finite in step {taken} from t = {number(self.t):.9g} by "
+            f"the state stopped being finite in step {accepted} from t = {number(self.t):.9g} by "
             f"h = {number(self.h):.3g}: {found}",
             place,
         )
 
     def _refuse_overwritten(self) -> None:
-        """Stages are func's own tensors; one that func writes into again would change an earlier stage."""
+        """Raise ValueError if func has since written into a stage: stages are the tensors that func returned."""
         for k, version in zip(self.ks, self._versions, strict=False):
             if version is not None and k._version != version:
                 raise ValueError(

@@ -7,14 +7,14 @@ With lam = dL/dy+ and mu_m = dL/dy(sigma_m), stages from the last to the first:
     y_bar = lam + sum_m mu_m + sum_i l_i,   theta_bar = sum_i theta_i
 
 Matsubara, Miyatake and Yaguchi (NeurIPS 2021, arXiv:2102.09750): with Lambda_i = w_i / (h b_i) this is their
-method, the Runge-Kutta method on the adjoint equation that conserves lam^T delta. Without the division
-b_i = 0 is no special case. For times, with f's value k_i at hand from the same call,
+method, the Runge-Kutta method on the adjoint equation that conserves lam^T delta. Without the division,
+b_i = 0 is no special case. The cotangents of times use k_i, the value of f from the same call:
 
     sigma_bar_m = h mu_m . sum_i b_i'(sigma_m) k_i,            t_out_bar_m = sigma_bar_m / h
     t_bar = sum_i tau_i - sum_m sigma_bar_m / h
     h_bar = sum_i k_i . w_i / h + sum_i c_i tau_i - sum_m sigma_m sigma_bar_m / h
 
-where sum_i k_i . w_i / h gathers by k what docs/derivation.md writes by cotangent.
+where sum_i k_i . w_i / h collects by k_i the terms that docs/derivation.md collects by cotangent.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from symplectic_adjoint.steps.runge_kutta import Step, weighted_sum
 
 @dataclass(frozen=True)
 class OutputCotangent:
-    """mu = dL/dy(sigma) of output j, which is dense output of the step."""
+    """The cotangent mu = dL/dy(sigma) of output j, a dense output of the step."""
 
     j: int
     sigma: float
@@ -44,17 +44,17 @@ class OutputCotangent:
 
 @dataclass
 class StepCotangents:
-    """Cotangents of what went into a step; of its times only where asked for."""
+    """Cotangents of the inputs of a step; those of its times only if they were requested."""
 
     y_terms: list[Tensor]
-    """What y_bar is more than lam."""
+    """The terms of y_bar - lam."""
     t_bar: Tensor | float = 0.0
     h_bar: Tensor | float = 0.0
     output_bars: dict[int, Tensor | float] = field(default_factory=dict)
 
 
 def rows_of(tableau: ButcherTableau, outputs: Sequence[OutputCotangent]) -> int:
-    """How many rows of the extended tableau take part in a step that holds these outputs."""
+    """Return how many rows of the extended tableau a step with these outputs uses."""
     return max(tableau.stages, tableau.interpolant.rows) if outputs else tableau.stages
 
 
@@ -68,29 +68,29 @@ def transpose_step(
     with_time: bool,
     graphs: list[Linearization | None] | None = None,
 ) -> StepCotangents:
-    """Pulls lam and the outputs' cotangents back through a step of plain states.
+    """Pull lam and the cotangents of the outputs back through a step of plain states.
 
-    One f is put on the graph at a time, where its graph is not there already, one a row in `graphs`. The step must know
-    what the states of the others are made of: k_1 .. k_{s-1} where there are no graphs, and its end where a dense
-    output needs f there. Step and graphs are used up: each k_i is dropped as soon as no earlier state needs it.
+    Only one f is on the graph at a time, unless its graph was kept: `graphs` has one entry a row. The step must know
+    what the states of the other rows are computed from: k_1 .. k_{s-1} where there are no graphs, and its end where a
+    dense output needs f there. Step and graphs are consumed: each k_i is freed once no earlier state needs it.
     """
     tableau, h = step.tableau, step.h
-    assert isinstance(h, float)  # times are plain numbers here: their cotangents have formulas of their own
+    assert isinstance(h, float)  # times are numbers here: their cotangents come from the formulas above
     s, b, columns = tableau.stages, tableau.floats.b, tableau.terms.columns
     weights = [tableau.interpolant.weights_at(o.sigma) for o in outputs]
     rows = rows_of(tableau, outputs)
     if rows > s + 1 and (graphs is None or graphs[-1] is None):
         with without_graph():
-            step.evaluate(rows - 1)  # stages that only an interpolant needs
+            step.evaluate(rows - 1)  # the stages that only the interpolant needs
     if graphs is None and not outputs and (code := f.code) is not None and f.aliases is not None:
-        return _transpose_by_code(f, f.aliases, code, step, lam, with_time=with_time)
+        return _transpose_compiled(f, f.aliases, code, step, lam, with_time=with_time)
     times = _TimeSums(step, h, outputs) if with_time else None
     l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
     for i in reversed(range(rows)):
         terms = [(b[i], lam)] if i < s and b[i] != 0.0 else []
         terms += [(weight[i], o.mu) for weight, o in zip(weights, outputs, strict=True) if weight[i] != 0.0]
         terms += [(a_ji, l_j) for j, a_ji in columns[i] if (l_j := l[j]) is not None]
-        w, one = weighted_sum(h, terms), graphs.pop() if graphs else None
+        w, linearization = weighted_sum(h, terms), graphs.pop() if graphs else None
         if w is None:
             if times is None or not times.uses(i):
                 continue
@@ -98,19 +98,20 @@ def transpose_step(
         if w.dtype != step.y.dtype:  # lam may be carried in a higher precision
             w = w.to(step.y.dtype)
         del step.ks[i:]
-        one = one or f.linearize(step.time(i), step.state(i), with_time=with_time, with_value=with_time)
-        l[i], *t_bar = f.transpose(one, w, pull)
+        if linearization is None:
+            linearization = f.linearize(step.time(i), step.state(i), with_time=with_time, with_value=with_time)
+        l[i], *t_bar = f.transpose(linearization, w, pull)
         if times is not None:
-            times.add(i, one.k, t_bar[0], w)
-        del one
+            times.add(i, linearization.k, t_bar[0], w)
+        del linearization
     y_terms = [x for x in (*(o.mu for o in outputs), *l) if x is not None]
     return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
 
 
-def _transpose_by_code(
+def _transpose_compiled(
     f: Field, aliases: ParameterAliases, code: CompiledSteps, step: Step, lam: Tensor, *, with_time: bool
 ) -> StepCotangents:
-    """The same for a step without outputs, each stage in one call of compiled code."""
+    """Transpose a step without outputs, each stage in one call of compiled code."""
     s, b, columns = step.tableau.stages, step.tableau.floats.b, step.tableau.terms.columns
     assert isinstance(step.h, float)
     times = _TimeSums(step, step.h, ()) if with_time else None
@@ -135,7 +136,7 @@ def _transpose_by_code(
 
 
 class _TimeSums:
-    """The sums over stages that the time cotangents are made of, in float64."""
+    """The sums over stages that the cotangents of times consist of, in float64."""
 
     def __init__(self, step: Step, h: float, outputs: Sequence[OutputCotangent]):
         self._h = h
@@ -148,10 +149,11 @@ class _TimeSums:
         self._sigma_bars: list[Tensor | float] = [0.0] * len(outputs)
 
     def uses(self, i: int) -> bool:
-        """Whether k_i is needed though its w_i is zero."""
+        """Return whether k_i is needed although w_i is zero."""
         return any(slope[i] != 0.0 for slope in self._slopes)
 
     def add(self, i: int, k: Tensor | None, t_bar: Tensor | None, w: Tensor) -> None:
+        """Add the terms of stage i, where t_bar is tau_i."""
         assert k is not None
         if t_bar is not None:
             tau = t_bar.double()
@@ -175,7 +177,7 @@ class _TimeSums:
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Re sum conj(a) b in float64: how a real loss changes with a real factor of a, b being its cotangent."""
+    """Return Re sum conj(a) b in float64: the derivative of a real loss along a, where b is the cotangent."""
     if a.is_complex():
         return inner(torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj()))
     return (a.double() * b.double()).sum()

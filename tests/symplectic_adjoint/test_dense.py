@@ -18,7 +18,7 @@ def options_for(method):
 
 @pytest.mark.parametrize("direction", [1.0, -1.0], ids=["forward", "backward"])
 @pytest.mark.parametrize("method", INTERPOLATING)
-def test_it_is_what_odeint_returns_at_the_same_times(method, direction):
+def test_values_equal_those_of_odeint_at_the_same_times(method, direction):
     net, times = SmallNet(), direction * torch.tensor([0.0, 0.2, 0.21, 0.7, 1.0], dtype=torch.float64)
     keywords = {"method": method, "rtol": 1e-4, "atol": 1e-4, "options": options_for(method)}
     dense = sa.odeint_dense(net, start(), 0.0, direction, **keywords)
@@ -42,12 +42,12 @@ def test_gradients_are_those_of_odeint_on_the_same_steps(gradient):
     t = torch.cat([t0.reshape(1), times[[1, 2, 0]], t1.reshape(1)])
     ys = sa.odeint(net, y0, t, rtol=1e-4, atol=1e-4, gradient="backprop")[[3, 1, 2]]
     expected = torch.autograd.grad(weighted_loss(ys), inputs, allow_unused=True)
-    # dL/dt1 is what is left of terms a thousand times larger: no output is at t1.
+    # dL/dt1 is a difference of terms a thousand times larger, as no output is at t1.
     bounds = [ROUNDING, ROUNDING, 1e3 * ROUNDING, ROUNDING, ROUNDING, ROUNDING]
     assert all(relative_error(a, b) < bound for a, b, bound in zip(got, expected, bounds, strict=True))
 
 
-def test_without_a_gradient_evaluating_calls_func_no_more():
+def test_evaluating_without_a_gradient_does_not_call_func():
     func = Counted(SmallNet())
     with torch.no_grad():
         dense = sa.odeint_dense(func, start(), 0.0, 1.0, rtol=1e-5, atol=1e-5)
@@ -66,7 +66,7 @@ def test_a_structured_state_comes_back_in_its_structure():
     assert dense(torch.linspace(0, 1, 7))["v"].shape == (7, 4, 3)
 
 
-def test_what_cannot_be_answered_is_said():
+def test_invalid_requests_are_refused_with_the_reason():
     with pytest.raises(ValueError, match="'dopri8' has no dense output as accurate as its steps: take 'dop853'"):
         sa.odeint_dense(SmallNet(), start(), 0.0, 1.0, method="dopri8")
     net = SmallNet()
@@ -82,15 +82,15 @@ def test_what_cannot_be_answered_is_said():
 
 
 @pytest.mark.parametrize("gradient", EXACT)
-def test_times_at_the_ends_have_their_gradients(gradient):
+def test_times_at_the_ends_have_gradients(gradient):
     dense = sa.odeint_dense(lambda t, y: -y, torch.ones(1).double(), 0.0, 1.0, gradient=gradient)
     times = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
     (slopes,) = torch.autograd.grad(dense(times).sum(), times)
     assert slopes.tolist() == pytest.approx((-torch.exp(-times)).tolist(), rel=1e-5)
 
 
-def test_every_call_is_of_the_solve_that_was_made():
-    """Dropout: one mask for the solve, whatever is asked of it how often; batch statistics move once."""
+def test_every_call_belongs_to_the_same_solve():
+    """Dropout keeps one mask however often it is evaluated, and batch statistics are updated only once."""
     dense = sa.odeint_dense(lambda t, y: torch.dropout(y, 0.5, True), torch.ones(6, requires_grad=True), 0.0, 1.0)
     assert torch.equal(dense(1.0), dense(1.0))
     assert torch.equal(dense(0.5), dense(torch.tensor([0.5, 0.6]))[0])

@@ -1,4 +1,4 @@
-"""advise: what each gradient will take, predicted, against what it takes."""
+"""advise: the predicted cost of each gradient against the measured one."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ GRIDS = {"fixed": {"method": "rk4", "options": {"step_size": 0.04}}, "adaptive":
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("batch", [8, 256])
-def test_predictions_are_what_is_measured(grid, batch):
+def test_predictions_agree_with_measurements(grid, batch):
     how = GRIDS[grid]
     func, y0 = Wide(), torch.randn(batch, 8, dtype=torch.float64)
     advice = sa.advise(func, y0, T, **how)
@@ -29,17 +29,17 @@ def test_predictions_are_what_is_measured(grid, batch):
         if not own_steps:
             assert solution.stats.accepted == advice.steps
             assert solution.stats.vjps_backward == row.vjps_backward
-        if not own_steps and not (adaptive and row.gradient == "revolve"):  # which does not know N in time
+        if not own_steps and not (adaptive and row.gradient == "revolve"):  # it does not know N in advance
             assert solution.stats.f_calls_backward == row.f_calls_backward
         if not adaptive:
             assert solution.stats.f_calls_forward == row.f_calls_forward
         peak = sa.measure_memory(func, y0, T, gradient=row.gradient, **how).peak_tensor_bytes
-        # measure_memory's cotangents are there before it begins: two states; then the 15 % of prediction and numbers.
+        # measure_memory starts with two states live, the cotangents. Predictions may be 15 % off, plus scalars.
         assert peak <= 1.15 * row.peak_tensor_bytes + 4096, row
         assert row.peak_tensor_bytes <= 1.15 * (peak + 2 * state) + 4096, (row, peak)
 
 
-def test_the_fastest_that_fits_is_marked():
+def test_the_fastest_gradient_that_fits_is_marked():
     func, y0 = Wide(), torch.randn(64, 8, dtype=torch.float64)
     how = GRIDS["fixed"]
     everything = sa.advise(func, y0, T, memory_budget="1 GiB", **how)
@@ -54,7 +54,7 @@ def test_the_fastest_that_fits_is_marked():
     assert nothing.best is None and "nothing fits into 1 B" in str(nothing)
 
 
-def test_the_least_is_what_auto_takes():
+def test_least_bytes_is_the_smallest_budget_that_auto_accepts():
     func, y0 = Wide(), torch.randn(64, 8, dtype=torch.float64)
     how = GRIDS["fixed"]
     least = sa.advise(func, y0, T, **how).least_bytes
@@ -63,7 +63,7 @@ def test_the_least_is_what_auto_takes():
         solve(func, y0, T, gradient="auto", memory_budget=least - 1, **how)
 
 
-def test_nothing_is_changed_and_bad_input_is_named():
+def test_nothing_is_changed_and_an_invalid_budget_is_named():
     func = Counted(SmallNet())
     with pytest.raises(ValueError, match="memory_budget must be positive"):
         sa.advise(func, start(), T, memory_budget=0)

@@ -1,4 +1,4 @@
-"""check_gradient finds what is wrong, and nothing where all is right."""
+"""check_gradient finds faults and passes correct gradients."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_an_error_of_a_millionth_in_one_stage_is_found(monkeypatch):
     monkeypatch.setattr(transpose, "weighted_sum", wrong)
     check = sa.check_gradient(SmallNet(), start(), T, **RK4)
     assert not check.ok and 1e-9 < max(check.errors.values()) < 1e-5
-    assert check.taylor_order < 2.0  # which finds it alone
+    assert check.taylor_order < 2.0  # the Taylor test alone would find it
 
 
 def test_a_gradient_of_something_else_fails_the_taylor_test(monkeypatch):
@@ -59,7 +59,7 @@ def test_a_gradient_of_something_else_fails_the_taylor_test(monkeypatch):
     assert check.taylor_order == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_tensor_that_takes_anothers_place_late_is_listed():
+def test_a_tensor_that_func_uses_only_for_a_while_is_listed():
     hidden = torch.ones(3, dtype=torch.float64, requires_grad=True)
 
     def func(t, y):
@@ -71,14 +71,14 @@ def test_a_tensor_that_takes_anothers_place_late_is_listed():
     assert not check.ok
 
 
-def test_a_generator_of_funcs_own_is_noticed():
+def test_noise_from_funcs_own_generator_is_noticed():
     noise = torch.Generator().manual_seed(0)
     check = sa.check_gradient(lambda t, y: -y * torch.rand(3, generator=noise).double(), start(), T, **RK4)
     assert not check.repeats and not check.ok
     assert "gave other values" in str(check)
 
 
-def test_nothing_of_the_callers_is_changed():
+def test_the_callers_tensors_are_not_changed():
     net, y0 = SmallNet(), start().requires_grad_()
     before = [p.detach().clone() for p in net.parameters()]
     versions = [p._version for p in net.parameters()]
@@ -88,7 +88,7 @@ def test_nothing_of_the_callers_is_changed():
     assert y0.grad is None and all(p.grad is None for p in net.parameters())
 
 
-def test_parameters_have_their_names():
+def test_errors_are_listed_by_parameter_name():
     outside = torch.ones(3, dtype=torch.float64, requires_grad=True)
     check = sa.check_gradient(lambda t, y: -y * outside, start(), T, params=(outside,), **RK4)
     assert "params[0]" in check.errors

@@ -125,12 +125,12 @@ def test_memory_does_not_grow_with_the_steps(gradient):
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"gradient": "mali", "method": "dopri5"}, "asynchronous leapfrog alone, got method='dopri5'"),
+        ({"gradient": "mali", "method": "dopri5"}, "by its own method 'alf' alone, got method='dopri5'"),
         ({"method": "alf"}, 'comes with gradient="mali"'),
         ({"gradient": "mali", "options": {"jump_t": [0.5]}}, "'jump_t' does not work with gradient='mali'"),
         ({"gradient": "mali", "options": {"outputs": "interpolate"}}, "no dense output"),
         ({"gradient": "reversible", "options": {"step_size": 0.1, "interp": "cubic"}}, "no dense output"),
-        ({"gradient": "mali", "compile": True}, "compile=True belongs to"),
+        ({"gradient": "mali", "compile": True}, "compile=True does not work with gradient="),
         ({"gradient": "reversible", "accumulate": "float64"}, "accumulate='float64' belongs to"),
     ],
 )

@@ -19,7 +19,7 @@ def vector(*values, **keywords):
 
 
 def level(height):
-    """An event function with a parameter, that the state and the time move."""
+    """Return an event function of time and state with a parameter."""
     return lambda t, y: 0.3 * y.sum() + t - height
 
 
@@ -48,14 +48,14 @@ def test_gradients_through_an_event_are_those_of_the_steps_and_the_implicit_func
     (rate,) = torch.autograd.grad(value, tau, retain_graph=True)
     slope = torch.stack([torch.autograd.grad(x, tau, retain_graph=True)[0] for x in y.flatten()]).reshape(y.shape)
     moved = -(value / rate)  # one Newton step on the graph, with the rate as a number: the implicit function theorem
-    # An output's own time is no input any more: what remains of it is what moved says.
+    # The time of the output is not an input any more: it acts through `moved` alone.
     expected_t, expected_y = tau.detach() + moved, y + slope * moved
 
     inputs = [y0, t, height, *net.inner.parameters(), net.twice]
     for got, expected in ((solution.event_t, expected_t), ((solution.ys[-1] ** 2).sum(), (expected_y**2).sum())):
         ours = torch.autograd.grad(got, inputs, retain_graph=True, allow_unused=True)
         theirs = torch.autograd.grad(expected, inputs, retain_graph=True, allow_unused=True)
-        # A root found to 1e-15 of a step, in a rate of the order of 1.
+        # The root is found to 1e-15 of a step, and rates are of order 1.
         assert max(relative_error(a, b) for a, b in zip(ours, theirs, strict=True)) < 100 * ROUNDING
 
 
@@ -86,7 +86,7 @@ def test_the_first_of_several_events_ends_the_solve_whatever_their_signs(gradien
     assert abs(torch.autograd.grad(ys[-1].sum(), y0)[0].item()) < 1e-6  # y is 2 there, whatever y0 is
 
 
-def test_a_component_that_is_zero_at_the_start_counts_from_the_side_it_leaves_to():
+def test_a_component_that_is_zero_at_the_start_takes_its_first_nonzero_sign():
     """A ball thrown from the floor: the event is its return."""
     velocity = vector(3.0, requires_grad=True)[0]
     event_t, _ = sa.odeint_event(
@@ -107,7 +107,7 @@ def test_a_landing_method_ends_a_step_on_the_event(method):
     assert solution.event_t.item() == pytest.approx(math.log(2.0), rel=1e-8)
 
 
-def test_looking_for_an_event_costs_no_f_call_between_steps():
+def test_the_search_for_an_event_takes_no_extra_f_calls():
     plain, watched = Counted(SmallNet()), Counted(SmallNet())
     with torch.no_grad():
         event_t, _ = sa.odeint(watched, start(), SPAN, event_fn=lambda t, y: t - 0.7, rtol=1e-5, atol=1e-5)
@@ -118,7 +118,7 @@ def test_looking_for_an_event_costs_no_f_call_between_steps():
     assert watched.calls <= 6 * (steps + rejected_at_most) + 2
 
 
-def test_a_solve_without_event_is_given_up():
+def test_a_solve_that_finds_no_event_is_given_up():
     with pytest.raises(sa.EventNotFound, match="did not change sign up to t = ") as caught:
         sa.odeint(lambda t, y: -y, vector(1.0), SPAN, event_fn=lambda t, y: y[0] + 1.0, options={"max_num_steps": 50})
     assert caught.value.t > 0.0 and caught.value.accepted + caught.value.rejected == 50
@@ -128,7 +128,7 @@ def test_a_solve_without_event_is_given_up():
 
 
 def test_an_event_that_only_touches_zero_has_no_gradient():
-    """The function changes sign where it is flat; halves are exact, so the state is exactly zero there."""
+    """The event function is flat where it changes sign; steps of 0.5 are exact, so the state is exactly zero there."""
     y0 = vector(-1.0, requires_grad=True)
     with pytest.raises(sa.SolverError, match="touches zero at t = 1 and does not cross it"):
         sa.odeint(
@@ -154,13 +154,13 @@ def test_a_second_derivative_through_an_event_is_refused():
         ({"event_fn": lambda t, y: y[0] * torch.nan}, "event_fn returned nan at t = 0"),
     ],
 )
-def test_an_event_that_cannot_be_looked_for_is_named(keywords, message):
+def test_an_unsupported_event_is_refused_with_the_reason(keywords, message):
     arguments = {"t": SPAN, "event_fn": lambda t, y: y[0] - 2.0, **keywords}
     with pytest.raises(ValueError, match=message):
         sa.odeint(lambda t, y: y, vector(1.0), arguments.pop("t"), **arguments)
 
 
-def test_events_of_another_library_are_not_mixed_in():
+def test_the_odeint_of_another_library_is_refused():
     torchdiffeq = pytest.importorskip("torchdiffeq")
     with pytest.raises(ValueError, match="odeint_interface must be symplectic_adjoint's odeint or odeint_adjoint"):
         sa.odeint_event(
@@ -170,8 +170,8 @@ def test_events_of_another_library_are_not_mixed_in():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("method", ["dopri5", "tsit5", "dop853", "rk4", "dopri8"])
-def test_a_solve_that_goes_on_from_an_event_finds_the_next_one(method, dtype):
-    """The state it starts from is zero but for rounding, on either side: the ball does not fall through the floor."""
+def test_a_solve_that_continues_from_an_event_finds_the_next_one(method, dtype):
+    """The ball starts at zero up to rounding, on either side, and must not fall through the floor."""
 
     def fall(t, y):
         return torch.stack([y[1], -9.81 + 0.0 * y[0]])
@@ -185,6 +185,6 @@ def test_a_solve_that_goes_on_from_an_event_finds_the_next_one(method, dtype):
         y = torch.stack([ys[-1][0], -0.9 * ys[-1][1]])
         bounces.append(t.item())
     flights = [math.sqrt(2 / 9.81) * factor for factor in (1.0, 1.8, 1.62, 1.458)]
-    # A parabola is solved to rounding, which each bounce passes on.
+    # A parabola is solved to rounding error, which every bounce passes on.
     expected = [sum(flights[: i + 1]) for i in range(4)]
     assert bounces == pytest.approx(expected, abs=1e-12 if dtype == torch.float64 else 1e-5)

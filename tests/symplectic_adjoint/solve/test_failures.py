@@ -1,4 +1,4 @@
-"""A solve that cannot be finished says how far it came and what stopped it, and what it reached can be kept."""
+"""A solve that fails reports how far it got and what stopped it, and the outputs that it reached can be kept."""
 
 import math
 
@@ -23,16 +23,16 @@ GRIDS = {
     "grid-is-t": {"method": "rk4"},
 }
 
-COARSE = {"rtol": 1e-3, "atol": 1e-3}  # a singularity takes fewer steps to vanish in
+COARSE = {"rtol": 1e-3, "atol": 1e-3}  # a singularity is reached in fewer steps
 
 every_gradient = pytest.mark.parametrize("gradient", STANDARD)
-# Steps are taken on the graph or off it; what went wrong is said the same way.
+# Steps on the graph and off it report the same error.
 both_passes = pytest.mark.parametrize("gradient", ["backprop", "symplectic"])
 every_grid = pytest.mark.parametrize("grid", GRIDS)
 
 
 class Breaking(nn.Module):
-    """A network whose value for one component of one sample is not a number after a time. Counts what happens to it."""
+    """A network that returns `value` for one component of one sample after a time. Counts its calls and steps."""
 
     def __init__(self, at=BREAKS_AT, value=math.nan):
         super().__init__()
@@ -95,7 +95,7 @@ class TestWhatTheErrorSays:
         assert type(error) is sa.NonFiniteError
         assert (error.component, error.sample) == ((2, 1), 2)
         assert (error.t, error.step_size) == (pytest.approx(0.65), pytest.approx(0.05))
-        # 13 steps of 4 stages, and those of the step in which it happened
+        # 13 steps of 4 stages, and the stages of the step that failed
         assert (error.accepted, error.rejected, error.f_calls) == (13, 0, 13 * 4 + 4)
         assert "t = 0.675 (step 13, stage 2)" in str(error)
 
@@ -105,7 +105,7 @@ class TestWhatTheErrorSays:
         error = failure_of(func, start(), **GRIDS[grid])
         there = torch.tensor([0.0, error.t], dtype=torch.float64)
         expected = sa.odeint(func.net, start(), there, rtol=1e-9, atol=1e-9)[-1]
-        # The solve's own accuracy; where the grid is t, of steps of 0.2.
+        # The accuracy of the solve; its steps are 0.2 where the grid is t.
         assert torch.allclose(error.state, expected, rtol=1e-3, atol=1e-4)
 
     @both_passes
@@ -149,14 +149,14 @@ class TestWhatTheErrorSays:
             ({"method": "rk4", "options": {"step_size": 0.1, "max_num_steps": 20}}, False),
         ],
     )
-    def test_of_an_event_that_does_not_come(self, keywords, worst_is_known, gradient):
+    def test_of_an_event_that_does_not_occur(self, keywords, worst_is_known, gradient):
         func, y0 = Breaking(at=math.inf), start().requires_grad_()
         error = failure_of(func, y0, T[:2], event_fn=lambda t, y: t + 1.0, gradient=gradient, **keywords)
         assert type(error) is sa.EventNotFound
         assert error.accepted + error.rejected == 20
         assert (error.accepted, error.rejected, error.f_calls) == (func.accepted, func.rejected, func.calls)
         assert f"up to t = {error.t:.9g}, in 20 steps" in str(error)
-        assert (error.component is not None) == worst_is_known  # fixed steps are not judged
+        assert (error.component is not None) == worst_is_known  # fixed steps have no error estimate
         assert error.state.shape == (4, 3)
 
     @both_passes
@@ -232,7 +232,7 @@ class TestWhatWasReached:
 
     @every_gradient
     @pytest.mark.parametrize("grid", ["adaptive", "step-size"])
-    def test_is_not_touched_by_the_gradient_of_what_was_not(self, grid, gradient):
+    def test_ignores_the_cotangents_of_outputs_that_were_not(self, grid, gradient):
         def grads(weight_beyond):
             func, y0 = Breaking(), start().requires_grad_()
             ys = kept(func, y0, T, gradient, grid).ys
@@ -240,7 +240,7 @@ class TestWhatWasReached:
             weights[REACHED:] = weight_beyond
             return torch.autograd.grad(ys, [y0, func.net.twice, func.net.inner.weight], weights)
 
-        # A loss that masks outputs after it has squared them sends NaN back.
+        # A loss that squares outputs before it masks them has NaN cotangents.
         for a, b in zip(grads(math.nan), grads(0.0), strict=True):
             assert torch.equal(a, b)
 
@@ -253,11 +253,11 @@ class TestWhatWasReached:
         assert solution.failure.accepted == 0 and solution.failure.t == 0.0
         of_y0, of_t = torch.autograd.grad(solution.ys[0].sum(), [y0, t], allow_unused=True)
         assert torch.equal(of_y0, torch.ones_like(y0))
-        if gradient in EXACT:  # the continuous one is f at t[0] times what came back to it: NaN times zero
+        if gradient in EXACT:  # the continuous one is f at t[0] times its cotangent: NaN times zero
             assert of_t is None or not of_t.any()
 
     @every_gradient
-    def test_can_be_had_without_a_gradient(self, gradient):
+    def test_is_available_without_a_gradient(self, gradient):
         with torch.no_grad():
             ys = sa.odeint(Breaking(), start(), T, gradient=gradient, on_failure="return", **GRIDS["adaptive"])
         assert torch.isfinite(ys[:REACHED]).all() and torch.isnan(ys[REACHED:]).all() and not ys.requires_grad
@@ -268,7 +268,7 @@ class TestWhatWasReached:
         assert solution.failure is None and torch.isfinite(solution.ys).all()
 
     @every_gradient
-    def test_by_too_few_steps_is_what_they_reached(self, gradient):
+    def test_with_too_few_steps_is_kept_too(self, gradient):
         def solution(gradient, **options):
             func, y0 = SmallNet(), start().requires_grad_()
             solved = sa.solve(
@@ -342,13 +342,13 @@ class TestWhatWasReached:
         assert event_t.item() == pytest.approx(0.5, abs=1e-12) and torch.isfinite(ys).all()
 
 
-def test_on_failure_is_one_of_two_words():
+def test_an_unknown_on_failure_is_refused():
     with pytest.raises(ValueError, match="on_failure must be 'raise' or 'return', got 'ignore'"):
         sa.odeint(Breaking(), start(), T, on_failure="ignore")
 
 
 @every_gradient
-def test_a_mistake_of_funcs_own_is_not_a_failure_of_the_solve(gradient):
+def test_an_error_inside_func_is_not_a_failure_of_the_solve(gradient):
     def func(t, y):
         if t > BREAKS_AT:
             raise ZeroDivisionError("func's own")

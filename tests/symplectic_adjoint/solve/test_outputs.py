@@ -10,7 +10,7 @@ from tests.fields import SmallNet, start
 
 
 def spin(t, y):
-    """A rotation driven by time, with a known solution: y = r(t) (cos, sin)(t), r = exp(sin t)."""
+    """Return dy/dt of a spiral with a known solution: y = r(t) (cos t, sin t), r = exp(sin t)."""
     a, b = y
     return torch.stack([torch.cos(t) * a - b, torch.cos(t) * b + a])
 
@@ -46,7 +46,7 @@ def test_outputs_between_grid_points_converge_with_the_interpolants_order(method
         errors.append((ys - spun(times))[1:-1].abs().max().item())
     interpolant = {"linear": 1, "cubic": min(3, tableau.order)}.get(interp, tableau.interpolant.order)
     order = min(tableau.order, interpolant + 1)
-    # One halving shows the order to about half of one; rounding ends it at 1e-13.
+    # One halving gives the order to about 0.5; below 1e-13 errors are rounding.
     assert math.log2(errors[0] / errors[1]) > order - 0.6 or errors[1] < 1e-13
 
 
@@ -71,7 +71,7 @@ def test_dopri8_lands_on_outputs_and_dop853_steps_over_them():
     assert len(over.t) < 10
 
 
-def test_the_outputs_option_overrides_either_way():
+def test_the_outputs_option_overrides_either_default():
     t = torch.linspace(0.0, 2.0, 21, dtype=torch.float64)
     dopri5 = solve(SmallNet(), start(), t, rtol=1e-4, atol=1e-4, options={"outputs": "land"}).grid
     assert len(dopri5.t) >= 20
@@ -81,7 +81,7 @@ def test_the_outputs_option_overrides_either_way():
     assert len(dopri8.t) < 20
 
 
-def test_landing_does_not_shorten_the_steps_after():
+def test_landing_does_not_shorten_the_steps_after_it():
     """Two outputs close together cost one short step, not a regrowth from it."""
     pair = torch.tensor([0.0, 1.0, 1.0 + 1e-7, 4.0], dtype=torch.float64)
     plain = solve(SmallNet(), start(), pair[[0, 3]], rtol=1e-6, atol=1e-6).stats.accepted
@@ -102,14 +102,14 @@ def test_the_last_step_ends_exactly_at_the_last_time(method, options):
     assert grid.t[-1] + grid.h[-1] == pytest.approx(1.0, rel=1e-15)
 
 
-def test_an_even_number_of_steps_leaves_no_step_for_the_rounding():
+def test_rounding_in_the_step_size_adds_no_step():
     for count in (3, 7, 10, 49, 50, 1000):
         t = torch.tensor([0.1, 1.0], dtype=torch.float64)
         stats = solve(spin, Y0, t, method="euler", options={"step_size": 0.9 / count}).stats
         assert stats.accepted == count
 
 
-def test_one_time_gives_the_initial_state_back():
+def test_a_single_time_returns_the_initial_state():
     y0 = start().requires_grad_()
     ys = odeint(SmallNet(), y0, torch.tensor([0.3], dtype=torch.float64))
     assert torch.equal(ys, y0[None])

@@ -10,7 +10,7 @@ from symplectic_adjoint.errors import StepSizeUnderflow
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.solve.grid import FREE
 from symplectic_adjoint.solve.step_control import StepControl, rms_norm
-from symplectic_adjoint.solve.step_sizes import AdaptiveClock, even_steps, steps_between
+from symplectic_adjoint.solve.step_sequences import AdaptiveSteps, even_steps, steps_between
 from tests.fields import SmallNet, start
 
 T = torch.tensor([0.0, 2.0], dtype=torch.float64)
@@ -30,14 +30,14 @@ def scripted(script, **settings):
 
 
 def run(script, pins=((10.0, 1),), **settings):
-    """The (t, h, accepted) of every attempt."""
-    clock = AdaptiveClock(METHODS["dopri5"], 0.0, list(pins), scripted(script, **settings))
+    """Return (t, h, accepted) of every attempt, and the sequence of steps."""
+    sequence = AdaptiveSteps(METHODS["dopri5"], 0.0, list(pins), scripted(script, **settings))
     attempts = []
-    while script and (plan := clock.propose()) is not None:
-        accepted = clock.accepts(plan, step=None)  # type: ignore[arg-type]
+    while script and (plan := sequence.propose()) is not None:
+        accepted = sequence.accepts(plan, step=None)  # type: ignore[arg-type]
         attempts.append((plan.t, plan.h, accepted))
         script = script[1:]
-    return attempts, clock
+    return attempts, sequence
 
 
 def test_an_accepted_step_grows_by_the_error_to_the_order():
@@ -51,14 +51,14 @@ def test_growth_and_shrinkage_are_bounded():
 
 
 def test_a_rejected_step_is_retried_shorter_from_the_same_time_and_does_not_grow_at_once():
-    attempts, clock = run([2.0, 1e-9, 1e-9])
+    attempts, sequence = run([2.0, 1e-9, 1e-9])
     assert [(t, accepted) for t, _, accepted in attempts[:2]] == [(0.0, False), (0.0, True)]
     assert attempts[1][1] == pytest.approx(0.9 * 2.0 ** (-1 / 5))
     assert attempts[2][1] == pytest.approx(attempts[1][1])
-    assert clock.rejected == 1
+    assert sequence.rejected == 1
 
 
-def test_pi_control_answers_to_the_error_before_too():
+def test_pi_control_depends_on_the_previous_error_too():
     grown, _ = run([0.01, 0.5, 1.0], controller="PI")
     steady, _ = run([0.5, 0.5, 1.0], controller="PI")
     assert grown[2][1] / grown[1][1] < steady[2][1] / steady[1][1]
@@ -94,7 +94,7 @@ def test_underflow_names_the_time_and_what_to_do():
 def test_both_controllers_meet_the_tolerance(controller):
     exact = odeint(SmallNet(), start(), T, method="dop853", rtol=1e-12, atol=1e-12)
     ys = odeint(SmallNet(), start(), T, rtol=1e-6, atol=1e-6, options={"controller": controller})
-    # The tolerance holds a step; some ten steps add up.
+    # The tolerance is per step; the errors of some ten steps add up.
     assert (ys - exact).abs().max() < 2e-5
 
 
@@ -107,7 +107,7 @@ def test_decreasing_time_takes_the_mirrored_steps():
     assert torch.equal(forward.t, -backward.t) and torch.equal(forward.h, -backward.h)
 
 
-def test_a_norm_of_the_users_own_is_used():
+def test_the_norm_of_the_user_is_used():
     def strict(x):
         return 1e3 * rms_norm(x)
 
@@ -132,8 +132,8 @@ def test_steps_between_points_are_pinned_to_them():
     assert [(p.t, p.h, p.t_end, p.pinned_to) for p in plans] == [(0.0, 0.5, 0.5, 1), (0.5, 1.5, 2.0, 2)]
 
 
-def test_step_sizes_are_no_functions_of_the_parameters():
-    """The reason why backprop here equals the recorded grid: no graph reaches a step size."""
+def test_step_sizes_do_not_depend_on_the_parameters():
+    """Step sizes are never on the graph, which is why backprop equals the gradient on the recorded grid."""
     net, y0 = SmallNet(), start().requires_grad_()
     grid = solve(net, y0, T, rtol=1e-3, atol=1e-3, gradient="backprop").grid
     assert not grid.h.requires_grad and math.isclose(float(grid.h.sum()), 2.0)

@@ -12,7 +12,7 @@ READS = ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The names of reads, as they are made."""
+    """Collect the names of reads as they are made."""
     made = []
 
     def counted(name, original):

@@ -1,4 +1,4 @@
-"""Clocks say which step comes next: on a fixed grid, by step size control, or as recorded before."""
+"""Sequences of steps: on a fixed grid, by step size control, or as recorded by an earlier solve."""
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -15,32 +15,36 @@ from symplectic_adjoint.solve.step_control import StepControl, initial_step
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 STRETCH = 1.01
-"""A step is lengthened by up to this factor to reach the time it would stop short of."""
+"""A step is lengthened by up to this factor to reach a pin just beyond its end."""
 
 
-class Clock(Protocol):
+class StepSequence(Protocol):
+    """The steps of a solve: proposed one at a time, then accepted or rejected."""
+
     @property
     def rejected(self) -> int:
-        """How many of the steps tried so far were not accepted."""
+        """How many steps were rejected so far."""
         ...
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
-        """Called once before the first step; returns k_1 where it was needed."""
+        """Prepare the first step; return its k_1 if it was computed. Called once."""
         ...
 
     def propose(self) -> StepPlan | None:
-        """The next step to try, None at the end."""
+        """Return the next step to try, or None at the end."""
         ...
 
-    def accepts(self, plan: StepPlan, step: Step) -> bool: ...
+    def accepts(self, plan: StepPlan, step: Step) -> bool:
+        """Return whether the step is accepted; if not, the next proposal is a retry."""
+        ...
 
-    def worst(self, step: Step) -> int | None:
-        """The flat index of the component that held a step back most, None where steps are not judged."""
+    def worst_component(self, step: Step) -> int | None:
+        """Return the flat index of the component with the largest error, or None if errors are not estimated."""
         ...
 
 
-class FixedClock:
-    """Steps known beforehand. They are never judged, and nothing waits for the device."""
+class FixedSteps:
+    """Steps that are known in advance. All are accepted, without waiting for the device."""
 
     def __init__(self, plans: Iterable[StepPlan]):
         self.rejected = 0
@@ -57,29 +61,30 @@ class FixedClock:
         del plan, step
         return True
 
-    def worst(self, step: Step) -> int | None:
+    def worst_component(self, step: Step) -> int | None:
         del step
 
 
-class CheckedClock(FixedClock):
-    """Steps known beforehand, each looked at: raises NonFiniteError in the first one that is not finite."""
+class CheckedSteps(FixedSteps):
+    """Steps that are known in advance, each checked: the first one that is not finite raises NonFiniteError."""
 
     def __init__(self, plans: Iterable[StepPlan]):
         super().__init__(plans)
-        self._taken = 0
+        self._accepted = 0
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         if not bool(step.end().isfinite().all()):
-            raise step.non_finite(self._taken)
-        self._taken += 1
+            raise step.non_finite_error(self._accepted)
+        self._accepted += 1
         return True
 
 
-class AdaptiveClock:
-    """Step sizes by error control, landing on every pin; the last pin is the end of the solve.
+class AdaptiveSteps:
+    """Steps whose sizes are set by error control, and which land on every pin; the last pin is the end of the solve.
 
-    A pin is a time and what it is pinned to; the last one may lie at infinity. A step cut short by a pin does not
-    shorten the steps after it. jumps: times where func jumps.
+    A pin is (time, pinned_to); the last one may be at infinity. A step cut short by a pin does not shorten the steps
+    after it. jumps: times where func jumps. Raises TooManySteps, StepSizeUnderflow or NonFiniteError if the end cannot
+    be reached.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class AdaptiveClock:
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         if self._control.first_step is not None or not self._pins:
             return None
-        f0 = f(f.beside(t0, self._direction) if self._t in self._jumps else t0, y0)
+        f0 = f(f.adjacent_time(t0, self._direction) if self._t in self._jumps else t0, y0)
         span = self._pins[-1][0] - self._t
         size = abs(initial_step(f, self._t, y0, f0.detach(), span, self._order, self._control))
         self._size = max(size, 16.0 * _ulp(self._t, self._pins[-1][0]))
@@ -156,19 +161,19 @@ class AdaptiveClock:
             self._non_finite = None
         else:
             self.rejected += 1
-            self._size = size * min(factor, 0.99)  # a rejected step is never tried again as it was
+            self._size = size * min(factor, 0.99)  # a retry is always shorter
         self._after_rejection = not accepted
         return accepted
 
     def _note_non_finite(self, plan: StepPlan, step: Step) -> None:
-        """Beyond a trial step a shorter one may help; at its start, nothing does."""
-        self._non_finite = step.non_finite(self._accepted)
-        starts_bad = not bool(step.ks[0].isfinite().all())
-        if starts_bad or abs(plan.h) <= self._control.min_step:
+        """Note the error of a step that is not finite; raise it if no shorter step can help."""
+        self._non_finite = step.non_finite_error(self._accepted)
+        bad_at_start = not bool(step.ks[0].isfinite().all())
+        if bad_at_start or abs(plan.h) <= self._control.min_step:
             raise self._non_finite
 
-    def worst(self, step: Step) -> int | None:
-        return self._control.worst(step)
+    def worst_component(self, step: Step) -> int | None:
+        return self._control.worst_component(step)
 
     def _give_up(self, t: float, h: float) -> None:
         if self._non_finite is not None:
@@ -183,17 +188,20 @@ class AdaptiveClock:
 
 
 def _ulp(a: float, b: float) -> float:
-    """Resolution of the times between two times; of the first where the other is infinite."""
+    """Return the spacing of float64 near the larger of two times, or near the first if the second is infinite."""
     return math.ulp(max(abs(a), abs(b)) if math.isfinite(b) else abs(a))
 
 
 def steps_between(points: Sequence[float], pinned_to: Sequence[int]) -> list[StepPlan]:
-    """Steps from each point to the next, the i-th ending at points[i + 1], pinned as pinned_to[i] says."""
+    """Return the steps from each point to the next; step i ends at points[i + 1] and is pinned to pinned_to[i]."""
     return [StepPlan(points[i], points[i + 1] - points[i], points[i + 1], pinned_to[i]) for i in range(len(points) - 1)]
 
 
 def even_count(t0: float, t_end: float, step_size: float) -> int:
-    """How many steps of step_size lead from t0 to t_end; a remainder of rounding errors makes none of its own."""
+    """Return the number of steps of step_size from t0 to t_end, not counting a remainder that is only rounding.
+
+    Raises StepSizeUnderflow if step_size is too small to advance such times in float64.
+    """
     ulp = math.ulp(max(abs(t0), abs(t_end)))
     if step_size < 8.0 * ulp:
         raise StepSizeUnderflow(
@@ -205,9 +213,9 @@ def even_count(t0: float, t_end: float, step_size: float) -> int:
 
 
 def even_steps(t0: float, t_end: float, step_size: float, pinned_to: int) -> Iterator[StepPlan]:
-    """Steps of step_size from t0, the last one shortened to end at t_end and pinned there.
+    """Yield steps of step_size from t0; the last one is shortened to end at t_end, and pinned there.
 
-    Points are t0 + n h, not running sums.
+    Step n starts at t0 + n h, not at a running sum.
     """
     h = math.copysign(step_size, t_end - t0)
     steps = even_count(t0, t_end, step_size)
@@ -217,8 +225,8 @@ def even_steps(t0: float, t_end: float, step_size: float, pinned_to: int) -> Ite
     yield StepPlan(last, t_end - last, t_end, pinned_to)
 
 
-def endless_steps(t0: float, h: float) -> Iterator[StepPlan]:
-    """Steps of h from t0 on, without end. Raises StepSizeUnderflow where they no longer advance."""
+def unbounded_steps(t0: float, h: float) -> Iterator[StepPlan]:
+    """Yield steps of h from t0, without end; raise StepSizeUnderflow once they no longer advance."""
     for n in count():
         start, end = t0 + n * h, t0 + (n + 1) * h
         if end == start:
@@ -227,6 +235,6 @@ def endless_steps(t0: float, h: float) -> Iterator[StepPlan]:
 
 
 def pins_on(points: Sequence[float], times: Sequence[float]) -> list[int]:
-    """For each point after the first: the index of the time that it equals, or CONSTANT."""
+    """Return, for each point after the first, the index of the time that it equals, or CONSTANT."""
     index = {time: j for j, time in enumerate(times)}
     return [index.get(point, CONSTANT) for point in points[1:]]

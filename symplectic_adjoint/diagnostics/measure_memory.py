@@ -1,0 +1,60 @@
+"""The memory that a solve and its gradient take on the caller's own model."""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+from torch import Tensor
+
+from symplectic_adjoint.arguments import Arguments, MethodKeywords
+from symplectic_adjoint.backward.strategy import Strategy
+from symplectic_adjoint.diagnostics.gradient_run import GradientRun
+from symplectic_adjoint.gradients import DEFAULT_GRADIENT
+from symplectic_adjoint.memory.allocator import watch_memory
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes of live tensors above those that were live before the call.
+
+    peak_tensor_bytes: the most at any time. forward_peak_tensor_bytes: the most during the forward pass.
+    kept_tensor_bytes: those kept from the forward pass for the backward pass. ys and the gradients are included; the
+    parameters, y0 and the loss are not.
+    """
+
+    peak_tensor_bytes: int
+    forward_peak_tensor_bytes: int
+    kept_tensor_bytes: int
+
+
+def measure_memory(
+    func: Callable[..., Any],
+    y0: Any,
+    t: Tensor,
+    *,
+    gradient: str | Strategy = DEFAULT_GRADIENT,
+    **keywords: Unpack[MethodKeywords],
+) -> MemoryUse:
+    """Return the memory that one solve and its gradient take, in exact bytes of live tensors.
+
+    Takes the arguments of odeint and raises what it raises. The gradient is computed twice and measured the second
+    time, so that what a process allocates only once is not counted. Nothing of the caller's is changed.
+    """
+    given = Arguments.of("measure_memory", keywords, func=func, y0=y0, t=t, gradient=gradient)
+    gradient_run = GradientRun(given)
+    gradient_run.forward()
+    gradient_run.backward()
+    return memory_of(gradient_run)
+
+
+def memory_of(gradient_run: GradientRun) -> MemoryUse:
+    """Return the memory of one forward and backward pass, which should not be the first ones."""
+    gradient_run.discard()
+    gc.collect()
+    forward, backward = watch_memory(gradient_run.y.device.type, gradient_run.forward, gradient_run.backward)
+    return MemoryUse(
+        peak_tensor_bytes=max(forward.peak_bytes, backward.peak_bytes),
+        forward_peak_tensor_bytes=forward.peak_bytes,
+        kept_tensor_bytes=forward.left_bytes,
+    )
