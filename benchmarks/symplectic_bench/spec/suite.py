@@ -7,19 +7,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from symplectic_bench.spec.cell import Size
+from symplectic_bench.spec.criteria import Claim, Criterion, Target
+from symplectic_bench.spec.toml_table import AxisValues, Count, Name, Natural, Positive, TomlTable
 
 SUITES = Path(__file__).parents[1] / "suites"
 
@@ -36,26 +30,14 @@ class Scale(StrEnum):
     GPU = "gpu"
 
 
-T = TypeVar("T")
-Axis = Annotated[list[T], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
-Name = Annotated[str, Field(min_length=1, strict=True)]
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Axes(Table):
+class Axes(TomlTable):
     """Axes that most cells share; each is one value or a list."""
 
-    batch: Axis[Count] | None = None
-    dtype: Axis[Literal["float32", "float64"]] | None = None
-    device: Axis[Literal["cpu", "cuda"]] | None = None
-    threads: Axis[Count] | None = None
-    seed: Axis[Natural] | None = None
+    batch: AxisValues[Count] | None = None
+    dtype: AxisValues[Literal["float32", "float64"]] | None = None
+    device: AxisValues[Literal["cpu", "cuda"]] | None = None
+    threads: AxisValues[Count] | None = None
+    seed: AxisValues[Natural] | None = None
 
     def over(self, defaults: "Axes") -> dict[str, list[Any]]:
         """Every shared axis: its own values, else those of `defaults`, else the built-in ones."""
@@ -82,12 +64,12 @@ class Block(Axes):
     """
 
     problem: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    method: Axis[Name]
-    rtol: Axis[Positive] | None = None
+    method: AxisValues[Name]
+    rtol: AxisValues[Positive] | None = None
     atol: Positive | None = None
     atol_over_rtol: Positive = 1e-2
-    steps: Axis[Count] | None = None
-    contenders: Annotated[dict[str, Axis[Name]], Field(min_length=1)]
+    steps: AxisValues[Count] | None = None
+    contenders: Annotated[dict[str, AxisValues[Name]], Field(min_length=1)]
 
     @field_validator("problem")
     @classmethod
@@ -121,7 +103,7 @@ class Block(Axes):
         return [(r, self.atol or float(f"{r * self.atol_over_rtol:.12g}"), None) for r in self.rtol or ()]
 
 
-class Overrides(Table):
+class Overrides(TomlTable):
     """What a scale changes. Its blocks, when there are any, take the place of all the suite's blocks."""
 
     max_cells: Count | None = None
@@ -133,103 +115,7 @@ class Overrides(Table):
     block: Annotated[list[Block], Field(min_length=1)] | None = None
 
 
-Measure = Literal[
-    "time_over_floor",
-    "memory_over_floor",
-    "f_calls_over_formula",
-    "total_s",
-    "forward_s",
-    "backward_s",
-    "forward_per_call_s",
-    "peak_tensor_bytes",
-    "kept_tensor_bytes",
-    "backward_tensor_bytes",
-    "peak_states",
-    "f_calls",
-    "calls",
-    "calls_per_stage",
-    "error_discrete",
-    "error_true",
-    "forward_error",
-    "losses_off",
-    "steps_back_over_forth",
-]
-"""What a trial may be about: columns of the summary."""
-
-
-class Trial(Table):
-    """What the chosen cells are to show. A run never fails by it.
-
-    name is the sentence that people read. cells maps an axis or a size to the values that are meant, one or a list.
-    What counts is either the measure itself; or, with `over`, its multiple of another cell's of the same group
-    ("torchdiffeq backprop"); or, with `along`, how it changes among cells that differ in that one axis or size alone,
-    or in the method where the axis is "stages". Then `change` is "per_unit", the difference between neighbours divided
-    by the axis's, or "exponent", the p of a growth like axis^p from one to the next. It is to be at most `at_most`, or
-    at least `at_least`. Or else `powers` gives the p for each of several axes, which the one fitted to all cells that
-    differ in that axis alone is to come `within`.
-    """
-
-    name: Name
-    cells: Annotated[dict[str, Axis[Size]], Field(min_length=1)]
-    measure: Measure
-    over: Name | None = None
-    along: Name | None = None
-    change: Literal["per_unit", "exponent"] | None = None
-    at_most: Positive | None = None
-    at_least: Positive | None = None
-    powers: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)] | None = None
-    within: Positive | None = None
-
-    @model_validator(mode="after")
-    def _compares_in_one_way(self) -> Self:
-        if (self.along is None) != (self.change is None):
-            raise ValueError("along and change belong together: give both or none")
-        if self.over is not None and self.along is not None:
-            raise ValueError("give over (another cell) or along (an axis), not both")
-        if self.along in self.cells and len(self.cells[self.along]) == 1:
-            only = self.cells[self.along][0]
-            raise ValueError(f"along {self.along!r} compares several of its values, but cells allows only {only!r}")
-        return self
-
-    @model_validator(mode="after")
-    def _wants_one_thing(self) -> Self:
-        if sum(wanted is not None for wanted in (self.at_most, self.at_least, self.powers)) != 1:
-            raise ValueError("give at_most, at_least or powers, one of the three")
-        if (self.powers is None) != (self.within is None):
-            raise ValueError("powers and within belong together: give both or none")
-        if self.powers is not None and (self.over is not None or self.along is not None):
-            raise ValueError("powers are those of the measure along their own axes: remove over, along and change")
-        return self
-
-    @property
-    def wanted(self) -> str:
-        """In words."""
-        if self.powers is not None:
-            return f"{', '.join(f'{axis} {power:g}' for axis, power in self.powers.items())}, each ± {self.within:g}"
-        return f"at least {self.at_least:g}" if self.at_most is None else f"at most {self.at_most:g}"
-
-    def allows(self, value: float, axis: str = "") -> bool:
-        """axis: of which the value is the power, where powers are wanted."""
-        if self.powers is not None and self.within is not None:
-            return abs(value - self.powers[axis]) <= self.within
-        return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
-
-
-class Target(Trial):
-    """A trial that the library is to stand. point is its number in the list that asks for it."""
-
-    point: Count
-
-
-class Claim(Table):
-    """A sentence that somebody says, and the trials that show how far it holds. point is its number among theirs."""
-
-    point: Count
-    name: Name
-    trial: Annotated[list[Trial], Field(min_length=1)]
-
-
-class Suite(Table):
+class Suite(TomlTable):
     """A suite file. `name` is the file's, and the folder's that its results go to.
 
     measure says what is measured besides errors and counts, which always are. trains: its problems are tasks, networks
@@ -244,13 +130,13 @@ class Suite(Table):
     cell_timeout_s: Positive
     repeats: Count = 5
     warmup: Natural = 1
-    measure: list[Literal["memory", "time"]] = ["memory", "time"]
+    measure: list[Literal["memory", "time"]] = Field(["memory", "time"])
     trains: bool = False
     defaults: Axes = Axes()
     block: Annotated[list[Block], Field(min_length=1)]
-    target: list[Target] = []
-    claim: list[Claim] = []
-    scale: dict[Scale, Overrides] = {}
+    target: list[Target] = Field([])
+    claim: list[Claim] = Field([])
+    scale: dict[Scale, Overrides] = Field({})
 
     @field_validator("name")
     @classmethod
@@ -325,12 +211,13 @@ def suggestion(got: str, allowed: Iterable[str]) -> str:
     return (f"; did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(allowed) or 'none'})"
 
 
-_TABLES: dict[str, type[Table]] = {
+_TABLES: dict[str, type[TomlTable]] = {
     "block": Block,
     "defaults": Axes,
     "target": Target,
     "claim": Claim,
-    "trial": Trial,
+    "criterion": Criterion,
+    "trial": Criterion,
     "scale": Overrides,
 }
 

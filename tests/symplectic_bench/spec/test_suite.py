@@ -97,6 +97,37 @@ def test_a_target_is_read_with_its_cells_and_holds_at_every_scale(write):
     assert load_suite("quick").target == []
 
 
+CLAIM = """
+[[claim]]
+point = 1
+name = "it is lean"
+[[claim.criterion]]
+name = "ours"
+cells = { contender = "ours" }
+measure = "peak_tensor_bytes"
+at_most = 1000
+"""
+
+
+@pytest.mark.parametrize("key", ["criterion", "trial"])
+def test_the_criteria_of_a_claim_are_read_under_their_name_and_under_the_older_one(write, key):
+    text = SMALL + CLAIM.replace("claim.criterion", f"claim.{key}")
+    (claim,) = load_suite(write(text)).claim
+    assert [(one.name, one.at_most) for one in claim.criterion] == [("ours", 1000)]
+    with pytest.raises(SuiteError, match=rf"claim\[0\].{key}\[0\].measur: unknown key; did you mean 'measure'\?"):
+        load_suite(write(text.replace('measure = "peak', 'measur = "peak')))
+
+
+def test_a_claim_without_criteria_is_refused(write):
+    with pytest.raises(SuiteError, match=r"claim\[0\].criterion: is missing"):
+        load_suite(write(SMALL + CLAIM[: CLAIM.index("[[claim.criterion]]")]))
+
+
+def test_a_target_is_a_claim_of_one_criterion(write):
+    (target,) = load_suite(write(SMALL)).target
+    assert (target.claim.point, target.claim.name, target.claim.criterion) == (2, "lean", [target])
+
+
 def test_a_scale_that_the_file_does_not_have_is_refused(write):
     with pytest.raises(SuiteError, match=r"'small' has no scale 'smoke'; it has cpu$"):
         load_suite(write(SMALL[: SMALL.index("[scale.smoke]")])).at_scale(Scale.SMOKE)
