@@ -132,9 +132,8 @@ def _ratio(criterion: Criterion, over: str, cell: Cell, known: CellLines) -> Eva
 def _changes(criterion: Criterion, axis: str, series: Sequence[Cell], known: CellLines) -> list[Evaluation]:
     """Return the change from each cell of a series to the next."""
     if len(series) == 1:
-        return [
-            replace(_place(criterion, series, known, axis), note=f"there is only one value of {axis} at this scale")
-        ]
+        why = f"there is only one value of {axis} at this scale"
+        return [replace(_place(criterion, series, known, axis), note=why)]
     return [_along(criterion, axis, pair, known, _change) for pair in pairwise(series)]
 
 

@@ -1,12 +1,13 @@
 """The exponents that a suite's claims are about, for every contender and gradient."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from symplectic_bench.analysis.claims import ClaimResult
 from symplectic_bench.analysis.criteria import evaluate
 from symplectic_bench.analysis.summary import Line, display_place
 from symplectic_bench.spec.cell import Cell
-from symplectic_bench.spec.criteria import Criterion
+from symplectic_bench.spec.criteria import Criterion, Measure
 
 
 def exponents(claims: Sequence[ClaimResult], cells: Sequence[Cell], lines: Sequence[Line]) -> list[Line]:
@@ -15,12 +16,13 @@ def exponents(claims: Sequence[ClaimResult], cells: Sequence[Cell], lines: Seque
     Of several series the longest counts. A line has measure, name, contender, gradient, axis, exponent and half_width.
     """
     fitted = [one.criterion for claim in claims for one in claim.criteria if one.criterion.powers]
+    measures: list[Measure] = list(dict.fromkeys(criterion.measure for criterion in fitted))
     powers = {axis: 1.0 for criterion in fitted for axis in criterion.powers or ()}  # any limit: only values are used
     found: list[Line] = []
-    for measure in dict.fromkeys(criterion.measure for criterion in fitted):
+    for measure in measures:
         for name in sorted({cell.name for cell in cells}, key=display_place):
             axes = dict(zip(("contender", "gradient"), name.split(" ", 1), strict=True))
-            selected = {axis: [value] for axis, value in axes.items()}
+            selected: dict[str, Any] = {axis: [value] for axis, value in axes.items()}
             criterion = Criterion(name=name, cells=selected, measure=measure, powers=powers, within=1.0)
             (result,) = evaluate([criterion], cells, lines)
             for axis in powers:

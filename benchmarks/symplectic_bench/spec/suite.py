@@ -1,4 +1,4 @@
-"""Suite files: what to measure, as TOML, checked key by key. Reading one imports nothing that computes."""
+"""Suite files: what to measure, in TOML, checked key by key. Reading one does not import torch."""
 
 import math
 import re
@@ -19,11 +19,11 @@ SUITES = Path(__file__).parents[1] / "suites"
 
 
 class SuiteError(ValueError):
-    """A suite file, or a wish about one, that makes no sense."""
+    """A suite file, or an option that narrows or changes a suite, is invalid."""
 
 
 class Scale(StrEnum):
-    """How large a suite is run: cpu is the suite's own size, smoke takes seconds, gpu fills a large card."""
+    """The size at which a suite is run: cpu is its own size, smoke takes seconds, gpu fills a large card."""
 
     SMOKE = "smoke"
     CPU = "cpu"
@@ -40,7 +40,7 @@ class Axes(TomlTable):
     seed: AxisValues[Natural] | None = None
 
     def over(self, defaults: "Axes") -> dict[str, list[Any]]:
-        """Every shared axis: its own values, else those of `defaults`, else the built-in ones."""
+        """Return the values of every shared axis: its own, else those of `defaults`, else the built-in ones."""
         given = [axes.model_dump(include=set(Axes.model_fields), exclude_none=True) for axes in (defaults, self)]
         return BUILT_IN | given[0] | given[1]
 
@@ -57,10 +57,10 @@ BUILT_IN: dict[str, list[Any]] = {
 
 
 class Block(Axes):
-    """A product of axes: every problem by every method, accuracy and contender.
+    """A product of axes: every problem with every method, accuracy and contender.
 
-    The accuracy is rtol, with atol or else atol_over_rtol times rtol; or it is steps, the number of fixed
-    steps. contenders maps a contender to its gradients.
+    The accuracy is either rtol, with atol given or atol_over_rtol times rtol, or steps, the number of fixed steps.
+    contenders maps a contender to its gradients.
     """
 
     problem: Annotated[list[dict[str, Any]], Field(min_length=1)]
@@ -97,14 +97,14 @@ class Block(Axes):
 
     @property
     def accuracies(self) -> list[tuple[float | None, float | None, int | None]]:
-        """(rtol, atol, steps) of each accuracy. 12 digits: 1e-9 * 1e-2 is 1.0000000000000001e-11."""
+        """(rtol, atol, steps) of each accuracy. atol is rounded to 12 digits: 1e-9 * 1e-2 is 1.0000000000000001e-11."""
         if self.steps is not None:
             return [(None, None, n) for n in self.steps]
         return [(r, self.atol or float(f"{r * self.atol_over_rtol:.12g}"), None) for r in self.rtol or ()]
 
 
 class Overrides(TomlTable):
-    """What a scale changes. Its blocks, when there are any, take the place of all the suite's blocks."""
+    """The keys that a scale changes. Its blocks, if any, replace all of the suite's blocks."""
 
     max_cells: Count | None = None
     budget_s: Positive | None = None
@@ -116,10 +116,11 @@ class Overrides(TomlTable):
 
 
 class Suite(TomlTable):
-    """A suite file. `name` is the file's, and the folder's that its results go to.
+    """A suite file. `name` is that of the file and of the folder of its results.
 
-    measure says what is measured besides errors and counts, which always are. trains: its problems are tasks, networks
-    to be trained, of which losses, time, memory and calls are measured, and measure, repeats and warmup are refused.
+    measure lists what is measured besides errors and counts, which always are. trains: the suite's problems are tasks,
+    that is, networks to train; their losses, time, memory and calls are measured, and measure, repeats and warmup are
+    refused.
     """
 
     name: str
@@ -157,9 +158,9 @@ class Suite(TomlTable):
         return self
 
     def at_scale(self, scale: Scale) -> "Suite":
-        """The suite at `scale`, under a name of its own: small runs never stand in for the suite's results.
+        """Return the suite at `scale`, renamed so that the results of small runs never pass for the suite's own.
 
-        Every suite has cpu, its own size. Raises SuiteError for a scale that the file does not have.
+        Every suite has cpu, its own size. Raise SuiteError for a scale that the file does not have.
         """
         if scale not in self.scale and scale is not Scale.CPU:
             known = sorted({Scale.CPU.value, *(s.value for s in self.scale)})
@@ -172,7 +173,7 @@ class Suite(TomlTable):
         return self.model_copy(update=changed | {"name": name})
 
     def on_device(self, device: str) -> "Suite":
-        """The suite with every cell on `device`. SuiteError for one that is not known."""
+        """Return the suite with every cell on `device`. Raise SuiteError for an unknown device."""
         if device not in DEVICES:
             raise SuiteError(f"--device {device}: unknown{suggestion(device, DEVICES)}")
         blocks = [block.model_copy(update={"device": None}) for block in self.block]
@@ -181,13 +182,14 @@ class Suite(TomlTable):
 
 
 def suite_names() -> list[str]:
+    """Return the names of the suites that come with this package."""
     return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """The suite of that name, or in that .toml file.
+    """Return the suite of that name, or the one in that .toml file.
 
-    Raises SuiteError naming the file, the key, what was got and what is allowed.
+    Raise SuiteError, which names the file, the key, what was got and what is allowed.
     """
     path = Path(name_or_path) if name_or_path.endswith(".toml") else SUITES / f"{name_or_path}.toml"
     if not path.is_file():
@@ -205,7 +207,7 @@ def load_suite(name_or_path: str) -> Suite:
 
 
 def suggestion(got: str, allowed: Iterable[str]) -> str:
-    """The end of an error message: the nearest allowed value, if any is near, and all of them."""
+    """Return the end of an error message: the allowed value nearest to `got`, if one is near, and all of them."""
     allowed = list(allowed)
     near = get_close_matches(got, allowed, n=1)
     return (f"; did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(allowed) or 'none'})"
@@ -223,7 +225,7 @@ _TABLES: dict[str, type[TomlTable]] = {
 
 
 def _sentence(error: Any) -> str:
-    """A pydantic error as: key: what is wrong; what was got; what is allowed."""
+    """Return a pydantic error as one sentence: the key, what is wrong, what was got, what is allowed."""
     *above, last = location = error["loc"] or ("suite",)
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if error["type"] == "extra_forbidden":
