@@ -1,6 +1,5 @@
 """Suite files: what to measure, in TOML, checked key by key. Reading one does not import torch."""
 
-import math
 import re
 import tomllib
 from collections.abc import Iterable
@@ -56,6 +55,10 @@ BUILT_IN: dict[str, list[Any]] = {
 }
 
 
+FLOAT_LIMIT = 2**1000
+"""Sizes are smaller, so that an integer can be converted to a float where the problem's default is one."""
+
+
 class Block(Axes):
     """A product of axes: every problem with every method, accuracy and contender.
 
@@ -79,7 +82,7 @@ class Block(Axes):
                 example = "{name = 'mlp', width = 64}"
                 raise ValueError(f"each problem is a table with a name, such as {example}; got {problem}")
             for size, value in problem.items():
-                number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+                number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < FLOAT_LIMIT
                 if not (number or isinstance(value, str)):
                     what = f"size {size!r} of {problem['name']!r}"
                     raise ValueError(f"{what} must be a finite number or a string; got {value!r}")

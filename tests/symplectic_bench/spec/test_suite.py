@@ -160,6 +160,7 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         ("rtol = [", "atol = 1.0\natol_over_rtol = 1.0\nrtol = [", r"block\[0\]: give atol or atol_over_rtol"),
         ('{ name = "mlp", width = 8 }', "{ width = 8 }", r"block\[0\].problem: each problem .* name"),
         ("width = 8", "width = [8]", r"size 'width' of 'mlp' must be a finite number or a string; got \[8\]"),
+        ("width = 8", "width = 1" + "0" * 400, r"size 'width' of 'mlp' must be a finite number"),
         ("width = 8", "width = nan", r"size 'width' of 'mlp' must be a finite number"),
         ('name = "small"', 'name = "other"', r"small.toml: name is 'other', but must be the file's own, 'small'"),
         ('name = "small"', 'name = "a/b"', r"small.toml: name: must be lower-case letters"),
