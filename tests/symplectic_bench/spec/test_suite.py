@@ -83,12 +83,12 @@ def test_a_scale_may_change_a_default_and_keep_the_others(write):
     assert gpu.defaults.batch == [4]
 
 
-def test_small_runs_do_not_go_by_the_suites_name(write):
+def test_small_runs_have_a_name_of_their_own(write):
     suite = load_suite(write(SMALL))
     assert [suite.at_scale(scale).name for scale in Scale] == ["small-smoke", "small", "small-gpu"]
 
 
-def test_a_target_is_read_with_its_cells_and_holds_at_every_scale(write):
+def test_a_target_is_read_with_its_cells_and_applies_at_every_scale(write):
     suite = load_suite(write(SMALL))
     (target,) = suite.target
     assert target.cells == {"contender": ["ours"], "gradient": ["aca", "symplectic"], "width": [8]}
