@@ -1,1 +1,1 @@
-"""From rows to findings: summaries, trials and claims, growth exponents, and the comparison with a baseline."""
+"""Analyse rows: summaries, criteria, claims, exponents of growth, and comparison with a baseline."""

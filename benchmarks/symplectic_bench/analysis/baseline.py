@@ -1,7 +1,7 @@
-"""Baselines: what a suite measured when it was good, one small file a suite, with how far each metric may be from it.
+"""Baselines: the accepted measurements of a suite, one small file a suite, with a tolerance for each metric.
 
-The file is JSON, a line each: first the tolerances, which may be edited and stay when the baseline is written again,
-then the cells.
+The file has one JSON object a line: first the tolerances, which may be edited and are kept when the baseline is
+rewritten, then the cells.
 """
 
 import hashlib
@@ -26,25 +26,31 @@ COUNTERS = (
 )
 
 METRICS = (*COUNTERS, "peak_tensor_bytes", "error_discrete", "error_true")
-"""What decides."""
+"""The metrics that a check decides by."""
 
 TIME = "time_over_reference"
-"""total_s as a multiple of the reference contender's in the same group, whose runs took turns with the cell's: it only
-advises."""
+"""total_s as a multiple of the reference contender's in the same group, whose runs alternate with the cell's. Advisory
+unless a check is asked to decide by time."""
+
+
+CellValues = Mapping[str, Any]
+"""The values of one cell by name, as a baseline keeps or compares them."""
 
 
 class BaselineMissing(RuntimeError):
-    """There is nothing to compare with."""
+    """There is no baseline to compare with."""
 
 
 class UnfitForBaseline(RuntimeError):
-    """Rows that a baseline must not hold, or a file that is none."""
+    """Rows that must not become a baseline, or a file that is not one."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a metric may be from the baseline: `within` a share of it, up or down; or at most `factor` times it,
-    where what is below the dtype's `floor` is always allowed.
+    """How far a metric may be from the baseline.
+
+    Either `within` a relative distance of it, up or down, or at most `factor` times it; with `factor`, a value below
+    the `floor` of the dtype is always allowed.
     """
 
     within: float | None = None
@@ -52,15 +58,17 @@ class Tolerance:
     floor: Mapping[str, float] = field(default_factory=dict)
 
     def allows(self, before: float, now: float, dtype: str, slack: float = 0.0) -> bool:
-        """slack: by how much a number is not certain itself."""
+        """Return whether the value `now` is allowed. slack is the uncertainty of the values themselves."""
         if self.within is not None:
             return abs(now - before) <= self.within * abs(before)
         return now <= max(self.floor.get(dtype, 0.0), self.limit(before) + slack)
 
     def limit(self, before: float) -> float:
+        """Return the largest value that `factor` allows."""
         return (self.factor or 1.0) * before
 
     def wording(self, before: float, dtype: str) -> str:
+        """Return the allowed values in words."""
         if self.within is not None:
             return f"within {self.within:.0%}" if self.within else f"{before:g}"
         return f"at most {max(self.floor.get(dtype, 0.0), self.limit(before)):.3g}"
@@ -68,18 +76,18 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class TimeTolerance:
-    """A time is worse where it is by `relative` and by `absolute_s` more than the baseline's ratio says."""
+    """A time is too long if it exceeds the baseline's by both `relative` and `absolute_s` seconds."""
 
     relative: float = 0.5
     absolute_s: float = 0.01
 
 
 TOLERANCES: dict[str, Tolerance] = {
-    # Equal, or the change is wanted and recorded.
+    # Equal, unless the change is intended and recorded.
     **{name: Tolerance(within=0.0) for name in COUNTERS},
-    # The allocator rounds sizes up; a gain that is not recorded can be lost.
+    # The allocator rounds sizes up. A gain counts too: unless it is recorded, it can be lost again.
     "peak_tensor_bytes": Tolerance(within=0.01),
-    # Rounding differs between machines; a method that is not exact any more is off by far more.
+    # Rounding differs between machines; a gradient that is no longer exact is off by far more.
     "error_discrete": Tolerance(factor=10, floor={"float64": 1e-12, "float32": 1e-4}),
     "error_true": Tolerance(factor=1.5),
 }
@@ -87,18 +95,19 @@ TOLERANCES: dict[str, Tolerance] = {
 
 @dataclass(frozen=True)
 class Baseline:
-    """cells are lines of values by name, with `cell` for people."""
+    """The cells of a suite with their accepted values; `cell` is the readable name of each."""
 
-    cells: Sequence[Mapping[str, Any]]
+    cells: Sequence[CellValues]
     tolerances: Mapping[str, Tolerance] = field(default_factory=lambda: TOLERANCES)
     time: TimeTolerance = field(default_factory=TimeTolerance)
 
     @property
     def digest(self) -> str:
-        """Changes with the numbers and the tolerances."""
+        """8 hex digits that change with the values and the tolerances."""
         return hashlib.sha256(self.text().encode()).hexdigest()[:8]
 
     def text(self) -> str:
+        """Return the content of the file."""
         tolerances = {name: _given(tolerance) for name, tolerance in self.tolerances.items()}
         lines = [{"tolerances": tolerances, "time": asdict(self.time)}, *map(dict, self.cells)]
         return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
@@ -109,11 +118,11 @@ def _given(tolerance: Tolerance) -> dict[str, Any]:
 
 
 KEPT = ("cell_id", "cell", "dtype", "status", *METRICS, TIME)
-"""What a baseline keeps of a cell."""
+"""The values of a cell that a baseline keeps."""
 
 
 def lines_of_rows(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """A line a cell: what a baseline keeps, and what is needed to hold it against one."""
+    """Return for each row the values that a baseline keeps, and those needed to compare it with one."""
     references = {run_of(row): row for row in rows if row.cell.name == PEER and comparable(row)}
     lines = []
     for row in rows:
@@ -125,18 +134,19 @@ def lines_of_rows(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
     return lines
 
 
-def cells_of(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a baseline keeps of them."""
+def cells_of(lines: Sequence[CellValues]) -> list[dict[str, Any]]:
+    """Return the part of the lines that a baseline keeps."""
     cells = [{name: frozen(line[name]) for name in KEPT} for line in lines]
     return [cell | {TIME: None if cell[TIME] is None else float(f"{cell[TIME]:.3g}")} for cell in cells]
 
 
-def require_whole(rows: Sequence[Measurement], whole: int) -> None:
-    """Raises UnfitForBaseline where some of `whole` cells have no row or were not measured: what a baseline does not
-    hold is never checked.
+def require_all_measured(rows: Sequence[Measurement], total: int) -> None:
+    """Raise UnfitForBaseline unless all `total` cells have a row and were measured or skipped.
+
+    A cell that is missing from a baseline is never checked.
     """
-    if len(rows) < whole:
-        raise UnfitForBaseline(f"{len(rows)} of the suite's {whole} cells have rows: run all of it first")
+    if len(rows) < total:
+        raise UnfitForBaseline(f"{len(rows)} of the suite's {total} cells have rows: run all of it first")
     unmeasured = [row for row in rows if row.status not in (Status.OK, Status.SKIPPED)]
     if unmeasured:
         lines = [f"{row.cell.group_label}: {row.cell.name}: {row.status}: {row.reason}" for row in unmeasured]
@@ -144,11 +154,12 @@ def require_whole(rows: Sequence[Measurement], whole: int) -> None:
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write the file, replacing an earlier one at once."""
     replace_text(path, baseline.text())
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Raises BaselineMissing, and UnfitForBaseline for a file that is no baseline."""
+    """Read a baseline. Raise BaselineMissing if there is no file, UnfitForBaseline if it is not a valid one."""
     if not path.is_file():
         raise BaselineMissing(f"no baseline {path.name} in {path.parent.name}/: record one with check --update")
     try:
@@ -157,12 +168,12 @@ def read_baseline(path: Path) -> Baseline:
         baseline = Baseline(cells, TOLERANCES | tolerances, TimeTolerance(**head["time"]))
         _check(baseline)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as why:
-        raise UnfitForBaseline(f"{path.name} is no baseline ({why}): record one with check --update") from why
+        raise UnfitForBaseline(f"{path.name} is not a baseline ({why}): record one with check --update") from why
     return baseline
 
 
 def _check(baseline: Baseline) -> None:
-    """Raises ValueError or KeyError for what would not be compared as it reads."""
+    """Raise ValueError or KeyError for a value that would not be compared as it reads."""
     if not baseline.cells:
         raise ValueError("it has no cells")
     for name, tolerance in baseline.tolerances.items():
@@ -182,11 +193,11 @@ def _check(baseline: Baseline) -> None:
 
 
 def _is_size(value: object) -> bool:
-    """A number that is not below zero, and no infinity."""
+    """Return whether the value is a number that is finite and not negative."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**1000
 
 
-def recorded(baseline: Baseline, name: str, changelog: Path) -> bool:
-    """Whether the changelog has a line on this baseline: its name and its digest."""
+def mentioned_in(changelog: Path, name: str, baseline: Baseline) -> bool:
+    """Return whether a line of the changelog has the baseline's name and digest."""
     lines = changelog.read_text(encoding="utf-8").splitlines() if changelog.is_file() else []
     return any(name in line and baseline.digest in line for line in lines)

@@ -1,88 +1,90 @@
-"""Claims ruled on: whether each holds, holds somewhere or fails, by what was measured."""
+"""Claims, and targets as claims of one criterion: how far each holds by its criteria's results, and where."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
-from typing import Any
 
-from symplectic_bench.analysis.summary import Line, display_place
-from symplectic_bench.analysis.trials import Judgement, Outcome, Verdict, judge
+from symplectic_bench.analysis.criteria import CriterionOutcome, CriterionResult, Evaluation, evaluate
+from symplectic_bench.analysis.summary import Line
 from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.criteria import Claim
 from symplectic_bench.spec.expansion import axes
-from symplectic_bench.spec.suite import Claim, Measure, Trial
 
 
-class Ruling(StrEnum):
+class ClaimOutcome(StrEnum):
+    """How far a claim holds, by all of its criteria or by one."""
+
     HOLDS = "holds"
     HOLDS_WHEN = "holds when"
     FAILS = "fails"
-    OPEN = "not measured"
+    NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """A claim with the judgement of each of its trials, in the claim's order."""
+class ClaimResult:
+    """A claim with the result of each of its criteria, in the claim's order."""
 
     claim: Claim
-    judgements: tuple[Judgement[Trial], ...]
+    criteria: tuple[CriterionResult, ...]
 
     @property
-    def ruling(self) -> Ruling:
-        """That of all trials together; those that were not measured have no voice."""
-        return _common({rule(judgement) for judgement in self.judgements} - {Ruling.OPEN})
+    def outcome(self) -> ClaimOutcome:
+        """The outcome by all criteria together; those that were not measured do not count."""
+        return _common({support(result) for result in self.criteria} - {ClaimOutcome.NOT_MEASURED})
 
 
-def hear(claims: Sequence[Claim], cells: Sequence[Cell], lines: Sequence[Line]) -> list[Hearing]:
-    """Every claim, its trials held against the rows. lines are those of a summary."""
-    return [Hearing(claim, tuple(judge(claim.trial, cells, lines))) for claim in claims]
+def evaluate_claims(claims: Sequence[Claim], cells: Sequence[Cell], lines: Sequence[Line]) -> list[ClaimResult]:
+    """Return every claim's result on those of the cells that it selects. lines are those of a summary."""
+    return [ClaimResult(claim, tuple(evaluate(claim.criterion, cells, lines))) for claim in claims]
 
 
-def rule(judgement: Judgement[Trial]) -> Ruling:
-    """By the cells that were measured: met by all, by some, by none."""
-    outcomes = {verdict.outcome for verdict in judgement.verdicts} - {Outcome.NOT_MEASURED}
-    return _common({Ruling.HOLDS if one is Outcome.MET else Ruling.FAILS for one in outcomes})
+def support(result: CriterionResult) -> ClaimOutcome:
+    """Return how far one criterion supports its claim: met at all measured places, at some or at none."""
+    outcomes = {evaluation.outcome for evaluation in result.evaluations} - {CriterionOutcome.NOT_MEASURED}
+    met = CriterionOutcome.MET
+    return _common({ClaimOutcome.HOLDS if outcome is met else ClaimOutcome.FAILS for outcome in outcomes})
 
 
-def _common(rulings: set[Ruling]) -> Ruling:
-    return Ruling.OPEN if not rulings else rulings.pop() if len(rulings) == 1 else Ruling.HOLDS_WHEN
+def _common(outcomes: set[ClaimOutcome]) -> ClaimOutcome:
+    if not outcomes:
+        return ClaimOutcome.NOT_MEASURED
+    return outcomes.pop() if len(outcomes) == 1 else ClaimOutcome.HOLDS_WHEN
 
 
-def when(judgement: Judgement[Trial]) -> str:
-    """Where a trial is met, if only somewhere: the one axis or size that tells, or the cells themselves."""
-    if rule(judgement) is not Ruling.HOLDS_WHEN:
+def support_text(result: CriterionResult) -> str:
+    """Return how far one criterion supports its claim, in words: "holds when steps >= 100"."""
+    return f"{support(result)} {condition(result)}".rstrip()
+
+
+def condition(result: CriterionResult) -> str:
+    """Return where a criterion is met if it is met only at some places, else an empty string.
+
+    The condition is on one axis or size if that separates the places that meet the limit from those that miss it, else
+    it names the places.
+    """
+    met, missed = result.having(CriterionOutcome.MET), result.having(CriterionOutcome.NOT_MET)
+    if not (met and missed):
         return ""
-    met = [v for v in judgement.verdicts if v.outcome is Outcome.MET]
-    missed = [v for v in judgement.verdicts if v.outcome is Outcome.NOT_MET]
-    if judgement.trial.powers is not None:
-        return f"not along {', '.join(dict.fromkeys(v.axis for v in missed))}"
-    for axis in _axes_of(met[0]):
-        if condition := _told_by(axis, met, missed):
-            return condition
-    few, which = (met, "in ") if len(met) <= len(missed) else (missed, "not in ")
-    chosen, every = Counter(verdict.group for verdict in few), Counter(verdict.group for verdict in (*met, *missed))
-    # Groups that differ in what a label leaves out, such as the seed, need not agree.
-    named = [group if n == every[group] else f"{group} ({n} of {every[group]})" for group, n in chosen.items()]
-    more = f" and {len(named) - FEW} more" if len(named) > FEW else ""
-    return which + "; ".join(named[:FEW]) + more
+    if result.criterion.powers is not None:
+        return f"not along {', '.join(dict.fromkeys(evaluation.axis for evaluation in missed))}"
+    first = met[0].cells[0]
+    for axis in (*SEPARATING, *(name for name, _ in first.sizes if name in axes(first))):
+        if found := _condition_on(axis, met, missed):
+            return found
+    return _named_groups(met, missed)
 
+
+SEPARATING = ("problem", "dtype", "method", "steps", "rtol", "batch")
+"""The axes that a condition is sought on first, in the order of preference; then come the sizes."""
 
 FEW = 2
-"""Groups that are named."""
-
-TELLING = ("problem", "dtype", "method", "steps", "rtol", "batch")
-"""Axes by which people would say it, before the sizes."""
+"""Groups that a condition names."""
 
 
-def _axes_of(verdict: Verdict) -> list[str]:
-    own = axes(verdict.cells[0])
-    return [*TELLING, *(name for name, _ in verdict.cells[0].sizes if name in own)]
-
-
-def _told_by(axis: str, met: Sequence[Verdict], missed: Sequence[Verdict]) -> str:
-    """ "steps >= 100", where that axis alone tells the cells that meet the trial from those that do not."""
-    yes, no = ({axes(verdict.cells[0]).get(axis) for verdict in some} for some in (met, missed))
+def _condition_on(axis: str, met: Sequence[Evaluation], missed: Sequence[Evaluation]) -> str:
+    """Return a condition such as "steps >= 100" if this axis alone separates the two, else an empty string."""
+    yes, no = ({axes(evaluation.cells[0]).get(axis) for evaluation in some} for some in (met, missed))
     if yes & no or None in yes:
         return ""
     numbers, others = ({x for x in some if isinstance(x, int | float)} for some in (yes, no))
@@ -94,41 +96,30 @@ def _told_by(axis: str, met: Sequence[Verdict], missed: Sequence[Verdict]) -> st
     return f"{axis} {', '.join(sorted(map(str, yes)))}"
 
 
-WORDS = {
-    "calls": "calls of f and of its vector-Jacobian product",
-    "kept_tensor_bytes": "bytes kept from the forward pass for the backward pass",
-    "backward_tensor_bytes": "bytes of the backward pass above what was kept",
-    "peak_tensor_bytes": "peak of tensors",
-    "backward_s": "time of the backward pass",
-}
+def _named_groups(met: Sequence[Evaluation], missed: Sequence[Evaluation]) -> str:
+    """Name the groups that meet the limit, or those that miss it if they are fewer."""
+    few, preposition = (met, "in ") if len(met) <= len(missed) else (missed, "not in ")
+    chosen, every = Counter(one.group for one in few), Counter(one.group for one in (*met, *missed))
+    # Places that differ only in what a label leaves out, such as the seed, share a group here and need not agree.
+    named = [group if n == every[group] else f"{group} ({n} of {every[group]})" for group, n in chosen.items()]
+    more = f" and {len(named) - FEW} more" if len(named) > FEW else ""
+    return preposition + "; ".join(named[:FEW]) + more
 
 
-def words(measure: str) -> str:
-    """What is measured, for people."""
-    return WORDS.get(measure, measure)
+def target_headline(target: ClaimResult) -> str:
+    """Return the target in one line with its worst value and how many places meet it."""
+    (result,) = target.criteria
+    worst = "" if result.worst is None else f"worst {result.worst:.3g}, "
+    met, places = len(result.having(CriterionOutcome.MET)), len(result.evaluations)
+    sentence = f"{target.claim.point}. {target.claim.name}: {result.criterion.wanted}"
+    return f"{sentence}; {worst}met in {met} of {places}"
 
 
-def exponents(hearings: Sequence[Hearing], cells: Sequence[Cell], lines: Sequence[Line]) -> list[Line]:
-    """Every contender's and gradient's exponent of whatever the claims fit, along whatever they fit it along.
-
-    Of several series the longest. A line has measure, name, contender, gradient, axis, exponent and half_width.
-    """
-    fitted = [one.trial for hearing in hearings for one in hearing.judgements if one.trial.powers]
-    measures: list[Measure] = list(dict.fromkeys(trial.measure for trial in fitted))
-    axes = list(dict.fromkeys(axis for trial in fitted for axis in trial.powers or ()))
-    names = dict.fromkeys((cell.contender, cell.gradient) for cell in cells)
-    found = []
-    for measure, (contender, gradient) in product(
-        measures, sorted(names, key=lambda name: display_place(" ".join(name)))
-    ):
-        meant: dict[str, Any] = {"contender": [contender], "gradient": [gradient]}
-        trial = Trial(name=measure, cells=meant, measure=measure, powers=dict.fromkeys(axes, 1.0), within=1.0)
-        (judgement,) = judge([trial], cells, lines)
-        for axis in axes:
-            known = [v for v in judgement.verdicts if v.axis == axis and v.measured is not None]
-            if known:
-                longest = max(known, key=lambda verdict: len(verdict.cells))
-                line: Line = {"measure": measure, "name": f"{contender} {gradient}", "contender": contender}
-                line |= {"gradient": gradient, "axis": axis, "exponent": longest.measured}
-                found.append(line | {"half_width": longest.half_width})
-    return found
+def shortfalls(result: CriterionResult) -> list[str]:
+    """Return a line for each place that misses the limit, and one for each reason why places were not measured."""
+    reasons = Counter(one.note for one in result.having(CriterionOutcome.NOT_MEASURED))
+    missed = [
+        f"{one.value:.3g}: {one.group}: {one.name}{f' ({one.note})' if one.note else ''}"
+        for one in result.having(CriterionOutcome.NOT_MET)
+    ]
+    return missed + [f"not measured ({n}): {reason}" for reason, n in reasons.items()]

@@ -1,4 +1,4 @@
-"""Micro-benchmarks, as pytest-benchmark writes them, as lines that are held against a baseline like a suite's."""
+"""Micro-benchmarks read from a file of pytest-benchmark, to be compared with a baseline like a suite's cells."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 from symplectic_bench.analysis.baseline import METRICS, TIME, TimeTolerance, UnfitForBaseline
 
 REFERENCE = "test_reference"
-"""The benchmark that times are multiples of."""
+"""The benchmark whose time the others are expressed in."""
 
 TIME_TOLERANCE = TimeTolerance(relative=1.0, absolute_s=2e-5)
 
 
 def read_micro(path: Path) -> list[dict[str, Any]]:
-    """A line a benchmark: its counters from extra_info, its median time. Raises UnfitForBaseline for another file."""
+    """Return the counters (extra_info) and the median time of each benchmark. Raise UnfitForBaseline for a bad file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
         medians_s = {one["name"]: float(one["stats"]["median"]) for one in found}
@@ -26,5 +26,5 @@ def read_micro(path: Path) -> list[dict[str, Any]]:
         ]
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as why:
         raise UnfitForBaseline(
-            f"{path.name} is no file of pytest-benchmark with {REFERENCE} in it ({type(why).__name__}: {why})"
+            f"{path.name} is not a file of pytest-benchmark that has {REFERENCE} ({type(why).__name__}: {why})"
         ) from why

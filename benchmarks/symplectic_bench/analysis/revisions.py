@@ -1,4 +1,4 @@
-"""Two git revisions measured side by side, each in a worktree of its own with its own suite."""
+"""The comparison of two git revisions, each measured in a worktree of its own by its own suite."""
 
 import itertools
 import os
@@ -20,19 +20,19 @@ from symplectic_bench.spec.status import Status
 
 
 class RevisionError(RuntimeError):
-    """A revision that cannot be measured."""
+    """A revision cannot be measured."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One revision, checked out."""
+    """One revision in its worktree."""
 
     revision: str
     commit: str
     tree: Path
 
     def measure(self, suite: str, scale: str, folder: Path) -> list[Measurement]:
-        """All of the suite, anew, by this revision's own code. Raises RevisionError where that fails."""
+        """Run the whole suite afresh with this revision's own code. Raise RevisionError if the run fails."""
         arguments = [
             "run",
             suite,
@@ -53,12 +53,12 @@ class Side:
 
     @property
     def suite(self) -> Path:
-        """The folder of its suite's package, which was benchmarks itself before it was benchmarks/symplectic_bench."""
+        """The folder of its suite's package: in earlier revisions benchmarks, now benchmarks/symplectic_bench."""
         new = self.tree / "benchmarks" / "symplectic_bench"
         return new if new.is_dir() else new.parent
 
     def require_own_sources(self) -> None:
-        """Raise RevisionError where a run in its worktree would not import its own library and suite."""
+        """Raise RevisionError if a run in its worktree would not import its own library and suite."""
         program = (
             "import sys\n"
             "from importlib.util import find_spec\n"
@@ -74,7 +74,7 @@ class Side:
                 )
 
     def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Python in the worktree, its packages before any that are installed."""
+        """Run Python in the worktree, with its packages ahead of any installed ones."""
         roots = dict.fromkeys(str(folder) for folder in (self.suite.parent, self.tree))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
         return subprocess.run(
@@ -84,9 +84,9 @@ class Side:
 
 @contextmanager
 def checked_out(repository: Path, revisions: Sequence[str]) -> Iterator[tuple[list[Side], Path]]:
-    """The revisions in worktrees, and a folder for what is measured; both are gone in the end.
+    """Check the revisions out in worktrees and yield these, with a folder for results; remove both at the end.
 
-    Raises RevisionError for a name that git does not know.
+    Raise RevisionError for a revision that git does not know, or that does not hold this project.
     """
     with tempfile.TemporaryDirectory(prefix="symplectic-bench-") as made:
         folder, sides = Path(made), []
@@ -111,7 +111,7 @@ def _git(repository: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True)
     except FileNotFoundError as why:
-        raise RevisionError("git is not installed, which holds the revisions") from why
+        raise RevisionError("git is not installed: compare needs it to check revisions out") from why
     if done.returncode != 0:
         raise RevisionError(f"git {' '.join(arguments[:2])}: {done.stderr.strip() or 'no such revision'}")
     return done.stdout.strip()
@@ -119,18 +119,19 @@ def _git(repository: Path, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a suite shows of two revisions: what the second has changed, and how long it takes over the first."""
+    """The findings on the second revision with the first as the baseline, and how long it takes beside the first."""
 
     sides: Sequence[Side]
     findings: Sequence[Finding]
     cells: int
     times: Mapping[str, float]
-    """By contender and gradient: the second's time as a multiple of the first's, over cells and rounds."""
+    """By contender and gradient, the second's time as a multiple of the first's, over cells and rounds."""
 
 
 def compare_revisions(sides: Sequence[Side], suite: str, scale: str, rounds: int, folder: Path) -> Comparison:
-    """The sides in turns, A B A B, so that a machine that slows down slows both. Numbers are the first round's, times
-    those of all rounds.
+    """Measure the two sides in turns, A B A B, so that a machine that slows down slows both.
+
+    The findings are those of the first round, the times those of all rounds.
     """
     measured: list[list[list[Measurement]]] = [
         [side.measure(suite, scale, folder / f"round-{round}-{place}") for place, side in enumerate(sides)]

@@ -82,7 +82,7 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     floors = {(run_of(row), row.gradient): row for row in rows if row.contender == FLOOR and comparable(row)}
     groups = {group: place for place, group in enumerate(dict.fromkeys(row.group_id for row in rows))}
     ordered = sorted(rows, key=lambda row: (groups[row.group_id], *display_place(row.cell.name)))
-    trained: dict[Run, list[Measurement]] = {run_of(row): [] for row in rows}
+    trained: dict[RunKey, list[Measurement]] = {run_of(row): [] for row in rows}
     for row in rows:
         if row.losses:
             trained[run_of(row)].append(row)
@@ -99,10 +99,10 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
 _FIELDS = tuple(f.name for f in fields(Measurement))
 
 
-Run = tuple[str, str | None]
+RunKey = tuple[str, str | None]
 
 
-def run_of(row: Measurement) -> Run:
+def run_of(row: Measurement) -> RunKey:
     """Group and machine: only what shares both is set against each other."""
     return row.group_id, row.environment
 

@@ -11,17 +11,18 @@ from rich.markup import escape
 from symplectic_bench.analysis.baseline import (
     Baseline,
     BaselineMissing,
+    CellValues,
     TimeTolerance,
     UnfitForBaseline,
     cells_of,
     lines_of_rows,
+    mentioned_in,
     read_baseline,
-    recorded,
-    require_whole,
+    require_all_measured,
     write_baseline,
 )
 from symplectic_bench.analysis.micro import TIME_TOLERANCE, read_micro
-from symplectic_bench.analysis.regression import Finding, Kind, Line, compare_lines, of_kind, unrecorded
+from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, count_new_cells, of_kind
 from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
 from symplectic_bench.commands.options import BASELINE, RESULTS, AtScale, Results
 from symplectic_bench.report.findings import to_markdown
@@ -110,7 +111,7 @@ class Gate:
             return self._compare(suite.name, lines_of_rows(rows))
         cells = {cell.id: cell for cell in cells_of_suite(suite, self.problem)}
         own = [row for row in rows if row.cell_id in cells]
-        require_whole(own, len(cells))
+        require_all_measured(own, len(cells))
         return self._update(suite.name, lines_of_rows(own), TimeTolerance())
 
     def check_micro(self, file: Path) -> Exit:
@@ -120,9 +121,9 @@ class Gate:
     def _file(self, name: str) -> Path:
         return self.baselines / f"{name}.jsonl"
 
-    def _compare(self, name: str, lines: Sequence[Line]) -> Exit:
+    def _compare(self, name: str, lines: Sequence[CellValues]) -> Exit:
         baseline = read_baseline(self._file(name))
-        findings, new = compare_lines(lines, baseline), unrecorded(lines, baseline)
+        findings, new = compare_lines(lines, baseline), count_new_cells(lines, baseline)
         self.summaries.append(to_markdown(name, findings, len(baseline.cells), new, self.time))
         red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if self.time else []))
         show_findings(findings, red)
@@ -130,12 +131,12 @@ class Gate:
             f"{name}: {len(baseline.cells)} cells of the baseline compared, {len(red)} regressions"
             + (f"; {new} cells are not in it, check --update records them" if new else "")
         )
-        unsaid = self.changelog is not None and not recorded(baseline, name, self.changelog)
+        unsaid = self.changelog is not None and not mentioned_in(self.changelog, name, baseline)
         if unsaid:
             console.print(f"[red]{self.changelog} has no line that says why: {_line_wanted(name, baseline)}")
         return Exit.REGRESSION if red or unsaid else Exit.DONE
 
-    def _update(self, name: str, lines: Sequence[Line], time: TimeTolerance) -> Exit:
+    def _update(self, name: str, lines: Sequence[CellValues], time: TimeTolerance) -> Exit:
         try:
             earlier = read_baseline(self._file(name))
         except (BaselineMissing, UnfitForBaseline) as why:

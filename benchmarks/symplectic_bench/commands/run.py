@@ -72,8 +72,8 @@ def run(
             plan.suite, plan.source, scale, environment.id, results, plots, cells_with_targets(plan.suite)
         )
         announce(publication.write_tables() + publication.write_plots() + publication.write_page())
-        show_targets(publication.judgements)
-        show_claims(publication.hearings)
+        show_targets(publication.targets)
+        show_claims(publication.claims)
         return ending_of(rows)
 
     def measure_all(place: Place) -> Exit:

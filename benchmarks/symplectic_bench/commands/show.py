@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from symplectic_bench.analysis.claims import Hearing, Ruling, rule, when
-from symplectic_bench.analysis.targets import headline, shortfalls
-from symplectic_bench.analysis.trials import Judgement, Outcome
+from symplectic_bench.analysis.claims import ClaimOutcome, ClaimResult, shortfalls, support_text, target_headline
+from symplectic_bench.analysis.criteria import CriterionOutcome
 from symplectic_bench.commands.exit_codes import Exit, console, for_each
 from symplectic_bench.commands.options import (
     PLOTS,
@@ -26,7 +25,7 @@ from symplectic_bench.report.publication import Publication, choose_environment
 from symplectic_bench.run.sweep import load_vocabulary
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.expansion import expand
-from symplectic_bench.spec.suite import Scale, Suite, Target, load_suite
+from symplectic_bench.spec.suite import Scale, Suite, load_suite
 
 
 def tables(
@@ -85,8 +84,8 @@ def publish(
         publication = Publication(suite, source, scale, chosen, results, plots, cells, mix_machines)
         announce([path for one in write for path in one(publication)])
         if Publication.write_tables in write:
-            show_targets(publication.judgements)
-            show_claims(publication.hearings)
+            show_targets(publication.targets)
+            show_claims(publication.claims)
 
     return for_each(suites, publish_suite)
 
@@ -98,28 +97,38 @@ def cells_with_targets(suite: Suite) -> list[Cell]:
     return expand(suite, replace(load_vocabulary(suite.trains), decline=lambda cell: None))
 
 
-COLORS = {Outcome.MET: "green", Outcome.NOT_MET: "red", Outcome.NOT_MEASURED: "yellow"}
+TARGET_COLORS = {
+    CriterionOutcome.MET: "green",
+    CriterionOutcome.NOT_MET: "red",
+    CriterionOutcome.NOT_MEASURED: "yellow",
+}
 
 
-def show_targets(judgements: Sequence[Judgement[Target]]) -> None:
-    """A line a target; below it what misses it, and why some of it was not measured."""
-    for judgement in judgements:
-        color = COLORS[judgement.outcome]
-        console.print(f"[{color}]{judgement.outcome:12}[/{color}] {escape(headline(judgement))}")
-        for shortfall in shortfalls(judgement):
+def show_targets(targets: Sequence[ClaimResult]) -> None:
+    """Print a line for each target; below it the cells that miss it, and why others were not measured."""
+    for target in targets:
+        (result,) = target.criteria
+        color = TARGET_COLORS[result.outcome]
+        console.print(f"[{color}]{result.outcome:12}[/{color}] {escape(target_headline(target))}")
+        for shortfall in shortfalls(result):
             console.print(f"{'':13}{escape(shortfall)}")
 
 
-RULING_COLORS = {Ruling.HOLDS: "green", Ruling.HOLDS_WHEN: "cyan", Ruling.FAILS: "red", Ruling.OPEN: "yellow"}
+CLAIM_COLORS = {
+    ClaimOutcome.HOLDS: "green",
+    ClaimOutcome.HOLDS_WHEN: "cyan",
+    ClaimOutcome.FAILS: "red",
+    ClaimOutcome.NOT_MEASURED: "yellow",
+}
 
 
-def show_claims(hearings: Sequence[Hearing]) -> None:
-    """A line a claim; below it one a trial, with what it takes."""
-    for hearing in hearings:
-        color = RULING_COLORS[hearing.ruling]
-        console.print(f"[{color}]{hearing.ruling:12}[/{color}] {hearing.claim.point}. {escape(hearing.claim.name)}")
-        for judgement in hearing.judgements:
-            console.print(f"{'':13}{escape(f'{judgement.trial.name}: {rule(judgement)} {when(judgement)}'.rstrip())}")
+def show_claims(claims: Sequence[ClaimResult]) -> None:
+    """Print a line for each claim; below it one for each criterion, with the condition it holds under."""
+    for result in claims:
+        color = CLAIM_COLORS[result.outcome]
+        console.print(f"[{color}]{result.outcome:12}[/{color}] {result.claim.point}. {escape(result.claim.name)}")
+        for one in result.criteria:
+            console.print(f"{'':13}{escape(f'{one.criterion.name}: {support_text(one)}')}")
 
 
 def announce(paths: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from symplectic_bench.analysis.claims import Hearing, Ruling, rule, when
+from symplectic_bench.analysis.claims import ClaimOutcome, ClaimResult, support_text
 from symplectic_bench.paper.figures import against_symplectic, budgets, stages, tolerances
 from symplectic_bench.report.claim_tables import claims_table, exponents_table
 from symplectic_bench.report.figures import growth, powers, rounding
@@ -34,26 +34,26 @@ class Experiment:
     def shown(self, published: Publication) -> Shown:
         """Tables with the rulings on the paper's claims below them, and figures."""
         tables, figures = self.shows(published, self.name)
-        if published.hearings:
-            tables[0] = _with_notes(tables[0], rulings(published.hearings))
+        if published.claims:
+            tables[0] = _with_notes(tables[0], claim_sentences(published.claims))
         return tables, [figure for figure in figures if figure.rows]
 
 
-RULED = {
-    Ruling.HOLDS: "holds",
-    Ruling.HOLDS_WHEN: "holds in part",
-    Ruling.FAILS: "fails",
-    Ruling.OPEN: "was not measured",
+PREDICATES = {
+    ClaimOutcome.HOLDS: "holds",
+    ClaimOutcome.HOLDS_WHEN: "holds in part",
+    ClaimOutcome.FAILS: "fails",
+    ClaimOutcome.NOT_MEASURED: "was not measured",
 }
 
 
-def rulings(hearings: Sequence[Hearing]) -> list[str]:
-    """A sentence a claim."""
+def claim_sentences(claims: Sequence[ClaimResult]) -> list[str]:
+    """Return a sentence for each claim."""
     sentences = []
-    for hearing in hearings:
-        trials = "; ".join(f"{one.trial.name}: {rule(one)} {when(one)}".rstrip() for one in hearing.judgements)
-        claim = f"Claim {hearing.claim.point}, {hearing.claim.name}"
-        sentences.append(f"{claim}. Here it {RULED[hearing.ruling]} ({trials}).")
+    for result in claims:
+        criteria = "; ".join(f"{one.criterion.name}: {support_text(one)}" for one in result.criteria)
+        claim = f"Claim {result.claim.point}, {result.claim.name}"
+        sentences.append(f"{claim}. Here it {PREDICATES[result.outcome]} ({criteria}).")
     return sentences
 
 
@@ -104,7 +104,7 @@ def methods(published: Publication, name: str) -> Shown:
 def costs(published: Publication, name: str) -> Shown:
     exponents, where = published.exponents, published.where
     if not exponents:
-        return [replace(claims_table(published.hearings, where), name=name)], []
+        return [replace(claims_table(published.claims, where), name=name)], []
     table = exponents_table(exponents, where)
     return [_under_conditions(table, published, name)], [_named(powers(exponents, where), f"{name}-exponents")]
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pandas as pd
 
-from symplectic_bench.analysis.claims import words
 from symplectic_bench.analysis.summary import FLOOR, OF_THE_STEPS, Line, display_place, lines_of, pareto_front
 from symplectic_bench.report.panels import (
     DISCRETE,
@@ -30,6 +29,7 @@ from symplectic_bench.report.panels import (
     title_of,
     varied_sizes,
 )
+from symplectic_bench.spec.criteria import measure_label
 from symplectic_bench.spec.status import Status
 
 MANY = 12
@@ -217,7 +217,7 @@ def _powers_panel(lines: Sequence[Line]) -> Panel:
         style = style_of(own[0]["contender"], own[0]["gradient"])
         series.append(Series(name, name, style, x, y, joined=False, doubt=doubt))
     x = Axis("", log=False, names=axes)
-    return Panel(words(lines[0]["measure"]), x, Axis("exponent", log=False), tuple(series))
+    return Panel(measure_label(lines[0]["measure"]), x, Axis("exponent", log=False), tuple(series))
 
 
 def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:

@@ -1,4 +1,4 @@
-"""Findings of a check or a comparison as Markdown, such as a comment on a pull request."""
+"""Findings of a check or a comparison as Markdown, for example for a comment on a pull request."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from symplectic_bench.report.typesetting import markdown_text
 
 
 def to_markdown(suite: str, findings: Sequence[Finding], compared: int, new: int, time_decides: bool) -> str:
-    """A summary for people, such as a comment on a pull request: what moved, by how much, in which cells."""
+    """Return a summary: which metrics changed, by how much, in which cells."""
     red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if time_decides else []))
-    verdict = f"{len(red)} regressions" if red else "no regression"
-    parts = [f"### {suite}: {verdict}", f"{compared} cells compared with the baseline."]
+    result = f"{len(red)} regressions" if red else "no regression"
+    parts = [f"### {suite}: {result}", f"{compared} cells compared with the baseline."]
     if new:
         parts.append(f"{new} cells are not in it; `check --update` records them.")
     titles = {
         Kind.REGRESSION: "Regressions",
-        Kind.SLOWER: "Slower" if time_decides else "Slower, which only advises",
-        Kind.MOVED: "Moved within the tolerance",
+        Kind.SLOWER: "Slower" if time_decides else "Slower (advisory)",
+        Kind.MOVED: "Changed within the tolerance",
     }
     for kind, title in titles.items():
         chosen = of_kind(findings, kind)
@@ -40,7 +40,7 @@ def _shown(value: Any) -> str:
 
 
 def _change(finding: Finding) -> str:
-    """In percent, where that says something."""
+    """Return the change in percent if both values are numbers and the baseline is not zero."""
     before, now = finding.baseline, finding.measured
     if not (isinstance(before, int | float) and isinstance(now, int | float)) or not before:
         return MISSING

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from symplectic_bench.analysis.claims import Hearing, exponents, hear
+from symplectic_bench.analysis.claims import ClaimResult, evaluate_claims
+from symplectic_bench.analysis.exponents import exponents
 from symplectic_bench.analysis.summary import Line, lines_of, summarize
-from symplectic_bench.analysis.trials import Judgement, judge
 from symplectic_bench.report.claim_tables import claim_tables
 from symplectic_bench.report.figures import all_figures
 from symplectic_bench.report.page import Chapter, page, relative, write_page
@@ -24,7 +24,7 @@ from symplectic_bench.rows.parquet import write_parquet
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import environment_ids, read_cells, read_machine, read_rows
 from symplectic_bench.spec.cell import Cell
-from symplectic_bench.spec.suite import Scale, Suite, Target, suggestion
+from symplectic_bench.spec.suite import Scale, Suite, suggestion
 
 
 class NoRows(RuntimeError):
@@ -94,24 +94,24 @@ class Publication:
 
     @cached_property
     def tables(self) -> list[Table]:
-        claimed = claim_tables(self.hearings, self.exponents, self.where)
+        claimed = claim_tables(self.claims, self.exponents, self.where)
         if self.suite.trains:
             return claimed + training_tables(self.frame, self.where)
-        return claimed + all_tables(self.frame, self.where, self.judgements)
+        return claimed + all_tables(self.frame, self.where, self.targets)
 
     @cached_property
-    def judgements(self) -> list[Judgement[Target]]:
-        """The suite's targets held against the rows, in the order of the suite's cells."""
-        return judge(self.suite.target, self._known_cells, self._lines)
+    def targets(self) -> list[ClaimResult]:
+        """The results of the suite's targets, in the order of the suite's cells."""
+        return evaluate_claims([target.claim for target in self.suite.target], self._known_cells, self._lines)
 
     @cached_property
-    def hearings(self) -> list[Hearing]:
-        """The suite's claims likewise."""
-        return hear(self.suite.claim, self._known_cells, self._lines)
+    def claims(self) -> list[ClaimResult]:
+        """The results of the suite's claims."""
+        return evaluate_claims(self.suite.claim, self._known_cells, self._lines)
 
     @cached_property
     def exponents(self) -> list[Line]:
-        return exponents(self.hearings, self._known_cells, self._lines)
+        return exponents(self.claims, self._known_cells, self._lines)
 
     @cached_property
     def _known_cells(self) -> list[Cell]:

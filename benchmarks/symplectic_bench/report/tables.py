@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from symplectic_bench.analysis.claims import ClaimResult, target_headline
+from symplectic_bench.analysis.criteria import CriterionOutcome, Evaluation
 from symplectic_bench.analysis.summary import (
     LAST_PLACE,
     OF_THE_STEPS,
@@ -17,13 +19,10 @@ from symplectic_bench.analysis.summary import (
     overview,
     ratio,
 )
-from symplectic_bench.analysis.targets import headline
-from symplectic_bench.analysis.trials import Judgement, Outcome, Verdict
 from symplectic_bench.report.numerals import count, digits, mebibytes, milliseconds, scientific, text, yes_no
 from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.spec.status import Status
-from symplectic_bench.spec.suite import Target
 
 Column = tuple[str, str, Callable[[Any], str]]  # heading, key in the line, format
 
@@ -125,12 +124,12 @@ TRUTH: tuple[Column, ...] = (
 )
 
 
-def all_tables(frame: pd.DataFrame, where: str, judgements: Sequence[Judgement[Target]] = ()) -> list[Table]:
+def all_tables(frame: pd.DataFrame, where: str, targets: Sequence[ClaimResult] = ()) -> list[Table]:
     """Every table of a summary; `where` says on what it was measured and ends each caption.
 
     Those of targets come first, where there are any; the predicted order is for suites that have what it orders.
     """
-    tables = [reached_table(judgements, where), targets_table(judgements, where)] if judgements else []
+    tables = [reached_table(targets, where), targets_table(targets, where)] if targets else []
     lines = lines_of(frame)
     if any(line["rtol"] is not None for line in lines) and all(line["total_s"] is None for line in lines):
         tables.append(truth_table(frame, where))
@@ -139,44 +138,48 @@ def all_tables(frame: pd.DataFrame, where: str, judgements: Sequence[Judgement[T
     return [*tables, ordering_table(frame, where)] if ordered or not lines else tables
 
 
-def reached_table(judgements: Sequence[Judgement[Target]], where: str) -> Table:
+def reached_table(targets: Sequence[ClaimResult], where: str) -> Table:
+    """Return a line for each target."""
     caption = (
-        "Every target with the worst of its cells; one is met where all its cells meet it, and not measured where the"
-        " others do and some were not measured. The numbers are those of the list of targets."
+        "Each target with the worst of its cells. met: all cells meet it; not met: some miss it; not measured: none"
+        " misses it, but some were not measured. The numbers are those of the list of targets."
     )
     lines: list[Line] = [
         {
-            "point": one.trial.point,
-            "target": one.trial.name,
-            "wanted": one.trial.wanted,
-            "worst": one.worst,
-            "met": one.count(Outcome.MET),
-            "cells": len(one.verdicts),
-            "outcome": str(one.outcome),
+            "point": target.claim.point,
+            "target": target.claim.name,
+            "wanted": result.criterion.wanted,
+            "worst": result.worst,
+            "met": len(result.having(CriterionOutcome.MET)),
+            "cells": len(result.evaluations),
+            "outcome": str(result.outcome),
         }
-        for one in judgements
+        for target in targets
+        for result in target.criteria
     ]
     return _table("reached", "Targets at a glance", caption, where, REACHED, lines)
 
 
-def targets_table(judgements: Sequence[Judgement[Target]], where: str) -> Table:
+def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
+    """Return a section for each target, with a line for each of its cells."""
     caption = (
-        "What was to be reached and what was measured. Sizes that all cells of a problem share are in the other tables."
+        "Each target with the value of every cell. Sizes that all cells of a problem share are in the other tables."
     )
     sections, data = [], []
-    for judgement in judgements:
-        lines = [_target_line(judgement.trial, verdict) for verdict in judgement.verdicts]
-        heading = f"{headline(judgement)}: {judgement.outcome}"
+    for target in targets:
+        (result,) = target.criteria
+        lines = [_target_line(target, evaluation) for evaluation in result.evaluations]
+        heading = f"{target_headline(target)}: {result.outcome}"
         sections.append(Section(heading, tuple(_cells(line, TARGETS) for line in lines)))
         data += lines
     headings = tuple(column[0] for column in TARGETS)
     return Table("targets", "Targets, cell by cell", caption, where, headings, tuple(sections), tuple(data))
 
 
-def _target_line(target: Target, verdict: Verdict) -> Line:
-    line: Line = {"point": target.point, "target": target.name, "group": verdict.group or None}
-    line |= {"cell": verdict.cell or None, "measured": verdict.measured, "wanted": target.wanted}
-    return line | {"outcome": str(verdict.outcome), "note": verdict.note or None}
+def _target_line(target: ClaimResult, evaluation: Evaluation) -> Line:
+    line: Line = {"point": target.claim.point, "target": target.claim.name, "group": evaluation.group or None}
+    line |= {"cell": evaluation.name or None, "measured": evaluation.value, "wanted": evaluation.criterion.wanted}
+    return line | {"outcome": str(evaluation.outcome), "note": evaluation.note or None}
 
 
 def overview_table(frame: pd.DataFrame, where: str) -> Table:

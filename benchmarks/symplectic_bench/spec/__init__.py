@@ -1,1 +1,1 @@
-"""What is to be measured: cells, suite files, their expansion, and how a cell may end."""
+"""Specify what is measured: cells, suite files, their criteria and expansion, and how a cell may end."""

@@ -1,4 +1,4 @@
-"""A suite expanded to cells, in an order that never changes, and narrowed."""
+"""The expansion of a suite to cells, in a fixed order, and its restriction by --only."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,12 +10,12 @@ from symplectic_bench.spec.suite import Block, Suite, SuiteError, suggestion
 
 
 class NothingLeft(ValueError):
-    """--only narrowed a suite to no cell at all."""
+    """No cell of a suite is left after --only."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What cells may speak of. `decline` says why a cell is impossible, or None."""
+    """The names that cells may use. `decline` returns why a cell is impossible, or None."""
 
     problems: Mapping[str, Mapping[str, Size]]  # name -> its sizes with their defaults
     methods: Collection[str]
@@ -23,7 +23,7 @@ class Vocabulary:
 
 
 def expand(suite: Suite, vocabulary: Vocabulary) -> list[Cell]:
-    """The suite's cells. SuiteError for unknown names, impossible pairs, duplicates, or too many."""
+    """Return the suite's cells. Raise SuiteError for unknown names, impossible or duplicate cells, or too many."""
     cells: dict[str, Cell] = {}
     for cell in generate(suite, vocabulary):
         if cell.id in cells:
@@ -35,7 +35,7 @@ def expand(suite: Suite, vocabulary: Vocabulary) -> list[Cell]:
 
 
 def generate(suite: Suite, vocabulary: Vocabulary) -> Iterator[Cell]:
-    """The cells of each block in the file's order, the contender and gradient varying fastest."""
+    """Yield the cells of each block in the file's order, contender and gradient varying fastest."""
     for number, block in enumerate(suite.block):
         where = f"{suite.name}: block[{number}]"
         for axes in _settings(block, suite, vocabulary, where):
@@ -48,7 +48,7 @@ def generate(suite: Suite, vocabulary: Vocabulary) -> Iterator[Cell]:
 
 
 def _settings(block: Block, suite: Suite, vocabulary: Vocabulary, where: str) -> Iterator[dict[str, Any]]:
-    """Every combination of a block's axes but contender and gradient."""
+    """Yield every combination of a block's axes except contender and gradient."""
     for method in block.method:
         if method not in vocabulary.methods:
             raise SuiteError(f"{where}.method: unknown {method!r}{suggestion(method, vocabulary.methods)}")
@@ -62,7 +62,7 @@ def _settings(block: Block, suite: Suite, vocabulary: Vocabulary, where: str) ->
 
 
 def _sizes(problem: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> tuple[tuple[str, Size], ...]:
-    """All sizes, the ones not given at their defaults: two spellings of one problem are one cell."""
+    """Return all sizes, defaults filled in, so that two spellings of one problem are one cell."""
     name = problem["name"]
     if name not in vocabulary.problems:
         raise SuiteError(f"{where}.problem: unknown {name!r}{suggestion(name, vocabulary.problems)}")
@@ -80,7 +80,7 @@ def _sizes(problem: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> tu
 
 
 def parse_only(wishes: Sequence[str]) -> dict[str, set[str]]:
-    """{"gradient": {"aca", "backprop"}} from ["gradient=aca,backprop"]. SuiteError for another form."""
+    """Parse ["gradient=aca,backprop"] to {"gradient": {"aca", "backprop"}}. Raise SuiteError for any other form."""
     only: dict[str, set[str]] = {}
     for wish in wishes:
         axis, _, values = wish.partition("=")
@@ -92,9 +92,9 @@ def parse_only(wishes: Sequence[str]) -> dict[str, set[str]]:
 
 
 def narrow(cells: Sequence[Cell], only: Mapping[str, Collection[str]]) -> list[Cell]:
-    """The cells whose every axis named in `only` has one of its values. A size is an axis too.
+    """Return the cells that have one of the wanted values on every axis in `only`. A size is an axis too.
 
-    Raises SuiteError for an axis that no cell has, NothingLeft for values that no cell has.
+    Raise SuiteError for an axis that no cell has, NothingLeft for a value or a combination that no cell has.
     """
     every = [axes(cell) for cell in cells]
     for axis, wanted in only.items():
@@ -117,13 +117,13 @@ def narrow(cells: Sequence[Cell], only: Mapping[str, Collection[str]]) -> list[C
 
 
 def axes(cell: Cell) -> dict[str, Any]:
-    """The cell's axes and sizes, by name."""
+    """Return the cell's axes and sizes by name."""
     own = {f.name: getattr(cell, f.name) for f in fields(Cell) if f.name not in ("suite", "sizes")}
     return cell.sizes_dict | own
 
 
 def _same(text: str, value: Any) -> bool:
-    """Whether what was typed is this value; numbers compare as numbers, so that 1e-6 is 0.000001."""
+    """Return whether the text denotes the value; numbers compare as numbers, so that 1e-6 is 0.000001."""
     if isinstance(value, int | float):
         try:
             return float(text) == value

@@ -1,64 +1,45 @@
-"""Suite files: what to measure, as TOML, checked key by key. Reading one imports nothing that computes."""
+"""Suite files: what to measure, in TOML, checked key by key. Reading one does not import torch."""
 
-import math
 import re
 import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from symplectic_bench.spec.cell import Size
+from symplectic_bench.spec.criteria import Claim, Criterion, Target
+from symplectic_bench.spec.toml_table import AxisValues, Count, Name, Natural, Positive, TomlTable
 
 SUITES = Path(__file__).parents[1] / "suites"
 
 
 class SuiteError(ValueError):
-    """A suite file, or a wish about one, that makes no sense."""
+    """A suite file, or an option that narrows or changes a suite, is invalid."""
 
 
 class Scale(StrEnum):
-    """How large a suite is run: cpu is the suite's own size, smoke takes seconds, gpu fills a large card."""
+    """The size at which a suite is run: cpu is its own size, smoke takes seconds, gpu fills a large card."""
 
     SMOKE = "smoke"
     CPU = "cpu"
     GPU = "gpu"
 
 
-T = TypeVar("T")
-Axis = Annotated[list[T], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
-Name = Annotated[str, Field(min_length=1, strict=True)]
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Axes(Table):
+class Axes(TomlTable):
     """Axes that most cells share; each is one value or a list."""
 
-    batch: Axis[Count] | None = None
-    dtype: Axis[Literal["float32", "float64"]] | None = None
-    device: Axis[Literal["cpu", "cuda"]] | None = None
-    threads: Axis[Count] | None = None
-    seed: Axis[Natural] | None = None
+    batch: AxisValues[Count] | None = None
+    dtype: AxisValues[Literal["float32", "float64"]] | None = None
+    device: AxisValues[Literal["cpu", "cuda"]] | None = None
+    threads: AxisValues[Count] | None = None
+    seed: AxisValues[Natural] | None = None
 
     def over(self, defaults: "Axes") -> dict[str, list[Any]]:
-        """Every shared axis: its own values, else those of `defaults`, else the built-in ones."""
+        """Return the values of every shared axis: its own, else those of `defaults`, else the built-in ones."""
         given = [axes.model_dump(include=set(Axes.model_fields), exclude_none=True) for axes in (defaults, self)]
         return BUILT_IN | given[0] | given[1]
 
@@ -74,20 +55,24 @@ BUILT_IN: dict[str, list[Any]] = {
 }
 
 
-class Block(Axes):
-    """A product of axes: every problem by every method, accuracy and contender.
+FLOAT_LIMIT = 2**1000
+"""Sizes are smaller, so that an integer can be converted to a float where the problem's default is one."""
 
-    The accuracy is rtol, with atol or else atol_over_rtol times rtol; or it is steps, the number of fixed
-    steps. contenders maps a contender to its gradients.
+
+class Block(Axes):
+    """A product of axes: every problem with every method, accuracy and contender.
+
+    The accuracy is either rtol, with atol given or atol_over_rtol times rtol, or steps, the number of fixed steps.
+    contenders maps a contender to its gradients.
     """
 
     problem: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    method: Axis[Name]
-    rtol: Axis[Positive] | None = None
+    method: AxisValues[Name]
+    rtol: AxisValues[Positive] | None = None
     atol: Positive | None = None
     atol_over_rtol: Positive = 1e-2
-    steps: Axis[Count] | None = None
-    contenders: Annotated[dict[str, Axis[Name]], Field(min_length=1)]
+    steps: AxisValues[Count] | None = None
+    contenders: Annotated[dict[str, AxisValues[Name]], Field(min_length=1)]
 
     @field_validator("problem")
     @classmethod
@@ -97,7 +82,7 @@ class Block(Axes):
                 example = "{name = 'mlp', width = 64}"
                 raise ValueError(f"each problem is a table with a name, such as {example}; got {problem}")
             for size, value in problem.items():
-                number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+                number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < FLOAT_LIMIT
                 if not (number or isinstance(value, str)):
                     what = f"size {size!r} of {problem['name']!r}"
                     raise ValueError(f"{what} must be a finite number or a string; got {value!r}")
@@ -115,14 +100,14 @@ class Block(Axes):
 
     @property
     def accuracies(self) -> list[tuple[float | None, float | None, int | None]]:
-        """(rtol, atol, steps) of each accuracy. 12 digits: 1e-9 * 1e-2 is 1.0000000000000001e-11."""
+        """(rtol, atol, steps) of each accuracy. atol is rounded to 12 digits: 1e-9 * 1e-2 is 1.0000000000000001e-11."""
         if self.steps is not None:
             return [(None, None, n) for n in self.steps]
         return [(r, self.atol or float(f"{r * self.atol_over_rtol:.12g}"), None) for r in self.rtol or ()]
 
 
-class Overrides(Table):
-    """What a scale changes. Its blocks, when there are any, take the place of all the suite's blocks."""
+class Overrides(TomlTable):
+    """The keys that a scale changes. Its blocks, if any, replace all of the suite's blocks."""
 
     max_cells: Count | None = None
     budget_s: Positive | None = None
@@ -133,107 +118,12 @@ class Overrides(Table):
     block: Annotated[list[Block], Field(min_length=1)] | None = None
 
 
-Measure = Literal[
-    "time_over_floor",
-    "memory_over_floor",
-    "f_calls_over_formula",
-    "total_s",
-    "forward_s",
-    "backward_s",
-    "forward_per_call_s",
-    "peak_tensor_bytes",
-    "kept_tensor_bytes",
-    "backward_tensor_bytes",
-    "peak_states",
-    "f_calls",
-    "calls",
-    "calls_per_stage",
-    "error_discrete",
-    "error_true",
-    "forward_error",
-    "losses_off",
-    "steps_back_over_forth",
-]
-"""What a trial may be about: columns of the summary."""
+class Suite(TomlTable):
+    """A suite file. `name` is that of the file and of the folder of its results.
 
-
-class Trial(Table):
-    """What the chosen cells are to show. A run never fails by it.
-
-    name is the sentence that people read. cells maps an axis or a size to the values that are meant, one or a list.
-    What counts is either the measure itself; or, with `over`, its multiple of another cell's of the same group
-    ("torchdiffeq backprop"); or, with `along`, how it changes among cells that differ in that one axis or size alone,
-    or in the method where the axis is "stages". Then `change` is "per_unit", the difference between neighbours divided
-    by the axis's, or "exponent", the p of a growth like axis^p from one to the next. It is to be at most `at_most`, or
-    at least `at_least`. Or else `powers` gives the p for each of several axes, which the one fitted to all cells that
-    differ in that axis alone is to come `within`.
-    """
-
-    name: Name
-    cells: Annotated[dict[str, Axis[Size]], Field(min_length=1)]
-    measure: Measure
-    over: Name | None = None
-    along: Name | None = None
-    change: Literal["per_unit", "exponent"] | None = None
-    at_most: Positive | None = None
-    at_least: Positive | None = None
-    powers: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)] | None = None
-    within: Positive | None = None
-
-    @model_validator(mode="after")
-    def _compares_in_one_way(self) -> Self:
-        if (self.along is None) != (self.change is None):
-            raise ValueError("along and change belong together: give both or none")
-        if self.over is not None and self.along is not None:
-            raise ValueError("give over (another cell) or along (an axis), not both")
-        if self.along in self.cells and len(self.cells[self.along]) == 1:
-            only = self.cells[self.along][0]
-            raise ValueError(f"along {self.along!r} compares several of its values, but cells allows only {only!r}")
-        return self
-
-    @model_validator(mode="after")
-    def _wants_one_thing(self) -> Self:
-        if sum(wanted is not None for wanted in (self.at_most, self.at_least, self.powers)) != 1:
-            raise ValueError("give at_most, at_least or powers, one of the three")
-        if (self.powers is None) != (self.within is None):
-            raise ValueError("powers and within belong together: give both or none")
-        if self.powers is not None and (self.over is not None or self.along is not None):
-            raise ValueError("powers are those of the measure along their own axes: remove over, along and change")
-        return self
-
-    @property
-    def wanted(self) -> str:
-        """In words."""
-        if self.powers is not None:
-            return f"{', '.join(f'{axis} {power:g}' for axis, power in self.powers.items())}, each ± {self.within:g}"
-        return f"at least {self.at_least:g}" if self.at_most is None else f"at most {self.at_most:g}"
-
-    def allows(self, value: float, axis: str = "") -> bool:
-        """axis: of which the value is the power, where powers are wanted."""
-        if self.powers is not None and self.within is not None:
-            return abs(value - self.powers[axis]) <= self.within
-        return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
-
-
-class Target(Trial):
-    """A trial that the library is to stand. point is its number in the list that asks for it."""
-
-    point: Count
-
-
-class Claim(Table):
-    """A sentence that somebody says, and the trials that show how far it holds. point is its number among theirs."""
-
-    point: Count
-    name: Name
-    trial: Annotated[list[Trial], Field(min_length=1)]
-
-
-class Suite(Table):
-    """A suite file. `name` is the file's, and the folder's that its results go to.
-
-    measure says what is measured besides errors and counts, which always are. trains: its problems are tasks, networks
-    to be trained, of which losses, time, memory and calls are measured, and measure, repeats and warmup are refused.
+    measure lists what is measured besides errors and counts, which always are. trains: the suite's problems are tasks,
+    that is, networks to train; their losses, time, memory and calls are measured, and measure, repeats and warmup are
+    refused.
     """
 
     name: str
@@ -244,13 +134,13 @@ class Suite(Table):
     cell_timeout_s: Positive
     repeats: Count = 5
     warmup: Natural = 1
-    measure: list[Literal["memory", "time"]] = ["memory", "time"]
+    measure: list[Literal["memory", "time"]] = Field(["memory", "time"])
     trains: bool = False
     defaults: Axes = Axes()
     block: Annotated[list[Block], Field(min_length=1)]
-    target: list[Target] = []
-    claim: list[Claim] = []
-    scale: dict[Scale, Overrides] = {}
+    target: list[Target] = Field([])
+    claim: list[Claim] = Field([])
+    scale: dict[Scale, Overrides] = Field({})
 
     @field_validator("name")
     @classmethod
@@ -271,9 +161,9 @@ class Suite(Table):
         return self
 
     def at_scale(self, scale: Scale) -> "Suite":
-        """The suite at `scale`, under a name of its own: small runs never stand in for the suite's results.
+        """Return the suite at `scale`, renamed so that the results of small runs never pass for the suite's own.
 
-        Every suite has cpu, its own size. Raises SuiteError for a scale that the file does not have.
+        Every suite has cpu, its own size. Raise SuiteError for a scale that the file does not have.
         """
         if scale not in self.scale and scale is not Scale.CPU:
             known = sorted({Scale.CPU.value, *(s.value for s in self.scale)})
@@ -286,7 +176,7 @@ class Suite(Table):
         return self.model_copy(update=changed | {"name": name})
 
     def on_device(self, device: str) -> "Suite":
-        """The suite with every cell on `device`. SuiteError for one that is not known."""
+        """Return the suite with every cell on `device`. Raise SuiteError for an unknown device."""
         if device not in DEVICES:
             raise SuiteError(f"--device {device}: unknown{suggestion(device, DEVICES)}")
         blocks = [block.model_copy(update={"device": None}) for block in self.block]
@@ -295,13 +185,14 @@ class Suite(Table):
 
 
 def suite_names() -> list[str]:
+    """Return the names of the suites that come with this package."""
     return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """The suite of that name, or in that .toml file.
+    """Return the suite of that name, or the one in that .toml file.
 
-    Raises SuiteError naming the file, the key, what was got and what is allowed.
+    Raise SuiteError, which names the file, the key, what was got and what is allowed.
     """
     path = Path(name_or_path) if name_or_path.endswith(".toml") else SUITES / f"{name_or_path}.toml"
     if not path.is_file():
@@ -319,24 +210,25 @@ def load_suite(name_or_path: str) -> Suite:
 
 
 def suggestion(got: str, allowed: Iterable[str]) -> str:
-    """The end of an error message: the nearest allowed value, if any is near, and all of them."""
+    """Return the end of an error message: the allowed value nearest to `got`, if one is near, and all of them."""
     allowed = list(allowed)
     near = get_close_matches(got, allowed, n=1)
     return (f"; did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(allowed) or 'none'})"
 
 
-_TABLES: dict[str, type[Table]] = {
+_TABLES: dict[str, type[TomlTable]] = {
     "block": Block,
     "defaults": Axes,
     "target": Target,
     "claim": Claim,
-    "trial": Trial,
+    "criterion": Criterion,
+    "trial": Criterion,
     "scale": Overrides,
 }
 
 
 def _sentence(error: Any) -> str:
-    """A pydantic error as: key: what is wrong; what was got; what is allowed."""
+    """Return a pydantic error as one sentence: the key, what is wrong, what was got, what is allowed."""
     *above, last = location = error["loc"] or ("suite",)
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if error["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The suite that a user's own problem is checked with, where no suite file is given."""
+"""The suite that checks a user's own problem (--problem) without a suite file."""
 
 import re
 
@@ -6,7 +6,7 @@ from symplectic_bench.spec.suite import Suite, SuiteError
 
 
 def suite_of_problem(path: str) -> Suite:
-    """Every exact gradient at one tolerance, with torchdiffeq beside them. Raises SuiteError for what is no path."""
+    """Return a suite of the main gradients at one tolerance, and of torchdiffeq's. Raise SuiteError for a bad path."""
     name = factory_name(path)
     block = {
         "problem": [{"name": path}],
@@ -32,7 +32,7 @@ def suite_of_problem(path: str) -> Suite:
 
 
 def factory_name(path: str) -> str:
-    """The part after the colon."""
+    """Return the part of MODULE:FACTORY after the colon. Raise SuiteError for any other form."""
     module, colon, name = path.partition(":")
     if not (colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise SuiteError(f"--problem {path}: give MODULE:FACTORY, such as mypackage.problems:pendulum")

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from symplectic_bench.analysis.claims import hear
+from symplectic_bench.analysis.claims import evaluate_claims
 from symplectic_bench.analysis.summary import lines_of, summarize
 from symplectic_bench.commands.app import app
 from symplectic_bench.commands.exit_codes import Exit
 from symplectic_bench.paper.edition import Edition
-from symplectic_bench.paper.experiments import EXPERIMENTS, rulings
+from symplectic_bench.paper.experiments import EXPERIMENTS, claim_sentences
 from symplectic_bench.paper.figures import against_symplectic, budgets, stages, tolerances
 from symplectic_bench.report.training_figures import agreement, calls, curves, training_figures
 from symplectic_bench.report.training_tables import training_tables
@@ -47,12 +47,12 @@ def test_the_shares_add_up_to_no_more_than_there_is(scale, most):
 
 
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if suite_of(e).trains], ids=lambda e: e.name)
-def test_each_trial_means_cells_that_there_are(experiment):
+def test_each_criterion_selects_cells_of_its_suite(experiment):
     suite = suite_of(experiment)
     cells = expand(suite, load_vocabulary(suite.trains))
-    for hearing in hear(suite.claim, cells, []):
-        for judgement in hearing.judgements:
-            assert judgement.verdicts[0].cells, judgement.trial.name
+    for claim in evaluate_claims(suite.claim, cells, []):
+        for result in claim.criteria:
+            assert result.evaluations[0].cells, result.criterion.name
 
 
 def row(name="ours symplectic", iterations=3, losses=(3.0, 2.0, 1.0), metrics=None, **changes):
@@ -224,9 +224,9 @@ class TestFigures:
         assert {s.name: s.y for s in steps.series} == {"ours symplectic": (10, 10), "ours continuous": (40, 40)}
 
 
-def test_a_ruling_is_a_sentence():
+def test_a_claims_outcome_is_a_sentence():
     suite = load_suite(next(e for e in EXPERIMENTS if e.name == "table3").source)
-    sentences = rulings(hear(suite.claim, [], []))
+    sentences = claim_sentences(evaluate_claims(suite.claim, [], []))
     assert len(sentences) == len(suite.claim) and all("was not measured" in s for s in sentences)
 
 

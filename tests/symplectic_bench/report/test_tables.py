@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from symplectic_bench.analysis.claims import evaluate_claims
 from symplectic_bench.analysis.summary import lines_of, summarize
-from symplectic_bench.analysis.trials import judge
 from symplectic_bench.report.tables import all_tables, digits, gradients_table
 from symplectic_bench.report.typesetting import Section, Table, to_csv, to_latex, to_markdown, write_table
+from symplectic_bench.spec.criteria import Target
 from symplectic_bench.spec.status import Status
-from symplectic_bench.spec.suite import Target
 from tests.symplectic_bench.sample_rows import errors_alone, first_look, group
 
 WHERE = "Measured here."
@@ -72,10 +72,10 @@ def test_times_are_milliseconds_and_memories_mebibytes():
 def test_targets_come_first_where_there_are_any():
     frame, rows = summarize(group()), group()
     target = Target(point=1, name="n", cells={"contender": ["ours"]}, measure="time_over_floor", at_most=2.0)
-    judgements = judge([target], [row.cell for row in rows], lines_of(frame))
-    names = [table.name for table in all_tables(frame, WHERE, judgements)]
+    targets = evaluate_claims([target.claim], [row.cell for row in rows], lines_of(frame))
+    names = [table.name for table in all_tables(frame, WHERE, targets)]
     assert names == ["reached", "targets", "overview", "gradients", "ordering"]
-    (line,) = all_tables(frame, WHERE, judgements)[0].sections[0].lines
+    (line,) = all_tables(frame, WHERE, targets)[0].sections[0].lines
     assert line == ("1", "n", "at most 2", "3.40", "2", "6", "not met")
     assert [table.name for table in all_tables(frame, WHERE)] == ["overview", "gradients", "ordering"]
 

@@ -83,18 +83,49 @@ def test_a_scale_may_change_a_default_and_keep_the_others(write):
     assert gpu.defaults.batch == [4]
 
 
-def test_small_runs_do_not_go_by_the_suites_name(write):
+def test_small_runs_have_a_name_of_their_own(write):
     suite = load_suite(write(SMALL))
     assert [suite.at_scale(scale).name for scale in Scale] == ["small-smoke", "small", "small-gpu"]
 
 
-def test_a_target_is_read_with_its_cells_and_holds_at_every_scale(write):
+def test_a_target_is_read_with_its_cells_and_applies_at_every_scale(write):
     suite = load_suite(write(SMALL))
     (target,) = suite.target
     assert target.cells == {"contender": ["ours"], "gradient": ["aca", "symplectic"], "width": [8]}
     assert (target.measure, target.over, target.along, target.at_most) == ("memory_over_floor", None, None, 1.03)
     assert suite.at_scale(Scale.SMOKE).target == suite.target
     assert load_suite("quick").target == []
+
+
+CLAIM = """
+[[claim]]
+point = 1
+name = "it is lean"
+[[claim.criterion]]
+name = "ours"
+cells = { contender = "ours" }
+measure = "peak_tensor_bytes"
+at_most = 1000
+"""
+
+
+@pytest.mark.parametrize("key", ["criterion", "trial"])
+def test_the_criteria_of_a_claim_are_read_under_their_name_and_under_the_older_one(write, key):
+    text = SMALL + CLAIM.replace("claim.criterion", f"claim.{key}")
+    (claim,) = load_suite(write(text)).claim
+    assert [(one.name, one.at_most) for one in claim.criterion] == [("ours", 1000)]
+    with pytest.raises(SuiteError, match=rf"claim\[0\].{key}\[0\].measur: unknown key; did you mean 'measure'\?"):
+        load_suite(write(text.replace('measure = "peak', 'measur = "peak')))
+
+
+def test_a_claim_without_criteria_is_refused(write):
+    with pytest.raises(SuiteError, match=r"claim\[0\].criterion: is missing"):
+        load_suite(write(SMALL + CLAIM[: CLAIM.index("[[claim.criterion]]")]))
+
+
+def test_a_target_is_a_claim_of_one_criterion(write):
+    (target,) = load_suite(write(SMALL)).target
+    assert (target.claim.point, target.claim.name, target.claim.criterion) == (2, "lean", [target])
 
 
 def test_a_scale_that_the_file_does_not_have_is_refused(write):
@@ -129,6 +160,7 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         ("rtol = [", "atol = 1.0\natol_over_rtol = 1.0\nrtol = [", r"block\[0\]: give atol or atol_over_rtol"),
         ('{ name = "mlp", width = 8 }', "{ width = 8 }", r"block\[0\].problem: each problem .* name"),
         ("width = 8", "width = [8]", r"size 'width' of 'mlp' must be a finite number or a string; got \[8\]"),
+        ("width = 8", "width = 1" + "0" * 400, r"size 'width' of 'mlp' must be a finite number"),
         ("width = 8", "width = nan", r"size 'width' of 'mlp' must be a finite number"),
         ('name = "small"', 'name = "other"', r"small.toml: name is 'other', but must be the file's own, 'small'"),
         ('name = "small"', 'name = "a/b"', r"small.toml: name: must be lower-case letters"),

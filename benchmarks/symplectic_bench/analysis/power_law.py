@@ -1,4 +1,4 @@
-"""How something grows: the exponent of the power law that fits best, and how sure it is."""
+"""The power law that fits a series best: its exponent and the confidence interval."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from scipy import stats
 CONFIDENCE = 0.95
 
 FEWEST = 3
-"""Values of x that an interval takes: two have nothing left to disagree about."""
+"""Values of x that an interval takes: a line through two leaves no residual to estimate the error from."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Exponent:
 
 
 def fit(points: Sequence[tuple[float, float]]) -> Exponent:
-    """Least squares through (log x, log y), all positive, at FEWEST different x or more; the interval is Student's.
+    """Fit a line through (log x, log y) by least squares; the interval of its slope is Student's.
 
-    What does not grow with x, or not as fast, bends the line: then the exponent is that of the range measured, and the
-    interval is wide.
+    A quantity that is not a power of x bends the line: then the exponent is that of the range measured, and the
+    interval is wide. Raise ValueError for fewer than FEWEST different x, and for numbers that are not positive.
     """
     if len({x for x, _ in points}) < FEWEST or any(value <= 0 for point in points for value in point):
         raise ValueError(f"an exponent takes {FEWEST} different x or more, and positive numbers; got {points}")
