@@ -15,7 +15,7 @@ from symplectic_adjoint.errors import NonFiniteError, UnsupportedCombination, di
 from symplectic_adjoint.field.compiled import require_compiler
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.layout import Layout, PackedFunc, parts_of
-from symplectic_adjoint.field.parameters import alone, collect_parameters
+from symplectic_adjoint.field.parameters import collect_parameters, lock_of_func
 from symplectic_adjoint.field.transforms import batched, transforming
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
 from symplectic_adjoint.gradients.auto import AUTO, Auto
@@ -103,7 +103,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         checked_tolerance("rtol", given.rtol, layout, y),
         checked_tolerance("atol", given.atol, layout, y),
     )
-    with alone(func):
+    with lock_of_func(func):
         parameters = collect_parameters(func, given.params)
     coarsest = max((layout.time_dtype, given.t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
     options, tableau = read_options(

@@ -80,7 +80,7 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
     ones: list[Linearization] = []
     edges: list[GradientEdge] = []
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), f.forward_state.alone, restored(buffers):
+    with torch.random.fork_rng(devices=devices), f.forward_state.lock, restored(buffers):
         f(t, y0)
         f.forward_state.finish()
         with f.forward_state.again(), parameter_sums(f, w) as sums:

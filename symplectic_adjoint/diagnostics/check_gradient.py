@@ -101,7 +101,8 @@ def check_gradient(
 def named_parameters(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return the parameters by their name in the module, or by their index in params if they have none."""
     modules = problem.parameters.modules
-    own = {id(p): name for name, p in modules[0].named_parameters()} if modules else {}
+    with problem.lock:
+        own = {id(p): name for name, p in modules[0].named_parameters()} if modules else {}
     return {own.get(id(p), f"params[{i}]"): p for i, p in enumerate(parameters)}
 
 
@@ -163,7 +164,7 @@ def _taylor_order(
     leaves = [x for x, _ in pairs]
 
     def loss_at(eps: float) -> float:
-        with torch.no_grad(), _moved(leaves, directions, eps):
+        with problem.lock, torch.no_grad(), _moved(leaves, directions, eps):
             return _loss(replayed(problem, trajectory, inputs[0], inputs[1]), weights).item()
 
     rounding = 1e3 * torch.finfo(inputs[0].dtype).eps * max(abs(loss_at(0.0)), 1e-300)

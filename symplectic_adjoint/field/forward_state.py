@@ -30,7 +30,7 @@ class ForwardState:
 
     def __init__(self, modules: Sequence[nn.Module], device: torch.device):
         self.rng = ForwardRng(device)
-        self.alone = lock_of(modules)
+        self.lock = lock_of(modules)
         """Held while func is called: a sweep puts other tensors in its modules' places."""
         self._modules = modules
         self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
@@ -123,7 +123,7 @@ class ForwardState:
     def again(self) -> Iterator[None]:
         """As they were for the solve, whatever they are now; all as found at the end."""
         found = as_found([vars(m) for m in self._modules], but=STANDARD_ATTRIBUTES)
-        with self.alone, found, in_place(self._held), restored(self._changed), self.rng.again(), self._cast():
+        with self.lock, found, in_place(self._held), restored(self._changed), self.rng.again(), self._cast():
             modes = [(module, module.training) for module, training in self._modes if module.training != training]
             for module, training in modes:
                 module.training = not training

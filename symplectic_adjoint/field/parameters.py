@@ -64,8 +64,8 @@ def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[n
     return (), _modules_named_by(inner)
 
 
-def alone(func: Callable[..., Any]) -> AbstractContextManager[Any]:
-    """Held from where func's parameters are looked up until it has been called: see locks."""
+def lock_of_func(func: Callable[..., Any]) -> AbstractContextManager[Any]:
+    """Return the lock of the modules that func calls, to be held while their parameters are looked up."""
     return lock_of(sum(modules_of(func), ()))
 
 

@@ -1,6 +1,7 @@
 """A validated initial value problem, ready to be solved with any gradient strategy."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -67,6 +68,11 @@ class Problem:
     forward_state: ForwardState | None = None
     returns_early: bool = False
 
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """The lock of the modules that func calls. One thread may take it several times."""
+        return lock_of(self.parameters.reached)
+
     def field(self, like: Tensor) -> Field:
         """Return f for states like `like`."""
         f = Field(
@@ -116,7 +122,7 @@ class Problem:
         watch: whether to search for gradients that func would lose. on_graph: whether autograd is to go through it, and
         through the times too where t is given.
         """
-        with lock_of(self.parameters.reached):  # what a sweep put in a parameter's place is no part of the state
+        with self.lock:  # an alias that another thread's sweep put in a parameter's place is not part of the state
             f = self.field(y0)
             if watch or self.compile:
                 f.search.start()
@@ -138,7 +144,7 @@ class Problem:
             sequence = self.callbacks().wrap(sequence)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
-            with f.forward_state.alone if self.forward_state is None else f.forward_state.again():
+            with f.forward_state.lock if self.forward_state is None else f.forward_state.again():
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
                 if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
