@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from symplectic_bench.data.arrays import load_arrays, save_arrays
+from symplectic_bench.files.arrays import load_arrays, save_arrays
 
 SERIES, POINTS, STEPS = 100, 50, 500
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from symplectic_bench.oracles.digits import FIFTY, FiftyDigits, Number, array, gradient, variables
+from symplectic_bench.oracles.fifty_digits import FIFTY, FiftyDigits, Number, array, gradient, variables
 from symplectic_bench.problems import Problem
 
 OPS: Any = FiftyDigits()

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from symplectic_bench.oracles.digits import more_digits, plain
+from symplectic_bench.oracles.fifty_digits import more_digits, plain
 from symplectic_bench.oracles.twin import DigitsTwin, error_between, values
 from symplectic_bench.problems import Problem
 from symplectic_bench.references.reference import Reference

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from symplectic_bench.data.arrays import load_arrays, save_arrays
+from symplectic_bench.files.arrays import load_arrays, save_arrays
 from symplectic_bench.problems import Problem, build
 from symplectic_bench.references.closed_form import closed_form, has_closed_form
 from symplectic_bench.references.converged import converged

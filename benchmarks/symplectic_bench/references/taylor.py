@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from symplectic_bench.oracles.digits import FIFTY, array
+from symplectic_bench.oracles.fifty_digits import FIFTY, array
 from symplectic_bench.oracles.twin import DigitsTwin, error_between
 from symplectic_bench.problems import Problem
 from symplectic_bench.references.reference import Reference

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from symplectic_bench.data.arrays import load_arrays, save_arrays
+from symplectic_bench.files.arrays import load_arrays, save_arrays
 from symplectic_bench.models.integrate import Integrate
 from symplectic_bench.tasks.task import Task, TaskFamily
 

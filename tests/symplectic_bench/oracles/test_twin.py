@@ -9,7 +9,7 @@ from symplectic_adjoint import METHODS, odeint
 from symplectic_bench.contenders import CONTENDERS, decline
 from symplectic_bench.data.tables import table_file
 from symplectic_bench.measure.gradient_error import discrete_error
-from symplectic_bench.oracles.digits import FIFTY, FiftyDigits, Number, array, gradient, plain, variables
+from symplectic_bench.oracles.fifty_digits import FIFTY, FiftyDigits, Number, array, gradient, plain, variables
 from symplectic_bench.oracles.recorded_grid import equal_steps, relative_error, replay
 from symplectic_bench.oracles.recorded_grid import gradient as autograd
 from symplectic_bench.oracles.twin import DigitsTwin, doubles, error_in_digits

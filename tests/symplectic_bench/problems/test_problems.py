@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from symplectic_adjoint import odeint
-from symplectic_bench.data.tables import TABLES, MissingTable, cache_table, load_table, table_file
+from symplectic_bench.data.tables import table_file
 from symplectic_bench.problems import PROBLEMS, in_turn
 
 WINE = {"flow": {"data": "wine"}}
@@ -169,34 +169,6 @@ def test_an_impossible_size_is_named(sizes, complaint):
 def test_an_unknown_dtype_is_named():
     with pytest.raises(ValueError, match="dtype must be one of float32, float64; got 'float16'"):
         PROBLEMS["mlp"].build({}, 3, "float16")
-
-
-class TestTables:
-    def test_real_data_is_cached_standardised(self, tmp_path):
-        shapes = {}
-        for name in TABLES:
-            cache_table(name, tmp_path)
-            rows = load_table(name, tmp_path)
-            shapes[name] = tuple(rows.shape)
-            # Sums over up to 1797 rows, in float64.
-            assert rows.mean(dim=0).abs().max() < 1e-12
-            assert (rows.var(dim=0, correction=0) - 1).abs().max() < 1e-12
-        assert shapes == {"digits": (1797, 64), "breast_cancer": (569, 30), "wine": (178, 13)}
-        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".npz"] * 3
-
-    def test_a_cached_table_is_not_made_again(self, tmp_path):
-        np.savez(table_file("wine", tmp_path), rows=np.ones((1, 1)))
-        cache_table("wine", tmp_path)
-        assert load_table("wine", tmp_path).shape == (1, 1)
-
-    def test_a_missing_table_says_what_to_do(self, tmp_path):
-        with pytest.raises(MissingTable, match=r"call benchmarks\.data\.cache_table"):
-            load_table("wine", tmp_path)
-
-    def test_an_unknown_table_is_named(self, tmp_path):
-        for use in (load_table, cache_table):
-            with pytest.raises(MissingTable, match="digits, breast_cancer, wine; got 'iris'"):
-                use("iris", tmp_path)
 
 
 def test_what_a_measuring_process_imports_is_light():

@@ -6,7 +6,7 @@ import torch
 
 from symplectic_adjoint import odeint
 from symplectic_adjoint import solve as solve_with_stats
-from symplectic_bench.oracles.digits import FIFTY, Number, gradient, plain
+from symplectic_bench.oracles.fifty_digits import FIFTY, Number, gradient, plain
 from symplectic_bench.oracles.twin import OPS, DigitsTwin, doubles
 from symplectic_bench.problems import PROBLEMS, cahn_hilliard, kdv, robertson
 
