@@ -20,7 +20,8 @@ from symplectic_bench.measure.wall_time import measure_wall_time
 from symplectic_bench.problems import PROBLEMS
 from symplectic_bench.problems import build as build_cell
 from symplectic_bench.references import compute_reference, reference_file
-from symplectic_bench.references.store import identity, load, save
+from symplectic_bench.references.identity import identity
+from symplectic_bench.references.store import load, save
 from symplectic_bench.run import processes as process
 from symplectic_bench.run.processes import Limits
 from symplectic_bench.spec.failure import Diverged
