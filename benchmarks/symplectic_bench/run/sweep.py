@@ -99,7 +99,7 @@ def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabul
     # Imported here for the same reason.
     from symplectic_adjoint import METHODS
     from symplectic_bench.contenders import decline, decline_training
-    from symplectic_bench.problems import PROBLEMS, NoProblem
+    from symplectic_bench.problems import PROBLEMS, InvalidProblem
     from symplectic_bench.tasks import TASKS
 
     families = TASKS if trains else PROBLEMS
@@ -107,7 +107,7 @@ def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabul
     if problem is not None:
         try:
             sizes[problem] = PROBLEMS[problem].sizes
-        except NoProblem as why:
+        except InvalidProblem as why:
             raise SuiteError(f"--problem {problem}: {why}") from why
     return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline)
 
