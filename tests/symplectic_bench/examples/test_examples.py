@@ -38,7 +38,7 @@ class FirstGradient:
 
 
 # Our gradient is exact for the steps taken, torchdiffeq's is that of the continuous problem, by a second solve. Both
-# have errors of about rtol, so the first gradients may differ by rtol. (The ball does not reach its rtol of 1e-6: float32
+# have errors of about rtol, so the first gradients may differ by rtol. (The ball does not reach rtol = 1e-6: float32
 # times have errors of 1e-7, and its gradient sums differences of times of 0.1 s that partly cancel, which gives 1e-4.)
 # Adam's steps depend only weakly on the gradient: after a few, losses differ by 1e-4 at most (three seeds).
 LOSSES_WITHIN = 5e-4
