@@ -37,9 +37,9 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
-    """Return x(t) = f x + g v and its derivative, with Lagrange's f and g as functions of the change of E; any ellipse.
+    """Return x(t) = f x + g v and its derivative, by Lagrange's f and g, for an ellipse.
 
-    E is the eccentric anomaly.
+    f and g are functions of the change of the eccentric anomaly E.
     Battin, An Introduction to the Mathematics and Methods of Astrodynamics, revised edition, 1999, section 4.3.
     """
     del held
