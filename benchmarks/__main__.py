@@ -1,7 +1,7 @@
-"""python -m benchmarks: the command line of this clone, whether or not anything is installed.
+"""python -m benchmarks: the command line of this clone, whether or not the package is installed.
 
-The clone goes to the front of the path, here and in every process started from here: another version of the suite or
-of the library may be installed.
+The clone goes to the front of the path, here and in every process started from here, because another version of the
+suite or of the library may be installed.
 """
 
 import os

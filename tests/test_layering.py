@@ -76,6 +76,7 @@ def test_data_and_plans_do_not_need_torch(path):
 
 
 SUITE = """
+files
 spec examples
 data
 problems

@@ -2,8 +2,9 @@
 
 
 def main() -> None:
-    # Imported here because a measuring process imports this module again as its main module, and it must never hold
-    # pandas: an import would cost it seconds, and its memory is what is measured.
+    """Run the command line."""
+    # Imported here because a measuring process imports this module again as its main module and must never import
+    # pandas, which would take seconds and add to the memory that is measured.
     from symplectic_bench.commands.app import app
 
     app()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from symplectic_bench.analysis.summary import PEER, comparable, ratio, run_of
-from symplectic_bench.data.atomic_files import replace_text
+from symplectic_bench.files.atomic import replace_text
 from symplectic_bench.rows.record import NON_FINITE, Measurement, frozen
 from symplectic_bench.spec.status import Status
 

@@ -1,1 +1,1 @@
-"""Data sets, time series, and the files that hold them."""
+"""Data sets, tables and time series, and their caches."""

@@ -1,12 +1,12 @@
-"""Four small trainings that are the same code with torchdiffeq and with symplectic_adjoint.
+"""Four small trainings whose code is the same with torchdiffeq and with symplectic_adjoint.
 
-    ode_demo       the field of a spiral, from pieces of observed trajectories
-    cnf            a density in the plane, by a continuous normalizing flow
-    latent_ode     noisy spirals, by an encoder, an ODE in a latent space and a decoder
-    bouncing_ball  gravity, restitution and height of a ball, from the times at which it bounces
+    ode_demo       the field of a spiral, from short pieces of observed trajectories
+    cnf            a density in the plane, with a continuous normalizing flow
+    latent_ode     noisy spirals, with an encoder, an ODE in a latent space and a decoder
+    bouncing_ball  gravity, restitution and initial height of a ball, from the times at which it bounces
 
-Each module has `train(odeint_library, *, iterations, seed=0, ...)`, which returns the losses. The library is the module
-itself, and `train` never asks which of the two it was given: changing the import is all that a change of library takes.
+Each module has `train(odeint_library, *, iterations, seed=0, ...)`, which returns the losses. It is passed the module
+of the library and never asks which of the two it is: changing the import is all it takes to change the library.
 
     python -m symplectic_bench.examples.ode_demo --library symplectic_adjoint --iterations 300
 """

@@ -1,4 +1,4 @@
-"""The command line that the examples share."""
+"""The command line shared by the examples."""
 
 import argparse
 import importlib
@@ -9,38 +9,43 @@ import torch
 
 LIBRARIES = ("symplectic_adjoint", "torchdiffeq")
 LINES = 10
+"""About so many losses are printed."""
 
 Report = Callable[[int, float], None]
-"""What a training calls after every iteration, with its number and its loss."""
+"""Called after every iteration of a training with the iteration's number and loss."""
 
 
 def silent(iteration: int, loss: float) -> None:
+    """Report nothing."""
     del iteration, loss
 
 
 def run(
     train: Callable[..., list[float]], description: str | None, iterations: int, argv: Sequence[str] | None = None
 ) -> None:
-    """Trains as the arguments say, and prints the loss some ten times on the way."""
+    """Train as the command-line arguments say, and print the loss about LINES times."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", choices=LIBRARIES, default=LIBRARIES[0], help="default: %(default)s")
     parser.add_argument("--iterations", type=positive, default=iterations, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the data and the first weights; default: %(default)s")
-    chosen = parser.parse_args(argv)
+    parser.add_argument("--seed", type=int, default=0, help="of the data and the initial weights; default: %(default)s")
+    arguments = parser.parse_args(argv)
 
-    torch.set_num_threads(1)  # networks of this size lose time on more
-    every = -(-chosen.iterations // LINES)
+    torch.set_num_threads(1)  # networks of this size are slower on more
+    every = -(-arguments.iterations // LINES)
 
     def report(iteration: int, loss: float) -> None:
-        if iteration % every == 0 or iteration == chosen.iterations:
+        if iteration % every == 0 or iteration == arguments.iterations:
             print(f"iteration {iteration:5d}  loss {loss:.6g}", flush=True)
 
     start = time.perf_counter()
-    train(importlib.import_module(chosen.library), iterations=chosen.iterations, seed=chosen.seed, report=report)
-    print(f"{chosen.library}: {chosen.iterations} iterations in {time.perf_counter() - start:.1f} s")
+    train(
+        importlib.import_module(arguments.library), iterations=arguments.iterations, seed=arguments.seed, report=report
+    )
+    print(f"{arguments.library}: {arguments.iterations} iterations in {time.perf_counter() - start:.1f} s")
 
 
 def positive(text: str) -> int:
+    """Parse a positive integer. Raise ArgumentTypeError for any other."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")

@@ -1,8 +1,8 @@
-"""Models noisy spirals by an ODE in a latent space.
+"""Model noisy spirals by an ODE in a latent space.
 
-A recurrent encoder reads a spiral from its last observation to its first and says where its latent state may have
-started; the ODE carries a sample of it through all the times; a decoder turns latent states into points of the plane.
-The three are trained together on the evidence lower bound of a variational autoencoder.
+A recurrent encoder reads a spiral from its last observation to its first and returns the distribution of the initial
+latent state; the ODE is solved from a sample of it over all the times; a decoder maps latent states to points of the
+plane. The three are trained together on the evidence lower bound of a variational autoencoder.
 """
 
 import math
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from symplectic_bench.examples.command_line import Report, run, silent
 
-NOISE = 0.3  # the standard deviation of the observations, taken as known
+NOISE = 0.3  # standard deviation of the observations, assumed known
 
 
 class LatentField(nn.Module):
-    """z' = net(z), whatever the time."""
+    """z' = net(z), independent of time."""
 
     def __init__(self, latent: int, width: int) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class LatentODE(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(latent, width), nn.Tanh(), nn.Linear(width, 2))
 
     def encode(self, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the latent state at the first time, each (batch, latent)."""
+        """Return mean and log variance of the latent state at the first time, each (batch, latent)."""
         _, last = self.encoder(observed.flip(0))
         mean, log_variance = self.posterior(last[0]).chunk(2, dim=1)
         return mean, log_variance
 
 
 def observe(spirals: int, times: Tensor) -> Tensor:
-    """(times, spirals, 2): spirals that open at random rates, run either way round, and start at random angles."""
+    """Draw noisy spirals, (times, spirals, 2), with random opening rates, directions and initial angles."""
     rate = 0.1 + 0.2 * torch.rand(spirals)
     turn = 1.0 - 2.0 * torch.randint(2, (spirals,))
     first_angle = 2 * math.pi * torch.rand(spirals)
@@ -57,7 +57,7 @@ def observe(spirals: int, times: Tensor) -> Tensor:
 
 
 def negative_elbo(odeint_library: ModuleType, model: LatentODE, observed: Tensor, times: Tensor) -> Tensor:
-    """In nats for each observed number, with one sample of the latent start."""
+    """Return the negative ELBO in nats per observed number, with one sample of the initial latent state."""
     mean, log_variance = model.encode(observed)
     start = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
     path = odeint_library.odeint_adjoint(model.field, start, times, rtol=1e-3, atol=1e-4)
@@ -70,7 +70,7 @@ def negative_elbo(odeint_library: ModuleType, model: LatentODE, observed: Tensor
 def train(
     odeint_library: ModuleType, *, iterations: int, seed: int = 0, batch: int = 64, report: Report = silent
 ) -> list[float]:
-    """The loss of every iteration: the negative evidence lower bound of a minibatch."""
+    """Return the loss of every iteration, the negative evidence lower bound of a minibatch."""
     torch.manual_seed(seed)
     times = torch.linspace(0.0, 6.0, 20)
     observed = observe(512, times)

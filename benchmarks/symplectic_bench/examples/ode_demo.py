@@ -1,7 +1,7 @@
-"""Learns the field of a spiral from observed trajectories.
+"""Learn the field of a spiral from observed trajectories.
 
-The observed motion runs round the origin at a constant speed and onto the unit circle, from outside and from inside:
-r' = a r (1 - r^2), angle' = w. Its solution is known, so the observations owe nothing to a solver. Every iteration
+The observed motion circles the origin at a constant angular velocity and approaches the unit circle from outside and
+from inside: r' = a r (1 - r^2), angle' = w. Its solution is known, so the observations need no solver. Every iteration
 draws short pieces of the trajectories, solves from the first point of each, and compares with the points that follow.
 """
 
@@ -17,7 +17,7 @@ ATTRACTION, FREQUENCY = 0.5, 2.0
 
 
 class Field(nn.Module):
-    """y' = net(y), whatever the time."""
+    """y' = net(y), independent of time."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Field(nn.Module):
 
 
 def observe(trajectories: int, times: Tensor) -> Tensor:
-    """(times, trajectories, 2): the solution from random points between a fifth of the circle's radius and twice it."""
+    """Return the solution, (times, trajectories, 2), from random points with radii between 0.2 and 2."""
     first_radius = 0.2 + 1.8 * torch.rand(trajectories)
     first_angle = 2 * math.pi * torch.rand(trajectories)
     decay = torch.exp(-2 * ATTRACTION * times)[:, None]
@@ -41,7 +41,7 @@ def observe(trajectories: int, times: Tensor) -> Tensor:
 
 
 def draw_pieces(observed: Tensor, length: int, number: int) -> Tensor:
-    """(length, number, 2): runs of `length` neighbouring observations, from random trajectories and times."""
+    """Draw pieces, (length, number, 2): `length` consecutive observations from random trajectories and times."""
     first = torch.randint(len(observed) - length + 1, (number,))
     which = torch.randint(observed.shape[1], (number,))
     return observed[first + torch.arange(length)[:, None], which]
@@ -56,7 +56,7 @@ def train(
     length: int = 6,
     report: Report = silent,
 ) -> list[float]:
-    """The loss of every iteration: the mean square distance from the observations."""
+    """Return the loss of every iteration, the mean square error of the predicted coordinates."""
     torch.manual_seed(seed)
     times = torch.linspace(0.0, 5.0, 51)
     observed = observe(20, times)

@@ -1,1 +1,1 @@
-"""One quantity a file; each is called in a process of its own."""
+"""The measurements, one quantity a file. Each runs in a process of its own."""

@@ -1,4 +1,4 @@
-"""How wrong a gradient is, twice: as the gradient of what was computed, and as the one that was wanted."""
+"""The two errors of a gradient: as the gradient of the computed solution, and as that of the continuous problem."""
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -18,35 +18,36 @@ from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.failure import Diverged, diagnose
 
 ROUNDING = {"float32": 1e-6, "float64": 1e-14}
-"""Stands for rtol and atol where fixed steps leave nothing but rounding between two solvers of one method."""
+"""rtol and atol for fixed steps, where two solvers of one method differ by rounding only."""
 
 DISAGREES_BEYOND = 100.0
+"""Tolerances by which a final state may be off."""
 
-SMALL = 1_000_000
-"""State x parameters x f calls up to which steps are taken again in fifty digits ..."""
+MAX_SIZE_IN_DIGITS = 1_000_000
+"""State x parameters x f calls up to which steps are replayed in fifty digits ..."""
 
-MOST_CALLS_IN_DIGITS = 2_000
-"""... and f calls, each of which takes some milliseconds there and stays in memory, ..."""
+MAX_CALLS_IN_DIGITS = 2_000
+"""... and f calls, each of which takes a few milliseconds and stays in memory, ..."""
 
-MOST_OUTPUTS_IN_DIGITS = 5_000
-"""... and numbers in outputs: one that is interpolated takes a millisecond."""
+MAX_OUTPUTS_IN_DIGITS = 5_000
+"""... and numbers in the outputs: an interpolated one takes a millisecond."""
 
-
-Known = dict[Hashable, Any]
-"""Gradients by the recorded steps that they are of, in whatever arithmetic they are."""
+ReplayedGradients = dict[Hashable, Any]
+"""Gradients of replays, by the arithmetic and the steps that were replayed."""
 
 
 def measure_gradient_errors(cells: Sequence[Cell], cache_dir: Path) -> Iterator[dict[str, Any]]:
-    """Those of a whole group in one process, which goes once more through steps that several of them took but once.
+    """Measure a group's errors in one process, in which steps that several cells took are replayed only once.
 
-    Yield {"cell": index, "begins": True}, what measure_gradient_error yields with the index, and {"cell", "ends"}; for
-    one that fails its status and the reason. An index that began and did not end is the one that took the process down.
+    For each cell yield {"cell": index, "begins": True}, the values of measure_gradient_error with the index, and
+    {"cell", "ends"}; for a failed cell also its status and reason. If the process dies, the cell that began and did not
+    end is the one that killed it.
     """
-    known: Known = {}
+    replayed: ReplayedGradients = {}
     for i, cell in enumerate(cells):
         yield {"cell": i, "begins": True}
         try:
-            for value in measure_gradient_error(cell, cache_dir, known):
+            for value in measure_gradient_error(cell, cache_dir, replayed):
                 yield {"cell": i, **value}
         except Exception as error:
             status, reason = diagnose(error)
@@ -54,8 +55,13 @@ def measure_gradient_errors(cells: Sequence[Cell], cache_dir: Path) -> Iterator[
         yield {"cell": i, "ends": True}
 
 
-def measure_gradient_error(cell: Cell, cache_dir: Path, known: Known | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the counts and the loss, then each error, so that the costly last one cannot lose the others."""
+def measure_gradient_error(
+    cell: Cell, cache_dir: Path, replayed: ReplayedGradients | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the counts and the loss, then each error, so that a failure of the costly last one loses no other.
+
+    Raise Diverged if the loss or the gradient is not finite.
+    """
     problem = build(cell, cache_dir)
     observation = CONTENDERS[cell.contender].observe(problem, cell)
     if isinstance(observation, NoGradient):
@@ -66,11 +72,11 @@ def measure_gradient_error(cell: Cell, cache_dir: Path, known: Known | None = No
     yield {**asdict(observation.counts), "loss": observation.loss}
     yield true_error(observation, cell, cache_dir)
     yield forward_error(observation, problem, cell, cache_dir)
-    yield discrete_error(observation, problem, known)
+    yield discrete_error(observation, problem, replayed)
 
 
 def true_error(observation: Observation, cell: Cell, cache_dir: Path) -> dict[str, Any]:
-    """Relative to the converged gradient of the continuous problem, whose own error bar goes with it."""
+    """Return the relative error against the reference of the continuous problem, with its error bar, or the reason."""
     reference = load_reference(cell, cache_dir)
     if isinstance(reference, str):
         return {"error_true_reason": reference}
@@ -81,25 +87,28 @@ def true_error(observation: Observation, cell: Cell, cache_dir: Path) -> dict[st
     }
 
 
-def discrete_error(observation: Observation, problem: Problem, known: Known | None = None) -> dict[str, Any]:
-    """Relative to autograd through the recorded steps, in float64; in fifty digits where the problem is small.
+def discrete_error(
+    observation: Observation, problem: Problem, replayed: ReplayedGradients | None = None
+) -> dict[str, Any]:
+    """Return the relative error against autograd through the recorded steps, or the reason why there is none.
 
-    known keeps gradients of steps for those who took the same.
+    The replay is in float64, or in fifty digits if the problem is small. `replayed` holds gradients of earlier replays
+    and receives this one.
     """
     if isinstance(observation.replay, str):
         return {"error_discrete_reason": observation.replay}
-    known = {} if known is None else known
+    replayed = {} if replayed is None else replayed
     in_digits = problem.y0.dtype == torch.float64 and _is_small(observation, problem)
     steps = None if observation.steps is None else (in_digits, observation.steps)
-    if steps not in known:
+    if steps not in replayed:
         try:
             found = (_gradient_in_digits if in_digits else _gradient_in_float64)(observation.replay, problem)
         except Exception as error:
             status, reason = diagnose(error)
             return {"error_discrete_reason": f"the replay failed ({status}): {reason}"}
-        known |= {steps: found} if steps is not None else {}
+        replayed |= {steps: found} if steps is not None else {}
     else:
-        found = known[steps]
+        found = replayed[steps]
     error = (_error_in_digits if in_digits else relative_error)(observation.gradient, found)
     return {
         "error_discrete": error,
@@ -113,11 +122,11 @@ def _is_small(observation: Observation, problem: Problem) -> bool:
     if (
         problem.formula is None
         or f_calls is None
-        or f_calls > MOST_CALLS_IN_DIGITS
-        or numbers_out > MOST_OUTPUTS_IN_DIGITS
+        or f_calls > MAX_CALLS_IN_DIGITS
+        or numbers_out > MAX_OUTPUTS_IN_DIGITS
     ):
         return False
-    return problem.y0.numel() * max(1, sum(p.numel() for p in problem.parameters)) * f_calls <= SMALL
+    return problem.y0.numel() * max(1, sum(p.numel() for p in problem.parameters)) * f_calls <= MAX_SIZE_IN_DIGITS
 
 
 def _gradient_in_float64(replay: Callable[[Replayed], Any], problem: Problem) -> Any:
@@ -126,7 +135,7 @@ def _gradient_in_float64(replay: Callable[[Replayed], Any], problem: Problem) ->
 
 
 def _gradient_in_digits(replay: Callable[[Replayed], Any], problem: Problem) -> Any:
-    from symplectic_bench.oracles.twin import DigitsTwin  # only what is small pays for it
+    from symplectic_bench.oracles.twin import DigitsTwin  # imported only where it is needed
 
     twin = DigitsTwin(problem)
     return twin.gradient(twin.loss(replay(twin)))
@@ -139,11 +148,11 @@ def _error_in_digits(found: Sequence[Tensor], expected: Any) -> float:
 
 
 def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_dir: Path) -> dict[str, Any]:
-    """How many tolerances the final state is off, in the root mean square over its components.
+    """Return the error of the final state in tolerances, as a root mean square over its components.
 
     That is the norm in which solvers keep to a tolerance: a single component near zero may be off by far more.
-    With tolerances it is compared with the converged solution. With fixed steps the method's own error is no fault:
-    it is compared with the same steps of the same kind by textbook, in float64, in units of ROUNDING.
+    With tolerances the state is compared with the converged solution. With fixed steps, where the method's own error is
+    not at fault, it is compared with a float64 replay of the same steps, in units of ROUNDING.
     """
     if cell.rtol is not None and cell.atol is not None:
         reference = load_reference(cell, cache_dir)
@@ -163,7 +172,7 @@ def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_
 
 @torch.no_grad()
 def _textbook_final_state(problem: Problem, cell: Cell) -> Tensor:
-    assert cell.steps is not None, "an adaptive cell has no steps of its own"
+    assert cell.steps is not None, "an adaptive cell has no fixed number of steps"
     twin = problem.to(torch.float64)
     grid = equal_steps(problem.t, cell.steps)
     return in_turn(twin, lambda part: replay_as(cell.gradient, METHODS[cell.method], part, grid))[-1]

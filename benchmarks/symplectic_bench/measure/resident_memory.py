@@ -1,9 +1,9 @@
 """peak_rss_bytes: the kernel's high-water mark of the process's memory during a gradient, above its baseline.
 
-Unlike the tensor figure this holds everything: Python's objects, threads' stacks, and the holes that malloc leaves
-beside aligned blocks, which with glibc can come to as much again as the tensors. The baseline is taken after a small
-gradient, so that code is already in memory, and after the problem is built. memory-profiler samples the curve over
-time from a process of its own.
+Unlike the tensor figure it includes everything: Python's objects, threads' stacks, and the gaps that malloc leaves
+beside aligned blocks, which with glibc can be as large as the tensors. The baseline is measured after a small gradient,
+so that code is already in memory, and after the problem is built. memory-profiler samples the curve over time from a
+separate process.
 """
 
 import contextlib
@@ -25,11 +25,13 @@ from symplectic_bench.spec.cell import Cell
 
 SAMPLE_EVERY_S = 0.01
 CURVE_POINTS = 64
+"""Points of the recorded curve at most."""
+
 MIB = 2**20
 
 
 def measure_resident_memory(cell: Cell, cache_dir: Path) -> dict[str, Any]:
-    """Run the gradient once. The high-water mark misses nothing; the curve sees what lasts longer than 10 ms."""
+    """Run the gradient once. The high-water mark misses no peak; the curve misses those shorter than 10 ms."""
     warm_up(cell, cache_dir)
     problem = build(cell, cache_dir)
     run = CONTENDERS[cell.contender].gradient(problem, cell)
@@ -39,7 +41,7 @@ def measure_resident_memory(cell: Cell, cache_dir: Path) -> dict[str, Any]:
 
     def gradient() -> None:
         nonlocal began
-        began = time.time()  # memory-profiler's clock; it takes a moment to start
+        began = time.time()  # memory-profiler's clock; the profiler takes a moment to start
         run.complete()
 
     measured: Any = (gradient, (), {})  # the library annotates no argument
@@ -55,10 +57,10 @@ def measure_resident_memory(cell: Cell, cache_dir: Path) -> dict[str, Any]:
 
 
 def reset_high_water_bytes() -> int:
-    """Lower the high-water mark to what is resident now, and return that.
+    """Reset the high-water mark to the memory resident now, and return it, in bytes.
 
-    Where the kernel cannot be asked to (not Linux, or a sandbox), the mark stays where it was and is the baseline,
-    so a peak below an earlier one shows as zero.
+    Where the kernel does not allow it (not Linux, or a sandbox), the mark stays where it was and is the baseline, so a
+    peak below an earlier one is reported as zero.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -66,7 +68,7 @@ def reset_high_water_bytes() -> int:
 
 
 def high_water_bytes() -> int:
-    """The most that was ever resident, or since the mark was last lowered."""
+    """Return the peak of resident memory since the last reset, or since the process began, in bytes."""
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     if found is not None:
@@ -76,16 +78,16 @@ def high_water_bytes() -> int:
 
 
 def _release_free_memory() -> None:
-    """Give back what the warm-up left free: reused, it would not show as growth."""
+    """Return memory freed by the warm-up to the system: if it were reused, it would not count as growth."""
     gc.collect()
     if sys.platform == "linux":
-        # glibc alone has malloc_trim; it keeps freed memory otherwise.
+        # glibc keeps freed memory until malloc_trim is called; other C libraries do not have it.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: None)
         trim(0)
 
 
 def _thinned(curve: list[tuple[float, int]]) -> dict[str, Any]:
-    """At most CURVE_POINTS points: of each run of neighbours the highest, so that the peak is kept."""
+    """Thin the curve to at most CURVE_POINTS points, each the highest of a run of neighbours, which keeps the peak."""
     stride = -(-len(curve) // CURVE_POINTS)
     kept = [max(curve[i : i + stride], key=lambda point: point[1]) for i in range(0, len(curve), stride)]
     return {"rss_curve_s": [round(s, 4) for s, _ in kept], "rss_curve_bytes": [grown for _, grown in kept]}

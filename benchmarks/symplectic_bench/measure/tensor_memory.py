@@ -1,8 +1,8 @@
 """peak_tensor_bytes: the most bytes of live tensors during a gradient, above those live when it began.
 
-That is everything that the gradient itself allocates: states, graphs, the gradients left in .grad. The problem (its
-parameters, y0, the data) was there before, and what is made once a process does not count: a small gradient is
-computed first. The figure is exact: a second run gives the same.
+It counts everything that the gradient allocates: states, graphs, the gradients left in .grad. It excludes the problem
+(parameters, y0, data), which exists before, and allocations made once a process, because a small gradient is computed
+first. The figure is exact: a second run gives the same.
 """
 
 import gc
@@ -17,22 +17,22 @@ import torch
 from symplectic_adjoint import watch_memory
 from symplectic_bench.contenders import CONTENDERS, Counts, Run
 from symplectic_bench.measure.floor import measure_floor
-from symplectic_bench.measure.warm_up import attempt, short, warm_up
+from symplectic_bench.measure.warm_up import run_once, shortest, warm_up
 from symplectic_bench.problems import Problem, build
 from symplectic_bench.spec.cell import Cell
 
 EVENT_LIMIT = 700_000
-"""Allocator events that one profile may hold: some 2 GB and 20 s."""
+"""Allocator events that one profile may record: about 2 GB and 20 s."""
 
 SOLVER_EVENTS_PER_CALL = 12
-"""Allocator events of the solver's own arithmetic per f call, roughly: only to predict whether a profile fits."""
+"""Approximate allocator events of the solver's arithmetic per f call, to predict whether a profile fits."""
 
 FIT_TOLERANCE = 0.01
-"""How far, relatively, the middle of three measured points may lie off the line that is reported."""
+"""Relative distance from the fitted line that the three measured points may have."""
 
 
 def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterator[dict[str, Any]]:
-    """Yield the floor's fields, then the peaks'. `counts` are those of the same cell, to predict the events."""
+    """Yield the floor's fields, then the peaks. `counts` are those of the same cell, to predict its events."""
     in_torch = CONTENDERS[cell.contender].framework == "torch"
     warm_up(cell if in_torch else replace(cell, contender="ours"), cache_dir)
     problem = build(cell, cache_dir)
@@ -41,7 +41,7 @@ def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterat
     if not in_torch:
         yield {"reason": f"tensor memory not measured: {cell.contender} does not use torch's allocator"}
         return
-    assert counts.floor_calls is not None, "who uses torch can be counted"
+    assert counts.floor_calls is not None, "contenders that use torch are counted"
     calls, vjps = counts.floor_calls
     predicted = round(calls * (0.5 * events_per_call + SOLVER_EVENTS_PER_CALL))  # without the product, about half
     predicted += vjps * (events_per_call + SOLVER_EVENTS_PER_CALL)
@@ -54,11 +54,11 @@ def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterat
 
 
 def peaks(problem: Problem, cell: Cell) -> dict[str, int]:
-    """Run the gradient once under watch, after a short one: "auto" measures f in the first solve of its kind."""
-    attempt(problem, short(cell))
+    """Profile one gradient, after a short one: "auto" measures f in the first solve of its kind. Return bytes."""
+    run_once(problem, shortest(cell))
     run = CONTENDERS[cell.contender].gradient(problem, cell)
     assert isinstance(run, Run), "who uses torch has a forward and a backward pass"
-    gc.collect()  # Garbage of before must not be released in the window.
+    gc.collect()  # Earlier garbage must not be released while memory is watched.
     forward, backward = watch_memory(cell.device, run.forward, run.backward)
     measured = {
         "peak_tensor_bytes": max(forward.peak_bytes, backward.peak_bytes),
@@ -71,12 +71,11 @@ def peaks(problem: Problem, cell: Cell) -> dict[str, int]:
 
 
 def fitted_peaks(problem: Problem, cell: Cell, predicted: int) -> dict[str, Any]:
-    """Three smaller numbers of steps, and the line through them at the cell's own number.
+    """Measure at three smaller numbers of steps, and return the fitted lines at the cell's own number.
 
-    Every peak is a constant plus so much a step, once there are enough steps; where the three do not lie on a line
-    nothing is reported but the reason.
+    With enough steps every peak is linear in their number. If the three points are not on a line, return the reason.
     """
-    assert cell.steps is not None, "only a fixed number of steps can be made smaller"
+    assert cell.steps is not None, "only a fixed number of steps can be reduced"
     smallest = max(1, cell.steps * EVENT_LIMIT // (8 * predicted))
     numbers = [smallest, 2 * smallest, 4 * smallest]
     points = [peaks(problem, replace(cell, steps=n)) for n in numbers]

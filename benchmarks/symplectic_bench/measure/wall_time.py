@@ -1,7 +1,7 @@
 """forward_s and backward_s: contenders of a group take turns in one process, A B C A B C.
 
-A machine that slows down slows all alike, so ratios within a group hold. Between two clock readings there is only
-forward() or only backward(); gradients are cleared, garbage is collected and torch is synchronised outside.
+A machine that slows down slows all contenders alike, so ratios within a group hold. Only forward() or only backward()
+runs between two clock readings; gradients are cleared, garbage is collected and torch is synchronised outside.
 """
 
 import contextlib
@@ -18,27 +18,27 @@ import torch
 
 from symplectic_bench.contenders import CONTENDERS, Run
 from symplectic_bench.measure.floor import VjpCall
-from symplectic_bench.measure.warm_up import attempt, warming
+from symplectic_bench.measure.warm_up import run_once, warm_up_cell
 from symplectic_bench.problems import Problem, build
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.failure import diagnose
 
-ENOUGH_S = 20.0
+TIME_LIMIT_S = 20.0
 """A group is not repeated further once it has run this long ..."""
 
-FEWEST_ROUNDS = 3
+MIN_ROUNDS = 3
 """... and this often."""
 
 BARE_CALLS = 10
-"""Bare calls between two clock readings: one is too short for the clock."""
+"""Bare calls between two clock readings: a single one is too short to time."""
 
 
 def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repeats: int) -> Iterator[dict[str, Any]]:
-    """Yield what happens as it happens: {"cell": index, "begins": True}, then its sample or its failure.
+    """Time the cells of a group in turns. Each turn yields {"cell": index, "begins": True}, then a sample or a failure.
 
-    A sample is {"cell", "forward_s", "backward_s"}, or {"cell", "total_s"} where the two cannot be parted; a round also
-    yields {"f_call_s", "vjp_call_s"}. Contenders that compile begin with a call of its own, {"cell", "compile_s"}.
-    An index that began and did nothing more is the one that took the process down. Warm-up rounds yield no samples.
+    A sample is {"cell", "forward_s", "backward_s"}, or {"cell", "total_s"} if the passes cannot be separated. A round
+    also yields {"f_call_s", "vjp_call_s"}. Contenders that compile start with a separate call, {"cell", "compile_s"}.
+    If the process dies, the cell that began last is the one that killed it. Warm-up rounds yield no samples.
     """
     problem = build(cells[0], cache_dir)
     alive = list(range(len(cells)))
@@ -59,12 +59,12 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
             yield from turn(i, partial(compile_time, problem, cell))
     start = time.perf_counter()
     for number in range(-warmup, repeats):
-        if number >= FEWEST_ROUNDS and time.perf_counter() - start > ENOUGH_S:
+        if number >= MIN_ROUNDS and time.perf_counter() - start > TIME_LIMIT_S:
             return
         for i in tuple(alive):
-            shorter = warming(cells[i]) if number < 0 else None
+            shorter = warm_up_cell(cells[i]) if number < 0 else None
             whole = partial(gradient_times, problem, cells[i])
-            for value in turn(i, whole if shorter is None else partial(attempt, problem, shorter)):
+            for value in turn(i, whole if shorter is None else partial(run_once, problem, shorter)):
                 if number >= 0 or "begins" in value or "status" in value:
                     yield value
         if number >= 0:
@@ -72,23 +72,24 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
 
 
 def gradient_times(problem: Problem, cell: Cell) -> dict[str, float]:
+    """Time one gradient: {"forward_s", "backward_s"}, or {"total_s"} if the passes cannot be separated."""
     problem.clear_gradients()
     run = CONTENDERS[cell.contender].gradient(problem, cell)
-    with no_garbage():
+    with garbage_collection_off():
         if not isinstance(run, Run):
             return {"total_s": seconds(run.complete, cell.device)}
         return {"forward_s": seconds(run.forward, cell.device), "backward_s": seconds(run.backward, cell.device)}
 
 
 def compile_time(problem: Problem, cell: Cell) -> dict[str, float]:
-    """The first call, compilers' caches on disk being empty."""
+    """Time the first call, with the compiler's cache on disk empty: {"compile_s"}."""
     with empty_compile_cache():
         return {"compile_s": sum(gradient_times(problem, cell).values())}
 
 
 @contextlib.contextmanager
 def empty_compile_cache() -> Iterator[None]:
-    """torch.compile keeps what it compiled for the next process, which then only loads it. JAX does not."""
+    """Give torch.compile an empty cache, from which it could otherwise load earlier compilations. JAX has none."""
     name = "TORCHINDUCTOR_CACHE_DIR"
     before = os.environ.get(name)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -102,9 +103,9 @@ def empty_compile_cache() -> Iterator[None]:
 
 
 def bare_call_times(problem: Problem) -> dict[str, float]:
-    """One call of f without a graph, and one of f with its vector-Jacobian product."""
+    """Time one f call without a graph, and one with its vector-Jacobian product: {"f_call_s", "vjp_call_s"}."""
     device = problem.y0.device.type
-    with VjpCall(problem) as vjp, no_garbage():
+    with VjpCall(problem) as vjp, garbage_collection_off():
 
         @torch.no_grad()
         def f_calls() -> None:
@@ -122,7 +123,7 @@ def bare_call_times(problem: Problem) -> dict[str, float]:
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:
-    """How long the call takes, until the device is done with it."""
+    """Return the duration of the call, in seconds, until the device has finished it."""
     _synchronize(device)
     start = time.perf_counter()
     call()
@@ -131,9 +132,9 @@ def seconds(call: Callable[[], Any], device: str) -> float:
 
 
 @contextlib.contextmanager
-def no_garbage() -> Iterator[None]:
-    """None at first, and none collected inside, as timeit does it: whose is collected when would be chance."""
-    gc.collect()  # takes longer than a small solve where JAX is loaded: once for both passes
+def garbage_collection_off() -> Iterator[None]:
+    """Collect garbage, then turn collection off inside the block, as timeit does: its timing would be random."""
+    gc.collect()  # with JAX loaded it takes longer than a small solve: once for both passes
     gc.disable()
     try:
         yield

@@ -1,4 +1,4 @@
-"""One small gradient first, so that what is made once a process (code pages, workspaces, caches) is there already."""
+"""A small gradient before measuring, so that one-time costs of a process (code pages, workspaces, caches) are paid."""
 
 import contextlib
 from dataclasses import replace
@@ -10,38 +10,39 @@ from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.failure import Diverged
 
 LOOSE = 1e-2
+"""rtol and atol of a short adaptive solve."""
 
 WARM_STEPS = 100
-"""Of a fixed grid, after which a process is as warm as it gets."""
+"""Steps of a fixed grid after which a process is warm."""
 
 
 def warm_up(cell: Cell, cache_dir: Path) -> None:
-    """The cell's gradient for one row of the batch, in one step or at a loose tolerance.
+    """Compute the cell's gradient for one row of the batch, in one step or at a loose tolerance.
 
-    One that compiles does so for one shape and one method: its warm-up is the cell itself.
+    Contenders that compile do so for one shape and one method, so their warm-up is the cell itself.
     """
     if not CONTENDERS[cell.contender].compiles:
-        cell = replace(short(cell), batch=1)
-    attempt(build(cell, cache_dir), cell)
+        cell = replace(shortest(cell), batch=1)
+    run_once(build(cell, cache_dir), cell)
 
 
-def attempt(problem: Problem, cell: Cell) -> None:
-    """The gradient, whatever becomes of it: the cell may need the steps that a shorter one does without."""
+def run_once(problem: Problem, cell: Cell) -> None:
+    """Compute the gradient and discard it. Ignore divergence: a shortened cell may lack the steps it needs."""
     with contextlib.suppress(Diverged):
         CONTENDERS[cell.contender].gradient(problem, cell).complete()
     problem.clear_gradients()
 
 
-def warming(cell: Cell) -> Cell | None:
-    """What will do before a cell of very many steps is timed, None where it must be the cell itself.
+def warm_up_cell(cell: Cell) -> Cell | None:
+    """Return a shorter cell to warm up with before this one is timed, or None if it must be this one.
 
-    One that compiles may do so for a number of steps.
+    Contenders that compile may do so for a fixed number of steps, so theirs is not shortened.
     """
     if cell.steps is None or cell.steps <= WARM_STEPS or CONTENDERS[cell.contender].compiles:
         return None
     return replace(cell, steps=WARM_STEPS)
 
 
-def short(cell: Cell) -> Cell:
-    """The cell in as few steps as can be."""
+def shortest(cell: Cell) -> Cell:
+    """Return the cell with as few steps as possible: one, or those of a loose tolerance."""
     return replace(cell, steps=1) if cell.rtol is None else replace(cell, rtol=LOOSE, atol=LOOSE)

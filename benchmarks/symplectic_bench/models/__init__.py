@@ -1,1 +1,1 @@
-"""The networks of the paper's experiments. Whatever has a field in it takes `integrate`, which solves it."""
+"""The networks of the paper's experiments. Models that contain fields are passed `integrate`, which solves them."""

@@ -1,7 +1,7 @@
-"""An image classifier with a block that is an ODE, in the place of residual blocks.
+"""An image classifier with an ODE block in place of residual blocks.
 
 Chen, Rubanova, Bettencourt and Duvenaud, Neural Ordinary Differential Equations, NeurIPS 2018; Zhuang et al., Adaptive
-Checkpoint Adjoint Method, ICML 2020, whose blocks have normalised convolutions.
+Checkpoint Adjoint Method, ICML 2020, whose blocks normalise their convolutions.
 """
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from symplectic_bench.models.integrate import UNIT_TIME, Integrate
 
 GROUPS = 8
+"""Groups of every group normalisation."""
 
 
 class BlockField(nn.Module):
-    """f(t, h) of h, (batch, channels, height, width): two convolutions with the time as one more channel."""
+    """The field f(t, h), h of (batch, channels, height, width): two convolutions with the time as one more channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class BlockField(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Logits, (batch, classes), of images, (batch, 1, size, size). channels is a multiple of 8."""
+    """Maps images, (batch, 1, size, size), to logits, (batch, classes). channels must be a multiple of GROUPS."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""A field learned through its energy: u_t = S grad H(u), with H a network and S known.
+"""A field given by a learned energy: u_t = S grad H(u), with H a network and S known.
 
 Greydanus, Dzamba and Yosinski, Hamiltonian Neural Networks, NeurIPS 2019, for S skew-symmetric; Matsubara, Ishikawa and
 Yaguchi, Deep Energy-Based Modeling of Discrete-Time Physics, NeurIPS 2020, for partial differential equations and for
-S that takes energy away. The network is the latter's.
+dissipative S. The network is that of the latter.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from symplectic_bench.problems.periodic import first_difference, second_difference
 
 STRUCTURES: dict[str, Callable[[Tensor, float], Tensor]] = {"kdv": first_difference, "cahn_hilliard": second_difference}
-"""S of each equation: the central difference, which keeps the energy, and the second one, which takes it away."""
+"""S of each equation: the first difference conserves the energy, the second one dissipates it."""
 
 
 class Energy(nn.Module):
-    """H(u), (batch,), of u on a periodic interval, (batch, points): what each point has with its neighbours, summed."""
+    """The energy H(u), (batch,), of u on a periodic interval, (batch, points): a sum over neighbouring points."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Energy(nn.Module):
 
 
 class EnergyField(nn.Module):
-    """u_t = S grad H(u) of one of the STRUCTURES, at points dx apart. The sum of u stays, whatever H is."""
+    """u_t = S grad H(u) with S one of STRUCTURES and points dx apart. It conserves the sum of u for any H."""
 
     def __init__(self, energy: nn.Module, structure: str, dx: float) -> None:
         super().__init__()

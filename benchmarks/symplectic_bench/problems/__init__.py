@@ -1,4 +1,8 @@
-"""The problems, by name."""
+"""The problems, by name.
+
+Their quantities are dimensionless. Most have the sizes `end`, the last time, and `outputs`, the number of equally
+spaced output times after the start at 0.
+"""
 
 from pathlib import Path
 
@@ -8,7 +12,7 @@ from symplectic_bench.problems.flow import FLOW
 from symplectic_bench.problems.forced import FORCED
 from symplectic_bench.problems.harmonic import HARMONIC
 from symplectic_bench.problems.identity import IDENTITY
-from symplectic_bench.problems.imported import NoProblem, load_family
+from symplectic_bench.problems.imported import InvalidProblem, load_family
 from symplectic_bench.problems.kdv import KDV
 from symplectic_bench.problems.kepler import KEPLER
 from symplectic_bench.problems.linear import LINEAR
@@ -27,11 +31,11 @@ from symplectic_bench.problems.unlisted import UNLISTED
 from symplectic_bench.problems.van_der_pol import VAN_DER_POL
 from symplectic_bench.spec.cell import Cell
 
-__all__ = ["DTYPES", "PROBLEMS", "Family", "NoProblem", "Problem", "build", "in_turn"]
+__all__ = ["DTYPES", "PROBLEMS", "Family", "InvalidProblem", "Problem", "build", "in_turn"]
 
 
 class Problems(dict[str, Family]):
-    """The standard ones, and by its import path any other, which is imported when it is first asked for."""
+    """The standard problems; any other is imported by its path `module:factory` on first access."""
 
     def __missing__(self, name: str) -> Family:
         if ":" not in name:
@@ -69,6 +73,6 @@ PROBLEMS = Problems(
 
 
 def build(cell: Cell, cache_dir: Path) -> Problem:
-    """The problem of a cell, in the cell's dtype on its device."""
+    """Return the problem of a cell, in the cell's dtype and on its device."""
     family = PROBLEMS[cell.problem]
     return family.build(cell.sizes_dict, cell.batch, cell.dtype, cell.device, cell.seed, cache_dir)

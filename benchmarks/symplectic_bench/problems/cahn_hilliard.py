@@ -1,7 +1,7 @@
-"""The Cahn-Hilliard equation: a mixture that separates into its two phases. Of fourth order, and so stiff.
+"""The Cahn-Hilliard equation: a mixture that separates into two phases. It is of fourth order, and therefore stiff.
 
-Cahn and Hilliard, Free energy of a nonuniform system I, Journal of Chemical Physics, 1958; one of the two systems that
-Matsubara, Miyatake and Yaguchi learn, NeurIPS 2021.
+Cahn and Hilliard, Free energy of a nonuniform system I, Journal of Chemical Physics, 1958. One of the two physical
+systems learned in Matsubara, Miyatake and Yaguchi, NeurIPS 2021.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ from symplectic_bench.problems.periodic import second_difference, second_differe
 from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Source, output_times
 
 WIDTH = 1.0
+"""Length of the periodic interval."""
 
 
 class CahnHilliardField(nn.Module):
     """u_t = m (u^3 - u - gamma u_xx)_xx on a periodic interval, with the mobility m and gamma the parameters.
 
-    What is in brackets is the gradient of F = sum of (u_i^2 - 1)^2 / 4 + gamma (u_{i+1} - u_i)^2 / (2 dx^2), the free
-    energy, which falls; the sum of u stays.
+    Space is discretised by central differences. The term in brackets is the gradient of the free energy
+    F = sum of (u_i^2 - 1)^2 / 4 + gamma (u_{i+1} - u_i)^2 / (2 dx^2), which decreases; the sum of u is conserved.
     """
 
     def __init__(self, mobility: float, gamma: float) -> None:
@@ -36,6 +37,7 @@ class CahnHilliardField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held, t
     mobility, gamma = theta
     dx = WIDTH / y.shape[1]
@@ -44,9 +46,10 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, points: int = 32, end: float = 0.02, outputs: int = 10) -> Problem:
-    """A mixture with a little noise, of which waves of length 0.2 grow fastest, by e in 2e-3, until they are phases.
+    """Draw a homogeneous mixture with a little noise, at `points` grid points.
 
-    Stability holds explicit methods to steps of dx^4 / (5 gamma), so that they grow 16-fold with twice the points.
+    Waves of length 0.2 grow fastest, by a factor of e per 2e-3 units of time, until the phases have separated.
+    Stability limits explicit methods to steps of about dx^4 / (5 gamma): twice the points take 16 times the steps.
     """
     y0 = source.normal(batch, points, std=0.05)
     return Problem(

@@ -1,4 +1,4 @@
-"""A nerve that fires: a fast voltage and a slow recovery, rests and spikes in turns.
+"""The FitzHugh-Nagumo model of a nerve: a fast voltage v and a slow recovery w, which alternate rests and spikes.
 
 FitzHugh, Impulses and physiological states in theoretical models of nerve membrane, Biophysical Journal, 1961;
 Nagumo, Arimoto and Yoshizawa, An active pulse transmission line simulating nerve axon, Proceedings of the IRE, 1962.
@@ -28,6 +28,7 @@ class FitzHughNagumoField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held, t
     a, b, tau, current = theta[0]
     v, w = y[:, 0], y[:, 1]
@@ -35,9 +36,9 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, end: float = 20.0, outputs: int = 10) -> Problem:
-    """FitzHugh's constants, and a current at which the nerve fires again and again, every 40 or so.
+    """Draw starts scattered about (-1, 0), near rest: nearly all fire once by the default end, at different times.
 
-    Starts are scattered about a rest: nearly all fire once by the default end, each at its own time.
+    The constants are FitzHugh's, and the current makes the nerve fire periodically, about every 40 units of time.
     """
     constants = torch.tensor([0.7, 0.8, 12.5, 0.5], dtype=torch.float64)
     y0 = torch.tensor([-1.0, 0.0], dtype=torch.float64) + source.normal(batch, 2, std=0.2)

@@ -1,4 +1,4 @@
-"""A continuous normalizing flow on real data: density estimation with Hutchinson's trace.
+"""A continuous normalizing flow on real data: density estimation with Hutchinson's trace estimator.
 
 Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, FFJORD: Free-form Continuous Dynamics for Scalable Reversible
 Generative Models, ICLR 2019.
@@ -22,7 +22,7 @@ NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class ConcatSquash(nn.Module):
-    """(W x + b) sigmoid(t g + g_0) + t u: a linear layer, gated and shifted by the time."""
+    """A linear layer gated and shifted by the time: (W x + b) sigmoid(t g + g_0) + t u."""
 
     def __init__(self, linear: nn.Linear, gate: Tensor, gate_bias: Tensor, shift: Tensor) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class ConcatSquash(nn.Module):
 
 
 class Velocity(nn.Module):
-    """f(t, z), (batch, dim): gated layers with a nonlinearity between them."""
+    """The velocity f(t, z), (batch, dim): gated layers with a nonlinearity between them."""
 
     def __init__(self, layers: Sequence[ConcatSquash], nonlinearity: str) -> None:
         super().__init__()
@@ -54,11 +54,11 @@ class Velocity(nn.Module):
 
 
 class Transport(nn.Module):
-    """z' = f(t, z) and l' = -tr(df/dz), the state (batch, dim + 1) being z with l in its last column.
+    """The field z' = f(t, z), l' = -tr(df/dz). The state, (batch, dim + 1), is z with l in the last column.
 
-    With noise e, (batch, dim), the trace is estimated by e^T (df/dz) e, unbiased where E[e e^T] = 1 (Hutchinson).
-    It is drawn once: a solve needs one and the same field throughout, and so does whoever recomputes it. Without, the
-    trace is exact, for the price of dim products in place of one.
+    With noise e, (batch, dim), the trace is estimated by e^T (df/dz) e, which is unbiased if E[e e^T] = 1 (Hutchinson).
+    The noise is drawn once, because the field must not change during a solve and its recomputation. Without noise the
+    trace is exact, at the cost of dim vector-Jacobian products instead of one.
     """
 
     noise: Tensor | None
@@ -90,7 +90,7 @@ class Transport(nn.Module):
 
 
 class NegativeLogLikelihood(Loss):
-    """-log p(x), its mean over the batch, in nats: log p(x) = log N(z(T); 0, 1) - l(T)."""
+    """The mean of -log p(x) over the batch, in nats, where log p(x) = log N(z(T); 0, 1) - l(T)."""
 
     def forward(self, ys: Tensor) -> Tensor:
         z, change = ys[-1][:, :-1], ys[-1][:, -1]
@@ -106,7 +106,7 @@ class NegativeLogLikelihood(Loss):
 
 
 def nonlinear(ops: Arithmetic, held: Held, z: Array, dz: Array) -> tuple[Array, Array]:
-    """The nonlinearity of z, and its derivative along dz."""
+    """Return the nonlinearity of z and its derivative along dz."""
     if held["nonlinearity"] == "softplus":
         return ops.softplus(z), dz * ops.sigmoid(z)
     z = ops.tanh(z)
@@ -114,7 +114,7 @@ def nonlinear(ops: Arithmetic, held: Held, z: Array, dz: Array) -> tuple[Array, 
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
-    """The noise's way through the layers is followed beside the state's: df/dz e, by forward differentiation."""
+    """Evaluate the field in any arithmetic, with (df/dz) e by forward differentiation through the layers."""
     z, dz = y[:, :-1], held["noise"]
     for first in range(0, len(theta), 5):
         gate, gate_bias, shift, W, b = theta[first : first + 5]
@@ -127,6 +127,7 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def concat_squash(source: Source, inputs: int, outputs: int) -> ConcatSquash:
+    """Draw a layer."""
     gate, gate_bias, shift = (source.normal(outputs, std=0.5) for _ in range(3))
     return ConcatSquash(dense(source, inputs, outputs), gate, gate_bias, shift)
 
@@ -141,7 +142,10 @@ def draw(
     nonlinearity: str = "softplus",
     end: float = 1.0,
 ) -> Problem:
-    """`batch` rows of a table of real data through `layers` hidden layers of `width` units."""
+    """Draw `batch` rows of the table `data` and a flow with `layers` hidden layers of `width` units.
+
+    Raise ValueError for an unknown nonlinearity.
+    """
     if nonlinearity not in NONLINEARITIES:
         raise ValueError(f"nonlinearity must be one of {', '.join(NONLINEARITIES)}; got {nonlinearity!r}")
     x = source.rows(data, batch)

@@ -1,4 +1,4 @@
-"""A linear system whose rest point is switched at known times: a field that jumps, with a known solution."""
+"""A linear system whose equilibrium is switched at known times: a field with jumps and a known solution."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +11,7 @@ from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Sourc
 
 
 class ForcedField(nn.Module):
-    """y' = A (y - u_k) for each row y of the batch, k the number of switches up to t; A and u are the parameters."""
+    """y' = A (y - u_k) for each row y of the batch, with k the number of switches up to t and A, u the parameters."""
 
     switches: Tensor
 
@@ -25,13 +25,13 @@ class ForcedField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
-    """Here alone t is looked at: it must be a number, not a symbol."""
+    """Evaluate the field in any arithmetic in which t can be compared: t must be a number, not a symbol."""
     A, levels = theta
     return (y - levels[sum(s <= ops.plain(t) for s in held["switches"])]) @ A.T
 
 
 def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
-    """Piece by piece, y is u + expm(A (t - s)) (y - u), s where the piece began; the start is at 0."""
+    """Return y(t), piece by piece: y(t) = u + expm(A (t - s)) (y(s) - u) from the start s of each piece on."""
     A, levels = theta
     begun = [s for s in held["switches"] if s < ops.plain(t)]
     times, y = [0.0, *begun, t], y0
@@ -41,11 +41,11 @@ def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: 
 
 
 def draw(source: Source, batch: int, *, pieces: int = 4, end: float = 4.0, outputs: int = 10) -> Problem:
-    """Damped rotation about a point that is drawn anew for each of `pieces` pieces, the first of which is shorter."""
+    """Draw a damped rotation about a new point in each of `pieces` pieces, of which the first is shorter."""
     A = torch.tensor([[-0.5, 3.0], [-3.0, -0.5]], dtype=torch.float64)
     levels = source.normal(pieces, 2)
-    # Between the outputs, as steps alone would not meet them. Rounded to float32, so that a float32 copy of the field
-    # switches at the very times that a solver is told.
+    # Off the output times, so that no step lands on a switch by chance. Rounded to float32, so that a float32 copy of
+    # the field switches at exactly the times that the solver is given.
     switches = ((torch.arange(1, pieces) - 2**-0.5 / 2) * end / pieces).float().double()
     y0, target = source.normal(batch, 2), source.normal(batch, 2)
     func = ForcedField(A, levels, switches)

@@ -1,22 +1,23 @@
-"""A field once more, as a formula over any arithmetic: JAX's arrays, numbers of fifty digits, symbols.
+"""Fields as formulas over any arithmetic: JAX's arrays, fifty-digit numbers, symbols.
 
-The modules are what is measured; the formulas are what they are checked with, by code that shares nothing with torch.
+Every field is written twice: as a torch module, which is measured, and as a formula, which references and oracles that
+share no code with torch evaluate.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Array = Any
-"""An array of whatever numbers the arithmetic has; + - * / @ and indexing are its own."""
+"""An array of the arithmetic's numbers, with its own + - * / @ and indexing."""
 
 
 class Arithmetic(Protocol):
-    """What formulas need besides. What takes one array works entry by entry, but expm."""
+    """The functions that formulas use besides operators. All but expm, stack and concatenate work entry by entry."""
 
     @property
     def pi(self) -> Array: ...
     def plain(self, x: Array, /) -> Array:
-        """x without what it was computed from, by which it will not be differentiated."""
+        """Return the values of x, detached from what they were computed from."""
         ...
 
     def exp(self, x: Array, /) -> Array: ...
@@ -28,7 +29,7 @@ class Arithmetic(Protocol):
     def sigmoid(self, x: Array, /) -> Array: ...
     def softplus(self, x: Array, /) -> Array: ...
     def expm(self, A: Array, /) -> Array:
-        """The exponential of a square matrix."""
+        """Return the exponential of a square matrix."""
         ...
 
     def stack(self, arrays: Sequence[Array], /, axis: int) -> Array: ...
@@ -36,17 +37,16 @@ class Arithmetic(Protocol):
 
 
 Held = Mapping[str, Any]
-"""The buffers of a module, by name; for a field, the sizes of the problem too."""
+"""The constants of a field or a loss, by name: the module's buffers and, for a field, the problem's sizes."""
 
 Formula = Callable[[Arithmetic, Sequence[Array], Held, Array, Array], Array]
-"""f(theta, held, t, y), after the arithmetic.
+"""The field: f(ops, theta, held, t, y), of the shape of y, (batch, dim).
 
-theta are the field's parameters, in the order in which its module has them, and held what else it has; t is a number
-and y (batch, dim).
+ops is the arithmetic, theta the module's parameters in its order, held its constants, and t a number.
 """
 
 LossFormula = Callable[[Arithmetic, Held, Array], Array]
-"""The loss of ys (len(t), batch, dim), a number."""
+"""The loss(ops, held, ys), a number, of ys (len(t), batch, dim)."""
 
 SolutionFormula = Callable[[Arithmetic, Sequence[Array], Held, Array, Array], Array]
-"""y(t) from theta, held, the time since the start, and y0 (batch, dim)."""
+"""The solution y(ops, theta, held, t, y0), (batch, dim), at the time t since the start, from y0 (batch, dim)."""

@@ -1,4 +1,4 @@
-"""The damped harmonic oscillator: phase errors show here, and the solution is known."""
+"""The damped harmonic oscillator, which shows phase errors and has a known solution."""
 
 from collections.abc import Sequence
 
@@ -24,6 +24,7 @@ class HarmonicField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held, t
     omega, zeta = theta
     x, v = y[:, 0], y[:, 1]
@@ -31,7 +32,7 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
-    """Of oscillations, zeta < 1: e^(-zeta omega t) times sines and cosines of omega sqrt(1 - zeta^2) t."""
+    """Return y(t) for zeta < 1: e^(-zeta omega t) times sines and cosines of omega sqrt(1 - zeta^2) t."""
     del held
     omega, zeta = theta
     x, v = y0[:, 0], y0[:, 1]
@@ -47,7 +48,10 @@ def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: 
 def draw(
     source: Source, batch: int, *, omega: float = 2.0, zeta: float = 0.1, end: float = 5.0, outputs: int = 10
 ) -> Problem:
-    """Starts scattered about (1, 0); one period is 2 pi / omega, or a little more where there is damping."""
+    """Draw starts scattered about (1, 0). A period takes 2 pi / (omega sqrt(1 - zeta^2)).
+
+    Raise ValueError unless 0 <= zeta < 1.
+    """
     if not 0 <= zeta < 1:
         raise ValueError(f"zeta must be in [0, 1), where there are oscillations; got {zeta}")
     y0 = torch.tensor([1.0, 0.0], dtype=torch.float64) + source.normal(batch, 2, std=0.3)

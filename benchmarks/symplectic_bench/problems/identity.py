@@ -1,4 +1,4 @@
-"""The field that returns its state: what a solve of it takes is the solver's own."""
+"""The field that returns its state: time and memory of its solve are the solver's own."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from symplectic_bench.problems.problem import Family, Loss, Problem, Source, out
 
 
 class IdentityField(nn.Module):
-    """y' = y, given back as it came: not even a copy is made."""
+    """y' = y, without even a copy."""
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         del t
@@ -17,17 +17,19 @@ class IdentityField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del ops, theta, held, t
     return y
 
 
 def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
+    """Return y(t) = e^t y0."""
     del theta, held
     return y0 * ops.exp(t)
 
 
 class Projection(Loss):
-    """The sum of all outputs times one direction: neither it nor its gradient holds anything for each output."""
+    """The mean of all outputs times one direction. Neither it nor its gradient stores anything for each output."""
 
     direction: Tensor
 
@@ -45,7 +47,7 @@ class Projection(Loss):
 
 
 def draw(source: Source, batch: int, *, dim: int = 8, end: float = 1.0, outputs: int = 1) -> Problem:
-    """No parameters; the direction and y0 are drawn."""
+    """Draw y0, (batch, dim), and the direction. There are no parameters."""
     y0, direction = source.normal(batch, dim), source.normal(batch, dim)
     return Problem(IdentityField(), y0, output_times(end, outputs), Projection(direction))
 

@@ -1,4 +1,4 @@
-"""Logistic growth: the smallest nonlinear problem whose solution is known.
+"""Logistic growth, the smallest nonlinear problem with a known solution.
 
 Verhulst, Notice sur la loi que la population suit dans son accroissement, 1838.
 """
@@ -26,19 +26,21 @@ class LogisticField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del ops, held, t
     r, K = theta
     return r * y * (1 - y / K)
 
 
 def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
+    """Return y(t) = K / (1 + (K / y0 - 1) e^(-r t))."""
     del held
     r, K = theta
     return K / (1 + (K / y0 - 1) * ops.exp(-r * t))
 
 
 def draw(source: Source, batch: int, *, end: float = 4.0, outputs: int = 10) -> Problem:
-    """Starts scattered about a tenth of the capacity by factors, so that they stay positive; K is nearly reached."""
+    """Draw positive starts, log-normal about a tenth of K; by the default end the solution is near K."""
     y0 = 0.2 * source.normal(batch, 1, std=0.5).exp()
     return Problem(LogisticField(1.5, 2.0), y0, output_times(end, outputs), MeanSquare(source.normal(batch, 1)))
 

@@ -1,4 +1,4 @@
-"""Lorenz' convection: chaos, in which gradients grow without bound as the time does.
+"""The Lorenz system of convection: it is chaotic, so gradients grow exponentially with time.
 
 Lorenz, Deterministic nonperiodic flow, Journal of the Atmospheric Sciences, 1963.
 """
@@ -13,7 +13,7 @@ from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Sourc
 
 
 class LorenzField(nn.Module):
-    """x' = sigma (y - x),  y' = x (rho - z) - y,  z' = x y - beta z, numbers = (sigma, rho, beta) the parameters."""
+    """x' = sigma (y - x),  y' = x (rho - z) - y,  z' = x y - beta z, with numbers = (sigma, rho, beta)."""
 
     def __init__(self, numbers: Tensor) -> None:
         super().__init__()
@@ -27,6 +27,7 @@ class LorenzField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held, t
     sigma, rho, beta = theta[0]
     x, y_, z = y[:, 0], y[:, 1], y[:, 2]
@@ -34,9 +35,9 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, end: float = 3.0, outputs: int = 10) -> Problem:
-    """Lorenz' own numbers; starts scattered about a point between the two wings.
+    """Draw starts scattered about a point between the two wings, with Lorenz' parameters.
 
-    Neighbours part by a factor of e per 1.1 units of time: 15 by the default end, 1e8 by 20.
+    Neighbouring solutions separate by a factor of e per 1.1 units of time: by 15 at the default end, by 1e8 at 20.
     """
     numbers = torch.tensor([10.0, 28.0, 8 / 3], dtype=torch.float64)
     y0 = torch.tensor([1.0, 1.0, 20.0], dtype=torch.float64) + source.normal(batch, 3)

@@ -1,4 +1,8 @@
-"""Predators and prey: the standard problem of parameter estimation."""
+"""The Lotka-Volterra equations of prey x and predators z, the standard problem of parameter estimation.
+
+Lotka, Elements of Physical Biology, 1925; Volterra, Fluctuations in the abundance of a species considered
+mathematically, Nature, 1926.
+"""
 
 from collections.abc import Sequence
 
@@ -25,6 +29,7 @@ class LotkaVolterraField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held, t
     a, b, c, d = theta[0]
     prey, predators = y[:, 0], y[:, 1]
@@ -33,7 +38,7 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, end: float = 5.0, outputs: int = 10) -> Problem:
-    """Starts scattered about (1, 1) by factors, so that populations stay positive; equilibrium (3, 1.5)."""
+    """Draw positive starts, log-normal about (1, 1). The equilibrium is (3, 1.5)."""
     rates = torch.tensor([1.5, 1.0, 1.0, 3.0], dtype=torch.float64)
     y0 = source.normal(batch, 2, std=0.2).exp()
     return Problem(LotkaVolterraField(rates), y0, output_times(end, outputs), MeanSquare(source.normal(batch, 2)))

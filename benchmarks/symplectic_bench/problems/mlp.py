@@ -1,4 +1,4 @@
-"""A multilayer perceptron as the field: the model problem of neural ODEs."""
+"""A multilayer perceptron as the field, the model problem of neural ODEs."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Sourc
 class MLPField(nn.Module):
     """y' = W_L tanh(.. tanh(W_1 y + b_1 + t u) ..) + b_L: every layer but the last is followed by tanh.
 
-    The time enters the first layer, so that t matters and costs next to nothing.
+    The time t enters the first layer, where it costs next to nothing.
     """
 
     def __init__(self, layers: list[nn.Linear], time_weight: Tensor) -> None:
@@ -30,6 +30,7 @@ class MLPField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held
     time_weight, *layers = theta
     weights, biases = layers[::2], layers[1::2]
@@ -40,7 +41,7 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def dense(source: Source, inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
-    """A linear layer whose outputs vary by `gain` where its inputs vary by 1, with small biases."""
+    """Draw a linear layer with small biases, whose outputs vary by `gain` for inputs that vary by 1."""
     layer = nn.Linear(inputs, outputs, dtype=torch.float64)
     layer.weight = nn.Parameter(source.normal(outputs, inputs, std=gain / inputs**0.5))
     layer.bias = nn.Parameter(source.normal(outputs, std=0.1))
@@ -57,7 +58,10 @@ def draw(
     end: float = 4.0,
     outputs: int = 1,
 ) -> Problem:
-    """`layers` hidden layers of `width` units. dopri5 takes some ten steps at rtol 1e-6, and errors grow little."""
+    """Draw a network of `layers` hidden layers of `width` units on states of `state` components.
+
+    dopri5 takes about ten steps at rtol 1e-6, and errors grow little.
+    """
     widths = [state, *[width] * layers, state]
     stack = [dense(source, n, m, gain=0.8) for n, m in pairwise(widths)]
     func = MLPField(stack, time_weight=source.normal(widths[1]))

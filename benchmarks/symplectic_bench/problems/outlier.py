@@ -1,6 +1,6 @@
-"""An outlier in the batch: van der Pol's oscillator with one start far out, for which all the others wait.
+"""An outlier in the batch: the van der Pol oscillator with one start far from the limit cycle.
 
-One step size for the batch is that of its worst sample. What the outlier costs shows beside van_der_pol.
+A batch that shares one step size takes that of its worst sample. Comparison with van_der_pol shows what it costs.
 """
 
 from dataclasses import replace
@@ -14,9 +14,9 @@ from symplectic_bench.problems.van_der_pol import VAN_DER_POL, formula
 def draw(
     source: Source, batch: int, *, factor: float = 6.0, mu: float = 1.0, end: float = 5.0, outputs: int = 10
 ) -> Problem:
-    """The problem van_der_pol, its first start moved from about (2, 0) to about (2 `factor`, 0).
+    """Draw the problem van_der_pol with its first start moved from about (2, 0) to about (2 `factor`, 0).
 
-    There it creeps in at a speed of 1 / (mu x), but stability holds steps to some 3 / (mu x^2).
+    From there it approaches at speed 1 / (mu x), while stability limits steps to about 3 / (mu x^2).
     """
     problem = VAN_DER_POL.draw(source, batch, mu=mu, end=end, outputs=outputs)
     far = torch.zeros_like(problem.y0)

@@ -1,4 +1,4 @@
-"""What is solved and differentiated: a field, a start, times and a loss; and where their numbers come from."""
+"""A problem: the field, start, times and loss that are solved and differentiated, and the source of their numbers."""
 
 import copy
 import inspect
@@ -18,7 +18,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class Stack(nn.ModuleList):
-    """Fields in a row: over the same times each goes on from where the one before it ended."""
+    """Fields solved one after another over the same times: each starts where the previous one ended."""
 
 
 class Loss(nn.Module):
@@ -31,12 +31,12 @@ class Loss(nn.Module):
 class Problem:
     """y' = func(t, y) from y0, and a scalar loss of ys = y(t), to be differentiated by y0 and func's parameters.
 
-    y0 is (batch, dim), a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
-    (len(t), batch, dim). All that func and loss hold has y0's dtype and device. formula is func once more,
-    given the family's `sizes`; solution its flow, where that has a closed form. jumps: the times at which func jumps.
-    packages: those whose source a user's own problem is made of.
+    y0, (batch, dim), is a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
+    (len(t), batch, dim). All tensors of func and loss have y0's dtype and device. formula is func in any arithmetic,
+    given the family's `sizes`; solution is y(t) if it has a closed form. jumps are the times at which func jumps.
+    packages are the packages that a user's own problem is made of.
 
-    Where func is a Stack, ys are those of its last field (see in_turn), and formula is each field's own.
+    If func is a Stack, ys are those of its last field (see in_turn), and formula is that of each field.
     """
 
     func: nn.Module
@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def unlisted(self) -> tuple[Tensor, ...]:
-        """Tensors that func uses and does not have among its parameters."""
+        """Tensors that func uses but that are not among its parameters."""
         return tuple(getattr(self.func, "unlisted", ()))
 
     @property
@@ -60,7 +60,7 @@ class Problem:
 
     @property
     def fields(self) -> tuple[nn.Module, ...]:
-        """func, or those that it is a stack of."""
+        """The fields of func if it is a Stack, else func alone."""
         return tuple(self.func) if isinstance(self.func, Stack) else (self.func,)
 
     @property
@@ -68,16 +68,16 @@ class Problem:
         return len(self.fields)
 
     def component(self, i: int, y0: Tensor, /) -> Self:
-        """The i-th field's own problem, from y0."""
+        """Return the problem of the i-th field alone, from y0."""
         return replace(self, func=self.fields[i], y0=y0)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """What the loss is differentiated by: y0, then the parameters."""
+        """The tensors to differentiate the loss by: y0, then the parameters."""
         return (self.y0, *self.parameters)
 
     def to(self, dtype: torch.dtype, device: str | torch.device = "cpu") -> Self:
-        """A copy that shares no tensor with this one. float32 numbers cast up are the same numbers."""
+        """Return a copy in this dtype and on this device that shares no tensor with the original but t."""
         return replace(
             self,
             func=copy.deepcopy(self.func).to(dtype=dtype, device=device),
@@ -86,7 +86,7 @@ class Problem:
         )
 
     def f(self, t: float, y: Tensor, /) -> Tensor:
-        """func at a time that is a plain number, as replays have it."""
+        """Evaluate func at a time given as a plain number, as replays do."""
         return self.func(y.new_tensor(t), y)
 
     def number(self, x: float, /) -> float:
@@ -100,13 +100,13 @@ class Problem:
             tensor.grad = None
 
     def gradient(self) -> list[Tensor]:
-        """What backward() left in y0 and the parameters; zeros where it left nothing."""
+        """Return copies of the .grad of y0 and the parameters, zeros where it is None."""
         return [torch.zeros_like(x) if x.grad is None else x.grad.detach().clone() for x in self.inputs]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a problem's numbers come from: one seeded generator, and the tables of real data cached in a folder."""
+    """The source of a problem's numbers: a seeded generator and the tables of real data cached in a folder."""
 
     generator: torch.Generator
     cache_dir: Path | None
@@ -115,7 +115,7 @@ class Source:
         return std * torch.randn(shape, generator=self.generator, dtype=torch.float64)
 
     def rows(self, data: str, number: int) -> Tensor:
-        """`number` different rows of the table `data`, in random order."""
+        """Return `number` different rows of the table `data` in random order. Raise ValueError if it has fewer."""
         table = load_table(data, self.cache_dir)
         if number > len(table):
             raise ValueError(f"batch={number} asks for more than the {len(table)} rows of {data}: take a smaller batch")
@@ -127,9 +127,9 @@ class Family:
     """Problems of one kind. `draw(source, batch, **sizes)` makes one, in float64 on the CPU.
 
     The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
-    once more, which only a user's own problem does not have, and solution its flow where that has a closed form.
-    jumps: whether the field jumps at some times. stacked: whether the field is a stack. unlisted: whether it uses
-    tensors that it does not list.
+    in any arithmetic, which only a user's own problem lacks; solution is y(t) if it has a closed form. jumps: whether
+    the field jumps at some times. stacked: whether it is a Stack. unlisted: whether it uses tensors that are not among
+    its parameters.
     """
 
     name: str
@@ -154,10 +154,7 @@ class Family:
         seed: int = 0,
         cache_dir: Path | None = None,
     ) -> Problem:
-        """Weights and data are drawn in float64 whatever the dtype, and then rounded to it.
-
-        Raises ValueError for a size or dtype that there is not.
-        """
+        """Draw weights and data in float64 and round them to `dtype`. Raise ValueError for an unknown size or dtype."""
         self.check(sizes)
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
@@ -167,7 +164,7 @@ class Family:
         return own.to(DTYPES[dtype], device)
 
     def check(self, sizes: Mapping[str, Size]) -> None:
-        """Raises ValueError for an unknown size, or one of another type than its default."""
+        """Raise ValueError for an unknown size, or one whose type differs from its default's."""
         for name, value in sizes.items():
             if name not in self.sizes:
                 raise ValueError(f"{self.name} has no size {name!r}; it has {', '.join(self.sizes)}")
@@ -176,8 +173,8 @@ class Family:
                 raise ValueError(f"size {name} of {self.name} must be of type {kind.__name__}; got {value!r}")
 
 
-class InTurn(Protocol):
-    """What may have several components: a Problem, or a twin of one."""
+class HasComponents(Protocol):
+    """An object with one or more components: a Problem, or its twin in another arithmetic."""
 
     @property
     def y0(self) -> Any: ...
@@ -186,11 +183,11 @@ class InTurn(Protocol):
     def component(self, i: int, y0: Any, /) -> Self: ...
 
 
-Part = TypeVar("Part", bound=InTurn)
+Part = TypeVar("Part", bound=HasComponents)
 
 
 def in_turn(problem: Part, solve: Callable[[Part], Any]) -> Any:
-    """ys of the problem's last component, `solve` giving those of one. Each starts where the one before it ended."""
+    """Solve the components one after another, each from the end of the previous one, and return the last one's ys."""
     ys = solve(problem.component(0, problem.y0))
     for i in range(1, problem.components):
         ys = solve(problem.component(i, ys[-1]))
@@ -198,7 +195,7 @@ def in_turn(problem: Part, solve: Callable[[Part], Any]) -> Any:
 
 
 class MeanSquare(Loss):
-    """The mean of (y - target)^2 over the outputs after the start, the batch and the components."""
+    """The mean of (y - target)^2 over the outputs after the start, the batch and the state's components."""
 
     target: Tensor
 
@@ -217,5 +214,5 @@ class MeanSquare(Loss):
 
 
 def output_times(end: float, outputs: int) -> Tensor:
-    """0, then `outputs` equally spaced times up to `end`."""
+    """Return 0, then `outputs` equally spaced times up to `end`, in float64."""
     return torch.linspace(0.0, end, outputs + 1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Robertson's kinetics: three reactions, the fastest a billion times as fast as the slowest. Stiff.
+"""Robertson's kinetics of three reactions whose rates differ by a factor of up to a billion: a stiff problem.
 
 Robertson, The solution of a set of reaction rate equations, in Walsh (ed.), Numerical Analysis: An Introduction, 1966.
 """
@@ -12,14 +12,14 @@ from symplectic_bench.problems.formula import Arithmetic, Array, Held
 from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Source, output_times
 
 SCALE = 1e4
-"""Of B, which never is more than 4e-5: tolerances that A and C are held to would let it grow negative and explode."""
+"""Scale of B, which never exceeds 4e-5: with the tolerances of A and C it could become negative and explode."""
 
 
 class RobertsonField(nn.Module):
     """A -> B at rate k_1 A,  2 B -> B + C at k_2 B^2,  B + C -> A + C at k_3 B C; y = (A, 10^4 B, C).
 
-    log k are the parameters. By k the three gradients would be as far apart as the rates, and every norm of them
-    would see the smallest rate's alone.
+    The parameters are log k. Gradients by k would differ as much as the rates do, and any norm of them would see only
+    that by the smallest rate.
     """
 
     def __init__(self, log_rates: Tensor) -> None:
@@ -35,6 +35,7 @@ class RobertsonField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held, t
     slow, fast, back = ops.exp(theta[0])
     A, B, C = y[:, 0], y[:, 1] / SCALE, y[:, 2]
@@ -43,9 +44,9 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, end: float = 0.5, outputs: int = 10) -> Problem:
-    """Starts with nearly all A and some C, and no B: it settles within 1e-3, and is what makes the problem stiff.
+    """Draw starts with nearly all A, some C and no B. B equilibrates within 1e-3, which makes the problem stiff.
 
-    The usual end is 40 and more, for implicit methods. Stability holds explicit ones to steps of 1e-3 and less.
+    Implicit methods are usually run to 40 and beyond. Stability limits explicit ones to steps of 1e-3 or less.
     """
     some = 0.01 * source.normal(batch).exp()
     y0 = torch.stack([1 - some, torch.zeros_like(some), some], dim=1)

@@ -1,4 +1,8 @@
-"""The cubic spiral y' = A y^3 that introductions to neural ODEs fit, with an optional network."""
+"""The cubic spiral y' = A y^3 of introductions to neural ODEs, with an optional network.
+
+Chen, Rubanova, Bettencourt and Duvenaud, Neural Ordinary Differential Equations, NeurIPS 2018, in whose library
+torchdiffeq it is the demonstration.
+"""
 
 from collections.abc import Sequence
 
@@ -11,7 +15,7 @@ from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Sourc
 
 
 class SpiralField(nn.Module):
-    """y' = A y^3 + net(y^3), the cube taken by component; net may be None."""
+    """y' = A y^3 + net(y^3), where the cube is taken component by component and net may be None."""
 
     def __init__(self, A: Tensor, net: nn.Module | None) -> None:
         super().__init__()
@@ -26,6 +30,7 @@ class SpiralField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held, t
     A, *net = theta
     cube = y * y * y
@@ -37,7 +42,10 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, width: int = 0, end: float = 5.0, outputs: int = 10) -> Problem:
-    """width=0 has the matrix A alone (4 parameters); otherwise a network of one hidden layer adds a little."""
+    """Draw starts scattered about (1.5, 0), and a network with one hidden layer of `width` units.
+
+    With width=0 there is no network, and the 4 parameters are those of A.
+    """
     A = torch.tensor([[-0.1, 2.0], [-2.0, -0.1]], dtype=torch.float64)
     net = None
     if width:

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons one after another, as the components of a normalizing flow are: the M of Table 1."""
+"""A stack of multilayer perceptrons solved one after another, like the M components of a flow in Table 1."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ def draw(
     layers: int = 2,
     end: float = 1.0,
 ) -> Problem:
-    """`components` fields of `layers` hidden layers of `width` units, each over the times from 0 to `end`."""
+    """Draw `components` fields of `layers` hidden layers of `width` units, each solved from 0 to `end`."""
     widths = [state, *[width] * layers, state]
     fields = [
         MLPField([dense(source, n, m, gain=0.8) for n, m in pairwise(widths)], time_weight=source.normal(width))

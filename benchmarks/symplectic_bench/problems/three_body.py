@@ -1,7 +1,7 @@
-"""Three bodies under gravity, their masses to be found from their ways.
+"""Three bodies under gravity, whose masses are to be estimated from their trajectories.
 
 Zhuang, Dvornek, Li, Tatikonda, Papademetris and Duncan, Adaptive Checkpoint Adjoint Method for Gradient Estimation in
-Neural ODE, ICML 2020: their masses and times, in the plane here.
+Neural ODE, ICML 2020. The masses and times are theirs; the motion is in the plane here.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ BODIES = 3
 class ThreeBodyField(nn.Module):
     """x_i' = v_i,  v_i' = sum_{j != i} m_j (x_j - x_i) / |x_j - x_i|^3, with the masses m the parameters.
 
-    y has the three positions in the plane first, then the three velocities.
+    y, (batch, 12), holds the three positions in the plane, then the three velocities.
     """
 
     own: Tensor
@@ -26,7 +26,7 @@ class ThreeBodyField(nn.Module):
     def __init__(self, masses: Tensor) -> None:
         super().__init__()
         self.masses = nn.Parameter(masses)
-        # Added to squared distances: 1 where a body meets itself, so that its pull is 0 / 1.
+        # Added to squared distances: 1 for a body and itself, so that its pull on itself is 0 / 1.
         self.register_buffer("own", torch.eye(BODIES, dtype=torch.float64))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -39,6 +39,7 @@ class ThreeBodyField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held, t
     (masses,) = theta
     x = [y[:, 2 * i : 2 * i + 2] for i in range(BODIES)]
@@ -53,7 +54,10 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, end: float = 1.0, outputs: int = 10) -> Problem:
-    """Scattered about a triangle of radius 1 that turns too slowly to last; nobody comes near another by t = 1."""
+    """Draw starts scattered about a rotating equilateral triangle of radius 1.
+
+    It rotates too slowly to be stable; no two bodies come close by t = 1.
+    """
     angle = 2 * torch.pi * torch.arange(BODIES, dtype=torch.float64) / BODIES
     x = torch.stack([angle.cos(), angle.sin()], dim=1)
     v = 0.5 * torch.stack([-angle.sin(), angle.cos()], dim=1)

@@ -1,4 +1,7 @@
-"""The van der Pol oscillator: a limit cycle that grows stiff with mu."""
+"""The van der Pol oscillator: a limit cycle that becomes stiff as mu grows.
+
+Van der Pol, On relaxation-oscillations, Philosophical Magazine, 1926.
+"""
 
 from collections.abc import Sequence
 
@@ -23,6 +26,7 @@ class VanDerPolField(nn.Module):
 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic."""
     del held, t
     (mu,) = theta
     x, v = y[:, 0], y[:, 1]
@@ -30,7 +34,7 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, mu: float = 1.0, end: float = 5.0, outputs: int = 10) -> Problem:
-    """Starts scattered about (2, 0), a point on the limit cycle."""
+    """Draw starts scattered about (2, 0), which is near the limit cycle."""
     y0 = torch.tensor([2.0, 0.0], dtype=torch.float64) + source.normal(batch, 2, std=0.3)
     return Problem(VanDerPolField(mu), y0, output_times(end, outputs), MeanSquare(source.normal(batch, 2)))
 

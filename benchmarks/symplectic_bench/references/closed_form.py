@@ -1,10 +1,10 @@
-"""Problems that mathematics has solved: their solution in fifty digits, differentiated as it stands."""
+"""References of problems with a closed-form solution, which is differentiated in fifty digits."""
 
 from typing import Any
 
 import numpy as np
 
-from symplectic_bench.oracles.digits import more_digits, plain
+from symplectic_bench.oracles.fifty_digits import more_digits, plain
 from symplectic_bench.oracles.twin import DigitsTwin, error_between, values
 from symplectic_bench.problems import Problem
 from symplectic_bench.references.reference import Reference
@@ -12,20 +12,19 @@ from symplectic_bench.references.reference import Reference
 SOURCE = "closed form"
 
 ROUNDED = 1e-32
-"""What two doubles leave of a number, relative."""
-
+"""The relative error of a number stored as two doubles."""
 
 LARGEST = 10_000
-"""Numbers in all outputs: ten seconds or so."""
+"""Numbers in all outputs together: about ten seconds."""
 
 
 def has_closed_form(problem: Problem) -> bool:
-    """Whether there is one, of a problem that is not too large for it."""
+    """Return whether the problem has a closed form and is small enough to evaluate it."""
     return problem.solution is not None and problem.y0.numel() * (len(problem.t) - 1) <= LARGEST
 
 
-def closed_form(problem: Problem) -> Reference:
-    """The bar is what ten digits more change."""
+def closed_form_reference(problem: Problem) -> Reference:
+    """Return the reference. Its error bar is the change when ten more digits are computed."""
     final_state, loss, gradient, by_times = _solved(problem)
     with more_digits(10):
         _, _, checked, _ = _solved(problem)
@@ -34,7 +33,7 @@ def closed_form(problem: Problem) -> Reference:
 
 
 def _solved(problem: Problem) -> tuple[np.ndarray, Any, list[np.ndarray], np.ndarray]:
-    """The final state, the loss, its gradient, and that by the times."""
+    """Return the final state, the loss, and its gradients by the inputs and by the times."""
     twin = DigitsTwin(problem)
     ys = twin.solution()
     loss = twin.loss(ys)

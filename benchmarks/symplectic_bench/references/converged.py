@@ -1,7 +1,8 @@
-"""What the library itself converges to: for problems that are too large for anything else.
+"""References by self-convergence of the library, for problems too large for any other way.
 
-dopri8 in float64 at a tight tolerance, and once more with every step halved. Richardson's extrapolation of the two is
-the reference, and their distance the error bar: it bounds the first one's error, so it is generous to the reference.
+The problem is solved with dopri8 in float64 at a tight tolerance, and again with every step halved. The reference is
+Richardson's extrapolation of the two gradients. Its error bar is its distance from the first gradient: a generous bar,
+about the error of the first solve rather than that of the extrapolation.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ TOLERANCE = 1e-13
 ORDER = 8
 
 
-def converged(problem: Problem) -> Reference:
+def converged_reference(problem: Problem) -> Reference:
+    """Return the extrapolated reference."""
     problem, t = problem.to(torch.float64), problem.t.clone().requires_grad_()
     options = {"jump_t": torch.tensor(problem.jumps, dtype=torch.float64)} if problem.jumps else {}
     how: dict[str, Any] = {"method": "dopri8", "gradient": "symplectic", "params": problem.unlisted or None}
@@ -46,7 +48,7 @@ def converged(problem: Problem) -> Reference:
 
 
 def _halved(grid: Grid, t: Tensor) -> Tensor:
-    """The steps' ends, and the middle of each step."""
+    """Return the ends and the midpoints of the grid's steps, in the order of t."""
     points = torch.cat([grid.t, t[-1:]])
     halved = torch.cat([points, (points[1:] + points[:-1]) / 2]).sort().values
     return halved if t[-1] >= t[0] else halved.flip(0)

@@ -1,8 +1,8 @@
-"""Taylor series in quadruple precision, by heyoka: integrators compiled for the problem's formula and its derivatives.
+"""References by Taylor series in quadruple precision, with integrators that heyoka compiles from the formula.
 
 Small problems are solved with their variational equations, which give dy(t)/dy0 and dy(t)/dtheta; larger ones with
-the adjoint equation, whose size does not grow with state times parameters. Samples of a batch do not know of each
-other, and are solved one by one. The loss and its gradient by ys are taken in fifty digits.
+the adjoint equation, whose size does not grow with state times parameters. Samples of a batch are independent and are
+solved one by one. The loss and its gradient by ys are computed in fifty digits.
 
 Biscani and Izzo, Revisiting high-order Taylor methods for astrodynamics and celestial mechanics, MNRAS 504 (2021).
 """
@@ -16,53 +16,59 @@ from typing import Any
 
 import numpy as np
 
-from symplectic_bench.oracles.digits import FIFTY, array
+from symplectic_bench.oracles.fifty_digits import FIFTY, array
 from symplectic_bench.oracles.twin import DigitsTwin, error_between
 from symplectic_bench.problems import Problem
 from symplectic_bench.references.reference import Reference
 
 SOURCE = "Taylor series"
 
-LOOSER = 1e-29
-"""The tolerance of a second solve, whose distance is the error bar; that of the first is quad precision's, 2e-34."""
+CHECK_TOLERANCE = 1e-29
+"""Tolerance of a second solve. The error bar is its distance from the first one, solved to 2e-34."""
 
-VARIATIONAL = 500
-"""So many variational equations are solved; one more sample or parameter and the adjoint equation is faster."""
+MAX_VARIATIONAL = 500
+"""Number of variational equations a sample above which the adjoint equation is faster."""
 
-MOST_VARIATIONS = 4_000
-"""Where the adjoint equation gives out, so many variational ones are solved, and it takes as long as it takes."""
+MAX_VARIATIONAL_FALLBACK = 4_000
+"""Number of variational equations a sample that are still solved, however long it takes, if the adjoint one fails."""
 
-MOST_STEPS = 100_000
+MAX_STEPS = 100_000
 
 
-def can_be_expanded(problem: Problem, most_equations: int) -> bool:
-    """Whether heyoka is there, and the problem one smooth field of no more equations (adjoint form, all samples)."""
+def can_expand(problem: Problem, max_equations: int) -> bool:
+    """Return whether heyoka is installed and the problem is one smooth field of at most max_equations equations.
+
+    Equations are counted in adjoint form, over all samples.
+    """
     if importlib.util.find_spec("heyoka") is None or problem.formula is None or problem.jumps or problem.components > 1:
         return False
     batch, dim = problem.y0.shape
-    return batch * (2 * dim + sum(p.numel() for p in problem.parameters)) <= most_equations
+    return batch * (2 * dim + sum(p.numel() for p in problem.parameters)) <= max_equations
 
 
-def expanded(problem: Problem, adjoint: bool | None = None) -> Reference:
-    """adjoint: which form, where it is not left to the size. Raises ArithmeticError where a series gives out."""
+def taylor_reference(problem: Problem, adjoint: bool | None = None) -> Reference:
+    """Return the reference. Raise ArithmeticError if a series does not reach the next output.
+
+    adjoint: whether to solve the adjoint equation or the variational ones; by default the size decides.
+    """
     solver = _Solver(problem, adjoint)
     try:
-        return _of(solver)
-    except ArithmeticError:  # what decays going forward may explode going back
-        if adjoint is not None or not solver.adjoint or solver.variations > MOST_VARIATIONS:
+        return _with_bar(solver)
+    except ArithmeticError:  # a solution that decays forward in time may explode backward
+        if adjoint is not None or not solver.adjoint or solver.variations > MAX_VARIATIONAL_FALLBACK:
             raise
-        return _of(_Solver(problem, adjoint=False))
+        return _with_bar(_Solver(problem, adjoint=False))
 
 
-def _of(solver: "_Solver") -> Reference:
+def _with_bar(solver: "_Solver") -> Reference:
     final_state, loss, gradient, by_times = solver.gradient(0.0)
-    _, _, looser, _ = solver.gradient(LOOSER)
-    bar = error_between(looser, gradient)
+    _, _, checked, _ = solver.gradient(CHECK_TOLERANCE)
+    bar = error_between(checked, gradient)
     return Reference.of_numbers(SOURCE, final_state, float(loss), gradient, by_times, bar)
 
 
 class _Solver:
-    """The problem in heyoka's symbols: y_i, and a parameter of the compiled code for every number that may differ."""
+    """The problem in heyoka's symbols: variables y_i, runtime parameters for theta and each sample's own buffers."""
 
     def __init__(self, problem: Problem, adjoint: bool | None):
         self.hy: Any = importlib.import_module("heyoka")
@@ -70,14 +76,14 @@ class _Solver:
         self._theta = [float(x) for p in problem.parameters for x in p.detach().double().flatten()]
         dim, P = problem.y0.shape[1], len(self._theta)
         self.variations = dim * (1 + dim + P)
-        self.adjoint = self.variations > VARIATIONAL if adjoint is None else adjoint
+        self.adjoint = self.variations > MAX_VARIATIONAL if adjoint is None else adjoint
         self._held = {name: value for name, value in self._twin.held.items() if _is_by_sample(value, problem)}
         self.y = self._symbols("y", dim)
         self.theta = [self.hy.par[i] for i in range(P)]
         self.f = self._right_hand_side()
 
     def gradient(self, tolerance: float) -> tuple[np.ndarray, Any, list[np.ndarray], np.ndarray]:
-        """The final state, the loss, its gradient, and that by the times."""
+        """Return the final state, the loss, and its gradients by the inputs and by the times."""
         problem, batch = self._problem, len(self._problem.y0)
         integrate = self._by_adjoint if self.adjoint else self._by_variations
         ys = np.stack([self._states(b, tolerance) for b in range(batch)], axis=1)
@@ -106,7 +112,7 @@ class _Solver:
         return [self.hy.expression(x) for x in problem.formula(_symbolic(self.hy), theta, held, self.hy.time, y)[0]]
 
     def _held_symbols(self) -> dict[str, np.ndarray]:
-        """What each sample has of its own, such as its noise, comes after theta among the parameters of the code."""
+        """Return symbols for each sample's own buffers, such as its noise; they follow theta among the parameters."""
         first, found = len(self.theta), {}
         for name, value in self._held.items():
             found[name] = np.array([[self.hy.par[first + i] for i in range(value.shape[1])]], dtype=object)
@@ -114,7 +120,7 @@ class _Solver:
         return found
 
     def _quad(self, x: Any) -> Any:
-        """A fifty-digit number, or a double, as one of 113 bits."""
+        """Convert a fifty-digit number or a double to one of 113 bits."""
         q, rest, found = self.hy.real128, FIFTY.mpf(x), self.hy.real128(0.0)
         for _ in range(3):
             part = float(rest)
@@ -132,9 +138,9 @@ class _Solver:
         return self.hy.taylor_adaptive(system, list(state), pars=self._parameters(b), time=self._quad(t), **quad)
 
     def _propagate(self, integrator: Any, to: Any) -> np.ndarray:
-        outcome, *_ = integrator.propagate_until(self._quad(to), max_steps=MOST_STEPS)
+        outcome, *_ = integrator.propagate_until(self._quad(to), max_steps=MAX_STEPS)
         if outcome != self.hy.taylor_outcome.time_limit:
-            raise ArithmeticError(f"the Taylor series gave out before t = {float(to):g}: {outcome}")
+            raise ArithmeticError(f"the Taylor series failed before t = {float(to):g}: {outcome}")
         return _numbers(integrator.state)
 
     @cached_property
@@ -147,7 +153,7 @@ class _Solver:
 
     @cached_property
     def _adjoint(self) -> list[tuple[Any, Any]]:
-        """y, lam and what theta's gradient adds up to: lam' = -(df/dy)^T lam, -(df/dtheta)^T lam."""
+        """Return the system of y, lam and q, theta's gradient: lam' = -(df/dy)^T lam, q' = -(df/dtheta)^T lam."""
         hy, dim = self.hy, len(self.y)
         lam, sums = self._symbols("l", dim), self._symbols("q", len(self.theta)) if self.theta else []
         weighted = hy.sum([a * b for a, b in zip(lam, self.f, strict=True)])
@@ -156,7 +162,7 @@ class _Solver:
         return [*self._plain, *((x, -slope) for x, slope in moving)]
 
     def _states(self, b: int, tolerance: float) -> np.ndarray:
-        """y at every time."""
+        """Return sample b's y at every time."""
         start, *times = self._twin.times
         y0 = [self._quad(x.value) for x in self._twin.y0[b]]
         integrator = self._integrator(self._plain, y0, b, start, tolerance)
@@ -164,7 +170,7 @@ class _Solver:
         return np.stack([first, *(self._propagate(integrator, t) for t in times)])
 
     def _by_variations(self, b: int, ys: np.ndarray, mu: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-        """sum_j mu_j dy(t_j)/dy0, and the same by theta."""
+        """Return sum_j mu_j dy(t_j)/dy0 and sum_j mu_j dy(t_j)/dtheta from the variational equations."""
         start, *times = self._twin.times
         dim, inputs = len(self.y), len(self.y) + len(self.theta)
         state = [self._quad(x) for x in ys[0]]
@@ -172,13 +178,13 @@ class _Solver:
         found = np.full(inputs, FIFTY.mpf(0), dtype=object)
         for t, m in zip(times, mu[1:], strict=True):
             self._propagate(integrator, t)
-            # By heyoka's order: component by component, each by every input.
+            # In heyoka's order: component by component, each by every input.
             rows = _numbers(integrator.state[integrator.get_vslice(order=1)]).reshape(dim, inputs)
             found = found + m @ rows
         return found[:dim], found[dim:]
 
     def _by_adjoint(self, b: int, ys: np.ndarray, mu: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-        """The same, from the last output back to the start; at every output y begins afresh."""
+        """Return the same by the adjoint equation, from the last output to the start; y is reset at every output."""
         times, dim = self._twin.times, len(self.y)
         lam = np.full(dim, FIFTY.mpf(0), dtype=object)
         sums = np.full(len(self.theta), FIFTY.mpf(0), dtype=object)
@@ -196,17 +202,17 @@ class _Solver:
 
 
 def _is_by_sample(value: Any, problem: Problem) -> bool:
-    """Whether a buffer has a row for each sample, as a flow's noise has."""
+    """Return whether a buffer has a row for each sample, as the noise of a flow does."""
     return isinstance(value, np.ndarray) and value.ndim == 2 and len(value) == len(problem.y0)
 
 
 def _floats(value: Any) -> Any:
-    """Constants that are doubles are so in heyoka's symbols too."""
+    """Convert fifty-digit arrays to doubles: the constants were doubles, so this is exact."""
     return value.astype(float).astype(object) if isinstance(value, np.ndarray) else value
 
 
 def _numbers(quads: np.ndarray) -> np.ndarray:
-    """113 bits are three doubles."""
+    """Convert numbers of 113 bits, each three doubles, to fifty-digit ones."""
     found = np.full(quads.shape, FIFTY.mpf(0), dtype=object)
     for _ in range(3):
         part = quads.astype(float)
@@ -215,7 +221,7 @@ def _numbers(quads: np.ndarray) -> np.ndarray:
 
 
 def _symbolic(hy: Any) -> Any:
-    """The arithmetic of formulas (symplectic_bench.problems.formula) over heyoka's expressions."""
+    """Return the arithmetic of formulas (symplectic_bench.problems.formula) over heyoka's expressions."""
     names = ("exp", "log", "sqrt", "sin", "cos", "tanh", "sigmoid")
     own = {name: np.frompyfunc(getattr(hy, name), 1, 1) for name in names}
     softplus = np.frompyfunc(lambda x: hy.log(1.0 + hy.exp(x)), 1, 1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from symplectic_bench.data.atomic_files import replace_text
+from symplectic_bench.files.atomic import replace_text
 from symplectic_bench.report.panels import FigureSpec
 from symplectic_bench.report.typesetting import Table, to_markdown
 from symplectic_bench.spec.suite import Suite

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
 
-from symplectic_bench.data.atomic_files import replacing
+from symplectic_bench.files.atomic import replacing
 from symplectic_bench.report.panels import FigureSpec, Panel, Style
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from symplectic_bench.analysis.summary import LEADER, Line, display_place, lines_of
-from symplectic_bench.data.missing_data import SYNTHETIC
+from symplectic_bench.data.published import SYNTHETIC
 from symplectic_bench.report.numerals import MISSING, count, digits, mebibytes, scientific
 from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.spec.cell import ITERATIONS

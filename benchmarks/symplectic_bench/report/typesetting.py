@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from symplectic_bench.analysis.summary import Line
-from symplectic_bench.data.atomic_files import replace_text
+from symplectic_bench.files.atomic import replace_text
 from symplectic_bench.report.numerals import MISSING
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from symplectic_bench.data.atomic_files import replacing
+from symplectic_bench.files.atomic import replacing
 from symplectic_bench.rows.record import Measurement
 
 _TEXT = {"sizes", "metrics"}

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from symplectic_bench.data.atomic_files import replace_text
+from symplectic_bench.files.atomic import replace_text
 from symplectic_bench.rows.environment import Environment
 from symplectic_bench.rows.record import Measurement, UnreadableRow
 from symplectic_bench.spec.cell import Cell

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from symplectic_bench.data.tables import cache_table
 from symplectic_bench.problems import PROBLEMS
-from symplectic_bench.references.store import KNOWN, file_name, identity, reference_file, reference_problem, save
-from symplectic_bench.references.taylor import can_be_expanded, expanded
+from symplectic_bench.references.identity import identity
+from symplectic_bench.references.store import KNOWN, file_name, reference_file, reference_problem, save
+from symplectic_bench.references.taylor import can_expand, taylor_reference
 from symplectic_bench.run.sweep import load_vocabulary
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.expansion import expand
@@ -36,7 +37,7 @@ def to_be_known(cell: Cell, cache_dir: Path) -> bool:
     if isinstance(data, str):
         cache_table(data, cache_dir)
     problem = reference_problem(cell, cache_dir)
-    return problem.solution is None and can_be_expanded(problem, MOST_EQUATIONS)
+    return problem.solution is None and can_expand(problem, MOST_EQUATIONS)
 
 
 def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
@@ -50,7 +51,7 @@ def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
         if (file := reference_file(cell, cache_dir)) is not None and file.parent == KNOWN:
             continue
         try:
-            reference = expanded(problem)
+            reference = taylor_reference(problem)
         except ArithmeticError as why:
             yield f"{name}: {why}"
             continue

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from symplectic_bench.data.missing_data import MissingData
+from symplectic_bench.data.errors import MissingData
 from symplectic_bench.rows.environment import Environment
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import Writer, write_cells, write_environment, write_machine, writing
@@ -73,10 +73,10 @@ def plan_of(suite: Suite, source: str, wishes: Wishes) -> Plan:
 def with_data_at_hand(suite: Suite, data_dir: Path | None) -> Suite:
     """The suite with a stand-in for every data set whose files are not in data_dir. SuiteError for files of no use."""
     # Imported here because it imports torch, which takes seconds that --help, tables and plots should not.
-    from symplectic_bench.data.datasets import at_hand
+    from symplectic_bench.data.datasets import available_dataset
 
     def replaced(problem: dict[str, Any]) -> dict[str, Any]:
-        return problem | ({"data": at_hand(problem["data"], data_dir)} if "data" in problem else {})
+        return problem | ({"data": available_dataset(problem["data"], data_dir)} if "data" in problem else {})
 
     if data_dir is not None and not data_dir.is_dir():
         raise SuiteError(f"--data-dir {data_dir.name}: no such folder")
@@ -99,7 +99,7 @@ def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabul
     # Imported here for the same reason.
     from symplectic_adjoint import METHODS
     from symplectic_bench.contenders import decline, decline_training
-    from symplectic_bench.problems import PROBLEMS, NoProblem
+    from symplectic_bench.problems import PROBLEMS, InvalidProblem
     from symplectic_bench.tasks import TASKS
 
     families = TASKS if trains else PROBLEMS
@@ -107,7 +107,7 @@ def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabul
     if problem is not None:
         try:
             sizes[problem] = PROBLEMS[problem].sizes
-        except NoProblem as why:
+        except InvalidProblem as why:
             raise SuiteError(f"--problem {problem}: {why}") from why
     return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline)
 

@@ -1,4 +1,4 @@
-"""The tasks that there are, by name."""
+"""The training tasks, by name."""
 
 from symplectic_bench.tasks.classify import CLASSIFY
 from symplectic_bench.tasks.density import DENSITY

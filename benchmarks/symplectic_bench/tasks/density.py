@@ -1,7 +1,7 @@
-"""The density of a table by a continuous normalizing flow, as Table 2 has it.
+"""Density estimation of a table by a continuous normalizing flow, as in Table 2.
 
-Grathwohl et al., FFJORD, ICLR 2019: concatsquash layers, Gaussian noise for Hutchinson's trace, Adam at 1e-3. Its
-weight decay did nothing and its end time was never trained, so neither is here.
+Grathwohl et al., FFJORD, ICLR 2019: concatsquash layers, Gaussian noise for Hutchinson's trace estimator, Adam at 1e-3.
+Their weight decay had no effect and their end time was never trained, so both are omitted.
 """
 
 from pathlib import Path
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_bench.models.flow import Noise, exact, tabular_flow
+from symplectic_bench.models.flow import Noise, exact_trace, tabular_flow
 from symplectic_bench.models.integrate import Integrate
-from symplectic_bench.tasks.task import RowsTask, TaskFamily, dataset
+from symplectic_bench.tasks.task import RowsTask, TaskFamily, prepare_dataset
 
 
 class Density(RowsTask):
-    """Minus the log-likelihood of rows, in nats: its mean over a batch is the loss, that over test rows the metric."""
+    """The loss is the mean negative log-likelihood of a batch, in nats, the metric that of the test rows."""
 
     def __init__(
         self, data: str, cache_dir: Path, test_rows: int, batch: int, seed: int, exact_test: bool, **flow: Any
@@ -30,7 +30,7 @@ class Density(RowsTask):
         return -self.flow.log_density(x, integrate, self._noise(iteration)).mean()
 
     def metrics(self, integrate: Integrate) -> dict[str, float]:
-        noise = exact if self.exact_test else self._noise(-1)
+        noise = exact_trace if self.exact_test else self._noise(-1)
         total = 0.0
         for rows in self.test_batches():
             total -= float(self.flow.log_density(self.tensor(rows), integrate, noise).double().sum())
@@ -54,10 +54,11 @@ def draw(
     test_rows: int = 1000,
     test_trace: str = "exact",
 ) -> Density:
+    """Draw the task's model and data. Raise ValueError for an unknown test_trace."""
     if test_trace not in ("exact", "estimated"):
         raise ValueError(f"test_trace must be exact or estimated; got {test_trace!r}")
     flow = {"components": components, "width": width, "layers": layers, "nonlinearity": nonlinearity}
     return Density(data, cache_dir, test_rows, batch, seed, exact_test=test_trace == "exact", **flow)
 
 
-DENSITY = TaskFamily("density", draw, prepare=dataset)
+DENSITY = TaskFamily("density", draw, prepare=prepare_dataset)

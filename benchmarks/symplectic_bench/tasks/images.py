@@ -1,4 +1,4 @@
-"""The density of images by a flow over several scales, as Table 2 has it for MNIST.
+"""Density estimation of images by a multi-scale flow, as in Table 2 for MNIST.
 
 Grathwohl et al., FFJORD, ICLR 2019: convolutions with the time as a channel, Rademacher noise, Adam at 1e-3.
 """
@@ -12,11 +12,11 @@ from torch import Tensor
 from symplectic_bench.data.datasets import LEVELS, image_size
 from symplectic_bench.models.flow import ImageFlow, Noise, bits_per_dim, logits
 from symplectic_bench.models.integrate import Integrate
-from symplectic_bench.tasks.task import RowsTask, TaskFamily, dataset
+from symplectic_bench.tasks.task import RowsTask, TaskFamily, prepare_dataset
 
 
 class ImageDensity(RowsTask):
-    """Bits for each pixel: the mean over a batch is the loss, that over test images the metric."""
+    """The loss is the mean number of bits per pixel of a batch, the metric that of the test images."""
 
     def __init__(self, data: str, cache_dir: Path, test_rows: int, batch: int, seed: int, **flow: int) -> None:
         super().__init__(data, cache_dir, test_rows, batch, seed)
@@ -33,7 +33,7 @@ class ImageDensity(RowsTask):
         return {"bits_per_dim": total / len(self.test_rows)}
 
     def _bits(self, rows: np.ndarray, integrate: Integrate, generator: torch.Generator) -> Tensor:
-        """Whole values get noise of one level, so that there is a density; it is the iteration's own."""
+        """Return bits per pixel, (batch,). Noise one level wide turns integer pixels into continuous ones."""
         values = torch.from_numpy(np.array(rows[:, :-1])).double()
         pixels = (values + torch.rand(values.shape, generator=generator, dtype=torch.float64)) / self.levels
         x, stretch = (found.to(next(self.parameters())) for found in logits(pixels))
@@ -57,8 +57,9 @@ def draw(
     layers: int = 3,
     test_rows: int = 1000,
 ) -> ImageDensity:
+    """Draw the task's model and data."""
     flow = {"scales": scales, "blocks": blocks, "width": width, "layers": layers}
     return ImageDensity(data, cache_dir, test_rows, batch, seed, **flow)
 
 
-IMAGES = TaskFamily("images", draw, prepare=dataset)
+IMAGES = TaskFamily("images", draw, prepare=prepare_dataset)

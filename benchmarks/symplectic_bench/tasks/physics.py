@@ -1,7 +1,7 @@
-"""An equation learned through its energy from time series, as Table 4 has it: KdV and Cahn-Hilliard.
+"""KdV and Cahn-Hilliard equations learned through their energy from time series, as in Table 4.
 
-Matsubara, Ishikawa and Yaguchi, Deep Energy-Based Modeling of Discrete-Time Physics, NeurIPS 2020: data and network;
-Adam at 1e-3. The network is asked for the state `stride` steps later.
+Data and network are those of Matsubara, Ishikawa and Yaguchi, Deep Energy-Based Modeling of Discrete-Time Physics,
+NeurIPS 2020, trained with Adam at 1e-3. The model predicts the state `stride` steps later.
 """
 
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ from symplectic_bench.models.energy import Energy, EnergyField
 from symplectic_bench.models.integrate import Integrate
 from symplectic_bench.tasks.task import Task, TaskFamily
 
-FAR = 10
-"""How many strides are predicted in a row for the metric `far_error`."""
+FAR_STRIDES = 10
+"""Number of successive strides predicted for the metric `far_error`."""
 
 TEST_SERIES = 10
-"""A tenth of the series, the last ones, is not trained on."""
+"""The last tenth of the series, held out for testing."""
 
 
 class Physics(Task):
-    """The squared error of the state one stride later, as a multiple of what standing still would give."""
+    """The loss is the squared error of the state one stride later, relative to that of predicting no change."""
 
     series: Tensor
     test_series: Tensor
@@ -34,31 +34,31 @@ class Physics(Task):
     ) -> None:
         super().__init__(batch, seed)
         self.field, self.stride = field, stride
-        self.register_buffer("series", series, persistent=False)  # (series, moments, points), moments a step apart
-        self.register_buffer("test_series", test[:, ::stride], persistent=False)  # a stride apart
+        self.register_buffer("series", series, persistent=False)  # (series, times, points), times one step apart
+        self.register_buffer("test_series", test[:, ::stride], persistent=False)  # one stride apart
         self.t = torch.tensor([0.0, stride * dt], dtype=torch.float64)
 
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
         before, after = (part.flatten(0, 1) for part in (self.series[:, : -self.stride], self.series[:, self.stride :]))
-        rows = torch.from_numpy(self.chosen(len(before), iteration)).to(before.device)
-        u, wanted = before[rows], after[rows]
-        return (integrate(self.field, u, self.t)[-1] - wanted).square().sum() / (u - wanted).square().sum()
+        rows = torch.from_numpy(self.batch_indices(len(before), iteration)).to(before.device)
+        u, target = before[rows], after[rows]
+        return (integrate(self.field, u, self.t)[-1] - target).square().sum() / (u - target).square().sum()
 
     def metrics(self, integrate: Integrate) -> dict[str, float]:
-        """error: of every stride of the test series, as the loss has it; far_error: of FAR strides from the start."""
+        """Return error, that of all strides of the test series, and far_error, that FAR_STRIDES after their start."""
         before, after = (part.flatten(0, 1) for part in (self.test_series[:, :-1], self.test_series[:, 1:]))
         near = integrate(self.field, before, self.t)[-1]
         far = u = self.test_series[:, 0]
-        for _ in range(FAR):
+        for _ in range(FAR_STRIDES):
             far = integrate(self.field, far, self.t)[-1]
         return {
             "error": _relative(near, after, before),
-            "far_error": _relative(far, self.test_series[:, FAR], u),
+            "far_error": _relative(far, self.test_series[:, FAR_STRIDES], u),
         }
 
 
-def _relative(found: Tensor, wanted: Tensor, before: Tensor) -> float:
-    return float((found - wanted).square().sum() / (before - wanted).square().sum())
+def _relative(found: Tensor, target: Tensor, before: Tensor) -> float:
+    return float((found - target).square().sum() / (before - target).square().sum())
 
 
 def draw(
@@ -71,17 +71,19 @@ def draw(
     width: int = 200,
     stride: int = 50,
 ) -> Physics:
+    """Draw the task's model and data. Raise ValueError for a `series` or `stride` that the data do not allow."""
     system = SYSTEMS[equation]
-    every = load_series(equation, cache_dir)
-    if not 1 <= series <= len(every) - TEST_SERIES:
-        raise ValueError(f"series must be 1 to {len(every) - TEST_SERIES}, the others are for testing; got {series}")
-    if not 1 <= FAR * stride < every.shape[1]:
-        raise ValueError(f"{FAR} strides must fit into {every.shape[1] - 1} steps; got stride={stride}")
-    field = EnergyField(Energy(width), equation, system.width / every.shape[2])
-    return Physics(field, every[:series], every[-TEST_SERIES:], stride, system.dt, batch, seed)
+    whole = load_series(equation, cache_dir)
+    if not 1 <= series <= len(whole) - TEST_SERIES:
+        raise ValueError(f"series must be 1 to {len(whole) - TEST_SERIES}, the others are for testing; got {series}")
+    if not 1 <= FAR_STRIDES * stride < whole.shape[1]:
+        raise ValueError(f"{FAR_STRIDES} strides must fit into {whole.shape[1] - 1} steps; got stride={stride}")
+    field = EnergyField(Energy(width), equation, system.width / whole.shape[2])
+    return Physics(field, whole[:series], whole[-TEST_SERIES:], stride, system.dt, batch, seed)
 
 
 def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
+    """Cache the time series of the equation."""
     del data_dir
     cache_series(sizes["equation"], cache_dir)
 

@@ -1,8 +1,8 @@
-"""Robertson's stiff reaction learned by a network, as PNODE's authors did, but with an explicit method.
+"""Robertson's stiff reaction learned by a network, as in PNODE, but with an explicit method.
 
-Zhang and Zhao, PNODE, arXiv:2206.01298: 40 points from 1e-5 to 100, spaced evenly in the logarithm, hidden layers of
-GELU, AdamW at 5e-3, the mean absolute error. They solve it by an implicit method, which neither this library nor the
-paper has; the concentrations are scaled to [0, 1] each, and the network sees and moves the scaled ones.
+Zhang and Zhao, PNODE, arXiv:2206.01298: 40 points from 1e-5 to 100, logarithmically spaced, hidden layers with GELU,
+AdamW at 5e-3, the mean absolute error. They solve with an implicit method, which neither this library nor the paper
+has. Each concentration is scaled to [0, 1], and the field is that of the scaled ones.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from symplectic_bench.data.arrays import load_arrays, save_arrays
+from symplectic_bench.files.arrays import load_arrays, save_arrays
 from symplectic_bench.models.integrate import Integrate
 from symplectic_bench.tasks.task import Task, TaskFamily
 
 POINTS, BEGIN, END = 40, 1e-5, 100.0
+"""Number of times of the data, the first and the last of them."""
 
 
 class RobertsonField(nn.Module):
+    """A perceptron of `layers` hidden layers of `width` units on the three scaled concentrations."""
+
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
         hidden = [nn.Linear(3 if i == 0 else width, width) for i in range(layers)]
@@ -32,31 +35,34 @@ class RobertsonField(nn.Module):
 
 
 class Robertson(Task):
-    wanted: Tensor
+    """The loss is the mean absolute error of the scaled concentrations, and so is the metric."""
 
-    def __init__(self, field: RobertsonField, t: Tensor, wanted: Tensor, seed: int) -> None:
+    target: Tensor
+
+    def __init__(self, field: RobertsonField, t: Tensor, target: Tensor, seed: int) -> None:
         super().__init__(batch=1, seed=seed)
         self.field, self.t = field, t
-        self.register_buffer("wanted", wanted, persistent=False)  # (points, 3), scaled
+        self.register_buffer("target", target, persistent=False)  # (points, 3), scaled
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=5e-3)
 
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
         del iteration
-        return (self._solved(integrate) - self.wanted).abs().mean()
+        return (self._solved(integrate) - self.target).abs().mean()
 
     def metrics(self, integrate: Integrate) -> dict[str, float]:
-        """error: the loss itself, all that there is being trained on."""
-        return {"error": float((self._solved(integrate) - self.wanted).abs().mean())}
+        """Return error, the loss itself: there are no other data."""
+        return {"error": float((self._solved(integrate) - self.target).abs().mean())}
 
     def _solved(self, integrate: Integrate) -> Tensor:
-        return integrate(self.field, self.wanted[:1], self.t)[:, 0]
+        return integrate(self.field, self.target[:1], self.t)[:, 0]
 
 
 def draw(batch: int, seed: int, cache_dir: Path, *, width: int = 5, layers: int = 4, end: float = END) -> Robertson:
+    """Draw the task's model, and keep the data up to `end`. Raise ValueError unless batch is 1."""
     if batch != 1:
-        raise ValueError(f"robertson has one way to learn from, so batch must be 1; got {batch}")
+        raise ValueError(f"robertson has a single trajectory, so batch must be 1; got {batch}")
     arrays = load_arrays(_file(cache_dir))
     t, y = torch.from_numpy(arrays["t"]), torch.from_numpy(arrays["y"])
     kept = t <= end * (1 + 1e-9)
@@ -65,10 +71,11 @@ def draw(batch: int, seed: int, cache_dir: Path, *, width: int = 5, layers: int 
 
 
 def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) -> None:
+    """Solve the reaction with SciPy's BDF at rtol 1e-11 and cache it."""
     del sizes, data_dir
     if _file(cache_dir).exists():
         return
-    from scipy.integrate import solve_ivp  # Imported here because only who fills the cache may pay for it.
+    from scipy.integrate import solve_ivp  # Imported here: only filling the cache should pay for it.
 
     def f(t: float, y: np.ndarray) -> list[float]:
         del t

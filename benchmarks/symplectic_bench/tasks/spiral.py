@@ -1,7 +1,7 @@
-"""A spiral learned from short pieces of it, as torchdiffeq's demonstration and PNODE's authors did.
+"""A spiral learned from short pieces of its trajectory, as in torchdiffeq's demonstration and in PNODE.
 
 y' = A y^3 with A = (-0.1, 2; -2, -0.1) from (2, 0), at 1,000 points on [0, 25]; a network of 50 hidden units on y^3;
-RMSprop at 1e-3; the mean absolute error over pieces of 10 points.
+RMSprop at 1e-3; mean absolute error over pieces of 10 points.
 """
 
 from pathlib import Path
@@ -14,15 +14,20 @@ from symplectic_bench.models.integrate import Integrate
 from symplectic_bench.tasks.task import Task, TaskFamily
 
 PIECE = 10
+"""Points of a piece, its start included."""
 
 
 class TrueSpiral(nn.Module):
+    """The field that makes the data, y' = A y^3."""
+
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         del t
         return y**3 @ y.new_tensor([[-0.1, 2.0], [-2.0, -0.1]])
 
 
 class SpiralField(nn.Module):
+    """A network with one hidden layer of `width` units on y^3."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 2))
@@ -37,6 +42,8 @@ class SpiralField(nn.Module):
 
 
 class Spiral(Task):
+    """The loss is the mean absolute error over pieces of the spiral."""
+
     spiral: Tensor
 
     def __init__(self, field: SpiralField, t: Tensor, spiral: Tensor, batch: int, seed: int) -> None:
@@ -48,17 +55,18 @@ class Spiral(Task):
         return torch.optim.RMSprop(self.parameters(), lr=1e-3)
 
     def loss(self, integrate: Integrate, iteration: int) -> Tensor:
-        starts = torch.from_numpy(self.chosen(len(self.spiral) - PIECE, iteration))
-        wanted = torch.stack([self.spiral[starts + i] for i in range(PIECE)])
-        return (integrate(self.field, wanted[0], self.t[:PIECE]) - wanted).abs().mean()
+        starts = torch.from_numpy(self.batch_indices(len(self.spiral) - PIECE, iteration))
+        target = torch.stack([self.spiral[starts + i] for i in range(PIECE)])
+        return (integrate(self.field, target[0], self.t[:PIECE]) - target).abs().mean()
 
     def metrics(self, integrate: Integrate) -> dict[str, float]:
-        """error: the mean absolute error over the whole spiral from its start."""
+        """Return error, the mean absolute error over the whole spiral solved from its start."""
         whole = integrate(self.field, self.spiral[:1], self.t)[:, 0]
         return {"error": float((whole - self.spiral).abs().mean())}
 
 
 def draw(batch: int, seed: int, cache_dir: Path, *, points: int = 1000, width: int = 50) -> Spiral:
+    """Draw the task's model and data."""
     del cache_dir
     t = torch.linspace(0.0, 25.0, points, dtype=torch.float64)
     start = torch.tensor([[2.0, 0.0]], dtype=torch.float64)

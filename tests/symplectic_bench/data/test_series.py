@@ -1,4 +1,4 @@
-"""Series of KdV and Cahn-Hilliard: what their integrator keeps, how exact it is, and that all machines get the same."""
+"""Series of KdV and Cahn-Hilliard: conserved quantities, accuracy, and the same values on all machines."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from symplectic_bench.problems import PROBLEMS
 SMALL = {"series": 4, "points": 24, "steps": 40}
 
 SAMPLED = (slice(0, 100, 33), slice(0, 501, 250), slice(0, 50, 24))
-"""Places of the standard series at which their values are known."""
+"""Indices of the standard series at which their values are compared."""
 
 # fmt: off
 KNOWN = {
@@ -43,7 +43,7 @@ def energies(name, u, points):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_the_sum_stays(name):
+def test_the_sum_is_conserved(name):
     u = generate(SYSTEMS[name], **SMALL)
     assert u.shape == (4, 41, 24)
     mass = u.sum(dim=2)
@@ -51,19 +51,19 @@ def test_the_sum_stays(name):
     assert float((mass - mass[:, :1]).abs().max()) < 1e-10
 
 
-def test_kdv_keeps_its_energy_and_cahn_hilliard_loses_it():
+def test_kdv_conserves_its_energy_and_cahn_hilliard_dissipates_it():
     u = generate(SYSTEMS["kdv"], **SMALL)
     H = energies("kdv", u, 24)
     assert float(((H - H[:, :1]) / H[:, :1]).abs().max()) < 1e-11
     assert float((u[:, -1] - u[:, 0]).abs().max()) > 0.1  # it moved
-    # Waves that neither grow nor fade count for nothing beside those that fade first: the energy falls from the start.
+    # Waves that decay fast dominate the change of the energy at first, so it decreases from the start.
     H = energies("cahn_hilliard", generate(SYSTEMS["cahn_hilliard"], **SMALL), 24)
     assert bool((H[:, 1:] < H[:, :-1]).all())
 
 
 @pytest.mark.parametrize(("name", "bound"), [("kdv", 1e-3), ("cahn_hilliard", 1e-3)])
-def test_it_solves_the_equation_of_the_zoo_to_second_order(name, bound):
-    """Against the problem of the same name, whose field is written anew and solved by another method."""
+def test_it_solves_the_problem_of_the_same_name_to_second_order(name, bound):
+    """That problem's field is written separately and solved by another method."""
     system = SYSTEMS[name]
     problem = PROBLEMS[name].build({"points": 24}, 4, "float64")
     t = torch.tensor([0.0, 40 * system.dt], dtype=torch.float64)
@@ -76,7 +76,7 @@ def test_it_solves_the_equation_of_the_zoo_to_second_order(name, bound):
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
 
 
-def test_a_seed_gives_the_same_bits_and_another_one_others():
+def test_equal_seeds_give_equal_bits_and_other_seeds_other_values():
     first, again, other = (generate(SYSTEMS["kdv"], **SMALL, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first[:, 0], other[:, 0])
 
@@ -88,11 +88,11 @@ def test_the_standard_series_are_the_same_on_every_machine(name, tmp_path):
     assert u.shape == (series.SERIES, series.STEPS + 1, series.POINTS) and u.dtype == torch.float64
     assert bool(u.isfinite().all())
     expected = torch.tensor(KNOWN[name], dtype=torch.float64)
-    # Another machine's linear algebra rounds otherwise, and 500 steps add that up: to 1e-9, not to the bit.
+    # Linear algebra rounds differently on other machines, and 500 steps accumulate that: equal to 1e-9, not to the bit.
     torch.testing.assert_close(u[SAMPLED].flatten(), expected, rtol=0, atol=1e-9)
 
 
-def test_what_is_cached_is_not_computed_again(tmp_path, monkeypatch):
+def test_cached_series_are_not_computed_again(tmp_path, monkeypatch):
     monkeypatch.setattr(series, "generate", lambda system: torch.full((1, 2, 3), 7.0, dtype=torch.float64))
     cache_series("kdv", tmp_path)
     monkeypatch.setattr(series, "generate", None)
@@ -100,6 +100,6 @@ def test_what_is_cached_is_not_computed_again(tmp_path, monkeypatch):
     assert float(load_series("kdv", tmp_path).sum()) == 42.0
 
 
-def test_a_step_that_cannot_be_taken_says_so():
+def test_a_step_that_does_not_converge_is_an_error():
     with pytest.raises(NoConvergence, match=r"kdv: a step of 1000.0 did not converge in 30 iterations"):
         generate(replace(SYSTEMS["kdv"], dt=1e3), **SMALL)

@@ -1,4 +1,4 @@
-"""The four examples learn, and learn the same with either library."""
+"""The four examples train, with equal results for either library."""
 
 import ast
 import runpy
@@ -17,7 +17,7 @@ every_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda module: 
 
 
 class FirstGradient:
-    """Keeps the gradient that the first call of Adam.step finds: there the weights are the same in every training."""
+    """Records the gradient at the first call of Adam.step, where the weights are the same in every training."""
 
     def __init__(self, monkeypatch):
         self.gradient = None
@@ -32,15 +32,15 @@ class FirstGradient:
         monkeypatch.setattr(torch.optim.Adam, "step", recording_step)
 
     def of(self, library, example, iterations):
-        """(losses, first gradient) of a training."""
+        """Return (losses, first gradient) of a training."""
         self.gradient = None
         return torch.tensor(example.train(library, iterations=iterations)), self.gradient
 
 
-# Ours is the exact gradient of the steps taken, torchdiffeq's that of the continuous problem, by a second solve. Each
-# is about as near to the truth as rtol, so the first gradients may differ by rtol. (The ball's rtol of 1e-6 is out of
-# reach: float32 times carry 1e-7, and its gradient sums differences of times, of 0.1 s, that cancel in part: 1e-4.)
-# Adam's steps depend on a gradient's direction, and weakly: after a few, losses differ by 1e-4 at most (three seeds).
+# Our gradient is exact for the steps taken, torchdiffeq's is that of the continuous problem, by a second solve. Both
+# have errors of about rtol, so the first gradients may differ by rtol. (The ball does not reach rtol = 1e-6: float32
+# times have errors of 1e-7, and its gradient sums differences of times of 0.1 s that partly cancel, which gives 1e-4.)
+# Adam's steps depend only weakly on the gradient: after a few, losses differ by 1e-4 at most (three seeds).
 LOSSES_WITHIN = 5e-4
 
 
@@ -60,29 +60,29 @@ def test_a_training_is_the_same_with_either_library(monkeypatch, example, iterat
     assert gradient.norm() > 0
     assert (gradient - their_gradient).norm() < gradients_within * their_gradient.norm()
     torch.testing.assert_close(losses, theirs, rtol=LOSSES_WITHIN, atol=0.0)
-    # Minibatches make single losses uneven. The factor is what so few iterations reach, with a margin.
+    # Single losses vary with their minibatch. The factor is reached in so few iterations, with a margin.
     assert losses[-3:].mean() < fall * losses[0]
 
 
-def test_the_times_of_the_bounces_tell_what_the_ball_is():
-    ball = bouncing_ball.Ball(gravity=7.0, restitution=0.9, height=2.6)  # each a fifth or more from the truth
+def test_the_times_of_the_bounces_determine_the_ball():
+    ball = bouncing_ball.Ball(gravity=7.0, restitution=0.9, height=2.6)  # each off by a fifth or more
     bouncing_ball.train(symplectic_adjoint, iterations=30, bounces=2, ball=ball)
     found = torch.stack(list(ball.parameters())).exp()
     truth = torch.tensor([bouncing_ball.GRAVITY, bouncing_ball.RESTITUTION, bouncing_ball.HEIGHT])
-    assert (found / truth - 1).abs().max() < 0.1  # on the way: Adam still swings about the truth
+    assert (found / truth - 1).abs().max() < 0.1  # not yet converged: Adam still oscillates
 
 
-def test_the_balls_bounces_are_those_of_the_closed_form():
+def test_the_times_of_the_bounces_agree_with_the_closed_form():
     true_ball = bouncing_ball.Ball(bouncing_ball.GRAVITY, bouncing_ball.RESTITUTION, bouncing_ball.HEIGHT)
     for throw in bouncing_ball.THROWS:
         times = bouncing_ball.bounce_times(symplectic_adjoint, true_ball, throw, 3)
-        # A flight begins 1e-5 above the ground, which it needs some 1e-6 s for; float32 resolves 1e-7 s.
+        # A flight starts 1e-5 above the ground, which changes its time by about 1e-6 s; float32 resolves 1e-7 s.
         torch.testing.assert_close(times, bouncing_ball.observe(throw, 3), rtol=0.0, atol=1e-5)
 
 
 @every_example
 def test_an_example_names_no_library(example):
-    """Whatever differed between the two would have to name one, or ask which it was given."""
+    """Code that depended on the library would have to name one or ask which it was passed."""
     tree = ast.parse(Path(example.__file__).read_text())
     words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     words |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
@@ -92,7 +92,7 @@ def test_an_example_names_no_library(example):
 
 
 @every_example
-def test_a_seed_decides_a_training(example):
+def test_a_training_depends_only_on_its_seed(example):
     def losses(seed):
         return example.train(symplectic_adjoint, iterations=2, seed=seed)
 
@@ -100,7 +100,7 @@ def test_a_seed_decides_a_training(example):
     assert losses(3) != losses(4)
 
 
-def test_what_is_reported_is_what_is_returned():
+def test_the_reported_losses_are_those_returned():
     reported = []
     losses = ode_demo.train(symplectic_adjoint, iterations=3, report=lambda *line: reported.append(line))
     assert reported == list(enumerate(losses, start=1))
@@ -109,7 +109,7 @@ def test_what_is_reported_is_what_is_returned():
 @pytest.mark.parametrize(
     ("iterations", "lines"), [(3, [1, 2, 3]), (10, list(range(1, 11))), (25, [*range(3, 26, 3), 25])]
 )
-def test_some_ten_losses_are_printed_and_always_the_last(capsys, iterations, lines):
+def test_about_ten_losses_are_printed_including_the_last(capsys, iterations, lines):
     def train(library, *, iterations, seed, report):
         assert library is torchdiffeq and seed == 5
         for iteration in range(1, iterations + 1):

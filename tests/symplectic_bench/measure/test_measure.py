@@ -1,4 +1,4 @@
-"""Every measurement against something whose answer is known."""
+"""Every measurement against a case whose answer is known."""
 
 import gc
 import itertools
@@ -20,7 +20,8 @@ from symplectic_bench.measure.wall_time import measure_wall_time
 from symplectic_bench.problems import PROBLEMS
 from symplectic_bench.problems import build as build_cell
 from symplectic_bench.references import compute_reference, reference_file
-from symplectic_bench.references.store import identity, load, save
+from symplectic_bench.references.identity import identity
+from symplectic_bench.references.store import load, save
 from symplectic_bench.run import processes as process
 from symplectic_bench.run.processes import Limits
 from symplectic_bench.spec.failure import Diverged
@@ -34,7 +35,7 @@ def block(nbytes):
 
 
 class TestAllocator:
-    def test_a_known_pattern_has_its_peak(self):
+    def test_the_peak_of_a_known_pattern_is_found(self):
         def pattern():
             a = block(8000)
             b = block(3000)
@@ -45,7 +46,7 @@ class TestAllocator:
         (traffic,) = watch("cpu", pattern)
         assert (traffic.peak_bytes, traffic.left_bytes, traffic.events) == (11_000, 0, 6)
 
-    def test_phases_are_told_apart(self):
+    def test_phases_are_measured_separately(self):
         kept = []
         first, second, third = watch(
             "cpu", lambda: kept.append(block(500)), lambda: block(7000), lambda: kept.append(block(40))
@@ -54,7 +55,7 @@ class TestAllocator:
         assert (second.peak_bytes, second.left_bytes) == (7500, 500)
         assert (third.peak_bytes, third.left_bytes) == (540, 540)
 
-    def test_what_was_there_before_does_not_count(self):
+    def test_earlier_allocations_do_not_count(self):
         before = [block(9000)]
         released, after = watch("cpu", before.clear, lambda: block(100))
         assert released.peak_bytes == released.left_bytes == 0
@@ -72,12 +73,12 @@ class TestAllocator:
 
 
 class TestFloor:
-    def test_a_linear_field_keeps_its_state_for_its_matrix(self):
+    def test_a_linear_field_keeps_its_state_for_the_gradient_of_its_matrix(self):
         problem = PROBLEMS["linear"].build({"dim": 4}, 5, "float64")
         floor, events = measure_floor(problem)
         assert floor.state_bytes == 5 * 4 * 8 and floor.parameter_bytes == 4 * 4 * 8
         assert floor.graph_bytes == floor.state_bytes
-        # f's value, and A's gradient on its way into the one that is there; that by the state comes before or after it.
+        # f's value, and A's gradient before it is accumulated; that by the state comes before or after it.
         assert floor.vjp_peak_bytes >= floor.state_bytes + floor.parameter_bytes
         assert floor.vjp_peak_bytes <= 2 * floor.state_bytes + floor.parameter_bytes + 64  # and the time
         assert events > 0
@@ -107,7 +108,7 @@ class TestFloor:
         steps = CONTENDERS["ours"].observe(problem, cell).counts.steps_accepted
         least = floor_tensor_bytes(floor, gradient, steps or 0, METHODS[cell.method].stages)
         peak = peaks(problem, cell)["peak_tensor_bytes"]
-        # The continuous adjoint's state is three times a state and more; the others are near their floors.
+        # The continuous adjoint's state is at least three times a state; the others are near their floors.
         assert least <= peak <= (8 if gradient == "continuous" else 1.6) * least
 
 
@@ -121,23 +122,23 @@ class TestTensorMemory:
         assert found[0].values == found[1].values
         assert found[0].values[-1]["peak_tensor_source"] == "exact"
 
-    def test_what_is_kept_between_the_passes_is_the_graph(self, tmp_path):
+    def test_the_graph_is_kept_between_the_passes(self, tmp_path):
         cell = make_cell(batch=64, gradient="backprop")
         found = peaks(build_cell(cell, tmp_path), cell)
         assert found["kept_tensor_bytes"] <= found["forward_peak_tensor_bytes"] <= found["peak_tensor_bytes"]
         assert found["kept_tensor_bytes"] > 0.9 * found["peak_tensor_bytes"]  # the whole solve's graph
 
     @pytest.mark.parametrize("gradient", ["symplectic", "backprop"])
-    def test_a_fit_is_what_would_have_been_measured(self, gradient, tmp_path, monkeypatch):
-        # States beside which the generator's own, 5 kB, does not set the peak.
+    def test_a_fit_agrees_with_a_measurement(self, gradient, tmp_path, monkeypatch):
+        # States large enough that the generator's 5 kB do not set the peak.
         cell = make_cell(method="rk4", **FIXED, steps=64, gradient=gradient, batch=256)
         counts = CONTENDERS["ours"].observe(build_cell(cell, tmp_path), cell).counts
         exact = list(measure_tensor_memory(cell, tmp_path, counts))[-1]
-        # As many events as some 32 steps have.
+        # About the events of 32 steps.
         monkeypatch.setattr(tensor_memory, "EVENT_LIMIT", 12_000)
         fitted = list(measure_tensor_memory(cell, tmp_path, counts))[-1]
         assert exact.pop("peak_tensor_source") == "exact" and fitted.pop("peak_tensor_source") == "fit"
-        # Peaks are linear in the steps to a byte; the few steps at the ends are not.
+        # Peaks are exactly linear in the steps except for the few at the ends.
         assert fitted == pytest.approx(exact, rel=0.01)
 
     def test_too_many_adaptive_steps_have_a_reason(self, tmp_path, monkeypatch):
@@ -157,13 +158,13 @@ def allocate_and_release(nbytes):
 
 
 class TestResidentMemory:
-    def test_the_high_water_mark_sees_what_is_gone_again(self):
+    def test_the_high_water_mark_includes_released_memory(self):
         nbytes = 100 * 2**20
         grown, after_reset = process.run(allocate_and_release, (nbytes,), LIMITS).values
         assert grown == pytest.approx(nbytes, rel=0.02)
-        assert after_reset == pytest.approx(nbytes, rel=0.02)  # the mark fell by as much when it was reset
+        assert after_reset == pytest.approx(nbytes, rel=0.02)  # the reset lowered the mark by as much
 
-    def test_a_large_graph_is_seen_alike_by_kernel_sampler_and_allocator(self, tmp_path):
+    def test_kernel_sampler_and_allocator_agree_on_a_large_graph(self, tmp_path):
         cell = make_cell(
             sizes={"width": 256}, batch=256, method="rk4", **FIXED, steps=40, gradient="baseline", dtype="float32"
         )
@@ -173,7 +174,7 @@ class TestResidentMemory:
         assert outcome.ok, outcome.reason
         (found,) = outcome.values
         assert found["rss_curve_peak_bytes"] == pytest.approx(found["peak_rss_bytes"], rel=0.05)
-        # Resident memory holds the tensors, and the holes that malloc leaves beside aligned blocks: as much again.
+        # Resident memory includes the gaps that malloc leaves beside aligned blocks: as much as the tensors.
         assert 0.95 < found["peak_rss_bytes"] / tensors["peak_tensor_bytes"] < 4
         assert len(found["rss_curve_s"]) == len(found["rss_curve_bytes"]) <= resident_memory.CURVE_POINTS
         assert max(found["rss_curve_bytes"]) == found["rss_curve_peak_bytes"]
@@ -187,7 +188,7 @@ class TestResidentMemory:
 
 
 class Scripted:
-    """A contender that notes when it is called, and fails when told to. W's gradient is a whole, K's is compiled."""
+    """A contender that logs its calls and fails at a given one. W has a single pass, K is compiled."""
 
     def __init__(self, name, log, fails_at=None):
         self.name, self.log, self.fails_at = name, log, fails_at
@@ -210,7 +211,7 @@ class Scripted:
 class TestWallTime:
     @pytest.fixture
     def log(self, monkeypatch):
-        gc.freeze()  # as in a measuring process: collecting pytest's objects takes 100 ms
+        gc.freeze()  # as in a measuring process: collecting pytest's objects would take 100 ms
         log = []
         scripted = {name: Scripted(name, log, fails_at=2 if name == "B" else None) for name in "ABCKW"}
         for module in (wall_time, warm_up):
@@ -231,35 +232,35 @@ class TestWallTime:
         assert all(value["forward_s"] > 0 and value["backward_s"] > 0 for value in samples)
         assert sum("f_call_s" in value for value in values) == 2
 
-    def test_one_that_fails_leaves_the_rotation(self, log, tmp_path):
+    def test_a_failed_contender_leaves_the_rotation(self, log, tmp_path):
         values = self.times("ABC", tmp_path)
         assert "".join(log) == "ABC" + "ABC" + "AC"
         assert [v for v in values if "status" in v] == [{"cell": 1, "status": "diverged", "reason": "B gave up"}]
 
-    def test_one_that_cannot_be_parted_has_a_total(self, log, tmp_path):
+    def test_a_single_pass_has_a_total_time(self, log, tmp_path):
         values = self.times("AW", tmp_path)
         totals = [value for value in values if "total_s" in value]
         assert [value["cell"] for value in totals] == [1, 1] and all(value["total_s"] > 0 for value in totals)
 
-    def test_compilers_begin_with_a_call_of_their_own(self, log, tmp_path):
+    def test_compilation_is_timed_by_a_separate_first_call(self, log, tmp_path):
         values = self.times("AK", tmp_path)
         assert "".join(log) == "K" + "AK" * 3
         assert values[0] == {"cell": 1, "begins": True}
         assert list(values[1]) == ["cell", "compile_s"] and values[1]["compile_s"] > 0
         assert sum("forward_s" in value for value in values if value.get("cell") == 1) == 2
 
-    def test_the_warm_up_is_short_but_a_compilers(self, log, tmp_path):
+    def test_the_warm_up_is_short_except_for_compiled_contenders(self, log, tmp_path):
         self.times("AK", tmp_path, axes={**FIXED, "steps": 1000})
         assert wall_time.CONTENDERS["A"].steps == [100, 1000, 1000]
         assert wall_time.CONTENDERS["K"].steps == [1000] * 4
 
-    def test_a_short_warm_up_that_diverges_is_no_failure(self, log, tmp_path):
+    def test_divergence_in_a_short_warm_up_is_not_a_failure(self, log, tmp_path):
         values = self.times("AB", tmp_path, axes={**FIXED, "steps": 1000}, warmup=2, repeats=1)
-        assert "".join(log) == "AB" * 3  # B gives up in its second run, which is short
+        assert "".join(log) == "AB" * 3  # B fails in its second run, which is short
         assert not [value for value in values if "status" in value]
         assert sum("forward_s" in value for value in values) == 2
 
-    def test_a_compiler_finds_no_cache_and_leaves_none(self, monkeypatch):
+    def test_compilation_has_an_empty_cache_that_is_removed(self, monkeypatch):
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
         with wall_time.empty_compile_cache():
             folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
@@ -270,12 +271,12 @@ class TestWallTime:
         values = self.times("AC", tmp_path, warmup=0, repeats=1)
         assert [value["cell"] for value in values if value.get("begins")] == [0, 1]
 
-    def test_a_slow_group_is_repeated_three_times(self, log, tmp_path, monkeypatch):
-        monkeypatch.setattr(wall_time, "ENOUGH_S", 0.0)
+    def test_a_slow_group_is_timed_in_three_rounds(self, log, tmp_path, monkeypatch):
+        monkeypatch.setattr(wall_time, "TIME_LIMIT_S", 0.0)
         self.times("A", tmp_path, repeats=50)
-        assert len(log) == 1 + wall_time.FEWEST_ROUNDS
+        assert len(log) == 1 + wall_time.MIN_ROUNDS
 
-    def test_garbage_is_collected_outside(self, log, tmp_path, monkeypatch):
+    def test_garbage_collection_is_off_while_timing(self, log, tmp_path, monkeypatch):
         enabled = []
         seconds = wall_time.seconds
         monkeypatch.setattr(wall_time, "seconds", lambda *args: enabled.append(gc.isenabled()) or seconds(*args))
@@ -290,12 +291,12 @@ class TestGradientError:
             itertools.chain.from_iterable(v.items() for v in gradient_error.measure_gradient_error(cell, cache_dir))
         )
 
-    def test_both_errors_come_with_what_they_are_relative_to(self, tmp_path):
+    def test_both_errors_come_with_their_references(self, tmp_path):
         cell = make_cell(problem="linear", sizes={"dim": 3})
         compute_reference(cell, tmp_path)
         found = self.measure(cell, tmp_path)
         assert found["error_discrete"] < 1e-12 and found["error_discrete_oracle"] == "50 digits"
-        # Near the tolerance, and far above the bar.
+        # Near the tolerance, and far above the error bar.
         assert found["error_true_bar"] < 1e-30 < 1e-9 < found["error_true"] < 1e-4
         assert found["error_true_reference"] == "closed form"
         assert found["forward_error"] < 100 and found["forward_disagrees"] is False
@@ -314,7 +315,7 @@ class TestGradientError:
         assert own[2]["error_discrete"] < 1e-14 and {x["error_discrete_oracle"] for x in own[:3]} == {"50 digits"}
         assert own[3]["status"] == "error" and all(x["begins"] and x["ends"] for x in own)
 
-    def test_without_a_reference_there_is_a_reason_and_the_rest(self, tmp_path):
+    def test_without_a_reference_there_is_a_reason_and_the_discrete_error(self, tmp_path):
         found = self.measure(make_cell(), tmp_path)
         assert found["error_true_reason"] == "no reference was computed"
         assert found["error_discrete"] < 1e-12 and "forward_error" not in found
@@ -323,10 +324,10 @@ class TestGradientError:
     def test_fixed_steps_are_compared_with_the_same_steps(self, contender, tmp_path):
         cell = make_cell(contender=contender, gradient="backprop", method="midpoint", **FIXED, steps=5)
         found = self.measure(cell, tmp_path)
-        # Five coarse steps, far from the solution, are exactly the method's.
+        # Five coarse steps are far from the solution but exactly those of the method.
         assert found["forward_error"] < 10 and found["forward_disagrees"] is False
 
-    def test_a_forward_solution_that_is_off_is_flagged(self, tmp_path):
+    def test_a_wrong_forward_solution_is_flagged(self, tmp_path):
         cell = make_cell(problem="linear", sizes={"dim": 3})
         compute_reference(cell, tmp_path)
         reference = load(reference_file(cell, tmp_path))
@@ -334,8 +335,8 @@ class TestGradientError:
         save(moved, identity(build_cell(cell, tmp_path)), reference_file(cell, tmp_path))
         assert self.measure(cell, tmp_path)["forward_disagrees"] is True
 
-    def test_numbers_that_are_not_finite_have_diverged(self, tmp_path):
-        # One step of Euler over a stiff spiral, cubed at each stage, leaves float32.
+    def test_non_finite_numbers_count_as_divergence(self, tmp_path):
+        # Euler steps over a stiff spiral, cubed at each stage, overflow float32.
         cell = make_cell(
             problem="spiral", sizes={"end": 50.0}, method="euler", **FIXED, steps=6, gradient="backprop",
             contender="torchdiffeq", dtype="float32",
@@ -344,7 +345,7 @@ class TestGradientError:
             self.measure(cell, tmp_path)
 
 
-def test_counts_give_the_floor_of_the_time():
+def test_counts_give_the_floor_of_time():
     counts = CONTENDERS["ours"].observe(PROBLEMS["mlp"].build({}, 2, "float64"), make_cell()).counts
     bare, transposed = counts.floor_calls
     assert bare + transposed == counts.f_calls_forward + counts.f_calls_backward

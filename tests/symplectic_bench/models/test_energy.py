@@ -21,7 +21,7 @@ def states(batch=3, points=12):
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_the_sum_stays_and_the_energy_stays_or_falls(field, structure):
+def test_the_sum_is_conserved_and_the_energy_is_conserved_or_decreases(field, structure):
     func, u = field(structure), states()
     change = func(torch.tensor(0.0), u).detach()
     slope = torch.autograd.functional.jvp(func.energy, u, change)[1]
@@ -32,13 +32,13 @@ def test_the_sum_stays_and_the_energy_stays_or_falls(field, structure):
         assert float(slope.max()) < 0
 
 
-def test_a_place_is_like_any_other(field):
+def test_the_field_is_translation_invariant(field):
     func, u = field(), states()
     t = torch.tensor(0.0)
     torch.testing.assert_close(func(t, u.roll(5, dims=1)), func(t, u).roll(5, dims=1), rtol=0, atol=ROUNDING)
 
 
-def test_it_is_the_gradient_of_the_energy(field):
+def test_the_field_is_the_structure_times_the_gradient_of_the_energy(field):
     func, u = field("cahn_hilliard"), states(batch=1)
     slope = torch.autograd.functional.jacobian(lambda x: func.energy(x).sum(), u)
     expected = STRUCTURES["cahn_hilliard"](slope, 0.5)
@@ -46,7 +46,7 @@ def test_it_is_the_gradient_of_the_energy(field):
 
 
 @pytest.mark.parametrize("grad", [True, False])
-def test_it_has_a_graph_where_one_is_asked_for(field, grad):
+def test_it_has_a_graph_exactly_in_grad_mode(field, grad):
     func, u = field(), states().requires_grad_()
     with torch.set_grad_enabled(grad):
         assert func(torch.tensor(0.0), u).requires_grad is grad
@@ -59,17 +59,17 @@ def test_its_gradients_are_exact(field):
         check_gradient(field(structure), states(), t, method="dopri8", options={"step_size": 0.01})
 
 
-def test_a_structure_that_there_is_not_is_named():
+def test_an_unknown_structure_is_named():
     with pytest.raises(ValueError, match="structure must be one of kdv, cahn_hilliard; got 'heat'"):
         EnergyField(Energy(2), "heat", 0.1)
 
 
-def test_it_has_the_papers_sizes():
+def test_it_has_the_sizes_of_the_paper():
     """200 channels, three layers: 3 x 200 + 200, 200 x 200 + 200, and 200."""
     assert sum(p.numel() for p in Energy(200).parameters()) == 800 + 40_200 + 200
 
 
-def test_a_solve_keeps_the_energy(field):
+def test_a_solve_conserves_the_energy(field):
     func, u = field(), states()
     with torch.no_grad():
         after = odeint(func, u, torch.tensor([0.0, 0.2], dtype=torch.float64), rtol=1e-10, atol=1e-10, method="dopri8")[

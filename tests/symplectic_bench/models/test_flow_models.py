@@ -10,15 +10,15 @@ from symplectic_bench.models.flow import (
     ImageFlow,
     ImageVelocity,
     bits_per_dim,
-    carry,
-    exact,
+    exact_trace,
     logits,
+    push_forward,
     tabular_flow,
 )
 from symplectic_bench.problems.flow import Transport
 
 SOLVED = 1e-9
-"""What a solve at 1e-11 leaves."""
+"""The error of a solve at 1e-11."""
 
 
 def integrate(func, y0, t):
@@ -45,7 +45,7 @@ def test_the_exact_trace_is_that_of_the_jacobian(flow):
 
 
 def test_the_estimated_trace_is_unbiased(flow):
-    """Over all signs, each as likely as the others, its mean is the trace itself."""
+    """Its mean over all sign vectors, which are equally likely, is the trace."""
     z, t = numbers(4, 3), torch.tensor(0.3, dtype=torch.float64)
     state = torch.cat([z, z[:, :1]], dim=1)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3)
@@ -54,19 +54,19 @@ def test_the_estimated_trace_is_unbiased(flow):
     torch.testing.assert_close(torch.stack(found).mean(dim=0), expected, rtol=1e-13, atol=1e-13)
 
 
-def test_the_density_is_that_of_the_change_of_variables(flow):
+def test_the_density_obeys_the_change_of_variables(flow):
     x = numbers(2, 3)
     with torch.no_grad():
-        found = flow.log_density(x, integrate, exact)
+        found = flow.log_density(x, integrate, exact_trace)
     for row, log_density in zip(x, found, strict=True):
 
-        def carried(point):
-            return carry(flow.components, point[None], integrate, exact)[0][0]
+        def end(point):
+            return push_forward(flow.components, point[None], integrate, exact_trace)[0][0]
 
-        z = carried(row).detach()
-        stretched = torch.linalg.slogdet(torch.autograd.functional.jacobian(carried, row))[1]
+        z = end(row).detach()
+        log_determinant = torch.linalg.slogdet(torch.autograd.functional.jacobian(end, row))[1]
         normal = -0.5 * (z.square().sum() + 3 * math.log(2 * math.pi))
-        assert abs(float(log_density - normal - stretched)) < SOLVED
+        assert abs(float(log_density - normal - log_determinant)) < SOLVED
 
 
 def test_a_flow_in_one_dimension_is_a_density():
@@ -74,49 +74,49 @@ def test_a_flow_in_one_dimension_is_a_density():
     flow = tabular_flow(dim=1, components=1, width=8, layers=1, nonlinearity="softplus").double()
     x = torch.linspace(-12, 12, 2001, dtype=torch.float64)[:, None]
     with torch.no_grad():
-        density = flow.log_density(x, integrate, exact).exp()
+        density = flow.log_density(x, integrate, exact_trace).exp()
     assert abs(float(torch.trapezoid(density, x[:, 0])) - 1) < 1e-6  # the tails beyond 12
 
 
-def test_mnists_flow_has_ten_components():
+def test_the_flow_for_mnist_has_ten_components():
     assert ImageFlow(1, 28, scales=3, blocks=2, width=2, layers=1).components == 10
 
 
-def test_the_density_of_an_image_is_that_of_the_change_of_variables():
-    """Over two scales, half of the channels done after the first one."""
+def test_the_density_of_an_image_obeys_the_change_of_variables():
+    """Over two scales, with half of the channels final after the first."""
     torch.manual_seed(0)
     flow = ImageFlow(1, 2, scales=2, blocks=1, width=3, layers=1).double()
     x = 0.5 * numbers(1, 4)
 
-    def carried(point):
+    def end(point):
         first, second, third = flow.scales
-        z, _ = carry(first, point[None], integrate, exact)
+        z, _ = push_forward(first, point[None], integrate, exact_trace)
         z = torch.nn.functional.pixel_unshuffle(z.view(1, 1, 2, 2), 2).flatten(1)
-        z, _ = carry(second, z, integrate, exact)
+        z, _ = push_forward(second, z, integrate, exact_trace)
         done, z = z.chunk(2, dim=1)
-        return torch.cat([done, carry(third, z, integrate, exact)[0]], dim=1)[0]
+        return torch.cat([done, push_forward(third, z, integrate, exact_trace)[0]], dim=1)[0]
 
     with torch.no_grad():
-        found = float(flow.log_density(x, integrate, exact)[0])
-    z = carried(x[0]).detach()
-    stretched = torch.linalg.slogdet(torch.autograd.functional.jacobian(carried, x[0]))[1]
-    expected = -0.5 * float(z.square().sum() + 4 * math.log(2 * math.pi)) + float(stretched)
+        found = float(flow.log_density(x, integrate, exact_trace)[0])
+    z = end(x[0]).detach()
+    log_determinant = torch.linalg.slogdet(torch.autograd.functional.jacobian(end, x[0]))[1]
+    expected = -0.5 * float(z.square().sum() + 4 * math.log(2 * math.pi)) + float(log_determinant)
     assert abs(found - expected) < SOLVED
 
 
 def test_a_size_that_cannot_be_halved_is_refused():
-    with pytest.raises(ValueError, match="3 scales halve the size 2 times, which 6 does not allow"):
+    with pytest.raises(ValueError, match="3 scales need a size divisible by 4; got 6"):
         ImageFlow(1, 6, scales=3, blocks=1, width=2, layers=1)
 
 
-def test_the_velocity_of_an_image_knows_the_time():
+def test_the_velocity_of_an_image_depends_on_time():
     velocity = ImageVelocity((1, 2, 2), width=3, layers=1).double()
     z = numbers(1, 4)
     early, late = (velocity(torch.tensor(t, dtype=torch.float64), z) for t in (0.0, 1.0))
     assert early.shape == z.shape and not torch.equal(early, late)
 
 
-def test_logits_and_how_they_stretch():
+def test_logits_come_with_their_log_determinant():
     pixels = torch.rand(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     x, stretch = logits(pixels)
     (slope,) = torch.autograd.grad(x.sum(), pixels)
@@ -124,6 +124,5 @@ def test_logits_and_how_they_stretch():
     assert torch.isfinite(logits(torch.tensor([[0.0, 1.0]]))[0]).all()
 
 
-def test_noise_without_structure_takes_all_its_bits():
-    """A uniform density over pixels of 256 levels: eight bits each."""
+def test_a_uniform_density_over_256_levels_takes_eight_bits_a_pixel():
     assert float(bits_per_dim(torch.tensor(0.0), dim=5, levels=256)) == pytest.approx(8)

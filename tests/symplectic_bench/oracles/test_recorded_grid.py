@@ -1,4 +1,4 @@
-"""The oracles against what they are to judge, and against arithmetic by hand."""
+"""The oracle against the gradients that it checks, and against calculation by hand."""
 
 import ast
 from dataclasses import replace
@@ -46,11 +46,11 @@ def test_two_steps_of_euler_by_hand():
     h, (A,) = 0.5, problem.parameters
     step = torch.eye(2, dtype=torch.float64) + h * A
     ys = replay(METHODS["euler"], problem, equal_steps(problem.t, 2))
-    # A handful of float64 operations.
+    # A few float64 operations.
     torch.testing.assert_close(ys[-1], problem.y0 @ (step @ step).T, rtol=1e-15, atol=1e-15)
 
 
-def test_equal_steps_end_where_they_should():
+def test_equal_steps_end_at_the_last_time():
     grid = equal_steps(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), 6)
     assert float(grid.t[-1] + grid.h[-1]) == pytest.approx(4.0, rel=1e-15)
     assert len(grid.t) == 6
@@ -58,9 +58,9 @@ def test_equal_steps_end_where_they_should():
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["adaptive", "fixed"])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_replay_is_what_the_library_computed(method, fixed):
+def test_the_replay_reproduces_the_solution_of_the_library(method, fixed):
     if not fixed and not METHODS[method].adaptive:
-        fixed = True  # without an error estimate there are only fixed steps
+        fixed = True  # methods without an error estimate take fixed steps only
     observation, problem = observe(**steps_or_tolerance(method, fixed))
     assert callable(observation.replay)
     found = observation.replay(problem)[-1]
@@ -68,20 +68,20 @@ def test_the_replay_is_what_the_library_computed(method, fixed):
 
 
 @pytest.mark.parametrize("gradient_name", EXACT)
-def test_exact_gradients_are_the_replays(gradient_name):
+def test_exact_gradients_equal_that_of_the_replay(gradient_name):
     observation, problem = observe(gradient=gradient_name)
     assert discrete_error(observation, problem)["error_discrete"] < ROUNDING
 
 
-def test_a_float32_gradient_is_judged_in_float64():
+def test_a_float32_gradient_is_compared_in_float64():
     observation, problem = observe(dtype="float32", rtol=1e-3, atol=1e-3)
     error = discrete_error(observation, problem)
-    # Rounding level in float32, and no less than one rounding.
+    # Rounding level in float32, at least that of one operation.
     assert 1e-9 < error["error_discrete"] < 1e-4 and error["error_discrete_oracle"] == "float64"
 
 
 @pytest.mark.parametrize("oracle_of", ["50 digits", "float64"])
-def test_an_error_of_a_millionth_in_one_stage_is_found(oracle_of, monkeypatch):
+def test_a_relative_error_of_a_millionth_in_one_stage_is_detected(oracle_of, monkeypatch):
     whole = transpose.weighted_sum
 
     def wrong(h, terms):
@@ -90,38 +90,38 @@ def test_an_error_of_a_millionth_in_one_stage_is_found(oracle_of, monkeypatch):
 
     monkeypatch.setattr(transpose, "weighted_sum", wrong)
     if oracle_of == "float64":
-        monkeypatch.setattr(gradient_error, "SMALL", 0)
+        monkeypatch.setattr(gradient_error, "MAX_SIZE_IN_DIGITS", 0)
     observation, problem = observe(rtol=1e-4, atol=1e-4)
     found = discrete_error(observation, problem)
     assert found["error_discrete_oracle"] == oracle_of and 1e-9 < found["error_discrete"] < 1e-5
 
 
-def test_the_continuous_gradient_is_not_the_replays():
+def test_the_continuous_gradient_differs_from_that_of_the_replay():
     observation, problem = observe(gradient="continuous")
     assert discrete_error(observation, problem)["error_discrete"] > 1e-9
 
 
 @pytest.mark.parametrize("method", THEIRS)
-def test_torchdiffeqs_replay_is_what_it_computed(method):
+def test_the_replay_reproduces_the_solution_of_torchdiffeq(method):
     changes = steps_or_tolerance(method, fixed=not METHODS[method].adaptive)
     observation, problem = observe(contender="torchdiffeq", gradient="backprop", **changes)
     assert callable(observation.replay)
     ys = observation.replay(problem)
     assert relative_error([observation.final_state], [ys[-1]]) < ROUNDING
-    assert problem.loss(ys).item() == pytest.approx(observation.loss, rel=ROUNDING)  # of all outputs
+    assert problem.loss(ys).item() == pytest.approx(observation.loss, rel=ROUNDING)  # uses all outputs
     assert observation.counts.steps_accepted == (
         7 if not METHODS[method].adaptive else observation.counts.steps_accepted
     )
 
 
-def test_torchdiffeqs_backpropagation_is_the_replays_where_it_chooses_no_steps():
+def test_with_fixed_steps_backprop_through_torchdiffeq_equals_that_of_the_replay():
     observation, problem = observe(
         contender="torchdiffeq", gradient="backprop", **steps_or_tolerance("rk38", fixed=True)
     )
     assert discrete_error(observation, problem)["error_discrete"] < ROUNDING
 
 
-def test_torchdiffeqs_methods_are_ours_of_the_same_name():
+def test_methods_of_torchdiffeq_equal_ours_of_the_same_name():
     for method in THEIRS:
         assert decline(make_cell(contender="torchdiffeq", gradient="backprop", **steps_or_tolerance(
             method, fixed=not METHODS[method].adaptive))) is None  # fmt: skip
@@ -132,7 +132,7 @@ def test_torchdiffeqs_methods_are_ours_of_the_same_name():
 
 
 @pytest.mark.parametrize("gradient_name", GRADIENTS)
-def test_our_counts_are_the_calls_that_a_counting_field_sees(gradient_name):
+def test_our_counts_are_those_of_a_counting_field(gradient_name):
     cell = make_cell(problem="van_der_pol", sizes={"end": 1.0}, batch=2, gradient=gradient_name)
     problem = PROBLEMS["van_der_pol"].build(cell.sizes_dict, 2, "float64")
     stats = CONTENDERS["ours"].observe(problem, cell).counts
@@ -142,7 +142,7 @@ def test_our_counts_are_the_calls_that_a_counting_field_sees(gradient_name):
     counted.backward_phase = True
     run.backward()
     seen = counted.counts(stats.steps_accepted, stats.steps_rejected)
-    assert replace(seen, steps_backward=stats.steps_backward) == stats  # of steps a field sees nothing
+    assert replace(seen, steps_backward=stats.steps_backward) == stats  # a field cannot count steps
 
 
 def test_the_gradient_of_an_unused_parameter_is_zero():
@@ -153,7 +153,7 @@ def test_the_gradient_of_an_unused_parameter_is_zero():
     assert len(found) == 3 and torch.equal(found[-1], torch.zeros(2, dtype=torch.float64))
 
 
-def test_the_relative_error_is_of_all_entries_together():
+def test_the_relative_error_is_a_norm_of_all_entries_together():
     a, b = [torch.tensor([3.0]), torch.tensor([[4.0]])], [torch.tensor([0.0]), torch.tensor([[5.0]])]
     assert relative_error(a, b) == pytest.approx((9 + 1) ** 0.5 / 5)
 
@@ -172,7 +172,7 @@ def test_the_oracle_shares_only_data_with_the_library():
 
 @pytest.mark.parametrize("name", OWN_STEPS)
 @pytest.mark.parametrize("how", [{"rtol": 1e-3, "atol": 1e-3}, {"steps": 20, **FIXED}], ids=["tolerance", "steps"])
-def test_the_replay_of_steps_of_their_own_has_their_gradient(name, how, tmp_path):
+def test_the_replay_of_reversible_steps_has_their_gradient(name, how, tmp_path):
     cell = make_cell(gradient=name, **how)
     problem = build(cell, tmp_path)
     observation = CONTENDERS["ours"].observe(problem, cell)
@@ -201,7 +201,7 @@ class TestDecline:
     def test_an_impossible_pair_has_a_reason(self, changes, reason):
         assert reason in str(decline(make_cell(**changes)))
 
-    def test_what_can_be_done_is_not_declined(self):
+    def test_possible_pairs_are_not_declined(self):
         assert decline(make_cell()) is None
         assert decline(make_cell(contender="torchdiffeq", gradient="continuous-seminorm")) is None
 
@@ -210,7 +210,7 @@ class TestDecline:
     ("gradient_name", "outputs"), [("symplectic", 1), ("symplectic", 3), ("backprop", 3), ("reversible", 1)]
 )
 def test_a_jump_is_seen_from_the_side_of_each_step(gradient_name, outputs, tmp_path):
-    """Steps are landed on it, so a stage at a step's end would otherwise see the field beyond."""
+    """Steps end on the jump, so a stage at a step's end would otherwise evaluate the field beyond it."""
     cell = make_cell(problem="forced", sizes={"outputs": outputs}, gradient=gradient_name, rtol=1e-4, atol=1e-4)
     row = {}
     for values in measure_gradient_error(cell, tmp_path):

@@ -1,4 +1,4 @@
-"""Formulas and the arithmetic of fifty digits against the modules, mpmath and arithmetic by hand."""
+"""Formulas and fifty-digit arithmetic against the modules, mpmath and calculation by hand."""
 
 import mpmath
 import numpy as np
@@ -9,7 +9,7 @@ from symplectic_adjoint import METHODS, odeint
 from symplectic_bench.contenders import CONTENDERS, decline
 from symplectic_bench.data.tables import table_file
 from symplectic_bench.measure.gradient_error import discrete_error
-from symplectic_bench.oracles.digits import FIFTY, FiftyDigits, Number, array, gradient, plain, variables
+from symplectic_bench.oracles.fifty_digits import FIFTY, FiftyDigits, Number, array, gradient, plain, variables
 from symplectic_bench.oracles.recorded_grid import equal_steps, relative_error, replay
 from symplectic_bench.oracles.recorded_grid import gradient as autograd
 from symplectic_bench.oracles.twin import DigitsTwin, doubles, error_in_digits
@@ -27,10 +27,10 @@ SIZES = {
     "cahn_hilliard": {"points": 8, "end": 0.02},
     "robertson": {"end": 1e-3},
 }
-"""Small ones of those that are large or stiff by default."""
+"""Small sizes for problems that are large or stiff by default."""
 
 ROUNDING = 1e-14
-"""A few dozen roundings of float64."""
+"""A few dozen rounding errors of float64."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ with_solution = pytest.mark.parametrize("name", [name for name, family in PROBLE
 
 @every_problem
 @pytest.mark.parametrize("t", [0.0, 0.3])
-def test_a_formula_is_its_field(small, name, t):
+def test_a_formula_equals_its_field(small, name, t):
     problem = small(name)
     twin = DigitsTwin(problem)
     for i in range(problem.components):
@@ -61,14 +61,14 @@ def test_a_formula_is_its_field(small, name, t):
 
 
 @every_problem
-def test_a_formula_is_its_loss(small, name):
+def test_a_formula_equals_its_loss(small, name):
     problem = small(name)
     ys = torch.randn(len(problem.t), *problem.y0.shape, dtype=torch.float64)
     assert float(DigitsTwin(problem).loss(variables(ys)).value) == pytest.approx(problem.loss(ys).item(), rel=ROUNDING)
 
 
 @every_problem
-def test_a_replay_in_digits_is_autograd_but_for_rounding(small, name):
+def test_a_replay_in_fifty_digits_equals_autograd_to_rounding(small, name):
     problem = small(name, end=0.5, **({"outputs": 1} if "outputs" in PROBLEMS[name].sizes else {}))
     grid = equal_steps(problem.t, 3)
     twin = DigitsTwin(problem)
@@ -87,26 +87,26 @@ def test_a_closed_form_solves_its_problem(small, name):
         how = {"method": "dop853", "rtol": 1e-13, "atol": 1e-13, "options": options}
         expected = odeint(problem.func, problem.y0, problem.t, **how)
     found, _ = doubles(np.frompyfunc(plain, 1, 1)(ys))
-    # Some hundred times the tolerance, for the steps whose errors add up.
+    # A hundred times the tolerance, because the errors of the steps add up.
     assert relative_error([found], [expected]) < 1e-11
     assert all(a is b for a, b in zip(ys[0].ravel(), twin.y0.ravel(), strict=True))
 
 
 @pytest.mark.parametrize("contender", ["ours", "torchdiffeq"])
 @pytest.mark.parametrize("method", ["dopri5", "adaptive_heun", "rk38"])
-def test_small_float64_problems_are_judged_in_digits(small, contender, method):
+def test_small_float64_problems_are_compared_in_fifty_digits(small, contender, method):
     how = {**FIXED, "steps": 7} if method == "rk38" else {"rtol": 1e-4, "atol": 1e-4}
     cell = make_cell(problem="van_der_pol", contender=contender, gradient="backprop", method=method, batch=2, **how)
     assert decline(cell) is None
     problem = small("van_der_pol", end=1.0)
     found = discrete_error(CONTENDERS[contender].observe(problem, cell), problem)
     assert found["error_discrete_oracle"] == "50 digits"
-    # torchdiffeq's own autograd also goes through its step sizes where they adapt.
+    # torchdiffeq's backprop also differentiates its adaptive step sizes.
     assert 0 < found["error_discrete"] < (1e-14 if contender == "ours" or method == "rk38" else 1e-3)
 
 
 @pytest.mark.parametrize("name", ["mali", "reversible"])
-def test_steps_of_their_own_are_judged_in_digits(small, name):
+def test_reversible_steps_are_compared_in_fifty_digits(small, name):
     cell = make_cell(problem="van_der_pol", gradient=name, method="midpoint", batch=2, **FIXED, steps=20)
     problem = small("van_der_pol", end=1.0)
     found = discrete_error(CONTENDERS["ours"].observe(problem, cell), problem)
@@ -128,10 +128,10 @@ class TestNumbers:
             at[0][i] -= h
             at[1][i] += h
             low, high = (of(*pair) for pair in at)
-            # Central differences are of second order: 1e-40 but for the third derivative; 50 digits less 20 remain.
+            # Central differences are of second order, 1e-40 times the third derivative; rounding leaves 50 - 20 digits.
             assert abs((high - low) / (2 * h) / slope - 1) < FIFTY.mpf(10) ** -28
 
-    def test_the_exponential_of_a_matrix_and_its_derivative_are_mpmaths(self):
+    def test_the_exponential_of_a_matrix_and_its_derivative_agree_with_mpmath(self):
         rows = np.random.default_rng(0).normal(size=(3, 3)) * 3
         direction = np.random.default_rng(1).normal(size=(3, 3))
         A = variables(rows)
@@ -141,7 +141,7 @@ class TestNumbers:
             for j in range(3):
                 block[i, j] = block[3 + i, 3 + j] = FIFTY.mpf(rows[i, j])
                 block[i, 3 + j] = FIFTY.mpf(direction[i, j])
-        expected = mpmath.MPContext.expm(FIFTY, block)  # its upper right is the derivative along direction
+        expected = mpmath.MPContext.expm(FIFTY, block)  # its upper right block is the derivative along direction
         for i in range(3):
             for j in range(3):
                 assert abs(found[i, j].value - expected[i, j]) < FIFTY.mpf(10) ** -44
@@ -149,7 +149,7 @@ class TestNumbers:
                 along = sum(b * FIFTY.mpf(d) for b, d in zip(bars, direction.ravel(), strict=True))
                 assert abs(along - expected[i, 3 + j]) < FIFTY.mpf(10) ** -44
 
-    def test_what_nothing_depends_on_has_a_zero(self):
+    def test_the_derivative_by_an_unused_number_is_zero(self):
         x, y = variables([1.0, 2.0])
         assert gradient(x * 2, [x, y]) == [2, 0]
 

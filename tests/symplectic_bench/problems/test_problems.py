@@ -1,3 +1,5 @@
+"""Properties that all problems share: shapes, dtypes, seeds, copies and gradients; and checks of their sizes."""
+
 import subprocess
 import sys
 from typing import Any
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from symplectic_adjoint import odeint
-from symplectic_bench.data.tables import TABLES, MissingTable, cache_table, load_table, table_file
+from symplectic_bench.data.tables import table_file
 from symplectic_bench.problems import PROBLEMS, in_turn
 
 WINE = {"flow": {"data": "wine"}}
@@ -15,7 +17,7 @@ WINE = {"flow": {"data": "wine"}}
 
 @pytest.fixture(scope="module")
 def cache_dir(tmp_path_factory):
-    """With a small table in place of the real one, so that most tests need no scikit-learn."""
+    """A cache with a small table in place of the real one, so that most tests need no scikit-learn."""
     folder = tmp_path_factory.mktemp("cache")
     np.savez(table_file("wine", folder), rows=np.random.default_rng(0).normal(size=(20, 5)))
     return folder
@@ -34,7 +36,7 @@ every_problem = pytest.mark.parametrize("name", PROBLEMS)
 
 @every_problem
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_field_returns_what_its_state_is(build, name, dtype):
+def test_a_field_has_the_shape_and_dtype_of_its_state(build, name, dtype):
     problem = build(name, dtype)
     value = problem.fields[0](problem.t[0].to(problem.y0), problem.y0)
     assert (value.shape, value.dtype) == (problem.y0.shape, getattr(torch, dtype))
@@ -43,14 +45,14 @@ def test_a_field_returns_what_its_state_is(build, name, dtype):
 
 
 @every_problem
-def test_one_seed_gives_one_problem(build, name):
+def test_equal_seeds_give_equal_problems(build, name):
     one, same, other = build(name), build(name), build(name, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(one.inputs, same.inputs, strict=True))
     assert not torch.equal(one.y0, other.y0)
 
 
 @every_problem
-def test_a_float32_problem_is_the_rounded_float64_one_and_casts_up_to_itself(build, name):
+def test_a_float32_problem_is_the_rounded_float64_one(build, name):
     exact, rounded = build(name), build(name, "float32")
     for a, b in zip(exact.inputs, rounded.inputs, strict=True):
         assert torch.equal(a.detach().to(torch.float32), b.detach())
@@ -81,14 +83,14 @@ def test_every_input_has_a_gradient(build, name):
     assert all(bool((g == 0).all()) for g in problem.gradient())
 
 
-def test_the_identity_gives_its_argument_back_without_a_copy(build):
+def test_the_identity_returns_its_argument_without_a_copy(build):
     problem = build("identity", dim=5)
     assert problem.func(problem.t[0], problem.y0) is problem.y0
     assert problem.parameters == () and problem.y0.shape == (3, 5)
 
 
-def test_its_loss_holds_nothing_for_an_output(build):
-    """Neither in its graph nor in its gradient, so that what grows with the outputs is the solver's."""
+def test_the_loss_of_the_identity_stores_nothing_for_an_output(build):
+    """Neither in its graph nor in its gradient, so memory that grows with the outputs is the solver's."""
     problem = build("identity", outputs=1000)
     ys = torch.ones(1001, *problem.y0.shape, dtype=torch.float64, requires_grad=True)
     held: list[torch.Tensor] = []
@@ -99,12 +101,12 @@ def test_its_loss_holds_nothing_for_an_output(build):
     assert torch.equal(gradient[0], problem.loss.direction / ys.numel())
 
 
-def test_layers_are_the_hidden_ones(build):
+def test_layers_counts_hidden_layers(build):
     field = build("mlp", state=2, width=64, layers=3).func
     assert [tuple(layer.weight.shape) for layer in field.layers] == [(64, 2), (64, 64), (64, 64), (2, 64)]
 
 
-def test_the_time_matters_to_the_mlp(build):
+def test_the_mlp_depends_on_time(build):
     problem = build("mlp")
     at = [problem.func(torch.tensor(t, dtype=torch.float64), problem.y0) for t in (0.0, 1.0)]
     assert not torch.allclose(at[0], at[1])
@@ -122,11 +124,11 @@ class TestFlow:
         change = field(t, problem.y0)
         for row, e, found in zip(problem.y0.detach(), field.noise, change, strict=True):
             J = torch.autograd.functional.jacobian(lambda z: field.velocity(t, z), row[:-1])
-            # Both are sums of some hundred float64 products.
+            # Both are sums of about a hundred float64 products.
             torch.testing.assert_close(found[-1], -(e @ J @ e), rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(found[:-1], field.velocity(t, row[:-1]), rtol=1e-12, atol=1e-12)
 
-    def test_without_gradients_it_gives_the_same_and_no_graph(self, build):
+    def test_under_no_grad_it_returns_the_same_value_without_a_graph(self, build):
         problem = build("flow")
         t = torch.tensor(0.3, dtype=torch.float64)
         with torch.no_grad():
@@ -134,14 +136,14 @@ class TestFlow:
         assert not bare.requires_grad
         assert torch.equal(bare, problem.func(t, problem.y0))
 
-    def test_its_trace_is_differentiated_too(self, build):
+    def test_its_trace_is_differentiable(self, build):
         problem = build("flow", width=4)
         t = torch.tensor(0.3, dtype=torch.float64)
         state = problem.y0.detach()[:2].clone().requires_grad_()
         problem.func.noise = problem.func.noise[:2]
         assert torch.autograd.gradcheck(lambda y: problem.func(t, y)[:, -1], (state,))
 
-    def test_a_standard_normal_has_its_own_likelihood(self, build):
+    def test_its_loss_is_the_negative_log_likelihood(self, build):
         problem = build("flow")
         state = torch.zeros(2, 4, 3, dtype=torch.float64)
         # Two dimensions at the mode: -log p = log(2 pi), and l(T) = 0.25 is subtracted from log p.
@@ -171,35 +173,7 @@ def test_an_unknown_dtype_is_named():
         PROBLEMS["mlp"].build({}, 3, "float16")
 
 
-class TestTables:
-    def test_real_data_is_cached_standardised(self, tmp_path):
-        shapes = {}
-        for name in TABLES:
-            cache_table(name, tmp_path)
-            rows = load_table(name, tmp_path)
-            shapes[name] = tuple(rows.shape)
-            # Sums over up to 1797 rows, in float64.
-            assert rows.mean(dim=0).abs().max() < 1e-12
-            assert (rows.var(dim=0, correction=0) - 1).abs().max() < 1e-12
-        assert shapes == {"digits": (1797, 64), "breast_cancer": (569, 30), "wine": (178, 13)}
-        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".npz"] * 3
-
-    def test_a_cached_table_is_not_made_again(self, tmp_path):
-        np.savez(table_file("wine", tmp_path), rows=np.ones((1, 1)))
-        cache_table("wine", tmp_path)
-        assert load_table("wine", tmp_path).shape == (1, 1)
-
-    def test_a_missing_table_says_what_to_do(self, tmp_path):
-        with pytest.raises(MissingTable, match="call cache_table"):
-            load_table("wine", tmp_path)
-
-    def test_an_unknown_table_is_named(self, tmp_path):
-        for use in (load_table, cache_table):
-            with pytest.raises(MissingTable, match="digits, breast_cancer, wine; got 'iris'"):
-                use("iris", tmp_path)
-
-
-def test_what_a_measuring_process_imports_is_light():
+def test_a_measuring_process_imports_no_heavy_module():
     heavy = "pandas matplotlib sklearn scipy torchdiffeq"
     code = (
         "import sys, symplectic_bench.run.cells, symplectic_bench.problems, symplectic_bench.contenders\n"

@@ -1,4 +1,4 @@
-"""Components in a row, and tensors that a module does not list: every contender solves and counts them alike."""
+"""Stacks of components and tensors that a module does not list: contenders solve and count them alike."""
 
 import pytest
 import torch
@@ -15,8 +15,8 @@ from symplectic_bench.oracles.twin import DigitsTwin
 from symplectic_bench.problems import build, in_turn
 from symplectic_bench.problems.problem import Stack
 from symplectic_bench.references import compute_reference
-from symplectic_bench.references.converged import converged
-from symplectic_bench.references.taylor import can_be_expanded
+from symplectic_bench.references.converged import converged_reference
+from symplectic_bench.references.taylor import can_expand
 from tests.symplectic_bench.sample_cells import FIXED, make_cell
 from tests.symplectic_bench.sample_rows import a_row
 
@@ -29,7 +29,7 @@ def stack_cell(**changes):
 
 
 def gradient_by_hand(problem, steps):
-    """The components one after another, by textbook."""
+    """Solve the components one after another by the textbook."""
     y, t, h = problem.y0, 0.0, float(problem.t[-1]) / steps
     tableau = METHODS["rk38"]
     for field in problem.fields:
@@ -52,7 +52,7 @@ def test_the_gradient_is_that_of_all_components(contender, gradient, tmp_path):
     cell = stack_cell(contender=contender, gradient=gradient)
     observation = CONTENDERS[contender].observe(build(cell, tmp_path), cell)
     expected = gradient_by_hand(build(cell, tmp_path), steps=4)
-    # Twelve steps of four stages, summed in another order than by hand.
+    # Twelve steps of four stages, summed in a different order than by hand.
     assert relative_error(observation.gradient, expected) < 1e-14
 
 
@@ -75,7 +75,7 @@ def test_errors_are_measured_in_fifty_digits(contender, gradient, tmp_path):
     assert row["steps_accepted"] == 12
 
 
-def test_calls_are_those_of_all_components_by_the_formula(tmp_path):
+def test_f_calls_of_all_components_follow_the_formula(tmp_path):
     for gradient in ("symplectic", "aca", "baseline", "backprop"):
         cell = stack_cell(gradient=gradient)
         counts = CONTENDERS["ours"].observe(build(cell, tmp_path), cell).counts
@@ -89,20 +89,20 @@ def test_calls_are_those_of_all_components_by_the_formula(tmp_path):
 
 
 @pytest.mark.parametrize("gradient", ["symplectic", "aca", "baseline", "backprop", "continuous"])
-def test_the_floor_of_memory_is_that_of_all_components(gradient, tmp_path):
+def test_the_memory_floor_counts_all_components(gradient, tmp_path):
     sizes = {"components": 3, "state": 16, "width": 32, "layers": 2}
     cell = stack_cell(gradient=gradient, sizes=sizes, batch=256, steps=16)
     problem = build(cell, tmp_path)
     floor, _ = measure_floor(problem)
     least = floor_tensor_bytes(floor, gradient, steps=48, stages=4, components=3)
-    # Ours keeps the last step's stages of every component, not of the last alone, so as to compute none of them again.
+    # Ours keeps the stages of the last step of every component, not only of the last one, to avoid recomputing them.
     least += 2 * 4 * floor.state_bytes if gradient == "symplectic" else 0
-    # The continuous adjoint's backward solve holds stages of the augmented state, which no formula has.
+    # The continuous adjoint's backward solve also holds stages of the augmented state, which the formula omits.
     most = 3.0 if gradient == "continuous" else 1.1
     assert least * 0.97 <= peaks(problem, cell)["peak_tensor_bytes"] <= most * least
 
 
-def test_components_have_weights_of_their_own_and_may_be_one(tmp_path):
+def test_components_have_separate_weights_and_there_may_be_one(tmp_path):
     problem = build(stack_cell(), tmp_path)
     assert problem.components == 3 and len({id(p) for p in problem.parameters}) == 3 * 5
     one = build(stack_cell(sizes={**SMALL, "components": 1}), tmp_path)
@@ -111,7 +111,7 @@ def test_components_have_weights_of_their_own_and_may_be_one(tmp_path):
                                                         options={"step_size": 0.25})), alone)  # fmt: skip
 
 
-def test_the_twin_takes_each_components_own_weights(tmp_path):
+def test_the_twin_uses_the_weights_of_each_component(tmp_path):
     problem = build(stack_cell(), tmp_path)
     twin = DigitsTwin(problem)
     for i, field in enumerate(problem.fields):
@@ -120,14 +120,14 @@ def test_the_twin_takes_each_components_own_weights(tmp_path):
         assert float(value[0, 0].value) == pytest.approx(expected[0, 0].item(), rel=1e-14)
 
 
-def test_a_reference_of_a_stack_is_self_convergence(tmp_path):
+def test_a_stack_has_a_reference_by_self_convergence(tmp_path):
     problem = build(stack_cell(), tmp_path)
-    assert not can_be_expanded(problem, 10**9)
-    assert converged(problem).bar < 1e-12
+    assert not can_expand(problem, 10**9)
+    assert converged_reference(problem).bar < 1e-12
 
 
 @pytest.mark.parametrize("contender", ["floor", "torchode", "diffrax"])
-def test_who_takes_one_field_says_so(contender):
+def test_contenders_for_a_single_field_decline_a_stack(contender):
     gradient = CONTENDERS[contender].gradients[0]
     cell = stack_cell(contender=contender, gradient=gradient, method="dopri5", rtol=1e-6, atol=1e-6, steps=None)
     assert decline(cell) == "its field is a stack of several"
@@ -144,21 +144,21 @@ class TestUnlisted:
         return observation.gradient, problem.gradient()
 
     @pytest.mark.parametrize("gradient", ["symplectic", "aca", "continuous", "auto-100", "mali"])
-    def test_ours_is_whole(self, gradient, tmp_path):
+    def test_our_gradient_includes_it(self, gradient, tmp_path):
         found, expected = self.observed("ours", gradient, tmp_path)
         assert len(found) == 3 and relative_error(found, expected) < 1e-3
 
-    def test_torchdiffeqs_adjoint_loses_it(self, tmp_path):
+    def test_the_adjoint_of_torchdiffeq_loses_it(self, tmp_path):
         found, expected = self.observed("torchdiffeq", "continuous", tmp_path)
         assert bool((found[2] == 0).all()) and relative_error(found[:2], expected[:2]) < 1e-3
 
-    def test_the_tensor_goes_along_to_another_dtype(self, tmp_path):
+    def test_the_tensor_is_converted_with_the_problem(self, tmp_path):
         problem = build(make_cell(problem="unlisted", dtype="float32"), tmp_path)
         assert [p.dtype for p in problem.parameters] == [torch.float32] * 2
         twin = problem.to(torch.float64)
         assert twin.unlisted[0].dtype == torch.float64 and twin.unlisted[0].requires_grad
         assert len(list(problem.func.parameters())) == 1
 
-    def test_no_other_problem_has_any(self, tmp_path):
+    def test_other_problems_have_no_unlisted_tensors(self, tmp_path):
         assert build(make_cell(), tmp_path).unlisted == ()
         assert isinstance(build(stack_cell(), tmp_path).func, Stack | nn.ModuleList)

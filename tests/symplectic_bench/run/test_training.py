@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from symplectic_bench.data.missing_data import MissingData
+from symplectic_bench.data.errors import MissingData
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process
 from symplectic_bench.run.training import runner

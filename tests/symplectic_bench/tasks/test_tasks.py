@@ -1,4 +1,4 @@
-"""Tasks: batches, and gradients that are the same whoever computes them."""
+"""Tasks: batches, and gradients that do not depend on the contender."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def gradient(name, cache_dir, **changes):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_exact_gradient_is_backpropagations(name, cache_dir):
+def test_the_exact_gradient_equals_that_of_backprop(name, cache_dir):
     loss, found, counts = gradient(name, cache_dir)
     same, expected, _ = gradient(name, cache_dir, gradient="backprop")
     assert loss == same
@@ -58,7 +58,7 @@ def test_the_exact_gradient_is_backpropagations(name, cache_dir):
 
 @pytest.mark.parametrize("contender", ["torchdiffeq", "torchdiffeqpack"])
 def test_peers_train_the_same_network(contender, cache_dir):
-    """Their own steps, so that the loss is near, not the same."""
+    """Their steps differ, so the loss is close but not equal."""
     gradients = {"torchdiffeq": "continuous", "torchdiffeqpack": "aca"}
     if TRAINERS[contender].missing():
         pytest.skip(TRAINERS[contender].missing())
@@ -81,20 +81,20 @@ def test_metrics_are_finite_numbers(name, cache_dir):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_depends_on_its_seed_alone(name, cache_dir):
+def test_a_task_depends_only_on_its_seed(name, cache_dir):
     def weights(seed):
-        torch.manual_seed(99 + seed)  # what was drawn before does not count
+        torch.manual_seed(99 + seed)  # earlier draws must not matter
         task = TASKS[name].build(cell_of(name, seed=seed), cache_dir)
         return torch.cat([p.detach().flatten() for p in task.parameters()])
 
     assert torch.equal(weights(0), weights(0))
-    if name != "three_body":  # whose masses begin where they are told to
+    if name != "three_body":  # its masses start at a fixed value
         assert not torch.equal(weights(0), weights(1))
 
 
-def test_an_epoch_has_every_row_once_and_each_an_order_of_its_own(cache_dir):
+def test_an_epoch_has_every_row_once_and_epochs_differ_in_order(cache_dir):
     task = TASKS["density"].build(cell_of("density"), cache_dir)
-    epochs = [np.concatenate([task.chosen(24, 4 * epoch + i) for i in range(4)]) for epoch in range(2)]
+    epochs = [np.concatenate([task.batch_indices(24, 4 * epoch + i) for i in range(4)]) for epoch in range(2)]
     assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
     assert epochs[0].tolist() != epochs[1].tolist()
 
@@ -112,20 +112,19 @@ def test_an_epoch_has_every_row_once_and_each_an_order_of_its_own(cache_dir):
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused(name, changes, words, cache_dir):
+def test_impossible_sizes_are_refused(name, changes, words, cache_dir):
     with pytest.raises(ValueError, match=words):
         TASKS[name].build(cell_of(name, **changes), cache_dir)
 
 
 def test_robertsons_points_conserve_mass_and_are_scaled(cache_dir):
     task = TASKS["robertson"].build(cell_of("robertson", sizes={"end": 100.0}), cache_dir)
-    assert task.wanted.shape == (40, 3)
-    assert float(task.wanted.min()) == 0 and float(task.wanted.max()) == 1
-    assert torch.all(task.wanted[:, 0].diff() < 0) and torch.all(task.wanted[:, 2].diff() > 0)
+    assert task.target.shape == (40, 3)
+    assert float(task.target.min()) == 0 and float(task.target.max()) == 1
+    assert torch.all(task.target[:, 0].diff() < 0) and torch.all(task.target[:, 2].diff() > 0)
 
 
-def test_the_three_bodies_follow_their_true_masses(cache_dir):
-    """With the true masses there is nothing left to learn."""
+def test_the_true_masses_reproduce_the_trajectories(cache_dir):
     cell = cell_of("three_body", rtol=1e-10, atol=1e-10)
     task = TASKS["three_body"].build(cell, cache_dir)
     with torch.no_grad():

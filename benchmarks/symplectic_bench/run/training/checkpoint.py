@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from symplectic_bench.data.atomic_files import replacing
+from symplectic_bench.files.atomic import replacing
 from symplectic_bench.tasks import Task
 
 

@@ -38,7 +38,7 @@ def train(cell: Cell, cache_dir: Path, file: Path, until: int) -> Iterator[dict[
     log.starts.append(log.iterations)
     for iteration in range(log.iterations, until):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * task.rate(iteration)
+            group["lr"] = rate * task.learning_rate_factor(iteration)
         began = _now(cell)
         with giving_up(contender.gives_up):
             loss = task.loss(integrate, iteration)
@@ -94,7 +94,7 @@ def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
 
     forward()  # what is made once a process does not count
     backward()
-    task.forget()
+    task.release_iteration()
     integrate.take_counts()
     gc.collect()
     there, back = watch_memory(cell.device, forward, backward)

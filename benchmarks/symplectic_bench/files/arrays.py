@@ -1,19 +1,19 @@
-"""Arrays in files: written whole or not at all, and read without running anything that is in them."""
+"""Arrays in .npz files, written atomically and read without unpickling."""
 
 from pathlib import Path
 
 import numpy as np
 
-from symplectic_bench.data.atomic_files import replacing
+from symplectic_bench.files.atomic import replacing
 
 
 def save_arrays(file: Path, **arrays: np.ndarray) -> None:
-    """Write an .npz file. Another process never reads half of it."""
+    """Write an .npz file atomically, so that no other process reads a partial one."""
     with replacing(file) as part, part.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def load_arrays(file: Path) -> dict[str, np.ndarray]:
-    """Everything in an .npz file."""
+    """Return all arrays of an .npz file, by name."""
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays.items())

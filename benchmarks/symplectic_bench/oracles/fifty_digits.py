@@ -1,7 +1,7 @@
-"""Numbers of fifty digits that can be differentiated: the arithmetic of what is checked against.
+"""Differentiable numbers of fifty digits, the arithmetic of oracles and references.
 
-A Number notes what it was computed from; gradient() goes back through that, as textbooks on algorithmic
-differentiation have it. Arrays are numpy's, of objects.
+A Number records the numbers it was computed from, and gradient() accumulates partial derivatives back through them:
+textbook reverse-mode differentiation. Arrays are numpy's, of objects.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,13 +17,14 @@ DIGITS = 50
 
 FIFTY: Any = mpmath.mp.clone()
 FIFTY.dps = DIGITS
+"""The mpmath context of all numbers here."""
 
 _order = count()
 
 
 @contextmanager
 def more_digits(number: int) -> Iterator[None]:
-    """What is computed inside is computed with so many more."""
+    """Compute with `number` more digits inside the block."""
     FIFTY.dps = DIGITS + number
     try:
         yield
@@ -32,7 +33,7 @@ def more_digits(number: int) -> Iterator[None]:
 
 
 def _entry_by_entry(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """An array's own operation is the one to take, which comes back here for each of its entries."""
+    """Leave an operation with an array to the array, which calls back for each of its entries."""
 
     def of_both(self: Any, other: Any) -> Any:
         return NotImplemented if isinstance(other, np.ndarray) else operation(self, other)
@@ -41,7 +42,7 @@ def _entry_by_entry(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any]
 
 
 class Number:
-    """A value of fifty digits, and the partial derivatives by those that it was computed from."""
+    """A value of fifty digits, and its partial derivatives by the numbers it was computed from."""
 
     __slots__ = ("order", "partials", "value")
 
@@ -97,7 +98,7 @@ class Number:
 
 
 def gradient(of: Number, by: Iterable[Number]) -> list[Any]:
-    """d of / d x for each x, as numbers of fifty digits."""
+    """Return d of / d x for each x in `by`, as numbers of fifty digits."""
     reached, waiting = {id(of): of}, [of]
     while waiting:
         for x, _ in waiting.pop().partials:
@@ -113,19 +114,19 @@ def gradient(of: Number, by: Iterable[Number]) -> list[Any]:
 
 
 def plain(x: Any) -> Any:
+    """Return the value of a Number, anything else unchanged."""
     return x.value if isinstance(x, Number) else x
 
 
 def _function(value: Callable[[Any], Any], slope: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    """A function of one number, for arrays: slope(x, f(x)) is its derivative."""
+    """Make a function f of one number work entry by entry; slope(x, f(x)) is its derivative."""
 
     def of_one(x: Any) -> Any:
         at = FIFTY.convert(plain(x))
         found = value(at)
         return Number(found, ((x, slope(at, found)),)) if isinstance(x, Number) else found
 
-    over = np.frompyfunc(of_one, 1, 1)
-    return over
+    return np.frompyfunc(of_one, 1, 1)
 
 
 def _sigmoid(x: Any) -> Any:
@@ -141,6 +142,7 @@ class FiftyDigits:
 
     @staticmethod
     def plain(x: Any) -> Any:
+        """Return the values of Numbers, detached from what they were computed from."""
         return np.frompyfunc(plain, 1, 1)(x) if isinstance(x, np.ndarray) else plain(x)
 
     exp = staticmethod(_function(FIFTY.exp, lambda x, y: y))
@@ -156,10 +158,10 @@ class FiftyDigits:
 
     @staticmethod
     def expm(A: np.ndarray) -> np.ndarray:
-        """By its Taylor series for A / 2^m, squared m times; differentiated, that is the Frechet derivative's."""
+        """Return e^A by the Taylor series of A / 2^m, squared m times; its derivative is the Frechet derivative."""
         norm = max(sum(abs(plain(x)) for x in row) for row in A)
         halvings = max(0, int(FIFTY.ceil(FIFTY.log(norm, 2))) + 8) if norm else 0
-        small = A / FIFTY.mpf(2**halvings)  # of norm 2^-8 at most
+        small = A / FIFTY.mpf(2**halvings)  # of norm at most 2^-8
         terms = int(FIFTY.dps * np.log(10) / np.log(2**8)) + 4
         found = identity = array(np.eye(len(A)))
         for n in range(terms, 0, -1):
@@ -170,11 +172,11 @@ class FiftyDigits:
 
 
 def array(x: Any) -> np.ndarray:
-    """Of plain fifty-digit numbers, from doubles, each of which is one exactly."""
+    """Convert doubles to an array of plain fifty-digit numbers, exactly."""
     doubles = x.detach().double().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x, dtype=float)
     return np.frompyfunc(FIFTY.mpf, 1, 1)(doubles) if doubles.ndim else np.asarray(FIFTY.mpf(float(doubles)), object)
 
 
 def variables(x: Any) -> np.ndarray:
-    """The same as Numbers, to be differentiated by."""
+    """Convert doubles to an array of Numbers, to differentiate by."""
     return np.asarray(np.frompyfunc(Number, 1, 1)(array(x)), dtype=object)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: whoever is killed, and whatever disk is full, leaves the file as it was."""
+"""Atomic file replacement: after a crash or on a full disk the file is either complete or unchanged."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` where the block ends without an exception."""
+    """Yield a temporary path to write to, and move it to `path` if the block ends without an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -19,6 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def replace_text(path: Path, text: str) -> Path:
+    """Replace the file's contents with `text`, in UTF-8, and return its path."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
     return path

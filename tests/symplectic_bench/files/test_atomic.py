@@ -1,11 +1,11 @@
-"""Files are whole or as they were."""
+"""Files are complete or unchanged."""
 
 import pytest
 
-from symplectic_bench.data.atomic_files import replace_text, replacing
+from symplectic_bench.files.atomic import replace_text, replacing
 
 
-def test_a_file_is_replaced_when_all_of_it_is_written(tmp_path):
+def test_a_file_is_replaced_only_once_it_is_complete(tmp_path):
     file = tmp_path / "new" / "file.txt"
     replace_text(file, "one")
     with replacing(file) as part:
@@ -15,7 +15,7 @@ def test_a_file_is_replaced_when_all_of_it_is_written(tmp_path):
     assert [path.name for path in file.parent.iterdir()] == ["file.txt"]
 
 
-def test_what_fails_meanwhile_leaves_it_as_it_was(tmp_path):
+def test_a_failed_write_leaves_the_file_unchanged(tmp_path):
     file = replace_text(tmp_path / "file.txt", "one")
     with pytest.raises(OSError, match="full"), replacing(file) as part:
         part.write_text("half")

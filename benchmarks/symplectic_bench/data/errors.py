@@ -1,0 +1,5 @@
+"""The error raised for unavailable data."""
+
+
+class MissingData(ValueError):
+    """Raised for data that are unknown, not cached, missing on disk, or not those that were published."""

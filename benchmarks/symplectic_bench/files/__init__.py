@@ -1,0 +1,1 @@
+"""Files on disk: replaced atomically, and arrays in .npz files."""
