@@ -6,7 +6,7 @@ from symplectic_bench.analysis.claims import Hearing, Ruling, rule, when, words
 from symplectic_bench.analysis.exponent import Exponent
 from symplectic_bench.analysis.summary import Line
 from symplectic_bench.analysis.trials import Judgement, Outcome, Verdict
-from symplectic_bench.report.numerals import MISSING, digits
+from symplectic_bench.report.numerals import MISSING, three_digits
 from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.spec.suite import Trial
 
@@ -101,7 +101,7 @@ def _ends(ordered: Sequence[Verdict]) -> str:
 def _number(verdict: Verdict) -> str:
     if verdict.measured is not None and verdict.half_width is not None:
         return str(Exponent(verdict.measured, verdict.half_width))
-    return digits(verdict.measured)
+    return three_digits(verdict.measured)
 
 
 def _ids(verdicts: Iterable[Verdict]) -> list[str]:

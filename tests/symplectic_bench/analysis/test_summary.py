@@ -12,7 +12,7 @@ from symplectic_bench.analysis.summary import (
     pareto_front,
     summarize,
 )
-from symplectic_bench.contenders import CONTENDERS
+from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_rows import NINE, a_cell, a_row, first_look, group
 

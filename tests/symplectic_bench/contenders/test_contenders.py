@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders import CONTENDERS, Counts, NoGradient, decline, missing
-from symplectic_bench.contenders.contender import CountedField
+from symplectic_bench.contenders.counted_field import CountedField
+from symplectic_bench.contenders.counts import Counts
 from symplectic_bench.contenders.diffrax import METHOD_CLASSES as DIFFRAX_METHODS
 from symplectic_bench.contenders.floor import FLOOR, shares
+from symplectic_bench.contenders.observation import NoGradient
 from symplectic_bench.contenders.ours import OURS
 from symplectic_bench.contenders.paper import ADAPTIVE as PAPER_ADAPTIVE
 from symplectic_bench.contenders.paper import FIXED as PAPER_FIXED
+from symplectic_bench.contenders.registry import CONTENDERS, decline, missing
 from symplectic_bench.contenders.torchode import METHOD_CLASSES as TORCHODE_METHODS
 from symplectic_bench.measure.floor import floor_tensor_bytes, measure_floor
 from symplectic_bench.measure.gradient_error import measure_gradient_error
@@ -192,7 +194,7 @@ class TestDiffrax:
         assert distance(theirs, cell, tmp_path) < 300 * cell.rtol
 
     def test_a_solve_that_needs_too_many_steps_has_diverged(self, in_jax):
-        assert in_jax.status is Status.DIVERGED and in_jax.reason == "diffrax was not at the end after 4096 steps"
+        assert in_jax.status is Status.DIVERGED and in_jax.reason == "diffrax had not reached the end after 4096 steps"
 
     def test_every_method_is_among_these(self):
         assert {cell.method for cell in STEPPED_IN_JAX + ADAPTIVE_IN_JAX} == set(DIFFRAX_METHODS)
@@ -226,7 +228,7 @@ class TestDecline:
             ({"contender": "torchode", "gradient": "backprop", "method": "euler"}, "takes steps, not tolerances"),
             ({"contender": "diffrax", "gradient": "backprop", "method": "rk4", **FIXED, "steps": 3}, "no method 'rk4'"),
             ({"contender": "diffrax", "gradient": "backprop", "device": "cuda"}, "on the CPU only"),
-            ({"contender": "diffrax", "gradient": "backprop", "problem": "forced"}, "diffrax is not told its jumps"),
+            ({"contender": "diffrax", "gradient": "backprop", "problem": "forced"}, "diffrax is not passed its jumps"),
             ({"contender": "floor", "gradient": "continuous"}, "floor has no gradient 'continuous'"),
             ({"contender": "floor", "method": "rk4"}, "takes steps, not tolerances"),
             ({"contender": "ours-compiled", "gradient": "exact"}, "no gradient 'exact'"),
@@ -245,14 +247,14 @@ class TestDecline:
         ],
     )
     def test_what_is_not_installed_is_missing_and_not_impossible(self, contender, hint, monkeypatch):
-        monkeypatch.setattr("symplectic_bench.contenders.contender.find_spec", lambda name: None)
+        monkeypatch.setattr("symplectic_bench.contenders.reasons.find_spec", lambda name: None)
         cell = make_cell(contender=contender, gradient="backprop")
         assert decline(cell) is None
         reason = str(missing(cell))
         assert "is not installed: " in reason and hint in reason
 
     def test_a_suite_with_a_rival_that_is_not_installed_is_right_and_its_cells_are_skipped(self, monkeypatch, tmp_path):
-        monkeypatch.setattr("symplectic_bench.contenders.contender.find_spec", lambda name: None)
+        monkeypatch.setattr("symplectic_bench.contenders.reasons.find_spec", lambda name: None)
         fields = {"name": "small", "title": "Small", "description": "For tests.", "max_cells": 10, "budget_s": 60}
         block = {"problem": [{"name": "linear", "dim": 3}], "method": "euler", "steps": 2, "batch": 2,
                  "dtype": "float64", "device": "cpu", "threads": 1, "seed": 0,
@@ -403,9 +405,9 @@ class TestTorchDiffEqPack:
 
     def test_what_it_has_not_is_declined_or_a_diverged_cell(self, tmp_path):
         cell = make_cell(contender="torchdiffeqpack", gradient="aca", steps=5, **FIXED)
-        assert "fails on the way back over fixed steps" in decline(cell)
+        assert "fails in the backward pass over fixed steps" in decline(cell)
         assert "no method" in decline(make_cell(contender="torchdiffeqpack", gradient="aca", method="dopri8"))
         assert "no gradient" in decline(make_cell(contender="torchdiffeqpack", gradient="symplectic"))
         many = make_cell(contender="torchdiffeqpack", gradient="mali", sizes={"outputs": 3})
-        with pytest.raises(Diverged, match="last time alone"):
+        with pytest.raises(Diverged, match="only the state at the last time"):
             installed("torchdiffeqpack").observe(build(many, tmp_path), many)
