@@ -1,22 +1,15 @@
-import math
 from dataclasses import replace
 
 import pytest
 
-from symplectic_bench.analysis.summary import (
-    DISPLAY_ORDER,
-    geometric_mean,
-    lines_of,
-    ordering,
-    overview,
-    pareto_front,
-    summarize,
-)
-from symplectic_bench.contenders.registry import CONTENDERS
+from symplectic_bench.analysis.summary import display_place, lines_of, summarize
 from symplectic_bench.spec.status import Status
-from tests.symplectic_bench.sample_rows import NINE, a_cell, a_row, first_look, group
+from tests.symplectic_bench.sample_rows import a_cell, a_row, first_look, group
 
-NAMES = [" ".join(pair) for pair in NINE]
+ORDERED_NAMES = [
+    *(f"ours {gradient}" for gradient in ("symplectic", "aca", "baseline", "stages", "backprop", "continuous")),
+    *(f"torchdiffeq {gradient}" for gradient in ("backprop", "continuous", "continuous-seminorm")),
+]
 
 
 def lines(rows):
@@ -38,14 +31,14 @@ def test_no_rows_make_an_empty_frame():
 def test_groups_stay_in_order_and_names_have_their_own():
     rows = [*reversed(group()), *group(rtol=1e-3, atol=1e-5)]
     found = lines_of(summarize(rows))
-    assert [line["name"] for line in found] == [name for name in DISPLAY_ORDER if name in NAMES] * 2
+    assert [line["name"] for line in found] == ORDERED_NAMES * 2
     assert [line["rtol"] for line in found] == [1e-6] * 9 + [1e-3] * 9
 
 
-def test_every_contender_and_gradient_has_its_place():
-    gradients = {(name, gradient) for name, contender in CONTENDERS.items() for gradient in contender.gradients}
-    named = {f"{name} {gradient.removesuffix('-N')}" for name, gradient in gradients}
-    assert named <= set(DISPLAY_ORDER) and len(set(DISPLAY_ORDER)) == len(DISPLAY_ORDER)
+def test_names_without_a_record_come_last():
+    names = ["theirs aca", "ours unheard-of", "floor aca", "ours mali", "ours symplectic"]
+    expected = ["ours symplectic", "ours mali", "ours unheard-of", "floor aca", "theirs aca"]
+    assert sorted(names, key=display_place) == expected
 
 
 def with_floor(**changes):
@@ -121,56 +114,6 @@ def test_labels_tell_seeds_apart_only_where_there_are_several():
     assert "seed" not in lines(group())["ours aca"]["group"]
     groups = {line["group"] for line in lines_of(summarize(group() + group(seed=1)))}
     assert {label[-6:] for label in groups} == {"seed 0", "seed 1"}
-
-
-def test_the_overview_has_the_worst_error_of_each_precision_and_mean_ratios():
-    alone = a_row(a_cell(gradient="aca", dtype="float32"), error_discrete=2e-6, floor_s=1.0, total_s=8.4)
-    rows = [*group(), alone]
-    line = {line["name"]: line for line in overview(summarize(rows))}["ours aca"]
-    assert (line["cells"], line["ok"], line["compared"]) == (2, 2, 1)
-    assert (line["worst_error_discrete_float64"], line["worst_error_discrete_float32"]) == (3e-16, 2e-6)
-    assert line["mean_time_over_floor"] == pytest.approx(math.sqrt(2.1 * 8.4))
-
-
-def test_a_geometric_mean_is_of_what_is_known():
-    assert geometric_mean([1.0, None, 4.0]) == pytest.approx(2)
-    assert geometric_mean([None]) is None
-
-
-def test_the_order_that_the_formulas_predict_is_compared_with_the_measured_one():
-    (line,) = ordering(summarize(group()))
-    assert line["stages"] == 6
-    assert line["graph_of_4_states"] is True
-    assert line["predicted_symplectic_bytes"] == line["measured_symplectic_bytes"]
-    assert line["predicted_order"] == "symplectic < aca < baseline"
-    assert line["held"] is True
-
-
-def test_an_order_that_did_not_hold_is_said():
-    (line,) = ordering(summarize(changed(group(), "ours symplectic", peak_tensor_bytes=10**9)))
-    assert line["measured_order"] == "aca < baseline < symplectic"
-    assert line["held"] is False
-
-
-def test_a_cheap_graph_is_told_from_one_that_counts():
-    rows = [replace(row, graph_bytes=row.state_bytes) for row in group()]
-    (line,) = ordering(summarize(rows))
-    assert line["graph_of_4_states"] is False
-
-
-def test_an_order_without_all_three_says_what_is_missing():
-    (line,) = ordering(summarize(changed(group(), "ours aca", status=Status.OOM, peak_tensor_bytes=None)))
-    assert (line["held"], line["reason"]) == (None, "aca oom")
-    (line,) = ordering(summarize([row for row in group() if row.gradient != "aca"]))
-    assert (line["held"], line["reason"]) == (None, "aca not measured")
-    (line,) = ordering(summarize(changed(group(), "ours symplectic", graph_bytes=None)))
-    assert line["held"] is None
-
-
-def test_a_pareto_front_holds_what_nothing_beats_in_both():
-    points = [(3.0, 1.0), (1.0, 3.0), (2.0, 2.0), (2.0, 4.0), (4.0, 1.0), (math.nan, 0.0), (2.0, 2.0)]
-    assert pareto_front(points) == [1, 2, 0]
-    assert pareto_front([]) == []
 
 
 class TestMachines:

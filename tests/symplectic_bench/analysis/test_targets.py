@@ -3,8 +3,7 @@ from typing import Any, get_args
 
 import pytest
 
-from symplectic_adjoint import METHODS
-from symplectic_bench.analysis.summary import FSAL, lines_of, summarize
+from symplectic_bench.analysis.summary import lines_of, summarize
 from symplectic_bench.analysis.targets import headline, shortfalls
 from symplectic_bench.analysis.trials import Outcome, judge
 from symplectic_bench.report.tables import targets_table
@@ -208,9 +207,6 @@ class TestDerivedColumns:
 
     def test_every_measure_is_a_column(self):
         assert set(get_args(Measure)) <= set(summarize(first_look()).columns)
-
-    def test_fsal_methods_are_the_librarys(self):
-        assert set(FSAL) == {name for name, method in METHODS.items() if method.fsal}
 
     @pytest.mark.parametrize(
         ("gradient", "method", "rtol", "calls"),

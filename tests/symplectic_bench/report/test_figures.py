@@ -6,8 +6,10 @@ import pytest
 from matplotlib.text import Text
 
 from symplectic_bench.analysis.summary import summarize
+from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS
+from symplectic_bench.contenders.gradient_records import GRADIENT_RECORDS, UNKNOWN_COLOR, UNKNOWN_MARKER
 from symplectic_bench.report.figures import all_figures, growth, memory_time, over_floor, work_precision
-from symplectic_bench.report.panels import COLORS, CONTENDER_MARKERS, MARKERS, style_of
+from symplectic_bench.report.panels import style_of
 from symplectic_bench.report.render import draw, render
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_rows import NINE, UNMEASURED, a_cell, a_row, errors_alone, first_look, group
@@ -28,13 +30,15 @@ def changed(rows, name, **changes):
 
 
 def test_a_colour_and_a_marker_belong_to_one_gradient():
-    assert len(set(COLORS.values())) == len(set(MARKERS.values())) == len(COLORS) == len(MARKERS)
-    assert (
-        {gradient for _, gradient in NINE} | {"revolve", "graphs", "disk", "auto", "reversible", "mali"}
-        == set(COLORS)
-        == set(MARKERS)
-    )
+    records = GRADIENT_RECORDS.values()
+    assert len({record.color for record in records}) == len({record.marker for record in records}) == len(records)
     assert style_of("ours", "revolve-8") == style_of("ours", "revolve")
+
+
+def test_a_gradient_and_a_contender_without_a_record_can_be_drawn():
+    style = style_of("theirs", "unheard-of")
+    assert (style.color, style.marker, style.filled) == (UNKNOWN_COLOR, UNKNOWN_MARKER, False)
+    assert style_of("theirs", "aca") == style_of("torchdiffeq", "aca")
 
 
 def test_ours_and_theirs_share_the_colour_of_a_gradient_and_differ_otherwise():
@@ -198,8 +202,7 @@ def test_groups_of_one_cell_are_not_shown_beside_groups_that_compare():
 
 
 def test_contenders_with_the_same_gradient_look_different():
-    names = ("ours", "torchdiffeq", *CONTENDER_MARKERS)
-    assert len({style_of(name, "backprop") for name in names}) == len(names)
+    assert len({style_of(name, "backprop") for name in CONTENDER_RECORDS}) == len(CONTENDER_RECORDS)
 
 
 class TestErrorsAlone:

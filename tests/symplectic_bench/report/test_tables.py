@@ -7,7 +7,8 @@ import pytest
 
 from symplectic_bench.analysis.summary import lines_of, summarize
 from symplectic_bench.analysis.trials import judge
-from symplectic_bench.report.tables import all_tables, digits, gradients_table
+from symplectic_bench.report.numerals import three_digits
+from symplectic_bench.report.tables import all_tables, gradients_table
 from symplectic_bench.report.typesetting import Section, Table, to_csv, to_latex, to_markdown, write_table
 from symplectic_bench.spec.status import Status
 from symplectic_bench.spec.suite import Target
@@ -40,7 +41,7 @@ def table(cells=(("a", "1"),), notes=(), heading="", **changes):
     ],
 )
 def test_numbers_have_three_significant_digits(value, text):
-    assert digits(value) == text
+    assert three_digits(value) == text
 
 
 def test_every_cell_is_in_the_table_with_its_status():
