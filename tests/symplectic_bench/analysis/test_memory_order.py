@@ -21,19 +21,19 @@ def test_the_order_that_the_formulas_predict_is_compared_with_the_measured_one()
     assert line["held"] is True
 
 
-def test_an_order_that_did_not_hold_is_said():
+def test_an_order_that_did_not_hold_is_reported():
     (line,) = memory_order(summarize(changed(group(), "ours symplectic", peak_tensor_bytes=10**9)))
     assert line["measured_order"] == "aca < baseline < symplectic"
     assert line["held"] is False
 
 
-def test_a_cheap_graph_is_told_from_one_that_counts():
+def test_a_cheap_graph_is_marked():
     rows = [replace(row, graph_bytes=row.state_bytes) for row in group()]
     (line,) = memory_order(summarize(rows))
     assert line["graph_of_4_states"] is False
 
 
-def test_an_order_without_all_three_says_what_is_missing():
+def test_an_order_without_all_three_gradients_says_which_is_missing():
     (line,) = memory_order(summarize(changed(group(), "ours aca", status=Status.OOM, peak_tensor_bytes=None)))
     assert (line["held"], line["reason"]) == (None, "aca oom")
     (line,) = memory_order(summarize([row for row in group() if row.gradient != "aca"]))

@@ -18,6 +18,6 @@ def test_the_overview_has_the_worst_error_of_each_precision_and_mean_ratios():
     assert line["mean_time_over_floor"] == pytest.approx(math.sqrt(2.1 * 8.4))
 
 
-def test_a_geometric_mean_is_of_what_is_known():
+def test_a_geometric_mean_ignores_unknown_values():
     assert geometric_mean([1.0, None, 4.0]) == pytest.approx(2)
     assert geometric_mean([None]) is None

@@ -28,7 +28,7 @@ def test_no_rows_make_an_empty_frame():
     assert lines_of(summarize([])) == []
 
 
-def test_groups_stay_in_order_and_names_have_their_own():
+def test_groups_keep_their_order_and_names_within_them_are_in_display_order():
     rows = [*reversed(group()), *group(rtol=1e-3, atol=1e-5)]
     found = lines_of(summarize(rows))
     assert [line["name"] for line in found] == ORDERED_NAMES * 2
@@ -46,13 +46,15 @@ def with_floor(**changes):
     return [*group(), a_row(a_cell(contender="floor", gradient="symplectic"), **(floor | changes))]
 
 
-def test_the_floor_that_was_measured_comes_before_the_one_that_was_estimated():
+def test_a_measured_floor_is_preferred_to_an_estimated_one():
     found = lines(with_floor())
     row = found["ours symplectic"]
     assert row["time_over_floor"] == row["total_s"] / 0.5
     assert row["memory_over_floor"] == row["peak_tensor_bytes"] / 1000
     assert found["floor symplectic"]["time_over_floor"] == found["floor symplectic"]["memory_over_floor"] == 1
-    assert found["ours aca"]["time_over_floor"] == lines(group())["ours aca"]["time_over_floor"]  # it has no floor
+    assert (
+        found["ours aca"]["time_over_floor"] == lines(group())["ours aca"]["time_over_floor"]
+    )  # aca has no measured floor
 
 
 @pytest.mark.parametrize(
@@ -60,16 +62,16 @@ def test_the_floor_that_was_measured_comes_before_the_one_that_was_estimated():
     [
         ({"status": Status.TIMEOUT}, False, False),
         ({"total_s": None}, False, True),
-        ({"peak_tensor_source": "fit"}, True, False),  # is no unit of what is exact
+        ({"peak_tensor_source": "fit"}, True, False),  # no unit for an exact peak
     ],
 )
-def test_what_was_not_measured_of_the_floor_is_estimated(change, time, memory):
+def test_a_part_of_the_floor_that_was_not_measured_is_estimated(change, time, memory):
     row, estimated = lines(with_floor(**change))["ours symplectic"], lines(group())["ours symplectic"]
     assert (row["time_over_floor"] != estimated["time_over_floor"]) is time
     assert (row["memory_over_floor"] != estimated["memory_over_floor"]) is memory
 
 
-def test_times_and_memories_are_multiples_of_the_floor_and_of_the_peer():
+def test_time_and_memory_are_multiples_of_the_floor_and_of_the_peer():
     line = lines(group())["ours symplectic"]
     assert line["time_over_floor"] == pytest.approx(2.7)
     assert line["time_over_peer"] == pytest.approx(2.7 / (1.5 * 1.3))
@@ -110,24 +112,24 @@ def test_calls_are_counted_over_both_directions():
     assert (line["f_calls"], line["vjps"]) == (30, 6)
 
 
-def test_labels_tell_seeds_apart_only_where_there_are_several():
+def test_labels_name_the_seed_only_if_there_are_several():
     assert "seed" not in lines(group())["ours aca"]["group"]
     groups = {line["group"] for line in lines_of(summarize(group() + group(seed=1)))}
     assert {label[-6:] for label in groups} == {"seed 0", "seed 1"}
 
 
 class TestMachines:
-    """Rows of one group that two machines measured."""
+    """Rows of one group, measured on two machines."""
 
     def rows(self):
         here, there = "a" * 12, "b" * 12
         return [replace(row, environment=here if row.contender == "ours" else there) for row in group()]
 
-    def test_no_ratio_is_of_two_of_them(self):
+    def test_no_ratio_compares_two_machines(self):
         frame = summarize(self.rows())
         ours, theirs = frame[frame.contender == "ours"], frame[frame.contender == "torchdiffeq"]
         assert ours["time_over_peer"].isna().all() and not theirs["time_over_peer"].isna().all()
 
-    def test_unless_they_are_told_to_be_one(self):
+    def test_rows_without_an_environment_count_as_one_machine(self):
         frame = summarize([replace(row, environment=None) for row in self.rows()])
         assert not frame[frame.contender == "ours"]["time_over_peer"].isna().any()
