@@ -32,23 +32,24 @@ class Symbols:
 
     @property
     def kept(self) -> int:
-        """The states, beside the start, that a dial of that number keeps: no more than there are steps."""
+        """The states kept besides the start by a dial set to number: at most one a later step."""
         return min(self.number, max(0, self.N - 1))
 
     @property
     def held(self) -> int:
-        """The graphs that a dial of that number holds: no more than there are f calls."""
+        """The graphs held by a dial set to number: at most one a f call."""
         return min(self.number, self.N * self.s)
 
     @property
     def V_above_A(self) -> int:
+        """The bytes that a vector-Jacobian product needs beyond its graph."""
         return max(0, self.V - self.A)
 
     @property
     def P_above_A(self) -> int:
-        """P, where all graphs are live at once.
+        """The bytes that P adds to the peak where all graphs are live at once.
 
-        Only the first VJP meets all of them, and P begins with it: the second one meets A less and P more.
+        All graphs are live only in the first VJP, which creates P: at the second, A less and P more is live.
         """
         return max(0, self.P - self.A)
 
@@ -58,15 +59,15 @@ Formula = Callable[[Symbols], int]
 
 @dataclass(frozen=True)
 class GradientRecord:
-    """What the suite knows of a gradient; the defaults are for one that it knows nothing of.
+    """The facts about a gradient. The defaults are those of a gradient without a record.
 
     color and marker belong to the gradient in every figure, whichever contender computes it.
     exact: whether it is, to rounding, the gradient of the method's own steps.
     steps: the kind of steps that it takes, the method's or its own.
-    compiles, accumulates: whether solve's compile= and accumulate= go with it.
-    memory: the bytes that it must have live at once, by its formula.
-    backward_calls: its f calls in the backward pass, for one output at the end.
-    default_number: the setting of a dial that is named without one.
+    compiles, accumulates: whether the library accepts compile= and accumulate= with it.
+    memory: formula of the bytes that it must have live at once, or None.
+    backward_calls: formula of its f calls in the backward pass, with one output at the end, or None.
+    default_number: the number of a dial whose name gives none.
     """
 
     name: str
@@ -82,8 +83,8 @@ class GradientRecord:
 
 
 # The colours are Okabe and Ito's, distinguishable with every kind of colour vision, then darker ones.
-# Memory: where nothing grows with N, the small terms count too: the two states and two cotangents of a pair, and two
-# outputs with theirs.
+# Where memory does not grow with N (reversible, mali), the small terms count too: the two states and two cotangents of
+# a pair, and two outputs with theirs.
 _IN_DISPLAY_ORDER = (
     GradientRecord(
         "symplectic",
@@ -184,7 +185,7 @@ def gradient_record(gradient: str) -> GradientRecord:
 
 
 def gradient_place(gradient: str) -> tuple[int, int]:
-    """Return a sort key in display order: a dial's settings by number, gradients without a record last."""
+    """Return a sort key: display order, a dial's settings by number, gradients without a record last."""
     name, number = setting(gradient)
     known = list(GRADIENT_RECORDS)
     return known.index(name) if name in known else len(known), number

@@ -76,7 +76,7 @@ def true_errors(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
 
 
 def rounding(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw discrete error against the number of steps, for suites that measure errors only: a panel a family of cells."""
+    """Draw discrete error against steps, for suites that measure errors only: a panel a problem, method and dtype."""
     caption = (
         "The error of a gradient relative to that of the steps taken, which are replayed in float64 for float32 and, if"
         " the problem is small enough, in fifty digits for float64. The dotted line is half a unit in the last place."

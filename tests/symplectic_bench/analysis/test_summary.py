@@ -52,9 +52,7 @@ def test_a_measured_floor_is_preferred_to_an_estimated_one():
     assert row["time_over_floor"] == row["total_s"] / 0.5
     assert row["memory_over_floor"] == row["peak_tensor_bytes"] / 1000
     assert found["floor symplectic"]["time_over_floor"] == found["floor symplectic"]["memory_over_floor"] == 1
-    assert (
-        found["ours aca"]["time_over_floor"] == lines(group())["ours aca"]["time_over_floor"]
-    )  # aca has no measured floor
+    assert found["ours aca"]["time_over_floor"] == lines(group())["ours aca"]["time_over_floor"]
 
 
 @pytest.mark.parametrize(
