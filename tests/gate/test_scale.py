@@ -24,7 +24,8 @@ from symplectic_bench.run import sweep
 from symplectic_bench.run.executors.local import LocalExecutor
 from symplectic_bench.spec.expansion import Vocabulary, expand
 from symplectic_bench.spec.suite import Scale, Suite
-from symplectic_bench.analysis.summary import overview, summarize
+from symplectic_bench.analysis.overview import overview
+from symplectic_bench.analysis.summary import summarize
 from tests.symplectic_bench.sample_rows import an_environment
 from tests.gate.test_scale import SUITE, write_rows
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from symplectic_bench.analysis.summary import PEER, comparable, ratio, run_of
+from symplectic_bench.analysis.summary import PEER, comparable, machine_group, ratio
 from symplectic_bench.files.atomic import replace_text
 from symplectic_bench.rows.record import NON_FINITE, Measurement, frozen
 from symplectic_bench.spec.status import Status
@@ -123,10 +123,10 @@ KEPT = ("cell_id", "cell", "dtype", "status", *METRICS, TIME)
 
 def lines_of_rows(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
     """Return for each row the values that a baseline keeps, and those needed to compare it with one."""
-    references = {run_of(row): row for row in rows if row.cell.name == PEER and comparable(row)}
+    references = {machine_group(row): row for row in rows if row.cell.name == PEER and comparable(row)}
     lines = []
     for row in rows:
-        reference = references.get(run_of(row))
+        reference = references.get(machine_group(row))
         over = None if reference is None or not comparable(row) else ratio(row.total_s, reference.total_s)
         line = {"cell": f"{row.cell.group_label}: {row.cell.name}", TIME: over}
         shown = ("cell_id", "dtype", "status", *METRICS, "reason", "error_true_bar", "total_s")

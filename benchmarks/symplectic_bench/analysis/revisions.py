@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symplectic_bench.analysis.baseline import TIME, Baseline, cells_of, lines_of_rows
+from symplectic_bench.analysis.overview import geometric_mean
 from symplectic_bench.analysis.regression import Finding, compare
-from symplectic_bench.analysis.summary import geometric_mean
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import read_rows
 from symplectic_bench.spec.status import Status

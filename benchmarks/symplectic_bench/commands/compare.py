@@ -12,7 +12,7 @@ from symplectic_bench.commands.check import show_findings
 from symplectic_bench.commands.exit_codes import Exit, console, for_each
 from symplectic_bench.commands.options import AtScale
 from symplectic_bench.report.findings import to_markdown
-from symplectic_bench.report.numerals import digits
+from symplectic_bench.report.numerals import three_digits
 from symplectic_bench.spec.suite import Scale
 
 
@@ -35,7 +35,7 @@ def compare(
         red = of_kind(found.findings, Kind.REGRESSION)
         show_findings(found.findings, red)
         for name, ratio in found.times.items():
-            console.print(f"time       {escape(name)}: {digits(ratio)} times the first one's")
+            console.print(f"time       {escape(name)}: {three_digits(ratio)} times the first one's")
         console.print(f"{suite}: {found.cells} cells compared, {len(red)} regressions")
         if markdown is not None:
             markdown.write_text(_summary(suite, found), encoding="utf-8")
@@ -48,5 +48,5 @@ def _summary(suite: str, found: Comparison) -> str:
     first, second = found.sides
     title = f"{suite}: {first.revision} ({first.commit}) and {second.revision} ({second.commit})"
     lines = ["| gradient | time, second over first |", "| :--- | ---: |"]
-    lines += [f"| {name} | {digits(ratio)} |" for name, ratio in found.times.items()]
+    lines += [f"| {name} | {three_digits(ratio)} |" for name, ratio in found.times.items()]
     return "\n\n".join([to_markdown(title, found.findings, found.cells, 0, False).strip(), "\n".join(lines)]) + "\n"

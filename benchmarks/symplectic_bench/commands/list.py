@@ -12,7 +12,7 @@ from symplectic_bench.spec.suite import Scale, load_suite, suite_names
 def catalogue() -> None:
     """Show the suites, problems with their sizes, methods, gradients and contenders that there are."""
     # Imported here because they import torch, which takes seconds that other commands should not.
-    from symplectic_bench.contenders import CONTENDERS
+    from symplectic_bench.contenders.registry import CONTENDERS
 
     vocabulary, tasks = load_vocabulary(), load_vocabulary(trains=True)
     loaded = {name: load_suite(name) for name in suite_names()}

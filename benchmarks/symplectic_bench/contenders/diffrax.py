@@ -1,8 +1,8 @@
 """diffrax as a contender: its default gradient, backpropagation with checkpoints, compiled as a whole.
 
-Checked against diffrax 0.7.2 on jax 0.10.2. Loss and gradient are one jitted function, so there is no forward pass to
-time alone, and calls of f cannot be counted. Its default PIDController is an I controller with the safety factor and
-the limits of ours. Time has the dtype of the state, since JAX has one of the two only.
+Checked against diffrax 0.7.2 on jax 0.10.2. Loss and gradient are one jitted function, so the forward pass cannot be
+timed alone, and calls of f cannot be counted. Its default PIDController is an I controller with our safety factor and
+limits. Time has the dtype of the state, because JAX computes in one of the two only.
 """
 
 import functools
@@ -17,16 +17,11 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders.contender import (
-    Counts,
-    Observation,
-    WholeRun,
-    not_installed,
-    replay_of_equal_steps,
-    several_fields,
-    shared_reason,
-    unknown_gradient,
-)
+from symplectic_bench.contenders.contender import Contender
+from symplectic_bench.contenders.counts import Counts
+from symplectic_bench.contenders.gradient_run import WholeRun
+from symplectic_bench.contenders.observation import Observation, replay_of_equal_steps
+from symplectic_bench.contenders.reasons import not_installed, several_fields, shared_reason, unknown_gradient
 from symplectic_bench.problems import PROBLEMS, Problem
 from symplectic_bench.problems.formula import Arithmetic, LossFormula
 from symplectic_bench.spec.cell import Cell
@@ -42,14 +37,16 @@ METHOD_CLASSES = {
     "tsit5": "Tsit5",
     "dopri8": "Dopri8",
 }
-"""Their class of each of our methods; heun2 is adaptive_heun without its error estimate."""
+"""Our method -> diffrax's class. heun2 is adaptive_heun without its error estimate."""
 
 MOST_STEPS = 4096
-"""Their default, beyond which a solve gives up. Checkpoints, and so time and memory, grow with its square root."""
+"""diffrax's default, at which a solve gives up. Checkpoints, and so time and memory, grow with its square root."""
 
 
 @dataclass(frozen=True)
 class Diffrax:
+    """diffrax, for problems whose field is given as a formula too."""
+
     name: str = "diffrax"
     gradients: tuple[str, ...] = ("backprop",)
     framework: Literal["jax"] = "jax"
@@ -63,9 +60,9 @@ class Diffrax:
         if reason := several_fields(cell):
             return reason
         if PROBLEMS[cell.problem].formula is None:
-            return "diffrax solves formulas, and this problem has none"
+            return "diffrax needs the field as a formula, and this problem has none"
         if PROBLEMS[cell.problem].jumps:
-            return f"the field of {cell.problem} jumps, and diffrax is not told its jumps"
+            return f"the field of {cell.problem} jumps, and diffrax is not passed its jumps"
         if cell.device != "cpu":
             return "diffrax is measured on the CPU only"
         return shared_reason(cell, METHODS[cell.method].adaptive)
@@ -99,14 +96,14 @@ class Diffrax:
 
 
 def _require_success(found: Any) -> None:
-    """The one way in which such a solve fails."""
+    """Raise Diverged if the solve ran out of steps, the only way in which it fails."""
     (_, (_, stats, succeeded)), _ = found
     if not succeeded:
-        raise Diverged(f"diffrax was not at the end after {int(stats['num_steps'])} steps")
+        raise Diverged(f"diffrax had not reached the end after {int(stats['num_steps'])} steps")
 
 
 def _jax(cell: Cell) -> Any:
-    """JAX as the cell wants it. It reads the number of its threads once, when it first computes."""
+    """Import JAX, set up for the cell. JAX reads its number of threads once, when it first computes."""
     os.environ["NPROC"] = str(cell.threads)
     jax = importlib.import_module("jax")
     jax.config.update("jax_enable_x64", cell.dtype == "float64")
@@ -114,7 +111,7 @@ def _jax(cell: Cell) -> Any:
 
 
 def _arguments(problem: Problem) -> tuple[Any, ...]:
-    """What the compiled function takes: y0, theta, and what the field and the loss hold."""
+    """Return the arguments of the compiled function: y0, theta, and the buffers of field and loss."""
     jnp = importlib.import_module("jax.numpy")
 
     def array(tensor: Tensor) -> Any:
@@ -129,7 +126,7 @@ def _compiled(problem: Problem, cell: Cell) -> Callable[..., Any]:
 
 
 def _arithmetic(jax: Any) -> Arithmetic:
-    """JAX's functions under the names that formulas have for them."""
+    """Return JAX's functions under the names that formulas use."""
     jnp, nn = jax.numpy, jax.nn
     own: Any = SimpleNamespace(pi=jnp.pi, exp=jnp.exp, log=jnp.log, sqrt=jnp.sqrt, sin=jnp.sin, cos=jnp.cos)
     own.tanh, own.sigmoid, own.softplus, own.plain = jnp.tanh, nn.sigmoid, nn.softplus, jax.lax.stop_gradient
@@ -137,9 +134,12 @@ def _arithmetic(jax: Any) -> Arithmetic:
     return own
 
 
-@functools.cache  # jit knows what it has compiled by the function that it is given
+@functools.cache  # jit caches by the function object
 def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormula) -> Callable[..., Any]:
-    """(y0, theta, field_held, held) -> (loss, (final state, stats, succeeded or not)), gradient by y0 and theta."""
+    """Return a function (y0, theta, field_held, held) -> (loss, (final state, stats, succeeded)), gradient.
+
+    The gradient is with respect to y0 and theta. field_held and held are the buffers of field and loss.
+    """
     jax, diffrax = _jax(cell), importlib.import_module("diffrax")
     family, ops = PROBLEMS[cell.problem], _arithmetic(jax)
     formula = family.formula
@@ -148,7 +148,7 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormu
     solver = getattr(diffrax, METHOD_CLASSES[cell.method])()
     if cell.steps is None:
         controller = diffrax.PIDController(rtol=cell.rtol, atol=cell.atol)
-    else:  # by their ends: equal steps added up in float32 would miss the last one
+    else:  # given by their ends, because equal steps summed in float32 would miss the last one
         controller = diffrax.StepTo(ts=jax.numpy.linspace(times[0], times[-1], cell.steps + 1))
     only_end = len(times) == 2
 
@@ -164,7 +164,7 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormu
             saveat=diffrax.SaveAt(t0=True, t1=True) if only_end else diffrax.SaveAt(ts=jax.numpy.array(times)),
             stepsize_controller=controller,
             max_steps=max(MOST_STEPS, cell.steps or 0),
-            throw=False,  # it would from within the compiled code, with a traceback for a reason
+            throw=False,  # an exception from compiled code would carry a traceback as its reason
         )
         succeeded = solution.result == diffrax.RESULTS.successful
         return loss_of(ops, held, solution.ys), (solution.ys[-1], solution.stats, succeeded)
@@ -172,4 +172,4 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormu
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 
 
-DIFFRAX = Diffrax()
+DIFFRAX: Contender = Diffrax()

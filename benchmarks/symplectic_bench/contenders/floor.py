@@ -1,9 +1,9 @@
-"""The floor as a contender: the bare calls of f and the tensors that a gradient cannot avoid, and no solver.
+"""The floor as a contender: the bare calls of f and the tensors that a gradient cannot avoid, without a solver.
 
-It makes as many calls of f, with and without a graph, as our library does for the same cell, and transposes as many; it
-holds as many states and graphs as the gradient's formula has. Nothing is added up, no step is controlled, and the loss
-is left out. All calls are made at y0, so what it leaves in .grad is no gradient. Calls of rejected steps and of
-the start have no graph.
+It makes as many calls of f, with and without a graph, and as many vector-Jacobian products as our library does for the
+same cell, and holds as many states and graphs as the gradient's formula says. It forms no sums, controls no step and
+omits the loss. All calls are made at y0, so the values it leaves in .grad are not a gradient. Calls in rejected steps
+and at the start have no graph.
 """
 
 from dataclasses import dataclass, replace
@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders.contender import Counts, NoGradient, Run, several_fields, unknown_gradient
+from symplectic_bench.contenders.counts import Counts
+from symplectic_bench.contenders.gradient_run import GradientRun
+from symplectic_bench.contenders.observation import NoGradient
 from symplectic_bench.contenders.ours import OURS
+from symplectic_bench.contenders.reasons import several_fields, unknown_gradient
 from symplectic_bench.problems import Problem
 from symplectic_bench.spec.cell import Cell
 
 
 @dataclass(frozen=True)
-class Floor:
+class FloorContender:
+    """The floor of each gradient whose least cost is known."""
+
     name: str = "floor"
     gradients: tuple[str, ...] = ("symplectic", "stages", "aca", "baseline", "backprop")
     framework: Literal["torch"] = "torch"
@@ -43,28 +48,24 @@ _COUNTED: dict[Cell, Counts] = {}
 
 
 def our_counts(problem: Problem, cell: Cell) -> Counts:
-    """What our library needs for the cell: one solve of a copy of the problem, once a process."""
+    """Return our library's counts for the cell, from one solve of a copy of the problem a process."""
     if cell not in _COUNTED:
         copy = problem.to(problem.y0.dtype, problem.y0.device)
         _COUNTED[cell] = OURS.observe(copy, replace(cell, contender=OURS.name)).counts
     return _COUNTED[cell]
 
 
-class FloorRun(Run):
-    """N steps of s stages. What is kept of a step is a state that nothing is written to."""
+class FloorRun(GradientRun):
+    """N steps of s stages. The states kept of a step are never written to."""
 
     def __init__(self, problem: Problem, gradient: str, counts: Counts, stages: int) -> None:
         assert counts.f_calls_forward is not None and counts.f_calls_backward is not None
         assert counts.vjps_backward is not None and counts.steps_accepted is not None
-        self.gradient, self.steps, self.stages, self.vjps = (
-            gradient,
-            counts.steps_accepted,
-            stages,
-            counts.vjps_backward,
-        )
-        graphs = {"backprop": (self.vjps, 0)}.get(gradient, (0, self.vjps))
-        self.bare_forward = counts.f_calls_forward - graphs[0]
-        self.bare_backward = counts.f_calls_backward - graphs[1]
+        self.gradient, self.steps, self.stages = gradient, counts.steps_accepted, stages
+        self.vjps = counts.vjps_backward
+        graphs_forward = self.vjps if gradient == "backprop" else 0
+        self.bare_forward = counts.f_calls_forward - graphs_forward
+        self.bare_backward = counts.f_calls_backward - (self.vjps - graphs_forward)
         self.func, self.t = problem.func, problem.t[0].to(problem.y0)
         self.y = problem.y0.detach().requires_grad_()  # y0's own memory
         self.cotangent = problem.y0.detach()
@@ -105,7 +106,7 @@ class FloorRun(Run):
                 self.kept.pop()
 
     def _by_step(self, bare: int, spared: int) -> list[tuple[int, int]]:
-        """(calls without a graph, graphs) of each step on the way back, the first `spared` without the former."""
+        """Return (calls without a graph, graphs) of each step, last first; the first `spared` recompute nothing."""
         calls = [0] * spared + shares(bare, max(1, self.steps - spared))
         return list(zip(calls[: self.steps], shares(self.vjps, self.steps), strict=True))
 
@@ -118,27 +119,27 @@ class FloorRun(Run):
             self.func(self.t, self.cotangent)
 
     def _graphs(self, number: int) -> list[Tensor]:
-        """f's values with their graphs. Each stands in for the state at which f was called, which its graph keeps."""
+        """Return f's values with their graphs. Each value stands in for the state at f's call, which a graph keeps."""
         return [self.func(self.t, self.y) for _ in range(number)]
 
     def _one_by_one(self, vjps: int, states: list[Tensor]) -> None:
-        """A graph at a time, beside the states: with each the gradient by y takes the place of one of them."""
+        """Transpose one graph at a time beside the states; each gradient by y replaces one of them."""
         for i in range(vjps):
             by_y = self._transpose([self.func(self.t, self.y)])
             if by_y is not None:
                 states[i % len(states)] = by_y
 
     def _transpose(self, values: list[Tensor]) -> Tensor | None:
-        """The values' vector-Jacobian products in one pass of autograd, added up in .grad; returned is that by y."""
+        """Sum the values' vector-Jacobian products in .grad, in one pass of autograd; return the one by y."""
         torch.autograd.backward(values, [self.cotangent] * len(values))
         by_y, self.y.grad = self.y.grad, None
         return by_y
 
 
 def shares(total: int, parts: int) -> list[int]:
-    """total as evenly as whole numbers go, larger parts first."""
+    """Split total into parts as equal as whole numbers allow, larger parts first."""
     each, more = divmod(total, parts)
     return [each + 1] * more + [each] * (parts - more)
 
 
-FLOOR = Floor()
+FLOOR = FloorContender()

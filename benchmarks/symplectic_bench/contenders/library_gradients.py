@@ -1,7 +1,7 @@
-"""The library's gradients by the names that suites give them: its presets, and its dials set to a number.
+"""The library's gradients under the names that suites give them: presets, and dials set to a number.
 
 "revolve-8" keeps 8 states, "graphs-20" holds the graphs of the last 20 f calls, "auto-500" has a memory_budget of 500
-KiB, "disk" keeps every step's start on disk.
+KiB, and "disk" keeps every step's start on disk.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,13 +16,11 @@ DIALS: Mapping[str, Callable[[int], Any]] = {
     "auto": lambda number: Auto(f"{number} KiB"),
 }
 PLACES: Mapping[str, Any] = {"disk": Symplectic(offload="disk")}
-PRESET_ROOM = int(Revolve().checkpoints)
-"""States that the preset "revolve" keeps."""
 NAMES = (*GRADIENTS, *(f"{dial}-N" for dial in DIALS), *PLACES)
 
 
-def choice(name: str) -> Any:
-    """What the library calls gradient=; None where it has none of this name."""
+def library_gradient(name: str) -> Any:
+    """Return what the library takes as gradient=, or None if it has no gradient of this name."""
     if name in GRADIENTS:
         return name
     if name in PLACES:

@@ -1,4 +1,4 @@
-"""This repository's library as a contender, with each of its gradients: plain, compiled, and with a precise sum."""
+"""This repository's library as a contender: plain, compiled, and with a precise sum of the parameters' gradient."""
 
 import os
 import shutil
@@ -11,29 +11,25 @@ from typing import Any, Literal
 from torch import Tensor
 
 from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, solve
-from symplectic_bench.contenders.contender import (
-    Counts,
-    Observation,
-    Solved,
-    SolveRun,
-    giving_up,
-    replay_in_turn,
-    shared_reason,
-    step_size,
-    total,
-)
-from symplectic_bench.contenders.library_gradients import NAMES, choice
-from symplectic_bench.oracles.recorded_grid import OWN_STEPS, Replayed, replay_as
+from symplectic_bench.contenders.contender import Solved
+from symplectic_bench.contenders.counts import Counts, total
+from symplectic_bench.contenders.gradient_records import GRADIENT_RECORDS, gradient_record
+from symplectic_bench.contenders.gradient_run import SolveRun, giving_up
+from symplectic_bench.contenders.library_gradients import NAMES, library_gradient
+from symplectic_bench.contenders.observation import Observation, replay_in_turn
+from symplectic_bench.contenders.reasons import shared_reason
+from symplectic_bench.contenders.step_size import step_size
+from symplectic_bench.oracles.recorded_grid import Replayed, replay_as
 from symplectic_bench.problems import Problem, in_turn
 from symplectic_bench.spec.cell import Cell
 
-COMPILED = ("symplectic", "stages", "revolve")
-SUMMED = ("symplectic", "stages", "revolve", "aca")
+COMPILED = tuple(name for name, record in GRADIENT_RECORDS.items() if record.compiles)
+ACCUMULATED = tuple(name for name, record in GRADIENT_RECORDS.items() if record.accumulates)
 
 
 @dataclass(frozen=True)
 class Ours:
-    """compiles and accumulate are solve's keywords compile= and accumulate=."""
+    """The library with two keywords of solve fixed: compiles is compile=, accumulate is accumulate=."""
 
     name: str = "ours"
     compiles: bool = False
@@ -43,17 +39,17 @@ class Ours:
 
     @property
     def gradients(self) -> Sequence[str]:
-        return COMPILED if self.compiles else SUMMED if self.accumulate else NAMES
+        return COMPILED if self.compiles else ACCUMULATED if self.accumulate else NAMES
 
     def decline(self, cell: Cell) -> str | None:
-        if choice(cell.gradient) is None:
+        if library_gradient(cell.gradient) is None:
             return f"the library has no gradient {cell.gradient!r}; it has {', '.join(NAMES)}"
         if cell.method not in METHODS:
             return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
         if self.compiles and cell.gradient not in COMPILED:
             return f"compile=True belongs to {' and '.join(COMPILED)}, not to {cell.gradient!r}"
-        if self.accumulate and cell.gradient not in SUMMED:
-            return f"accumulate={self.accumulate!r} belongs to {', '.join(SUMMED)}, not to {cell.gradient!r}"
+        if self.accumulate and cell.gradient not in ACCUMULATED:
+            return f"accumulate={self.accumulate!r} belongs to {', '.join(ACCUMULATED)}, not to {cell.gradient!r}"
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
@@ -72,7 +68,7 @@ class Ours:
         return isinstance(error, SolverError)
 
     def load(self) -> None:
-        """It is imported here already."""
+        """Do nothing: this module has imported the library."""
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
         solutions: list[Solution] = []
@@ -92,10 +88,7 @@ class Ours:
             gradient=problem.gradient(),
             counts=total([_counts(solution.stats) for solution in solutions]),
             replay=replay_in_turn([partial(_replay, cell, grid) for grid in grids]),
-            steps=(
-                cell.gradient if cell.gradient in OWN_STEPS else "",
-                *(x for grid in grids for x in _bytes_of(grid)),
-            ),
+            steps=(gradient_record(cell.gradient).steps, *(x for grid in grids for x in _bytes_of(grid))),
         )
 
     def _solve(self, problem: Problem, cell: Cell) -> Solution:
@@ -105,8 +98,8 @@ class Ours:
             accuracy, options["step_size"] = {}, step_size(cell, problem.t)
         how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
         how["params"] = problem.unlisted or None
-        gradient = choice(cell.gradient)
-        method = None if cell.gradient == "mali" else cell.method  # it has one of its own
+        gradient = library_gradient(cell.gradient)
+        method = None if gradient_record(cell.gradient).steps == "leapfrog" else cell.method  # leapfrog is one itself
         return solve(
             problem.func, problem.y0, problem.t, method=method, gradient=gradient, options=options, **accuracy, **how
         )
@@ -125,7 +118,7 @@ def _counts(stats: Stats) -> Counts:
 
 
 def _replay(cell: Cell, grid: Grid, twin: Replayed) -> Any:
-    return replay_as(cell.gradient, METHODS[cell.method], twin, grid)
+    return replay_as(gradient_record(cell.gradient).steps, METHODS[cell.method], twin, grid)
 
 
 def _bytes_of(grid: Grid) -> Iterator[bytes]:
@@ -134,13 +127,11 @@ def _bytes_of(grid: Grid) -> Iterator[bytes]:
 
 
 def _cxx() -> str:
-    """The compiler that torch.compile calls."""
+    """Return the compiler that torch.compile calls."""
     return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 
 OURS = Ours()
-VARIANTS = (
-    Ours("ours-compiled", compiles=True),
-    Ours("ours-float64", accumulate="float64"),
-    Ours("ours-compensated", accumulate="compensated"),
-)
+OURS_COMPILED = Ours("ours-compiled", compiles=True)
+OURS_FLOAT64 = Ours("ours-float64", accumulate="float64")
+OURS_COMPENSATED = Ours("ours-compensated", accumulate="compensated")

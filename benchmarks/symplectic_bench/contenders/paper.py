@@ -1,6 +1,6 @@
-"""The paper's own code as a contender: package torch_symplectic_adjoint of its authors, which no index has.
+"""The paper's own code as a contender: its authors' package torch_symplectic_adjoint, which is on no package index.
 
-Checked against version 0.0.1, https://github.com/tksmatsubara/symplectic-adjoint-method. Its names of methods are ours.
+Checked against version 0.0.1, https://github.com/tksmatsubara/symplectic-adjoint-method. It names methods as we do.
 """
 
 import importlib
@@ -12,15 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symplectic_bench.contenders.contender import (
-    CountedField,
-    Peer,
-    Replay,
-    not_installed,
-    replay_of_equal_steps,
-    shared_reason,
-    unknown_gradient,
-)
+from symplectic_bench.contenders.counted_field import CountedField
+from symplectic_bench.contenders.observation import Replay, replay_of_equal_steps
+from symplectic_bench.contenders.peer import Peer
+from symplectic_bench.contenders.reasons import not_installed, shared_reason, unknown_gradient
 from symplectic_bench.problems import PROBLEMS, Problem
 from symplectic_bench.spec.cell import Cell
 
@@ -35,7 +30,7 @@ FUNCTIONS = {
 }
 
 FIXED = ("euler", "midpoint", "rk4", "rk38")
-# Its fehlberg2 takes the weights of the embedded formula for those of the error estimate, and so some 1 / rtol steps.
+# Its fehlberg2 uses the embedded formula's weights as those of the error estimate, and so takes some 1 / rtol steps.
 ADAPTIVE = ("adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8")
 
 GIVES_UP = ("underflow in dt", "non-finite values in state")
@@ -43,6 +38,8 @@ GIVES_UP = ("underflow in dt", "non-finite values in state")
 
 @dataclass(frozen=True)
 class Paper(Peer):
+    """The paper's own code, one function a gradient."""
+
     name: str = "paper"
     gradients: tuple[str, ...] = tuple(FUNCTIONS)
 
@@ -54,7 +51,7 @@ class Paper(Peer):
         if cell.steps is not None and cell.method in ADAPTIVE:
             return f"the paper's code runs {cell.method} with tolerances only, not with fixed steps"
         if cell.steps is not None and cell.steps % _outputs(cell):
-            return f"the paper's code steps from output to output: steps must be a multiple of {_outputs(cell)}"
+            return f"the paper's code steps from output to output, so steps must be a multiple of {_outputs(cell)}"
         return shared_reason(cell, adaptive=cell.method in ADAPTIVE)
 
     def missing(self) -> str | None:
@@ -85,7 +82,7 @@ def _solve(odeint: Callable[..., Tensor], func: nn.Module, problem: Problem, cel
 
 
 def _outputs(cell: Cell) -> int:
-    family = PROBLEMS.get(cell.problem)  # tasks have sizes of their own
+    family = PROBLEMS.get(cell.problem)  # tasks are not in PROBLEMS
     sizes: dict[str, Any] = {"outputs": 1, **(family.sizes if family else {}), **cell.sizes_dict}
     return sizes["outputs"]
 

@@ -11,28 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symplectic_bench.contenders.contender import (
-    CountedField,
-    Counts,
-    Peer,
-    Replay,
-    not_installed,
-    shared_reason,
-    step_size,
-    unknown_gradient,
-)
+from symplectic_bench.contenders.counted_field import CountedField
+from symplectic_bench.contenders.counts import Counts
+from symplectic_bench.contenders.observation import Replay
+from symplectic_bench.contenders.peer import Peer
+from symplectic_bench.contenders.reasons import not_installed, shared_reason, unknown_gradient
+from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.contenders.torchdiffeq_replay import Step, replay_adaptive, replay_fixed
 from symplectic_bench.problems import Problem
 from symplectic_bench.spec.cell import Cell
 
 THEIR_NAME = {"rk38": "rk4"}
-"""Methods that are called something else there; every other name means the same method or is not there."""
+"""Our method -> torchdiffeq's name, where they differ. Any other name means the same method or is unknown there."""
 
 GIVES_UP = ("underflow in dt", "non-finite values in state", "max_num_steps exceeded")
 
 
 @dataclass(frozen=True)
 class TorchDiffEq(Peer):
+    """torchdiffeq's odeint, and its odeint_adjoint with the default norm and the seminorm."""
+
     name: str = "torchdiffeq"
     gradients: tuple[str, ...] = ("backprop", "continuous", "continuous-seminorm")
 
@@ -42,7 +40,7 @@ class TorchDiffEq(Peer):
         if cell.method == "rk4":
             return "torchdiffeq's rk4 is the 3/8 rule: compare with our rk38"
         if self.missing():
-            return None  # Its methods cannot be looked up, and missing() is reason enough.
+            return None  # Its methods cannot be looked up, and missing() gives the reason.
         if _their_method(cell) not in _solvers():
             return f"torchdiffeq has no method {cell.method!r}"
         adaptive = _is_adaptive(cell)
@@ -104,6 +102,8 @@ class Witness(CountedField):
 
 
 class AdaptiveWitness(Witness):
+    """The callbacks of adaptive solvers."""
+
     def callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self._record(t, y, dt)
 
@@ -116,6 +116,8 @@ class AdaptiveWitness(Witness):
 
 
 class FixedWitness(Witness):
+    """The callbacks of fixed-step solvers."""
+
     def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self._record(t, y, dt)
 
@@ -136,17 +138,20 @@ def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
 
 
 def _options(problem: Problem, cell: Cell) -> dict[str, Any]:
-    """The fixed grid, as a grid_constructor: their step_size may round to one step more."""
+    """Return the fixed grid as a grid_constructor, because their step_size may round to one step more."""
     if cell.steps is None:
         return {}
     h = step_size(cell, problem.t)
-    # Outputs between grid points as ours: by the cubic, where linear interpolation is the default there.
+    # Interpolate outputs between grid points by the cubic, as ours does; their default is linear.
     interpolation = {"interp": "cubic"} if len(problem.t) > 2 else {}
     return {"grid_constructor": lambda func, y0, t: _equal_steps(t, h), **interpolation}
 
 
 def _equal_steps(t: Tensor, h: float) -> Tensor:
-    """From t[0] to t[-1] in steps of about h; their adjoint asks for each interval of t by itself, backwards."""
+    """Return a grid from t[0] to t[-1] in steps of about h.
+
+    Their adjoint asks for each interval of t by itself, backwards.
+    """
     steps = max(1, round(abs(float(t[-1] - t[0])) / h))
     grid = torch.linspace(float(t[0]), float(t[-1]), steps + 1, dtype=t.dtype, device=t.device)
     grid[0], grid[-1] = t[0], t[-1]
@@ -162,7 +167,7 @@ def _is_adaptive(cell: Cell) -> bool:
 
 
 def _torchdiffeq() -> ModuleType:
-    # Imported here because it takes half a second, with SciPy, that the cells of other contenders must not pay.
+    # Imported here because it takes half a second, SciPy included, which cells of other contenders must not pay.
     import torchdiffeq
 
     return torchdiffeq
@@ -170,7 +175,7 @@ def _torchdiffeq() -> ModuleType:
 
 def _solvers() -> dict[str, Any]:
     _torchdiffeq()
-    # Imported here for the same reason.
+    # Imported here for that reason too.
     from torchdiffeq._impl.odeint import SOLVERS
 
     return SOLVERS

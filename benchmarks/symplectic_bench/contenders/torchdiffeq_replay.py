@@ -1,8 +1,7 @@
-"""torchdiffeq's forward solve once more, on the steps that it took, by plain operations that autograd follows.
+"""A replay of torchdiffeq's forward solve on its recorded steps, by plain operations that autograd follows.
 
-It differs from ours in what it does at the end of a step: an adaptive solve steps over the output times and
-interpolates; and its next step begins with the last stage's value, whether or not that is f at the step's end
-(for adaptive_heun and fehlberg2 it is not).
+It differs from our solve at the end of a step: an adaptive solve steps over the output times and interpolates, and the
+next step begins with the last stage's value, even where that is not f at the step's end (adaptive_heun, fehlberg2).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +12,11 @@ from symplectic_adjoint import METHODS
 from symplectic_bench.oracles.recorded_grid import Replayed, combine
 
 Step = tuple[float, float]
-"""Where a step starts, and its size."""
+"""The start of a step, and its size."""
 
 
 def replay_adaptive(solver: Any, steps: Sequence[Step], problem: Replayed) -> Any:
-    """ys on the recorded steps. `solver` is torchdiffeq's class, for its tableau and its midpoint weights."""
+    """Return ys on the recorded steps. `solver` is torchdiffeq's class, for its tableau and midpoint weights."""
     tableau, middle = solver.tableau, solver.mid.tolist()
     nodes, rows, weights = (
         tableau.alpha.tolist(),
@@ -40,7 +39,7 @@ def replay_adaptive(solver: Any, steps: Sequence[Step], problem: Replayed) -> An
 
 
 def replay_fixed(method: str, steps: Sequence[Step], problem: Replayed) -> Any:
-    """ys on the recorded steps of one of our methods, with cubic outputs inside a step."""
+    """Return ys on the recorded steps of one of our methods, with cubic outputs inside a step."""
     tableau, number = METHODS[method], problem.number
     nodes, rows, weights = (_floats(tableau.c), [_floats(row) for row in tableau.A], _floats(tableau.b))
     y, waiting, ys = problem.y0, problem.t.tolist()[1:], [problem.y0]
@@ -59,13 +58,16 @@ def replay_fixed(method: str, steps: Sequence[Step], problem: Replayed) -> Any:
 
 
 def _cubic(x: Any, h: Any, y0: Any, f0: Any, y1: Any, f1: Any) -> Any:
-    """The cubic with these values and slopes at both ends, at y(t + x h) (Hermite)."""
+    """Evaluate at t + x h the Hermite cubic with these values and slopes at both ends."""
     rise = x * x * (3 - 2 * x)
     return y0 + (y1 - y0) * rise + (f0 * (x * (1 - x) ** 2) - f1 * (x * x * (1 - x))) * h
 
 
 def _quartic(x: Any, h: Any, y0: Any, f0: Any, y_middle: Any, y1: Any, f1: Any) -> Any:
-    """The quartic that also passes through y_middle at x = 1/2: the cubic and the one bump that does not move it."""
+    """Evaluate at t + x h the quartic that also passes through y_middle at x = 1/2.
+
+    It is the cubic plus a bump that is zero, with zero slope, at both ends.
+    """
     miss = y_middle - _cubic(0.5, h, y0, f0, y1, f1)
     return _cubic(x, h, y0, f0, y1, f1) + miss * (16 * (x * (1 - x)) ** 2)
 

@@ -1,7 +1,7 @@
 """TorchDiffEqPack as a contender: its adaptive checkpoint adjoint (ACA) and its asynchronous leapfrog (MALI).
 
-Checked against TorchDiffEqPack 1.0.1. It computes times in float32 whatever the state is, and returns the state at the
-last time alone. Its ACA raises a TypeError on the way back over fixed steps. MALI is its own method, of order 2.
+Checked against TorchDiffEqPack 1.0.1. It computes times in float32 whatever the state is, and returns only the state at
+the last time. Its ACA raises a TypeError in the backward pass over fixed steps. MALI is a method itself, of order 2.
 """
 
 import importlib
@@ -13,30 +13,28 @@ import torch
 from torch import Tensor, nn
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders.contender import (
-    CountedField,
-    Peer,
-    Replay,
-    not_installed,
-    shared_reason,
-    step_size,
-    unknown_gradient,
-)
+from symplectic_bench.contenders.counted_field import CountedField
+from symplectic_bench.contenders.observation import Replay
+from symplectic_bench.contenders.peer import Peer
+from symplectic_bench.contenders.reasons import not_installed, shared_reason, unknown_gradient
+from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.problems import Problem
 from symplectic_bench.spec.cell import Cell
 
 METHOD_NAMES = {"dopri5": "Dopri5", "bosh3": "RK23"}
-"""Their name of each of our methods, for ACA."""
+"""Our method -> TorchDiffEqPack's name, for ACA."""
 
 MOST_CALLS = 500_000
 
 
 class ManyOutputs(RuntimeError):
-    """There is an output between the first time and the last, which it does not give."""
+    """An output is wanted between the first time and the last, which TorchDiffEqPack does not return."""
 
 
 @dataclass(frozen=True)
 class TorchDiffEqPack(Peer):
+    """TorchDiffEqPack's ACA with methods of ours, and its MALI."""
+
     name: str = "torchdiffeqpack"
     gradients: tuple[str, ...] = ("aca", "mali")
     remark: str = "it computes times in float32, whatever the state is"
@@ -45,7 +43,7 @@ class TorchDiffEqPack(Peer):
         if reason := unknown_gradient(self, cell):
             return reason
         if cell.gradient == "aca" and cell.steps is not None:
-            return "TorchDiffEqPack's ACA fails on the way back over fixed steps"
+            return "TorchDiffEqPack's ACA fails in the backward pass over fixed steps"
         if cell.gradient == "aca" and cell.method not in METHOD_NAMES:
             return f"TorchDiffEqPack has no method {cell.method!r} with ACA"
         return shared_reason(cell, METHODS[cell.method].adaptive)
@@ -64,12 +62,12 @@ class TorchDiffEqPack(Peer):
 
     def replay(self, witness: CountedField, problem: Problem, cell: Cell) -> Replay:
         del witness, problem, cell
-        return "TorchDiffEqPack does not tell its steps, which it rounds to float32"
+        return "TorchDiffEqPack does not report its steps, which it rounds to float32"
 
 
 def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
     if len(problem.t) > 2:
-        raise ManyOutputs("TorchDiffEqPack gives the state at the last time alone")
+        raise ManyOutputs("TorchDiffEqPack returns only the state at the last time")
     pack = importlib.import_module("TorchDiffEqPack")
     options: dict[str, Any] = {
         "t0": float(problem.t[0]),

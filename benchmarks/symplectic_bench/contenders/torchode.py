@@ -1,8 +1,8 @@
 """torchode as a contender: backpropagation through its solver.
 
-Checked against torchode 1.0.1. It controls the step of every sample of the batch alone: f is called for all of them
-until the last one is at the end, at a time of each one's own. Step sizes are constants of its graph, as they are for
-the other contenders; by default it differentiates them too, which takes longer.
+Checked against torchode 1.0.1. It controls each sample's step separately: f is called for the whole batch, at a time of
+each sample's own, until the last sample reaches the end. Step sizes are constants of its graph here, as for the other
+contenders; by default it differentiates them too, which takes longer.
 """
 
 import importlib
@@ -13,31 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders.contender import (
-    CountedField,
-    Observation,
-    SolveRun,
-    giving_up,
-    not_installed,
-    replay_of_equal_steps,
-    several_fields,
-    shared_reason,
-    step_size,
-    unknown_gradient,
-)
+from symplectic_bench.contenders.contender import Contender
+from symplectic_bench.contenders.counted_field import CountedField
+from symplectic_bench.contenders.gradient_run import SolveRun, giving_up
+from symplectic_bench.contenders.observation import Observation, replay_of_equal_steps
+from symplectic_bench.contenders.reasons import not_installed, several_fields, shared_reason, unknown_gradient
+from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.problems import Problem
 from symplectic_bench.spec.cell import Cell
 
 METHOD_CLASSES = {"euler": "Euler", "heun2": "Heun", "adaptive_heun": "Heun", "dopri5": "Dopri5", "tsit5": "Tsit5"}
-"""Their class of each of our methods; heun2 is adaptive_heun without its error estimate."""
+"""Our method -> torchode's class. heun2 is adaptive_heun without its error estimate."""
 
 
 class StatusError(RuntimeError):
-    """torchode raises nothing: it hands back a status."""
+    """The status of a failed solve, which torchode returns instead of raising."""
 
 
 @dataclass(frozen=True)
 class TorchOde:
+    """torchode's AutoDiffAdjoint."""
+
     name: str = "torchode"
     gradients: tuple[str, ...] = ("backprop",)
     framework: Literal["torch"] = "torch"
@@ -54,7 +50,7 @@ class TorchOde:
         return not_installed("torchode", 'python -m pip install ".[peers]"')
 
     def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
-        importlib.import_module("torchode")  # Imported by now, not while time and memory are measured.
+        importlib.import_module("torchode")  # Imported now rather than while time and memory are measured.
         return SolveRun(problem, lambda: _states(_solve(problem.func, problem, cell)), _gives_up)
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
@@ -66,7 +62,7 @@ class TorchOde:
             func.backward_phase = True
             loss.backward()
         taken, accepted = solution.stats["n_steps"], solution.stats["n_accepted"]
-        slowest = int(taken.argmax())  # all others wait for it
+        slowest = int(taken.argmax())  # the others wait for it
         steps = int(accepted[slowest]), int(taken[slowest] - accepted[slowest])
         return Observation(
             loss=loss.item(),
@@ -78,7 +74,10 @@ class TorchOde:
 
 
 class OwnTimes(nn.Module):
-    """A field at a time (batch,) of each sample, in torchode's float64, as one at times (batch, 1) like the state."""
+    """A field for torchode, which calls it with float64 times (batch,), one a sample.
+
+    The wrapped field gets times (batch, 1) in the state's dtype.
+    """
 
     def __init__(self, func: nn.Module) -> None:
         super().__init__()
@@ -97,7 +96,7 @@ def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Any:
     if cell.steps is None:
         controller, h = torchode.IntegralController(cell.atol, cell.rtol, term=term).to(y0.device), None
     else:
-        # Larger by what rounding may lose on the way, or the last step would leave a step of 1e-16 to do.
+        # Larger by what rounding may lose over all steps, or a step of 1e-16 would be left at the end.
         exact = step_size(cell, problem.t) * (1 + cell.steps * torch.finfo(t.dtype).eps)
         controller, h = torchode.FixedStepController(), torch.full_like(t[:, 0], exact)
     solver = torchode.AutoDiffAdjoint(method, controller, backprop_through_step_size_control=False)
@@ -109,7 +108,7 @@ def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Any:
 
 
 def _states(solution: Any) -> Tensor:
-    """(len(t), batch, dim), as the loss takes them."""
+    """Return ys as (len(t), batch, dim), the shape that the loss takes."""
     return solution.ys.transpose(0, 1)
 
 
@@ -117,4 +116,4 @@ def _gives_up(error: Exception) -> bool:
     return isinstance(error, StatusError)
 
 
-TORCHODE = TorchOde()
+TORCHODE: Contender = TorchOde()

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders import CONTENDERS, NoGradient, Observation
+from symplectic_bench.contenders.gradient_records import gradient_record
+from symplectic_bench.contenders.observation import NoGradient, Observation
+from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.oracles.recorded_grid import Replayed, equal_steps, gradient, relative_error, replay_as
 from symplectic_bench.problems import Problem, build, in_turn
 from symplectic_bench.references import load_reference
@@ -174,8 +176,8 @@ def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_
 def _textbook_final_state(problem: Problem, cell: Cell) -> Tensor:
     assert cell.steps is not None, "an adaptive cell has no fixed number of steps"
     twin = problem.to(torch.float64)
-    grid = equal_steps(problem.t, cell.steps)
-    return in_turn(twin, lambda part: replay_as(cell.gradient, METHODS[cell.method], part, grid))[-1]
+    grid, kind = equal_steps(problem.t, cell.steps), gradient_record(cell.gradient).steps
+    return in_turn(twin, lambda part: replay_as(kind, METHODS[cell.method], part, grid))[-1]
 
 
 def _require_finite(observation: Observation) -> None:

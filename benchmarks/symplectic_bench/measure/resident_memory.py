@@ -18,7 +18,7 @@ from typing import Any
 
 from memory_profiler import memory_usage
 
-from symplectic_bench.contenders import CONTENDERS
+from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.measure.warm_up import warm_up
 from symplectic_bench.problems import build
 from symplectic_bench.spec.cell import Cell

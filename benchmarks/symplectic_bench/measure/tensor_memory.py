@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from symplectic_adjoint import watch_memory
-from symplectic_bench.contenders import CONTENDERS, Counts, Run
+from symplectic_bench.contenders.counts import Counts
+from symplectic_bench.contenders.gradient_run import GradientRun
+from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.measure.floor import measure_floor
 from symplectic_bench.measure.warm_up import run_once, shortest, warm_up
 from symplectic_bench.problems import Problem, build
@@ -57,7 +59,7 @@ def peaks(problem: Problem, cell: Cell) -> dict[str, int]:
     """Profile one gradient, after a short one: "auto" measures f in the first solve of its kind. Return bytes."""
     run_once(problem, shortest(cell))
     run = CONTENDERS[cell.contender].gradient(problem, cell)
-    assert isinstance(run, Run), "who uses torch has a forward and a backward pass"
+    assert isinstance(run, GradientRun), "who uses torch has a forward and a backward pass"
     gc.collect()  # Earlier garbage must not be released while memory is watched.
     forward, backward = watch_memory(cell.device, run.forward, run.backward)
     measured = {

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from symplectic_bench.contenders import CONTENDERS, Run
+from symplectic_bench.contenders.gradient_run import GradientRun
+from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.measure.floor import VjpCall
 from symplectic_bench.measure.warm_up import run_once, warm_up_cell
 from symplectic_bench.problems import Problem, build
@@ -76,7 +77,7 @@ def gradient_times(problem: Problem, cell: Cell) -> dict[str, float]:
     problem.clear_gradients()
     run = CONTENDERS[cell.contender].gradient(problem, cell)
     with garbage_collection_off():
-        if not isinstance(run, Run):
+        if not isinstance(run, GradientRun):
             return {"total_s": seconds(run.complete, cell.device)}
         return {"forward_s": seconds(run.forward, cell.device), "backward_s": seconds(run.backward, cell.device)}
 

@@ -4,7 +4,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from symplectic_bench.contenders import CONTENDERS
+from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.problems import Problem, build
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.failure import Diverged

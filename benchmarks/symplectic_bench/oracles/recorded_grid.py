@@ -1,12 +1,12 @@
-"""The gradient of what was computed: ordinary autograd through the recorded steps, written as textbooks write them.
+"""The gradient of what was computed: ordinary autograd through the recorded steps, written as in a textbook.
 
-Shares nothing with the library's sweep but the methods' coefficients.
+It shares nothing with the library's sweep but the methods' coefficients.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,19 +15,19 @@ from symplectic_adjoint import ButcherTableau, Grid
 from symplectic_bench.problems import Problem
 
 COUPLING = 0.999
-"""That of the gradient "reversible"."""
+"""The coupling of the library's reversible steps."""
 
-OWN_STEPS = ("mali", "reversible")
-"""Gradients that take steps of a kind of their own."""
+Kind = Literal["method", "leapfrog", "coupled"]
+"""The kind of steps: the method's own, or one of those that carry a second state."""
 
 Func = Callable[[Any, Any], Any]
 PairStep = Callable[[Func, Any, Any, Any, Any], tuple[Any, Any]]
 
 
 class Replayed(Protocol):
-    """A problem in the arithmetic in which its steps are taken once more: a Problem, or a twin of one.
+    """A problem in the arithmetic in which its steps are replayed: a Problem, or a twin of one.
 
-    number makes one of the arithmetic's of a double. f takes a time made so.
+    number converts a double to a number of that arithmetic. f takes such a number as its time.
     """
 
     @property
@@ -45,10 +45,10 @@ class Replayed(Protocol):
 
 
 def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
-    """ys on the grid's steps, with the whole graph behind it: (len(t), batch, dim).
+    """Return ys on the grid's steps, with the whole graph: (len(t), batch, dim).
 
     Step n:  k_i = f(t_n + c_i h_n, y_n + h_n sum_j a_ij k_j),  y_{n+1} = y_n + h_n sum_i b_i k_i; an output inside
-    the step is y_n + h_n sum_i b_i(sigma) k_i, and one that the step is pinned to is y_{n+1} itself.
+    the step is y_n + h_n sum_i b_i(sigma) k_i, and one at the step's pinned end is y_{n+1} itself.
     """
     A, c = tableau.A + tableau.interpolant.A, tableau.c + tableau.interpolant.c
     outputs: dict[int, list[int]] = {}
@@ -57,7 +57,7 @@ def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
     number, y, ys = problem.number, problem.y0, {0: problem.y0}
     for n, (t, h, pinned_to) in enumerate(zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True)):
         here = outputs.get(n, [])
-        # The interpolant's rows cost f calls and are evaluated only where an output needs them.
+        # The interpolant's rows cost f calls, so they are evaluated only where an output needs them.
         rows = len(A) if any(j != pinned_to for j in here) else tableau.stages
         f = within_step(problem, t, h)
         t, h = number(t), number(h)
@@ -73,11 +73,11 @@ def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
 
 
 NEAR_A_JUMP = 1e-13
-"""How far a step's end may lie from a jump on which it was landed, relative: its time is a sum."""
+"""The relative distance of a step's end from the jump that it was placed on: its time is a sum, and rounded."""
 
 
 def within_step(problem: Replayed, t: float, h: float) -> Func:
-    """f as the step from t to t + h sees it: where an end of the step is a jump, from the step's own side."""
+    """Return f for the step from t to t + h: at an end that is a jump, f on the step's own side of it."""
     low, high = min(t, t + h), max(t, t + h)
     near = [jump for jump in problem.jumps if low - NEAR_A_JUMP <= jump <= high + NEAR_A_JUMP]
     at_low = any(math.isclose(jump, low, rel_tol=NEAR_A_JUMP, abs_tol=NEAR_A_JUMP) for jump in near)
@@ -98,17 +98,17 @@ def within_step(problem: Replayed, t: float, h: float) -> Func:
     return f
 
 
-def replay_as(gradient: str, tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
-    """ys on the grid's steps, of the kind that this gradient takes: most take the method's own."""
-    if gradient == "mali":
+def replay_as(kind: Kind, tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
+    """Return ys on the grid's steps of this kind, with the graph: (len(t), batch, dim)."""
+    if kind == "leapfrog":
         return replay_pairs(leapfrog_step, problem.f, problem, grid)
-    if gradient == "reversible":
+    if kind == "coupled":
         return replay_pairs(partial(coupled_step, tableau, COUPLING), lambda t, y: y, problem, grid)
     return replay(tableau, problem, grid)
 
 
 def replay_pairs(step: PairStep, begin: Func, problem: Replayed, grid: Grid) -> Any:
-    """The same for steps that carry a second state, which is begin(t_0, y_0) first; outputs are on the steps' ends."""
+    """Replay steps that carry a second state, begin(t_0, y_0) at first. Outputs must be on steps' ends."""
     number, y, ys = problem.number, problem.y0, [problem.y0]
     other = begin(number(grid.t[0].item()), y)
     for t, h, pinned_to in zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True):
@@ -119,14 +119,14 @@ def replay_pairs(step: PairStep, begin: Func, problem: Replayed, grid: Grid) -> 
 
 
 def leapfrog_step(f: Func, t: Any, h: Any, y: Any, v: Any) -> tuple[Any, Any]:
-    """Asynchronous leapfrog without damping (Mutze, arXiv:1311.6602)."""
+    """Take a step of asynchronous leapfrog without damping (Mutze, arXiv:1311.6602)."""
     half = y + v * (0.5 * h)
     v_next = 2.0 * f(t + 0.5 * h, half) - v
     return half + v_next * (0.5 * h), v_next
 
 
 def coupled_step(tableau: ButcherTableau, coupling: float, f: Func, t: Any, h: Any, y: Any, z: Any) -> tuple[Any, Any]:
-    """A method's step made reversible (McCallum and Foster, arXiv:2410.11648)."""
+    """Take a method's step made reversible (McCallum and Foster, arXiv:2410.11648)."""
     y_next = coupling * y + (1.0 - coupling) * z + _increment(tableau, f, t, h, z)
     return y_next, z - _increment(tableau, f, t + h, -h, y_next)
 
@@ -139,7 +139,7 @@ def _increment(tableau: ButcherTableau, f: Func, t: Any, h: Any, y: Any) -> Any:
 
 
 def equal_steps(t: Tensor, steps: int) -> Grid:
-    """The grid of `steps` equal steps from t[0] to t[-1], with no output but those two."""
+    """Return the grid of `steps` equal steps from t[0] to t[-1], with no other outputs."""
     t0, h = float(t[0]), float(t[-1] - t[0]) / steps
     return Grid(
         t=t0 + h * torch.arange(steps, dtype=torch.float64),
@@ -151,19 +151,19 @@ def equal_steps(t: Tensor, steps: int) -> Grid:
 
 
 def gradient(problem: Problem, ys: Tensor) -> list[Tensor]:
-    """dL/dy0, then dL/dp for each parameter p (zeros where the loss does not depend on it)."""
+    """Return dL/dy0, then dL/dp for each parameter p (zeros where the loss does not depend on it)."""
     found = torch.autograd.grad(problem.loss(ys), problem.inputs, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(problem.inputs, found, strict=True)]
 
 
 def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """||found - expected|| / ||expected||, the 2-norm of all entries together, in float64."""
+    """Return ||found - expected|| / ||expected||, in the 2-norm of all entries together, in float64."""
     a, b = (torch.cat([x.detach().to("cpu", torch.float64).flatten() for x in xs]) for xs in (found, expected))
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
 
 
 def combine(y: Any, h: Any, weights: Sequence[Any], k: Sequence[Any]) -> Any:
-    """y + h sum_i w_i k_i, over the non-zero weights, as doubles."""
+    """Return y + h sum_i w_i k_i over the non-zero weights, which are rounded to doubles."""
     for weight, slope in zip(weights, k, strict=False):
         if weight:
             y = y + slope * (h * float(weight))

@@ -6,7 +6,7 @@ from symplectic_bench.analysis.claims import ClaimOutcome, ClaimResult, support,
 from symplectic_bench.analysis.criteria import CriterionOutcome, CriterionResult, Evaluation
 from symplectic_bench.analysis.power_law import Exponent
 from symplectic_bench.analysis.summary import Line
-from symplectic_bench.report.numerals import MISSING, digits
+from symplectic_bench.report.numerals import MISSING, three_digits
 from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.spec.criteria import measure_label
 
@@ -98,7 +98,7 @@ def _ends(ordered: Sequence[Evaluation]) -> str:
 def _number(evaluation: Evaluation) -> str:
     if evaluation.value is not None and evaluation.half_width is not None:
         return str(Exponent(evaluation.value, evaluation.half_width))
-    return digits(evaluation.value)
+    return three_digits(evaluation.value)
 
 
 def _ids(evaluations: Iterable[Evaluation]) -> list[str]:

@@ -7,7 +7,9 @@ from itertools import pairwise
 
 import pandas as pd
 
-from symplectic_bench.analysis.summary import FLOOR, OF_THE_STEPS, Line, display_place, lines_of, pareto_front
+from symplectic_bench.analysis.pareto import pareto_front
+from symplectic_bench.analysis.summary import FLOOR, LEADER, Line, display_place, lines_of
+from symplectic_bench.contenders.gradient_records import gradient_record
 from symplectic_bench.report.panels import (
     DISCRETE,
     ERROR,
@@ -33,13 +35,13 @@ from symplectic_bench.spec.criteria import measure_label
 from symplectic_bench.spec.status import Status
 
 MANY = 12
-"""Points beyond which only those on a front have their names beside them."""
+"""The number of points beyond which only those on a front are named."""
 
 
 def all_figures(frame: pd.DataFrame, where: str, exponents: Sequence[Line] = ()) -> list[FigureSpec]:
-    """Every figure of a summary that has something to show; `where` says on what it was measured.
+    """Return every figure of a summary that has something to show; `where` names the machine.
 
-    exponents: those that a suite's claims fit (claims.exponents); then it is growth that is drawn.
+    exponents: those that a suite's claims fit (claims.exponents). With these, the figures show growth.
     """
     if exponents:
         figures = [powers(exponents, where), growth(frame, where)]
@@ -52,32 +54,32 @@ def all_figures(frame: pd.DataFrame, where: str, exponents: Sequence[Line] = ())
 
 
 def true_errors(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
-    """True error against tolerance, for suites that measure errors alone: a panel a problem and method.
+    """Draw true error against tolerance, for suites that measure errors only: a panel a problem and method.
 
-    Where some have three tolerances or more, the others have a figure of their own.
+    Where some have three tolerances or more, the others are drawn in a second figure.
     """
     caption = (
-        "How far a gradient is from that of the continuous problem, over the tolerance that was asked for. The exact"
-        " gradients of one solve are one line, symplectic's. Where a panel is shaded the continuous adjoint came nearer"
-        " the truth than the exact gradient; at the edges the two cross. Below the dotted line, where there is one, the"
-        " reference is not known."
+        "The error of a gradient relative to that of the continuous problem, over the tolerance. The exact gradients of"
+        " one solve are drawn as one line, symplectic's. Where a panel is shaded, the continuous adjoint is nearer the"
+        " truth than the exact gradient; the two cross at the edges. Below the dotted line, if there is one, the"
+        " reference itself is not known."
     )
-    title = "The gradient that was wanted"
+    title = "True error of the gradient"
     ladders = _panels_over(frame, "rtol", _tolerance_panel, fewest=3)
     if not ladders:
         return [FigureSpec("true-errors", title, caption, where, _panels_over(frame, "rtol", _tolerance_panel))]
     others = _panels_over(frame, "rtol", _tolerance_panel, most=2)
     return [
         FigureSpec("true-errors", title, caption, where, ladders),
-        FigureSpec("true-errors-others", f"{title}, by two tolerances", caption, where, others),
+        FigureSpec("true-errors-others", f"{title}, at two tolerances", caption, where, others),
     ]
 
 
 def rounding(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Discrete error against the number of steps, for suites that measure errors alone: a panel a problem and dtype."""
+    """Draw discrete error against steps, for suites that measure errors only: a panel a problem, method and dtype."""
     caption = (
-        "How far a gradient is from that of the steps taken, replayed in float64 for float32 and in fifty digits, where"
-        " the problem is small enough, for float64. The dotted line is half a unit in the last place."
+        "The error of a gradient relative to that of the steps taken, which are replayed in float64 for float32 and, if"
+        " the problem is small enough, in fifty digits for float64. The dotted line is half a unit in the last place."
     )
     return FigureSpec("rounding", "Rounding", caption, where, _panels_over(frame, "steps", _rounding_panel))
 
@@ -89,7 +91,7 @@ def _panels_over(
     fewest: int = 2,
     most: float = math.inf,
 ) -> tuple[tuple[Panel, ...], ...]:
-    """A panel of each family of cells that has so many values of the axis, "rtol" or "steps"."""
+    """Return a panel for each family of cells with fewest to most values of the axis, "rtol" or "steps"."""
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK and line[axis] is not None]
     varied = varied_sizes(lines)
     families = collect(lines, _family).values()
@@ -97,9 +99,9 @@ def _panels_over(
 
 
 def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """True error against time, and below it against memory: a column a problem, a line a gradient over accuracies.
+    """Draw true error against time and, below, against memory: a column a problem, a line a gradient over accuracies.
 
-    Problems at a single accuracy have no line; they are shown only where no problem has more.
+    Problems with a single accuracy are shown only if no problem has more.
     """
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
     families = collect(lines, _family)
@@ -110,18 +112,18 @@ def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
     below = tuple(_precision_panel(cells, MEMORY, mebibytes, varied) for cells in shown)
     rows = (above + below,) if len(shown) == 1 else (above, below)
     caption = (
-        "Work and precision: the error of the gradient against a converged reference, over the time and over the"
-        " memory it took; a line joins one gradient's tolerances. Lower left is better. Below the dotted line,"
-        " where there is one, the reference itself is not known."
+        "Work and precision: the error of the gradient relative to a converged reference, over its time and over its"
+        " memory; a line joins one gradient's tolerances. Lower left is better. Below the dotted line, if there is one,"
+        " the reference itself is not known."
     )
     rows = tuple(row for row in rows if any(panel.series for panel in row))
-    return FigureSpec("work-precision", "What a gradient costs, and how good it is", caption, where, rows)
+    return FigureSpec("work-precision", "Cost and accuracy of the gradient", caption, where, rows)
 
 
 def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Memory against time, a panel a group, with the Pareto front of the comparable cells.
+    """Draw memory against time, a panel a group, with the Pareto front of the comparable cells.
 
-    Groups of a single cell compare nothing; they are shown only where no group has more.
+    Groups of a single cell compare nothing and are shown only if no group has more.
     """
     lines = lines_of(frame)
     varied = varied_sizes(lines)
@@ -129,31 +131,31 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
     compared = [cells for cells in groups if len(cells) > 1] or groups
     panels = [_trade_off_panel(cells, varied) for cells in compared]
     caption = (
-        "The grey line is the Pareto front: what lies on it is beaten by none in both. Lower left is better, and where"
-        " there are many points those on the front are named,"
-        " but the continuous gradients are not exact: how far off they are is in the tables. A panel"
-        " is a group; sizes that all cells of a problem share are in the tables too."
+        "The grey line is the Pareto front: no other point beats one on it in both time and memory. Lower left is"
+        " better, but the continuous gradients are not exact: their errors are in the tables. Where there are many"
+        " points, only those on the front are named. A panel is a group; sizes that all cells of a problem share are in"
+        " the tables."
     )
     return FigureSpec("memory-time", "Memory against time", caption, where, grid(panels))
 
 
 def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Time and memory as multiples of the floor, where it was measured: a column a gradient, a point a group."""
+    """Draw time and memory as multiples of the floor, where it was measured: a column a gradient, a point a group."""
     lines = lines_of(frame)
     floors = {(c["group_id"], c["gradient"]) for c in lines if c["contender"] == FLOOR and c["comparable"]}
     cells = [c for c in lines if (c["group_id"], c["gradient"]) in floors and c["contender"] != FLOOR]
     measures = (("time_over_floor", "time over the floor"), ("memory_over_floor", "peak of tensors over the floor"))
     panels = [_multiples_panel(cells, key, label) for key, label in measures]
     caption = (
-        "A point is a group: what a gradient takes as a multiple of the floor of its kind in the same group, the bare"
-        " calls of f and its vector-Jacobian product, and the tensors that it cannot do without. At 1 nothing is lost."
+        "A point is a group: the cost of a gradient as a multiple of its own floor in the same group, which is the bare"
+        " calls of f and its vector-Jacobian product, and the tensors that it cannot avoid. At 1 nothing is lost."
     )
     panels = [panel for panel in panels if panel.series]
-    return FigureSpec("over-floor", "How near the floor", caption, where, (tuple(panels),) if panels else ())
+    return FigureSpec("over-floor", "Cost over the floor", caption, where, (tuple(panels),) if panels else ())
 
 
 def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Time, and below it memory, over whatever is GROWING: the longest series, of three numbers or more."""
+    """Draw time and, below, memory over each GROWING axis, by a problem's longest series of three values or more."""
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
     varied = varied_sizes(lines)
     families = [
@@ -171,8 +173,8 @@ def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
         for y, measure in ((TIME, milliseconds), (MEMORY, mebibytes))
     ]
     caption = (
-        "What a gradient takes as something grows in number. Lines of slope one are linear: ten times the number is"
-        " then ten times as dear."
+        "The cost of a gradient as a number grows. A line of slope one is linear growth: ten times the number costs ten"
+        " times as much."
     )
     return FigureSpec("growth", "Growth", caption, where, tuple(row for row in rows if row))
 
@@ -185,24 +187,24 @@ def _number(line: Line, axis: str) -> float | None:
 
 
 def _without(line: Line, axis: str) -> tuple[object, ...]:
-    """What cells share that differ only in this axis, contender or gradient."""
+    """Return the key that cells share if they differ only in this axis, contender or gradient."""
     axes = ("problem", "batch", "method", "dtype", "device", "threads", "seed", "rtol", "steps")
     sizes = sorted((name, size) for name, size in line["sizes"].items() if name != axis)
     return (*(line[name] for name in axes if name != axis), *sizes, _number(line, axis) is None)
 
 
 def powers(exponents: Sequence[Line], where: str) -> FigureSpec:
-    """A panel a measure: every gradient's exponent along every axis, with its interval."""
+    """Draw every gradient's exponent along every axis, with its interval: a panel a measure."""
     caption = (
-        "The p of a growth like x^p, fitted to the longest series of cells in which x alone differs, with its 95 %"
-        " confidence interval. 0 does not grow, 1 grows in proportion, 2 with the square."
+        "The exponent p of growth as x^p, fitted to the longest series of cells that differ only in x, with its 95 %"
+        " confidence interval. 0 is constant, 1 is linear, 2 is quadratic."
     )
     panels = [_powers_panel(lines) for lines in collect(exponents, lambda line: line["measure"]).values()]
-    return FigureSpec("exponents", "How everything grows", caption, where, grid(panels))
+    return FigureSpec("exponents", "Exponents of growth", caption, where, grid(panels))
 
 
 SPREAD = 0.7
-"""Of the room between two names, what the gradients beside each other take."""
+"""The share of the space between two names that the gradients side by side occupy."""
 
 
 def _powers_panel(lines: Sequence[Line]) -> Panel:
@@ -222,8 +224,7 @@ def _powers_panel(lines: Sequence[Line]) -> Panel:
 
 def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     series = []
-    same = {f"ours {gradient}" for gradient in OF_THE_STEPS if gradient != "symplectic"}
-    for name in sorted({c["name"] for c in cells} - same, key=display_place):
+    for name in sorted({c["name"] for c in cells if not _is_leaders_line(c)}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: -c["rtol"])
         series += points_of(own[0], [(c["rtol"], c["error_true"]) for c in own])
     bars = [c["error_true_bar"] for c in cells if c["error_true_bar"]]
@@ -240,10 +241,15 @@ def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     )
 
 
-def _nearer(cells: Sequence[Line]) -> tuple[tuple[float, float], ...]:
-    """From where to where, in rtol, the continuous adjoint is nearer the truth than the exact gradient.
+def _is_leaders_line(line: Line) -> bool:
+    """Return whether the cell is another of our exact gradients, whose line would lie on LEADER's."""
+    return line["contender"] == "ours" and line["name"] != LEADER and gradient_record(line["gradient"]).exact
 
-    Between two tolerances both errors are taken for powers of it: they cross where these do.
+
+def _nearer(cells: Sequence[Line]) -> tuple[tuple[float, float], ...]:
+    """Return the intervals of rtol in which the continuous adjoint is nearer the truth than the exact gradient.
+
+    Between two tolerances both errors are interpolated as powers of rtol, and cross where these powers do.
     """
     errors = {(c["name"], c["rtol"]): c["error_true"] for c in cells if c["error_true"]}
     both = sorted(r for name, r in errors if name == "ours symplectic" and ("ours continuous", r) in errors)
@@ -254,7 +260,7 @@ def _nearer(cells: Sequence[Line]) -> tuple[tuple[float, float], ...]:
             continue
         crossing = x0 + (x1 - x0) * v0 / (v0 - v1) if (v0 < 0) != (v1 < 0) else None
         low, high = (x0 if v0 < 0 else crossing), (x1 if v1 < 0 else crossing)
-        assert low is not None and high is not None, "one that is not below zero is beyond the crossing"
+        assert low is not None and high is not None, "an end that is not below zero has a crossing"
         if found and found[-1][1] == low:
             low = found.pop()[0]
         found.append((low, high))
@@ -269,11 +275,7 @@ def _rounding_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     half = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
     title = f"{title_of(cells[0], varied)}\n{cells[0]['method']}"
     rounded = [c["steps"] for c in cells if c["error_discrete_oracle"] == c["dtype"]]
-    note = (
-        f"From {int(min(rounded))} steps on it is two roundings that are compared: the oracle's is no finer."
-        if rounded
-        else ""
-    )
+    note = f"From {int(min(rounded))} steps on the oracle rounds as coarsely as the gradient." if rounded else ""
     return Panel(title, STEPS, DISCRETE, tuple(series), floor=(half, "half a unit in the last place"), note=note)
 
 
@@ -320,7 +322,7 @@ def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     points = [
         (one.x[0], one.y[0])
         for one, c in zip(series, shown, strict=True)
-        if c["comparable"] and c["contender"] != FLOOR  # which computes no gradient
+        if c["comparable"] and c["contender"] != FLOOR  # the floor computes no gradient
     ]
     front = tuple(points[i] for i in pareto_front(points))
     if len(series) > MANY:
@@ -330,7 +332,7 @@ def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
 
 
 def _absences(cells: Sequence[Line], shown: Sequence[Line]) -> str:
-    """Which cells have no point, and why, and which have one but are not compared."""
+    """Say which cells have no point, and why, and which have one but are not compared."""
     reasons = {
         c["name"]: "not measured" if c["status"] == Status.OK else str(c["status"]) for c in cells if c not in shown
     }
@@ -340,7 +342,7 @@ def _absences(cells: Sequence[Line], shown: Sequence[Line]) -> str:
 
 
 def _family(line: Line) -> tuple[object, ...]:
-    """What cells share that differ only in accuracy, contender or gradient."""
+    """Return the key that cells share if they differ only in accuracy, contender or gradient."""
     axes = ("problem", "batch", "method", "dtype", "device", "threads", "seed")
     return (*(line[axis] for axis in axes), *sorted(line["sizes"].items()), line["steps"] is None)
 
@@ -352,5 +354,5 @@ def _accuracy_words(line: Line) -> str:
 
 
 def _accuracy(line: Line) -> float:
-    """Less is coarser."""
+    """Return a sort key, coarsest first."""
     return -line["rtol"] if line["steps"] is None else line["steps"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from symplectic_bench.analysis.regression import Finding, Kind, of_kind
-from symplectic_bench.report.numerals import MISSING, digits
+from symplectic_bench.report.numerals import MISSING, three_digits
 from symplectic_bench.report.typesetting import markdown_text
 
 
@@ -36,7 +36,7 @@ def _table(findings: Sequence[Finding]) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return MISSING
-    return digits(value) if isinstance(value, float) else str(value)
+    return three_digits(value) if isinstance(value, float) else str(value)
 
 
 def _change(finding: Finding) -> str:

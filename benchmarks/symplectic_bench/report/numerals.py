@@ -1,14 +1,14 @@
-"""Numbers as people read them: three significant digits."""
+"""Values formatted for people to read."""
 
 import math
 from typing import Any
 
 MISSING = "-"
-"""What stands where there is no number."""
+"""The text for a value that is not known."""
 
 
-def digits(value: float | None, scale: float = 1.0) -> str:
-    """Three significant digits of value / scale, written out from 0.001 to a million: 0.0123, 1.50, 1230."""
+def three_digits(value: float | None, scale: float = 1.0) -> str:
+    """Format value / scale to three significant digits, without exponent from 0.001 to a million: 0.0123, 1230."""
     if value is None or math.isnan(value):
         return MISSING
     value = value / scale
@@ -21,24 +21,30 @@ def digits(value: float | None, scale: float = 1.0) -> str:
 
 
 def scientific(value: float | None) -> str:
+    """Format a number as 1.23e-04."""
     return MISSING if value is None or math.isnan(value) else f"{value:.2e}"
 
 
 def count(value: float | None) -> str:
+    """Format a whole number."""
     return MISSING if value is None else str(int(value))
 
 
 def milliseconds(value: float | None) -> str:
-    return digits(value, 1e-3)
+    """Format seconds as milliseconds."""
+    return three_digits(value, 1e-3)
 
 
 def mebibytes(value: float | None) -> str:
-    return digits(value, 2**20)
+    """Format bytes as mebibytes."""
+    return three_digits(value, 2**20)
 
 
 def text(value: Any) -> str:
+    """Format a value as it is."""
     return MISSING if value is None else str(value)
 
 
 def yes_no(value: bool | None) -> str:
+    """Format a truth value."""
     return MISSING if value is None else "yes" if value else "no"

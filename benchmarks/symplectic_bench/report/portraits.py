@@ -1,4 +1,4 @@
-"""A picture of each problem's solution, for docs/problems.md."""
+"""Pictures of the problems' solutions, for docs/problems.md."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ from symplectic_bench.spec.cell import Size
 
 SIZE = (4.4, 3.0)  # inches
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, which the colour-blind tell apart too."""
+"""Okabe and Ito's palette, distinguishable with every kind of colour vision."""
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """How a problem is shown: its sizes, the columns of the state, and what they are called.
+    """How a problem is shown: its sizes, the columns of the state, and their labels.
 
-    Over "time" a line is a column of one sample, coloured by the column; where the first sample has a name, it has a
-    colour of its own. In the "plane" columns are pairs, and a line is a pair's way in one sample, from its dot on,
-    coloured by the pair, or by the sample where few have one pair. An "image" is one sample over space and time.
+    Over "time" a line is a column of one sample, coloured by the column; a first sample with a name has a colour of its
+    own. In the "plane" columns are pairs, and a line is the path of a pair in one sample, starting at its dot, coloured
+    by the pair, or by the sample if there is one pair and few samples. An "image" is one sample over space and time.
     """
 
     kind: Literal["time", "plane", "image"]
@@ -43,16 +43,16 @@ class Portrait:
     seed: int = 0
     moments: int = 240
     first: str = ""
-    """What the first sample is, where it is unlike the others."""
+    """The label of the first sample, where it is unlike the others."""
     begin: float | None = None
-    """Where a logarithmic time axis begins."""
+    """The start of a logarithmic time axis; None for a linear one."""
     marks: tuple[tuple[float, float], ...] = ()
     mark: str = ""
-    """What the marked points of a plane are."""
+    """The label of the marked points of a plane."""
     space: bool = False
-    """Whether a plane is one to walk in, its axes equal."""
+    """Whether a plane is physical space, drawn with equal axes."""
     width: float = 1.0
-    """Of the interval of an image."""
+    """The length of an image's interval in space."""
 
 
 PORTRAITS = {
@@ -113,6 +113,7 @@ PORTRAITS = {
 
 
 def draw(name: str) -> Figure:
+    """Solve a problem and draw its portrait."""
     portrait = PORTRAITS[name]
     problem = build(name, portrait)
     t, ys = solve(problem, portrait)
@@ -131,6 +132,7 @@ def draw(name: str) -> Figure:
 
 
 def build(name: str, portrait: Portrait) -> Problem:
+    """Build the problem at the portrait's sizes, from data in a temporary folder."""
     with TemporaryDirectory() as folder:
         if "data" in portrait.sizes:
             cache_table(str(portrait.sizes["data"]), Path(folder))
@@ -140,7 +142,7 @@ def build(name: str, portrait: Portrait) -> Problem:
 
 
 def solve(problem: Problem, portrait: Portrait) -> tuple[Tensor, Tensor]:
-    """Times, and the state of all samples there."""
+    """Return times (moments,), and the states of all samples (moments, batch, dim); components follow each other."""
     start, end = problem.t[[0, -1]].tolist()
     t = torch.linspace(start, end, portrait.moments, dtype=torch.float64)
     if portrait.begin is not None:
@@ -159,6 +161,7 @@ def solve(problem: Problem, portrait: Portrait) -> tuple[Tensor, Tensor]:
 
 
 def over_time(axes: Axes, portrait: Portrait, t: Tensor, ys: Tensor) -> None:
+    """Draw columns of the state over time."""
     if portrait.begin is not None:
         axes.set_xscale("log")
         t, ys = t[1:], ys[1:]
@@ -171,24 +174,26 @@ def over_time(axes: Axes, portrait: Portrait, t: Tensor, ys: Tensor) -> None:
 
 
 def in_the_plane(axes: Axes, portrait: Portrait, t: Tensor, ys: Tensor) -> None:
+    """Draw pairs of columns as paths."""
     del t
     if portrait.space:
         axes.set_aspect("equal", adjustable="datalim")
     pairs = list(zip(portrait.columns[::2], portrait.columns[1::2], strict=True))
     few = ys.shape[1] <= len(COLORS)
     for i, (across, up) in enumerate(pairs):
-        for j, way in enumerate(ys.unbind(1)):
+        for j, path in enumerate(ys.unbind(1)):
             color = COLORS[i if len(pairs) > 1 else j * few]
             label = portrait.labels[i] if portrait.labels and j == 0 else None
-            axes.plot(way[:, across], way[:, up], color=color, linewidth=1.1, label=label)
+            axes.plot(path[:, across], path[:, up], color=color, linewidth=1.1, label=label)
             begins = "start" if portrait.mark and i == j == 0 else None
-            axes.plot(way[0, across], way[0, up], "o", color=color, markersize=4, linestyle="none", label=begins)
+            axes.plot(path[0, across], path[0, up], "o", color=color, markersize=4, linestyle="none", label=begins)
     if portrait.marks:
         star = {"marker": "*", "linestyle": "none", "markersize": 10, "color": "black"}
         axes.plot(*zip(*portrait.marks, strict=True), **star, label=portrait.mark, zorder=3)
 
 
 def as_image(axes: Axes, portrait: Portrait, t: Tensor, ys: Tensor) -> None:
+    """Draw the first sample's state over space and time."""
     axes.grid(False)
     extent = (0.0, portrait.width, float(t[0]), float(t[-1]))
     image = axes.imshow(ys[:, 0], cmap="viridis", origin="lower", aspect="auto", extent=extent, interpolation="none")
@@ -196,6 +201,6 @@ def as_image(axes: Axes, portrait: Portrait, t: Tensor, ys: Tensor) -> None:
 
 
 def write_portrait(name: str, folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
-    """folder/<name>.svg and so on."""
+    """Draw a problem's portrait as folder/<name>.svg and so on."""
     with matplotlib.rc_context(STYLE):
         return save(draw(name), folder / name, formats)

@@ -1,4 +1,4 @@
-"""Figures to files. The only module that imports matplotlib."""
+"""Figures drawn and written to files, by matplotlib."""
 
 from collections.abc import Sequence
 from math import inf
@@ -22,9 +22,9 @@ from symplectic_bench.report.panels import FigureSpec, Panel, Style
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
 LEGEND_HEIGHT = 0.9
 NARROW = 12
-"""Characters of a name that has room beside others."""
+"""The longest name, in characters, that is not rotated."""
 NEAR = 10
-"""A floor that lies below all points by no more than this factor is shown, and the axis made longer."""
+"""The factor by which a floor may lie below all points and still be shown, by extending the axis."""
 SHADE: Any = {"facecolor": "#56B4E9", "alpha": 0.18, "linewidth": 0, "zorder": 0}
 STYLE: Any = {
     "font.size": 9,
@@ -43,17 +43,17 @@ METADATA: dict[str, Any] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-"""Of each format, without what changes from day to day."""
+"""The metadata of each format, without dates and versions."""
 
 
 def render(spec: FigureSpec, folder: Path, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
-    """folder/<name>.svg and so on."""
+    """Write folder/<name>.svg and so on, and return the paths."""
     with matplotlib.rc_context(STYLE):
         return save(draw(spec), folder / spec.name, formats)
 
 
 def save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
-    """The figure in files of that name, the same bytes for the same figure."""
+    """Write the figure to path with each format's suffix, the same bytes for the same figure."""
     files = [path.with_name(f"{path.name}.{form}") for form in formats]
     for file, form in zip(files, formats, strict=True):
         with replacing(file) as part:
@@ -62,10 +62,10 @@ def save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
 
 
 def draw(spec: FigureSpec) -> Figure:
-    """The figure of a spec: panels in rows, the legend of all below them."""
+    """Draw the figure of a spec: panels in rows, and one legend below them."""
     wide, high = max(map(len, spec.rows)), len(spec.rows)
     size = (PANEL_WIDTH * wide, PANEL_HEIGHT * high + LEGEND_HEIGHT)
-    figure = Figure(figsize=size, layout="constrained")  # not pyplot's, which would keep it and look for a screen
+    figure = Figure(figsize=size, layout="constrained")  # not pyplot's, which would keep it and look for a display
     FigureCanvasAgg(figure)
     figure.suptitle(spec.title, fontsize=12, fontweight="bold")
     grid = figure.add_gridspec(high, wide)
@@ -75,7 +75,7 @@ def draw(spec: FigureSpec) -> Figure:
             drawn.append((figure.add_subplot(grid[i, j]), panel))
             _draw_panel(*drawn[-1])
     _draw_legend(figure, [panel for row in spec.rows for panel in row if not _is_named(panel)], wide)
-    figure.draw_without_rendering()  # the labels' places depend on the final layout
+    figure.draw_without_rendering()  # labels are placed by the final layout
     figure.set_layout_engine("none")
     for axes, panel in drawn:
         if panel.labelled:
@@ -84,7 +84,7 @@ def draw(spec: FigureSpec) -> Figure:
 
 
 def _is_named(panel: Panel) -> bool:
-    """Whether its axis says whose its points are."""
+    """Return whether the x axis names the series, so that they need no legend."""
     return all(series.name in panel.x.names for series in panel.series)
 
 
@@ -99,7 +99,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for place, series in enumerate(panel.series):
         if series.doubt:
             axes.errorbar(series.x, series.y, series.doubt, fmt="none", ecolor=series.style.color, elinewidth=1)
-        above = 2.9 - 0.01 * place  # of those that lie on each other the first one is seen
+        above = 2.9 - 0.01 * place  # of series on top of each other the first is visible
         axes.plot(series.x, series.y, zorder=above, **_appearance(series.style, series.joined))
     _scale(axes, panel)
     if panel.floor is not None and panel.floor[0] > axes.get_ylim()[0] / NEAR:
@@ -111,7 +111,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 def _draw_floor(axes: Axes, height: float, words: str) -> None:
     axes.axhline(height, color="#888888", linewidth=1, linestyle=":")
-    across = axes.get_yaxis_transform()  # beside the panel, where no point can lie on the words
+    across = axes.get_yaxis_transform()  # beside the panel, where no point can cover the words
     axes.text(1.01, height, words, transform=across, va="center", rotation=-90, fontsize=7, color="#666666")
 
 
@@ -141,10 +141,10 @@ def _scale(axes: Axes, panel: Panel) -> None:
             continue
         getattr(axes, f"set_{of}scale")("log")
         low, high = min(values), max(values)
-        room = 5 if panel.labelled and of == "x" else 2  # labels stand to the right where they can
+        room = 5 if panel.labelled and of == "x" else 2  # for labels, which are placed to the right if possible
         getattr(axes, f"set_{of}lim")(low / 2, high * room)
         few_decades = high / low < 1e3
-        roomy = high * room / low < (6e1 if of == "x" else 2e3)  # numbers stand side by side on x
+        roomy = high * room / low < (6e1 if of == "x" else 2e3)  # on x, numbers are side by side
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,), numticks=7 if of == "x" else 12))
         axis.set_minor_locator(NullLocator())
         if few_decades:
@@ -161,11 +161,11 @@ def _draw_legend(figure: Figure, panels: Sequence[Panel], wide: int) -> None:
     if any(panel.shaded for panel in panels):
         handles.append(Patch(label="continuous nearer the truth", **SHADE))
     if not handles:
-        return  # the axes name them
+        return  # the axes name the series
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, 2 * wide), fontsize=8)
 
 
-# Labels beside points, tried further and further away until they touch neither each other nor a point.
+# Labels are tried ever further from their points, until they overlap neither each other nor a point.
 
 _DIRECTIONS = [(1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 2), (-1, 2), (1, -2), (-1, -2)]
 _OFFSETS = [(8 * r * dx, 8 * r * dy) for r in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) for dx, dy in _DIRECTIONS]
@@ -197,9 +197,9 @@ def _label_points(axes: Axes, panel: Panel) -> None:
 def _free_place(
     x: float, y: float, width: float, height: float, taken: Sequence[BboxBase], frame: BboxBase, pixels: float
 ) -> tuple[tuple[float, float], BboxBase]:
-    """The first offset, in points, at which words of that size touch least and leave the frame least; their box.
+    """Return the offset at which a label of this size overlaps the least, and its box there.
 
-    Everything else is in pixels, of which a point has `pixels`.
+    The offset is in points; all else is in pixels, `pixels` to the point. Area outside the frame counts as overlap.
     """
     best, least = ((0.0, 0.0), frame), inf
     for dx, dy in _OFFSETS:
@@ -212,7 +212,7 @@ def _free_place(
 
 
 def _common(a: BboxBase, b: BboxBase) -> float:
-    """The area that two boxes share."""
+    """Return the area that two boxes share."""
     return max(0.0, min(a.x1, b.x1) - max(a.x0, b.x0)) * max(0.0, min(a.y1, b.y1) - max(a.y0, b.y0))
 
 

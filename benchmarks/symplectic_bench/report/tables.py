@@ -1,4 +1,4 @@
-"""A summary as tables of text: which columns, how numbers are written, what the captions say."""
+"""A summary as tables of text: their columns, formats and captions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -8,18 +8,11 @@ import pandas as pd
 
 from symplectic_bench.analysis.claims import ClaimResult, target_headline
 from symplectic_bench.analysis.criteria import CriterionOutcome, Evaluation
-from symplectic_bench.analysis.summary import (
-    LAST_PLACE,
-    OF_THE_STEPS,
-    ORDERED,
-    PEER,
-    Line,
-    lines_of,
-    ordering,
-    overview,
-    ratio,
-)
-from symplectic_bench.report.numerals import count, digits, mebibytes, milliseconds, scientific, text, yes_no
+from symplectic_bench.analysis.memory_order import ORDERED, memory_order
+from symplectic_bench.analysis.overview import overview
+from symplectic_bench.analysis.summary import LAST_PLACE, LEADER, PEER, Line, lines_of, ratio
+from symplectic_bench.contenders.gradient_records import gradient_record
+from symplectic_bench.report.numerals import count, mebibytes, milliseconds, scientific, text, three_digits, yes_no
 from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.spec.status import Status
@@ -28,7 +21,7 @@ Column = tuple[str, str, Callable[[Any], str]]  # heading, key in the line, form
 
 
 def _measured(columns: Sequence[Column], lines: Sequence[Line]) -> Sequence[Column]:
-    """Without those that no line has: not every suite measures everything."""
+    """Return the columns that some line has a value for: not every suite measures everything."""
     return [column for column in columns if not lines or any(line.get(column[1]) is not None for line in lines)]
 
 
@@ -42,17 +35,17 @@ GRADIENTS: tuple[Column, ...] = (
     ("gradient", "name", text),
     ("status", "shown_status", text),
     ("error, discrete", "error_discrete", scientific),
-    ("in ulp", "error_discrete_ulp", digits),
+    ("in ulp", "error_discrete_ulp", three_digits),
     ("error, true", "error_true", scientific),
     ("steps", "steps_accepted", count),
     ("f calls", "f_calls", count),
     ("VJPs", "vjps", count),
     ("time, ms", "total_s", milliseconds),
-    ("x floor", "time_over_floor", digits),
-    ("x peer", "time_over_peer", digits),
+    ("x floor", "time_over_floor", three_digits),
+    ("x peer", "time_over_peer", three_digits),
     ("tensors, MiB", "peak_tensor_bytes", mebibytes),
-    ("x floor", "memory_over_floor", digits),
-    ("x peer", "memory_over_peer", digits),
+    ("x floor", "memory_over_floor", three_digits),
+    ("x peer", "memory_over_peer", three_digits),
     ("RSS, MiB", "peak_rss_bytes", mebibytes),
 )
 
@@ -62,25 +55,25 @@ OVERVIEW: tuple[Column, ...] = (
     ("ok", "ok", count),
     ("worst discrete error, float64", "worst_error_discrete_float64", scientific),
     ("float32", "worst_error_discrete_float32", scientific),
-    ("time x floor", "mean_time_over_floor", digits),
-    ("time x peer", "mean_time_over_peer", digits),
-    ("memory x floor", "mean_memory_over_floor", digits),
-    ("memory x peer", "mean_memory_over_peer", digits),
+    ("time x floor", "mean_time_over_floor", three_digits),
+    ("time x peer", "mean_time_over_peer", three_digits),
+    ("memory x floor", "mean_memory_over_floor", three_digits),
+    ("memory x peer", "mean_memory_over_peer", three_digits),
     ("compared", "compared", count),
 )
 
 SAMPLES = {field.name for field in fields(Measurement) if "list" in str(field.type)}
-"""Fields that hold many values, which are for the rows only."""
+"""Fields that hold many values, which tables leave out."""
 
 ORDERING: tuple[Column, ...] = (
     ("group", "group", text),
-    ("state D, KiB", "state_bytes", lambda value: digits(value, 1024)),
-    ("graph A, KiB", "graph_bytes", lambda value: digits(value, 1024)),
+    ("state D, KiB", "state_bytes", lambda value: three_digits(value, 1024)),
+    ("graph A, KiB", "graph_bytes", lambda value: three_digits(value, 1024)),
     ("A >= 4 D", "graph_of_4_states", yes_no),
     ("N", "steps_accepted", count),
     ("s", "stages", count),
-    *((f"{name} predicted, MiB", f"predicted_{name}_bytes", mebibytes) for name in ("symplectic", "aca", "baseline")),
-    *((f"{name} measured, MiB", f"measured_{name}_bytes", mebibytes) for name in ("symplectic", "aca", "baseline")),
+    *((f"{name} predicted, MiB", f"predicted_{name}_bytes", mebibytes) for name in ORDERED),
+    *((f"{name} measured, MiB", f"measured_{name}_bytes", mebibytes) for name in ORDERED),
     ("predicted order", "predicted_order", text),
     ("measured order", "measured_order", text),
     ("held", "held", yes_no),
@@ -91,7 +84,7 @@ REACHED: tuple[Column, ...] = (
     ("point", "point", count),
     ("target", "target", text),
     ("wanted", "wanted", text),
-    ("worst", "worst", digits),
+    ("worst", "worst", three_digits),
     ("met", "met", count),
     ("of", "cells", count),
     ("outcome", "outcome", text),
@@ -100,7 +93,7 @@ REACHED: tuple[Column, ...] = (
 TARGETS: tuple[Column, ...] = (
     ("group", "group", text),
     ("cell", "cell", text),
-    ("measured", "measured", digits),
+    ("measured", "measured", three_digits),
     ("wanted", "wanted", text),
     ("outcome", "outcome", text),
     ("note", "note", text),
@@ -114,20 +107,20 @@ TRUTH: tuple[Column, ...] = (
     ("reference", "error_true_reference", text),
     ("its error", "error_true_bar", scientific),
     ("exact: discrete, worst", "discrete", scientific),
-    ("in ulp", "discrete_ulp", digits),
+    ("in ulp", "discrete_ulp", three_digits),
     ("exact: true", "exact", scientific),
     ("continuous: true", "continuous", scientific),
-    ("continuous over exact", "continuous_over_exact", digits),
+    ("continuous over exact", "continuous_over_exact", three_digits),
     ("torchdiffeq backprop: true", "torchdiffeq_backprop", scientific),
     ("torchdiffeq continuous: true", "torchdiffeq_continuous", scientific),
-    ("solution, tolerances off", "forward_error", digits),
+    ("solution, tolerances off", "forward_error", three_digits),
 )
 
 
 def all_tables(frame: pd.DataFrame, where: str, targets: Sequence[ClaimResult] = ()) -> list[Table]:
     """Every table of a summary; `where` says on what it was measured and ends each caption.
 
-    Those of targets come first, where there are any; the predicted order is for suites that have what it orders.
+    Tables of targets come first, if there are any. The order of memory needs the three gradients that it compares.
     """
     tables = [reached_table(targets, where), targets_table(targets, where)] if targets else []
     lines = lines_of(frame)
@@ -139,10 +132,10 @@ def all_tables(frame: pd.DataFrame, where: str, targets: Sequence[ClaimResult] =
 
 
 def reached_table(targets: Sequence[ClaimResult], where: str) -> Table:
-    """Return a line for each target."""
+    """Return one line a target."""
     caption = (
-        "Each target with the worst of its cells. met: all cells meet it; not met: some miss it; not measured: none"
-        " misses it, but some were not measured. The numbers are those of the list of targets."
+        "Every target with the worst of its cells. A target is met if all its cells meet it, and not measured if some"
+        " were not measured and the others meet it. The numbers are those of the list of targets."
     )
     lines: list[Line] = [
         {
@@ -183,22 +176,23 @@ def _target_line(target: ClaimResult, evaluation: Evaluation) -> Line:
 
 
 def overview_table(frame: pd.DataFrame, where: str) -> Table:
+    """Return one line a contender and gradient, over all groups."""
     lines = overview(frame)
     caption = (
-        "Worst discrete errors, and geometric means over all groups; x peer is a multiple of"
-        f" {PEER} in the same group (in the `compared` groups that have it), x floor a multiple of the bare"
-        " network calls that this gradient makes, and of the bytes that its own formula says: how near the code is to"
-        " its method, not which method is leaner."
+        "Worst discrete errors, and geometric means over all groups. x peer: as a multiple of"
+        f" {PEER} in the same group (in the `compared` groups that have it). x floor: as a multiple of the bare"
+        " network calls that this gradient makes, and of the bytes of its own formula, which says how near the code is"
+        " to its method, not which method is leaner."
     )
     return _table("overview", "All gradients at a glance", caption, where, _measured(OVERVIEW, lines), lines)
 
 
 def truth_table(frame: pd.DataFrame, where: str) -> Table:
-    """One line a solve: the exact gradients' errors and the continuous adjoint's, side by side."""
+    """Return one line a solve: the errors of the exact gradients and of the continuous adjoint, side by side."""
     caption = (
         "Errors relative to autograd through the recorded steps (discrete: the worst of the exact gradients that take"
         " the method's own steps) and to the continuous problem's gradient (true). continuous over exact: above 1 the"
-        " exact gradient of the steps is nearer the truth, below 1 the continuous adjoint is."
+        " exact gradient of the steps is nearer the truth, below 1 the continuous adjoint."
     )
     lines = lines_of(frame)
     groups = {line["group_id"]: line["group"] for line in lines if line["rtol"] is not None}
@@ -210,13 +204,13 @@ def truth_table(frame: pd.DataFrame, where: str) -> Table:
         data.append(line)
     found = tuple(Section(heading, tuple(rows)) for heading, rows in sections.items())
     headings = tuple(column[0] for column in TRUTH)
-    return Table("truth", "The gradient that was wanted", caption, where, headings, found, tuple(data))
+    return Table("truth", "True error of the gradient", caption, where, headings, found, tuple(data))
 
 
 def _truth_line(cells: Sequence[Line]) -> Line:
     by_name = {c["name"]: c for c in cells}
-    first = by_name.get("ours symplectic", cells[0])
-    exact = [c for c in cells if c["contender"] == "ours" and c["gradient"] in OF_THE_STEPS]
+    first = by_name.get(LEADER, cells[0])
+    exact = [c for c in cells if c["contender"] == "ours" and gradient_record(c["gradient"]).exact]
     discrete = [c["error_discrete"] for c in exact if c["error_discrete"] is not None]
     sizes = ", ".join(f"{name}={size}" for name, size in first["sizes"].items())
     line: Line = {"problem": f"{first['problem']}({sizes}) batch {int(first['batch'])}"}
@@ -233,6 +227,7 @@ def _truth_line(cells: Sequence[Line]) -> Line:
 
 
 def gradients_table(frame: pd.DataFrame, where: str) -> Table:
+    """Return one line a cell, a section a group."""
     lines = [line | {"shown_status": _shown_status(line)} for line in lines_of(frame)]
     groups = {line["group_id"]: line["group"] for line in lines}
     columns, sections = _measured(GRADIENTS, lines), []
@@ -240,10 +235,10 @@ def gradients_table(frame: pd.DataFrame, where: str) -> Table:
         cells = [line for line in lines if line["group_id"] == group_id]
         sections.append(Section(heading, tuple(_cells(line, columns) for line in cells), _notes(cells)))
     caption = (
-        "error, discrete: against autograd on the recorded steps, also in units of the last place (ulp); error, true:"
-        " against a converged reference; time: median, forward and backward together; tensors: highest live bytes of"
-        " tensors; RSS: growth of a fresh process; x floor: as a multiple of the bare network"
-        " calls that cannot be avoided; x peer: of torchdiffeq's odeint in the same group."
+        "error, discrete: relative to autograd on the recorded steps, also in units in the last place (ulp); error,"
+        " true: relative to a converged reference; time: median, forward and backward together; tensors: peak of live"
+        " tensors; RSS: growth of a fresh process; x floor: as a multiple of the bare network calls that cannot be"
+        " avoided; x peer: as a multiple of torchdiffeq's odeint in the same group."
     )
     data = tuple({key: value for key, value in line.items() if key not in SAMPLES} for line in lines)
     headings = tuple(column[0] for column in columns)
@@ -251,13 +246,14 @@ def gradients_table(frame: pd.DataFrame, where: str) -> Table:
 
 
 def ordering_table(frame: pd.DataFrame, where: str) -> Table:
+    """Return one line a group: the order of memory, predicted and measured."""
     caption = (
-        "Whether symplectic, aca and baseline order by peak tensor bytes as their formulas (N + s) D + A,"
-        " N D + s A and D + N s A say. Where the graph of f is smaller than four states, the kept states"
-        " decide, and symplectic need not come first."
+        "Whether the peak tensor bytes of symplectic, aca and baseline are in the order of the formulas (N + s) D + A,"
+        " N D + s A and D + N s A. Where the graph of f is smaller than four states, the kept states decide, and"
+        " symplectic need not come first."
     )
     return _table(
-        "ordering", "The predicted order of memory, and whether it held", caption, where, ORDERING, ordering(frame)
+        "ordering", "The predicted order of memory, and whether it held", caption, where, ORDERING, memory_order(frame)
     )
 
 
@@ -272,17 +268,17 @@ def _shown_status(line: Line) -> str:
 
 
 def _notes(cells: Sequence[Line]) -> tuple[str, ...]:
-    """Why a cell failed or a number is missing, each reason once with all that it holds for."""
+    """Say why cells failed or numbers are missing, each reason once with all cells that it holds for."""
     holders: dict[str, list[str]] = {}
     for line in cells:
         reasons = [line["reason"], line["error_discrete_reason"], line["error_true_reason"]]
         if line["forward_disagrees"]:
-            error = digits(line["forward_error"])
+            error = three_digits(line["forward_error"])
             reasons.append(
-                f"the forward solution is {error} tolerances off the reference: left out of ratios and fronts"
+                f"the forward solution is {error} tolerances off the reference: excluded from ratios and fronts"
             )
         if line["peak_tensor_source"] == "fit":
-            reasons.append("the peak of tensors is fitted to smaller runs")
+            reasons.append("the peak of tensors is fitted to runs with fewer steps")
         for reason in filter(None, reasons):
             holders.setdefault(reason, []).append(line["name"])
     return tuple(f"{', '.join(names)}: {reason}" for reason, names in holders.items())

@@ -1,4 +1,4 @@
-"""Trained networks as figures: how the loss fell, and how far the gradients' losses stay together."""
+"""Figures of trained networks: learning curves, and the agreement of the gradients' losses."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ from symplectic_bench.report.training_tables import setting_labels
 from symplectic_bench.spec.cell import FIRST_ITERATIONS, ITERATIONS
 
 POINTS = 25
-"""Markers on a curve."""
+"""The number of markers on a curve."""
 
 
 def iterations_of(lines: Sequence[Line], most: int | None = None) -> Axis:
-    """The axis of those that the lines have, or of the first `most` of them."""
+    """Return the axis of the lines' iterations, or of the first `most` of them."""
     number = max(len(line["losses"]) for line in lines)
     return Axis("iteration", log=False, counts=number if most is None else min(number, most))
 
 
 def training_figures(frame: pd.DataFrame, where: str, name: str = "") -> list[FigureSpec]:
-    """Those that have something to show, their names begun with `name`."""
+    """Return the figures that have something to show, with `name` as the prefix of their names."""
     lines = [line for line in lines_of(frame) if line["losses"]]
     figures = [curves(lines, where), agreement(lines, where), calls(lines, where)]
     return [
@@ -31,7 +31,7 @@ def training_figures(frame: pd.DataFrame, where: str, name: str = "") -> list[Fi
 
 
 def curves(lines: Sequence[Line], where: str) -> FigureSpec:
-    """The loss over iterations of those that were trained on, a panel a setting; a line a seed."""
+    """Draw the loss over the iterations of the longest trainings: a panel a setting, a line a seed."""
     panels = []
     for label, cells in _by_setting(lines).items():
         long = _longest(cells)
@@ -39,8 +39,8 @@ def curves(lines: Sequence[Line], where: str) -> FigureSpec:
         series = [_curve(c, _smoothed(c["losses"])) for c in _ordered(long)]
         panels.append(Panel(label, iterations_of(long), Axis("loss", log=logarithmic), tuple(series)))
     caption = (
-        "The loss of the training batches, a running mean over a twentieth of the iterations; a line a seed. Where"
-        " gradients agree their lines lie on each other, symplectic's on top."
+        "The loss of the training batches, as a running mean over a twentieth of the iterations; a line a seed. Where"
+        " gradients agree, their lines coincide, with symplectic's on top."
     )
     return FigureSpec("curves", "Learning curves", caption, where, grid(panels))
 
@@ -56,7 +56,7 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 
 def agreement(lines: Sequence[Line], where: str) -> FigureSpec:
-    """How far each gradient's losses are from symplectic's, over the first iterations."""
+    """Draw the relative difference of each gradient's losses from symplectic's, over the first iterations."""
     panels = []
     for label, cells in _by_setting(lines).items():
         leader = next((c for c in cells if c["name"] == LEADER), None)
@@ -69,22 +69,22 @@ def agreement(lines: Sequence[Line], where: str) -> FigureSpec:
             if points:
                 x, y = zip(*points, strict=True)
                 style = style_of(c["contender"], c["gradient"])
-                series.append(Series(c["name"], c["name"], style, x, y, joined=False))  # between two may be a zero
+                series.append(Series(c["name"], c["name"], style, x, y, joined=False))  # a gap may be a zero
         rounding = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
         floor = (rounding, "half a unit in the last place")
         if series:
             x_axis = iterations_of(cells, FIRST_ITERATIONS)
             panels.append(Panel(label, x_axis, Axis("loss, relative difference"), tuple(series), floor=floor))
     caption = (
-        f"How far the losses of the first {FIRST_ITERATIONS} iterations are from those with symplectic, from the same"
-        " start with the same batches. Where a gradient has no point the two losses are the same bits. Those of other"
-        " steps (mali, reversible, other libraries') are the gradients of other numbers."
+        f"The relative difference of the losses of the first {FIRST_ITERATIONS} iterations from those with symplectic,"
+        " from the same start with the same batches. Where a gradient has no point, the two losses are equal bit for"
+        " bit. mali, reversible and other libraries take other steps, so theirs are gradients of other numbers."
     )
     return FigureSpec("agreement", "Losses side by side", caption, where, grid(panels))
 
 
 def calls(lines: Sequence[Line], where: str) -> FigureSpec:
-    """f calls over iterations, where what is learned changes their number by a half or more."""
+    """Draw f calls over iterations, where they grow by a half or more in training."""
     panels = []
     for label, cells in _by_setting(lines).items():
         long = [c for c in _longest(cells) if c["f_calls_samples"]]
@@ -97,7 +97,7 @@ def calls(lines: Sequence[Line], where: str) -> FigureSpec:
 
 
 def _curve(line: Line, values: Sequence[float]) -> Series:
-    """At most POINTS of them, the last one always."""
+    """Return the line's values as a series with about POINTS points, including the last."""
     stride = max(1, len(values) // POINTS)
     places = sorted({*range(0, len(values), stride), len(values) - 1})
     style = style_of(line["contender"], line["gradient"])
@@ -110,7 +110,7 @@ def _by_setting(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def _longest(cells: Sequence[Line]) -> list[Line]:
-    """Those that were to be trained the longest, however far they came."""
+    """Return the cells with the most iterations to do, however many they completed."""
     wanted = max(cell["sizes"][ITERATIONS] for cell in cells)
     return [cell for cell in cells if cell["sizes"][ITERATIONS] == wanted]
 

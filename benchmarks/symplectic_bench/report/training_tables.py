@@ -1,4 +1,4 @@
-"""Trained networks as tables: gradients in rows, what was trained in groups of columns."""
+"""Tables of trained networks: a row a gradient, a group of columns a setting."""
 
 import math
 import statistics
@@ -8,20 +8,19 @@ import pandas as pd
 
 from symplectic_bench.analysis.summary import LEADER, Line, display_place, lines_of
 from symplectic_bench.data.published import SYNTHETIC
-from symplectic_bench.report.numerals import MISSING, count, digits, mebibytes, scientific
+from symplectic_bench.report.numerals import MISSING, count, mebibytes, scientific, three_digits
 from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.spec.cell import ITERATIONS
 from symplectic_bench.spec.status import Status
 
-ABREAST = 3
-"""Settings that stand beside each other; more make a table more."""
+SIDE_BY_SIDE = 3
+"""The most settings in one table; further settings go to further tables."""
 
 CAPTION = (
-    "Medians over the first iterations that all gradients have in common: the time of an iteration and calls of f,"
-    " forward and backward; and the highest live bytes of tensors in the first iteration, above those of network and"
-    " data. losses off: by how much the losses of the first iterations differ from symplectic's, relatively, at most."
-    " How good the network is in the end is told of those that trained the longest; of several seeds the median, with"
-    " the least and the largest."
+    "s/iteration and f calls, forward and backward: medians over the first iterations that all gradients have in"
+    " common. MiB: peak of live tensors in the first iteration, above those of network and data. losses off: the"
+    " largest relative difference of the losses of the first iterations from symplectic's. The quality of the trained"
+    " network is given for those trained the longest: the median over several seeds, with the least and the largest."
 )
 
 
@@ -32,17 +31,20 @@ def training_tables(
     title: str = "Networks trained",
     notes: Sequence[str] = (),
 ) -> list[Table]:
-    """Tables of at most ABREAST settings each, called name, name-2, ..; notes stand below each. None without rows."""
+    """Return tables of at most SIDE_BY_SIDE settings each, called name, name-2, .., with the notes below each.
+
+    The list is empty without rows.
+    """
     lines = lines_of(frame)
     labels = setting_labels(lines)
     settings = {label: [line for line in lines if line["setting_id"] == id] for id, label in labels.items()}
     if not settings:
         return []
-    parts = math.ceil(len(settings) / ABREAST)
-    abreast = math.ceil(len(settings) / parts)  # 4 are 2 and 2
+    parts = math.ceil(len(settings) / SIDE_BY_SIDE)
+    side_by_side = math.ceil(len(settings) / parts)  # 4 settings are 2 and 2
     tables = []
-    for number, first in enumerate(range(0, len(settings), abreast), start=1):
-        some = dict(list(settings.items())[first : first + abreast])
+    for number, first in enumerate(range(0, len(settings), side_by_side), start=1):
+        some = dict(list(settings.items())[first : first + side_by_side])
         own = name if number == 1 else f"{name}-{number}"
         more = f" ({number} of {parts})" if parts > 1 else ""
         tables.append(_table(own, f"{title}{more}", some, where, notes))
@@ -50,14 +52,14 @@ def training_tables(
 
 
 NAMING = ("data", "equation")
-"""Sizes that are names of what is learned."""
+"""Sizes that name the data or the equation that is learned."""
 
-UNTOLD = (*NAMING, ITERATIONS, "test_rows", "test_trace")
-"""Sizes that do not tell settings apart for people."""
+UNLABELLED = (*NAMING, ITERATIONS, "test_rows", "test_trace")
+"""Sizes left out of the labels of settings."""
 
 
 def setting_labels(lines: Sequence[Line]) -> dict[str, str]:
-    """setting_id -> what was trained: its data, equation or task, and whatever tells it from others of that name."""
+    """Return setting_id -> its label: the data, equation or task, and all that distinguishes settings of one name."""
     first = {line["setting_id"]: line for line in reversed(lines)}
     ordered = dict.fromkeys(line["setting_id"] for line in lines)
     alike: dict[str, list[Line]] = {}
@@ -71,12 +73,12 @@ def _name(line: Line) -> str:
 
 
 def _differences(line: Line, others: Sequence[Line]) -> list[str]:
-    """The axes and sizes in which lines of one name differ, as this one has them."""
+    """Return this line's values of the axes and sizes in which lines of its name differ."""
     parts = [str(line[axis]) for axis in ("problem", "method", "dtype") if len({other[axis] for other in others}) > 1]
     for axis in ("rtol", "steps", "batch", "threads", "device"):
         if len({other[axis] for other in others}) > 1 and line[axis] is not None:
             parts.append(f"{axis} {line[axis]:g}" if isinstance(line[axis], float) else f"{axis} {line[axis]}")
-    sizes = [size for size in line["sizes"] if size not in UNTOLD]
+    sizes = [size for size in line["sizes"] if size not in UNLABELLED]
     return parts + [f"{s}={line['sizes'][s]}" for s in sizes if len({other["sizes"].get(s) for other in others}) > 1]
 
 
@@ -114,13 +116,13 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
         def show(seeds: Sequence[Line]) -> str:
             known = [line for line in seeds if line["metrics"]]
             entry = _spread([line["metrics"][key] for line in known])
-            one_of_several = len(known) == 1 and max(map(len, of_name)) > 1  # not to be taken for a better median
+            one_of_several = len(known) == 1 and max(map(len, of_name)) > 1  # so that it is not taken for a median
             return f"{entry} (seed {known[0]['seed']})" if one_of_several else entry
 
         return show
 
     def cost(key: str, form: Callable[[float | None], str]) -> Callable[[Sequence[Line]], str]:
-        """The median over the seeds that all gradients have; with what became of it where it did not end well."""
+        """Return the median over the seeds that all gradients have, and the status of a failed one."""
 
         def show(seeds: Sequence[Line]) -> str:
             own = [line for line in seeds if line["seed"] in shared]
@@ -133,7 +135,7 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
 
     measured: list[Column] = [
         ("MiB", cost("peak_tensor_bytes", mebibytes)),
-        ("s/iteration", cost("total_s", digits)),
+        ("s/iteration", cost("total_s", three_digits)),
         ("f calls", cost("f_calls", count)),
         ("losses off", cost("losses_off", _or_zero)),
     ]
@@ -147,8 +149,8 @@ def _or_zero(value: float | None) -> str:
 def _spread(values: Sequence[float]) -> str:
     if not values:
         return MISSING
-    middle = digits(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} [{digits(min(values))}, {digits(max(values))}]"
+    middle = three_digits(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} [{three_digits(min(values))}, {three_digits(max(values))}]"
 
 
 def _steps(lines: Sequence[Line]) -> str:
@@ -157,7 +159,7 @@ def _steps(lines: Sequence[Line]) -> str:
 
 
 def _trained(lines: Sequence[Line]) -> str:
-    """How they were trained: as what, for how long, with which seeds, and on how much they were tested."""
+    """Describe the training: method, accuracy, iterations, seeds, and the size of the test."""
     long = sorted({int(line["sizes"][ITERATIONS]) for line in lines})
     first = lines[0]
     accuracy = (
@@ -171,24 +173,24 @@ def _trained(lines: Sequence[Line]) -> str:
         f" threads; {' or '.join(map(str, long))} iterations; {_seeds(lines)}."
         + _sizes(lines)
         + (f" Tested on {' or '.join(map(str, tested))} rows at most." if tested else "")
-        + " N: the steps of an iteration forward, of all fields that it solves."
+        + " N: the forward steps of an iteration, over all fields that it solves."
         + _data({str(line["sizes"]["data"]) for line in lines if "data" in line["sizes"]})
     )
 
 
 def _sizes(lines: Sequence[Line]) -> str:
-    """Those that all share, and where the data come from that have no name."""
+    """Describe the sizes that all lines share, and say where unnamed data come from."""
     first = lines[0]["sizes"]
-    shared = [s for s in first if s not in UNTOLD and all(line["sizes"].get(s) == first[s] for line in lines)]
+    shared = [s for s in first if s not in UNLABELLED and all(line["sizes"].get(s) == first[s] for line in lines)]
     said = f" {', '.join(f'{size}={first[size]}' for size in shared)}." if shared else ""
     return said + ("" if any("data" in line["sizes"] for line in lines) else " The data are generated by the suite.")
 
 
 def _data(names: set[str]) -> str:
-    """Which of the data are not what was published."""
+    """Say which data are not those that were published."""
     said = ""
     if any(name.startswith(SYNTHETIC) for name in names):
-        said += f" {SYNTHETIC}..: in the place of that table, a mixture of five normal distributions of its dimension."
+        said += f" {SYNTHETIC}..: in place of that table, a mixture of five normal distributions of its dimension."
     if "digits" in names:
         said += " digits: scikit-learn's, 8 x 8 pixels."
     return said
@@ -202,12 +204,12 @@ def _seeds(lines: Sequence[Line]) -> str:
     if fewest == most:
         return f"seeds {', '.join(map(str, most))}"
     names = sorted((name for name, seeds in of_name.items() if seeds == most), key=display_place)
-    several = f"seeds {', '.join(map(str, most))} of {' and '.join(names)} where a spread is told"
+    several = f"seeds {', '.join(map(str, most))} of {' and '.join(names)} where a spread is given"
     return f"{several}, else seed {', '.join(map(str, fewest))}"
 
 
 def _remarks(settings: dict[str, list[Line]]) -> list[str]:
-    """What did not end well, and where; and what is to be known of those that did."""
+    """Return notes on what failed, with the setting and the reason, and remarks on the rest."""
     found: dict[str, list[str]] = {}
     for label, lines in settings.items():
         for line in lines:

@@ -1,4 +1,4 @@
-"""Tables written as Markdown and LaTeX for people, and as CSV with every digit for programs."""
+"""Tables written as Markdown and LaTeX for people, and as CSV in full precision for programs."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from symplectic_bench.report.numerals import MISSING
 
 @dataclass(frozen=True)
 class Section:
-    """Lines of a table under one heading, and notes on them."""
+    """Lines of a table under one heading, with notes."""
 
     heading: str
     lines: tuple[tuple[str, ...], ...]
@@ -23,16 +23,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """Text ready to be set, and the numbers it came from for the CSV.
+    """Formatted text, and the numbers behind it for the CSV.
 
-    groups: headings above the headings, each with the number of columns that it spans, all of them together; where
-    there are none there is one line of headings.
+    groups: an upper row of headings, each with the number of columns that it spans; empty for a single row of headings.
     """
 
     name: str
     title: str
     caption: str
-    where: str  # a sentence on what it was measured, which ends the caption
+    where: str  # a sentence that names the machine and ends the caption
     headings: tuple[str, ...]
     sections: tuple[Section, ...]
     data: tuple[Line, ...]
@@ -40,13 +39,13 @@ class Table:
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
-    """folder/<name>.md, .csv and .tex."""
+    """Write folder/<name>.md, .csv and .tex, and return the paths."""
     texts = {".md": to_markdown(table), ".csv": to_csv(table), ".tex": to_latex(table)}
     return [replace_text(folder / f"{table.name}{suffix}", text) for suffix, text in texts.items()]
 
 
 def to_markdown(table: Table, level: int = 1) -> str:
-    """The table under a heading of that level, its sections one level below."""
+    """Return the table as Markdown under a heading of this level, its sections one level below."""
     blocks = [f"{'#' * level} {table.title}", markdown_text(f"{table.caption} {table.where}")]
     for section in table.sections:
         if section.heading:
@@ -66,7 +65,7 @@ def _markdown_lines(table: Table, section: Section) -> list[str]:
 
 
 def _spread(groups: Sequence[tuple[str, int]]) -> list[str]:
-    """Each over the first of its columns: Markdown knows no cell that is wider than others."""
+    """Return a cell a column, each heading above its first: a Markdown cell cannot span columns."""
     return [text for group, span in groups for text in (group, *[""] * (span - 1))]
 
 
@@ -79,12 +78,12 @@ def _is_number(written: str) -> bool:
 
 
 def markdown_text(written: str) -> str:
-    """One line, with the characters that would end a cell or begin markup escaped."""
+    """Return the text on one line, with the characters escaped that would end a cell or begin markup."""
     return "".join(f"\\{c}" if c in "\\|*_<`[]" else c for c in " ".join(written.split()))
 
 
 def to_csv(table: Table) -> str:
-    """Every line with its full precision; sizes as name=value pairs."""
+    """Return every line in full precision, with sizes as name=value pairs."""
     keys = list(dict.fromkeys(key for line in table.data for key in line))
     file = io.StringIO()
     writer = csv.DictWriter(file, keys, restval="", lineterminator="\n")
@@ -98,12 +97,12 @@ def _csv_value(value: Any) -> Any:
     if isinstance(value, dict):
         return " ".join(f"{name}={size}" for name, size in value.items())
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)  # counts and bytes, which a frame with a gap holds as floats
+        return int(value)  # a count or bytes: a column with a missing value holds floats
     return value
 
 
 def to_latex(table: Table) -> str:
-    """A table environment that needs no package."""
+    """Return a LaTeX table environment that needs no package."""
     width = len(table.headings)
     body = [
         " & ".join(rf"\multicolumn{{{span}}}{{c}}{{{_latex_text(group)}}}" for group, span in table.groups) + r" \\"

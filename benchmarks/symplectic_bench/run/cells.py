@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders import CONTENDERS, Counts, decline, missing
+from symplectic_bench.contenders.counts import Counts
+from symplectic_bench.contenders.registry import CONTENDERS, decline, missing
 from symplectic_bench.data.tables import cache_table, table_file
 from symplectic_bench.measure.floor import Floor, floor_tensor_bytes
 from symplectic_bench.measure.gradient_error import measure_gradient_error, measure_gradient_errors

@@ -98,7 +98,7 @@ def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabul
     """
     # Imported here for the same reason.
     from symplectic_adjoint import METHODS
-    from symplectic_bench.contenders import decline, decline_training
+    from symplectic_bench.contenders.registry import decline, decline_training
     from symplectic_bench.problems import PROBLEMS, InvalidProblem
     from symplectic_bench.tasks import TASKS
 

@@ -1,6 +1,6 @@
-"""Each contender against ours: the same problem, the same method, and a gradient that is as near as it can be.
+"""Each contender against ours: on the same problem with the same method, gradients agree as far as they can.
 
-Continuous integration installs neither torchode nor diffrax nor the paper's code: there their tests are skipped.
+Continuous integration installs neither torchode nor diffrax nor the paper's code, so it skips their tests.
 """
 
 from dataclasses import replace
@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders import CONTENDERS, Counts, NoGradient, decline, missing
-from symplectic_bench.contenders.contender import CountedField
+from symplectic_bench.contenders.counted_field import CountedField
+from symplectic_bench.contenders.counts import Counts
 from symplectic_bench.contenders.diffrax import METHOD_CLASSES as DIFFRAX_METHODS
 from symplectic_bench.contenders.floor import FLOOR, shares
+from symplectic_bench.contenders.observation import NoGradient
 from symplectic_bench.contenders.ours import OURS
 from symplectic_bench.contenders.paper import ADAPTIVE as PAPER_ADAPTIVE
 from symplectic_bench.contenders.paper import FIXED as PAPER_FIXED
+from symplectic_bench.contenders.registry import CONTENDERS, decline, missing
 from symplectic_bench.contenders.torchode import METHOD_CLASSES as TORCHODE_METHODS
 from symplectic_bench.measure.floor import floor_tensor_bytes, measure_floor
 from symplectic_bench.measure.gradient_error import measure_gradient_error
@@ -34,7 +36,7 @@ from tests.symplectic_bench.sample_cells import FIXED, make_cell
 from tests.symplectic_bench.work import measured
 
 ROUNDING = 1e-12
-"""Of a gradient in float64, over some hundred f calls summed in another order."""
+"""The relative rounding of a float64 gradient, over some hundred f calls summed in another order."""
 
 SPAWNED = Limits(timeout_s=120, spawned=True)
 
@@ -65,7 +67,7 @@ def as_float64(numbers):
 
 
 def distance(theirs, cell, cache_dir):
-    """Of a contender's gradient from our symplectic one at the same accuracy, relative."""
+    """Return the relative distance of a contender's gradient from our symplectic one at the same accuracy."""
     mine = observed(replace(cell, contender="ours", gradient="symplectic"), cache_dir)
     assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4)
     return relative_error(*([as_float64(g) for g in one["gradient"]] for one in (theirs, mine)))
@@ -75,7 +77,7 @@ RIVALS = [(name, gradient) for name in ("torchdiffeq", "paper", "torchode") for 
 
 
 @pytest.mark.parametrize(("contender", "their_gradient"), RIVALS)
-def test_a_rivals_gradient_is_ours_to_what_the_tolerance_explains(contender, their_gradient, tmp_path):
+def test_a_rivals_gradient_agrees_with_ours_within_the_tolerance(contender, their_gradient, tmp_path):
     installed(contender)
     cell = make_cell(contender=contender, gradient=their_gradient, rtol=1e-7, atol=1e-7)
     # Other steps, each with an error of about the tolerance; an adjoint solve adds that of its own steps.
@@ -90,7 +92,7 @@ STEPPED = [
 
 @pytest.mark.parametrize("contender", ["ours", "torchdiffeq"])
 @pytest.mark.parametrize("accuracy", [{"rtol": 1e-7, "atol": 1e-7}, {**FIXED, "method": "rk38", "steps": 8}])
-def test_the_steps_of_a_continuous_adjoints_second_solve_are_told(contender, accuracy, tmp_path):
+def test_the_steps_of_a_continuous_adjoints_second_solve_are_reported(contender, accuracy, tmp_path):
     cell = make_cell(contender=contender, gradient="continuous", **accuracy)
     counts = CONTENDERS[contender].observe(build(cell, tmp_path), cell).counts
     assert counts.steps_backward and counts.steps_backward * 4 <= counts.f_calls_backward
@@ -101,7 +103,7 @@ def test_the_steps_of_a_continuous_adjoints_second_solve_are_told(contender, acc
 
 
 @pytest.mark.parametrize(("contender", "their_method"), STEPPED)
-def test_on_equal_steps_a_rivals_method_is_ours_of_the_same_name(contender, their_method, tmp_path):
+def test_on_equal_steps_a_rivals_method_agrees_with_ours_of_the_same_name(contender, their_method, tmp_path):
     installed(contender)
     cell = make_cell(contender=contender, gradient="backprop", method=their_method, **FIXED, steps=5)
     assert decline(cell) is None
@@ -112,7 +114,7 @@ def test_on_equal_steps_a_rivals_method_is_ours_of_the_same_name(contender, thei
 
 # Not fehlberg2: the paper's takes its embedded formula for the error estimate, so that it needs 1 / rtol steps.
 @pytest.mark.parametrize("their_method", [name for name in PAPER_ADAPTIVE if name != "fehlberg2"])
-def test_the_papers_adaptive_methods_are_ours_of_the_same_name(their_method, tmp_path):
+def test_the_papers_adaptive_methods_agree_with_ours_of_the_same_name(their_method, tmp_path):
     installed("paper")
     cell = make_cell(contender="paper", gradient="symplectic", method=their_method, rtol=1e-5, atol=1e-5)
     # At one tolerance, with steps that differ a little in size, the errors differ by less than the tolerances.
@@ -135,7 +137,7 @@ def test_the_papers_outputs_are_among_its_steps(tmp_path):
     assert distance(observed(cell, tmp_path), cell, tmp_path) < ROUNDING
 
 
-def test_torchode_tells_the_steps_of_the_slowest_sample():
+def test_torchode_reports_the_steps_of_the_slowest_sample():
     cell = make_cell(contender="torchode", gradient="backprop")
     counts = installed("torchode").observe(PROBLEMS["mlp"].build({}, 3, "float64"), cell).counts
     # Two calls choose the first step, and k_1 is the last step's last.
@@ -171,7 +173,7 @@ TOO_SMALL_A_TOLERANCE = make_cell(**IN_JAX, rtol=1e-12, atol=1e-12, method="adap
 
 @pytest.fixture(scope="module")
 def in_jax(tmp_path_factory):
-    """All of these in one process, of which the last one fails."""
+    """All of these cells in one process; the last one fails."""
     installed("diffrax")
     cells = [*STEPPED_IN_JAX, *ADAPTIVE_IN_JAX, TOO_SMALL_A_TOLERANCE]
     return process.run(all_observed, (cells, tmp_path_factory.mktemp("cache")), SPAWNED)
@@ -179,25 +181,25 @@ def in_jax(tmp_path_factory):
 
 class TestDiffrax:
     @pytest.mark.parametrize("place", range(len(STEPPED_IN_JAX)))
-    def test_on_equal_steps_its_method_is_ours_and_a_field_in_jax_the_problems(self, place, in_jax, tmp_path):
+    def test_on_equal_steps_its_methods_agree_with_ours(self, place, in_jax, tmp_path):
         theirs, cell = in_jax.values[place], STEPPED_IN_JAX[place]
         assert decline(cell) is None
         assert distance(theirs, cell, tmp_path) < ROUNDING
         assert theirs["steps_accepted"] == 4
 
     @pytest.mark.parametrize("place", range(len(ADAPTIVE_IN_JAX)))
-    def test_its_gradient_is_ours_to_what_the_tolerance_explains(self, place, in_jax, tmp_path):
+    def test_its_gradient_agrees_with_ours_within_the_tolerance(self, place, in_jax, tmp_path):
         theirs, cell = in_jax.values[len(STEPPED_IN_JAX) + place], ADAPTIVE_IN_JAX[place]
         # Some hundred tolerances: the steps are not the same ones.
         assert distance(theirs, cell, tmp_path) < 300 * cell.rtol
 
     def test_a_solve_that_needs_too_many_steps_has_diverged(self, in_jax):
-        assert in_jax.status is Status.DIVERGED and in_jax.reason == "diffrax was not at the end after 4096 steps"
+        assert in_jax.status is Status.DIVERGED and in_jax.reason == "diffrax had not reached the end after 4096 steps"
 
     def test_every_method_is_among_these(self):
         assert {cell.method for cell in STEPPED_IN_JAX + ADAPTIVE_IN_JAX} == set(DIFFRAX_METHODS)
 
-    def test_it_is_timed_beside_others_as_a_whole_after_the_first_call(self, tmp_path):
+    def test_it_is_timed_as_a_whole_beside_others_after_the_first_call(self, tmp_path):
         installed("diffrax")
         cells = [make_cell(problem="linear", **who) for who in (IN_JAX, {"gradient": "backprop"})]
         outcome = process.run(measure_wall_time, (cells, tmp_path, 1, 2), SPAWNED)
@@ -226,7 +228,7 @@ class TestDecline:
             ({"contender": "torchode", "gradient": "backprop", "method": "euler"}, "takes steps, not tolerances"),
             ({"contender": "diffrax", "gradient": "backprop", "method": "rk4", **FIXED, "steps": 3}, "no method 'rk4'"),
             ({"contender": "diffrax", "gradient": "backprop", "device": "cuda"}, "on the CPU only"),
-            ({"contender": "diffrax", "gradient": "backprop", "problem": "forced"}, "diffrax is not told its jumps"),
+            ({"contender": "diffrax", "gradient": "backprop", "problem": "forced"}, "diffrax is not passed its jumps"),
             ({"contender": "floor", "gradient": "continuous"}, "floor has no gradient 'continuous'"),
             ({"contender": "floor", "method": "rk4"}, "takes steps, not tolerances"),
             ({"contender": "ours-compiled", "gradient": "exact"}, "no gradient 'exact'"),
@@ -244,15 +246,15 @@ class TestDecline:
             ("torchdiffeq", "pip"),
         ],
     )
-    def test_what_is_not_installed_is_missing_and_not_impossible(self, contender, hint, monkeypatch):
-        monkeypatch.setattr("symplectic_bench.contenders.contender.find_spec", lambda name: None)
+    def test_a_package_that_is_not_installed_is_missing_and_not_impossible(self, contender, hint, monkeypatch):
+        monkeypatch.setattr("symplectic_bench.contenders.reasons.find_spec", lambda name: None)
         cell = make_cell(contender=contender, gradient="backprop")
         assert decline(cell) is None
         reason = str(missing(cell))
         assert "is not installed: " in reason and hint in reason
 
-    def test_a_suite_with_a_rival_that_is_not_installed_is_right_and_its_cells_are_skipped(self, monkeypatch, tmp_path):
-        monkeypatch.setattr("symplectic_bench.contenders.contender.find_spec", lambda name: None)
+    def test_the_cells_of_a_rival_that_is_not_installed_are_skipped(self, monkeypatch, tmp_path):
+        monkeypatch.setattr("symplectic_bench.contenders.reasons.find_spec", lambda name: None)
         fields = {"name": "small", "title": "Small", "description": "For tests.", "max_cells": 10, "budget_s": 60}
         block = {"problem": [{"name": "linear", "dim": 3}], "method": "euler", "steps": 2, "batch": 2,
                  "dtype": "float64", "device": "cpu", "threads": 1, "seed": 0,
@@ -263,12 +265,12 @@ class TestDecline:
         assert [row.status for row in rows] == [Status.SKIPPED] * 2
         assert all("is not installed" in row.reason for row in rows)
 
-    def test_without_a_compiler_only_what_compiles_is_missing(self, monkeypatch):
+    def test_without_a_compiler_only_contenders_that_compile_are_missing(self, monkeypatch):
         monkeypatch.setenv("CXX", "no-such-compiler")
         assert "'no-such-compiler'" in str(missing(make_cell(contender="ours-compiled")))
         assert missing(make_cell(contender="ours-float64")) is None
 
-    def test_a_gradient_that_a_keyword_does_not_go_with_is_impossible(self):
+    def test_a_gradient_that_does_not_take_the_keyword_is_impossible(self):
         assert "compile=True" in str(decline(make_cell(contender="ours-compiled", gradient="aca")))
         assert "accumulate='float64'" in str(decline(make_cell(contender="ours-float64", gradient="backprop")))
         assert decline(make_cell(contender="ours-float64", gradient="aca")) is None
@@ -307,7 +309,7 @@ class TestFloor:
         ours = OURS.observe(build(cell, tmp_path), replace(cell, contender="ours")).counts
         counted = CountedField(problem.func)
         run = FLOOR.gradient(replace(problem, func=counted), cell)
-        counted.calls, counted.vjps = [0, 0], [0, 0]  # it has counted ours, with a copy
+        counted.calls, counted.vjps = [0, 0], [0, 0]  # FLOOR has counted our calls, on a copy
         run.forward()
         counted.backward_phase = True
         run.backward()
@@ -325,7 +327,7 @@ class TestFloor:
         assert peaks(problem, cell)["peak_tensor_bytes"] == pytest.approx(formula, rel=0.02)
 
     @pytest.mark.parametrize("gradient", FLOOR.gradients)
-    def test_between_the_passes_it_holds_what_the_gradient_must(self, gradient, tmp_path):
+    def test_between_the_passes_it_holds_what_the_gradient_must_hold(self, gradient, tmp_path):
         cell = make_cell(contender="floor", gradient=gradient, batch=64, method="rk4", **FIXED, steps=10)
         problem = build(cell, tmp_path)
         floor, _ = measure_floor(problem)
@@ -401,11 +403,11 @@ class TestTorchDiffEqPack:
         assert relative_error(observation.gradient, expected.gradient) < (1e-6 if "steps" in how else 1e-3)
         assert observation.counts.f_calls_backward > expected.counts.f_calls_backward
 
-    def test_what_it_has_not_is_declined_or_a_diverged_cell(self, tmp_path):
+    def test_an_unsupported_cell_is_declined_or_diverges(self, tmp_path):
         cell = make_cell(contender="torchdiffeqpack", gradient="aca", steps=5, **FIXED)
-        assert "fails on the way back over fixed steps" in decline(cell)
+        assert "fails in the backward pass over fixed steps" in decline(cell)
         assert "no method" in decline(make_cell(contender="torchdiffeqpack", gradient="aca", method="dopri8"))
         assert "no gradient" in decline(make_cell(contender="torchdiffeqpack", gradient="symplectic"))
         many = make_cell(contender="torchdiffeqpack", gradient="mali", sizes={"outputs": 3})
-        with pytest.raises(Diverged, match="last time alone"):
+        with pytest.raises(Diverged, match="only the state at the last time"):
             installed("torchdiffeqpack").observe(build(many, tmp_path), many)

@@ -4,20 +4,20 @@ import pytest
 
 from symplectic_adjoint import GRADIENTS, Revolve, Symplectic
 from symplectic_bench.analysis.summary import display_place
-from symplectic_bench.contenders import CONTENDERS
-from symplectic_bench.contenders.library_gradients import NAMES, choice
+from symplectic_bench.contenders.library_gradients import NAMES, library_gradient
+from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.problems import build as build_cell
 from symplectic_bench.spec.cell import setting
 from tests.symplectic_bench.sample_cells import make_cell
 
 
 def test_a_preset_is_its_name_and_a_dial_is_an_object():
-    assert all(choice(name) == name for name in GRADIENTS)
-    assert choice("revolve-8") == Revolve(8)
-    assert choice("graphs-20") == Symplectic(graphs=20)
-    assert choice("disk") == Symplectic(offload="disk")
+    assert all(library_gradient(name) == name for name in GRADIENTS)
+    assert library_gradient("revolve-8") == Revolve(8)
+    assert library_gradient("graphs-20") == Symplectic(graphs=20)
+    assert library_gradient("disk") == Symplectic(offload="disk")
     for unknown in ("revolve-0", "revolve-N", "stages-3", "graphs", "x", ""):
-        assert choice(unknown) is None
+        assert library_gradient(unknown) is None
     assert set(GRADIENTS) < set(NAMES)
 
 

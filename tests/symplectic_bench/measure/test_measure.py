@@ -11,8 +11,8 @@ import torch
 
 from symplectic_adjoint import GRADIENTS, METHODS
 from symplectic_adjoint import watch_memory as watch
-from symplectic_bench.contenders import CONTENDERS, WholeRun
-from symplectic_bench.contenders.contender import SolveRun
+from symplectic_bench.contenders.gradient_run import SolveRun, WholeRun
+from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.measure import gradient_error, resident_memory, tensor_memory, wall_time, warm_up
 from symplectic_bench.measure.floor import Floor, floor_tensor_bytes, measure_floor
 from symplectic_bench.measure.tensor_memory import measure_tensor_memory, peaks

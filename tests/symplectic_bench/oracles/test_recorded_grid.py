@@ -9,8 +9,8 @@ import torch
 
 from symplectic_adjoint import GRADIENTS, METHODS, Reversible
 from symplectic_adjoint.steps import transpose
-from symplectic_bench.contenders import CONTENDERS, decline
-from symplectic_bench.contenders.contender import CountedField
+from symplectic_bench.contenders.counted_field import CountedField
+from symplectic_bench.contenders.registry import CONTENDERS, decline
 from symplectic_bench.contenders.torchdiffeq import THEIR_NAME
 from symplectic_bench.measure import gradient_error
 from symplectic_bench.measure.gradient_error import discrete_error, measure_gradient_error

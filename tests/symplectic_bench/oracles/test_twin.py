@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from symplectic_adjoint import METHODS, odeint
-from symplectic_bench.contenders import CONTENDERS, decline
+from symplectic_bench.contenders.registry import CONTENDERS, decline
 from symplectic_bench.data.tables import table_file
 from symplectic_bench.measure.gradient_error import discrete_error
 from symplectic_bench.oracles.fifty_digits import FIFTY, FiftyDigits, Number, array, gradient, plain, variables

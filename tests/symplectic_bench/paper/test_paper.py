@@ -107,7 +107,7 @@ class TestTables:
             "0",
         )
         assert lines["ours aca"] == ("-", "3.00", "0.300", "82", "0", *["-"] * 5)
-        assert "synthetic-..: in the place of that table, a mixture of five normal" in table.caption
+        assert "synthetic-..: in place of that table, a mixture of five normal" in table.caption
         assert "a note" in table.sections[0].notes and "batch 3" in table.caption and "seeds 0" in table.caption
 
     def test_seeds_are_a_median_with_its_spread(self):
@@ -120,7 +120,7 @@ class TestTables:
         rows = [row(seed=seed, peak_tensor_bytes=mib * 2**20) for seed, mib in enumerate((1, 7, 9))]
         (table,) = training_tables(summarize([*rows, row("ours aca", peak_tensor_bytes=2 * 2**20)]), "here.")
         assert [line[1] for line in table.sections[0].lines] == ["1.00", "2.00"]
-        assert "seeds 0, 1, 2 of ours symplectic where a spread is told, else seed 0" in table.caption
+        assert "seeds 0, 1, 2 of ours symplectic where a spread is given, else seed 0" in table.caption
 
     def test_settings_of_one_name_are_told_apart(self):
         rows = [row(batch=3, metrics={"nll": 1.0}), row(batch=7, metrics={"nll": 9.0})]

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from symplectic_adjoint import METHODS, odeint
-from symplectic_bench.analysis.summary import formula_f_calls
-from symplectic_bench.contenders import CONTENDERS, decline
+from symplectic_bench.analysis.f_call_formula import formula_f_calls
+from symplectic_bench.contenders.registry import CONTENDERS, decline
 from symplectic_bench.measure.floor import floor_tensor_bytes, measure_floor
 from symplectic_bench.measure.gradient_error import measure_gradient_error
 from symplectic_bench.measure.tensor_memory import peaks

@@ -6,8 +6,10 @@ import pytest
 from matplotlib.text import Text
 
 from symplectic_bench.analysis.summary import summarize
+from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS
+from symplectic_bench.contenders.gradient_records import GRADIENT_RECORDS, UNKNOWN_COLOR, UNKNOWN_MARKER
 from symplectic_bench.report.figures import all_figures, growth, memory_time, over_floor, work_precision
-from symplectic_bench.report.panels import COLORS, CONTENDER_MARKERS, MARKERS, style_of
+from symplectic_bench.report.panels import style_of
 from symplectic_bench.report.render import draw, render
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_rows import NINE, UNMEASURED, a_cell, a_row, errors_alone, first_look, group
@@ -28,13 +30,15 @@ def changed(rows, name, **changes):
 
 
 def test_a_colour_and_a_marker_belong_to_one_gradient():
-    assert len(set(COLORS.values())) == len(set(MARKERS.values())) == len(COLORS) == len(MARKERS)
-    assert (
-        {gradient for _, gradient in NINE} | {"revolve", "graphs", "disk", "auto", "reversible", "mali"}
-        == set(COLORS)
-        == set(MARKERS)
-    )
+    records = GRADIENT_RECORDS.values()
+    assert len({record.color for record in records}) == len({record.marker for record in records}) == len(records)
     assert style_of("ours", "revolve-8") == style_of("ours", "revolve")
+
+
+def test_a_gradient_and_a_contender_without_a_record_can_be_drawn():
+    style = style_of("theirs", "unheard-of")
+    assert (style.color, style.marker, style.filled) == (UNKNOWN_COLOR, UNKNOWN_MARKER, False)
+    assert style_of("theirs", "aca") == style_of("torchdiffeq", "aca")
 
 
 def test_ours_and_theirs_share_the_colour_of_a_gradient_and_differ_otherwise():
@@ -60,7 +64,7 @@ def test_work_precision_joins_a_gradients_tolerances_from_coarse_to_fine():
     assert time.floor == (3e-10, "the reference's own error")
 
 
-def test_problems_at_one_accuracy_are_shown_only_where_none_has_more():
+def test_problems_at_one_accuracy_are_shown_only_if_none_has_more():
     swept = [row for rtol in (1e-3, 1e-6) for row in group(rtol=rtol, atol=rtol / 100)]
     single = group(problem="van_der_pol", sizes=())
     assert [panel.title for panel in panels(work_precision(summarize(swept + single), WHERE))] == [
@@ -69,7 +73,7 @@ def test_problems_at_one_accuracy_are_shown_only_where_none_has_more():
     assert len(panels(work_precision(summarize(group(seed=1) + single), WHERE))) == 4
 
 
-def test_a_zero_error_cannot_be_drawn_and_is_left_out():
+def test_a_zero_error_cannot_be_drawn_and_is_omitted():
     rows = changed(group() + group(rtol=1e-3, atol=1e-5), "ours aca", error_true=0.0)
     assert "ours aca" not in series_of(panels(work_precision(summarize(rows), WHERE))[0])
 
@@ -80,20 +84,20 @@ def test_the_trade_off_has_a_panel_a_group():
     assert all(panel.labelled for panel in panels(spec))
 
 
-def test_a_panel_names_the_sizes_that_tell_it_from_others():
+def test_a_panel_names_the_sizes_that_distinguish_it_from_others():
     titles = [panel.title for panel in panels(memory_time(summarize(first_look()), WHERE))]
     assert titles[0] == "mlp, batch 128, float64\ndopri5, rtol 0.001, atol 1e-05"
     assert titles[3] == "flow (data=digits), batch 100, float32\ndopri5, rtol 1e-05, atol 1e-07"
 
 
-def test_the_front_is_drawn_through_what_nothing_beats():
+def test_the_front_is_drawn_through_the_points_that_no_other_beats():
     (panel,) = panels(memory_time(summarize(group()), WHERE))
     points = series_of(panel)
     expected = [points[f"ours {name}"] for name in ("backprop", "aca", "symplectic", "continuous")]
     assert panel.front == tuple((series.x[0], series.y[0]) for series in expected)
 
 
-def test_who_has_no_point_is_named_with_the_reason():
+def test_cells_without_a_point_are_named_with_the_reason():
     rows = changed(group(), "ours aca", status=Status.OOM)
     rows = changed(rows, "ours stages", status=Status.OOM)
     rows = changed(rows, "ours continuous", forward_disagrees=True)
@@ -103,7 +107,7 @@ def test_who_has_no_point_is_named_with_the_reason():
     assert (disagreeing.x[0], disagreeing.y[0]) not in panel.front
 
 
-def test_a_group_that_failed_altogether_is_still_a_panel():
+def test_a_group_in_which_every_cell_failed_is_still_a_panel():
     rows = [replace(row, status=Status.TIMEOUT) for row in group()]
     (panel,) = panels(memory_time(summarize(rows), WHERE))
     assert (panel.series, panel.front, panel.note) == ((), (), "timeout: all")
@@ -167,7 +171,7 @@ class TestNearTheFloor:
 
 
 class TestGrowth:
-    def test_a_line_joins_what_differs_in_the_number_of_steps_alone(self):
+    def test_a_line_joins_cells_that_differ_only_in_the_number_of_steps(self):
         fixed = {"rtol": None, "atol": None, "method": "rk38"}
         rows = [
             a_row(a_cell(steps=steps, **fixed), total_s=steps * 1e-3, peak_tensor_bytes=steps * 2**20)
@@ -186,7 +190,7 @@ class TestGrowth:
         assert (time.x.label, time.title) == ("number of outputs", "mlp, batch 128, float64\ndopri5")
         assert time.series[0].x == (1, 10, 100)
 
-    def test_two_numbers_are_no_growth(self):
+    def test_two_values_show_no_growth(self):
         rows = [row for n in (1, 10) for row in group(sizes=(("outputs", n),))]
         assert growth(summarize(rows), WHERE).rows == ()
 
@@ -198,16 +202,15 @@ def test_groups_of_one_cell_are_not_shown_beside_groups_that_compare():
 
 
 def test_contenders_with_the_same_gradient_look_different():
-    names = ("ours", "torchdiffeq", *CONTENDER_MARKERS)
-    assert len({style_of(name, "backprop") for name in names}) == len(names)
+    assert len({style_of(name, "backprop") for name in CONTENDER_RECORDS}) == len(CONTENDER_RECORDS)
 
 
 class TestErrorsAlone:
-    def test_they_have_figures_of_their_own(self):
+    def test_suites_that_measure_errors_only_have_figures_of_their_own(self):
         assert [figure.name for figure in all_figures(summarize(errors_alone()), WHERE)] == ["true-errors", "rounding"]
         assert "true-errors" not in [figure.name for figure in all_figures(summarize(first_look()), WHERE)]
 
-    def test_a_line_is_a_gradient_over_tolerances_and_the_exact_ones_are_one(self):
+    def test_a_line_is_a_gradient_over_tolerances_and_exact_gradients_share_one(self):
         figure, _ = all_figures(summarize(errors_alone()), WHERE)
         (panel,) = panels(figure)
         series = series_of(panel)
@@ -221,7 +224,7 @@ class TestErrorsAlone:
         assert shade.get_x() == pytest.approx(1e-3)
         assert panel.floor is None  # the reference is known far below what is drawn
 
-    def test_stretches_where_the_continuous_is_nearer_are_joined_and_may_be_several(self):
+    def test_intervals_in_which_the_continuous_adjoint_is_nearer_are_joined_and_may_be_several(self):
         def panel_of(*ratios):
             found = []
             for place, times in enumerate(ratios):

@@ -7,7 +7,8 @@ import pytest
 
 from symplectic_bench.analysis.claims import evaluate_claims
 from symplectic_bench.analysis.summary import lines_of, summarize
-from symplectic_bench.report.tables import all_tables, digits, gradients_table
+from symplectic_bench.report.numerals import three_digits
+from symplectic_bench.report.tables import all_tables, gradients_table
 from symplectic_bench.report.typesetting import Section, Table, to_csv, to_latex, to_markdown, write_table
 from symplectic_bench.spec.criteria import Target
 from symplectic_bench.spec.status import Status
@@ -40,7 +41,7 @@ def table(cells=(("a", "1"),), notes=(), heading="", **changes):
     ],
 )
 def test_numbers_have_three_significant_digits(value, text):
-    assert digits(value) == text
+    assert three_digits(value) == text
 
 
 def test_every_cell_is_in_the_table_with_its_status():
@@ -55,21 +56,21 @@ def test_a_failure_says_why_below_its_group():
     assert "- ours aca: killed" in to_markdown(gradients_table(summarize(rows), WHERE))
 
 
-def test_a_reason_that_several_share_is_said_once():
+def test_a_reason_shared_by_several_cells_is_given_once():
     rows = [replace(row, error_discrete_reason="no grid") if row.contender == "torchdiffeq" else row for row in group()]
     text = to_markdown(gradients_table(summarize(rows), WHERE))
     assert "torchdiffeq backprop, torchdiffeq continuous, torchdiffeq continuous-seminorm: no grid" in text
     assert text.count("no grid") == 1
 
 
-def test_times_are_milliseconds_and_memories_mebibytes():
+def test_time_is_in_milliseconds_and_memory_in_mebibytes():
     rows = [replace(row, total_s=0.25, peak_tensor_bytes=3 * 2**20, peak_rss_bytes=5 * 2**20) for row in group()]
     found = gradients_table(summarize(rows), WHERE)
     line = dict(zip(found.headings, found.sections[0].lines[0], strict=True))
     assert (line["time, ms"], line["tensors, MiB"], line["RSS, MiB"]) == ("250", "3.00", "5.00")
 
 
-def test_targets_come_first_where_there_are_any():
+def test_targets_come_first_if_there_are_any():
     frame, rows = summarize(group()), group()
     target = Target(point=1, name="n", cells={"contender": ["ours"]}, measure="time_over_floor", at_most=2.0)
     targets = evaluate_claims([target.claim], [row.cell for row in rows], lines_of(frame))
@@ -80,12 +81,12 @@ def test_targets_come_first_where_there_are_any():
     assert [table.name for table in all_tables(frame, WHERE)] == ["overview", "gradients", "ordering"]
 
 
-def test_the_predicted_order_is_left_out_where_no_cell_has_all_that_it_orders():
+def test_the_order_of_memory_is_omitted_without_all_three_gradients():
     frame = summarize([row for row in group() if row.gradient != "baseline"])
     assert [table.name for table in all_tables(frame, WHERE)] == ["overview", "gradients"]
 
 
-def test_captions_say_where_it_was_measured():
+def test_captions_name_the_machine():
     for found in all_tables(summarize(group()), WHERE):
         assert WHERE in to_markdown(found)
         assert WHERE in to_latex(found)
@@ -140,7 +141,7 @@ def test_a_table_is_three_files(tmp_path):
 
 
 class TestErrorsAlone:
-    def test_the_truth_comes_first_a_line_a_solve(self):
+    def test_true_errors_come_first_with_a_line_a_solve(self):
         tables = all_tables(summarize(errors_alone()), WHERE)
         truth = tables[0]
         assert truth.name == "truth" and [line["rtol"] for line in truth.data] == [1e-2, 1e-4, 1e-6]
@@ -150,7 +151,7 @@ class TestErrorsAlone:
         assert (first["continuous: true"], first["continuous over exact"]) == ("1.00e-03", "0.0500")
         assert first["torchdiffeq backprop: true"] == "2.00e-02"
 
-    def test_columns_that_nobody_measured_are_left_out(self):
+    def test_columns_without_values_are_omitted(self):
         tables = {table.name: table for table in all_tables(summarize(errors_alone()), WHERE)}
         assert "time, ms" not in tables["gradients"].headings and "error, true" in tables["gradients"].headings
         assert "time x floor" not in tables["overview"].headings

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symplectic_bench.analysis.baseline import Baseline, UnfitForBaseline, cells_of, lines_of_rows, read_baseline
+from symplectic_bench.analysis.overview import overview
 from symplectic_bench.analysis.regression import compare
-from symplectic_bench.analysis.summary import overview, summarize
+from symplectic_bench.analysis.summary import summarize
 from symplectic_bench.report.tables import all_tables
 from symplectic_bench.report.typesetting import Section, Table, to_latex, to_markdown
 from symplectic_bench.rows.record import Measurement, UnreadableRow

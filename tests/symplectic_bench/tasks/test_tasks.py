@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from symplectic_bench.contenders import TRAINERS
+from symplectic_bench.contenders.registry import TRAINERS
 from symplectic_bench.run.training.integrator import Integrator, forward_only
 from symplectic_bench.tasks import TASKS
 from tests.symplectic_bench.sample_cells import make_cell

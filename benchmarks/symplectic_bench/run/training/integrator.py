@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from symplectic_adjoint import odeint
-from symplectic_bench.contenders import Counts, Trainer
-from symplectic_bench.contenders.contender import total
+from symplectic_bench.contenders.contender import Trainer
+from symplectic_bench.contenders.counts import Counts, total
 from symplectic_bench.problems.problem import Loss, Problem
 from symplectic_bench.spec.cell import Cell
 

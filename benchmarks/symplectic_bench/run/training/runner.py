@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders import TRAINERS, missing
+from symplectic_bench.contenders.registry import TRAINERS, missing
 from symplectic_bench.data.errors import MissingData
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint import watch_memory
-from symplectic_bench.contenders import TRAINERS
-from symplectic_bench.contenders.contender import giving_up
+from symplectic_bench.contenders.gradient_run import giving_up
+from symplectic_bench.contenders.registry import TRAINERS
 from symplectic_bench.measure.resident_memory import high_water_bytes, reset_high_water_bytes
 from symplectic_bench.run.training.checkpoint import load, save
 from symplectic_bench.run.training.integrator import Integrator, forward_only

@@ -1,0 +1,36 @@
+"""A summary's cells aggregated over all groups."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import pandas as pd
+
+from symplectic_bench.analysis.summary import RATIOS, Line, display_place, lines_of
+from symplectic_bench.spec.status import Status
+
+
+def overview(frame: pd.DataFrame) -> list[Line]:
+    """Return one line a contender and gradient: cells, how many succeeded, worst discrete errors, mean ratios.
+
+    Means are geometric, over the comparable cells that have the ratio; `compared` counts those with a peer.
+    """
+    shown = ["name", "status", "dtype", "comparable", "error_discrete", *RATIOS]
+    cells = lines_of(pd.DataFrame(frame[shown])) if len(frame) else []
+    overview = []
+    for name in sorted({line["name"] for line in cells}, key=display_place):
+        own = [line for line in cells if line["name"] == name]
+        good = [line for line in own if line["comparable"]]
+        line: Line = {"name": name, "cells": len(own), "ok": Counter(c["status"] for c in own)[Status.OK]}
+        for dtype in ("float64", "float32"):
+            errors = [c["error_discrete"] for c in good if c["dtype"] == dtype and c["error_discrete"] is not None]
+            line[f"worst_error_discrete_{dtype}"] = max(errors, default=None)
+        line |= {f"mean_{name}": geometric_mean(c[name] for c in good) for name in RATIOS}
+        overview.append(line | {"compared": sum(c["time_over_peer"] is not None for c in good)})
+    return overview
+
+
+def geometric_mean(values: Iterable[float | None]) -> float | None:
+    """Return the geometric mean of the known values, or None if there are none."""
+    known = [math.log(value) for value in values if value]
+    return math.exp(sum(known) / len(known)) if known else None

@@ -1,0 +1,50 @@
+"""One record a contender: where its adapter is, and how it looks. This is where contenders are registered.
+
+Standard library only, because tables and figures look contenders up here and must not import torch.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ContenderRecord:
+    """A contender by name.
+
+    adapter: "module:NAME", the Contender called NAME in that module of this folder.
+    marker, color: in place of the gradient's own. A contender other than ours and torchdiffeq needs a marker, because
+    several contenders have a gradient in common, such as backprop.
+    ours: whether it is this repository's library; ours is drawn filled and with full lines, others hollow and dashed.
+    """
+
+    name: str
+    adapter: str
+    marker: str | None = None
+    color: str | None = None
+    ours: bool = False
+
+
+_IN_DISPLAY_ORDER = (
+    ContenderRecord("ours", "ours:OURS", ours=True),
+    ContenderRecord("ours-compiled", "ours:OURS_COMPILED", marker=">", ours=True),
+    ContenderRecord("ours-float64", "ours:OURS_FLOAT64", marker="h", color="#7F7F7F", ours=True),
+    ContenderRecord("ours-compensated", "ours:OURS_COMPENSATED", marker="8", color="#999933", ours=True),
+    ContenderRecord("torchdiffeq", "torchdiffeq:TORCHDIFFEQ"),
+    ContenderRecord("torchdiffeqpack", "torchdiffeqpack:TORCHDIFFEQPACK", marker="D"),
+    ContenderRecord("paper", "paper:PAPER", marker="p"),
+    ContenderRecord("torchode", "torchode:TORCHODE", marker="<"),
+    ContenderRecord("diffrax", "diffrax:DIFFRAX", marker="d"),
+    ContenderRecord("floor", "floor:FLOOR", marker="_"),
+)
+
+CONTENDER_RECORDS = {record.name: record for record in _IN_DISPLAY_ORDER}
+
+
+def contender_record(name: str) -> ContenderRecord:
+    """Return the record of a contender, or one without an adapter if it is not registered."""
+    return CONTENDER_RECORDS.get(name) or ContenderRecord(name, "")
+
+
+def contender_place(name: str) -> int:
+    """Return a sort key in display order, contenders that are not registered last."""
+    known = list(CONTENDER_RECORDS)
+    return known.index(name) if name in known else len(known)

@@ -1,0 +1,197 @@
+"""One record a gradient: its display order, colour, marker and cost formulas.
+
+Standard library only, because tables and figures look gradients up here and must not import torch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from symplectic_bench.spec.cell import setting
+
+UNKNOWN_COLOR, UNKNOWN_MARKER = "#999999", "*"
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """The symbols of the cost formulas, after Matsubara et al. 2021, Table 1.
+
+    N: accepted steps, of s stages each, over all M components. In bytes, D: one state; A: the graph of one f; V: the
+    peak of one f and its vector-Jacobian product; P: the gradient of the parameters. number: the setting of a dial, the
+    8 of "revolve-8".
+    """
+
+    N: int
+    s: int
+    M: int = 1
+    D: int = 0
+    A: int = 0
+    V: int = 0
+    P: int = 0
+    number: int = 0
+
+    @property
+    def kept(self) -> int:
+        """The states kept besides the start by a dial set to number: at most one a later step."""
+        return min(self.number, max(0, self.N - 1))
+
+    @property
+    def held(self) -> int:
+        """The graphs held by a dial set to number: at most one a f call."""
+        return min(self.number, self.N * self.s)
+
+    @property
+    def V_above_A(self) -> int:
+        """The bytes that a vector-Jacobian product needs beyond its graph."""
+        return max(0, self.V - self.A)
+
+    @property
+    def P_above_A(self) -> int:
+        """The bytes that P adds to the peak where all graphs are live at once.
+
+        All graphs are live only in the first VJP, which creates P: at the second, A less and P more is live.
+        """
+        return max(0, self.P - self.A)
+
+
+Formula = Callable[[Symbols], int]
+
+
+@dataclass(frozen=True)
+class GradientRecord:
+    """The facts about a gradient. The defaults are those of a gradient without a record.
+
+    color and marker belong to the gradient in every figure, whichever contender computes it.
+    exact: whether it is, to rounding, the gradient of the method's own steps.
+    steps: the kind of steps that it takes, the method's or its own.
+    compiles, accumulates: whether the library accepts compile= and accumulate= with it.
+    memory: formula of the bytes that it must have live at once, or None.
+    backward_calls: formula of its f calls in the backward pass, with one output at the end, or None.
+    default_number: the number of a dial whose name gives none.
+    """
+
+    name: str
+    color: str = UNKNOWN_COLOR
+    marker: str = UNKNOWN_MARKER
+    exact: bool = False
+    steps: Literal["method", "leapfrog", "coupled"] = "method"
+    compiles: bool = False
+    accumulates: bool = False
+    memory: Formula | None = None
+    backward_calls: Formula | None = None
+    default_number: int = 0
+
+
+# The colours are Okabe and Ito's, distinguishable with every kind of colour vision, then darker ones.
+# Where memory does not grow with N (reversible, mali), the small terms count too: the two states and two cotangents of
+# a pair, and two outputs with theirs.
+_IN_DISPLAY_ORDER = (
+    GradientRecord(
+        "symplectic",
+        color="#D55E00",
+        marker="o",
+        exact=True,
+        compiles=True,
+        accumulates=True,
+        memory=lambda x: (x.N + x.s) * x.D + x.V + x.P,
+        # Stages 1 .. s-1 of each step are recomputed, except the last step's, which are still at hand.
+        backward_calls=lambda x: x.N * (2 * x.s - 1) - x.M * (x.s - 1),
+    ),
+    GradientRecord(
+        "aca",
+        color="#0072B2",
+        marker="s",
+        exact=True,
+        accumulates=True,
+        memory=lambda x: x.N * x.D + x.s * x.A + x.V_above_A + x.P,
+        backward_calls=lambda x: x.N * x.s,
+    ),
+    GradientRecord(
+        "baseline",
+        color="#009E73",
+        marker="^",
+        exact=True,
+        memory=lambda x: x.M * x.D + -(-x.N // x.M) * x.s * x.A + x.V_above_A + x.P_above_A,
+        backward_calls=lambda x: x.N * x.s,
+    ),
+    GradientRecord(
+        "stages",
+        color="#CC79A7",
+        marker="D",
+        exact=True,
+        compiles=True,
+        accumulates=True,
+        memory=lambda x: x.N * x.s * x.D + x.V + x.P,
+        backward_calls=lambda x: x.N * x.s,
+    ),
+    GradientRecord(
+        "backprop",
+        color="#000000",
+        marker="P",
+        exact=True,
+        memory=lambda x: x.D + x.N * x.s * x.A + x.V_above_A + x.P_above_A,
+        backward_calls=lambda x: 0,
+    ),
+    GradientRecord("continuous", color="#56B4E9", marker="X", memory=lambda x: x.M * x.D + x.V + x.P),
+    GradientRecord("continuous-seminorm", color="#E69F00", marker="v", memory=lambda x: x.M * x.D + x.V + x.P),
+    GradientRecord(
+        "revolve",
+        color="#F0E442",
+        marker="*",
+        exact=True,
+        compiles=True,
+        accumulates=True,
+        memory=lambda x: (x.kept + 1 + x.s) * x.D + x.V + x.P,
+        default_number=16,
+    ),
+    GradientRecord(
+        "graphs",
+        color="#8B5A2B",
+        marker="H",
+        exact=True,
+        memory=lambda x: (x.N + max(x.s, x.held)) * x.D + x.held * x.A + x.V_above_A + x.P,
+    ),
+    GradientRecord("disk", color="#7F7F7F", marker="h", exact=True, memory=lambda x: (1 + x.s) * x.D + x.V + x.P),
+    GradientRecord(
+        "auto",  # fills its budget of that many KiB, as far as there is anything to hold
+        color="#B22222",
+        marker="8",
+        exact=True,
+        memory=lambda x: min(x.number * 1024, (x.N + x.N * x.s) * x.D + x.N * x.s * x.A + x.V_above_A + x.P),
+    ),
+    GradientRecord(
+        "reversible",
+        color="#4B0082",
+        marker="<",
+        steps="coupled",
+        memory=lambda x: (2 * (x.M - 1) + 8 + x.s) * x.D + x.V + x.P,
+    ),
+    GradientRecord(
+        "mali",
+        color="#2F6B6B",
+        marker=">",
+        steps="leapfrog",
+        memory=lambda x: (2 * (x.M - 1) + 7) * x.D + x.V + x.P,
+    ),
+)
+
+GRADIENT_RECORDS = {record.name: record for record in _IN_DISPLAY_ORDER}
+
+
+def gradient_record(gradient: str) -> GradientRecord:
+    """Return the record of a gradient or of the dial it sets ("revolve-8"), or the defaults if it has none."""
+    name, _ = setting(gradient)
+    return GRADIENT_RECORDS.get(name) or GradientRecord(name)
+
+
+def gradient_place(gradient: str) -> tuple[int, int]:
+    """Return a sort key: display order, a dial's settings by number, gradients without a record last."""
+    name, number = setting(gradient)
+    known = list(GRADIENT_RECORDS)
+    return known.index(name) if name in known else len(known), number
+
+
+def series_name(gradient: str) -> str:
+    """Return the name that all settings of a dial share in a legend: "revolve-N" for "revolve-8"."""
+    name, number = setting(gradient)
+    return f"{name}-N" if number else gradient

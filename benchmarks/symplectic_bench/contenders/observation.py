@@ -1,0 +1,69 @@
+"""One gradient computed with everything recorded, for measuring its errors and counting its cost."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from symplectic_adjoint import METHODS
+from symplectic_bench.contenders.counts import Counts
+from symplectic_bench.oracles.recorded_grid import Replayed, equal_steps, replay
+from symplectic_bench.problems import Problem, in_turn
+from symplectic_bench.spec.cell import Cell
+
+Replay = Callable[[Replayed], Any] | str
+"""Solves a copy of the problem on the recorded grid by plain operations that autograd follows, and returns its ys.
+
+Where that cannot be done it is the reason.
+"""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One gradient with all that is known of it.
+
+    final_state and gradient have the cell's dtype; gradient is with respect to y0, then to each parameter.
+    steps: equal for two observations that took the same steps, of one kind; None where the steps are unknown.
+    """
+
+    loss: float
+    final_state: Tensor
+    gradient: list[Tensor]
+    counts: Counts
+    replay: Replay
+    steps: Hashable = None
+
+
+@dataclass(frozen=True)
+class NoGradient:
+    """The observation of a contender that computes no gradient: its cost, and the reason."""
+
+    counts: Counts
+    reason: str
+
+
+def replay_in_turn(replays: Sequence[Replay]) -> Replay:
+    """Return the replay of a problem from those of its components."""
+    known = [one for one in replays if not isinstance(one, str)]
+    if len(known) < len(replays):
+        return next(one for one in replays if isinstance(one, str))
+
+    def replay(twin: Replayed) -> Any:
+        turns = iter(known)
+        return in_turn(twin, lambda part: next(turns)(part))
+
+    return replay
+
+
+def replay_of_equal_steps(cell: Cell, problem: Problem) -> Replay:
+    """Return the replay for a peer that does not report its steps, where they are known anyway.
+
+    They must be fixed, and so equal, with no output between them: every library interpolates by a formula of its own.
+    """
+    steps = cell.steps
+    if steps is None:
+        return f"{cell.contender} does not report its steps"
+    if len(problem.t) > 2:
+        return f"{cell.contender} interpolates outputs between steps by its own formula"
+    return lambda twin: replay(METHODS[cell.method], twin, equal_steps(twin.t, steps))

@@ -1,0 +1,35 @@
+"""The reasons, shared by adapters, why a contender cannot do a cell."""
+
+from importlib.util import find_spec
+
+import torch
+
+from symplectic_bench.contenders.contender import Contender
+from symplectic_bench.problems import PROBLEMS
+from symplectic_bench.spec.cell import Cell
+
+
+def not_installed(package: str, how: str) -> str | None:
+    """Return that a package is not installed and how to install it, or None if it is."""
+    return None if find_spec(package) is not None else f"{package} is not installed: {how}"
+
+
+def unknown_gradient(contender: Contender, cell: Cell) -> str | None:
+    """Return that the contender lacks the cell's gradient, or None if it has it."""
+    if cell.gradient in contender.gradients:
+        return None
+    return f"{contender.name} has no gradient {cell.gradient!r}; it has {', '.join(contender.gradients)}"
+
+
+def several_fields(cell: Cell) -> str | None:
+    """Return why a contender that takes a single field cannot do the cell, or None."""
+    return "its field is a stack of several" if PROBLEMS[cell.problem].stacked else None
+
+
+def shared_reason(cell: Cell, adaptive: bool) -> str | None:
+    """Return why no contender can do the cell: tolerances without an error estimate, or no such device; or None."""
+    if cell.rtol is not None and not adaptive:
+        return f"{cell.method} has no error estimate, so it takes steps, not tolerances"
+    if cell.device == "cuda" and not torch.cuda.is_available():
+        return "there is no CUDA device here"
+    return None
