@@ -53,7 +53,7 @@ class Bench:
     interrupt_after: int | None = None
     output: str = ""
 
-    def load_work(self, plan, cells, checkpoints, cache):
+    def make_measurer(self, plan, cells, checkpoints, cache):
         self.settings = (plan.suite.cell_timeout_s, plan.repeats, plan.suite.warmup, cache)
         return self
 
@@ -61,14 +61,14 @@ class Bench:
         self.asked.append(list(cells))
         return [cells]
 
-    def prepare(self, cells, note):
+    def prepare(self, cells, on_progress):
         pass
 
-    def measure(self, group, cores, note):
+    def measure(self, group, cores, on_progress):
         for number, cell in enumerate(group):
             if number == self.interrupt_after:
                 raise KeyboardInterrupt
-            note(f"measuring {cell.name}", cell)
+            on_progress(f"measuring {cell.name}", cell)
             yield a_row(cell, status=self.status.get(cell.name, Status.OK), **self.changes)
 
     def __call__(self, *arguments):

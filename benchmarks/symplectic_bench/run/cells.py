@@ -22,8 +22,8 @@ from symplectic_bench.problems import PROBLEMS
 from symplectic_bench.references import compute_reference
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process
-from symplectic_bench.run.executors.executor import Note
-from symplectic_bench.run.processes import Limits, Outcome
+from symplectic_bench.run.executors.executor import ProgressCallback
+from symplectic_bench.run.processes import CallOutcome, Limits
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.status import Status
 
@@ -31,7 +31,7 @@ Values = Iterable[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class MeasurementSettings:
     """cell_timeout_s limits each part of a cell's measurement, and each single gradient of a group's timing.
 
     measure says what is measured besides errors and counts: "memory", "time"; where it is neither, a group's errors are
@@ -77,23 +77,25 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Measuring:
-    """Work: errors, memory and time. A row is there as soon as its group is done."""
+class CellMeasurer:
+    """Measurer: errors, memory and time. A row is there as soon as its group is done."""
 
-    settings: RunSettings
+    settings: MeasurementSettings
     references: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
     """By problem_id, so that each is tried once: None, or why there is no reference."""
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         return groups(cells)
 
-    def within(self, folder: Path) -> "Measuring":
-        return Measuring(replace(self.settings, cache_dir=folder / "cache"))
+    def within(self, folder: Path) -> "CellMeasurer":
+        return CellMeasurer(replace(self.settings, cache_dir=folder / "cache"))
 
-    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
+    def prepare(self, cells: Sequence[Cell], on_progress: ProgressCallback) -> None:
         """Nothing: what a group needs is prepared with it."""
 
-    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+    def measure(
+        self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
+    ) -> Iterator[Measurement]:
         settings = replace(self.settings, cores=cores)
         rows = [Row(cell) for cell in group]
         for row in rows:
@@ -103,29 +105,29 @@ class Measuring:
         alive = [row for row in rows if row.ok]
         if alive:
             label = alive[0].cell.group_label
-            no_reference = self._reference(alive[0].cell, settings, note)
+            no_reference = self._reference(alive[0].cell, settings, on_progress)
             if not settings.measure:
-                note(label)
+                on_progress(label)
                 errors_of_group(alive, settings, no_reference)
             else:
                 for row in alive:
-                    note(f"{label}: {row.cell.name}", row.cell)
+                    on_progress(f"{label}: {row.cell.name}", row.cell)
                     measure_cell(row, settings, no_reference)
             if "time" in settings.measure:
-                note(f"{label}: time")
+                on_progress(f"{label}: time")
                 time_group([row for row in alive if row.ok], settings)
         for row in rows:
             yield row.finished()
 
-    def _reference(self, cell: Cell, settings: RunSettings, note: Note) -> str | None:
+    def _reference(self, cell: Cell, settings: MeasurementSettings, on_progress: ProgressCallback) -> str | None:
         """Have the data and the reference gradient that the cell needs. Returns why there is none, if there is none."""
         limits = Limits(settings.cell_timeout_s, cores=settings.cores)
         data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
         if isinstance(data, str) and not table_file(data, settings.cache_dir).exists():
-            note(f"data: {data}")
+            on_progress(f"data: {data}")
             process.run(cache_table, (data, settings.cache_dir), limits)  # Without it every cell says so.
         if cell.problem_id not in self.references:
-            note(f"{cell.group_label}: reference")
+            on_progress(f"{cell.group_label}: reference")
             outcome = process.run(compute_reference, (cell, settings.cache_dir), limits)
             why = None if outcome.ok else f"the reference failed ({outcome.status}): {outcome.reason}"
             self.references[cell.problem_id] = why
@@ -140,7 +142,7 @@ def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     return list(found.values())
 
 
-def errors_of_group(rows: list[Row], settings: RunSettings, no_reference: str | None) -> None:
+def errors_of_group(rows: list[Row], settings: MeasurementSettings, no_reference: str | None) -> None:
     """The errors of a group's cells. One that takes the process down ends it, and those after it get another."""
     while rows:
         cells = [row.cell for row in rows]
@@ -151,9 +153,9 @@ def errors_of_group(rows: list[Row], settings: RunSettings, no_reference: str | 
             values = [{k: v for k, v in x.items() if k != "cell"} for x in own if not {"begins", "ends"} & set(x)]
             failed = next((x for x in values if "status" in x), None)
             if failed is not None:
-                end = Outcome(Status(failed["status"]), failed["reason"])
+                end = CallOutcome(Status(failed["status"]), failed["reason"])
             else:
-                end = Outcome() if any("ends" in x for x in own) else outcome
+                end = CallOutcome() if any("ends" in x for x in own) else outcome
             _take_errors(rows[i], [x for x in values if "status" not in x], end, no_reference)
         if not begun:  # it came to none
             for row in rows:
@@ -162,7 +164,7 @@ def errors_of_group(rows: list[Row], settings: RunSettings, no_reference: str | 
         rows = rows[len(begun) :]
 
 
-def _take_errors(row: Row, values: list[dict[str, Any]], end: Outcome, no_reference: str | None) -> None:
+def _take_errors(row: Row, values: list[dict[str, Any]], end: CallOutcome, no_reference: str | None) -> None:
     """What a process found before its end, which may have come too early."""
     row.take(values)
     if not values:
@@ -176,7 +178,7 @@ def _take_errors(row: Row, values: list[dict[str, Any]], end: Outcome, no_refere
         row.take([{"error_true_reason": no_reference}])
 
 
-def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> None:
+def measure_cell(row: Row, settings: MeasurementSettings, no_reference: str | None) -> None:
     """Gradient, and where it is asked for tensor memory and resident memory, until one fails."""
     cell, cache_dir = row.cell, settings.cache_dir
     limits = _limits([cell], settings)
@@ -195,7 +197,7 @@ def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> N
         row.fail(outcome.status, outcome.reason)
 
 
-def _limits(cells: Sequence[Cell], settings: RunSettings) -> Limits:
+def _limits(cells: Sequence[Cell], settings: MeasurementSettings) -> Limits:
     """For a process that computes these cells of one group."""
     spawned = any(CONTENDERS[cell.contender].framework == "jax" for cell in cells)
     cell = cells[0]
@@ -213,7 +215,7 @@ def _memory_floor(row: Row) -> dict[str, Any]:
     return {"floor_tensor_bytes": floor_tensor_bytes(floor, row.cell.gradient, steps, stages, components)}
 
 
-def time_group(rows: list[Row], settings: RunSettings) -> None:
+def time_group(rows: list[Row], settings: MeasurementSettings) -> None:
     """Time the rows in turns. One that takes the process down is taken out, and the others are timed again."""
     while rows:
         cells = [row.cell for row in rows]

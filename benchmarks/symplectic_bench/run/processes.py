@@ -63,7 +63,7 @@ class Limits:
 
 
 @dataclass
-class Outcome:
+class CallOutcome:
     """How a call ended, and what it had sent until then."""
 
     status: Status = Status.OK
@@ -75,7 +75,7 @@ class Outcome:
         return self.status is Status.OK
 
 
-def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> Outcome:
+def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> CallOutcome:
     """Call `function(*args)` in a fresh process and wait for it.
 
     What it returns is the outcome's one value; a generator's values arrive one by one, so that those sent before a
@@ -87,7 +87,7 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
     return _run(function, args, limits)
 
 
-def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> Outcome:
+def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> CallOutcome:
     context = _context(limits)
     receiver, sender = context.Pipe(duplex=False)
     lifeline, held = context.Pipe(duplex=False)
@@ -97,7 +97,7 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) ->
         process.start()
     sender.close()
     lifeline.close()
-    outcome = Outcome()
+    outcome = CallOutcome()
     try:
         finished = _receive(receiver, outcome, limits.timeout_s)
         process.join(GRACE_S if finished else 0)
@@ -146,7 +146,7 @@ def _not_preloaded(names: Sequence[str]) -> dict[str, str]:
     return failures
 
 
-def _receive(receiver: Connection, outcome: Outcome, timeout_s: float) -> bool:
+def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float) -> bool:
     """Collect messages until the call's end (True), or the process's or the time's (False)."""
     while True:
         if not receiver.poll(timeout_s):

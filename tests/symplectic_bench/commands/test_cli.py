@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from symplectic_bench.commands import show
+from symplectic_bench.commands import report_writing
 from symplectic_bench.commands.app import app
 from symplectic_bench.commands.exit_codes import Exit, worst
 from symplectic_bench.rows.store import write_machine, writing
@@ -276,7 +276,7 @@ class TestTargets:
 
     def test_a_suite_without_targets_shows_none_and_loads_no_problem_to_say_so(self, bench, monkeypatch):
         bench("run", "small.toml")
-        monkeypatch.setattr(show, "load_vocabulary", lambda: pytest.fail("needs torch"))
+        monkeypatch.setattr(report_writing, "load_vocabulary", lambda: pytest.fail("needs torch"))
         assert bench("report", "small.toml") == Exit.DONE
         assert "met" not in bench.output.split()
 

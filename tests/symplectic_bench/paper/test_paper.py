@@ -10,9 +10,9 @@ from symplectic_bench.analysis.claims import hear
 from symplectic_bench.analysis.summary import lines_of, summarize
 from symplectic_bench.commands.app import app
 from symplectic_bench.commands.exit_codes import Exit
-from symplectic_bench.paper.edition import Edition
 from symplectic_bench.paper.experiments import EXPERIMENTS, rulings
 from symplectic_bench.paper.figures import against_symplectic, budgets, stages, tolerances
+from symplectic_bench.paper.paper_report import PaperReport
 from symplectic_bench.report.training_figures import agreement, calls, curves, training_figures
 from symplectic_bench.report.training_tables import training_tables
 from symplectic_bench.report.typesetting import to_latex, to_markdown
@@ -242,17 +242,17 @@ class TestCommand:
     def test_one_command_measures_and_shows_and_goes_on_where_it_stopped(self, paper, tmp_path):
         done = paper("masses", "budget", "--scale", "smoke")
         assert done.exit_code == Exit.DONE, done.output
-        edition = Edition.within(Scale.SMOKE, tmp_path / "results", tmp_path / "plots")
-        assert {p.name for p in edition.results.glob("*.*")} >= {
+        report = PaperReport.within(Scale.SMOKE, tmp_path / "results", tmp_path / "plots")
+        assert {p.name for p in report.results.glob("*.*")} >= {
             f"{name}.{form}" for name in ("masses", "budget") for form in ("md", "csv", "tex")
         }
-        figures = {p.name for p in edition.plots.iterdir()}
+        figures = {p.name for p in report.plots.iterdir()}
         assert {
             f"{name}.{form}" for name in ("budget", "masses-curves", "memory_flow") for form in ("svg", "pdf", "png")
         } <= figures
-        page = (edition.results / "README.md").read_text()
+        page = (report.results / "README.md").read_text()
         linked = re.findall(r"\]\(([^)]+\.svg)\)", page)
-        assert linked and all((edition.results / link).exists() for link in linked)
+        assert linked and all((report.results / link).exists() for link in linked)
         assert "scale smoke" in page and "PNODE" in page
         again = paper("masses", "budget", "--scale", "smoke")
         assert again.output.count(": 0 of ") == 2

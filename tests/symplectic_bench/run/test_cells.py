@@ -7,8 +7,8 @@ import pytest
 
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import cells as runner
-from symplectic_bench.run.cells import Measuring, Row, RunSettings, groups, time_group
-from symplectic_bench.run.processes import Outcome
+from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings, Row, groups, time_group
+from symplectic_bench.run.processes import CallOutcome
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_cells import FIXED, make_cell
 from tests.symplectic_bench.work import measured
@@ -26,19 +26,19 @@ FLOOR = {"state_bytes": 8, "parameter_bytes": 4, "graph_bytes": 32, "vjp_peak_by
 
 @pytest.fixture
 def settings(tmp_path):
-    return RunSettings(cell_timeout_s=30, repeats=2, warmup=1, cache_dir=tmp_path)
+    return MeasurementSettings(cell_timeout_s=30, repeats=2, warmup=1, cache_dir=tmp_path)
 
 
 def collect(cells, settings):
     lines = []
-    rows = list(measured(Measuring(settings), cells, lambda line, cell=None, waits=False: lines.append(line)))
+    rows = list(measured(CellMeasurer(settings), cells, lambda line, cell=None, waits=False: lines.append(line)))
     return rows, lines
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     """Of four cells measured for real."""
-    settings = RunSettings(30, repeats=2, warmup=1, cache_dir=tmp_path_factory.mktemp("cache"))
+    settings = MeasurementSettings(30, repeats=2, warmup=1, cache_dir=tmp_path_factory.mktemp("cache"))
     linear = {"problem": "linear", "sizes": {"dim": 3}}
     cells = [
         make_cell(**linear),
@@ -108,12 +108,12 @@ class TestByScript:
     def script(self, monkeypatch):
         """Outcomes by function name; a list is used up one by one."""
         outcomes = {
-            "cache_table": Outcome(),
-            "compute_reference": Outcome(values=[{"bar": 1e-12}]),
-            "measure_gradient_error": Outcome(values=[{**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}]),
-            "measure_tensor_memory": Outcome(values=[FLOOR, {"peak_tensor_bytes": 999}]),
-            "measure_resident_memory": Outcome(values=[{"peak_rss_bytes": 5}]),
-            "measure_wall_time": Outcome(
+            "cache_table": CallOutcome(),
+            "compute_reference": CallOutcome(values=[{"bar": 1e-12}]),
+            "measure_gradient_error": CallOutcome(values=[{**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}]),
+            "measure_tensor_memory": CallOutcome(values=[FLOOR, {"peak_tensor_bytes": 999}]),
+            "measure_resident_memory": CallOutcome(values=[{"peak_rss_bytes": 5}]),
+            "measure_wall_time": CallOutcome(
                 values=[
                     {"cell": 0, "begins": True},
                     {"cell": 0, "forward_s": 1.0, "backward_s": 3.0},
@@ -164,13 +164,13 @@ class TestByScript:
     def test_a_failed_process_ends_a_cell_and_keeps_what_is_known(
         self, script, settings, process, status, measured, next_process
     ):
-        script[process] = Outcome(status, "because")
+        script[process] = CallOutcome(status, "because")
         row = self.row(settings)
         assert (row.status, row.reason, row.loss) == (status, "because", measured)
         assert next_process not in self.calls
 
     def test_a_replay_that_fails_costs_only_its_own_error(self, script, settings):
-        script["measure_gradient_error"] = Outcome(Status.OOM, "too large", values=[{**COUNTS, "loss": 1.0}])
+        script["measure_gradient_error"] = CallOutcome(Status.OOM, "too large", values=[{**COUNTS, "loss": 1.0}])
         row = self.row(settings)
         assert row.status is Status.OK and row.total_s == 4.5
         why = "its process ended before (oom): too large"
@@ -179,31 +179,31 @@ class TestByScript:
 
     def test_what_was_measured_before_the_end_stays(self, script, settings):
         values = [{**COUNTS, "loss": 1.0}, {"error_true": 1e-3, "error_true_bar": 1e-9}]
-        script["measure_gradient_error"] = Outcome(Status.OOM, "too large", values=values)
+        script["measure_gradient_error"] = CallOutcome(Status.OOM, "too large", values=values)
         row = self.row(settings)
         assert (row.error_true, row.error_true_reason) == (1e-3, None)
 
     def test_a_reference_that_fails_is_tried_once_a_problem_and_is_the_reason(self, script, settings):
-        script["compute_reference"] = Outcome(Status.TIMEOUT, "nothing came for 30 s")
+        script["compute_reference"] = CallOutcome(Status.TIMEOUT, "nothing came for 30 s")
         rows, _ = collect([make_cell(rtol=rtol) for rtol in (1e-3, 1e-4)], settings)
         assert self.calls.count("compute_reference") == 1
         assert {row.error_true_reason for row in rows} == {"the reference failed (timeout): nothing came for 30 s"}
 
     def test_a_reason_for_one_missing_number_leaves_the_cell_ok(self, script, settings):
-        script["measure_tensor_memory"] = Outcome(values=[FLOOR, {"reason": "too many events"}])
+        script["measure_tensor_memory"] = CallOutcome(values=[FLOOR, {"reason": "too many events"}])
         row = self.row(settings)
         assert (row.status, row.reason, row.peak_tensor_bytes) == (Status.OK, "too many events", None)
 
     def test_a_gradient_that_cannot_be_parted_has_a_total_and_the_first_call(self, script, settings):
         uncounted = dict.fromkeys(COUNTS) | {"steps_accepted": 3}
-        script["measure_gradient_error"] = Outcome(values=[{**uncounted, "loss": 1.0}])
+        script["measure_gradient_error"] = CallOutcome(values=[{**uncounted, "loss": 1.0}])
         values = [
             {"cell": 0, "compile_s": 9.0},
             {"cell": 0, "total_s": 2.0},
             {"cell": 0, "total_s": 4.0},
             {"f_call_s": 0.1, "vjp_call_s": 0.2},
         ]
-        script["measure_wall_time"] = Outcome(values=values)
+        script["measure_wall_time"] = CallOutcome(values=values)
         row = self.row(settings)
         assert (row.total_s, row.total_samples_s, row.compile_s) == (3.0, [2.0, 4.0], 9.0)
         assert row.forward_s is None and row.f_call_s == 0.1 and row.floor_s is None
@@ -219,7 +219,7 @@ class TestByScript:
     def test_errors_alone_are_one_process_a_group(self, script, settings):
         found = [{**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}]
         values = [{"cell": i, **value} for i in (0, 1) for value in ({"begins": True}, *found, {"ends": True})]
-        script["measure_gradient_errors"] = Outcome(values=values)
+        script["measure_gradient_errors"] = CallOutcome(values=values)
         rows = self.errors_alone(settings, "aca", "symplectic")
         assert self.calls == ["compute_reference", "measure_gradient_errors"]
         assert [(row.status, row.error_discrete, row.total_s) for row in rows] == [(Status.OK, 1e-16, None)] * 2
@@ -229,12 +229,12 @@ class TestByScript:
         good = [{"begins": True}, {**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}, {"ends": True}]
         bad = [{"begins": True}, {"status": "diverged", "reason": "gave up"}, {"ends": True}]
         script["measure_gradient_errors"] = [
-            Outcome(
+            CallOutcome(
                 Status.OOM,
                 "killed",
                 [{"cell": i, **v} for i, own in enumerate([bad, good, good[:2]]) for v in own],
             ),
-            Outcome(values=[{"cell": 0, **value} for value in good]),
+            CallOutcome(values=[{"cell": 0, **value} for value in good]),
         ]
         rows = self.errors_alone(settings, "aca", "symplectic", "baseline", "stages")
         assert [row.status for row in rows] == [Status.DIVERGED, Status.OK, Status.OK, Status.OK]
@@ -243,7 +243,7 @@ class TestByScript:
         assert rows[1].error_discrete == rows[3].error_discrete == 1e-16
 
     def test_errors_alone_of_a_process_that_never_began_are_failures(self, script, settings):
-        script["measure_gradient_errors"] = Outcome(Status.ERROR, "no such module")
+        script["measure_gradient_errors"] = CallOutcome(Status.ERROR, "no such module")
         rows = self.errors_alone(settings, "aca", "symplectic")
         assert [(row.status, row.reason) for row in rows] == [(Status.ERROR, "no such module")] * 2
 
@@ -264,8 +264,8 @@ class TestByScript:
             {"cell": 1, "begins": True},
         ]
         script["measure_wall_time"] = [
-            Outcome(Status.OOM, "killed", values=began),
-            Outcome(values=self.samples(2)),
+            CallOutcome(Status.OOM, "killed", values=began),
+            CallOutcome(values=self.samples(2)),
         ]
         first, culprit, last = self.timed(settings, ["aca", "backprop", "symplectic"])
         assert (culprit.status, culprit.reason) == (Status.OOM, "killed") and "total_s" not in culprit.measured
@@ -273,7 +273,7 @@ class TestByScript:
 
     def test_one_that_raises_leaves_the_others_their_times(self, script, settings):
         failed = {"cell": 1, "status": "diverged", "reason": "gave up"}
-        script["measure_wall_time"] = Outcome(values=[*self.samples(1), failed])
+        script["measure_wall_time"] = CallOutcome(values=[*self.samples(1), failed])
         first, culprit = self.timed(settings, ["aca", "backprop"])
         assert first.measured["total_s"] == 2.0
         assert (culprit.status, culprit.reason) == (Status.DIVERGED, "gave up")
@@ -282,7 +282,7 @@ class TestByScript:
         "values", [[], [{"cell": 0, "begins": True}, {"cell": 0, "forward_s": 1, "backward_s": 1}]]
     )
     def test_where_nobody_was_at_work_all_have_failed(self, script, settings, values):
-        script["measure_wall_time"] = Outcome(Status.ERROR, "the bare calls failed", values=values)
+        script["measure_wall_time"] = CallOutcome(Status.ERROR, "the bare calls failed", values=values)
         assert [row.status for row in self.timed(settings, ["aca", "backprop"])] == [Status.ERROR] * 2
 
 

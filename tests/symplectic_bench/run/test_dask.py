@@ -15,8 +15,8 @@ import pytest
 from distributed import Client
 
 from symplectic_bench.rows.environment import capture
-from symplectic_bench.run.cells import Measuring, RunSettings
-from symplectic_bench.run.executors.cluster import Place, Tls, executor_at
+from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings
+from symplectic_bench.run.executors.cluster import ExecutorChoice, Tls, open_executor
 from symplectic_bench.run.executors.dask import DaskExecutor
 from symplectic_bench.run.executors.executor import ExecutorError
 from symplectic_bench.run.executors.local import LocalExecutor
@@ -49,9 +49,11 @@ def executor_of(cluster, environment=None):
     return DaskExecutor(environment or capture(), lambda: Client(cluster.address, timeout=10))
 
 
-def rows_of(executor, work, cells, note=silent):
+def rows_of(executor, measurer, cells, on_progress=silent):
     rows = []
-    executor.run(work, cells, lambda row, environment: rows.append(replace(row, environment=environment.id)), note)
+    executor.run(
+        measurer, cells, lambda row, environment: rows.append(replace(row, environment=environment.id)), on_progress
+    )
     return rows
 
 
@@ -116,9 +118,9 @@ def test_real_cells_have_the_same_deterministic_columns_as_here(cluster, tmp_pat
         for batch in (2, 3)
         for gradient in ("symplectic", "aca")
     ] + [make_cell(problem="linear", sizes={"dim": 3}, **FIXED, method="rk4", steps=4)]
-    work = Measuring(RunSettings(60, 1, 0, tmp_path))
-    there = {row.cell_id: row for row in rows_of(executor_of(cluster), work, cells)}
-    here = {row.cell_id: row for row in rows_of(LocalExecutor(capture()), work, cells)}
+    measurer = CellMeasurer(MeasurementSettings(60, 1, 0, tmp_path))
+    there = {row.cell_id: row for row in rows_of(executor_of(cluster), measurer, cells)}
+    here = {row.cell_id: row for row in rows_of(LocalExecutor(capture()), measurer, cells)}
     assert here.keys() == there.keys() and all(row.status is Status.OK for row in there.values())
     for name in DETERMINISTIC:
         assert {id: getattr(row, name) for id, row in there.items()} == {
@@ -131,12 +133,12 @@ def test_a_cell_asks_for_what_its_device_is(cluster, tmp_path):
     cells = [make_cell(seed=0), make_cell(seed=1, device="cuda"), make_cell(seed=2)]
     lines = []
 
-    def note(line, cell=None, waits=False):
+    def on_progress(line, cell=None, waits=False):
         lines.append(line)
         if "start one" in line and "gpu" not in cluster.workers:
             cluster.start_worker("gpu", "--no-nanny", "--resources", "gpu=1")
 
-    rows = rows_of(executor_of(cluster), Scripted(log), cells, note)
+    rows = rows_of(executor_of(cluster), Scripted(log), cells, on_progress)
     assert len(rows) == 3 and any('--resources "gpu=1"' in line for line in lines)
     by_device = {device: pid for _, device, pid, _, _ in log.spans()}
     assert by_device["cuda"] == str(cluster.running["gpu"].pid) != by_device["cpu"]
@@ -197,7 +199,7 @@ def test_a_scheduler_that_is_restarted_costs_nothing(cluster, tmp_path):
 
 def test_a_worker_with_other_sources_is_refused(cluster):
     elsewhere = replace(capture(), library_sha256="0" * 64)
-    with pytest.raises(ExecutorError, match="other sources"):
+    with pytest.raises(ExecutorError, match="differ from this run"):
         rows_of(executor_of(cluster, elsewhere), Scripted(), [make_cell()])
 
 
@@ -236,7 +238,7 @@ def test_jobs_of_a_queueing_system_become_workers(tmp_path, monkeypatch, system)
     options = tmp_path / "options.toml"
     options.write_text('jobs = 2\n[options]\ncores = 1\nmemory = "2GB"\n')
     cells = [make_cell(seed=seed) for seed in range(4)]
-    with executor_at(Place(cluster=system, cluster_options=options), capture()) as executor:
+    with open_executor(ExecutorChoice(cluster=system, cluster_options=options), capture()) as executor:
         rows = rows_of(executor, Scripted(), cells)
     assert sorted(row.seed for row in rows) == list(range(4))
 
@@ -244,8 +246,8 @@ def test_jobs_of_a_queueing_system_become_workers(tmp_path, monkeypatch, system)
 def test_options_that_a_queueing_system_does_not_have_are_an_error(tmp_path):
     options = tmp_path / "options.toml"
     options.write_text('[options]\ncores = 1\nmemory = "2GB"\nqueeu = "short"\n')
-    place = Place(cluster="slurm", cluster_options=options)
-    with pytest.raises(ExecutorError, match=r"--cluster slurm: .*queeu"), executor_at(place, capture()):
+    place = ExecutorChoice(cluster="slurm", cluster_options=options)
+    with pytest.raises(ExecutorError, match=r"--cluster slurm: .*queeu"), open_executor(place, capture()):
         pass
 
 
@@ -269,8 +271,8 @@ def test_a_scheduler_behind_tls_is_reached_with_our_certificate_and_not_without(
     subprocess.run(make, check=True, capture_output=True)
     files = ["--tls-ca-file", str(cert), "--tls-cert", str(cert), "--tls-key", str(key)]
     with dask_cluster(tmp_path, workers=1, protocol="tls", options=files) as cluster:
-        place = Place(scheduler=cluster.address, tls=Tls(cert, cert, key))
-        with executor_at(place, capture()) as executor:
+        place = ExecutorChoice(scheduler=cluster.address, tls=Tls(cert, cert, key))
+        with open_executor(place, capture()) as executor:
             assert len(rows_of(executor, Scripted(), [make_cell()])) == 1
         with pytest.raises((OSError, TypeError)):
             Client(cluster.address, timeout=2)

@@ -10,7 +10,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from symplectic_bench.run.executors.cluster import ClusterOptions, Place, PlaceError, Tls, executor_at
+from symplectic_bench.run.executors.cluster import (
+    ClusterOptions,
+    ExecutorChoice,
+    ExecutorChoiceError,
+    Tls,
+    open_executor,
+)
 from symplectic_bench.run.executors.local import LocalExecutor
 from symplectic_bench.run.executors.reservation import reserved
 from symplectic_bench.run.processes import Limits, run
@@ -180,7 +186,7 @@ def test_a_killed_driver_takes_what_it_measures_with_it(tmp_path):
 
 class TestPlaces:
     def test_nothing_said_is_here(self):
-        with executor_at(Place(), an_environment()) as executor:
+        with open_executor(ExecutorChoice(), an_environment()) as executor:
             assert isinstance(executor, LocalExecutor)
 
     @pytest.mark.parametrize(
@@ -196,22 +202,22 @@ class TestPlaces:
         ],
     )
     def test_options_that_do_not_go_together_are_refused(self, options, words):
-        with pytest.raises(PlaceError, match=words):
-            Place(**options)
+        with pytest.raises(ExecutorChoiceError, match=words):
+            ExecutorChoice(**options)
 
     def test_files_are_looked_for_before_anything_starts(self, tmp_path):
-        with pytest.raises(PlaceError, match=r"no file 'ca\.pem'"):
-            Place(scheduler="tls://a:1", tls=Tls(ca=tmp_path / "ca.pem"))
+        with pytest.raises(ExecutorChoiceError, match=r"no file 'ca\.pem'"):
+            ExecutorChoice(scheduler="tls://a:1", tls=Tls(ca=tmp_path / "ca.pem"))
 
     @pytest.mark.parametrize("text", ["jobs = 0", "jbos = 2", "jobs = [", "slots = {cpu-slot = 'many'}"])
     def test_options_of_a_cluster_are_checked(self, tmp_path, text):
         file = tmp_path / "options.toml"
         file.write_text(text)
-        with pytest.raises(PlaceError, match=r"options\.toml"):
-            Place(cluster="slurm", cluster_options=file)
+        with pytest.raises(ExecutorChoiceError, match=r"options\.toml"):
+            ExecutorChoice(cluster="slurm", cluster_options=file)
 
     def test_options_of_a_cluster_are_read(self, tmp_path):
         file = tmp_path / "options.toml"
         file.write_text('jobs = 3\nslots = {gpu = 1}\n[options]\nqueue = "short"\n')
-        options = Place(cluster="slurm", cluster_options=file).options()
+        options = ExecutorChoice(cluster="slurm", cluster_options=file).options()
         assert options == ClusterOptions(jobs=3, slots={"gpu": 1}, options={"queue": "short"})

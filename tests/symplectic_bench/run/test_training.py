@@ -12,7 +12,7 @@ from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process
 from symplectic_bench.run.training import runner
 from symplectic_bench.run.training.checkpoint import Log
-from symplectic_bench.run.training.runner import Training, TrainingSettings, groups, summarised
+from symplectic_bench.run.training.runner import TrainingMeasurer, TrainingSettings, groups, summarised
 from symplectic_bench.run.training.turn import evaluate, measure_memory, train
 from symplectic_bench.spec.cell import FIRST_ITERATIONS
 from symplectic_bench.spec.status import Status
@@ -116,7 +116,7 @@ class TestTurns:
 class TestRuns:
     def test_every_contender_has_a_row_and_exact_ones_the_same_losses(self, settings):
         cells = [cell_of(gradient=gradient) for gradient in ("symplectic", "aca", "backprop", "stages")]
-        rows = list(measured(Training(settings), cells))
+        rows = list(measured(TrainingMeasurer(settings), cells))
         assert {row.status for row in rows} == {Status.OK}
         for row in rows:
             assert row.losses == pytest.approx(rows[0].losses, rel=1e-12)
@@ -127,7 +127,7 @@ class TestRuns:
     def test_those_that_only_begin_are_not_evaluated(self, settings):
         cells = [cell_of(iterations=3), cell_of(iterations=2, gradient="aca")]
         assert len(groups(cells)) == 1 and cells[0].group_id == cells[1].group_id and cells[0].id != cells[1].id
-        rows = {row.gradient: row for row in measured(Training(settings), cells)}
+        rows = {row.gradient: row for row in measured(TrainingMeasurer(settings), cells)}
         assert rows["symplectic"].metrics and rows["aca"].metrics is None
         assert rows["aca"].losses == pytest.approx(rows["symplectic"].losses[:2], rel=1e-12)
 
@@ -168,7 +168,7 @@ class TestRuns:
     def test_what_has_no_data_is_said_before_anything_is_trained(self, settings):
         cells = [cell_of(), cell_of(sizes={**SIZES, "data": "miniboone", "iterations": 1})]
         with pytest.raises(MissingData, match=r"miniboone/data\.npy"):
-            next(measured(Training(settings), cells))
+            next(measured(TrainingMeasurer(settings), cells))
 
     def test_an_iteration_that_takes_too_long_ends_the_run(self, settings):
         (row,) = self.rows(cell_of(rtol=1e-12, atol=1e-12), replace(settings, iteration_timeout_s=0.01))
@@ -176,7 +176,7 @@ class TestRuns:
 
     @staticmethod
     def rows(cell, settings):
-        return list(measured(Training(settings), [cell]))
+        return list(measured(TrainingMeasurer(settings), [cell]))
 
 
 def killed(cell, cache_dir, file):
@@ -203,15 +203,15 @@ class TestOfASuite:
     def test_what_is_evaluated_does_not_depend_on_what_is_left_to_do(self, settings):
         """The long one has its row already; what is left only began."""
         long, short = cell_of(iterations=3), cell_of(iterations=2, gradient="aca")
-        rows = list(measured(Training(replace(settings, longest=runner.longest([long, short]))), [short]))
+        rows = list(measured(TrainingMeasurer(replace(settings, longest=runner.longest([long, short]))), [short]))
         assert rows[0].status is Status.OK and rows[0].metrics is None
 
     def test_an_evaluation_that_fails_loses_nothing_that_was_learned(self, settings, monkeypatch):
         monkeypatch.setattr(runner, "evaluate", killed)
-        rows = list(measured(Training(settings), [cell_of()]))
+        rows = list(measured(TrainingMeasurer(settings), [cell_of()]))
         assert rows[0].status is Status.OK and len(rows[0].losses) == 4 and rows[0].metrics is None
         assert "not evaluated" in rows[0].reason and "SIGSEGV" in rows[0].reason
 
     def test_auto_is_measured_on_a_flow_like_any_other(self, settings):
-        rows = list(measured(Training(settings), [cell_of(gradient="auto-500")]))
+        rows = list(measured(TrainingMeasurer(settings), [cell_of(gradient="auto-500")]))
         assert rows[0].status is Status.OK and rows[0].peak_tensor_bytes

@@ -24,7 +24,14 @@ from distributed.client import ClosedClientError, FutureCancelledError
 from symplectic_bench.rows.environment import Environment, capture
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import MAX_ATTEMPTS
-from symplectic_bench.run.executors.executor import Emit, ExecutorError, Note, Work, device_of, threads_of
+from symplectic_bench.run.executors.executor import (
+    ExecutorError,
+    Measurer,
+    ProgressCallback,
+    RowCallback,
+    device_of,
+    threads_of,
+)
 from symplectic_bench.run.executors.reservation import reserved
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.status import Status
@@ -51,14 +58,17 @@ SLOTS = {"cpu": "cpu-slot", "cuda": "gpu"}
 # What runs on a worker.
 
 
-def measure_there(work: Work, group: Sequence[Cell], sources: tuple[str, str], job: str, run: str) -> dict[str, Any]:
+def measure_there(
+    measurer: Measurer, group: Sequence[Cell], sources: tuple[str, str], job: str, run: str
+) -> dict[str, Any]:
     """Measure a group on the worker that this is called on, as plain values: its environment and its rows."""
     worker = get_worker()
     environment = capture()
     if not sources == environment.sources == _sources_at_first():
         raise ExecutorError(
-            f"worker {worker.name} has other sources of symplectic_adjoint or symplectic_bench than this run, or had when it"
-            f" started (commit {environment.commit}): install the same on all machines and restart the worker"
+            f"worker {worker.name} (commit {environment.commit}): its sources of symplectic_adjoint or symplectic_bench"
+            " differ from this run's, or have changed since it started: install the same version on all machines and"
+            " restart the worker"
         )
     if multiprocessing.current_process().daemon:
         raise ExecutorError(
@@ -66,18 +76,18 @@ def measure_there(work: Work, group: Sequence[Cell], sources: tuple[str, str], j
             " with DASK_DISTRIBUTED__WORKER__DAEMON=False in its environment"
         )
 
-    def note(line: str, cell: Cell | None = None, waits: bool = False) -> None:
+    def on_progress(line: str, cell: Cell | None = None, waits: bool = False) -> None:
         told = {"job": job, "line": f"{worker.name}: {line}", "cell": cell.id if cell else None, "waits": waits}
         worker.log_event(TOPIC, told)
 
     # Beside the worker's own folder, which ends with it.
-    own = work.within(Path(worker.local_directory).parents[1] / "symplectic-bench" / sources[1][:12])
+    own = measurer.within(Path(worker.local_directory).parents[1] / "symplectic-bench" / sources[1][:12])
     if run not in _KEPT:
         _KEPT.clear()
     own = _KEPT.setdefault(run, {}).setdefault(repr(own), own)
-    own.prepare(group, note)
-    with reserved(device_of(group), threads_of(group), note) as cores:
-        rows = [row.to_json() for row in own.measure(group, cores, note)]
+    own.prepare(group, on_progress)
+    with reserved(device_of(group), threads_of(group), on_progress) as cores:
+        rows = [row.to_json() for row in own.measure(group, cores, on_progress)]
     return {"environment": asdict(environment), "rows": rows}
 
 
@@ -87,7 +97,7 @@ def _sources_at_first() -> tuple[str, str]:
     return capture().sources
 
 
-_KEPT: dict[str, dict[str, Work]] = {}
+_KEPT: dict[str, dict[str, Measurer]] = {}
 """The work that this worker does for the sweep at hand, which remembers what it need not try again."""
 
 
@@ -117,19 +127,21 @@ class DaskExecutor:
     deaths: Counter[str] = field(default_factory=Counter)
     """Of workers, by the cell that they were at, or by the group where it was all of it."""
 
-    def run(self, work: Work, cells: Sequence[Cell], emit: Emit, note: Note) -> None:
-        waiting = [list(group) for group in reversed(work.groups(cells))]  # the next one is the last
+    def run(
+        self, measurer: Measurer, cells: Sequence[Cell], on_row: RowCallback, on_progress: ProgressCallback
+    ) -> None:
+        waiting = [list(group) for group in reversed(measurer.groups(cells))]  # the next one is the last
         moved, run = threading.Event(), uuid.uuid4().hex
         self.deaths.clear()
-        client, ready = self._connected(note), False
+        client, ready = self._connected(on_progress), False
         try:
             while waiting or self.jobs:
                 try:
                     if client.status == "closed":
-                        client, ready = self._connected(note), False
+                        client, ready = self._connected(on_progress), False
                     if client.status == "running":
-                        ready = ready or self._set_up(client, note)
-                        self._hand_out(client, work, waiting, moved, run, note)
+                        ready = ready or self._set_up(client, on_progress)
+                        self._hand_out(client, measurer, waiting, moved, run, on_progress)
                 except LOST:
                     ready = False  # what was handed out comes back as cancelled
                 moved.wait(TICK_S)
@@ -138,42 +150,48 @@ class DaskExecutor:
                     if job.future.done():
                         del self.jobs[key]
                         ready = ready and not job.future.cancelled()
-                        waiting += [group for group in self._take(job, emit, note) if group]
+                        waiting += [group for group in self._take(job, on_row, on_progress) if group]
         finally:
             with suppress(*LOST):
                 client.cancel([job.future for job in self.jobs.values()])
             self.jobs.clear()
             client.close()
 
-    def _connected(self, note: Note) -> Client:
+    def _connected(self, on_progress: ProgressCallback) -> Client:
         """A client. Raises ExecutorError where the scheduler is gone for PATIENCE_S."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return self.connect()
             except OSError as why:
-                note("waits for the scheduler", waits=True)
+                on_progress("waits for the scheduler", waits=True)
                 if time.monotonic() > deadline:
                     raise ExecutorError(f"no Dask scheduler answers: {why}") from why
                 time.sleep(TICK_S)
             except (TypeError, ValueError, RuntimeError) as why:
                 raise ExecutorError(f"the Dask scheduler cannot be reached: {why}") from why
 
-    def _set_up(self, client: Client, note: Note) -> bool:
+    def _set_up(self, client: Client, on_progress: ProgressCallback) -> bool:
         """What a scheduler must know, one that was restarted too."""
         client.run_on_scheduler(_give_up_at_once)
-        client.subscribe_topic(TOPIC, lambda event: self._heard(event, note))
+        client.subscribe_topic(TOPIC, lambda event: self._heard(event, on_progress))
         return True
 
-    def _heard(self, event: tuple[float, dict[str, Any]], note: Note) -> None:
+    def _heard(self, event: tuple[float, dict[str, Any]], on_progress: ProgressCallback) -> None:
         told = event[1]
         job = self.jobs.get(told["job"])
         if job is not None:
             job.at = told["cell"]
-            note(told["line"], waits=told["waits"])
+            on_progress(told["line"], waits=told["waits"])
 
     def _hand_out(
-        self, client: Client, work: Work, waiting: list[list[Cell]], moved: threading.Event, run: str, note: Note
+        self,
+        client: Client,
+        measurer: Measurer,
+        waiting: list[list[Cell]],
+        moved: threading.Event,
+        run: str,
+        on_progress: ProgressCallback,
     ) -> None:
         """As many groups as there are slots for, in their order but for those whose slot nobody has."""
         slots = _slots(client)
@@ -184,7 +202,7 @@ class DaskExecutor:
             if slots.get(slot, 0) >= 1:
                 slots[slot] -= 1
                 group, id = waiting[place], f"{TOPIC}-{waiting[place][0].group_id}-{uuid.uuid4().hex[:8]}"
-                arguments = (work, group, self.environment.sources, id, run)
+                arguments = (measurer, group, self.environment.sources, id, run)
                 future = client.submit(measure_there, *arguments, key=id, resources={slot: 1})
                 self.jobs[id] = Job(waiting.pop(place), future)
                 future.add_done_callback(lambda _: moved.set())
@@ -192,20 +210,22 @@ class DaskExecutor:
                 break
         if waiting and not self.jobs:
             slot = slot_of(waiting[-1])
-            note(f'waits: no worker is there for what is left; start one with --resources "{slot}=1"', waits=True)
+            on_progress(
+                f'waits: no worker is there for what is left; start one with --resources "{slot}=1"', waits=True
+            )
 
-    def _take(self, job: Job, emit: Emit, note: Note) -> list[list[Cell]]:
-        """Emit the rows of a job that is done. Returns groups that are to be measured yet."""
+    def _take(self, job: Job, on_row: RowCallback, on_progress: ProgressCallback) -> list[list[Cell]]:
+        """RowCallback the rows of a job that is done. Returns groups that are to be measured yet."""
         again = [list(job.group)]
         if job.future.status == "finished":
             try:
                 found = job.future.result(timeout=RESULT_S)
             except KilledWorker:
-                return self._blame(job, emit, note)
+                return self._blame(job, on_row, on_progress)
             except LOST:
                 return again
             for row in found["rows"]:
-                emit(Measurement.from_json(row), Environment(**found["environment"]))
+                on_row(Measurement.from_json(row), Environment(**found["environment"]))
             job.future.release()
             return []
         if job.future.status == "error":
@@ -214,23 +234,23 @@ class DaskExecutor:
             except LOST:
                 return again
             if isinstance(error, KilledWorker):
-                return self._blame(job, emit, note)
+                return self._blame(job, on_row, on_progress)
             assert isinstance(error, Exception)
             raise error
         return again  # the connection to the scheduler was lost
 
-    def _blame(self, job: Job, emit: Emit, note: Note) -> list[list[Cell]]:
+    def _blame(self, job: Job, on_row: RowCallback, on_progress: ProgressCallback) -> list[list[Cell]]:
         """A worker died. The cell that it was at, or all of the group, is given up the third time."""
         culprits = [cell for cell in job.group if job.at in (None, cell.id)]
         name = job.at or " ".join(cell.id for cell in job.group)
         self.deaths[name] += 1
         if self.deaths[name] < MAX_ATTEMPTS:
-            note(f"a worker died; what it was at is tried again: {culprits[0].group_label}")
+            on_progress(f"a worker died; what it was at is tried again: {culprits[0].group_label}")
             return [list(job.group)]
         reason = f"{MAX_ATTEMPTS} workers died while they measured it; it is given up"
         for cell in culprits:
             row = Measurement.for_cell(cell, status=Status.ERROR, reason=reason, attempt=MAX_ATTEMPTS)
-            emit(row, self.environment)
+            on_row(row, self.environment)
         return [[cell for cell in job.group if cell not in culprits]]
 
 

@@ -15,8 +15,8 @@ from symplectic_bench.contenders import TRAINERS, missing
 from symplectic_bench.data.missing_data import MissingData
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process
-from symplectic_bench.run.executors.executor import Note
-from symplectic_bench.run.processes import Limits, Outcome
+from symplectic_bench.run.executors.executor import ProgressCallback
+from symplectic_bench.run.processes import CallOutcome, Limits
 from symplectic_bench.run.training.checkpoint import Log
 from symplectic_bench.run.training.turn import evaluate, measure_memory, train
 from symplectic_bench.spec.cell import FIRST_ITERATIONS, ITERATIONS, Cell
@@ -50,7 +50,7 @@ class TrainingSettings:
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """One cell's training."""
 
     cell: Cell
@@ -100,7 +100,7 @@ class Run:
             **self.measured,
         )
 
-    def fail(self, outcome: Outcome) -> None:
+    def fail(self, outcome: CallOutcome) -> None:
         self.status, self.reason = outcome.status, outcome.reason
 
     def drop_checkpoint(self) -> None:
@@ -115,7 +115,7 @@ class Run:
         else:
             self.fail(outcome)
 
-    def _run(self, function: Callable[..., Any], *args: Any, patience: int = 1) -> Outcome:
+    def _run(self, function: Callable[..., Any], *args: Any, patience: int = 1) -> CallOutcome:
         cell, settings = self.cell, self.settings
         timeout_s = patience * settings.iteration_timeout_s
         limits = Limits(timeout_s, cell.device, threads=cell.threads, seed=cell.seed, cores=settings.cores)
@@ -123,8 +123,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Training:
-    """Work: networks trained. A row is there as soon as its cell is done.
+class TrainingMeasurer:
+    """Measurer: networks trained. A row is there as soon as its cell is done.
 
     Of a group, the cells with the most iterations are evaluated in the end: the others only begin.
     """
@@ -134,27 +134,29 @@ class Training:
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         return groups(cells)
 
-    def within(self, folder: Path) -> "Training":
+    def within(self, folder: Path) -> "TrainingMeasurer":
         """Checkpoints too: where the folder is the machine's own, another one begins anew what this one cannot end."""
         checkpoints = folder / "checkpoints" / self.settings.fresh
-        return Training(replace(self.settings, cache_dir=folder / "cache", checkpoints=checkpoints))
+        return TrainingMeasurer(replace(self.settings, cache_dir=folder / "cache", checkpoints=checkpoints))
 
-    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
+    def prepare(self, cells: Sequence[Cell], on_progress: ProgressCallback) -> None:
         for group in groups(cells):
-            prepare(group[0], self.settings, note)
+            prepare(group[0], self.settings, on_progress)
 
-    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+    def measure(
+        self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
+    ) -> Iterator[Measurement]:
         settings = replace(self.settings, cores=cores)
         most = max(settings.longest.get(group[0].group_id, 0), *(iterations(cell) for cell in group))
-        runs = [Run(cell, settings, evaluated=iterations(cell) == most) for cell in group]
+        runs = [TrainingRun(cell, settings, evaluated=iterations(cell) == most) for cell in group]
         for run in runs:
             if reason := missing(run.cell):
-                run.fail(Outcome(Status.SKIPPED, reason))
+                run.fail(CallOutcome(Status.SKIPPED, reason))
         alive = list(runs)
         while alive:
             for run in list(alive):
                 if not run.over:
-                    note(f"{run.cell.group_label}: {run.cell.name}, iteration {run.log.iterations}", run.cell)
+                    on_progress(f"{run.cell.group_label}: {run.cell.name}, iteration {run.log.iterations}", run.cell)
                     run.turn()
                 if run.over:
                     yield run.finish()
@@ -179,9 +181,9 @@ def iterations(cell: Cell) -> int:
     return int(cell.sizes_dict[ITERATIONS])
 
 
-def prepare(cell: Cell, settings: TrainingSettings, note: Note) -> None:
+def prepare(cell: Cell, settings: TrainingSettings, on_progress: ProgressCallback) -> None:
     """Have the data that the cell needs in the cache. Raises MissingData with what stands in the way."""
-    note(f"{cell.group_label}: data")
+    on_progress(f"{cell.group_label}: data")
     outcome = process.run(_prepare, (cell, settings.cache_dir, settings.data_dir), Limits(PREPARATION_S))
     why = outcome.values[0] if outcome.ok else f"{cell.problem}: data ({outcome.status}): {outcome.reason}"
     if why is not None:
