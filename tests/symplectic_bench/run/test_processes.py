@@ -164,7 +164,7 @@ class TestDiagnosis:
         ("killed_for_memory", "status", "words"),
         [
             (True, Status.OOM, "was killed for lack of memory"),
-            (None, Status.OOM, "suspected"),
+            (None, Status.OOM, "presumably"),
             (False, Status.ERROR, "signal 9 (SIGKILL)"),
         ],
     )
