@@ -6,6 +6,7 @@ Standard library only, since every measuring process imports this module.
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -102,6 +103,14 @@ class Cell:
 
 
 _FIELDS = tuple(f.name for f in fields(Cell))
+
+
+def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the cells in lists of equal group_id, in the order of their first cells."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.group_id, []).append(cell)
+    return list(groups.values())
 
 
 def setting(gradient: str) -> tuple[str, int]:

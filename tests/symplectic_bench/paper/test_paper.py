@@ -138,7 +138,7 @@ class TestTables:
         assert table.sections[0].notes == ("torchdiffeqpack aca: it computes times in float32",)
 
     def test_a_run_that_ended_early_shows_how(self):
-        ended = row("torchdiffeq backprop", status=Status.TIMEOUT, reason="nothing came for 60 s", losses=(3.0,))
+        ended = row("torchdiffeq backprop", status=Status.TIMEOUT, reason="no result for 60 s", losses=(3.0,))
         (table,) = training_tables(summarize([row(), ended]), "here.")
         assert table.sections[0].lines[-1][1] == "1.00 timeout"
 

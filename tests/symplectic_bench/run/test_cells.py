@@ -7,8 +7,9 @@ import pytest
 
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import cells as runner
-from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings, Row, groups, time_group
+from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings, Row, time_group
 from symplectic_bench.run.processes import CallOutcome
+from symplectic_bench.spec.cell import group_cells
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_cells import FIXED, make_cell
 from tests.symplectic_bench.work import measured
@@ -184,10 +185,10 @@ class TestByScript:
         assert (row.error_true, row.error_true_reason) == (1e-3, None)
 
     def test_a_reference_that_fails_is_tried_once_a_problem_and_is_the_reason(self, script, settings):
-        script["compute_reference"] = CallOutcome(Status.TIMEOUT, "nothing came for 30 s")
+        script["compute_reference"] = CallOutcome(Status.TIMEOUT, "no result for 30 s")
         rows, _ = collect([make_cell(rtol=rtol) for rtol in (1e-3, 1e-4)], settings)
         assert self.calls.count("compute_reference") == 1
-        assert {row.error_true_reason for row in rows} == {"the reference failed (timeout): nothing came for 30 s"}
+        assert {row.error_true_reason for row in rows} == {"the reference failed (timeout): no result for 30 s"}
 
     def test_a_reason_for_one_missing_number_leaves_the_cell_ok(self, script, settings):
         script["measure_tensor_memory"] = CallOutcome(values=[FLOOR, {"reason": "too many events"}])
@@ -293,4 +294,4 @@ def test_groups_hold_what_differs_in_contender_or_gradient_only():
         make_cell(contender="torchdiffeq", gradient="backprop"),
         make_cell(seed=1, gradient="stages"),
     ]
-    assert groups(cells) == [[cells[0], cells[2]], [cells[1], cells[3]]]
+    assert group_cells(cells) == [[cells[0], cells[2]], [cells[1], cells[3]]]

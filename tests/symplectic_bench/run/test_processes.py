@@ -106,7 +106,7 @@ def test_an_exception_keeps_what_was_sent_and_shows_no_path():
 def test_a_process_that_takes_too_long_is_killed():
     start = time.monotonic()
     outcome = run(send_then_sleep, (60,), SHORT)
-    assert outcome.status is Status.TIMEOUT and outcome.reason == "nothing came for 2 s"
+    assert outcome.status is Status.TIMEOUT and outcome.reason == "no result for 2 s"
     assert time.monotonic() - start < 10
     assert not is_running(outcome.values[0]["pid"])
 

@@ -12,9 +12,9 @@ from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process
 from symplectic_bench.run.training import runner
 from symplectic_bench.run.training.checkpoint import Log
-from symplectic_bench.run.training.runner import TrainingMeasurer, TrainingSettings, groups, summarised
+from symplectic_bench.run.training.runner import TrainingMeasurer, TrainingSettings, summarize_log
 from symplectic_bench.run.training.turn import evaluate, measure_memory, train
-from symplectic_bench.spec.cell import FIRST_ITERATIONS
+from symplectic_bench.spec.cell import FIRST_ITERATIONS, group_cells
 from symplectic_bench.spec.status import Status
 from symplectic_bench.tasks import TASKS
 from tests.symplectic_bench.sample_cells import make_cell
@@ -126,7 +126,7 @@ class TestRuns:
 
     def test_those_that_only_begin_are_not_evaluated(self, settings):
         cells = [cell_of(iterations=3), cell_of(iterations=2, gradient="aca")]
-        assert len(groups(cells)) == 1 and cells[0].group_id == cells[1].group_id and cells[0].id != cells[1].id
+        assert len(group_cells(cells)) == 1 and cells[0].group_id == cells[1].group_id and cells[0].id != cells[1].id
         rows = {row.gradient: row for row in measured(TrainingMeasurer(settings), cells)}
         assert rows["symplectic"].metrics and rows["aca"].metrics is None
         assert rows["aca"].losses == pytest.approx(rows["symplectic"].losses[:2], rel=1e-12)
@@ -192,11 +192,11 @@ def test_medians_are_over_the_first_iterations_without_those_that_a_process_bega
     counts = {"f_calls_forward": 7, "f_calls_backward": 3, "steps_accepted": 2, "vjps_forward": None}
     times = [100.0 if i in (0, 10) else 1.0 if i < FIRST_ITERATIONS else 50.0 for i in range(n)]
     log = Log(list(map(float, range(n))), times, times, times, [counts] * n, [0, 10, 20])
-    found = summarised(log)
+    found = summarize_log(log)
     assert found["total_s"] == 1.0 and found["f_calls_forward"] == 7 and "vjps_forward" not in found
     assert found["f_calls_samples"] == [10] * n and found["steps_samples"] == [2] * n
     assert found["cold_iterations"] == [0, 10, 20]
-    assert summarised(Log(**asdict(Log()))) == {}
+    assert summarize_log(Log(**asdict(Log()))) == {}
 
 
 class TestOfASuite:
