@@ -29,7 +29,7 @@ TAKES_S = 0.02
 
 @dataclass(frozen=True)
 class Stub:
-    """Work that forks a process for every cell, which sleeps. journal has a line for every cell begun."""
+    """A measurer that forks a sleeping process for every cell. journal has a line for every cell begun."""
 
     journal: Path
 

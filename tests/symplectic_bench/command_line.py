@@ -1,4 +1,4 @@
-"""The command line on made-up measurements."""
+"""The command line with made-up measurements."""
 
 import json
 from dataclasses import dataclass, field
@@ -43,10 +43,10 @@ VOCABULARY = Vocabulary({"mlp": {"state": 8, "width": 64, "layers": 2}}, ("dopri
 
 @dataclass
 class Bench:
-    """The command line on made-up measurements, in a folder of its own."""
+    """The command line with made-up measurements, in a folder of its own."""
 
     folder: Path
-    asked: list = field(default_factory=list)  # the cells that were to be measured, one list a suite
+    asked: list = field(default_factory=list)  # the cells that were to be measured, one list per suite
     settings: tuple | None = None
     status: dict = field(default_factory=dict)  # cell name -> status to report
     changes: dict = field(default_factory=dict)  # of every row
@@ -85,6 +85,6 @@ class Bench:
 
 
 def at(monkeypatch, environment):
-    """Commands find themselves in this environment."""
+    """Make commands run in this environment."""
     for command in (run, gate):
         monkeypatch.setattr(command, "capture", lambda: environment)

@@ -28,16 +28,16 @@ from tests.symplectic_bench.sample_rows import an_environment
         {"peers": {"torchode": "1.0.1"}},
     ],
 )
-def test_machine_versions_and_library_make_the_id(change):
+def test_machine_versions_and_library_determine_the_id(change):
     assert an_environment(**change).id != an_environment().id
 
 
 @pytest.mark.parametrize("change", [{"commit": None}, {"uncommitted_changes": True}, {"suite_sha256": "3" * 64}])
-def test_the_commit_does_not(change):
+def test_commit_and_suite_do_not_change_the_id(change):
     assert an_environment(**change).id == an_environment().id
 
 
-def test_the_environment_here_says_what_it_is_and_not_whose():
+def test_the_environment_names_the_machine_but_not_its_user():
     environment = capture()
     assert environment.id == capture().id
     assert environment.python == ".".join(map(str, sys.version_info[:3]))
@@ -62,7 +62,7 @@ def test_a_peer_that_is_only_on_the_path_is_named_by_its_source(monkeypatch, tmp
     assert before.startswith("with source ") and capture().peers["some_peer"] != before
 
 
-def test_the_command_line_does_not_wait_for_torch():
+def test_the_command_line_does_not_import_torch():
     imported = "import sys, symplectic_bench.commands.app, symplectic_bench.rows.environment as e"
     program = f"{imported}; e.capture(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": PYTHONPATH}, check=True)

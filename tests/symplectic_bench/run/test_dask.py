@@ -1,4 +1,4 @@
-"""Cells measured by a real scheduler's workers, each a process on this machine."""
+"""Cells measured by the workers of a real scheduler, each a process on this machine."""
 
 import os
 import shutil
@@ -59,7 +59,7 @@ def rows_of(executor, measurer, cells, on_progress=silent):
 
 @contextmanager
 def looked_after(cluster):
-    """What dies is started again meanwhile."""
+    """Restart meanwhile whatever dies."""
     over = threading.Event()
 
     def look():
@@ -78,7 +78,7 @@ def looked_after(cluster):
 
 @dataclass(frozen=True)
 class Log:
-    """Notes when a cell begins and ends, and by whom."""
+    """Logs when each cell begins and ends, and in which process."""
 
     file: Path
     takes_s: float = 0.05
@@ -93,14 +93,14 @@ class Log:
         return [line.split() for line in self.file.read_text().splitlines()]
 
 
-def test_every_cell_has_one_row_and_knows_the_worker_s_machine(cluster):
+def test_every_cell_has_one_row_with_the_workers_environment(cluster):
     cells = [make_cell(seed=seed) for seed in range(20)]
     rows = rows_of(executor_of(cluster), Scripted(), cells)
     assert sorted(row.cell_id for row in rows) == sorted(cell.id for cell in cells)
     assert {row.environment for row in rows} == {capture().id}  # which is this machine too
 
 
-def test_both_workers_work_and_none_has_two_groups_at_a_time(cluster, tmp_path):
+def test_both_workers_work_on_one_group_at_a_time(cluster, tmp_path):
     log = Log(tmp_path / "log", takes_s=0.1)
     rows_of(executor_of(cluster), Scripted(log), [make_cell(seed=seed) for seed in range(12)])
     spans: dict[str, list[tuple[float, float]]] = {}
@@ -112,7 +112,7 @@ def test_both_workers_work_and_none_has_two_groups_at_a_time(cluster, tmp_path):
         assert all(first[1] <= second[0] for first, second in pairwise(ordered))
 
 
-def test_real_cells_have_the_same_deterministic_columns_as_here(cluster, tmp_path):
+def test_real_cells_have_the_same_deterministic_columns_as_on_this_machine(cluster, tmp_path):
     cells = [
         make_cell(problem="linear", sizes={"dim": 3}, gradient=gradient, batch=batch)
         for batch in (2, 3)
@@ -128,7 +128,7 @@ def test_real_cells_have_the_same_deterministic_columns_as_here(cluster, tmp_pat
         }
 
 
-def test_a_cell_asks_for_what_its_device_is(cluster, tmp_path):
+def test_a_cell_takes_a_slot_of_its_device(cluster, tmp_path):
     log = Log(tmp_path / "log")
     cells = [make_cell(seed=0), make_cell(seed=1, device="cuda"), make_cell(seed=2)]
     lines = []
@@ -153,13 +153,13 @@ class KillsItsWorker:
         if cell.seed == self.seed:
             with self.file.open("a") as out:
                 out.write("x")
-            time.sleep(0.3)  # its worker's last words are sent
+            time.sleep(0.3)  # so that its worker's last event is sent
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True)
 class Together(Scripted):
-    """All cells one group."""
+    """A measurer with all cells in one group."""
 
     def groups(self, cells):
         return [list(cells)]
@@ -203,7 +203,7 @@ def test_a_worker_with_other_sources_is_refused(cluster):
         rows_of(executor_of(cluster, elsewhere), Scripted(), [make_cell()])
 
 
-def test_a_worker_that_may_not_start_processes_is_told_how(tmp_path):
+def test_a_worker_that_may_not_start_processes_is_refused_with_advice(tmp_path):
     with dask_cluster(tmp_path, workers=0) as cluster:
         cluster.start_worker("nannied", "--nanny", "--resources", "cpu-slot=1")
         with pytest.raises(ExecutorError, match="--no-nanny"):
@@ -228,7 +228,7 @@ kill -9 "$1" 2> /dev/null; pkill -9 -P "$1"; true
 
 @pytest.mark.parametrize("system", ["local", "slurm"])
 def test_jobs_of_a_queueing_system_become_workers(tmp_path, monkeypatch, system):
-    """Slurm's two commands are played by scripts that start the job here."""
+    """Two scripts stand in for Slurm's commands and start the jobs on this machine."""
     for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -243,7 +243,7 @@ def test_jobs_of_a_queueing_system_become_workers(tmp_path, monkeypatch, system)
     assert sorted(row.seed for row in rows) == list(range(4))
 
 
-def test_options_that_a_queueing_system_does_not_have_are_an_error(tmp_path):
+def test_unknown_options_of_a_queueing_system_are_an_error(tmp_path):
     options = tmp_path / "options.toml"
     options.write_text('[options]\ncores = 1\nmemory = "2GB"\nqueeu = "short"\n')
     place = ExecutorChoice(cluster="slurm", cluster_options=options)
@@ -252,7 +252,7 @@ def test_options_that_a_queueing_system_does_not_have_are_an_error(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
-def test_a_scheduler_behind_tls_is_reached_with_our_certificate_and_not_without(tmp_path):
+def test_a_scheduler_with_tls_accepts_only_clients_with_a_certificate(tmp_path):
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     subject = ["-subj", "/CN=localhost", "-days", "1"]
     make = [
