@@ -64,7 +64,7 @@ def with_options(record: type, without: Collection[str] = ()) -> Callable[[Calla
             command(**given, options=options)
 
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + shared
-        # typer reads both.
+        # typer reads the parameters from the signature and their types from the annotations.
         with_record.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
         with_record.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_record

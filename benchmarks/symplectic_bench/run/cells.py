@@ -209,7 +209,7 @@ def _memory_floor(row: Row) -> dict[str, Any]:
 
 
 def time_group(rows: list[Row], settings: MeasurementSettings) -> None:
-    """Time the rows in turns. If one kills the process, it is removed and the others are timed again."""
+    """Time the rows alternately. If one kills the process, it is removed and the others are timed again."""
     while rows:
         cells = [row.cell for row in rows]
         args = (cells, settings.cache_dir, settings.warmup, settings.repeats)

@@ -31,7 +31,7 @@ def standard_cells(suites: Sequence[str]) -> Iterator[Cell]:
 
 
 def to_be_known(cell: Cell, cache_dir: Path) -> bool:
-    """Return whether the reference of the cell's problem belongs into the package."""
+    """Return whether the reference of the cell's problem belongs in the package."""
     data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
     if isinstance(data, str):
         cache_table(data, cache_dir)

@@ -168,7 +168,7 @@ def sweep(
 def _measure(
     measurer: Measurer, cells: Sequence[Cell], executor: Executor, writer: Writer, folder: Path, console: Console
 ) -> None:
-    machines, said = set[str](), set[str]()
+    machines, printed = set[str](), set[str]()
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(cells))
 
@@ -186,8 +186,8 @@ def _measure(
 
         def on_progress(line: str, cell: Cell | None = None, waits: bool = False) -> None:
             progress.update(task, description=escape(line))
-            if waits and not console.is_terminal and line not in said:
-                said.add(line)
+            if waits and not console.is_terminal and line not in printed:
+                printed.add(line)
                 console.print(escape(line))
 
         executor.run(measurer, cells, on_row, on_progress)
