@@ -16,8 +16,8 @@ from rich.console import Console
 from symplectic_bench.rows.environment import capture
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import sweep
-from symplectic_bench.run.executors.cluster import Place, executor_at
-from symplectic_bench.run.executors.executor import Note
+from symplectic_bench.run.executors.cluster import ExecutorChoice, open_executor
+from symplectic_bench.run.executors.executor import ProgressCallback
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.status import Status
 from symplectic_bench.spec.suite import Scale, Suite
@@ -29,7 +29,7 @@ TAKES_S = 0.02
 
 @dataclass(frozen=True)
 class Stub:
-    """Work that forks a process for every cell, which sleeps. journal has a line for every cell begun."""
+    """A measurer that forks a sleeping process for every cell. journal has a line for every cell begun."""
 
     journal: Path
 
@@ -39,12 +39,14 @@ class Stub:
     def within(self, folder: Path) -> "Stub":
         return self
 
-    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
+    def prepare(self, cells: Sequence[Cell], on_progress: ProgressCallback) -> None:
         pass
 
-    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+    def measure(
+        self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
+    ) -> Iterator[Measurement]:
         for cell in group:
-            note(cell.name, cell)
+            on_progress(cell.name, cell)
             with in_a_process() as pid:
                 with self.journal.open("a") as out:
                     out.write(f"{cell.id} {pid}\n")
@@ -73,9 +75,9 @@ def plan(cells: int) -> sweep.Plan:
 
 
 def main(results: str, journal: str, cells: str, scheduler: str | None = None) -> None:
-    sweep.load_work = lambda *_: Stub(Path(journal))
+    sweep.make_measurer = lambda *_: Stub(Path(journal))
     environment = capture()
-    with executor_at(Place(scheduler=scheduler), environment) as executor:
+    with open_executor(ExecutorChoice(scheduler=scheduler), environment) as executor:
         sweep.sweep(plan(int(cells)), environment, executor, Path(results), Console())
 
 

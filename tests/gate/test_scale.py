@@ -110,7 +110,7 @@ def test_a_cell_costs_little_beside_its_process(tmp_path, monkeypatch):
     from tests.symplectic_bench.work import Scripted
 
     cells = 300
-    monkeypatch.setattr(sweep, "load_work", lambda *_: Scripted())
+    monkeypatch.setattr(sweep, "make_measurer", lambda *_: Scripted())
     begun = time.perf_counter()
     environment = an_environment()
     with (tmp_path / "log").open("w") as log:

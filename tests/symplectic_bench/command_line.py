@@ -1,4 +1,4 @@
-"""The command line on made-up measurements."""
+"""The command line with made-up measurements."""
 
 import json
 from dataclasses import dataclass, field
@@ -43,17 +43,17 @@ VOCABULARY = Vocabulary({"mlp": {"state": 8, "width": 64, "layers": 2}}, ("dopri
 
 @dataclass
 class Bench:
-    """The command line on made-up measurements, in a folder of its own."""
+    """The command line with made-up measurements, in a folder of its own."""
 
     folder: Path
-    asked: list = field(default_factory=list)  # the cells that were to be measured, one list a suite
+    asked: list = field(default_factory=list)  # the cells that were to be measured, one list per suite
     settings: tuple | None = None
     status: dict = field(default_factory=dict)  # cell name -> status to report
     changes: dict = field(default_factory=dict)  # of every row
     interrupt_after: int | None = None
     output: str = ""
 
-    def load_work(self, plan, cells, checkpoints, cache):
+    def make_measurer(self, plan, cells, checkpoints, cache):
         self.settings = (plan.suite.cell_timeout_s, plan.repeats, plan.suite.warmup, cache)
         return self
 
@@ -61,14 +61,14 @@ class Bench:
         self.asked.append(list(cells))
         return [cells]
 
-    def prepare(self, cells, note):
+    def prepare(self, cells, on_progress):
         pass
 
-    def measure(self, group, cores, note):
+    def measure(self, group, cores, on_progress):
         for number, cell in enumerate(group):
             if number == self.interrupt_after:
                 raise KeyboardInterrupt
-            note(f"measuring {cell.name}", cell)
+            on_progress(f"measuring {cell.name}", cell)
             yield a_row(cell, status=self.status.get(cell.name, Status.OK), **self.changes)
 
     def __call__(self, *arguments):
@@ -85,6 +85,6 @@ class Bench:
 
 
 def at(monkeypatch, environment):
-    """Commands find themselves in this environment."""
+    """Make commands run in this environment."""
     for command in (run, gate):
         monkeypatch.setattr(command, "capture", lambda: environment)

@@ -1,11 +1,11 @@
-"""Work done here and now, and work that needs no torch."""
+"""Measuring in this process, and a measurer that needs no torch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from symplectic_bench.rows.record import Measurement
-from symplectic_bench.run.executors.executor import Note, Work
+from symplectic_bench.run.executors.executor import Measurer, ProgressCallback
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_rows import a_row
@@ -15,16 +15,18 @@ def silent(line: str, cell: Cell | None = None, waits: bool = False) -> None:
     pass
 
 
-def measured(work: Work, cells: Sequence[Cell], note: Note = silent) -> Iterator[Measurement]:
-    """The rows of the cells, measured in this process's children."""
-    work.prepare(cells, note)
-    for group in work.groups(cells):
-        yield from work.measure(group, (), note)
+def measured(
+    measurer: Measurer, cells: Sequence[Cell], on_progress: ProgressCallback = silent
+) -> Iterator[Measurement]:
+    """Yield the rows of the cells, measured in child processes of this one."""
+    measurer.prepare(cells, on_progress)
+    for group in measurer.groups(cells):
+        yield from measurer.measure(group, (), on_progress)
 
 
 @dataclass(frozen=True)
 class Scripted:
-    """Work that calls `act` for every cell, each a group of its own, and makes its row up."""
+    """A measurer that calls `act` on every cell, each a group of its own, and makes up its row."""
 
     act: Callable[[Cell], Status | None] = lambda cell: None
 
@@ -34,10 +36,12 @@ class Scripted:
     def within(self, folder: Path) -> "Scripted":
         return self
 
-    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
+    def prepare(self, cells: Sequence[Cell], on_progress: ProgressCallback) -> None:
         pass
 
-    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+    def measure(
+        self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
+    ) -> Iterator[Measurement]:
         for cell in group:
-            note(f"measuring {cell.name}", cell)
+            on_progress(f"measuring {cell.name}", cell)
             yield a_row(cell, status=self.act(cell) or Status.OK)

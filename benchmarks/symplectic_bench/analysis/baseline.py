@@ -13,7 +13,7 @@ from typing import Any
 
 from symplectic_bench.analysis.summary import PEER, comparable, machine_group, ratio
 from symplectic_bench.files.atomic import replace_text
-from symplectic_bench.rows.record import NON_FINITE, Measurement, frozen
+from symplectic_bench.rows.record import NON_FINITE, Measurement, to_json_value
 from symplectic_bench.spec.status import Status
 
 COUNTERS = (
@@ -136,7 +136,7 @@ def lines_of_rows(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
 
 def cells_of(lines: Sequence[CellValues]) -> list[dict[str, Any]]:
     """Return the part of the lines that a baseline keeps."""
-    cells = [{name: frozen(line[name]) for name in KEPT} for line in lines]
+    cells = [{name: to_json_value(line[name]) for name in KEPT} for line in lines]
     return [cell | {TIME: None if cell[TIME] is None else float(f"{cell[TIME]:.3g}")} for cell in cells]
 
 

@@ -1,1 +1,1 @@
-"""The commands, a file each or a few that belong together."""
+"""The commands of `symplectic-bench`, one a file, and what several of them share."""

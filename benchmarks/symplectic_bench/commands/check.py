@@ -26,12 +26,13 @@ from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, c
 from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
 from symplectic_bench.commands.options import BASELINE, RESULTS, AtScale, Results
 from symplectic_bench.report.findings import to_markdown
-from symplectic_bench.report.publication import NoRows
+from symplectic_bench.report.suite_report import NoRows
 from symplectic_bench.rows.environment import Environment, capture
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import read_cells, read_rows
 from symplectic_bench.run.executors.local import LocalExecutor
-from symplectic_bench.run.sweep import Plan, Wishes, cells_of_suite, plan_of, sweep
+from symplectic_bench.run.run_options import RunOptions
+from symplectic_bench.run.sweep import cells_of_suite, plan_of, sweep
 from symplectic_bench.spec.suite import Scale, Suite, load_suite
 from symplectic_bench.spec.users_problem import factory_name, suite_of_problem
 
@@ -45,32 +46,37 @@ def check(
         str | None,
         typer.Option(
             metavar="MODULE:FACTORY",
-            help="Your own problem, measured anew and compared: by SUITE, or by a small suite made for it.",
+            help="Your own problem, measured anew and compared, in SUITE or in a small suite made for it.",
         ),
     ] = None,
     micro: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A JSON file of pytest-benchmark, compared with micro.jsonl.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A JSON file written by pytest-benchmark, compared with micro.jsonl."),
     ] = None,
     environment: Annotated[
-        str | None, typer.Option(metavar="ID", help="Which environment's rows; by default this machine's and code's.")
+        str | None,
+        typer.Option(metavar="ID", help="Which environment's rows; by default that of this machine and code."),
     ] = None,
-    update: Annotated[bool, typer.Option("--update", help="Make these rows the baseline; says what changes.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Make these rows the baseline, and print what changes.")
+    ] = False,
     time: Annotated[
-        bool, typer.Option("--time", help="Fail for time too: beyond the baseline's relative and absolute limits.")
+        bool, typer.Option("--time", help="Fail for time too, beyond the baseline's relative and absolute limits.")
     ] = False,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write a summary to this file too, such as for a pull request.", dir_okay=False)
+        Path | None,
+        typer.Option(help="Write a summary to this file too, for example for a pull request.", dir_okay=False),
     ] = None,
     changelog: Annotated[
-        Path | None, typer.Option(help="Fail where this file has no line on the baseline's last change.")
+        Path | None, typer.Option(help="Fail if this file has no line about the baseline's last change.")
     ] = None,
     baseline: Annotated[Path, typer.Option(help="Folder of baselines.", file_okay=False)] = BASELINE,
     results: Results = RESULTS,
 ) -> None:
-    """Compare the deterministic counters, memory and errors of what was measured here with the baseline.
+    """Compare the deterministic counters, memory and errors measured here with the baseline.
 
-    Rows measured elsewhere, or with other code, do not count: run the suite first. Time is compared as a multiple of
-    torchdiffeq's in the same run, and only advises unless --time is given.
+    Rows measured elsewhere or with other code do not count: run the suite first. Time is compared as a multiple of
+    torchdiffeq's in the same run, and fails the check only with --time.
     """
     if not suites and problem is None and micro is None:
         console.print("[red]nothing to check: give a SUITE, --problem or --micro")
@@ -88,7 +94,7 @@ def check(
 
 @dataclass(frozen=True)
 class Gate:
-    """What check was asked for. environment is this machine's; rows are those of environment_id, if one was named."""
+    """The options of a check. `environment` is this machine's; `environment_id` chooses other rows, if given."""
 
     environment: Environment
     environment_id: str | None
@@ -100,11 +106,11 @@ class Gate:
     baselines: Path
     results: Path
     summaries: list[str] = field(default_factory=list)
-    """In Markdown, one for each that was compared."""
+    """In Markdown, one for each comparison."""
 
     def check(self, source: str) -> Exit:
         if self.problem is not None:
-            factory_name(self.problem)  # or it is no path, whatever the suite
+            factory_name(self.problem)  # raises SuiteError for a malformed path, whatever the suite
         suite = (load_suite(source) if source else suite_of_problem(self.problem or "")).at_scale(self.scale)
         rows = self._stored(suite) if self.problem is None else self._measured(suite, source)
         if not self.update:
@@ -131,10 +137,10 @@ class Gate:
             f"{name}: {len(baseline.cells)} cells of the baseline compared, {len(red)} regressions"
             + (f"; {new} cells are not in it, check --update records them" if new else "")
         )
-        unsaid = self.changelog is not None and not mentioned_in(self.changelog, name, baseline)
-        if unsaid:
-            console.print(f"[red]{self.changelog} has no line that says why: {_line_wanted(name, baseline)}")
-        return Exit.REGRESSION if red or unsaid else Exit.DONE
+        unexplained = self.changelog is not None and not mentioned_in(self.changelog, name, baseline)
+        if unexplained:
+            console.print(f"[red]{self.changelog} has no line that says why: {_changelog_line(name, baseline)}")
+        return Exit.REGRESSION if red or unexplained else Exit.DONE
 
     def _update(self, name: str, lines: Sequence[CellValues], time: TimeTolerance) -> Exit:
         try:
@@ -146,7 +152,7 @@ class Gate:
         show_findings(compare_lines(lines, earlier), ())
         write_baseline(self._file(name), baseline)
         console.print(f"{name}: {len(lines)} cells are now the baseline, {self._file(name).as_posix()}")
-        console.print(f"say why in the changelog: {_line_wanted(name, baseline)}")
+        console.print(f"say why in the changelog: {_changelog_line(name, baseline)}")
         return Exit.DONE
 
     def _stored(self, suite: Suite) -> list[Measurement]:
@@ -154,26 +160,27 @@ class Gate:
         folder = self.results / suite.name / here
         stored = read_rows(folder / "rows.jsonl").rows
         cells = set(read_cells(folder)) if stored else set()
-        rows = [row for row in stored if row.cell_id in cells]  # not those of cells that the suite has lost since
+        rows = [row for row in stored if row.cell_id in cells]  # the suite may have lost cells since
         if not rows:
             raise NoRows(f"{suite.name}: no rows of environment {here} to check: run the suite first")
         return rows
 
     def _measured(self, suite: Suite, source: str) -> list[Measurement]:
-        """Anew: the environment does not know of changes in the user's own code."""
-        plan: Plan = plan_of(suite, source, Wishes(self.scale, fresh=True, problem=self.problem))
+        """Measure anew: the environment id does not change with the user's own code."""
+        plan = plan_of(suite, source, RunOptions(self.scale, fresh=True), self.problem)
         return sweep(plan, self.environment, LocalExecutor(self.environment), self.results, console)
 
 
 MICRO = "micro"
-"""The baseline of micro-benchmarks."""
+"""The name of the micro-benchmarks' baseline."""
 
 
-def _line_wanted(name: str, baseline: Baseline) -> str:
+def _changelog_line(name: str, baseline: Baseline) -> str:
     return f"- Baseline {name} {baseline.digest}: ..."
 
 
 def show_findings(findings: Sequence[Finding], red: Sequence[Finding]) -> None:
+    """Print one line a finding, those in `red` in red."""
     for finding in findings:
         color = "red" if finding in red else "yellow"
         console.print(f"[{color}]{finding.kind:10}[/{color}] {escape(str(finding))}")

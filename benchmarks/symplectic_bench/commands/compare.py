@@ -1,4 +1,4 @@
-"""compare: two git revisions, side by side."""
+"""compare: measure two git revisions side by side."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +18,15 @@ from symplectic_bench.spec.suite import Scale
 
 def compare(
     before: Annotated[str, typer.Argument(metavar="REV1", help="A git revision: a branch, a tag, HEAD~1.")],
-    after: Annotated[str, typer.Argument(metavar="REV2", help="Another, which is held against the first.")],
-    suite: Annotated[str, typer.Option(help="What to measure, by each revision's own suite of that name.")] = "quick",
+    after: Annotated[str, typer.Argument(metavar="REV2", help="Another, compared with the first.")],
+    suite: Annotated[str, typer.Option(help="The suite to measure; each revision has its own of that name.")] = "quick",
     scale: AtScale = Scale.SMOKE,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that the two take, for their times.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the two alternate, to compare their times.")] = 3,
     markdown: Annotated[Path | None, typer.Option(help="Write a summary to this file too.", dir_okay=False)] = None,
 ) -> None:
-    """Measure two git revisions in turns, each in a worktree of its own, and say what the second one changes.
+    """Measure two git revisions alternately, each in a worktree of its own, and report what the second one changes.
 
-    Exit code 3 where it costs accuracy, memory or function evaluations. Times only advise.
+    Exits with 3 if it costs accuracy, memory or function evaluations. Times never fail the comparison.
     """
 
     def measure(revisions: tuple[str, str]) -> Exit:
@@ -35,7 +35,7 @@ def compare(
         red = of_kind(found.findings, Kind.REGRESSION)
         show_findings(found.findings, red)
         for name, ratio in found.times.items():
-            console.print(f"time       {escape(name)}: {three_digits(ratio)} times the first one's")
+            console.print(f"time       {escape(name)}: {three_digits(ratio)} times that of the first")
         console.print(f"{suite}: {found.cells} cells compared, {len(red)} regressions")
         if markdown is not None:
             markdown.write_text(_summary(suite, found), encoding="utf-8")

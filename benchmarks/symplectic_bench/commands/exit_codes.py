@@ -1,19 +1,19 @@
-"""How a command ends: its exit code, and the sentence that says why."""
+"""Exit codes: their meanings, which errors lead to which, and the message that explains an error."""
 
 import errno
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 
 from symplectic_bench.analysis.baseline import BaselineMissing, UnfitForBaseline
 from symplectic_bench.analysis.revisions import RevisionError
-from symplectic_bench.report.publication import NoRows, UnknownEnvironment
+from symplectic_bench.report.suite_report import NoRows, UnknownEnvironment
 from symplectic_bench.rows.record import UnreadableRow
 from symplectic_bench.rows.store import StoreError
-from symplectic_bench.run.executors.cluster import PlaceError
+from symplectic_bench.run.executors.cluster import ExecutorChoiceError
 from symplectic_bench.run.executors.executor import ExecutorError
 from symplectic_bench.spec.expansion import NothingLeft
 from symplectic_bench.spec.suite import SuiteError
@@ -22,21 +22,28 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 class Exit(IntEnum):
-    """What the command's exit code says."""
+    """The exit codes of every command, each with its meaning."""
 
-    DONE = 0
-    FAILURE = 1
-    USAGE = 2
-    REGRESSION = 3
-    NOTHING_RAN = 4
-    BASELINE_MISSING = 5
+    meaning: str
+
+    DONE = 0, "done (skipped, timed-out and diverged cells are results)"
+    FAILURE = 1, "a failure of ours"
+    USAGE = 2, "bad usage or suite file"
+    REGRESSION = 3, "regression"
+    NOTHING_RAN = 4, "nothing ran"
+    BASELINE_MISSING = 5, "baseline missing"
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        member = int.__new__(cls, code)
+        member._value_, member.meaning = code, meaning
+        return member
 
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOLCK, errno.ENOTSUP)
-"""What a file system says that takes nothing."""
+"""Errors of a file system that accepts no files."""
 
 GRAVITY = (Exit.USAGE, Exit.FAILURE, Exit.BASELINE_MISSING, Exit.NOTHING_RAN, Exit.REGRESSION, Exit.DONE)
-"""Where suites end differently, the first of these that one of them has is the exit code."""
+"""The exit codes from the gravest to the lightest: a command on several suites exits with the gravest of theirs."""
 
 ENDINGS: dict[type[Exception], Exit] = {
     SuiteError: Exit.USAGE,
@@ -47,18 +54,18 @@ ENDINGS: dict[type[Exception], Exit] = {
     StoreError: Exit.FAILURE,
     UnreadableRow: Exit.FAILURE,
     UnfitForBaseline: Exit.FAILURE,
-    PlaceError: Exit.USAGE,
+    ExecutorChoiceError: Exit.USAGE,
     ExecutorError: Exit.FAILURE,
     RevisionError: Exit.FAILURE,
 }
-"""Errors that a sentence explains. Any other is a bug of ours and shows its traceback."""
+"""Errors whose message explains them. Any other error is a bug of ours and shows its traceback."""
 
 
 T = TypeVar("T")
 
 
 def for_each(items: Iterable[T], action: Callable[[T], Exit | None]) -> Exit:
-    """Does the action for every item, says what went wrong with one, and returns the gravest ending."""
+    """Perform the action on every item, print the errors listed in ENDINGS, and return the gravest exit code."""
     codes = []
     for item in items:
         try:
@@ -69,10 +76,16 @@ def for_each(items: Iterable[T], action: Callable[[T], Exit | None]) -> Exit:
         except OSError as error:
             if error.errno not in REFUSED:
                 raise
-            console.print(f"[red]{escape(str(error))}: make room, or choose another folder, and run the same again")
+            console.print(f"[red]{escape(str(error))}: make room or choose another folder, then run the command again")
             codes.append(Exit.FAILURE)
     return worst(codes)
 
 
 def worst(codes: Sequence[Exit]) -> Exit:
+    """Return the gravest of the exit codes, Exit.DONE if there are none."""
     return next((code for code in GRAVITY if code in codes), Exit.DONE)
+
+
+def describe_exit_codes() -> str:
+    """Return one line that explains all exit codes, for --help."""
+    return f"Exit codes: {', '.join(f'{code.value} {code.meaning}' for code in Exit)}."

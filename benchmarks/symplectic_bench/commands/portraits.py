@@ -10,9 +10,9 @@ from symplectic_bench.commands.options import PLOTS
 
 def portraits(
     names: Annotated[list[str] | None, typer.Argument(metavar="[PROBLEM]", help="All problems by default.")] = None,
-    folder: Annotated[Path, typer.Option(help="Folder of the pictures.", file_okay=False)] = PLOTS / "problems",
+    folder: Annotated[Path, typer.Option(help="Folder of the figures.", file_okay=False)] = PLOTS / "problems",
 ) -> None:
-    """Draw a picture of each problem's solution."""
+    """Draw the solution of each problem."""
     # Imported here because it imports torch and matplotlib, which take seconds that other commands should not.
     from symplectic_bench.report.portraits import PORTRAITS, write_portrait
 

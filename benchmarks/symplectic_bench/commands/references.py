@@ -1,4 +1,4 @@
-"""references: write the standard problems' references into the package (for maintainers)."""
+"""references: store the standard problems' reference gradients in the package (for maintainers)."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ def references(
         list[str] | None, typer.Argument(metavar="[SUITE]", help="Suites whose problems are the standard ones.")
     ] = None,
 ) -> None:
-    """Write the references that are missing and remove those of problems that are gone. Needs heyoka, and minutes."""
+    """Write missing references and remove those of deleted problems. Needs heyoka; takes minutes."""
     # Imported here because it imports torch, which takes seconds that other commands should not.
     from symplectic_bench.run.known_references import STANDARD, write
 

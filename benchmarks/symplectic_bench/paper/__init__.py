@@ -1,1 +1,1 @@
-"""The paper's tables and figures: an experiment each, a suite file and what is shown of its rows."""
+"""The paper's experiments: each one is a suite file and the tables and figures made from its rows."""

@@ -1,4 +1,4 @@
-"""The experiments, in the paper's order, and what each shows."""
+"""The experiments in the paper's order, and the tables and figures that each one shows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from symplectic_bench.paper.figures import against_symplectic, budgets, stages, 
 from symplectic_bench.report.claim_tables import claims_table, exponents_table
 from symplectic_bench.report.figures import growth, powers, rounding
 from symplectic_bench.report.panels import FigureSpec
-from symplectic_bench.report.publication import Publication
+from symplectic_bench.report.suite_report import SuiteReport
 from symplectic_bench.report.tables import gradients_table
 from symplectic_bench.report.training_figures import training_figures
 from symplectic_bench.report.training_tables import training_tables
@@ -22,17 +22,22 @@ Shown = tuple[list[Table], list[FigureSpec]]
 
 @dataclass(frozen=True)
 class Experiment:
-    """name is its suite file's and begins its tables' and figures' names; shows makes them of what was measured."""
+    """An experiment of the paper.
+
+    name is its suite file's name and the prefix of the names of its tables and figures, which `shows` makes from the
+    suite's report.
+    """
 
     name: str
-    shows: Callable[[Publication, str], Shown]
+    shows: Callable[[SuiteReport, str], Shown]
 
     @property
     def source(self) -> str:
+        """The path of its suite file."""
         return str(FOLDER / f"{self.name}.toml")
 
-    def shown(self, published: Publication) -> Shown:
-        """Tables with the rulings on the paper's claims below them, and figures."""
+    def shown(self, published: SuiteReport) -> Shown:
+        """Return its tables, with the results of the paper's claims below them, and its figures."""
         tables, figures = self.shows(published, self.name)
         if published.claims:
             tables[0] = _with_notes(tables[0], claim_sentences(published.claims))
@@ -66,8 +71,8 @@ def _named(spec: FigureSpec, name: str, title: str = "") -> FigureSpec:
     return replace(spec, name=name, title=title or spec.title)
 
 
-def _conditions(published: Publication) -> str:
-    """What a table's caption says of its cells where its headings do not."""
+def _conditions(published: SuiteReport) -> str:
+    """Return the sentence of a table's caption that names the cells' settings, which its headings leave out."""
     rows = published.rows
 
     def every(axis: str) -> str:
@@ -80,28 +85,32 @@ def _conditions(published: Publication) -> str:
     )
 
 
-def _under_conditions(table: Table, published: Publication, name: str) -> Table:
+def _under_conditions(table: Table, published: SuiteReport, name: str) -> Table:
     caption = f"{table.caption} {_conditions(published)}"
     return replace(table, name=name, title=published.suite.title, caption=caption)
 
 
-def training(published: Publication, name: str) -> Shown:
+def training(published: SuiteReport, name: str) -> Shown:
+    """Return the tables and figures of trained networks."""
     tables = training_tables(published.frame, published.where, name, published.suite.title)
     return tables, training_figures(published.frame, published.where, name)
 
 
-def flows(published: Publication, name: str) -> Shown:
+def flows(published: SuiteReport, name: str) -> Shown:
+    """Return those of `training`, with time and memory relative to symplectic's."""
     tables, figures = training(published, name)
     compared = _named(against_symplectic(published.frame, published.where), f"{name}-against-symplectic")
     return tables, [*figures, compared]
 
 
-def methods(published: Publication, name: str) -> Shown:
+def methods(published: SuiteReport, name: str) -> Shown:
+    """Return the tables of trained networks, and memory over the stages of the methods."""
     tables = training_tables(published.frame, published.where, name, published.suite.title)
     return tables, [_named(stages(published.frame, published.where), f"{name}-memory")]
 
 
-def costs(published: Publication, name: str) -> Shown:
+def costs(published: SuiteReport, name: str) -> Shown:
+    """Return the exponents of the costs as powers of the sizes; before anything is measured, the claims alone."""
     exponents, where = published.exponents, published.where
     if not exponents:
         return [replace(claims_table(published.claims, where), name=name)], []
@@ -109,24 +118,28 @@ def costs(published: Publication, name: str) -> Shown:
     return [_under_conditions(table, published, name)], [_named(powers(exponents, where), f"{name}-exponents")]
 
 
-def _listed(published: Publication, name: str) -> list[Table]:
+def _listed(published: SuiteReport, name: str) -> list[Table]:
     table = gradients_table(published.frame, published.where)
     return [_under_conditions(table, published, name)]
 
 
-def over_tolerances(published: Publication, name: str) -> Shown:
+def over_tolerances(published: SuiteReport, name: str) -> Shown:
+    """Return all gradients as a table, and their errors and costs over the tolerance."""
     return _listed(published, name), [_named(tolerances(published.frame, published.where), name)]
 
 
-def over_steps(published: Publication, name: str) -> Shown:
+def over_steps(published: SuiteReport, name: str) -> Shown:
+    """Return all gradients as a table, and their costs over the number of steps."""
     return _listed(published, name), [_named(growth(published.frame, published.where), name, published.suite.title)]
 
 
-def over_rounding(published: Publication, name: str) -> Shown:
+def over_rounding(published: SuiteReport, name: str) -> Shown:
+    """Return all gradients as a table, and their rounding errors."""
     return _listed(published, name), [_named(rounding(published.frame, published.where), name, published.suite.title)]
 
 
-def over_budgets(published: Publication, name: str) -> Shown:
+def over_budgets(published: SuiteReport, name: str) -> Shown:
+    """Return all gradients as a table, and the costs of revolve over its number of checkpoints."""
     return _listed(published, name), [_named(budgets(published.frame, published.where), name)]
 
 

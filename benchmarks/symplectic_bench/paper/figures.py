@@ -1,4 +1,4 @@
-"""Figures that only the paper's experiments have."""
+"""Figures that only the paper's experiments use."""
 
 from collections.abc import Callable, Sequence
 
@@ -40,7 +40,7 @@ def _names(lines: Sequence[Line]) -> list[str]:
 
 
 def tolerances(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """A column a problem: error, steps, time and memory over rtol."""
+    """Draw error, steps, time and memory over rtol, one column per problem."""
     problems = collect(_measured(frame), lambda line: line["problem"])
     measures: tuple[tuple[Axis, Measured], ...] = (
         (ERROR, lambda line: line["error_true"]),
@@ -54,8 +54,8 @@ def tolerances(frame: pd.DataFrame, where: str) -> FigureSpec:
     )
     caption = (
         "True error of the gradient, steps, time and memory over the relative tolerance. Steps are those of the forward"
-        " solve, which the exact gradients go back over, and for the continuous adjoint those of its second solve, N'."
-        " Where lines lie on each other, as the errors and steps of exact gradients do, symplectic's is on top."
+        " pass, which the exact gradients retrace, and for the continuous adjoint those of its second solve, N'."
+        " Where lines coincide, as the errors and steps of exact gradients do, symplectic's is on top."
     )
     return FigureSpec("tolerances", "Tolerances", caption, where, rows)
 
@@ -69,7 +69,7 @@ def _over_rtol(problem: str, lines: Sequence[Line], y: Axis, measure: Measured) 
 
 
 def budgets(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """f calls and memory of revolve over the states that it keeps; the others as points at those that they keep."""
+    """Draw f calls, memory and time of revolve over the states that it keeps, with other gradients as single points."""
     lines = _measured(frame)
     measures: tuple[tuple[Axis, Measured], ...] = (
         (Axis("f calls, forward and backward"), lambda line: line["f_calls"]),
@@ -78,8 +78,8 @@ def budgets(frame: pd.DataFrame, where: str) -> FigureSpec:
     )
     panels = [_over_budget(lines, axis, measure) for axis, measure in measures]
     caption = (
-        "What revolve takes with c states kept, and the gradients that keep every step (symplectic), every stage or"
-        " every graph (backprop) at as many states or graphs as they keep."
+        "The cost of revolve with c states kept. Points: the gradients that keep every step (symplectic), every stage"
+        " or every graph (backprop), each at the number of states or graphs that it keeps."
     )
     return FigureSpec("budget", "Checkpoints and recomputation", caption, where, (tuple(panels),) if lines else ())
 
@@ -98,7 +98,7 @@ def _over_budget(lines: Sequence[Line], y: Axis, measure: Measured) -> Panel:
 
 
 def stages(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Memory over the uses of f in a step."""
+    """Draw memory over the uses of f in a step."""
     lines = [line for line in _measured(frame) if line["peak_tensor_bytes"]]
     series = []
     for name, own in _by_name(lines).items():
@@ -107,20 +107,20 @@ def stages(frame: pd.DataFrame, where: str) -> FigureSpec:
         x, y = tuple(float(c["stages"]) for c in ordered), tuple(mebibytes(c) or 0.0 for c in ordered)
         series.append(Series(name, name, style, x, y))
     caption = (
-        "The peak of tensors of an iteration over the uses s of f in a step: methods of order 2, 3, 5 and 8 at one"
-        " tolerance, so that the lower the order, the more steps are taken."
+        "Peak tensor memory of an iteration over the uses s of f in a step: methods of order 2, 3, 5 and 8 at the same"
+        " tolerance, so a lower order takes more steps."
     )
     panel = Panel("", Axis("uses of f a step, s", log=False), MEMORY, tuple(series))
     return FigureSpec("stages", "Memory over the uses of f", caption, where, ((panel,),) if series else ())
 
 
 def against_symplectic(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Time and memory of an iteration as multiples of symplectic's, a point a setting."""
+    """Draw time and memory of an iteration as multiples of symplectic's, one point per setting."""
     lines = _measured(frame)
-    measures = (("total_s", "time of an iteration"), ("peak_tensor_bytes", "peak of tensors"))
+    measures = (("total_s", "time of an iteration"), ("peak_tensor_bytes", "peak tensor memory"))
     panels = [panel for key, label in measures if (panel := _multiples(lines, key, label)).series]
-    caption = "A point is a data set: what an iteration takes as a multiple of what it takes with symplectic."
-    return FigureSpec("against-symplectic", "Iterations against symplectic's", caption, where, grid(panels))
+    caption = "Each point is a data set: the cost of an iteration as a multiple of its cost with symplectic."
+    return FigureSpec("against-symplectic", "Iterations relative to symplectic's", caption, where, grid(panels))
 
 
 def _multiples(lines: Sequence[Line], key: str, label: str) -> Panel:

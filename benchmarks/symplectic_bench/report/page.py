@@ -1,4 +1,4 @@
-"""The report: one Markdown page of a suite's figures and tables."""
+"""The Markdown page that shows the figures and tables of one suite, or of several."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from symplectic_bench.spec.suite import Suite
 
 @dataclass(frozen=True)
 class Chapter:
-    """A suite's part of a page."""
+    """One suite's part of a page. `where` says on what it was measured."""
 
     suite: Suite
     where: str
@@ -22,13 +22,16 @@ class Chapter:
 
 
 def page(chapter: Chapter, command: str, plots: str) -> str:
-    """The text of a page of one suite. command makes it again; plots is the folder of the figures, as seen from it."""
+    """Return the text of a page of one suite.
+
+    `command` is the one that makes the page again, `plots` the folder of the figures relative to the page's.
+    """
     made = f"{chapter.where} Made from the rows beside it by `{command}`; nothing here is written by hand."
     return "\n\n".join([f"# {prose(chapter.suite.title)}", _body(chapter, made, plots, level=2)]) + "\n"
 
 
 def book(title: str, opening: str, chapters: Sequence[Chapter], plots: str) -> str:
-    """The text of a page of several."""
+    """Return the text of a page of several suites, one chapter each."""
     parts = [f"## {prose(one.suite.title)}\n\n{_body(one, one.where, plots, level=3)}" for one in chapters]
     return "\n\n".join([f"# {title}", opening, *parts]) + "\n"
 
@@ -46,15 +49,15 @@ def _body(chapter: Chapter, where: str, plots: str, level: int) -> str:
 
 
 def prose(written: str) -> str:
-    """Words of a suite file, which may be marked up, but are no HTML and show no pictures from elsewhere."""
+    """Escape text from a suite file: Markdown is allowed, but no HTML and no images from elsewhere."""
     return written.replace("<", "\\<").replace("![", "!\\[")
 
 
 def write_page(text: str, folder: Path) -> Path:
-    """folder/README.md."""
+    """Write folder/README.md and return its path."""
     return replace_text(folder / "README.md", text)
 
 
 def relative(plots: Path, folder: Path) -> str:
-    """The plots' folder as seen from the page's."""
+    """Return the path of the plots' folder relative to the page's."""
     return Path(os.path.relpath(plots, folder)).as_posix()

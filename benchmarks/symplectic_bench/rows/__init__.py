@@ -1,1 +1,1 @@
-"""Measurements as rows: the record, the files on disk, and the environment they were made in."""
+"""Measurements as rows: the record, the files on disk, and the environment they were measured in."""

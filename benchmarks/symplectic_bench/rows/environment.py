@@ -1,4 +1,4 @@
-"""What a run ran on: machine, versions, source. No name of a host, a user or a folder."""
+"""The environment of a run: machine, versions, source. It names no host, user or folder."""
 
 import hashlib
 import importlib.util
@@ -32,7 +32,7 @@ PEERS = ("torch_symplectic_adjoint", "torchdiffeqpack", "torchode", "diffrax", "
 class Environment:
     """Facts that a measurement depends on. torch_build is "cpu" or the CUDA version torch was built for.
 
-    peers: the other rivals that are installed, with their versions. One installed later makes another environment,
+    peers: the installed peers besides torchdiffeq, with their versions. Installing one later makes a new environment,
     in which its cells, skipped before, are measured.
     """
 
@@ -55,19 +55,19 @@ class Environment:
 
     @property
     def id(self) -> str:
-        """12 hex digits of machine, versions and library source: what must be equal to resume a run."""
+        """12 hex digits of machine, versions and library source, which must be equal to resume a run."""
         hidden = {f.name for f in self.__dataclass_fields__.values() if not f.metadata.get("in_id", True)}
         facts = {key: value for key, value in asdict(self).items() if key not in hidden}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def sources(self) -> tuple[str, str]:
-        """Digests of the library's and the suite's source."""
+        """SHA-256 digests of the library's and the suite's source."""
         return self.library_sha256, self.suite_sha256
 
 
 def capture() -> Environment:
-    """The environment of this process. torch is asked through its files, since importing it takes seconds."""
+    """Return the environment of this process. torch's facts are read from its files: importing it takes seconds."""
     suite, library = _package_folder("symplectic_bench"), _package_folder("symplectic_adjoint")
     commit, uncommitted_changes = _git_state(suite, library)
     return Environment(
@@ -91,7 +91,7 @@ def capture() -> Environment:
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """A stored environment.json in a sentence, to end captions with."""
+    """Return the facts of a stored environment.json as a sentence, which ends captions."""
     machine = [facts["cpu"], f"{facts['cores']} cores", f"{facts['memory_gib']} GiB", *facts["gpus"], facts["system"]]
     torch = f"torch {facts['torch']} (built for {facts['torch_build']})"
     peers = {"torchdiffeq": facts["torchdiffeq"], **facts.get("peers", {})}
@@ -110,7 +110,7 @@ def _version(package: str) -> str:
 
 
 def _peer(package: str) -> str | None:
-    """Its version, or where it has none, being only found on the path, a digest of its source; None without it."""
+    """Return a package's version, or a digest of its source if it is only on the path; None if it is absent."""
     if importlib.util.find_spec(package) is None:
         return None
     found = _version(package)
@@ -152,7 +152,7 @@ def _git_state(suite: Path, library: Path) -> tuple[str | None, bool | None]:
     """Return the commit of the clone that tracks the suite, and whether suite or library differ from it.
 
     (None, None) without such a clone: an installed suite may lie inside another project's repository, whose commit
-    says nothing. A library from elsewhere is not that of the commit, and counts as a change.
+    says nothing about it. A library outside the clone is not the commit's, and counts as a change.
     """
     if shutil.which("git") is None or _git(suite, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
@@ -166,13 +166,13 @@ def _git_state(suite: Path, library: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says there, None where it fails."""
+    """Return git's output in a folder, None if git fails."""
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _sha256(folder: Path) -> str:
-    """Of the names and contents of all Python files below."""
+    """Return the digest of the names and contents of all Python files below a folder."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         digest.update(file.relative_to(folder).as_posix().encode())

@@ -1,4 +1,4 @@
-"""Rows as one Parquet file, for those who analyse them elsewhere."""
+"""Rows as one Parquet file, for analysis with other tools."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from symplectic_bench.files.atomic import replacing
 from symplectic_bench.rows.record import Measurement
 
 _TEXT = {"sizes", "metrics"}
-"""Tables of whatever a problem has: JSON in a column of text, so that all rows have one schema."""
+"""Their keys differ from problem to problem: stored as JSON text, so that all rows have one schema."""
 
 _KINDS = {"list[float]": pyarrow.list_(pyarrow.float64()), "list[int]": pyarrow.list_(pyarrow.int64())}
 _KINDS |= {"bool": pyarrow.bool_(), "int": pyarrow.int64(), "float": pyarrow.float64()}
@@ -25,13 +25,13 @@ def _kind(field: Field[Any]) -> pyarrow.DataType:
 
 
 SCHEMA = pyarrow.schema([(field.name, _kind(field)) for field in fields(Measurement)])
-"""The same whatever was measured, so that files can be put together."""
+"""The same for every suite, so that files can be concatenated."""
 
 
 def write_parquet(rows: Sequence[Measurement], path: Path) -> Path:
-    """A column a field of the rows, as they are stored; what is missing is null.
+    """Write one column per field of a row, and return the path. Missing values are null.
 
-    Numbers that JSON lacks are numbers here, and sizes and metrics JSON.
+    NaN and infinities, strings in the JSON rows, are numbers here; sizes and metrics are JSON text.
     """
     columns = {name: [_value(name, getattr(row, name)) for row in rows] for name in SCHEMA.names}
     with replacing(path) as part:

@@ -1,4 +1,4 @@
-"""One measurement: a flat record with units in the names.
+"""One measurement: a flat record with units in the field names.
 
 Standard library only, since every measuring process imports this module.
 """
@@ -21,15 +21,16 @@ class UnreadableRow(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Everything measured for one cell. What was not measured is None; a *_reason says why, where needed.
+    """Everything measured for one cell. A value that was not measured is None; a *_reason says why, where needed.
 
-    Times are seconds, medians over the samples kept beside them; memory is bytes; gradient errors are
-    relative. A contender whose gradient cannot be parted has total_s alone. compile_s is the first call of one that
-    compiles, all of it. f_call_s and vjp_call_s are one bare call; floor_s and floor_tensor_bytes are the bare network
-    calls that no method can avoid. state_bytes (D), graph_bytes (A, the graph of one f kept for its VJP) and
-    parameter_bytes (P) are the symbols of the memory formulas. forward_error is the root mean
-    square over the final state's components of (y - reference) / (atol + rtol |reference|); with fixed steps, which
-    have no tolerance, of the same steps by textbook in float64, in units of rounding.
+    Times are in seconds, medians of the samples stored beside them; memory is in bytes; gradient errors are relative.
+    A contender whose forward and backward pass cannot be timed apart has total_s only. compile_s is the whole first
+    call of a contender that compiles. f_call_s and vjp_call_s are one bare call each; floor_s and floor_tensor_bytes
+    are the cost of the bare network calls that no method can avoid. state_bytes (D), graph_bytes (A, the graph of one f
+    kept for its VJP) and parameter_bytes (P) are the symbols of the memory formulas. forward_error is the root mean
+    square of (y - reference) / (atol + rtol |reference|) over the components of the final state; with fixed steps,
+    which have no tolerance, the reference is a textbook solve in float64 with the same steps, and the unit is rounding
+    error.
     """
 
     suite: str
@@ -52,7 +53,7 @@ class Measurement:
     status: Status
     reason: str | None = None
     attempt: int = 1
-    environment: str | None = None  # the id of what it was measured on
+    environment: str | None = None  # the id of the environment it was measured in
 
     f_calls_forward: int | None = None
     f_calls_backward: int | None = None
@@ -61,14 +62,14 @@ class Measurement:
     stages: int | None = None
     steps_accepted: int | None = None
     steps_rejected: int | None = None
-    steps_backward: int | None = None  # accepted by the second solve of a continuous adjoint
+    steps_backward: int | None = None  # accepted in the second solve of a continuous adjoint
 
     forward_s: float | None = None
     backward_s: float | None = None
     total_s: float | None = None
     forward_samples_s: list[float] | None = None
     backward_samples_s: list[float] | None = None
-    total_samples_s: list[float] | None = None  # where there are no others
+    total_samples_s: list[float] | None = None  # only if forward and backward are not timed apart, or in training
     compile_s: float | None = None
     f_call_s: float | None = None
     vjp_call_s: float | None = None
@@ -77,7 +78,7 @@ class Measurement:
     peak_tensor_bytes: int | None = None
     peak_tensor_source: str | None = None  # "exact" | "fit"
     forward_peak_tensor_bytes: int | None = None
-    kept_tensor_bytes: int | None = None  # live between forward and backward
+    kept_tensor_bytes: int | None = None  # live between forward and backward pass
     floor_tensor_bytes: int | None = None
     state_bytes: int | None = None
     graph_bytes: int | None = None
@@ -100,16 +101,16 @@ class Measurement:
     forward_disagrees: bool | None = None
     loss: float | None = None
 
-    # Of a network that was trained: one value an iteration, and how good it was in the end.
+    # Of a trained network: one value per iteration, and the quality of the result.
     losses: list[float] | None = None
     f_calls_samples: list[int] | None = None
     steps_samples: list[int] | None = None
-    cold_iterations: list[int] | None = None  # those that a process began with
+    cold_iterations: list[int] | None = None  # the first ones of each process
     metrics: dict[str, float] | None = None
 
     @classmethod
     def for_cell(cls, cell: Cell, **measured: Any) -> Self:
-        """A row for `cell`; `measured` gives status and whatever fields there are."""
+        """Return a row for `cell` with its status and the other fields in `measured`."""
         shared = {f.name: getattr(cell, f.name) for f in fields(Cell) if f.name != "sizes"}
         ids = {"cell_id": cell.id, "group_id": cell.group_id, "schema": SCHEMA}
         return cls(**shared, **ids, sizes=cell.sizes_dict, **measured)
@@ -121,15 +122,15 @@ class Measurement:
         return Cell(**shared, sizes=tuple(sorted(self.sizes.items())))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for strict JSON: NaN and infinities become the strings in NON_FINITE."""
-        return {f.name: frozen(getattr(self, f.name)) for f in fields(self)}
+        """Return plain values for strict JSON: NaN and infinities become the strings in NON_FINITE."""
+        return {f.name: to_json_value(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_json(cls, row: Any) -> Self:
-        """The inverse of to_json. What an older version did not write is None.
+        """Return the row that to_json turned into `row`. Fields that an older version did not write are None.
 
-        Raises UnreadableRow for a newer version's row, and for what no version wrote: a value of another kind than its
-        field's, a cost below zero, or an id that is not that of the cell.
+        Raises UnreadableRow for a row of a newer version, and for one that no version wrote: with a value of the wrong
+        type, a negative cost, or an id that is not its cell's.
         """
         if not isinstance(row, dict):
             raise UnreadableRow(f"not a row of measurements ({type(row).__name__}): {ADVICE}")
@@ -137,16 +138,16 @@ class Measurement:
         schema = row.get("schema", SCHEMA)
         if unknown or not isinstance(schema, int) or schema > SCHEMA:
             raise UnreadableRow(
-                f"a row of schema {schema!r} with unknown keys {unknown[:5]} was written by a newer"
-                f" version (this one knows {SCHEMA}): update this program, or measure again with --fresh"
+                f"a row of schema {schema!r} with unknown keys {unknown[:5]} was written by a newer version (this one"
+                f" knows schema {SCHEMA}): update this program, or measure again with --fresh"
             )
         try:
-            values: dict[str, Any] = {k: _thaw(v) if k in _FLOATS else v for k, v in row.items()}
+            values: dict[str, Any] = {k: _from_json_value(v) if k in _FLOATS else v for k, v in row.items()}
             for name, value in values.items():
                 if not _FITS[name](value) or (name in COSTS and value is not None and value < 0):
                     raise ValueError(f"{name} is {value!r:.80}")
                 if type(value) is str:
-                    values[name] = sys.intern(value)  # most are the same in all rows
+                    values[name] = sys.intern(value)  # most strings recur in every row
             values["status"] = Status(row["status"])
             found = cls(**values)
             found._check()
@@ -155,7 +156,7 @@ class Measurement:
             raise UnreadableRow(f"not a row of measurements ({why}): {ADVICE}") from why
 
     def _check(self) -> None:
-        """Raises ValueError for values that each are of their kind and do not go together."""
+        """Raise ValueError for values that have the right types but contradict each other."""
         if (self.cell_id, self.group_id) != (self.cell.id, self.cell.group_id):
             raise ValueError("its ids are not those of its cell")
         if self.dtype not in DTYPES or self.device not in DEVICES:
@@ -164,39 +165,38 @@ class Measurement:
             raise ValueError(f"environment is {self.environment!r:.80}")
         lengths = {len(one) for one in (self.losses, self.f_calls_samples, self.steps_samples) if one is not None}
         if self.losses is not None and len(lengths | {len(self.total_samples_s or self.losses)}) > 1:
-            raise ValueError("its losses are not as many as their times or counts")
+            raise ValueError("its numbers of losses, times and counts differ")
 
 
 DTYPES, DEVICES = ("float32", "float64"), ("cpu", "cuda")
 
-ADVICE = "remove it, or use --fresh"
-
+ADVICE = "remove it, or measure again with --fresh"
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FLOATS = {f.name for f in fields(Measurement) if "float" in str(f.type)}
 
 
-def frozen(value: Any) -> Any:
-    """The value for strict JSON."""
+def to_json_value(value: Any) -> Any:
+    """Return the value for strict JSON, with NaN and infinities replaced by the strings in NON_FINITE."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, list | tuple):
-        return [frozen(v) for v in value]
+        return [to_json_value(v) for v in value]
     if isinstance(value, dict):
-        return {key: frozen(v) for key, v in value.items()}
+        return {key: to_json_value(v) for key, v in value.items()}
     return value
 
 
-def _thaw(value: Any) -> Any:
+def _from_json_value(value: Any) -> Any:
     if isinstance(value, list):
-        return [_thaw(v) for v in value]
+        return [_from_json_value(v) for v in value]
     if isinstance(value, dict):
-        return {key: _thaw(v) for key, v in value.items()}
+        return {key: _from_json_value(v) for key, v in value.items()}
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def _fits(kind: Any) -> Callable[[Any], bool]:
-    """Whether a value read from JSON is of the kind that a field's annotation says."""
+    """Return a predicate: does a value read from JSON have this type, a field's annotation?"""
     own, inner = get_origin(kind) or kind, [_fits(argument) for argument in get_args(kind)]
     if own is UnionType:
         return lambda value: any(fits(value) for fits in inner)
@@ -216,12 +216,12 @@ def _fits(kind: Any) -> Callable[[Any], bool]:
 
 
 def is_integer(value: Any) -> bool:
-    """One that a table's column can hold."""
+    """Return whether the value is an integer that a 64-bit column can hold."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
 def _can_be_written(text: str) -> bool:
-    """JSON has characters, halves of others, that no file can have."""
+    """Return whether the text is valid Unicode: JSON can also express lone surrogates, which no file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -236,6 +236,6 @@ COSTS = frozenset(
     or f.name.endswith(("_s", "tensor_bytes"))
     or f.name in ("stages", "attempt", "error_discrete", "error_true", "error_true_bar", "forward_error")
 ) - {f.name for f in fields(Measurement) if get_origin(f.type) is list or "list" in str(f.type)}
-"""Single numbers that are never below zero."""
+"""Fields of single numbers that are never negative."""
 
 _FITS = {f.name: _fits(f.type) for f in fields(Measurement)}

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -14,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 from symplectic_bench.files.atomic import replace_text
 from symplectic_bench.rows.environment import Environment
 from symplectic_bench.rows.record import Measurement, UnreadableRow
@@ -21,18 +22,19 @@ from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.status import Status
 
 MAX_ATTEMPTS = 3
+"""How often a cell is measured in all if it keeps ending in an error, or in the death of its worker."""
 
 
 class StoreError(RuntimeError):
-    """Rows that cannot be read or written as asked."""
+    """Rows cannot be read or written."""
 
 
 @dataclass
 class Rows:
-    """One row a cell, in the order of their first lines, and sentences on what is wrong with the file."""
+    """One row per cell, in the order of their first lines, and warnings about faults of the file."""
 
     by_cell: dict[str, Measurement] = field(default_factory=dict)
-    attempts: dict[str, int] = field(default_factory=dict)  # cell id -> how often it ended with status error
+    attempts: dict[str, int] = field(default_factory=dict)  # cell id -> how often it ended in an error
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -40,8 +42,11 @@ class Rows:
         return list(self.by_cell.values())
 
     def add(self, row: Measurement) -> bool:
-        """Of a cell, the first finished row counts, else its last error. False for one after a finished one."""
-        if row.status is Status.ERROR:  # one that is there twice is one attempt
+        """Add a row: the first finished row of a cell counts, otherwise its last error.
+
+        Returns False for a second finished row, which does not count.
+        """
+        if row.status is Status.ERROR:  # a duplicated line is one attempt
             self.attempts[row.cell_id] = max(row.attempt, self.attempts.get(row.cell_id, 0))
         if self.is_finished(row.cell_id):
             return row.status is Status.ERROR
@@ -53,15 +58,15 @@ class Rows:
         return row is not None and row.status is not Status.ERROR
 
     def to_do(self, cells: Iterable[Cell]) -> list[Cell]:
-        """The cells that have no finished row and have not failed MAX_ATTEMPTS times."""
+        """Return the cells that have no finished row and have not failed MAX_ATTEMPTS times."""
         return [c for c in cells if not self.is_finished(c.id) and self.attempts.get(c.id, 0) < MAX_ATTEMPTS]
 
 
 def read_rows(path: Path) -> Rows:
-    """The rows of a file; none where there is no file.
+    """Return the rows of a file, none if there is no file.
 
-    A line that is not JSON was torn by a crash: its cell counts as not measured. Raises UnreadableRow, with its place,
-    for what is no row, or one of a newer version.
+    A line that is not JSON was torn by a crash: its cell counts as not measured. Raises UnreadableRow, with the line's
+    number, for a line that is no row or was written by a newer version.
     """
     known = Rows()
     for number, line in _lines(path):
@@ -69,7 +74,7 @@ def read_rows(path: Path) -> Rows:
             parsed = json.loads(line)
         except (ValueError, RecursionError):  # not JSON, or not UTF-8
             known.warnings.append(
-                f"{path.name} line {number} is torn (a run was killed while writing it); it is left out"
+                f"{path.name} line {number} is torn (a run was killed while writing it) and is ignored"
             )
             continue
         try:
@@ -84,7 +89,7 @@ def read_rows(path: Path) -> Rows:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """One at a time: the rows of a large sweep take several times the memory as text."""
+    """Yield line numbers and lines one at a time: as text, a large sweep takes several times the memory of its rows."""
     if path.exists():
         with path.open("rb") as file:
             yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
@@ -93,8 +98,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 class Writer:
     """Appends rows, each on disk before append returns. Made by `writing`.
 
-    known: the rows that were there before, of the file that a fresh one is to replace too; rows: those that there are
-    now.
+    known: the rows stored before, even if a fresh file is about to replace them. rows: the rows in the file now.
     """
 
     def __init__(self, file: IO[bytes], known: Rows, rows: Rows) -> None:
@@ -102,11 +106,11 @@ class Writer:
         self.known, self.rows = known, rows
 
     def append(self, row: Measurement) -> Measurement | None:
-        """Writes the row, numbered among its cell's attempts, and returns it as written.
+        """Write the row with the number of its cell's attempt, and return it as written.
 
-        Returns None, and writes nothing, where the cell has a finished row: what was delivered twice counts once. A
-        row that says itself to be a later attempt, such as a cell's that is given up, keeps its number. Raises
-        StoreError where the disk takes no more; what was written before is whole.
+        Returns None and writes nothing if the cell has a finished row: a row delivered twice counts once. A row that
+        carries a higher attempt number, such as that of a cell that was given up, keeps it. Raises StoreError if the
+        disk is full; the rows written before are intact.
         """
         if self.rows.is_finished(row.cell_id):
             return None
@@ -124,20 +128,20 @@ class Writer:
             os.fsync(self._file.fileno())
         except OSError as why:
             with contextlib.suppress(OSError):
-                os.truncate(self._file.fileno(), end)  # no torn line for what comes next
+                os.truncate(self._file.fileno(), end)  # leave no torn line
             raise StoreError(
                 f"a row could not be written ({why.strerror}); all rows before it are on disk: make room and run the"
-                " same command again (--fresh would begin anew)"
+                " same command again, without --fresh"
             ) from why
 
 
 @contextmanager
 def writing(folder: Path, fresh: bool = False, keep: Collection[str] = ()) -> Iterator[Writer]:
-    """A Writer to folder/rows.jsonl.
+    """Open a Writer to folder/rows.jsonl, while holding the folder's lock.
 
-    fresh: it writes to a new file, begun with the old one's rows of the cells in `keep`, that takes its place when the
-    block ends without an exception. Raises StoreError where another process is writing there, UnreadableRow for an
-    old file that is to go on, or of which something is to be kept.
+    fresh: write to a new file, which starts with the old rows of the cells in `keep` and replaces the old file when the
+    block ends without an exception. Raises StoreError if another process is writing there, UnreadableRow if the old
+    file is unreadable and needed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "rows.jsonl"
@@ -165,22 +169,21 @@ def writing(folder: Path, fresh: bool = False, keep: Collection[str] = ()) -> It
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds folder/.lock, which says who does; the system lets go of it when the process dies."""
-    with (folder / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as why:
-            lock.seek(0)
-            where, who = f"{folder.parent.name}/{folder.name}", lock.read().strip() or "of which nothing is known"
-            raise StoreError(f"another run is writing to {where}; wait for it ({who}) or use --results") from why
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n")
-        lock.flush()
+    """Hold folder/.lock, which names its holder. The system releases it when the process dies."""
+    file, where = folder / ".lock", f"{folder.parent.name}/{folder.name}"
+    try:
+        held = FileLock(file, blocking=False).acquire()
+    except Timeout as why:
+        who = file.read_text(encoding="utf-8").strip() or "an unknown process"
+        raise StoreError(f"another run is writing to {where}; wait for it ({who}) or use --results") from why
+    with held:
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        file.write_text(f"{holder}\n", encoding="utf-8")
         yield
 
 
 def _end_torn_line(raw: IO[bytes]) -> None:
-    """A file without a last newline lost the end of its last row; what comes next starts its own line."""
+    """Append a newline if the file lacks its last one, so that the next row does not join a torn line."""
     if raw.seek(0, os.SEEK_END) == 0:
         return
     raw.seek(-1, os.SEEK_END)
@@ -192,19 +195,17 @@ _PATH = re.compile(r"(?<![\w.:/~-])~?/(?:[^\s/'\":,;()\[\]]+/)+([^\s/'\":,;()\[\
 
 
 def anonymous(text: str) -> str:
-    """The text without host name and without folders: of an absolute path only the last part is left.
+    """Return the text without the host name and without folders: only the last part of an absolute path remains.
 
-    Rows are committed and published, and an error's message may name where it happened.
+    Rows are committed and published, and an error's message may contain both.
     """
     host = re.escape(socket.gethostname())
     text = re.sub(rf"(?<![\w.-]){host}(?![\w-])", "<host>", text)
     return _PATH.sub(lambda match: f"<folder>/{match[1]}", text)
 
 
-# environment.json says when the last run there began, since a checkout does not keep the dates of files.
-
-
 def write_environment(folder: Path, environment: Environment, scale: str) -> None:
+    """Write folder/environment.json, with the time of this run: a checkout does not preserve the dates of files."""
     facts: dict[str, Any] = {
         "id": environment.id,
         "scale": scale,
@@ -215,11 +216,12 @@ def write_environment(folder: Path, environment: Environment, scale: str) -> Non
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
+    """Return the contents of folder/environment.json."""
     return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
 
 
 def write_machine(folder: Path, environment: Environment) -> None:
-    """folder/machines/<id>.json: what some of the rows were measured on, where that is not what the folder is of."""
+    """Write folder/machines/<id>.json, if this environment, which measured rows, is not the folder's own."""
     if folder.name == environment.id:
         return
     text = json.dumps({"id": environment.id} | asdict(environment), indent=2) + "\n"
@@ -227,27 +229,30 @@ def write_machine(folder: Path, environment: Environment) -> None:
 
 
 def read_machine(folder: Path, id: str) -> dict[str, Any]:
-    """Facts on a row's environment, that of the folder or another machine's; with the scale of the folder's run."""
+    """Return the facts of the environment `id`, the folder's own or another machine's, with the scale of the run."""
     own = read_environment(folder)
     if id == own["id"]:
         return own
     file = folder / "machines" / f"{id}.json"
     if not file.is_file():
-        raise StoreError(f"{folder.name}: a row is of environment {id}, on which there is no machines/{id}.json")
+        raise StoreError(
+            f"{folder.name}: a row is of environment {id}, but machines/{id}.json is missing: restore it or use --fresh"
+        )
     return {"scale": own["scale"]} | json.loads(file.read_text(encoding="utf-8"))
 
 
 def write_cells(folder: Path, ids: Iterable[str]) -> None:
-    """folder/cells.txt: the cells that the suite has, a line each. Rows may be fewer, or those of an earlier suite."""
+    """Write the ids of the suite's cells to folder/cells.txt, one a line: rows may be fewer, or of an earlier suite."""
     replace_text(folder / "cells.txt", "".join(f"{id}\n" for id in ids))
 
 
 def read_cells(folder: Path) -> list[str]:
+    """Return the cell ids in folder/cells.txt."""
     return (folder / "cells.txt").read_text(encoding="utf-8").split()
 
 
 def environment_ids(suite_folder: Path) -> list[str]:
-    """The environments that have rows, the newest first."""
+    """Return the ids of the environments that have rows, the newest run first."""
     folders = [path.parent for path in suite_folder.glob("*/environment.json")]
     folders = [folder for folder in folders if (folder / "rows.jsonl").exists()]
     return [f.name for f in sorted(folders, key=lambda f: read_environment(f)["last_run"], reverse=True)]

@@ -1,1 +1,1 @@
-"""Run suites: the sweep, the processes that measure, and the executors that start them."""
+"""Running suites: the sweep, the processes that measure, and the executors that distribute cells."""

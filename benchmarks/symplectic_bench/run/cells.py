@@ -1,7 +1,7 @@
-"""The work of suites that do not train: which processes run, in which order, and how what they send becomes rows.
+"""The measurer of suites that do not train: which processes run, in which order, and how their values become rows.
 
-A cell's gradient, tensor memory and resident memory are measured in a process each, then the cells of a group are
-timed together in one. A cell whose process fails gets that status and is not measured further.
+A cell's gradient, tensor memory and resident memory are measured in one process each; then the cells of a group are
+timed together in one process. A cell whose process fails gets its status and is not measured further.
 """
 
 import statistics
@@ -23,21 +23,22 @@ from symplectic_bench.problems import PROBLEMS
 from symplectic_bench.references import compute_reference
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process
-from symplectic_bench.run.executors.executor import Note
-from symplectic_bench.run.processes import Limits, Outcome
-from symplectic_bench.spec.cell import Cell
+from symplectic_bench.run.executors.executor import ProgressCallback
+from symplectic_bench.run.processes import CallOutcome, Limits
+from symplectic_bench.spec.cell import Cell, group_cells
 from symplectic_bench.spec.status import Status
 
 Values = Iterable[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """cell_timeout_s limits each part of a cell's measurement, and each single gradient of a group's timing.
+class MeasurementSettings:
+    """Settings of measurements that do not train.
 
-    measure says what is measured besides errors and counts: "memory", "time"; where it is neither, a group's errors are
-    measured in one process. repeats is the number of timed rounds (fewer once a group has taken long enough), warmup
-    the untimed ones before. cache_dir keeps data and reference gradients between runs. cores: see Limits.
+    cell_timeout_s limits each part of a cell's measurement, and each single gradient of a group's timing. measure names
+    what is measured besides errors and counts: "memory", "time"; if it is empty, the errors of a group are measured in
+    one process. repeats is the number of timed rounds (fewer once a group has taken long enough), warmup that of the
+    untimed rounds before. cache_dir keeps data and reference gradients between runs. cores: see Limits.
     """
 
     cell_timeout_s: float
@@ -50,7 +51,7 @@ class RunSettings:
 
 @dataclass
 class Row:
-    """A cell's row in the making."""
+    """A cell's row while it is being measured."""
 
     cell: Cell
     status: Status = Status.OK
@@ -78,23 +79,25 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Measuring:
-    """Work: errors, memory and time. A row is there as soon as its group is done."""
+class CellMeasurer:
+    """Measures errors, memory and time. Rows are yielded when their group is done."""
 
-    settings: RunSettings
+    settings: MeasurementSettings
     references: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
-    """By problem_id, so that each is tried once: None, or why there is no reference."""
+    """By problem_id, so that each is computed once: None, or why there is no reference."""
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
-        return groups(cells)
+        return group_cells(cells)
 
-    def within(self, folder: Path) -> "Measuring":
-        return Measuring(replace(self.settings, cache_dir=folder / "cache"))
+    def within(self, folder: Path) -> "CellMeasurer":
+        return CellMeasurer(replace(self.settings, cache_dir=folder / "cache"))
 
-    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
-        """Nothing: what a group needs is prepared with it."""
+    def prepare(self, cells: Sequence[Cell], on_progress: ProgressCallback) -> None:
+        """Do nothing: a group's data is prepared when it is measured."""
 
-    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+    def measure(
+        self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
+    ) -> Iterator[Measurement]:
         settings = replace(self.settings, cores=cores)
         rows = [Row(cell) for cell in group]
         for row in rows:
@@ -104,45 +107,37 @@ class Measuring:
         alive = [row for row in rows if row.ok]
         if alive:
             label = alive[0].cell.group_label
-            no_reference = self._reference(alive[0].cell, settings, note)
+            no_reference = self._reference(alive[0].cell, settings, on_progress)
             if not settings.measure:
-                note(label)
+                on_progress(label)
                 errors_of_group(alive, settings, no_reference)
             else:
                 for row in alive:
-                    note(f"{label}: {row.cell.name}", row.cell)
+                    on_progress(f"{label}: {row.cell.name}", row.cell)
                     measure_cell(row, settings, no_reference)
             if "time" in settings.measure:
-                note(f"{label}: time")
+                on_progress(f"{label}: time")
                 time_group([row for row in alive if row.ok], settings)
         for row in rows:
             yield row.finished()
 
-    def _reference(self, cell: Cell, settings: RunSettings, note: Note) -> str | None:
-        """Have the data and the reference gradient that the cell needs. Returns why there is none, if there is none."""
+    def _reference(self, cell: Cell, settings: MeasurementSettings, on_progress: ProgressCallback) -> str | None:
+        """Prepare the cell's data and reference gradient. Returns why there is no reference, None if there is one."""
         limits = Limits(settings.cell_timeout_s, cores=settings.cores)
         data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
         if isinstance(data, str) and not table_file(data, settings.cache_dir).exists():
-            note(f"data: {data}")
-            process.run(cache_table, (data, settings.cache_dir), limits)  # Without it every cell says so.
+            on_progress(f"data: {data}")
+            process.run(cache_table, (data, settings.cache_dir), limits)  # if it fails, every cell reports it
         if cell.problem_id not in self.references:
-            note(f"{cell.group_label}: reference")
+            on_progress(f"{cell.group_label}: reference")
             outcome = process.run(compute_reference, (cell, settings.cache_dir), limits)
             why = None if outcome.ok else f"the reference failed ({outcome.status}): {outcome.reason}"
             self.references[cell.problem_id] = why
         return self.references[cell.problem_id]
 
 
-def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells that differ only in contender or gradient, together, in the order of their first."""
-    found: dict[str, list[Cell]] = {}
-    for cell in cells:
-        found.setdefault(cell.group_id, []).append(cell)
-    return list(found.values())
-
-
-def errors_of_group(rows: list[Row], settings: RunSettings, no_reference: str | None) -> None:
-    """The errors of a group's cells. One that takes the process down ends it, and those after it get another."""
+def errors_of_group(rows: list[Row], settings: MeasurementSettings, no_reference: str | None) -> None:
+    """Measure the errors of a group's cells. If one kills the process, those after it are measured in another."""
     while rows:
         cells = [row.cell for row in rows]
         outcome = process.run(measure_gradient_errors, (cells, settings.cache_dir), _limits(cells, settings))
@@ -152,24 +147,24 @@ def errors_of_group(rows: list[Row], settings: RunSettings, no_reference: str | 
             values = [{k: v for k, v in x.items() if k != "cell"} for x in own if not {"begins", "ends"} & set(x)]
             failed = next((x for x in values if "status" in x), None)
             if failed is not None:
-                end = Outcome(Status(failed["status"]), failed["reason"])
+                end = CallOutcome(Status(failed["status"]), failed["reason"])
             else:
-                end = Outcome() if any("ends" in x for x in own) else outcome
+                end = CallOutcome() if any("ends" in x for x in own) else outcome
             _take_errors(rows[i], [x for x in values if "status" not in x], end, no_reference)
-        if not begun:  # it came to none
+        if not begun:
             for row in rows:
                 row.fail(outcome.status, outcome.reason)
             return
         rows = rows[len(begun) :]
 
 
-def _take_errors(row: Row, values: list[dict[str, Any]], end: Outcome, no_reference: str | None) -> None:
-    """What a process found before its end, which may have come too early."""
+def _take_errors(row: Row, values: list[dict[str, Any]], end: CallOutcome, no_reference: str | None) -> None:
+    """Take over the values of a process, even of one that ended early."""
     row.take(values)
     if not values:
         return row.fail(end.status, end.reason)
     row.take([{"stages": METHODS[row.cell.method].stages}])
-    if not end.ok:  # The gradient is there, and what came before the end.
+    if not end.ok:  # the gradient is known, and whatever was measured before the end
         why = f"its process ended before ({end.status}): {end.reason}"
         late = [error for error in ("error_true", "error_discrete") if error not in row.measured]
         row.take([{f"{error}_reason": why for error in late if f"{error}_reason" not in row.measured}])
@@ -177,8 +172,8 @@ def _take_errors(row: Row, values: list[dict[str, Any]], end: Outcome, no_refere
         row.take([{"error_true_reason": no_reference}])
 
 
-def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> None:
-    """Gradient, and where it is asked for tensor memory and resident memory, until one fails."""
+def measure_cell(row: Row, settings: MeasurementSettings, no_reference: str | None) -> None:
+    """Measure the gradient's errors and, if wanted, tensor memory and resident memory, until one of them fails."""
     cell, cache_dir = row.cell, settings.cache_dir
     limits = _limits([cell], settings)
     outcome = process.run(measure_gradient_error, (cell, cache_dir), limits)
@@ -196,8 +191,8 @@ def measure_cell(row: Row, settings: RunSettings, no_reference: str | None) -> N
         row.fail(outcome.status, outcome.reason)
 
 
-def _limits(cells: Sequence[Cell], settings: RunSettings) -> Limits:
-    """For a process that computes these cells of one group."""
+def _limits(cells: Sequence[Cell], settings: MeasurementSettings) -> Limits:
+    """Return the limits of a process that computes these cells of one group."""
     spawned = any(CONTENDERS[cell.contender].framework == "jax" for cell in cells)
     cell = cells[0]
     return Limits(settings.cell_timeout_s, cell.device, spawned, cell.threads, cell.seed, settings.cores)
@@ -214,8 +209,8 @@ def _memory_floor(row: Row) -> dict[str, Any]:
     return {"floor_tensor_bytes": floor_tensor_bytes(floor, row.cell.gradient, steps, stages, components)}
 
 
-def time_group(rows: list[Row], settings: RunSettings) -> None:
-    """Time the rows in turns. One that takes the process down is taken out, and the others are timed again."""
+def time_group(rows: list[Row], settings: MeasurementSettings) -> None:
+    """Time the rows alternately. If one kills the process, it is removed and the others are timed again."""
     while rows:
         cells = [row.cell for row in rows]
         args = (cells, settings.cache_dir, settings.warmup, settings.repeats)
@@ -256,7 +251,7 @@ def _times(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _time_floor(counts: Counts, bare: list[dict[str, Any]]) -> dict[str, Any]:
-    """The bare calls that these counts cannot do without: f alone, and f with its VJP."""
+    """Return the times of a bare f call and of one with its VJP, and of the calls that these counts cannot avoid."""
     f_call_s, vjp_call_s = (statistics.median(value[name] for value in bare) for name in ("f_call_s", "vjp_call_s"))
     bare_calls = {"f_call_s": f_call_s, "vjp_call_s": vjp_call_s}
     if counts.floor_calls is None:

@@ -1,6 +1,6 @@
-"""The standard problems' references, which come with the package.
+"""The references of the standard problems, which are stored in the package.
 
-Only those that came of Taylor series, which need heyoka and may take minutes; what else there is is computed anywhere.
+Only references from Taylor series are stored, which need heyoka and may take minutes; others are computed when needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,11 @@ from symplectic_bench.spec.expansion import expand
 from symplectic_bench.spec.suite import Scale, load_suite
 
 MOST_EQUATIONS = 4_000
-"""In adjoint form, all samples together: a minute."""
+"""The largest system, in adjoint form and all samples together, that is expanded: it takes a minute."""
 
 
 def standard_cells(suites: Sequence[str]) -> Iterator[Cell]:
-    """One cell a problem."""
+    """Yield one cell per problem of these suites."""
     vocabulary, seen = load_vocabulary(), set[str]()
     for name in suites:
         for scale in (Scale.SMOKE, Scale.CPU):
@@ -32,7 +32,7 @@ def standard_cells(suites: Sequence[str]) -> Iterator[Cell]:
 
 
 def to_be_known(cell: Cell, cache_dir: Path) -> bool:
-    """Whether the cell's problem is to have a reference here."""
+    """Return whether the reference of the cell's problem belongs in the package."""
     data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
     if isinstance(data, str):
         cache_table(data, cache_dir)
@@ -41,7 +41,7 @@ def to_be_known(cell: Cell, cache_dir: Path) -> bool:
 
 
 def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
-    """One line a reference that was written; those that belong to no problem any more are removed."""
+    """Write missing references and remove those of deleted problems, yielding one line of text for each."""
     current = set[str]()
     for cell in standard_cells(suites):
         if not to_be_known(cell, cache_dir):
@@ -64,4 +64,4 @@ def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
 
 
 STANDARD = ("accuracy", "quick", "rounding")
-"""The suites whose problems are the standard ones."""
+"""The suites whose problems are the standard problems."""

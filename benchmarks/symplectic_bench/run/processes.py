@@ -1,8 +1,8 @@
-"""Calls in processes that have computed nothing, with a time limit: nothing that happens in one ends the suite.
+"""Calls in new processes that have computed nothing, with a time limit: a crash in one does not end the suite.
 
-On the CPU a process is forked from a server that has only imported modules: 20 ms instead of seconds. CUDA does not
-survive a fork, and neither does JAX, so there it is started from scratch. A process never outlives the one that asked
-for it: it ends when its lifeline, a pipe that nothing is ever sent through, is closed at the other end.
+On the CPU a process is forked from a server that has only imported modules, in 20 ms instead of seconds. CUDA and JAX
+do not survive a fork, so there the process is started from scratch. A process never outlives the one that started it:
+it ends when its lifeline, a pipe through which nothing is ever sent, is closed at the other end.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from symplectic_bench.spec.failure import diagnose, diagnose_exit
 from symplectic_bench.spec.status import Status
 
 GRACE_S = 10.0
-"""How long a process may take to end after it has sent its last value."""
+"""Time limit for a process to end after it has sent its last value."""
 
 PRELOAD = (
     "torch",
@@ -42,16 +42,16 @@ PRELOAD = (
     "symplectic_bench.run.cells",
     "symplectic_bench.run.training.runner",
 )
-"""What the server imports once for all; what cannot be imported is skipped. torch itself imports the second, with
-sympy, at the first torch.autograd.grad (0.6 s), and the third with the first optimizer (1.6 s). Nothing here computes,
-starts a thread or plots."""
+"""The modules that the server imports for all processes; those that cannot be imported are skipped. torch itself
+imports the second, with sympy, at the first torch.autograd.grad (0.6 s), and the third with the first optimizer
+(1.6 s). None of them computes, starts a thread or plots."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How a process is started: how long each of its values may take, and the state of torch that the call finds.
+    """How to start a process: the time limit for each of its values, and torch's settings for the call.
 
-    spawned: from scratch, whatever the device. cores: those that it may run on, all where none are given.
+    spawned: start it from scratch, whatever the device. cores: those it may run on; an empty tuple means all.
     """
 
     timeout_s: float
@@ -63,8 +63,8 @@ class Limits:
 
 
 @dataclass
-class Outcome:
-    """How a call ended, and what it had sent until then."""
+class CallOutcome:
+    """The outcome of a call, and the values that it sent before it ended."""
 
     status: Status = Status.OK
     reason: str | None = None
@@ -75,19 +75,19 @@ class Outcome:
         return self.status is Status.OK
 
 
-def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> Outcome:
+def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> CallOutcome:
     """Call `function(*args)` in a fresh process and wait for it.
 
-    What it returns is the outcome's one value; a generator's values arrive one by one, so that those sent before a
-    crash or the time limit are kept, and the limit is for each of them. Values are plain numbers, strings, lists and
-    dicts. A process that exceeds the limit is killed with whatever it started.
+    Its return value is the outcome's only value. A generator's values arrive one by one: the time limit applies to each
+    of them, and those sent before a crash are kept. Values are plain numbers, strings, lists and dicts. A process that
+    exceeds the limit is killed together with the processes it started.
     """
     if _forks(limits):
         _ask_about_preload()
     return _run(function, args, limits)
 
 
-def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> Outcome:
+def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> CallOutcome:
     context = _context(limits)
     receiver, sender = context.Pipe(duplex=False)
     lifeline, held = context.Pipe(duplex=False)
@@ -97,12 +97,12 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) ->
         process.start()
     sender.close()
     lifeline.close()
-    outcome = Outcome()
+    outcome = CallOutcome()
     try:
         finished = _receive(receiver, outcome, limits.timeout_s)
         process.join(GRACE_S if finished else 0)
         if not finished and outcome.status is Status.TIMEOUT:
-            outcome.reason = f"nothing came for {limits.timeout_s:g} s"
+            outcome.reason = f"no result for {limits.timeout_s:g} s"
         elif not finished:
             process.join(GRACE_S)
             more = _memory_kills()
@@ -119,7 +119,7 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) ->
 def _ask_about_preload() -> None:
     """Ask the server once which modules it failed to import, and warn: every process would import them anew.
 
-    multiprocessing says nothing of it. A module that is not installed is no failure.
+    multiprocessing does not report it. A module that is not installed is no failure.
     """
     outcome = _run(_not_preloaded, (PRELOAD,), Limits(timeout_s=120.0))
     failures = outcome.values[0] if outcome.ok else {"anything": str(outcome.reason)}
@@ -133,21 +133,21 @@ def _ask_about_preload() -> None:
 
 
 def _not_preloaded(names: Sequence[str]) -> dict[str, str]:
-    """Called in a forked process: the modules of `names` that it did not find there, and why."""
+    """Return the modules of `names` that are not loaded, and why. Called in a forked process."""
     failures = {}
     for name in names:
         if name in sys.modules or importlib.util.find_spec(name.partition(".")[0]) is None:
             continue
         try:
             importlib.import_module(name)
-            failures[name] = "imported here without trouble: the server has another sys.path"
+            failures[name] = "it can be imported in a new process: the server has another sys.path"
         except Exception as error:
             failures[name] = diagnose(error)[1]
     return failures
 
 
-def _receive(receiver: Connection, outcome: Outcome, timeout_s: float) -> bool:
-    """Collect messages until the call's end (True), or the process's or the time's (False)."""
+def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float) -> bool:
+    """Collect messages until the call ends (return True), or the process dies or the time is up (return False)."""
     while True:
         if not receiver.poll(timeout_s):
             outcome.status = Status.TIMEOUT
@@ -168,11 +168,11 @@ def _child(
     sender: Connection, lifeline: Connection, function: Callable[..., Any], args: tuple[Any, ...], limits: Limits
 ) -> None:
     if hasattr(os, "setsid"):
-        os.setsid()  # A group of its own, so that it can be killed together with all it started.
+        os.setsid()  # a group of its own, so that it can be killed together with the processes it starts
         threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
     if limits.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, limits.cores)
-    gc.freeze()  # What was imported is no garbage: collecting takes 1 ms instead of 100 ms.
+    gc.freeze()  # imported modules are no garbage: a collection takes 1 ms instead of 100 ms
     torch.set_num_threads(limits.threads)
     torch.set_num_interop_threads(limits.threads)
     torch.manual_seed(limits.seed)
@@ -188,7 +188,7 @@ def _child(
 
 
 def _die_with(lifeline: Connection) -> None:
-    """Wait for the other end to be gone, which nothing but its process holds, and end this group of processes."""
+    """Wait until the other end closes, which only the starting process holds, and kill this process group."""
     lifeline.poll(None)
     os.killpg(0, signal.SIGKILL)
 
@@ -206,7 +206,7 @@ def _context(limits: Limits) -> BaseContext:
 
 
 def _kill(process: BaseProcess) -> None:
-    """End the process and its group, whatever is left of them."""
+    """Kill the process and its group, if they still run."""
     if process.pid is not None and hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -216,7 +216,7 @@ def _kill(process: BaseProcess) -> None:
 
 
 def _memory_kills() -> int | None:
-    """How often the kernel has killed a process for lack of memory since it started; None where it does not say."""
+    """Return how many processes the kernel has killed for lack of memory since boot, None if it does not report it."""
     counters = Path("/proc/vmstat")
     lines = counters.read_text().splitlines() if counters.exists() else []
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
@@ -224,7 +224,7 @@ def _memory_kills() -> int | None:
 
 @contextlib.contextmanager
 def _nothing_as_main() -> Iterator[None]:
-    """Hide the program: multiprocessing imports it into every child, and with it all that it imports (pandas, ...)."""
+    """Hide the main module: multiprocessing imports it in every child, with all that it imports (pandas, ...)."""
     with _STARTING:
         program = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")

@@ -1,4 +1,4 @@
-"""One suite measured: which cells, what is done already, rows to disk as they come, a progress bar."""
+"""Measure one suite: choose its cells, skip the finished ones, write rows as they arrive, show the progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,8 @@ from symplectic_bench.data.errors import MissingData
 from symplectic_bench.rows.environment import Environment
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import Writer, write_cells, write_environment, write_machine, writing
-from symplectic_bench.run.executors.executor import Executor, Work
+from symplectic_bench.run.executors.executor import Executor, Measurer
+from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.expansion import Vocabulary, expand, narrow, parse_only
 from symplectic_bench.spec.status import Status
@@ -24,9 +25,9 @@ from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured, and how."""
+    """The cells to measure, and how to measure them."""
 
-    source: str  # the suite as it was asked for, a name or a path
+    source: str  # the suite as given on the command line, a name or a path
     scale: Scale
     suite: Suite
     cells: list[Cell]
@@ -36,42 +37,36 @@ class Plan:
     data_dir: Path | None = None
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What the command line asks of every suite. data_dir has the published data sets that are at hand. problem is the
-    import path of a user's own, which suites may then name.
+def make_plan(source: str, options: RunOptions) -> Plan:
+    """Return the plan for a suite, given by name or path.
+
+    Raises SuiteError if the suite or an option is invalid, NothingLeft if `only` leaves no cell.
     """
-
-    scale: Scale = Scale.CPU
-    only: Sequence[str] = ()
-    device: str | None = None
-    repeats: int | None = None
-    fresh: bool = False
-    data_dir: Path | None = None
-    problem: str | None = None
+    return plan_of(load_suite(source).at_scale(options.scale), source, options)
 
 
-def make_plan(source: str, wishes: Wishes) -> Plan:
-    """Raises SuiteError for a suite that makes no sense, NothingLeft where `only` leaves no cell."""
-    return plan_of(load_suite(source).at_scale(wishes.scale), source, wishes)
+def plan_of(suite: Suite, source: str, options: RunOptions, problem: str | None = None) -> Plan:
+    """Return the plan for a suite that is already at its scale.
 
-
-def plan_of(suite: Suite, source: str, wishes: Wishes) -> Plan:
-    """The plan for a suite that is at its scale already."""
-    if wishes.device is not None:
-        suite = suite.on_device(wishes.device)
-    if suite.trains and wishes.repeats is not None:
-        raise SuiteError(f"{suite.name}: --repeats means nothing where networks are trained")
+    `problem` is the import path of a problem of the user's own, which the suite may then name.
+    """
+    if options.device is not None:
+        suite = suite.on_device(options.device)
+    if suite.trains and options.repeats is not None:
+        raise SuiteError(f"{suite.name}: --repeats has no meaning for a suite that trains: leave it out")
     if suite.trains:
-        suite = with_data_at_hand(suite, wishes.data_dir)
-    whole = cells_of_suite(suite, wishes.problem)
-    cells = narrow(whole, parse_only(wishes.only))
-    repeats = wishes.repeats or suite.repeats
-    return Plan(source, wishes.scale, suite, cells, whole, wishes.fresh, repeats, wishes.data_dir)
+        suite = with_data_at_hand(suite, options.data_dir)
+    whole = cells_of_suite(suite, problem)
+    cells = narrow(whole, parse_only(options.only or ()))
+    repeats = options.repeats or suite.repeats
+    return Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir)
 
 
 def with_data_at_hand(suite: Suite, data_dir: Path | None) -> Suite:
-    """The suite with a stand-in for every data set whose files are not in data_dir. SuiteError for files of no use."""
+    """Return the suite with a stand-in for every data set whose files are not in data_dir.
+
+    Raises SuiteError if there is no such folder, or if a file in it is unusable.
+    """
     # Imported here because it imports torch, which takes seconds that --help, tables and plots should not.
     from symplectic_bench.data.datasets import available_dataset
 
@@ -79,7 +74,7 @@ def with_data_at_hand(suite: Suite, data_dir: Path | None) -> Suite:
         return problem | ({"data": available_dataset(problem["data"], data_dir)} if "data" in problem else {})
 
     if data_dir is not None and not data_dir.is_dir():
-        raise SuiteError(f"--data-dir {data_dir.name}: no such folder")
+        raise SuiteError(f"--data-dir {data_dir.name}: no such folder; leave the option out to use stand-ins")
     try:
         blocks = [b.model_copy(update={"problem": [replaced(p) for p in b.problem]}) for b in suite.block]
     except MissingData as why:
@@ -88,13 +83,14 @@ def with_data_at_hand(suite: Suite, data_dir: Path | None) -> Suite:
 
 
 def cells_of_suite(suite: Suite, problem: str | None = None) -> list[Cell]:
+    """Return all cells of a suite, which may name the user's own `problem`."""
     return expand(suite, load_vocabulary(suite.trains, problem))
 
 
 def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabulary:
-    """What the cells of suites that train, or of those that do not, may speak of: the user's own problem too.
+    """Return the names that suites may use, those that train or the others, including the user's own `problem`.
 
-    Nothing is imported that a suite file alone asks for. Raises SuiteError where the problem cannot be imported.
+    Nothing is imported merely because a suite file names it. Raises SuiteError if the problem cannot be imported.
     """
     # Imported here for the same reason.
     from symplectic_adjoint import METHODS
@@ -112,21 +108,21 @@ def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabul
     return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline)
 
 
-def load_work(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: Path) -> Work:
-    """What is to be done with these cells of the plan's."""
+def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: Path) -> Measurer:
+    """Return the measurer for these cells of the plan."""
     # Imported here for the same reason.
-    from symplectic_bench.run.cells import Measuring, RunSettings
-    from symplectic_bench.run.training.runner import Training, TrainingSettings, longest
+    from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings
+    from symplectic_bench.run.training.runner import TrainingMeasurer, TrainingSettings, longest
 
     suite = plan.suite
     if not suite.trains:
         measured = tuple(suite.measure)
-        return Measuring(RunSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, measured))
+        return CellMeasurer(MeasurementSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, measured))
     if plan.fresh:
         for cell in cells:
             (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)
     settings = TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, longest(plan.whole))
-    return Training(replace(settings, fresh=uuid4().hex if plan.fresh else ""))
+    return TrainingMeasurer(replace(settings, fresh=uuid4().hex if plan.fresh else ""))
 
 
 def sweep(
@@ -137,11 +133,11 @@ def sweep(
     console: Console,
     cache: Path | None = None,
 ) -> list[Measurement]:
-    """Measures what has no finished row yet; returns the rows of the plan's cells. The console tells what goes on.
+    """Measure the plan's cells that have no finished row yet, and return the rows of all its cells.
 
-    environment is this machine's, under whose id the rows are kept. cache keeps data and references between runs,
-    results/.cache where it is not given. Raises StoreError where another run is writing there, or the disk is full, and
-    ExecutorError where cells cannot be measured.
+    `environment` is this machine's, under whose id the rows are stored. `cache` keeps data and references between runs;
+    it defaults to results/.cache. Progress goes to the console. Raises StoreError if another run is writing there or
+    the disk is full, ExecutorError if cells cannot be measured, and SuiteError if their data is unavailable.
     """
     folder = results / plan.suite.name / environment.id
     chosen = {cell.id for cell in plan.cells}
@@ -156,11 +152,11 @@ def sweep(
         write_cells(folder, (cell.id for cell in plan.whole))
         if cells:
             write_environment(folder, environment, plan.scale.value)
-            # Of the suite's own source, so that no run goes on with other code than it began with.
+            # In a folder for this source of the suite, so that no run resumes with other code than it began with.
             checkpoints = folder / "checkpoints" / environment.suite_sha256[:12]
-            work = load_work(plan, cells, checkpoints, cache or results / ".cache")
+            measurer = make_measurer(plan, cells, checkpoints, cache or results / ".cache")
             try:
-                _measure(work, cells, executor, writer, folder, console)
+                _measure(measurer, cells, executor, writer, folder, console)
             except MissingData as why:
                 raise SuiteError(f"{plan.suite.name}: {why}") from why
     took, budget = monotonic() - started, plan.suite.budget_s
@@ -170,13 +166,13 @@ def sweep(
 
 
 def _measure(
-    work: Work, cells: Sequence[Cell], executor: Executor, writer: Writer, folder: Path, console: Console
+    measurer: Measurer, cells: Sequence[Cell], executor: Executor, writer: Writer, folder: Path, console: Console
 ) -> None:
-    machines, said = set[str](), set[str]()
+    machines, printed = set[str](), set[str]()
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(cells))
 
-        def emit(row: Measurement, environment: Environment) -> None:
+        def on_row(row: Measurement, environment: Environment) -> None:
             if environment.id not in machines:
                 write_machine(folder, environment)
                 machines.add(environment.id)
@@ -184,17 +180,17 @@ def _measure(
             if written is None:
                 return
             progress.advance(task)
-            # Where nobody sees a bar, such as in the log of a CI run, each row is a line.
+            # Without a terminal there is no bar: each row is a line, for example in the log of a CI run.
             if row.status is not Status.OK or not console.is_terminal:
                 console.print(escape(_line(row)))
 
-        def note(line: str, cell: Cell | None = None, waits: bool = False) -> None:
+        def on_progress(line: str, cell: Cell | None = None, waits: bool = False) -> None:
             progress.update(task, description=escape(line))
-            if waits and not console.is_terminal and line not in said:
-                said.add(line)
+            if waits and not console.is_terminal and line not in printed:
+                printed.add(line)
                 console.print(escape(line))
 
-        executor.run(work, cells, emit, note)
+        executor.run(measurer, cells, on_row, on_progress)
 
 
 def _progress(console: Console) -> Progress:
@@ -207,7 +203,7 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.description}"),
         console=console,
         disable=not console.is_terminal,
-        speed_estimate_period=600,  # cells are as slow as their tolerance is small: average over many
+        speed_estimate_period=600,  # the smaller a cell's tolerance, the slower it is: average over many
     )
 
 

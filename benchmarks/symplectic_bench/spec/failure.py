@@ -1,4 +1,4 @@
-"""Failures as results: which status an exception or a dead process gives a cell, in words fit to be published."""
+"""Failures as results: the status that an exception or a dead process gives a cell, with a reason fit to publish."""
 
 import re
 import signal
@@ -9,16 +9,16 @@ from symplectic_bench.spec.status import Status
 
 LONGEST_REASON = 200
 
-# Folders say where somebody's files lie, and often who they are; the file's name alone is kept.
+# Folders tell where a user keeps files, and often who the user is: only the name of the file is kept.
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:|~)?[\\/](?:[^\s'\"\\/:]+[\\/])+")
 
 
 class Diverged(RuntimeError):
-    """A contender's solver gave up, or its numbers are no longer finite."""
+    """A contender's solver gave up, or its values are not finite."""
 
 
 def diagnose(error: BaseException) -> tuple[Status, str]:
-    """The status that an exception gives, and its type and first line without folders."""
+    """Return the status that an exception gives a cell, and its type and first line without folders."""
     text = str(error)
     if isinstance(error, Diverged):
         return Status.DIVERGED, publishable(text)
@@ -29,10 +29,13 @@ def diagnose(error: BaseException) -> tuple[Status, str]:
 
 
 def diagnose_exit(exit_code: int | None, killed_for_memory: bool | None) -> tuple[Status, str]:
-    """The status of a process that died without a word. killed_for_memory is None where the kernel does not say."""
+    """Return the status and reason for a process that died without a result.
+
+    killed_for_memory is None if the kernel does not report it.
+    """
     if exit_code == -signal.SIGKILL and killed_for_memory is not False:
-        sure = "was killed" if killed_for_memory else "was killed by signal 9 and is suspected to have been killed"
-        return Status.OOM, f"the process {sure} for lack of memory"
+        cause = "was killed for" if killed_for_memory else "was killed by signal 9, presumably for"
+        return Status.OOM, f"the process {cause} lack of memory"
     if exit_code is not None and exit_code < 0:
         return (
             Status.ERROR,
@@ -42,6 +45,6 @@ def diagnose_exit(exit_code: int | None, killed_for_memory: bool | None) -> tupl
 
 
 def publishable(text: str) -> str:
-    """The first line, without folders, cut to LONGEST_REASON characters."""
+    """Return the first line of the text, without folders, cut to LONGEST_REASON characters."""
     line = _FOLDERS.sub("", text.strip().partition("\n")[0])
     return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"

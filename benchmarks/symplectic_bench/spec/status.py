@@ -1,10 +1,10 @@
-"""How a cell can end."""
+"""The possible outcomes of a cell."""
 
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How a cell ended. All but `error` are results and final; `error` is a failure of ours, tried again."""
+    """The outcome of a cell. All but `error` are results, and final; `error` is a failure of ours and is retried."""
 
     OK = "ok"
     TIMEOUT = "timeout"

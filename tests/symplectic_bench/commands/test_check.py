@@ -1,4 +1,4 @@
-"""check and compare, as commands."""
+"""The commands check and compare."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ def test_check_is_green_on_its_own_baseline_and_red_on_a_planted_change(bench):
     assert "8 cells of the baseline compared, 1 regressions" in bench.output
 
 
-def test_rows_from_elsewhere_do_not_pass_a_check_here(bench, monkeypatch):
+def test_rows_from_another_environment_do_not_count(bench, monkeypatch):
     bench("run", "small.toml")
     bench("check", "small.toml", "--update")
     at(monkeypatch, an_environment(cpu="Another CPU"))
@@ -33,13 +33,13 @@ def test_rows_from_elsewhere_do_not_pass_a_check_here(bench, monkeypatch):
     assert bench("check", "small.toml", "--environment", an_environment().id) == Exit.DONE
 
 
-def test_a_part_of_a_suite_is_no_baseline(bench):
+def test_part_of_a_suite_cannot_be_a_baseline(bench):
     bench("run", "small.toml", "--only", "gradient=aca")
     assert bench("check", "small.toml", "--update") == Exit.FAILURE
     assert "run all of it first" in bench.output
 
 
-def test_a_cell_that_has_no_row_any_more_is_missed(bench):
+def test_a_cell_that_has_lost_its_row_is_a_regression(bench):
     bench("run", "small.toml")
     bench("check", "small.toml", "--update")
     rows = next(bench.folder.glob("results/small/*/rows.jsonl"))
@@ -48,7 +48,7 @@ def test_a_cell_that_has_no_row_any_more_is_missed(bench):
     assert "no row" in bench.output
 
 
-def test_check_writes_a_summary_and_wants_a_line_in_the_changelog(bench):
+def test_check_writes_a_summary_and_requires_a_line_in_the_changelog(bench):
     bench("run", "small.toml")
     bench("check", "small.toml", "--update")
     line = re.search(r"- Baseline small ([0-9a-f]{8})", bench.output)
@@ -61,7 +61,7 @@ def test_check_writes_a_summary_and_wants_a_line_in_the_changelog(bench):
     assert "### small: no regression" in (bench.folder / "summary.md").read_text()
 
 
-def test_time_fails_a_check_only_where_it_is_asked_to(bench):
+def test_time_fails_a_check_only_on_request(bench):
     bench("run", "small.toml")
     bench("check", "small.toml", "--update")
     bench.changes = {"total_s": 9.0}
@@ -70,19 +70,19 @@ def test_time_fails_a_check_only_where_it_is_asked_to(bench):
     assert bench("check", "small.toml", "--time") == Exit.REGRESSION
 
 
-def test_a_check_of_nothing_is_bad_usage(bench):
+def test_checking_nothing_is_bad_usage(bench):
     assert bench("check") == Exit.USAGE
     assert bench("check", "--problem", "nocolon") == Exit.USAGE
     assert bench("check", "--micro", "nowhere.json") == Exit.FAILURE
 
 
-def test_revisions_that_git_does_not_know_are_said(bench):
+def test_revisions_unknown_to_git_are_reported(bench):
     subprocess.run(["git", "init", "-q"], check=True)
     assert bench("compare", "nowhere", "HEAD") == Exit.FAILURE
     assert "no such revision" in bench.output
 
 
-def test_a_row_of_a_cell_that_the_suite_has_lost_does_not_pass_for_it(bench):
+def test_rows_of_a_cell_removed_from_the_suite_do_not_count(bench):
     bench("run", "small.toml")
     bench("check", "small.toml", "--update")
     suite = bench.folder / "small.toml"
@@ -93,7 +93,7 @@ def test_a_row_of_a_cell_that_the_suite_has_lost_does_not_pass_for_it(bench):
 
 
 @pytest.mark.parametrize("path", ["nocolon", ":f", "m:", ".m:f", "a b:f", "nowhere_at_all:f", "math:hypot", "math:pi"])
-def test_a_problem_that_is_none_is_bad_usage(bench, path, monkeypatch):
+def test_an_invalid_problem_is_bad_usage(bench, path, monkeypatch):
     monkeypatch.setattr(sweep, "load_vocabulary", REAL_VOCABULARY)
     for suite in ((), ("small.toml",)):
         assert bench("check", *suite, "--problem", path) == Exit.USAGE

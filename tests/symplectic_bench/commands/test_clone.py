@@ -1,4 +1,4 @@
-"""`python -m benchmarks` in a clone is that clone's command line, whatever else is installed."""
+"""In a clone `python -m benchmarks` runs that clone's command line, whatever else is installed."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def suite(tmp_path):
     return ("run", file, "--results", tmp_path / "results", "--plots", tmp_path / "plots")
 
 
-def test_it_measures_where_other_packages_of_those_names_are_installed(tmp_path, suite):
+def test_it_measures_although_other_packages_of_these_names_are_installed(tmp_path, suite):
     for name in ("benchmarks", "symplectic_bench", "symplectic_adjoint"):
         (tmp_path / "site" / name).mkdir(parents=True)
         (tmp_path / "site" / name / "__init__.py").write_text(FOREIGN)
@@ -52,8 +52,8 @@ def test_it_measures_where_other_packages_of_those_names_are_installed(tmp_path,
     assert len(list(tmp_path.glob("results/tiny/*/rows.jsonl"))) == 1
 
 
-def test_it_measures_where_the_clone_is_not_installed(tmp_path, suite):
-    """-S leaves out the .pth file of an editable installation, and the packages' folder, which is named instead."""
+def test_it_measures_although_the_clone_is_not_installed(tmp_path, suite):
+    """-S ignores the .pth file of an editable installation and the site-packages folder, which is on the path here."""
     done = in_the_clone(*suite, python=["-S"], path=[sysconfig.get_path("purelib")])
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(tmp_path.glob("results/tiny/*/rows.jsonl"))) == 1

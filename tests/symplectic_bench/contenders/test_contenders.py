@@ -26,7 +26,7 @@ from symplectic_bench.measure.wall_time import measure_wall_time
 from symplectic_bench.oracles.recorded_grid import relative_error
 from symplectic_bench.problems import PROBLEMS, build
 from symplectic_bench.run import processes as process
-from symplectic_bench.run.cells import Measuring, RunSettings
+from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings
 from symplectic_bench.run.processes import Limits
 from symplectic_bench.spec.expansion import Vocabulary, expand
 from symplectic_bench.spec.failure import Diverged
@@ -261,7 +261,7 @@ class TestDecline:
                  "contenders": {"torchode": ["backprop"], "diffrax": ["backprop"]}}  # fmt: skip
         suite = Suite.model_validate(fields | {"cell_timeout_s": 30, "block": [block]})
         vocabulary = Vocabulary({"linear": PROBLEMS["linear"].sizes}, tuple(METHODS), decline)
-        rows = list(measured(Measuring(RunSettings(30, 1, 0, tmp_path)), expand(suite, vocabulary)))
+        rows = list(measured(CellMeasurer(MeasurementSettings(30, 1, 0, tmp_path)), expand(suite, vocabulary)))
         assert [row.status for row in rows] == [Status.SKIPPED] * 2
         assert all("is not installed" in row.reason for row in rows)
 

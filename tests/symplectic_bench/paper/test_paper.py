@@ -1,4 +1,4 @@
-"""The paper's experiments: they make sense at every scale, fit into their hour, and show what they measured."""
+"""The paper's experiments: they are valid at every scale, fit into their hour, and report their measurements."""
 
 import re
 from dataclasses import replace
@@ -10,9 +10,9 @@ from symplectic_bench.analysis.claims import evaluate_claims
 from symplectic_bench.analysis.summary import lines_of, summarize
 from symplectic_bench.commands.app import app
 from symplectic_bench.commands.exit_codes import Exit
-from symplectic_bench.paper.edition import Edition
 from symplectic_bench.paper.experiments import EXPERIMENTS, claim_sentences
 from symplectic_bench.paper.figures import against_symplectic, budgets, stages, tolerances
+from symplectic_bench.paper.paper_report import PaperReport
 from symplectic_bench.report.training_figures import agreement, calls, curves, training_figures
 from symplectic_bench.report.training_tables import training_tables
 from symplectic_bench.report.typesetting import to_latex, to_markdown
@@ -41,7 +41,7 @@ def test_every_experiment_expands_at_every_scale(experiment, scale):
 
 
 @pytest.mark.parametrize(("scale", "most"), [(Scale.CPU, HOUR_S), (Scale.SMOKE, SMOKE_S)])
-def test_the_shares_add_up_to_no_more_than_there_is(scale, most):
+def test_the_budgets_of_all_experiments_fit_into_the_total(scale, most):
     shares = {e.name: suite_of(e, scale).budget_s for e in EXPERIMENTS}
     assert sum(shares.values()) <= most, shares
 
@@ -84,7 +84,7 @@ def row(name="ours symplectic", iterations=3, losses=(3.0, 2.0, 1.0), metrics=No
 
 
 class TestTables:
-    def test_gradients_are_rows_and_data_sets_groups_of_columns(self):
+    def test_rows_are_gradients_and_groups_of_columns_are_data_sets(self):
         rows = [
             row(metrics={"nll": 1.5}),
             row("ours aca", iterations=2, losses=(3.0, 2.0), peak_tensor_bytes=3 * 2**20),
@@ -110,19 +110,19 @@ class TestTables:
         assert "synthetic-..: in place of that table, a mixture of five normal" in table.caption
         assert "a note" in table.sections[0].notes and "batch 3" in table.caption and "seeds 0" in table.caption
 
-    def test_seeds_are_a_median_with_its_spread(self):
+    def test_several_seeds_are_shown_as_a_median_with_its_spread(self):
         rows = [row(metrics={"nll": nll}, seed=seed) for seed, nll in enumerate((1.0, 5.0, 2.0))]
         (table,) = training_tables(summarize(rows), "here.")
         assert table.sections[0].lines[0][1] == "2.00 [1.00, 5.00]"
         assert "seeds 0, 1, 2." in table.caption
 
-    def test_costs_are_of_the_seeds_that_all_have(self):
+    def test_costs_are_over_the_seeds_that_all_gradients_have(self):
         rows = [row(seed=seed, peak_tensor_bytes=mib * 2**20) for seed, mib in enumerate((1, 7, 9))]
         (table,) = training_tables(summarize([*rows, row("ours aca", peak_tensor_bytes=2 * 2**20)]), "here.")
         assert [line[1] for line in table.sections[0].lines] == ["1.00", "2.00"]
         assert "seeds 0, 1, 2 of ours symplectic where a spread is given, else seed 0" in table.caption
 
-    def test_settings_of_one_name_are_told_apart(self):
+    def test_settings_of_the_same_name_are_distinguished(self):
         rows = [row(batch=3, metrics={"nll": 1.0}), row(batch=7, metrics={"nll": 9.0})]
         (table,) = training_tables(summarize(rows), "here.")
         assert [group for group, _ in table.groups] == [
@@ -131,19 +131,19 @@ class TestTables:
             "synthetic-power, batch 7, N = 5",
         ]
 
-    def test_what_is_to_be_known_of_a_contender_is_said_once(self):
+    def test_a_remark_about_a_contender_appears_once(self):
         known = {"reason": "it computes times in float32"}
         rows = [row(), *(row("torchdiffeqpack aca", data=f"synthetic-{d}", **known) for d in ("power", "gas"))]
         (table,) = training_tables(summarize(rows), "here.")
         assert table.sections[0].notes == ("torchdiffeqpack aca: it computes times in float32",)
 
-    def test_a_run_that_ended_early_shows_how(self):
-        ended = row("torchdiffeq backprop", status=Status.TIMEOUT, reason="nothing came for 60 s", losses=(3.0,))
+    def test_a_run_that_ended_early_shows_why(self):
+        ended = row("torchdiffeq backprop", status=Status.TIMEOUT, reason="no result for 60 s", losses=(3.0,))
         (table,) = training_tables(summarize([row(), ended]), "here.")
         assert table.sections[0].lines[-1][1] == "1.00 timeout"
 
-    def test_medians_are_over_the_iterations_that_all_have(self):
-        """symplectic's third is dear, but aca has made two."""
+    def test_medians_are_over_the_iterations_that_all_gradients_have(self):
+        """symplectic's third iteration is expensive, but aca has made only two."""
         longer = {"total_samples_s": [9.0, 0.5, 7.0], "cold_iterations": [0], "f_calls_samples": [80, 82, 300]}
         shorter = {"total_samples_s": [8.0, 0.25], "cold_iterations": [0], "f_calls_samples": [80, 82]}
         rows = [row(**longer), row("ours aca", iterations=2, losses=(3.0, 2.0), **shorter)]
@@ -155,14 +155,14 @@ class TestTables:
         one, other = training_tables(summarize(rows), "here.", "table2", "Flows")
         assert (one.name, other.name) == ("table2", "table2-2") and len(one.groups) == len(other.groups) == 3
 
-    def test_what_failed_is_said_with_the_reason(self):
+    def test_failures_are_listed_with_their_reasons(self):
         failed = row("torchdiffeq backprop", status=Status.DIVERGED, reason="underflow in dt", losses=(), total_s=None)
         failed = replace(failed, peak_tensor_bytes=None, losses=None)
         (table,) = training_tables(summarize([row(), failed]), "here.")
         assert table.sections[0].lines[-1][1] == "diverged"
         assert "torchdiffeq backprop on synthetic-power: diverged: underflow in dt" in table.sections[0].notes
 
-    def test_both_languages_show_the_groups(self):
+    def test_markdown_and_latex_show_the_groups(self):
         (table,) = training_tables(summarize([row(metrics={"nll": 1.5})]), "here.")
         latex, markdown = to_latex(table), to_markdown(table)
         assert r"\multicolumn{5}{c}{synthetic-power, N = 5}" in latex
@@ -172,34 +172,34 @@ class TestTables:
 
 
 class TestFigures:
-    def test_losses_side_by_side(self):
+    def test_losses_are_compared_side_by_side(self):
         rows = [row(), row("ours aca", losses=(3.0, 2.0, 1.0)), row("ours continuous", losses=(3.0, 2.2, 1.0))]
         figure = agreement(lines_of(summarize(rows)), "here.")
         (panel,) = figure.rows[0]
         assert [s.name for s in panel.series] == ["ours continuous"]  # aca's are the same bits
         assert panel.series[0].x == (2,) and panel.series[0].y == pytest.approx((0.1,))
 
-    def test_curves_are_of_those_that_were_trained_on(self):
+    def test_curves_show_the_longest_runs(self):
         rows = [row(), row("ours aca", iterations=1, losses=(3.0,))]
         (panel,) = curves(lines_of(summarize(rows)), "here.").rows[0]
         assert [s.name for s in panel.series] == ["ours symplectic"] and panel.series[0].x == (1, 2, 3)
 
-    def test_calls_are_drawn_where_they_change(self):
+    def test_calls_are_drawn_if_they_change(self):
         assert not calls(lines_of(summarize([row()])), "here.").rows
         stiffer = row(f_calls_samples=[82, 90, 200])
         assert calls(lines_of(summarize([stiffer])), "here.").rows
 
-    def test_multiples_are_of_symplectics(self):
+    def test_multiples_are_relative_to_symplectic(self):
         rows = [row(), row("ours aca", peak_tensor_bytes=3 * 2**20, total_s=0.15)]
         time, memory = against_symplectic(summarize(rows), "here.").rows[0]
         assert time.series[0].y == pytest.approx((0.5,)) and memory.series[0].y == pytest.approx((3.0,))
 
-    def test_memory_over_stages_is_in_their_order(self):
+    def test_memory_over_stages_is_sorted_by_stages(self):
         rows = [row(method=m, stages=s, peak_tensor_bytes=s * 2**20) for m, s in (("dopri8", 13), ("bosh3", 3))]
         (panel,) = stages(summarize(rows), "here.").rows[0]
         assert panel.series[0].x == (3, 13) and panel.series[0].y == (3, 13)
 
-    def test_a_budget_is_the_states_that_are_kept(self):
+    def test_a_budget_is_the_number_of_kept_states(self):
         def fixed(gradient, calls):
             cell = make_cell(gradient=gradient, rtol=None, atol=None, steps=20)
             counts = {"f_calls_forward": 80, "f_calls_backward": calls, "stages": 4, "steps_accepted": 20}
@@ -213,7 +213,7 @@ class TestFigures:
             ("ours stages", (80,), (160,)),
         ]
 
-    def test_steps_back_stand_beside_steps_forth(self):
+    def test_steps_of_the_backward_solve_are_shown(self):
         rows = []
         for rtol in (1e-2, 1e-4):
             for gradient, back in (("symplectic", None), ("continuous", 40)):
@@ -239,27 +239,27 @@ class TestCommand:
 
         return run
 
-    def test_one_command_measures_and_shows_and_goes_on_where_it_stopped(self, paper, tmp_path):
+    def test_one_command_measures_reports_and_resumes(self, paper, tmp_path):
         done = paper("masses", "budget", "--scale", "smoke")
         assert done.exit_code == Exit.DONE, done.output
-        edition = Edition.within(Scale.SMOKE, tmp_path / "results", tmp_path / "plots")
-        assert {p.name for p in edition.results.glob("*.*")} >= {
+        report = PaperReport.within(Scale.SMOKE, tmp_path / "results", tmp_path / "plots")
+        assert {p.name for p in report.results.glob("*.*")} >= {
             f"{name}.{form}" for name in ("masses", "budget") for form in ("md", "csv", "tex")
         }
-        figures = {p.name for p in edition.plots.iterdir()}
+        figures = {p.name for p in report.plots.iterdir()}
         assert {
             f"{name}.{form}" for name in ("budget", "masses-curves", "memory_flow") for form in ("svg", "pdf", "png")
         } <= figures
-        page = (edition.results / "README.md").read_text()
+        page = (report.results / "README.md").read_text()
         linked = re.findall(r"\]\(([^)]+\.svg)\)", page)
-        assert linked and all((edition.results / link).exists() for link in linked)
+        assert linked and all((report.results / link).exists() for link in linked)
         assert "scale smoke" in page and "PNODE" in page
         again = paper("masses", "budget", "--scale", "smoke")
         assert again.output.count(": 0 of ") == 2
         shown = paper("masses", "--scale", "smoke", "--show")
         assert shown.exit_code == Exit.DONE and "to measure" not in shown.output
 
-    def test_a_data_folder_that_is_not_there_is_bad_usage(self, paper, tmp_path):
+    def test_a_missing_data_folder_is_bad_usage(self, paper, tmp_path):
         refused = paper("table2", "--scale", "smoke", "--data-dir", str(tmp_path / "nowhere"))
         assert refused.exit_code == Exit.USAGE and "no such folder" in refused.output
 
@@ -271,13 +271,13 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         ("options", "words"),
-        [(["--show", "--fresh"], "--fresh measures"), (["--environment", "abc"], "add --show")],
+        [(["--show", "--fresh"], "--fresh is for measuring"), (["--environment", "abc"], "add --show")],
     )
-    def test_an_option_that_would_change_nothing_is_bad_usage(self, paper, options, words):
+    def test_an_option_without_effect_is_bad_usage(self, paper, options, words):
         refused = paper("masses", *options)
         assert refused.exit_code == Exit.USAGE and words in refused.output
 
-    def test_rows_of_another_environment_stand_on_the_page_too(self, paper, tmp_path):
+    def test_rows_of_another_environment_are_on_the_page_too(self, paper, tmp_path):
         assert paper("budget", "--scale", "smoke").exit_code == Exit.DONE
         rows = tmp_path / "results/paper-smoke/rows/budget-smoke"
         (folder,) = rows.iterdir()
@@ -286,17 +286,17 @@ class TestCommand:
         page = (tmp_path / "results/paper-smoke/README.md").read_text()
         assert "PNODE" in page and "midpoint" in page
 
-    def test_an_experiment_that_was_killed_before_its_first_row_has_nothing_to_show(self, paper, tmp_path):
+    def test_an_experiment_killed_before_its_first_row_has_nothing_to_show(self, paper, tmp_path):
         assert paper("precision", "--scale", "smoke").exit_code == Exit.DONE
         (rows,) = (tmp_path / "results/paper-smoke/rows/precision-smoke").glob("*/rows.jsonl")
         rows.write_text("")
         assert paper("precision", "--scale", "smoke", "--show").exit_code == Exit.NOTHING_RAN
 
-    def test_showing_what_was_never_measured_says_so(self, paper):
+    def test_showing_an_unmeasured_experiment_is_nothing_ran(self, paper):
         assert paper("table2", "--show").exit_code == Exit.NOTHING_RAN
 
 
-def test_figures_have_the_experiments_name_before_theirs():
+def test_names_of_figures_start_with_the_experiments():
     assert {
         f.name for f in training_figures(summarize([row(), row("ours aca", losses=(3, 2, 1.5))]), "here.", "table2")
     } == {

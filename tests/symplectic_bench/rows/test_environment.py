@@ -1,6 +1,8 @@
 import getpass
+import inspect
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,16 +28,16 @@ from tests.symplectic_bench.sample_rows import an_environment
         {"peers": {"torchode": "1.0.1"}},
     ],
 )
-def test_machine_versions_and_library_make_the_id(change):
+def test_machine_versions_and_library_determine_the_id(change):
     assert an_environment(**change).id != an_environment().id
 
 
 @pytest.mark.parametrize("change", [{"commit": None}, {"uncommitted_changes": True}, {"suite_sha256": "3" * 64}])
-def test_the_commit_does_not(change):
+def test_commit_and_suite_do_not_change_the_id(change):
     assert an_environment(**change).id == an_environment().id
 
 
-def test_the_environment_here_says_what_it_is_and_not_whose():
+def test_the_environment_names_the_machine_but_not_its_user():
     environment = capture()
     assert environment.id == capture().id
     assert environment.python == ".".join(map(str, sys.version_info[:3]))
@@ -60,10 +62,93 @@ def test_a_peer_that_is_only_on_the_path_is_named_by_its_source(monkeypatch, tmp
     assert before.startswith("with source ") and capture().peers["some_peer"] != before
 
 
-def test_the_command_line_does_not_wait_for_torch():
+def test_the_command_line_does_not_import_torch():
     imported = "import sys, symplectic_bench.commands.app, symplectic_bench.rows.environment as e"
     program = f"{imported}; e.capture(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": PYTHONPATH}, check=True)
+
+
+class TestCommit:
+    """What capture says of git, in a process that finds copies of the packages in folders of its own."""
+
+    @pytest.fixture
+    def clone(self, tmp_path):
+        """A repository that tracks the suite and the library, and its commit."""
+        folder = tmp_path / "clone"
+        install(folder)
+        return folder, commit_all(folder)
+
+    def test_a_clone_is_at_its_commit(self, clone):
+        folder, commit = clone
+        assert captured_git_state(folder) == [commit, False]
+
+    @pytest.mark.parametrize("package", ["symplectic_bench", "symplectic_adjoint"])
+    def test_changes_to_the_suite_or_the_library_are_uncommitted_changes(self, clone, package):
+        folder, commit = clone
+        (folder / package / "__init__.py").write_text("changed = True")
+        assert captured_git_state(folder) == [commit, True]
+
+    def test_changes_elsewhere_in_the_clone_do_not_count(self, clone):
+        folder, commit = clone
+        (folder / "notes.txt").write_text("untracked")
+        assert captured_git_state(folder) == [commit, False]
+
+    def test_a_library_outside_the_clone_counts_as_a_change(self, clone, tmp_path):
+        folder, commit = clone
+        install(tmp_path / "elsewhere", "symplectic_adjoint")
+        assert captured_git_state(tmp_path / "elsewhere", folder) == [commit, True]
+
+    @pytest.mark.parametrize("ignored", [True, False])
+    def test_an_installation_inside_another_projects_repository_has_no_commit(self, tmp_path, ignored):
+        project = tmp_path / "project"
+        project.mkdir()
+        (project / ".gitignore").write_text(".venv/" if ignored else "")
+        commit_all(project)
+        install(project / ".venv" / "site-packages")
+        assert captured_git_state(project / ".venv" / "site-packages") == [None, None]
+
+    def test_an_installation_outside_any_repository_has_no_commit(self, tmp_path):
+        install(tmp_path)
+        assert captured_git_state(tmp_path) == [None, None]
+
+
+def install(folder, *packages):
+    """Put packages into a folder: a library that is never imported, and as much of the suite as capture needs."""
+    for package in packages or ("symplectic_bench", "symplectic_adjoint"):
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").write_text("")
+        if package == "symplectic_bench":
+            shutil.copytree(Path(inspect.getfile(capture)).parent, folder / package / "rows")
+
+
+def commit_all(folder):
+    """Make the folder a repository with one commit, and return the id that capture gives to it."""
+
+    def git(*arguments):
+        identity = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+        done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "Everything")
+    return git("rev-parse", "HEAD")[:12]
+
+
+PRINT_GIT_STATE = """
+import json
+from symplectic_bench.rows.environment import capture
+environment = capture()
+print(json.dumps([environment.commit, environment.uncommitted_changes]))
+"""
+
+
+def captured_git_state(*folders):
+    """Return commit and uncommitted_changes as captured by a process that finds its packages in these folders."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-P", "-c", PRINT_GIT_STATE], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_a_caption_names_machine_versions_commit_scale_and_id(tmp_path):

@@ -1,4 +1,4 @@
-"""Rows as Parquet: every field a column, of the same kind whatever was measured."""
+"""Rows as Parquet: every field is a column, of the same type whatever was measured."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_rows import a_cell, a_row, first_look
 
 
-def test_every_field_of_every_row_is_there(tmp_path):
+def test_every_field_of_every_row_is_a_column(tmp_path):
     rows = first_look()
     table = parquet.read_table(write_parquet(rows, tmp_path / "rows.parquet"))
     assert table.schema.equals(SCHEMA) and table.num_rows == len(rows)
@@ -23,7 +23,7 @@ def test_every_field_of_every_row_is_there(tmp_path):
             assert (json.loads(value) if name == "sizes" else value) == expected, name
 
 
-def test_what_json_lacks_and_what_is_missing(tmp_path):
+def test_non_finite_and_missing_values_are_kept_apart(tmp_path):
     rows = [
         a_row(error_true=math.inf, metrics={"nll": 1.5}, losses=[1.0, 2.0]),
         Measurement.for_cell(a_cell(), status=Status.OOM, reason="killed"),

@@ -13,7 +13,7 @@ def written_and_read(row):
     return Measurement.from_json(json.loads(json.dumps(row.to_json(), allow_nan=False)))
 
 
-def test_a_row_survives_being_written():
+def test_a_row_survives_a_round_trip():
     assert written_and_read(a_row()) == a_row()
 
 
@@ -23,7 +23,7 @@ def test_a_failure_has_a_status_and_a_reason_and_no_numbers():
     assert row.total_s is None
 
 
-def test_numbers_that_json_lacks_are_kept():
+def test_non_finite_numbers_survive_a_round_trip():
     row = written_and_read(a_row(error_true=math.nan, loss=math.inf, forward_samples_s=[1.0, -math.inf]))
     assert row.error_true is not None and math.isnan(row.error_true)
     assert row.loss == math.inf
@@ -52,6 +52,6 @@ def test_rows_of_a_newer_version_are_refused_by_name():
 
 
 @pytest.mark.parametrize("broken", [{}, {"status": "fine"}, {"status": "ok"}])
-def test_what_is_no_row_is_refused(broken):
+def test_anything_but_a_row_is_refused(broken):
     with pytest.raises(UnreadableRow, match="not a row"):
         Measurement.from_json(broken)

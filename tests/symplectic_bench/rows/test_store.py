@@ -72,7 +72,7 @@ def test_a_torn_last_line_is_tolerated(folder):
     assert "line 2 is torn" in found.warnings[0]
 
 
-def test_what_comes_after_a_torn_line_is_not_lost(folder):
+def test_a_row_after_a_torn_line_is_not_lost(folder):
     write(folder, ACA, STAGES)
     tear(folder / "rows.jsonl")
     write(folder, STAGES)
@@ -102,7 +102,7 @@ def test_every_result_is_final(folder, status):
     assert read_rows(folder / "rows.jsonl").to_do([a_cell(gradient="aca"), a_cell()]) == [a_cell()]
 
 
-def test_an_error_is_tried_again_three_times_at_most(folder):
+def test_an_error_is_retried_up_to_three_attempts(folder):
     cell = a_cell(gradient="aca")
     for attempt in (1, 2, 3):
         assert read_rows(folder / "rows.jsonl").to_do([cell]) == [cell]
@@ -119,7 +119,7 @@ def test_a_result_after_an_error_counts(folder):
     assert found.warnings == []
 
 
-def test_two_runs_cannot_write_to_one_place(folder):
+def test_two_runs_cannot_write_to_one_folder(folder):
     with writing(folder):
         with pytest.raises(StoreError, match="another run is writing to small/0123456789ab"), writing(folder):
             pass
@@ -152,13 +152,13 @@ def test_a_fresh_run_that_fails_leaves_the_old_rows(folder):
     assert gradients(folder) == []
 
 
-def test_a_fresh_run_of_a_part_keeps_the_rest(folder):
+def test_a_fresh_run_of_some_cells_keeps_the_rest(folder):
     write(folder, ACA, STAGES)
     write(folder, replace(ACA, total_s=9.0), fresh=True, keep=[STAGES.cell_id])
     assert gradients(folder) == ["stages", "aca"]
 
 
-def test_rows_of_a_newer_version_are_not_skipped_in_silence(folder):
+def test_rows_of_a_newer_version_are_not_skipped_silently(folder):
     write(folder, ACA)
     with (folder / "rows.jsonl").open("a") as file:
         file.write(json.dumps(ACA.to_json() | {"colour": "red"}) + "\n")
@@ -178,7 +178,7 @@ def test_nothing_written_names_a_host_a_user_or_a_folder(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["a/b of 1/2", "https://example.org/a/b", "rtol 1e-3 / 7", "N/A", "y' = f / g"])
-def test_what_is_no_path_is_left_alone(text):
+def test_text_that_is_no_path_is_unchanged(text):
     assert anonymous(text) == text
 
 
@@ -209,17 +209,17 @@ class TestDelivery:
             assert writer.append(replace(ACA, total_s=9.0)) is None
         assert read_rows(folder / "rows.jsonl").rows == [ACA]
 
-    def test_an_error_is_written_as_often_as_it_comes(self, folder):
+    def test_every_error_is_written(self, folder):
         failed = replace(ACA, status=Status.ERROR, reason="boom")
         write(folder, failed, failed)
         assert read_rows(folder / "rows.jsonl").attempts == {ACA.cell_id: 2}
 
-    def test_what_is_given_up_counts_as_the_last_attempt(self, folder):
+    def test_a_cell_that_was_given_up_counts_as_its_last_attempt(self, folder):
         write(folder, replace(ACA, status=Status.ERROR, reason="it killed its workers", attempt=3))
         known = read_rows(folder / "rows.jsonl")
         assert known.attempts == {ACA.cell_id: 3} and known.to_do([ACA.cell]) == []
 
-    def test_a_disk_that_is_full_is_said_and_leaves_whole_lines(self, folder, monkeypatch):
+    def test_a_full_disk_is_reported_and_leaves_whole_lines(self, folder, monkeypatch):
         real = os.fsync
 
         def full(file):
@@ -235,6 +235,6 @@ class TestDelivery:
             writer.append(STAGES)
         assert gradients(folder) == ["aca", "stages"]
 
-    def test_a_second_writer_is_told_who_writes(self, folder):
+    def test_a_second_writer_is_told_who_holds_the_lock(self, folder):
         with writing(folder), pytest.raises(StoreError, match=rf"\(process {os.getpid()} on .* since 20"):
             write(folder, ACA)

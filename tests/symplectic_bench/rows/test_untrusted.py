@@ -1,4 +1,4 @@
-"""Files from elsewhere: a clear error or a correct read, never a crash, a wrong table, or code that runs."""
+"""Untrusted files: they are read correctly or refused clearly; no crash, no wrong table, no code executed."""
 
 import ast
 import json
@@ -82,7 +82,7 @@ def read(file, line):
 
 @MANY
 @given(line=mutated_rows())
-def test_a_mutated_row_is_refused_or_read_as_it_stands(file, line):
+def test_a_mutated_row_is_refused_or_read_as_written(file, line):
     try:
         found = read(file, line)
     except UnreadableRow as why:
@@ -174,14 +174,14 @@ def test_a_mutated_baseline_is_refused_or_compared(tmp_path_factory, data):
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/tmp/x", "a/b", "..", "", "baseline", "A", "a b"])
-def test_a_suite_s_name_cannot_lead_out_of_the_results(tmp_path, name):
+def test_a_suites_name_cannot_point_outside_the_results(tmp_path, name):
     file = tmp_path / "quick.toml"
     file.write_text(TEXT.replace('name = "quick"', f"name = {json.dumps(name)}"))
     with pytest.raises(SuiteError, match="name"):
         load_suite(str(file))
 
 
-def test_a_row_whose_cell_was_changed_is_no_row():
+def test_a_row_with_a_changed_cell_is_refused():
     row = a_row().to_json()
     with pytest.raises(UnreadableRow, match="ids are not those of its cell"):
         Measurement.from_json(row | {"rtol": 1e-3})
@@ -195,13 +195,13 @@ def test_a_row_whose_cell_was_changed_is_no_row():
         {"losses": [1.0, 2.0], "f_calls_samples": [1]},
     ],
 )
-def test_values_that_do_not_go_together_are_no_row(changes):
+def test_contradictory_values_are_refused(changes):
     with pytest.raises(UnreadableRow):
         Measurement.from_json(a_row().to_json() | changes)
 
 
 @pytest.mark.parametrize("value", ["12", True, [1], -1, 10**400, 1.5])
-def test_a_count_of_another_kind_is_no_row(value):
+def test_a_count_of_the_wrong_type_is_refused(value):
     with pytest.raises(UnreadableRow, match="f_calls_forward"):
         Measurement.from_json(a_row().to_json() | {"f_calls_forward": value})
 
@@ -231,7 +231,7 @@ class TestEscapes:
             text = text.replace(sign, "")
         assert not re.search(r"(?<!\\)[$%#_]", text)
 
-    def test_a_suite_s_own_words_are_no_html(self):
+    def test_text_of_a_suite_is_not_html(self):
         from symplectic_bench.report.page import Chapter, page
 
         suite = load_suite("quick").model_copy(update={"title": "<script>t", "description": "<img src=x>"})
@@ -239,7 +239,7 @@ class TestEscapes:
         assert "<script" not in text.replace("\\<", "") and "<img" not in text.replace("\\<", "")
 
 
-def test_nothing_of_the_suite_loads_a_pickle():
+def test_no_module_of_the_suite_loads_a_pickle():
     """Arrays are read without objects and tensors as weights alone; no module that unpickles is imported."""
     for path in sorted((ROOT / "benchmarks").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""Cells become rows, whatever happens to them."""
+"""Every cell becomes a row, whatever happens to it."""
 
 import json
 from dataclasses import asdict, replace
@@ -7,8 +7,9 @@ import pytest
 
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import cells as runner
-from symplectic_bench.run.cells import Measuring, Row, RunSettings, groups, time_group
-from symplectic_bench.run.processes import Outcome
+from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings, Row, time_group
+from symplectic_bench.run.processes import CallOutcome
+from symplectic_bench.spec.cell import group_cells
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_cells import FIXED, make_cell
 from tests.symplectic_bench.work import measured
@@ -26,19 +27,19 @@ FLOOR = {"state_bytes": 8, "parameter_bytes": 4, "graph_bytes": 32, "vjp_peak_by
 
 @pytest.fixture
 def settings(tmp_path):
-    return RunSettings(cell_timeout_s=30, repeats=2, warmup=1, cache_dir=tmp_path)
+    return MeasurementSettings(cell_timeout_s=30, repeats=2, warmup=1, cache_dir=tmp_path)
 
 
 def collect(cells, settings):
     lines = []
-    rows = list(measured(Measuring(settings), cells, lambda line, cell=None, waits=False: lines.append(line)))
+    rows = list(measured(CellMeasurer(settings), cells, lambda line, cell=None, waits=False: lines.append(line)))
     return rows, lines
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Of four cells measured for real."""
-    settings = RunSettings(30, repeats=2, warmup=1, cache_dir=tmp_path_factory.mktemp("cache"))
+    """The rows of four cells that are really measured."""
+    settings = MeasurementSettings(30, repeats=2, warmup=1, cache_dir=tmp_path_factory.mktemp("cache"))
     linear = {"problem": "linear", "sizes": {"dim": 3}}
     cells = [
         make_cell(**linear),
@@ -71,25 +72,25 @@ class TestForReal:
             assert row.total_s > 0 and row.floor_s > 0
             assert row.peak_tensor_bytes >= max(row.forward_peak_tensor_bytes, row.kept_tensor_bytes)
 
-    def test_the_errors_are_what_the_gradients_are(self, rows):
+    def test_the_exact_gradient_has_a_rounding_error_and_the_continuous_adjoint_does_not(self, rows):
         ours, theirs, _, fixed = rows
         assert ours.error_discrete < 1e-12 and fixed.error_discrete < 1e-12
         assert theirs.error_discrete > 1e-9  # the continuous adjoint is not the gradient of what was computed
         assert ours.error_true_bar == theirs.error_true_bar < ours.error_true < 1e-4
 
-    def test_a_group_shares_its_bare_calls(self, rows):
+    def test_the_cells_of_a_group_share_their_bare_calls(self, rows):
         assert rows[0].f_call_s == rows[1].f_call_s != rows[3].f_call_s
         assert rows[0].group_id == rows[1].group_id != rows[3].group_id
 
     def test_an_impossible_cell_is_skipped_with_its_reason(self, rows):
         assert rows[2].status is Status.SKIPPED and "no gradient 'symplectic'" in rows[2].reason
 
-    def test_data_is_cached_by_the_runner_before_it_is_needed(self, settings):
+    def test_data_is_cached_before_it_is_needed(self, settings):
         (row,), lines = collect([make_cell(problem="flow", sizes={"data": "wine", "width": 4})], settings)
         assert row.status is Status.OK, row.reason
         assert lines[0] == "data: wine"
 
-    def test_a_solver_that_gives_up_is_a_row(self, settings):
+    def test_a_solver_that_gives_up_has_a_row(self, settings):
         cell = make_cell(problem="spiral", sizes={"end": 10.0}, **FIXED, method="euler", steps=8)
         (row,), _ = collect([cell], settings)
         assert row.status is Status.DIVERGED and "not finite" in row.reason
@@ -102,18 +103,18 @@ class TestForReal:
 
 
 class TestByScript:
-    """With processes that end as the test says."""
+    """With processes whose outcomes the test chooses."""
 
     @pytest.fixture
     def script(self, monkeypatch):
-        """Outcomes by function name; a list is used up one by one."""
+        """Outcomes by function name; a list gives one outcome per call."""
         outcomes = {
-            "cache_table": Outcome(),
-            "compute_reference": Outcome(values=[{"bar": 1e-12}]),
-            "measure_gradient_error": Outcome(values=[{**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}]),
-            "measure_tensor_memory": Outcome(values=[FLOOR, {"peak_tensor_bytes": 999}]),
-            "measure_resident_memory": Outcome(values=[{"peak_rss_bytes": 5}]),
-            "measure_wall_time": Outcome(
+            "cache_table": CallOutcome(),
+            "compute_reference": CallOutcome(values=[{"bar": 1e-12}]),
+            "measure_gradient_error": CallOutcome(values=[{**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}]),
+            "measure_tensor_memory": CallOutcome(values=[FLOOR, {"peak_tensor_bytes": 999}]),
+            "measure_resident_memory": CallOutcome(values=[{"peak_rss_bytes": 5}]),
+            "measure_wall_time": CallOutcome(
                 values=[
                     {"cell": 0, "begins": True},
                     {"cell": 0, "forward_s": 1.0, "backward_s": 3.0},
@@ -161,49 +162,49 @@ class TestByScript:
             ("measure_resident_memory", Status.ERROR, 1.0, "measure_wall_time"),
         ],
     )
-    def test_a_failed_process_ends_a_cell_and_keeps_what_is_known(
+    def test_a_failed_process_ends_a_cell_and_keeps_its_measurements(
         self, script, settings, process, status, measured, next_process
     ):
-        script[process] = Outcome(status, "because")
+        script[process] = CallOutcome(status, "because")
         row = self.row(settings)
         assert (row.status, row.reason, row.loss) == (status, "because", measured)
         assert next_process not in self.calls
 
     def test_a_replay_that_fails_costs_only_its_own_error(self, script, settings):
-        script["measure_gradient_error"] = Outcome(Status.OOM, "too large", values=[{**COUNTS, "loss": 1.0}])
+        script["measure_gradient_error"] = CallOutcome(Status.OOM, "too large", values=[{**COUNTS, "loss": 1.0}])
         row = self.row(settings)
         assert row.status is Status.OK and row.total_s == 4.5
         why = "its process ended before (oom): too large"
         assert row.error_discrete is None and row.error_discrete_reason == why
         assert row.error_true is None and row.error_true_reason == why
 
-    def test_what_was_measured_before_the_end_stays(self, script, settings):
+    def test_measurements_before_a_crash_are_kept(self, script, settings):
         values = [{**COUNTS, "loss": 1.0}, {"error_true": 1e-3, "error_true_bar": 1e-9}]
-        script["measure_gradient_error"] = Outcome(Status.OOM, "too large", values=values)
+        script["measure_gradient_error"] = CallOutcome(Status.OOM, "too large", values=values)
         row = self.row(settings)
         assert (row.error_true, row.error_true_reason) == (1e-3, None)
 
-    def test_a_reference_that_fails_is_tried_once_a_problem_and_is_the_reason(self, script, settings):
-        script["compute_reference"] = Outcome(Status.TIMEOUT, "nothing came for 30 s")
+    def test_a_failed_reference_is_computed_once_per_problem_and_gives_the_reason(self, script, settings):
+        script["compute_reference"] = CallOutcome(Status.TIMEOUT, "no result for 30 s")
         rows, _ = collect([make_cell(rtol=rtol) for rtol in (1e-3, 1e-4)], settings)
         assert self.calls.count("compute_reference") == 1
-        assert {row.error_true_reason for row in rows} == {"the reference failed (timeout): nothing came for 30 s"}
+        assert {row.error_true_reason for row in rows} == {"the reference failed (timeout): no result for 30 s"}
 
     def test_a_reason_for_one_missing_number_leaves_the_cell_ok(self, script, settings):
-        script["measure_tensor_memory"] = Outcome(values=[FLOOR, {"reason": "too many events"}])
+        script["measure_tensor_memory"] = CallOutcome(values=[FLOOR, {"reason": "too many events"}])
         row = self.row(settings)
         assert (row.status, row.reason, row.peak_tensor_bytes) == (Status.OK, "too many events", None)
 
-    def test_a_gradient_that_cannot_be_parted_has_a_total_and_the_first_call(self, script, settings):
+    def test_a_gradient_that_cannot_be_timed_in_parts_has_a_total_and_a_first_call(self, script, settings):
         uncounted = dict.fromkeys(COUNTS) | {"steps_accepted": 3}
-        script["measure_gradient_error"] = Outcome(values=[{**uncounted, "loss": 1.0}])
+        script["measure_gradient_error"] = CallOutcome(values=[{**uncounted, "loss": 1.0}])
         values = [
             {"cell": 0, "compile_s": 9.0},
             {"cell": 0, "total_s": 2.0},
             {"cell": 0, "total_s": 4.0},
             {"f_call_s": 0.1, "vjp_call_s": 0.2},
         ]
-        script["measure_wall_time"] = Outcome(values=values)
+        script["measure_wall_time"] = CallOutcome(values=values)
         row = self.row(settings)
         assert (row.total_s, row.total_samples_s, row.compile_s) == (3.0, [2.0, 4.0], 9.0)
         assert row.forward_s is None and row.f_call_s == 0.1 and row.floor_s is None
@@ -216,25 +217,25 @@ class TestByScript:
     def errors_alone(self, settings, *gradients):
         return collect([make_cell(gradient=g) for g in gradients], replace(settings, measure=()))[0]
 
-    def test_errors_alone_are_one_process_a_group(self, script, settings):
+    def test_errors_alone_are_measured_in_one_process_per_group(self, script, settings):
         found = [{**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}]
         values = [{"cell": i, **value} for i in (0, 1) for value in ({"begins": True}, *found, {"ends": True})]
-        script["measure_gradient_errors"] = Outcome(values=values)
+        script["measure_gradient_errors"] = CallOutcome(values=values)
         rows = self.errors_alone(settings, "aca", "symplectic")
         assert self.calls == ["compute_reference", "measure_gradient_errors"]
         assert [(row.status, row.error_discrete, row.total_s) for row in rows] == [(Status.OK, 1e-16, None)] * 2
         assert rows[0].stages == 6 and rows[0].peak_tensor_bytes is None
 
-    def test_errors_alone_survive_one_that_fails_or_takes_the_process_down(self, script, settings):
+    def test_errors_alone_survive_a_cell_that_fails_or_kills_the_process(self, script, settings):
         good = [{"begins": True}, {**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}, {"ends": True}]
         bad = [{"begins": True}, {"status": "diverged", "reason": "gave up"}, {"ends": True}]
         script["measure_gradient_errors"] = [
-            Outcome(
+            CallOutcome(
                 Status.OOM,
                 "killed",
                 [{"cell": i, **v} for i, own in enumerate([bad, good, good[:2]]) for v in own],
             ),
-            Outcome(values=[{"cell": 0, **value} for value in good]),
+            CallOutcome(values=[{"cell": 0, **value} for value in good]),
         ]
         rows = self.errors_alone(settings, "aca", "symplectic", "baseline", "stages")
         assert [row.status for row in rows] == [Status.DIVERGED, Status.OK, Status.OK, Status.OK]
@@ -242,8 +243,8 @@ class TestByScript:
         assert rows[2].error_discrete_reason == "its process ended before (oom): killed" and rows[2].loss == 1.0
         assert rows[1].error_discrete == rows[3].error_discrete == 1e-16
 
-    def test_errors_alone_of_a_process_that_never_began_are_failures(self, script, settings):
-        script["measure_gradient_errors"] = Outcome(Status.ERROR, "no such module")
+    def test_errors_alone_fail_if_the_process_never_starts(self, script, settings):
+        script["measure_gradient_errors"] = CallOutcome(Status.ERROR, "no such module")
         rows = self.errors_alone(settings, "aca", "symplectic")
         assert [(row.status, row.reason) for row in rows] == [(Status.ERROR, "no such module")] * 2
 
@@ -257,23 +258,23 @@ class TestByScript:
         turns = [{"cell": i, "forward_s": 1.0, "backward_s": 1.0} for i in range(number)]
         return [*turns, {"f_call_s": 0.1, "vjp_call_s": 0.2}]
 
-    def test_one_that_kills_the_process_is_taken_out_and_the_others_timed_again(self, script, settings):
+    def test_a_cell_that_kills_the_process_is_removed_and_the_others_are_timed_again(self, script, settings):
         began = [
             {"cell": 0, "begins": True},
             {"cell": 0, "forward_s": 9.0, "backward_s": 9.0},
             {"cell": 1, "begins": True},
         ]
         script["measure_wall_time"] = [
-            Outcome(Status.OOM, "killed", values=began),
-            Outcome(values=self.samples(2)),
+            CallOutcome(Status.OOM, "killed", values=began),
+            CallOutcome(values=self.samples(2)),
         ]
         first, culprit, last = self.timed(settings, ["aca", "backprop", "symplectic"])
         assert (culprit.status, culprit.reason) == (Status.OOM, "killed") and "total_s" not in culprit.measured
         assert first.measured["total_s"] == last.measured["total_s"] == 2.0
 
-    def test_one_that_raises_leaves_the_others_their_times(self, script, settings):
+    def test_a_cell_that_raises_does_not_cost_the_others_their_times(self, script, settings):
         failed = {"cell": 1, "status": "diverged", "reason": "gave up"}
-        script["measure_wall_time"] = Outcome(values=[*self.samples(1), failed])
+        script["measure_wall_time"] = CallOutcome(values=[*self.samples(1), failed])
         first, culprit = self.timed(settings, ["aca", "backprop"])
         assert first.measured["total_s"] == 2.0
         assert (culprit.status, culprit.reason) == (Status.DIVERGED, "gave up")
@@ -281,16 +282,16 @@ class TestByScript:
     @pytest.mark.parametrize(
         "values", [[], [{"cell": 0, "begins": True}, {"cell": 0, "forward_s": 1, "backward_s": 1}]]
     )
-    def test_where_nobody_was_at_work_all_have_failed(self, script, settings, values):
-        script["measure_wall_time"] = Outcome(Status.ERROR, "the bare calls failed", values=values)
+    def test_all_cells_fail_if_the_process_dies_between_them(self, script, settings, values):
+        script["measure_wall_time"] = CallOutcome(Status.ERROR, "the bare calls failed", values=values)
         assert [row.status for row in self.timed(settings, ["aca", "backprop"])] == [Status.ERROR] * 2
 
 
-def test_groups_hold_what_differs_in_contender_or_gradient_only():
+def test_cells_of_a_group_differ_in_contender_or_gradient_only():
     cells = [
         make_cell(gradient="aca"),
         make_cell(seed=1),
         make_cell(contender="torchdiffeq", gradient="backprop"),
         make_cell(seed=1, gradient="stages"),
     ]
-    assert groups(cells) == [[cells[0], cells[2]], [cells[1], cells[3]]]
+    assert group_cells(cells) == [[cells[0], cells[2]], [cells[1], cells[3]]]

@@ -1,4 +1,4 @@
-"""Cells measured by a real scheduler's workers, each a process on this machine."""
+"""Cells measured by the workers of a real scheduler, each a process on this machine."""
 
 import os
 import shutil
@@ -15,8 +15,8 @@ import pytest
 from distributed import Client
 
 from symplectic_bench.rows.environment import capture
-from symplectic_bench.run.cells import Measuring, RunSettings
-from symplectic_bench.run.executors.cluster import Place, Tls, executor_at
+from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings
+from symplectic_bench.run.executors.cluster import ExecutorChoice, Tls, open_executor
 from symplectic_bench.run.executors.dask import DaskExecutor
 from symplectic_bench.run.executors.executor import ExecutorError
 from symplectic_bench.run.executors.local import LocalExecutor
@@ -49,15 +49,17 @@ def executor_of(cluster, environment=None):
     return DaskExecutor(environment or capture(), lambda: Client(cluster.address, timeout=10))
 
 
-def rows_of(executor, work, cells, note=silent):
+def rows_of(executor, measurer, cells, on_progress=silent):
     rows = []
-    executor.run(work, cells, lambda row, environment: rows.append(replace(row, environment=environment.id)), note)
+    executor.run(
+        measurer, cells, lambda row, environment: rows.append(replace(row, environment=environment.id)), on_progress
+    )
     return rows
 
 
 @contextmanager
 def looked_after(cluster):
-    """What dies is started again meanwhile."""
+    """Restart meanwhile whatever dies."""
     over = threading.Event()
 
     def look():
@@ -76,7 +78,7 @@ def looked_after(cluster):
 
 @dataclass(frozen=True)
 class Log:
-    """Notes when a cell begins and ends, and by whom."""
+    """Logs when each cell begins and ends, and in which process."""
 
     file: Path
     takes_s: float = 0.05
@@ -91,14 +93,14 @@ class Log:
         return [line.split() for line in self.file.read_text().splitlines()]
 
 
-def test_every_cell_has_one_row_and_knows_the_worker_s_machine(cluster):
+def test_every_cell_has_one_row_with_the_workers_environment(cluster):
     cells = [make_cell(seed=seed) for seed in range(20)]
     rows = rows_of(executor_of(cluster), Scripted(), cells)
     assert sorted(row.cell_id for row in rows) == sorted(cell.id for cell in cells)
     assert {row.environment for row in rows} == {capture().id}  # which is this machine too
 
 
-def test_both_workers_work_and_none_has_two_groups_at_a_time(cluster, tmp_path):
+def test_both_workers_work_on_one_group_at_a_time(cluster, tmp_path):
     log = Log(tmp_path / "log", takes_s=0.1)
     rows_of(executor_of(cluster), Scripted(log), [make_cell(seed=seed) for seed in range(12)])
     spans: dict[str, list[tuple[float, float]]] = {}
@@ -110,15 +112,15 @@ def test_both_workers_work_and_none_has_two_groups_at_a_time(cluster, tmp_path):
         assert all(first[1] <= second[0] for first, second in pairwise(ordered))
 
 
-def test_real_cells_have_the_same_deterministic_columns_as_here(cluster, tmp_path):
+def test_real_cells_have_the_same_deterministic_columns_as_on_this_machine(cluster, tmp_path):
     cells = [
         make_cell(problem="linear", sizes={"dim": 3}, gradient=gradient, batch=batch)
         for batch in (2, 3)
         for gradient in ("symplectic", "aca")
     ] + [make_cell(problem="linear", sizes={"dim": 3}, **FIXED, method="rk4", steps=4)]
-    work = Measuring(RunSettings(60, 1, 0, tmp_path))
-    there = {row.cell_id: row for row in rows_of(executor_of(cluster), work, cells)}
-    here = {row.cell_id: row for row in rows_of(LocalExecutor(capture()), work, cells)}
+    measurer = CellMeasurer(MeasurementSettings(60, 1, 0, tmp_path))
+    there = {row.cell_id: row for row in rows_of(executor_of(cluster), measurer, cells)}
+    here = {row.cell_id: row for row in rows_of(LocalExecutor(capture()), measurer, cells)}
     assert here.keys() == there.keys() and all(row.status is Status.OK for row in there.values())
     for name in DETERMINISTIC:
         assert {id: getattr(row, name) for id, row in there.items()} == {
@@ -126,17 +128,17 @@ def test_real_cells_have_the_same_deterministic_columns_as_here(cluster, tmp_pat
         }
 
 
-def test_a_cell_asks_for_what_its_device_is(cluster, tmp_path):
+def test_a_cell_takes_a_slot_of_its_device(cluster, tmp_path):
     log = Log(tmp_path / "log")
     cells = [make_cell(seed=0), make_cell(seed=1, device="cuda"), make_cell(seed=2)]
     lines = []
 
-    def note(line, cell=None, waits=False):
+    def on_progress(line, cell=None, waits=False):
         lines.append(line)
         if "start one" in line and "gpu" not in cluster.workers:
             cluster.start_worker("gpu", "--no-nanny", "--resources", "gpu=1")
 
-    rows = rows_of(executor_of(cluster), Scripted(log), cells, note)
+    rows = rows_of(executor_of(cluster), Scripted(log), cells, on_progress)
     assert len(rows) == 3 and any('--resources "gpu=1"' in line for line in lines)
     by_device = {device: pid for _, device, pid, _, _ in log.spans()}
     assert by_device["cuda"] == str(cluster.running["gpu"].pid) != by_device["cpu"]
@@ -151,13 +153,13 @@ class KillsItsWorker:
         if cell.seed == self.seed:
             with self.file.open("a") as out:
                 out.write("x")
-            time.sleep(0.3)  # its worker's last words are sent
+            time.sleep(0.3)  # so that its worker's last event is sent
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True)
 class Together(Scripted):
-    """All cells one group."""
+    """A measurer with all cells in one group."""
 
     def groups(self, cells):
         return [list(cells)]
@@ -174,7 +176,7 @@ def test_a_cell_that_keeps_killing_its_worker_is_given_up_after_three_tries_and_
         0: Status.OK, 1: Status.OK, 2: Status.ERROR, 3: Status.OK
     }  # fmt: skip
     assert deaths.read_text() == "xxx"
-    assert (rows[2].attempt, rows[2].reason) == (3, "3 workers died while they measured it; it is given up")
+    assert (rows[2].attempt, rows[2].reason) == (3, "3 workers died while measuring it; it is given up")
 
 
 def test_a_worker_that_dies_once_costs_nothing(cluster, tmp_path):
@@ -197,11 +199,11 @@ def test_a_scheduler_that_is_restarted_costs_nothing(cluster, tmp_path):
 
 def test_a_worker_with_other_sources_is_refused(cluster):
     elsewhere = replace(capture(), library_sha256="0" * 64)
-    with pytest.raises(ExecutorError, match="other sources"):
+    with pytest.raises(ExecutorError, match="differ from this run"):
         rows_of(executor_of(cluster, elsewhere), Scripted(), [make_cell()])
 
 
-def test_a_worker_that_may_not_start_processes_is_told_how(tmp_path):
+def test_a_worker_that_may_not_start_processes_is_refused_with_advice(tmp_path):
     with dask_cluster(tmp_path, workers=0) as cluster:
         cluster.start_worker("nannied", "--nanny", "--resources", "cpu-slot=1")
         with pytest.raises(ExecutorError, match="--no-nanny"):
@@ -226,7 +228,7 @@ kill -9 "$1" 2> /dev/null; pkill -9 -P "$1"; true
 
 @pytest.mark.parametrize("system", ["local", "slurm"])
 def test_jobs_of_a_queueing_system_become_workers(tmp_path, monkeypatch, system):
-    """Slurm's two commands are played by scripts that start the job here."""
+    """Two scripts stand in for Slurm's commands and start the jobs on this machine."""
     for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -236,21 +238,21 @@ def test_jobs_of_a_queueing_system_become_workers(tmp_path, monkeypatch, system)
     options = tmp_path / "options.toml"
     options.write_text('jobs = 2\n[options]\ncores = 1\nmemory = "2GB"\n')
     cells = [make_cell(seed=seed) for seed in range(4)]
-    with executor_at(Place(cluster=system, cluster_options=options), capture()) as executor:
+    with open_executor(ExecutorChoice(cluster=system, cluster_options=options), capture()) as executor:
         rows = rows_of(executor, Scripted(), cells)
     assert sorted(row.seed for row in rows) == list(range(4))
 
 
-def test_options_that_a_queueing_system_does_not_have_are_an_error(tmp_path):
+def test_unknown_options_of_a_queueing_system_are_an_error(tmp_path):
     options = tmp_path / "options.toml"
     options.write_text('[options]\ncores = 1\nmemory = "2GB"\nqueeu = "short"\n')
-    place = Place(cluster="slurm", cluster_options=options)
-    with pytest.raises(ExecutorError, match=r"--cluster slurm: .*queeu"), executor_at(place, capture()):
+    place = ExecutorChoice(cluster="slurm", cluster_options=options)
+    with pytest.raises(ExecutorError, match=r"--cluster slurm: .*queeu"), open_executor(place, capture()):
         pass
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
-def test_a_scheduler_behind_tls_is_reached_with_our_certificate_and_not_without(tmp_path):
+def test_a_scheduler_with_tls_accepts_only_clients_with_a_certificate(tmp_path):
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     subject = ["-subj", "/CN=localhost", "-days", "1"]
     make = [
@@ -269,8 +271,8 @@ def test_a_scheduler_behind_tls_is_reached_with_our_certificate_and_not_without(
     subprocess.run(make, check=True, capture_output=True)
     files = ["--tls-ca-file", str(cert), "--tls-cert", str(cert), "--tls-key", str(key)]
     with dask_cluster(tmp_path, workers=1, protocol="tls", options=files) as cluster:
-        place = Place(scheduler=cluster.address, tls=Tls(cert, cert, key))
-        with executor_at(place, capture()) as executor:
+        place = ExecutorChoice(scheduler=cluster.address, tls=Tls(cert, cert, key))
+        with open_executor(place, capture()) as executor:
             assert len(rows_of(executor, Scripted(), [make_cell()])) == 1
         with pytest.raises((OSError, TypeError)):
             Client(cluster.address, timeout=2)

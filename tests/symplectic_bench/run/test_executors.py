@@ -1,4 +1,4 @@
-"""Cells measured here: one group at a time on a device, and nothing that outlives who asked for it."""
+"""Cells measured on this machine: one group at a time per device, and no process outlives its driver."""
 
 import os
 import signal
@@ -10,7 +10,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from symplectic_bench.run.executors.cluster import ClusterOptions, Place, PlaceError, Tls, executor_at
+from symplectic_bench.run.executors.cluster import (
+    ClusterOptions,
+    ExecutorChoice,
+    ExecutorChoiceError,
+    Tls,
+    open_executor,
+)
 from symplectic_bench.run.executors.local import LocalExecutor
 from symplectic_bench.run.executors.reservation import reserved
 from symplectic_bench.run.processes import Limits, run
@@ -23,7 +29,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 @pytest.fixture
 def own_devices(tmp_path, monkeypatch):
-    """Reservations that no other test sees."""
+    """Make reservations that no other test sees."""
     monkeypatch.setattr("symplectic_bench.run.executors.reservation.FOLDER", tmp_path / "devices")
 
 
@@ -34,7 +40,7 @@ class TestReservation:
             cores = [core for _ in range(CORES) for core in held.enter_context(reserved("cpu", 1, silent))]
             assert len(set(cores)) == CORES
 
-    def test_one_that_needs_a_core_waits_for_it_and_says_so(self):
+    def test_a_measurement_waits_for_its_cores_and_says_so(self):
         seen = threading.Event()
         got = []
 
@@ -49,12 +55,12 @@ class TestReservation:
         thread.join(10)
         assert len(got[0]) == CORES
 
-    def test_more_threads_than_cores_have_all_cores(self):
+    def test_more_threads_than_cores_reserve_all_cores(self):
         with reserved("cpu", 10_000, silent) as cores:
             assert len(cores) == CORES
 
     @pytest.mark.skipif(CORES < 2, reason="a core each")
-    def test_a_card_is_one_measurement_s_alone(self):
+    def test_a_gpu_is_reserved_for_one_measurement(self):
         seen = threading.Event()
 
         def second():
@@ -74,13 +80,13 @@ def affinity():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no pinning here")
-def test_a_process_runs_on_the_cores_that_it_was_given():
+def test_a_process_runs_on_its_cores_only():
     core = max(os.sched_getaffinity(0))
     assert run(affinity, (), Limits(30, cores=(core,))).values == [[core]]
     assert run(affinity, (), Limits(30)).values == [affinity()]
 
 
-def test_two_cards_of_one_machine_are_two_devices(own_devices, monkeypatch):
+def test_two_gpus_are_two_devices(own_devices, monkeypatch):
     if CORES < 2:
         pytest.skip("a core each")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -97,7 +103,7 @@ class TestLocally:
         executor.run(Scripted(act), cells, lambda row, environment: rows.append((row, environment)), silent)
         return rows
 
-    def test_every_cell_has_a_row_that_knows_its_machine(self):
+    def test_every_cell_has_a_row_with_its_environment(self):
         cells = [make_cell(seed=seed) for seed in range(3)]
         rows = self.rows(cells)
         assert [row.cell_id for row, _ in rows] == [cell.id for cell in cells]
@@ -111,7 +117,7 @@ class TestLocally:
         both = threading.Barrier(2)
 
         def act(cell):
-            both.wait(30)  # each waits for the other: one after another they would never pass
+            both.wait(30)  # each waits for the other, so in sequence they would time out
 
         assert len(self.rows([make_cell(), make_cell(device="cuda")], act)) == 2
 
@@ -126,7 +132,7 @@ class TestLocally:
 
         self.rows([make_cell(seed=seed) for seed in range(3)], act)
 
-    def test_what_goes_wrong_in_a_lane_is_raised_and_stops_the_others(self):
+    def test_an_error_in_a_lane_is_raised_and_stops_the_others(self):
         def act(cell):
             if cell.device == "cuda":
                 raise ValueError("no such card")
@@ -160,8 +166,8 @@ def is_running(pid):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="looks in /proc")
-def test_a_killed_driver_takes_what_it_measures_with_it(tmp_path):
-    """Else a cell that nobody waits for would disturb the timings of the run that goes on."""
+def test_measuring_processes_die_with_a_killed_driver(tmp_path):
+    """Otherwise an abandoned cell would disturb the timings of the resumed run."""
     file = tmp_path / "pids"
     driver = subprocess.Popen([sys.executable, "-c", DRIVER.format(file=str(file))])
     deadline = time.monotonic() + 60
@@ -178,9 +184,9 @@ def test_a_killed_driver_takes_what_it_measures_with_it(tmp_path):
     assert not any(map(is_running, pids))
 
 
-class TestPlaces:
-    def test_nothing_said_is_here(self):
-        with executor_at(Place(), an_environment()) as executor:
+class TestExecutorChoice:
+    def test_the_default_is_this_machine(self):
+        with open_executor(ExecutorChoice(), an_environment()) as executor:
             assert isinstance(executor, LocalExecutor)
 
     @pytest.mark.parametrize(
@@ -192,26 +198,26 @@ class TestPlaces:
             ({"scheduler": "10.0.0.1"}, "address"),
             ({"scheduler": "tcp://host:port"}, "address"),
             ({"scheduler": "tls://host:1"}, "--tls-ca"),
-            ({"cluster_options": "x.toml"}, "of a --cluster"),
+            ({"cluster_options": "x.toml"}, "belong to a --cluster"),
         ],
     )
-    def test_options_that_do_not_go_together_are_refused(self, options, words):
-        with pytest.raises(PlaceError, match=words):
-            Place(**options)
+    def test_contradictory_options_are_refused(self, options, words):
+        with pytest.raises(ExecutorChoiceError, match=words):
+            ExecutorChoice(**options)
 
-    def test_files_are_looked_for_before_anything_starts(self, tmp_path):
-        with pytest.raises(PlaceError, match=r"no file 'ca\.pem'"):
-            Place(scheduler="tls://a:1", tls=Tls(ca=tmp_path / "ca.pem"))
+    def test_missing_files_are_reported_before_anything_starts(self, tmp_path):
+        with pytest.raises(ExecutorChoiceError, match=r"no file 'ca\.pem'"):
+            ExecutorChoice(scheduler="tls://a:1", tls=Tls(ca=tmp_path / "ca.pem"))
 
     @pytest.mark.parametrize("text", ["jobs = 0", "jbos = 2", "jobs = [", "slots = {cpu-slot = 'many'}"])
     def test_options_of_a_cluster_are_checked(self, tmp_path, text):
         file = tmp_path / "options.toml"
         file.write_text(text)
-        with pytest.raises(PlaceError, match=r"options\.toml"):
-            Place(cluster="slurm", cluster_options=file)
+        with pytest.raises(ExecutorChoiceError, match=r"options\.toml"):
+            ExecutorChoice(cluster="slurm", cluster_options=file)
 
     def test_options_of_a_cluster_are_read(self, tmp_path):
         file = tmp_path / "options.toml"
         file.write_text('jobs = 3\nslots = {gpu = 1}\n[options]\nqueue = "short"\n')
-        options = Place(cluster="slurm", cluster_options=file).options()
+        options = ExecutorChoice(cluster="slurm", cluster_options=file).options()
         assert options == ClusterOptions(jobs=3, slots={"gpu": 1}, options={"queue": "short"})

@@ -1,4 +1,4 @@
-"""Every way in which a process can end."""
+"""All the ways in which a process can end."""
 
 import os
 import signal
@@ -83,12 +83,12 @@ LIMITS = Limits(timeout_s=30)
 SHORT = Limits(timeout_s=2)  # long enough to start on a busy machine
 
 
-def test_what_a_function_returns_comes_back():
+def test_the_return_value_of_a_function_is_received():
     outcome = run(double, (21,), LIMITS)
     assert outcome.ok and outcome.values == [{"doubled": 42}]
 
 
-def test_a_started_server_forks_in_a_moment():
+def test_a_running_server_forks_quickly():
     times = []
     for _ in range(4):
         start = time.monotonic()
@@ -97,7 +97,7 @@ def test_a_started_server_forks_in_a_moment():
     assert min(times) < 1.0  # importing torch alone takes longer
 
 
-def test_an_exception_keeps_what_was_sent_and_shows_no_path():
+def test_an_exception_keeps_earlier_values_and_shows_no_path():
     outcome = run(count_then_fail, (3,), LIMITS)
     assert outcome.values == [0, 1, 2]
     assert (outcome.status, outcome.reason) == (Status.ERROR, "ValueError: in file.py: wrong")
@@ -106,12 +106,12 @@ def test_an_exception_keeps_what_was_sent_and_shows_no_path():
 def test_a_process_that_takes_too_long_is_killed():
     start = time.monotonic()
     outcome = run(send_then_sleep, (60,), SHORT)
-    assert outcome.status is Status.TIMEOUT and outcome.reason == "nothing came for 2 s"
+    assert outcome.status is Status.TIMEOUT and outcome.reason == "no result for 2 s"
     assert time.monotonic() - start < 10
     assert not is_running(outcome.values[0]["pid"])
 
 
-def test_the_limit_is_for_each_value():
+def test_the_time_limit_applies_to_each_value():
     start = time.monotonic()
     outcome = run(send_now_and_then, (1.1,), SHORT)
     assert outcome.ok and outcome.values == [0, 1]
@@ -119,7 +119,7 @@ def test_the_limit_is_for_each_value():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="starts sleep")
-def test_what_a_killed_process_had_started_dies_too():
+def test_children_of_a_killed_process_die_too():
     outcome = run(start_a_child_and_sleep, (), SHORT)
     assert outcome.status is Status.TIMEOUT
     deadline = time.monotonic() + 5
@@ -148,7 +148,7 @@ def test_a_solver_that_gives_up_has_diverged():
     assert (outcome.status, outcome.reason) == (Status.DIVERGED, "underflow in dt 0.0")
 
 
-def test_a_process_is_new_and_set_up_as_asked():
+def test_a_process_is_new_and_has_the_given_settings():
     found = run(what_it_finds, (), Limits(timeout_s=30, threads=2, seed=5)).values[0]
     assert found == {"threads": 2, "seed": 5, "heavy": [], "main": None}
 
@@ -164,11 +164,11 @@ class TestDiagnosis:
         ("killed_for_memory", "status", "words"),
         [
             (True, Status.OOM, "was killed for lack of memory"),
-            (None, Status.OOM, "suspected"),
+            (None, Status.OOM, "presumably"),
             (False, Status.ERROR, "signal 9 (SIGKILL)"),
         ],
     )
-    def test_a_kill_is_for_memory_where_the_kernel_says_so_or_says_nothing(self, killed_for_memory, status, words):
+    def test_a_kill_is_blamed_on_memory_unless_the_kernel_denies_it(self, killed_for_memory, status, words):
         found, reason = diagnose_exit(-signal.SIGKILL, killed_for_memory)
         assert found is status and words in reason
 

@@ -1,4 +1,4 @@
-"""Training: the same numbers whatever interrupts it, and rows of what was seen."""
+"""Training: equal numbers despite interruptions, and the rows of its measurements."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process
 from symplectic_bench.run.training import runner
 from symplectic_bench.run.training.checkpoint import Log
-from symplectic_bench.run.training.runner import Training, TrainingSettings, groups, summarised
+from symplectic_bench.run.training.runner import TrainingMeasurer, TrainingSettings, summarize_log
 from symplectic_bench.run.training.turn import evaluate, measure_memory, train
-from symplectic_bench.spec.cell import FIRST_ITERATIONS
+from symplectic_bench.spec.cell import FIRST_ITERATIONS, group_cells
 from symplectic_bench.spec.status import Status
 from symplectic_bench.tasks import TASKS
 from tests.symplectic_bench.sample_cells import make_cell
@@ -45,7 +45,7 @@ def last(values):
 
 
 class TestTurns:
-    def test_stopping_and_going_on_changes_no_bit(self, tmp_path, cache_dir):
+    def test_interrupting_and_resuming_changes_no_bit(self, tmp_path, cache_dir):
         cell = cell_of()
         whole = last(train(cell, cache_dir, tmp_path / "whole.pt", 4))
         for until in (1, 3, 4):
@@ -70,14 +70,14 @@ class TestTurns:
         losses = last(train(cell, tmp_path, tmp_path / "run.pt", 20))["losses"]
         assert losses[-1] < 0.8 * losses[0]
 
-    def test_the_rate_that_a_task_lowers_is_not_lowered_twice(self, tmp_path, cache_dir):
+    def test_the_learning_rate_is_not_lowered_twice_by_a_resumed_run(self, tmp_path, cache_dir):
         cell = make_cell(problem="three_body", sizes={"points": 5}, batch=1)
         last(train(cell, cache_dir, tmp_path / "run.pt", 2))
         last(train(cell, cache_dir, tmp_path / "run.pt", 3))
         saved = torch.load(tmp_path / "run.pt", weights_only=True)
         assert saved["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.1 * 0.95**2)
 
-    def test_memory_is_the_same_twice_and_noted(self, tmp_path, cache_dir):
+    def test_memory_is_reproducible_and_saved(self, tmp_path, cache_dir):
         cell, file = cell_of(), tmp_path / "run.pt"
         one, other = (measure_memory(cell, cache_dir, file)["memory"] for _ in range(2))
         assert one == other and one["peak_tensor_bytes"] > one["kept_tensor_bytes"] >= 0
@@ -103,7 +103,7 @@ class TestTurns:
         last(train(cell_of(), cache_dir, file, 1))
         assert evaluate(cell_of(), cache_dir, file) == evaluate(cell_of(gradient="aca"), cache_dir, file)
 
-    def test_a_checkpoint_that_would_run_something_is_refused(self, tmp_path, cache_dir):
+    def test_a_checkpoint_that_would_execute_code_is_refused(self, tmp_path, cache_dir):
         class Trap:
             def __reduce__(self):
                 return (pytest.fail, ("it ran",))
@@ -114,9 +114,9 @@ class TestTurns:
 
 
 class TestRuns:
-    def test_every_contender_has_a_row_and_exact_ones_the_same_losses(self, settings):
+    def test_every_contender_has_a_row_and_exact_gradients_have_equal_losses(self, settings):
         cells = [cell_of(gradient=gradient) for gradient in ("symplectic", "aca", "backprop", "stages")]
-        rows = list(measured(Training(settings), cells))
+        rows = list(measured(TrainingMeasurer(settings), cells))
         assert {row.status for row in rows} == {Status.OK}
         for row in rows:
             assert row.losses == pytest.approx(rows[0].losses, rel=1e-12)
@@ -124,15 +124,15 @@ class TestRuns:
             assert Measurement.from_json(row.to_json()) == row
         assert not list(settings.checkpoints.iterdir())
 
-    def test_those_that_only_begin_are_not_evaluated(self, settings):
+    def test_cells_that_train_only_briefly_are_not_evaluated(self, settings):
         cells = [cell_of(iterations=3), cell_of(iterations=2, gradient="aca")]
-        assert len(groups(cells)) == 1 and cells[0].group_id == cells[1].group_id and cells[0].id != cells[1].id
-        rows = {row.gradient: row for row in measured(Training(settings), cells)}
+        assert len(group_cells(cells)) == 1 and cells[0].group_id == cells[1].group_id and cells[0].id != cells[1].id
+        rows = {row.gradient: row for row in measured(TrainingMeasurer(settings), cells)}
         assert rows["symplectic"].metrics and rows["aca"].metrics is None
         assert rows["aca"].losses == pytest.approx(rows["symplectic"].losses[:2], rel=1e-12)
 
-    def test_a_run_that_was_killed_goes_on_to_the_same_numbers(self, settings, monkeypatch):
-        """The second turn's process is killed; another program goes on from what the first turn left."""
+    def test_a_killed_run_resumes_and_ends_with_the_same_numbers(self, settings, monkeypatch):
+        """The second turn's process is killed; another program resumes from the first turn's checkpoint."""
         monkeypatch.setattr(runner, "TURN", 2)
         (undisturbed,) = self.rows(cell_of(), replace(settings, checkpoints=settings.checkpoints / "other"))
         turns = []
@@ -165,10 +165,10 @@ class TestRuns:
         assert row.status is Status.ERROR and "SIGSEGV" in (row.reason or "") and len(row.losses or []) == 2
         assert list(settings.checkpoints.iterdir())
 
-    def test_what_has_no_data_is_said_before_anything_is_trained(self, settings):
+    def test_missing_data_is_reported_before_anything_is_trained(self, settings):
         cells = [cell_of(), cell_of(sizes={**SIZES, "data": "miniboone", "iterations": 1})]
         with pytest.raises(MissingData, match=r"miniboone/data\.npy"):
-            next(measured(Training(settings), cells))
+            next(measured(TrainingMeasurer(settings), cells))
 
     def test_an_iteration_that_takes_too_long_ends_the_run(self, settings):
         (row,) = self.rows(cell_of(rtol=1e-12, atol=1e-12), replace(settings, iteration_timeout_s=0.01))
@@ -176,7 +176,7 @@ class TestRuns:
 
     @staticmethod
     def rows(cell, settings):
-        return list(measured(Training(settings), [cell]))
+        return list(measured(TrainingMeasurer(settings), [cell]))
 
 
 def killed(cell, cache_dir, file):
@@ -187,31 +187,31 @@ def killed_in_training(cell, cache_dir, file, until):
     killed(cell, cache_dir, file)
 
 
-def test_medians_are_over_the_first_iterations_without_those_that_a_process_began_with():
+def test_medians_are_over_the_first_iterations_without_cold_ones():
     n = FIRST_ITERATIONS + 5
     counts = {"f_calls_forward": 7, "f_calls_backward": 3, "steps_accepted": 2, "vjps_forward": None}
     times = [100.0 if i in (0, 10) else 1.0 if i < FIRST_ITERATIONS else 50.0 for i in range(n)]
     log = Log(list(map(float, range(n))), times, times, times, [counts] * n, [0, 10, 20])
-    found = summarised(log)
+    found = summarize_log(log)
     assert found["total_s"] == 1.0 and found["f_calls_forward"] == 7 and "vjps_forward" not in found
     assert found["f_calls_samples"] == [10] * n and found["steps_samples"] == [2] * n
     assert found["cold_iterations"] == [0, 10, 20]
-    assert summarised(Log(**asdict(Log()))) == {}
+    assert summarize_log(Log(**asdict(Log()))) == {}
 
 
 class TestOfASuite:
-    def test_what_is_evaluated_does_not_depend_on_what_is_left_to_do(self, settings):
-        """The long one has its row already; what is left only began."""
+    def test_the_choice_of_evaluated_cells_does_not_depend_on_the_finished_ones(self, settings):
+        """The long cell has its row already; the remaining one trains only briefly."""
         long, short = cell_of(iterations=3), cell_of(iterations=2, gradient="aca")
-        rows = list(measured(Training(replace(settings, longest=runner.longest([long, short]))), [short]))
+        rows = list(measured(TrainingMeasurer(replace(settings, longest=runner.longest([long, short]))), [short]))
         assert rows[0].status is Status.OK and rows[0].metrics is None
 
-    def test_an_evaluation_that_fails_loses_nothing_that_was_learned(self, settings, monkeypatch):
+    def test_a_failed_evaluation_loses_no_measurement_of_training(self, settings, monkeypatch):
         monkeypatch.setattr(runner, "evaluate", killed)
-        rows = list(measured(Training(settings), [cell_of()]))
+        rows = list(measured(TrainingMeasurer(settings), [cell_of()]))
         assert rows[0].status is Status.OK and len(rows[0].losses) == 4 and rows[0].metrics is None
         assert "not evaluated" in rows[0].reason and "SIGSEGV" in rows[0].reason
 
-    def test_auto_is_measured_on_a_flow_like_any_other(self, settings):
-        rows = list(measured(Training(settings), [cell_of(gradient="auto-500")]))
+    def test_auto_can_be_trained_on_a_flow(self, settings):
+        rows = list(measured(TrainingMeasurer(settings), [cell_of(gradient="auto-500")]))
         assert rows[0].status is Status.OK and rows[0].peak_tensor_bytes

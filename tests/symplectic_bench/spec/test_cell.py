@@ -52,7 +52,7 @@ def test_a_problem_is_shared_by_methods_and_tolerances():
 
 @pytest.mark.parametrize("accuracy", [{"steps": 5}, {"rtol": None}, {"rtol": None, "atol": None}])
 def test_a_cell_has_tolerances_or_steps(accuracy):
-    with pytest.raises(ValueError, match="rtol and atol, or else steps"):
+    with pytest.raises(ValueError, match="rtol and atol, or steps"):
         a_cell(**accuracy)
 
 

@@ -1,1 +1,1 @@
-"""Where cells are measured: on this machine, or by the workers of a Dask cluster."""
+"""Executors: they measure cells on this machine or on the workers of a Dask cluster."""

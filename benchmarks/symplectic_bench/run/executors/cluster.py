@@ -1,4 +1,4 @@
-"""Ways to an executor: this machine, a Dask scheduler that runs already, or jobs asked of a cluster's queue."""
+"""The choice of an executor: this machine, a running Dask scheduler, or jobs submitted to a cluster's queue."""
 
 import importlib
 import re
@@ -25,20 +25,20 @@ CLUSTERS = {
     "htcondor": "HTCondorCluster",
     "local": "LocalCluster",
 }
-"""dask-jobqueue's classes. local starts the jobs on this machine, to try options out."""
+"""The classes of dask-jobqueue. `local` starts the jobs on this machine, to try out options."""
 
 ADDRESS = re.compile(r"(tcp|tls)://[^/\s]+:\d+")
 
 CONNECT_S = 10.0
 
 
-class PlaceError(ValueError):
-    """Options that do not say where cells are to be measured."""
+class ExecutorChoiceError(ValueError):
+    """Options that do not say, or contradict each other on, where to measure."""
 
 
 @dataclass(frozen=True)
 class Tls:
-    """Files in PEM format, as Dask takes them."""
+    """The PEM files that Dask needs for TLS."""
 
     ca: Path | None = None
     cert: Path | None = None
@@ -50,7 +50,10 @@ class Tls:
 
 
 class ClusterOptions(BaseModel):
-    """A file of --cluster-options: how many jobs, what the worker of each declares, and dask-jobqueue's own options."""
+    """The contents of --cluster-options: the number of jobs, the slots that each one's worker declares, and options.
+
+    `options` are passed to the class of dask-jobqueue.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,8 +63,8 @@ class ClusterOptions(BaseModel):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where cells are measured, as the command line says it: here, unless scheduler or cluster is given."""
+class ExecutorChoice:
+    """Where to measure, as given on the command line: on this machine unless scheduler or cluster is given."""
 
     scheduler: str | None = None
     tls: Tls = Tls()
@@ -69,37 +72,41 @@ class Place:
     cluster_options: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises PlaceError for options that do not go together, or are of no use."""
+        """Raise ExecutorChoiceError if options contradict each other or have no effect."""
         if self.scheduler is not None and self.cluster is not None:
-            raise PlaceError("--scheduler is one that runs already, --cluster starts one: give one of the two")
+            raise ExecutorChoiceError(
+                "--scheduler names a running scheduler, --cluster starts one: give one of the two"
+            )
         if self.scheduler is not None and not ADDRESS.fullmatch(self.scheduler):
-            raise PlaceError(f"--scheduler {self.scheduler}: give its address, such as tcp://10.0.0.1:8786")
+            raise ExecutorChoiceError(f"--scheduler {self.scheduler}: give its address, such as tcp://10.0.0.1:8786")
         if (self.scheduler or "").startswith("tls") and self.tls.ca is None:
-            raise PlaceError("--scheduler tls://... wants --tls-ca, and --tls-cert and --tls-key too")
+            raise ExecutorChoiceError("--scheduler tls://... needs --tls-ca, --tls-cert and --tls-key")
         if self.tls.given and self.scheduler is None:
-            raise PlaceError("--tls-ca, --tls-cert and --tls-key are for --scheduler tls://...")
+            raise ExecutorChoiceError(
+                "--tls-ca, --tls-cert and --tls-key are for --scheduler tls://...: give its address too"
+            )
         if self.cluster_options is not None and self.cluster is None:
-            raise PlaceError("--cluster-options are those of a --cluster, such as slurm")
+            raise ExecutorChoiceError("--cluster-options belong to a --cluster, such as slurm: give it too")
         if self.cluster is not None and self.cluster not in CLUSTERS:
-            raise PlaceError(f"--cluster {self.cluster}: unknown (there are: {', '.join(CLUSTERS)})")
+            raise ExecutorChoiceError(f"--cluster {self.cluster}: unknown; choose one of {', '.join(CLUSTERS)}")
         for file in (self.tls.ca, self.tls.cert, self.tls.key, self.cluster_options):
             if file is not None and not file.is_file():
-                raise PlaceError(f"no file {file.name!r}")
+                raise ExecutorChoiceError(f"no file {file.name!r}: check its path")
         self.options()
 
     def options(self) -> ClusterOptions:
-        """Those in the file, or the defaults."""
+        """Return the contents of the file, or the defaults without one."""
         if self.cluster_options is None:
             return ClusterOptions()
         try:
             return ClusterOptions.model_validate(tomllib.loads(self.cluster_options.read_text(encoding="utf-8")))
         except (ValidationError, ValueError) as why:  # TOML's errors and those of UTF-8 are ValueErrors
-            raise PlaceError(f"{self.cluster_options.name}: {why}") from why
+            raise ExecutorChoiceError(f"{self.cluster_options.name}: {why}") from why
 
 
 @contextmanager
-def executor_at(place: Place, environment: Environment) -> Iterator[Executor]:
-    """Raises ExecutorError where Dask is not installed, or a cluster cannot be started."""
+def open_executor(place: ExecutorChoice, environment: Environment) -> Iterator[Executor]:
+    """Open the chosen executor. Raises ExecutorError if Dask is not installed or a cluster cannot be started."""
     if place.scheduler is None and place.cluster is None:
         yield LocalExecutor(environment)
         return
@@ -122,7 +129,7 @@ def executor_at(place: Place, environment: Environment) -> Iterator[Executor]:
 
 @contextmanager
 def _started(name: str, chosen: ClusterOptions) -> Iterator[Any]:
-    """A cluster whose queue has been asked for the jobs. It is given back in the end, whatever happens."""
+    """Start a cluster by submitting its jobs to the queue, and close it at the end."""
     try:
         module = importlib.import_module(f"dask_jobqueue.{name}")
     except ModuleNotFoundError as why:
@@ -130,13 +137,13 @@ def _started(name: str, chosen: ClusterOptions) -> Iterator[Any]:
     declared = ",".join(f"{slot}={number}" for slot, number in chosen.slots.items())
     options = dict(chosen.options)
     extra = list(options.pop("worker_extra_args", ()))
-    # No nanny: it makes its worker a daemon, which may not start the processes that cells are measured in.
+    # No nanny: its worker would be a daemonic process, which may not start the processes that measure cells.
     own = {"processes": 1, "nanny": False, "worker_extra_args": ["--resources", declared, *extra]}
-    own["scheduler_options"] = {"dashboard_address": ":0"}  # the usual port may be somebody else's
+    own["scheduler_options"] = {"dashboard_address": ":0"}  # the default port may be taken
     try:
         cluster = getattr(module, CLUSTERS[name])(**{**own, **options})
     except (TypeError, ValueError) as why:
         raise ExecutorError(f"--cluster {name}: {why}") from why
     with cluster:
-        cluster.adapt(minimum_jobs=chosen.jobs, maximum_jobs=chosen.jobs)  # a job that dies is asked for again
+        cluster.adapt(minimum_jobs=chosen.jobs, maximum_jobs=chosen.jobs)  # resubmits a job that dies
         yield cluster

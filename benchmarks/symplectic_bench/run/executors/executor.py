@@ -1,4 +1,4 @@
-"""What a sweep asks of the place where its cells are measured, and what that place asks of the work."""
+"""The interfaces between a sweep, the executor that distributes its cells, and the measurer that measures them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,56 +10,63 @@ from symplectic_bench.spec.cell import Cell
 
 
 class ExecutorError(RuntimeError):
-    """Cells cannot be measured there. What has been measured is on disk."""
+    """The executor cannot measure cells. Rows measured before are on disk."""
 
 
-class Note(Protocol):
-    """Told what is going on: a line for people, and the cell that it is about, where it is about one.
+class ProgressCallback(Protocol):
+    """Receives the current activity as a line of text, with the cell that it concerns, if it concerns one.
 
-    waits: nothing goes on, for a reason that somebody may have to see to.
+    waits: nothing is being measured, for a reason that may need the user's attention.
     """
 
     def __call__(self, line: str, cell: Cell | None = None, waits: bool = False) -> None: ...
 
 
-class Work(Protocol):
-    """What is done with cells. A plain value that may travel to another machine."""
+class Measurer(Protocol):
+    """Measures cells. A plain value, which may be sent to another machine."""
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
-        """The cells, those together that are measured together."""
+        """Return the cells in groups that are measured together."""
         ...
 
     def within(self, folder: Path) -> Self:
-        """The same work with all that it keeps on disk in a folder of the machine that does it."""
+        """Return a measurer that does the same and keeps all its files in `folder`."""
         ...
 
-    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
-        """Have the data that the cells need. Raises MissingData with what stands in the way."""
+    def prepare(self, cells: Sequence[Cell], on_progress: ProgressCallback) -> None:
+        """Prepare the data that the cells need. Raises MissingData, with the reason, if it is unavailable."""
         ...
 
-    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
-        """Measure a group on these cores (all where none are given). One row a cell, also where it failed."""
+    def measure(
+        self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
+    ) -> Iterator[Measurement]:
+        """Measure a group on these cores (an empty tuple means all). Yields one row a cell, even for a failed one."""
         ...
 
 
-Emit = Callable[[Measurement, Environment], None]
-"""Takes a row, and what it was measured on."""
+RowCallback = Callable[[Measurement, Environment], None]
+"""Receives a row and the environment in which it was measured."""
 
 
 class Executor(Protocol):
-    """Where cells are measured. One group at a time on a device, whatever else is measured beside it."""
+    """Distributes cells. A device never measures more than one group at a time."""
 
-    def run(self, work: Work, cells: Sequence[Cell], emit: Emit, note: Note) -> None:
-        """Measure the cells. Every row is emitted as soon as it is there, by the caller's own thread or under a lock.
+    def run(
+        self, measurer: Measurer, cells: Sequence[Cell], on_row: RowCallback, on_progress: ProgressCallback
+    ) -> None:
+        """Measure the cells, and pass each row to `on_row` as soon as it exists.
 
-        Raises MissingData where data cannot be had, ExecutorError where cells cannot be measured.
+        `on_row` is called from the caller's thread or under a lock. Raises MissingData if data is unavailable,
+        ExecutorError if cells cannot be measured.
         """
         ...
 
 
 def device_of(group: Sequence[Cell]) -> str:
+    """Return the device that a group is measured on."""
     return group[0].device
 
 
 def threads_of(group: Sequence[Cell]) -> int:
+    """Return the largest number of threads that a cell of the group uses."""
     return max(cell.threads for cell in group)

@@ -1,30 +1,34 @@
-"""Cells measured on this machine: a lane for every device, one group at a time in each."""
+"""Measure cells on this machine: one lane per device, one group at a time in each."""
 
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from symplectic_bench.rows.environment import Environment
-from symplectic_bench.run.executors.executor import Emit, Note, Work, device_of, threads_of
+from symplectic_bench.run.executors.executor import Measurer, ProgressCallback, RowCallback, device_of, threads_of
 from symplectic_bench.run.executors.reservation import reserved
 from symplectic_bench.spec.cell import Cell
 
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """environment is this machine's."""
+    """Measures on this machine, whose environment is `environment`."""
 
     environment: Environment
 
-    def run(self, work: Work, cells: Sequence[Cell], emit: Emit, note: Note) -> None:
-        work.prepare(cells, note)
+    def run(
+        self, measurer: Measurer, cells: Sequence[Cell], on_row: RowCallback, on_progress: ProgressCallback
+    ) -> None:
+        measurer.prepare(cells, on_progress)
         lanes: dict[str, Lane] = {}
         one_at_a_time, stop = threading.Lock(), threading.Event()
-        for group in work.groups(cells):
-            lane = lanes.setdefault(device_of(group), Lane(self.environment, work, emit, note, one_at_a_time, stop))
+        for group in measurer.groups(cells):
+            lane = lanes.setdefault(
+                device_of(group), Lane(self.environment, measurer, on_row, on_progress, one_at_a_time, stop)
+            )
             lane.groups.append(group)
         *others, own = lanes.values() or (None,)
-        # As daemons: where this thread is interrupted, nothing waits for a measurement under way.
+        # Daemon threads: if this thread is interrupted, the program does not wait for measurements in progress.
         threads = [threading.Thread(target=lane.run, daemon=True) for lane in others if lane is not None]
         for thread in threads:
             thread.start()
@@ -39,12 +43,12 @@ class LocalExecutor:
 
 @dataclass
 class Lane:
-    """The groups of one device. The first lane that fails stops all, each when its group is done."""
+    """The groups of one device. When a lane fails, the others stop after their current group."""
 
     environment: Environment
-    work: Work
-    emit: Emit
-    note: Note
+    measurer: Measurer
+    on_row: RowCallback
+    on_progress: ProgressCallback
     one_at_a_time: threading.Lock
     stop: threading.Event
     groups: list[Sequence[Cell]] = field(default_factory=list)
@@ -61,7 +65,7 @@ class Lane:
             self.stop.set()
 
     def _measure(self, group: Sequence[Cell]) -> None:
-        with reserved(device_of(group), threads_of(group), self.note) as cores:
-            for row in self.work.measure(group, cores, self.note):
+        with reserved(device_of(group), threads_of(group), self.on_progress) as cores:
+            for row in self.measurer.measure(group, cores, self.on_progress):
                 with self.one_at_a_time:
-                    self.emit(row, self.environment)
+                    self.on_row(row, self.environment)

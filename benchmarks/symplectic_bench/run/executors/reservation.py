@@ -1,6 +1,6 @@
-"""Devices of this machine for one measurement alone, whichever process makes it: two timed cells never share one.
+"""Reserve devices of this machine for one measurement, across processes: two timed cells never share a device.
 
-A core, or a card, is a locked file in one folder of the user's. The system lets go of it when its holder dies.
+Each core and each GPU is a locked file in one folder per user. The system releases the lock when its holder dies.
 """
 
 import fcntl
@@ -13,17 +13,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from symplectic_bench.run.executors.executor import Note
+from symplectic_bench.run.executors.executor import ProgressCallback
 
 PAUSE_S = 0.05
-"""Between tries, about."""
+"""Average time between attempts."""
 
 
 @contextmanager
-def reserved(device: str, threads: int, note: Note) -> Iterator[tuple[int, ...]]:
-    """Wait until the device and as many cores as threads are free, and keep them from other measurements.
+def reserved(device: str, threads: int, on_progress: ProgressCallback) -> Iterator[tuple[int, ...]]:
+    """Wait until the device and one core per thread are free, and reserve them while the block runs.
 
-    Yields the cores: as many as there are where threads are more, none on a system that cannot pin processes.
+    Yields the cores: all of them if there are more threads than cores, none on a system that cannot pin processes.
     """
     cores = sorted(os.sched_getaffinity(0), reverse=True) if hasattr(os, "sched_getaffinity") else []
     wanted = min(threads, len(cores))
@@ -34,12 +34,14 @@ def reserved(device: str, threads: int, note: Note) -> Iterator[tuple[int, ...]]
             if len(taken) == wanted and len(_take(others, held, len(others))) == len(others):
                 yield tuple(sorted(int(name.removeprefix("core-")) for name in taken))
                 return
-        note(f"waits for {_name(device)}, or for a core: another measurement on this machine has it", waits=True)
+        on_progress(
+            f"waits for {_name(device)} or a core, which another measurement on this machine is using", waits=True
+        )
         time.sleep(random.uniform(0.5, 1.5) * PAUSE_S)
 
 
 def _take(names: Sequence[str], held: ExitStack, wanted: int) -> list[str]:
-    """Lock so many of these, as far as they are free."""
+    """Lock up to `wanted` of the files that are free, and return their names."""
     taken: list[str] = []
     for name in names:
         if len(taken) == wanted:
@@ -54,11 +56,11 @@ def _take(names: Sequence[str], held: ExitStack, wanted: int) -> list[str]:
 
 
 def _name(device: str) -> str:
-    """Of the card that "cuda" is for this process."""
+    """Return the device's name on this machine: "cuda" is the first GPU that this process may see."""
     return f"cuda-{os.environ.get('CUDA_VISIBLE_DEVICES', '0').split(',')[0]}" if device == "cuda" else device
 
 
-# Not the folder that TMPDIR names: queueing systems give every job one of its own.
+# Not the folder that TMPDIR names: queueing systems give every job a folder of its own.
 FOLDER = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()) / f"symplectic-bench-devices-{os.getuid()}"
 
 

@@ -1,1 +1,1 @@
-"""Networks trained by contenders: the same network, data and seeds, one gradient each."""
+"""Training networks with each contender's gradient: the same network, data and seeds."""

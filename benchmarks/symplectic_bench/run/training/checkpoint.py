@@ -1,4 +1,4 @@
-"""A training run on disk, between two of its turns: read without running anything that is in it."""
+"""The checkpoint of a training run between two turns. Loading it executes no code from the file."""
 
 import os
 from dataclasses import asdict, dataclass, field
@@ -13,8 +13,9 @@ from symplectic_bench.tasks import Task
 
 @dataclass
 class Log:
-    """What was seen, one value an iteration. starts are the iterations that a process began with; memory is what
-    measure_memory found, once it has.
+    """The measurements of a training run, one value per iteration.
+
+    starts are the first iterations of each process; memory holds the results of measure_memory, once it has run.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -28,11 +29,12 @@ class Log:
 
     @property
     def iterations(self) -> int:
+        """The number of iterations done."""
         return len(self.losses)
 
 
 def save(file: Path, task: Task, optimizer: torch.optim.Optimizer, log: Log) -> None:
-    """Whole or not at all: whoever is killed meanwhile leaves the file as it was."""
+    """Write the checkpoint atomically: a process that is killed meanwhile leaves the file unchanged."""
     with replacing(file) as part, part.open("wb") as stream:
         torch.save({"task": task.state_dict(), "optimizer": optimizer.state_dict(), "log": asdict(log)}, stream)
         stream.flush()
@@ -40,7 +42,7 @@ def save(file: Path, task: Task, optimizer: torch.optim.Optimizer, log: Log) -> 
 
 
 def load(file: Path, task: Task, optimizer: torch.optim.Optimizer | None = None) -> Log:
-    """Put what was saved into the task and the optimizer. A run that has no file is at its start."""
+    """Restore the task and the optimizer, and return the log. A run without a file is at its start."""
     if not file.exists():
         return Log()
     found: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")

@@ -1,4 +1,4 @@
-"""A contender in the place of a solver: what a network calls to have its fields solved."""
+"""The solver that a network calls during training: one contender, which counts the calls of its solves."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from symplectic_bench.spec.cell import Cell
 
 
 class Integrator:
-    """`integrate` of one contender as a cell has it, which remembers what its solves cost."""
+    """One contender's `integrate` with a cell's settings. It records the counts of its solves."""
 
     def __init__(self, contender: Trainer, cell: Cell) -> None:
         self._contender, self._cell = contender, cell
@@ -25,13 +25,13 @@ class Integrator:
         return solved.ys
 
     def take_counts(self) -> Counts:
-        """Of all solves since the last time, with what their backward passes have cost until now."""
+        """Return the total counts of all solves since the last call, including their backward passes so far."""
         recounts, self._recounts = self._recounts, []
         return total([recount() for recount in recounts])
 
 
 def forward_only(cell: Cell) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-    """`integrate` for evaluating networks: the same for every contender, with the cell's method and accuracy."""
+    """Return an `integrate` to evaluate networks, the same for every contender, with the cell's method and accuracy."""
 
     def integrate(func: nn.Module, y0: Tensor, t: Tensor, /) -> Tensor:
         if cell.steps is None:

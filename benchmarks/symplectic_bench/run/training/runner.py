@@ -1,7 +1,7 @@
-"""Trains cells: contenders of a group take turns of some iterations, each turn in a process of its own.
+"""The measurer of suites that train: the contenders of a group take turns of a few iterations, each in a new process.
 
-What a run has done is on disk after every turn, so that whatever ends the program costs the turn at hand. A machine
-that slows down slows all contenders alike.
+Every turn ends with a checkpoint on disk, so that a crash costs one turn at most. Since contenders alternate, a machine
+that slows down affects them all alike.
 """
 
 import statistics
@@ -15,29 +15,31 @@ from symplectic_bench.contenders.registry import TRAINERS, missing
 from symplectic_bench.data.errors import MissingData
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process
-from symplectic_bench.run.executors.executor import Note
-from symplectic_bench.run.processes import Limits, Outcome
+from symplectic_bench.run.executors.executor import ProgressCallback
+from symplectic_bench.run.processes import CallOutcome, Limits
 from symplectic_bench.run.training.checkpoint import Log
 from symplectic_bench.run.training.turn import evaluate, measure_memory, train
-from symplectic_bench.spec.cell import FIRST_ITERATIONS, ITERATIONS, Cell
+from symplectic_bench.spec.cell import FIRST_ITERATIONS, ITERATIONS, Cell, group_cells
 from symplectic_bench.spec.status import Status
 from symplectic_bench.tasks import TASKS
 
 TURN = 10
-"""Iterations of a turn."""
+"""Iterations per turn."""
 
 EVALUATION = 20
-"""How many times as long as an iteration an evaluation may take."""
+"""Time limit of an evaluation, in units of an iteration's."""
 
 PREPARATION_S = 3600.0
-"""How long data may take to be read and prepared, once."""
+"""Time limit for reading and preparing data, once."""
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """iteration_timeout_s limits each iteration. checkpoints is where runs under way are kept. longest has the most
-    iterations of any of the suite's cells by group, whatever is left of them to do. cores: see Limits. fresh: a name
-    for a run that begins anew, so that no other machine goes on with what it has left of an earlier one.
+    """Settings of training runs.
+
+    iteration_timeout_s limits each iteration. checkpoints is the folder of unfinished runs. longest has the largest
+    number of iterations in each group of the suite's cells, finished or not. cores: see Limits. fresh: a name for a run
+    that starts anew, so that no other machine resumes from its checkpoint of an earlier run.
     """
 
     iteration_timeout_s: float
@@ -50,8 +52,8 @@ class TrainingSettings:
 
 
 @dataclass
-class Run:
-    """One cell's training."""
+class TrainingRun:
+    """The training of one cell."""
 
     cell: Cell
     settings: TrainingSettings
@@ -63,59 +65,63 @@ class Run:
 
     @property
     def wanted(self) -> int:
+        """The number of iterations to do."""
         return iterations(self.cell)
 
     @property
     def over(self) -> bool:
+        """Whether it has failed or has done all iterations."""
         return self.status is not Status.OK or self.log.iterations >= self.wanted
 
     @property
     def file(self) -> Path:
+        """The path of its checkpoint."""
         return self.settings.checkpoints / f"{self.cell.id}.pt"
 
     def turn(self) -> None:
-        """The next TURN iterations, counted from the start; none where a checkpoint of an earlier run is further.
+        """Train up to the next multiple of TURN iterations; do nothing if an earlier run's checkpoint is further.
 
-        Before anything else the memory of the first iteration is measured, whose weights all contenders share.
+        The first turn starts with a memory measurement of the first iteration, whose weights all contenders share.
         """
         if not self.log.memory:
-            self._go_on(measure_memory)
+            self._continue(measure_memory)
         if self.status is Status.OK:
-            self._go_on(train, min(self.wanted, (self.log.iterations // TURN + 1) * TURN))
+            self._continue(train, min(self.wanted, (self.log.iterations // TURN + 1) * TURN))
 
     def finish(self) -> Measurement:
-        """The row."""
+        """Evaluate the network, if it is to be evaluated, and return the row."""
         if self.status is Status.OK and self.evaluated:
             outcome = self._run(evaluate, patience=EVALUATION)
             if outcome.ok:
                 self.measured["metrics"] = outcome.values[0]
-            else:  # what was learned and measured is there all the same
+            else:  # training and its measurements are valid all the same
                 self.reason = f"not evaluated ({outcome.status}): {outcome.reason}"
         return Measurement.for_cell(
             self.cell,
             status=self.status,
             reason=self.reason or TRAINERS[self.cell.contender].remark or None,
             stages=METHODS[self.cell.method].stages,
-            **summarised(self.log),
+            **summarize_log(self.log),
             **self.measured,
         )
 
-    def fail(self, outcome: Outcome) -> None:
+    def fail(self, outcome: CallOutcome) -> None:
+        """End the run with the outcome of a failed call."""
         self.status, self.reason = outcome.status, outcome.reason
 
     def drop_checkpoint(self) -> None:
-        """Once the row is on disk. After an error, which is tried again, it is gone on with."""
+        """Remove the checkpoint, once the row is on disk. After an error it stays: the retry resumes from it."""
         if self.status is not Status.ERROR:
             self.file.unlink(missing_ok=True)
 
-    def _go_on(self, function: Callable[..., Any], *args: Any) -> None:
+    def _continue(self, function: Callable[..., Any], *args: Any) -> None:
         outcome = self._run(function, *args)
         if outcome.ok:
             self.log = Log(**outcome.values[-1])
         else:
             self.fail(outcome)
 
-    def _run(self, function: Callable[..., Any], *args: Any, patience: int = 1) -> Outcome:
+    def _run(self, function: Callable[..., Any], *args: Any, patience: int = 1) -> CallOutcome:
         cell, settings = self.cell, self.settings
         timeout_s = patience * settings.iteration_timeout_s
         limits = Limits(timeout_s, cell.device, threads=cell.threads, seed=cell.seed, cores=settings.cores)
@@ -123,38 +129,43 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Training:
-    """Work: networks trained. A row is there as soon as its cell is done.
+class TrainingMeasurer:
+    """Trains networks. A row is yielded when its cell is done.
 
-    Of a group, the cells with the most iterations are evaluated in the end: the others only begin.
+    Only the cells of a group with the most iterations are evaluated in the end: the others train too briefly.
     """
 
     settings: TrainingSettings
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
-        return groups(cells)
+        return group_cells(cells)
 
-    def within(self, folder: Path) -> "Training":
-        """Checkpoints too: where the folder is the machine's own, another one begins anew what this one cannot end."""
+    def within(self, folder: Path) -> "TrainingMeasurer":
+        """Return the same measurer with cache and checkpoints in `folder`.
+
+        If the folder is local to a machine, another machine starts anew what this one cannot finish.
+        """
         checkpoints = folder / "checkpoints" / self.settings.fresh
-        return Training(replace(self.settings, cache_dir=folder / "cache", checkpoints=checkpoints))
+        return TrainingMeasurer(replace(self.settings, cache_dir=folder / "cache", checkpoints=checkpoints))
 
-    def prepare(self, cells: Sequence[Cell], note: Note) -> None:
-        for group in groups(cells):
-            prepare(group[0], self.settings, note)
+    def prepare(self, cells: Sequence[Cell], on_progress: ProgressCallback) -> None:
+        for group in group_cells(cells):
+            prepare(group[0], self.settings, on_progress)
 
-    def measure(self, group: Sequence[Cell], cores: tuple[int, ...], note: Note) -> Iterator[Measurement]:
+    def measure(
+        self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
+    ) -> Iterator[Measurement]:
         settings = replace(self.settings, cores=cores)
         most = max(settings.longest.get(group[0].group_id, 0), *(iterations(cell) for cell in group))
-        runs = [Run(cell, settings, evaluated=iterations(cell) == most) for cell in group]
+        runs = [TrainingRun(cell, settings, evaluated=iterations(cell) == most) for cell in group]
         for run in runs:
             if reason := missing(run.cell):
-                run.fail(Outcome(Status.SKIPPED, reason))
+                run.fail(CallOutcome(Status.SKIPPED, reason))
         alive = list(runs)
         while alive:
             for run in list(alive):
                 if not run.over:
-                    note(f"{run.cell.group_label}: {run.cell.name}, iteration {run.log.iterations}", run.cell)
+                    on_progress(f"{run.cell.group_label}: {run.cell.name}, iteration {run.log.iterations}", run.cell)
                     run.turn()
                 if run.over:
                     yield run.finish()
@@ -162,26 +173,19 @@ class Training:
                     alive.remove(run)
 
 
-def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells that differ only in contender, gradient or the number of iterations, in the order of their first."""
-    found: dict[str, list[Cell]] = {}
-    for cell in cells:
-        found.setdefault(cell.group_id, []).append(cell)
-    return list(found.values())
-
-
 def longest(cells: Sequence[Cell]) -> dict[str, int]:
-    """The most iterations of any cell, by group."""
-    return {group[0].group_id: max(map(iterations, group)) for group in groups(cells)}
+    """Return the largest number of iterations of any cell, by group."""
+    return {group[0].group_id: max(map(iterations, group)) for group in group_cells(cells)}
 
 
 def iterations(cell: Cell) -> int:
+    """Return the number of iterations that a cell trains for."""
     return int(cell.sizes_dict[ITERATIONS])
 
 
-def prepare(cell: Cell, settings: TrainingSettings, note: Note) -> None:
-    """Have the data that the cell needs in the cache. Raises MissingData with what stands in the way."""
-    note(f"{cell.group_label}: data")
+def prepare(cell: Cell, settings: TrainingSettings, on_progress: ProgressCallback) -> None:
+    """Prepare the cell's data in the cache. Raises MissingData, with the reason, if it is unavailable."""
+    on_progress(f"{cell.group_label}: data")
     outcome = process.run(_prepare, (cell, settings.cache_dir, settings.data_dir), Limits(PREPARATION_S))
     why = outcome.values[0] if outcome.ok else f"{cell.problem}: data ({outcome.status}): {outcome.reason}"
     if why is not None:
@@ -196,10 +200,10 @@ def _prepare(cell: Cell, cache_dir: Path, data_dir: Path | None) -> str | None:
     return None
 
 
-def summarised(log: Log) -> dict[str, Any]:
-    """The row's fields of what was seen: medians over the FIRST_ITERATIONS, or as many as there are.
+def summarize_log(log: Log) -> dict[str, Any]:
+    """Return the row's fields for a log: medians over the FIRST_ITERATIONS, or over all if there are fewer.
 
-    Times leave out the cold iterations, with which a process began: they are slower.
+    Times exclude the cold iterations, the first ones of each process: they are slower.
     """
     memory = {**log.memory, "peak_tensor_source": "exact"} if log.memory else {}
     if not log.iterations:

@@ -1,4 +1,4 @@
-"""What a process does with a training run: some iterations, its memory, or how good it has become."""
+"""The calls of a training run's processes: some iterations, a memory measurement, or the final evaluation."""
 
 import gc
 import math
@@ -23,9 +23,9 @@ from symplectic_bench.tasks import TASKS
 
 
 def train(cell: Cell, cache_dir: Path, file: Path, until: int) -> Iterator[dict[str, Any]]:
-    """Go on from the checkpoint until so many iterations are done, yielding each, and leave the next checkpoint.
+    """Train from the checkpoint until `until` iterations are done, yielding after each, and save the next checkpoint.
 
-    Raises Diverged where the solver gives up or a loss is no number.
+    Raises Diverged if the solver gives up or a loss is not finite.
     """
     contender = TRAINERS[cell.contender]
     contender.load()
@@ -49,7 +49,7 @@ def train(cell: Cell, cache_dir: Path, file: Path, until: int) -> Iterator[dict[
         optimizer.step()
         optimizer.zero_grad()
         ended = _now(cell)
-        _note(log.losses, loss, iteration)
+        _append_loss(log.losses, loss, iteration)
         log.counts.append(asdict(integrate.take_counts()))
         log.forward_s.append(solved - began)
         log.backward_s.append(differentiated - solved)
@@ -60,7 +60,7 @@ def train(cell: Cell, cache_dir: Path, file: Path, until: int) -> Iterator[dict[
     yield asdict(log)
 
 
-def _note(losses: list[float], loss: Tensor, iteration: int) -> None:
+def _append_loss(losses: list[float], loss: Tensor, iteration: int) -> None:
     value = loss.item()
     if not math.isfinite(value):
         raise Diverged(f"the loss is {value} in iteration {iteration}")
@@ -74,9 +74,9 @@ def _now(cell: Cell) -> float:
 
 
 def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
-    """The bytes of live tensors in the checkpoint's next iteration, above those of network and data.
+    """Measure the bytes of live tensors in the checkpoint's next iteration, above those of network and data.
 
-    They are noted in its log, which is returned.
+    They are saved in its log, which is returned.
     """
     contender = TRAINERS[cell.contender]
     contender.load()
@@ -92,16 +92,16 @@ def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
     def backward() -> None:
         losses.pop().backward()
 
-    forward()  # what is made once a process does not count
+    forward()  # memory allocated once per process does not count
     backward()
     task.release_iteration()
     integrate.take_counts()
     gc.collect()
-    there, back = watch_memory(cell.device, forward, backward)
+    forward_memory, backward_memory = watch_memory(cell.device, forward, backward)
     log.memory = {
-        "peak_tensor_bytes": max(there.peak_bytes, back.peak_bytes),
-        "forward_peak_tensor_bytes": there.peak_bytes,
-        "kept_tensor_bytes": there.left_bytes,
+        "peak_tensor_bytes": max(forward_memory.peak_bytes, backward_memory.peak_bytes),
+        "forward_peak_tensor_bytes": forward_memory.peak_bytes,
+        "kept_tensor_bytes": forward_memory.left_bytes,
         "parameter_bytes": sum(p.numel() * p.element_size() for p in task.parameters()),
     }
     save(file, task, optimizer, log)
@@ -109,7 +109,7 @@ def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
 
 
 def evaluate(cell: Cell, cache_dir: Path, file: Path) -> dict[str, float]:
-    """The task's metrics."""
+    """Return the task's metrics for the network in the checkpoint."""
     task = TASKS[cell.problem].build(cell, cache_dir)
     load(file, task)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Stored rows to everything that is read: tables, figures, the page. Nothing here measures."""
+"""A suite's report: tables, figures and the page, made from stored rows. Nothing is measured here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,23 +28,23 @@ from symplectic_bench.spec.suite import Scale, Suite, suggestion
 
 
 class NoRows(RuntimeError):
-    """Nothing has been measured that could be shown."""
+    """There are no rows to report."""
 
 
 class UnknownEnvironment(ValueError):
-    """An environment id that has no rows."""
+    """An environment id without rows."""
 
 
 @dataclass(frozen=True)
-class Publication:
-    """The rows of one suite in one environment, and where what is made of them goes.
+class SuiteReport:
+    """The rows of one suite in one environment, and the files made from them.
 
-    cells are all that the suite has; they are asked for only where it has targets or claims, to name those that have no
-    row. mix_machines: rows that different machines measured for one sweep are set against each other.
+    cells are all the cells of a suite that has targets or claims, so that those without a row can be named; empty for
+    other suites. mix_machines: ratios may be of rows that different machines measured in one sweep.
     """
 
     suite: Suite
-    source: str  # the suite as it was asked for, a name or a path
+    source: str  # the suite as given on the command line, a name or a path
     scale: Scale
     environment_id: str
     results: Path
@@ -54,10 +54,12 @@ class Publication:
 
     @cached_property
     def folder(self) -> Path:
+        """The suite's folder of rows, tables and the page."""
         return self.results / self.suite.name
 
     @cached_property
     def where(self) -> str:
+        """The sentences that end each caption: on what the rows were measured, and whether some are missing."""
         cells, missing = read_cells(self.folder / self.environment_id), len(self._cells_without_rows)
         part = f" {len(cells) - missing} of the suite's {len(cells)} cells have been measured." if missing else ""
         folder = self.folder / self.environment_id
@@ -73,13 +75,14 @@ class Publication:
 
     @cached_property
     def _stored(self) -> list[Measurement]:
-        """Those of the suite's cells: a suite file that has changed leaves rows of cells that it has no more."""
+        """The rows of the suite's present cells: a changed suite file leaves rows of cells that it no longer has."""
         cells = set(read_cells(self.folder / self.environment_id))
         found = read_rows(self.folder / self.environment_id / "rows.jsonl").rows
         return [row for row in found if row.cell_id in cells]
 
     @cached_property
     def rows(self) -> list[Measurement]:
+        """The rows, without the machines that measured them if machines are mixed."""
         if self.mix_machines:
             return [replace(row, environment=None) for row in self._stored]
         return self._stored
@@ -146,13 +149,13 @@ class Publication:
 
 
 def choose_environment(suite_folder: Path, wanted: str | None) -> str:
-    """The wanted environment, or the one of the newest run.
+    """Return the wanted environment, or by default that of the newest run.
 
-    Raises NoRows where there is none, UnknownEnvironment where the wanted one is not among them.
+    Raises NoRows if there is none, UnknownEnvironment if the wanted one is not among them.
     """
     known = environment_ids(suite_folder)
     if not known:
-        raise NoRows(f"no rows in {suite_folder.name}/: measure with symplectic-bench run")
+        raise NoRows(f"no rows in {suite_folder.name}/: measure them with symplectic-bench run")
     if wanted is None:
         return known[0]
     if wanted not in known:

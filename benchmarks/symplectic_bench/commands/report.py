@@ -1,0 +1,12 @@
+"""report: write everything that is made from a suite's rows."""
+
+import typer
+
+from symplectic_bench.commands.options import ReportOptions, Suites, with_options
+from symplectic_bench.commands.report_writing import EVERYTHING, write_reports
+
+
+@with_options(ReportOptions)
+def report(suites: Suites, options: ReportOptions) -> None:
+    """Write tables, figures and the page results/<suite>/README.md again from the rows. Nothing is measured."""
+    raise typer.Exit(write_reports(suites, options, *EVERYTHING))

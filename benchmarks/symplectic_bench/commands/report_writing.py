@@ -1,0 +1,88 @@
+"""Write the files of a suite's report, and summarize its targets and claims on the console."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.markup import escape
+
+from symplectic_bench.analysis.claims import ClaimOutcome, ClaimResult, shortfalls, support_text, target_headline
+from symplectic_bench.analysis.criteria import CriterionOutcome
+from symplectic_bench.commands.exit_codes import Exit, console, for_each
+from symplectic_bench.commands.options import ReportOptions
+from symplectic_bench.report.suite_report import SuiteReport, choose_environment
+from symplectic_bench.run.sweep import load_vocabulary
+from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.expansion import expand
+from symplectic_bench.spec.suite import Suite, load_suite
+
+Part = Callable[[SuiteReport], list[Path]]
+
+EVERYTHING: tuple[Part, ...] = (SuiteReport.write_tables, SuiteReport.write_plots, SuiteReport.write_page)
+
+
+def write_reports(suites: Sequence[str], options: ReportOptions, *parts: Part) -> Exit:
+    """Write these parts of each suite's report from the rows of the environment that the options name."""
+
+    def write_one(source: str) -> None:
+        suite = load_suite(source).at_scale(options.scale)
+        chosen = choose_environment(options.results / suite.name, options.environment)
+        folders, cells = (options.results, options.plots), cells_with_targets(suite)
+        write_report(SuiteReport(suite, source, options.scale, chosen, *folders, cells, options.mix_machines), *parts)
+
+    return for_each(suites, write_one)
+
+
+def write_report(report: SuiteReport, *parts: Part) -> None:
+    """Write these parts of a report; with its tables, show the suite's targets and claims too."""
+    announce([path for part in parts for path in part(report)])
+    if SuiteReport.write_tables in parts:
+        show_targets(report.targets)
+        show_claims(report.claims)
+
+
+def cells_with_targets(suite: Suite) -> list[Cell]:
+    """Return all cells of a suite that has targets or claims, even those that cannot be measured here."""
+    if not (suite.target or suite.claim):
+        return []  # expanding imports torch
+    return expand(suite, replace(load_vocabulary(suite.trains), decline=lambda cell: None))
+
+
+TARGET_COLORS = {
+    CriterionOutcome.MET: "green",
+    CriterionOutcome.NOT_MET: "red",
+    CriterionOutcome.NOT_MEASURED: "yellow",
+}
+
+
+def show_targets(targets: Sequence[ClaimResult]) -> None:
+    """Print a line for each target; below it the cells that miss it, and why others were not measured."""
+    for target in targets:
+        (result,) = target.criteria
+        color = TARGET_COLORS[result.outcome]
+        console.print(f"[{color}]{result.outcome:12}[/{color}] {escape(target_headline(target))}")
+        for shortfall in shortfalls(result):
+            console.print(f"{'':13}{escape(shortfall)}")
+
+
+CLAIM_COLORS = {
+    ClaimOutcome.HOLDS: "green",
+    ClaimOutcome.HOLDS_WHEN: "cyan",
+    ClaimOutcome.FAILS: "red",
+    ClaimOutcome.NOT_MEASURED: "yellow",
+}
+
+
+def show_claims(claims: Sequence[ClaimResult]) -> None:
+    """Print a line for each claim; below it one for each criterion, with the condition it holds under."""
+    for result in claims:
+        color = CLAIM_COLORS[result.outcome]
+        console.print(f"[{color}]{result.outcome:12}[/{color}] {result.claim.point}. {escape(result.claim.name)}")
+        for one in result.criteria:
+            console.print(f"{'':13}{escape(f'{one.criterion.name}: {support_text(one)}')}")
+
+
+def announce(paths: Sequence[Path]) -> None:
+    """Print the files written, one a line."""
+    for path in paths:
+        console.print(f"wrote {path.as_posix()}")

@@ -1,0 +1,77 @@
+"""The options of a run, declared once for every command that measures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from symplectic_bench.run.executors.cluster import ExecutorChoice, Tls
+from symplectic_bench.spec.suite import Scale
+
+AtScale = Annotated[Scale, typer.Option(help="Size: the suite's own (cpu), seconds (smoke), a GPU's (gpu).")]
+Results = Annotated[Path, typer.Option(help="Folder of rows and tables.", file_okay=False)]
+Plots = Annotated[Path, typer.Option(help="Folder of figures.", file_okay=False)]
+
+RESULTS, PLOTS = Path("results"), Path("plots")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of a run. An annotation is the option's declaration: `with_options` puts it on the command line.
+
+    Raises ExecutorChoiceError if the options do not say where to measure.
+    """
+
+    scale: AtScale = Scale.CPU
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS=VALUE[,VALUE]",
+            help="Only the cells with one of these values of an axis: problem, gradient, rtol, a size, ... Repeatable.",
+        ),
+    ] = None
+    device: Annotated[str | None, typer.Option(help="Measure on this device (cpu, cuda), whatever the suite says.")] = (
+        None
+    )
+    repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs a cell, whatever the suite says.")] = None
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew; the rows replace the old ones at the end.")] = (
+        False
+    )
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the published data sets, for suites that train; stand-ins without it.", file_okay=False
+        ),
+    ] = None
+    results: Results = RESULTS
+    plots: Plots = PLOTS
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Measure on the workers of this Dask scheduler, tcp://... or tls://..."),
+    ] = None
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="The authority that signed the scheduler's certificate (PEM).")
+    ] = None
+    tls_cert: Annotated[Path | None, typer.Option(help="Our certificate for the scheduler (PEM).")] = None
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Measure in jobs of this queueing system (slurm, pbs, ...), started through dask-jobqueue."),
+    ] = None
+    cluster_options: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file of jobs, slots and an options table, for --cluster.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        _ = self.executor_choice  # checked before anything is measured
+
+    @property
+    def executor_choice(self) -> ExecutorChoice:
+        tls = Tls(self.tls_ca, self.tls_cert, self.tls_key)
+        return ExecutorChoice(self.scheduler, tls, self.cluster, self.cluster_options)
+
+    @property
+    def cache(self) -> Path:
+        """The folder that keeps data and reference gradients between runs."""
+        return self.results / ".cache"
