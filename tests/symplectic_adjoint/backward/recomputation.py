@@ -19,7 +19,7 @@ recomputing_gradients = pytest.mark.parametrize("gradient", RECOMPUTING)
 
 
 class Field(nn.Module):
-    """A linear layer, and what the test is about after it."""
+    """A linear layer, followed by the module under test."""
 
     def __init__(self, after):
         super().__init__()
@@ -32,7 +32,7 @@ class Field(nn.Module):
 
 
 class Noise(nn.Module):
-    """Multiplies by noise that it draws at every call, and notes what it drew."""
+    """Multiplies by noise drawn at every call, and records the draws."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,7 @@ def noisy(name):
 
 
 def solve(func, y0=None, *, gradient, seed=None, **keywords):
-    """ys as one tensor, also of Hutchinson's state."""
+    """Return ys as one tensor, also for Hutchinson's state."""
     if seed is not None:
         torch.manual_seed(seed)
     y0 = start() if y0 is None else y0
@@ -83,7 +83,7 @@ def gradients(ys, func, *inputs):
 
 
 def assert_as_backprop(solution, gradient):
-    """solution(gradient) gives (ys, func, further inputs); its gradient is that of backprop."""
+    """Compare the gradient with backprop's; solution(gradient) returns (ys, func, further inputs)."""
     expected = gradients(*solution("backprop"))
     got = gradients(*solution(gradient))
     bound = ROUNDING if gradient in EXACT else APPROXIMATE

@@ -40,7 +40,7 @@ class TestBatchNorm:
         assert_as_backprop(solution, gradient)
 
     @every_gradient
-    def test_moves_as_in_the_same_calls_without_a_solver(self, gradient):
+    def test_moves_as_by_the_same_calls_without_a_solver(self, gradient):
         func, plain = (Field(nn.BatchNorm1d(3).double()) for _ in range(2))
         h, y = 0.2, start()
         ys = sa.odeint(func, y, T[[0, 2]], method="euler", options={"step_size": h}, gradient=gradient)
@@ -62,12 +62,12 @@ class TestBatchNorm:
     def test_counts_every_forward_call(self, gradient):
         func = Field(nn.BatchNorm1d(3).double())
         solution = sa.solve(func, start(), T, gradient=gradient, **LOOSE)
-        # One more is made to see whether a call repeats, and taken back.
+        # One more call checks that a call can be repeated; its effect is undone.
         looks = int(func.after.num_batches_tracked) - solution.stats.f_calls_forward
         assert looks == (0 if gradient == "backprop" else -1)
 
     @every_gradient
-    def test_stays_as_it_was_on_the_way_back(self, gradient):
+    def test_is_unchanged_by_the_backward_pass(self, gradient):
         func = Field(nn.BatchNorm1d(3).double())
         ys = solve(func, gradient=gradient)
         before = [b.clone() for b in func.buffers()]
@@ -75,7 +75,7 @@ class TestBatchNorm:
         assert all(torch.equal(a, b) for a, b in zip(func.buffers(), before, strict=True))
 
     @recomputing_gradients
-    def test_stays_as_it_was_where_the_way_back_fails(self, gradient):
+    def test_is_unchanged_by_a_backward_pass_that_fails(self, gradient):
         func, calls_left = Field(nn.BatchNorm1d(3).double()), []
 
         def fail(module, arguments, output):
@@ -91,7 +91,7 @@ class TestBatchNorm:
         assert all(torch.equal(a, b) for a, b in zip(func.buffers(), before, strict=True))
 
     @every_gradient
-    def test_of_two_solves_stays_as_the_second_left_it(self, gradient):
+    def test_of_two_solves_is_left_as_the_second_left_it(self, gradient):
         func = Field(nn.BatchNorm1d(3).double())
         first, second = solve(func, gradient=gradient), solve(func, 2.0 * start(), gradient=gradient)
         before = [b.clone() for b in func.buffers()]
@@ -99,7 +99,7 @@ class TestBatchNorm:
         assert all(torch.equal(a, b) for a, b in zip(func.buffers(), before, strict=True))
 
     @recomputing_gradients
-    def test_whose_statistics_move_after_a_solve_in_evaluation_mode_is_refused(self, gradient):
+    def test_is_refused_if_its_statistics_move_after_a_solve_in_evaluation_mode(self, gradient):
         func = Field(nn.BatchNorm1d(3).double()).eval()
         ys = solve(func, gradient=gradient)
         func.train()
@@ -131,14 +131,14 @@ class TestABufferThatFuncChanges:
     def test_counts_the_calls_of_the_forward_pass(self, in_place, gradient):
         func = Counting(in_place=in_place)
         ys = sa.odeint(func, start(), T, method="rk4", options={"step_size": 0.25}, gradient=gradient)
-        # Four steps of four stages; one more call, to see whether calls repeat, is taken back.
+        # Four steps of four stages; the one call more that checks that calls repeat is undone.
         assert func.n == 16
         counter = func.n
         gradients(ys, func)
         assert func.n == 16 and func.n is counter
 
     @every_gradient
-    def test_and_does_not_read_does_no_harm(self, in_place, gradient):
+    def test_is_harmless_where_func_does_not_read_it(self, in_place, gradient):
         def solution(gradient):
             func, y0 = Counting(in_place=in_place), start().requires_grad_()
             return solve(func, y0, gradient=gradient), func, y0
@@ -146,7 +146,7 @@ class TestABufferThatFuncChanges:
         assert_as_backprop(solution, gradient)
 
     @recomputing_gradients
-    def test_and_reads_is_refused_by_name(self, in_place, gradient):
+    def test_is_refused_by_name_where_func_reads_it(self, in_place, gradient):
         func = Counting(in_place=in_place, depends=True)
         with pytest.raises(sa.UnsupportedCombination, match=r"func changes buffers of its module \('n'\)"):
             solve(func, gradient=gradient)
@@ -157,7 +157,7 @@ class TestABufferThatFuncChanges:
 
 
 @recomputing_gradients
-def test_a_buffer_that_func_fills_at_its_first_call_does_no_harm(gradient):
+def test_a_buffer_that_func_fills_in_its_first_call_is_harmless(gradient):
     class Lazy(Counting):
         def __init__(self):
             super().__init__(in_place=True)
@@ -225,7 +225,7 @@ class TestSpectralNorm:
         with pytest.raises(sa.UnsupportedCombination, match=r"spectral norm in training mode .*Call func\.eval\(\)"):
             solve(func, start(size=SIZE), gradient=gradient)
 
-    def test_in_training_mode_goes_by_backprop(self, spectral_norm):
+    def test_in_training_mode_works_with_backprop(self, spectral_norm):
         func = self.Net(spectral_norm)
         weighted_loss(solve(func, start(size=SIZE), gradient="backprop")).backward()
         assert all(p.grad is not None and p.grad.any() for p in func.parameters())

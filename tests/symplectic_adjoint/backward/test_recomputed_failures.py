@@ -57,7 +57,7 @@ class TestASolveThatFailed:
         assert max(relative_error(a, b) for a, b in zip(got, expected, strict=True)) < bound
 
     @every_gradient
-    def test_moves_the_generator_by_one_call(self, grid, gradient):
+    def test_advances_the_generator_by_one_call(self, grid, gradient):
         func = Breaking(nn.Dropout(0.4))
         self.solved(func, grid, gradient)
         after = torch.get_rng_state()
@@ -75,7 +75,7 @@ class TestASolveThatFailed:
             assert torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
 
     @every_gradient
-    def test_names_what_its_noise_did(self, grid, gradient):
+    def test_names_the_component_that_its_noise_made_nan(self, grid, gradient):
         drawn = []
 
         def func(t, y):

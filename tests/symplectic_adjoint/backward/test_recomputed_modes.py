@@ -36,7 +36,7 @@ class Conditioned(nn.Module):
 
 @recomputing_gradients
 @pytest.mark.parametrize("kind", ["data", "of-its-own-encoder", "of-an-encoder-outside"])
-def test_an_attribute_replaced_between_the_passes_is_that_of_the_way_there(kind, gradient):
+def test_the_backward_pass_has_the_attribute_of_the_forward_pass_after_it_was_replaced(kind, gradient):
     def solution(gradient):
         torch.manual_seed(0)
         encoder, outputs = nn.Linear(2, 3).double(), []
@@ -54,7 +54,7 @@ def test_an_attribute_replaced_between_the_passes_is_that_of_the_way_there(kind,
 class TestTheTrainingMode:
     @every_gradient
     @pytest.mark.parametrize("training", [True, False])
-    def test_of_the_way_there_is_that_of_the_way_back(self, training, gradient):
+    def test_of_the_backward_pass_is_that_of_the_forward_pass(self, training, gradient):
         def solution(gradient):
             func = Field(nn.Sequential(nn.BatchNorm1d(3).double(), nn.Dropout(0.4))).train(training)
             return solve(func, gradient=gradient, seed=3), func
@@ -68,7 +68,7 @@ class TestTheTrainingMode:
         assert all(module.training != training for module in func.modules())
 
     @every_gradient
-    def test_of_a_part_is_its_own(self, gradient):
+    def test_of_a_submodule_is_its_own(self, gradient):
         func = Field(nn.Sequential(nn.BatchNorm1d(3).double(), nn.Dropout(0.4)))
         func.after[1].eval()
         ys = solve(func, gradient=gradient)
@@ -95,19 +95,19 @@ class TestAutocast:
 
     @recomputing_gradients
     @pytest.mark.parametrize("within", [False, True], ids=["backward-outside", "backward-inside"])
-    def test_of_the_way_there_is_that_of_the_way_back(self, within, gradient):
+    def test_of_the_backward_pass_is_that_of_the_forward_pass(self, within, gradient):
         ys, func, y0 = self.solution(gradient)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=within):
             got = gradients(ys, func, y0)
         # The cache hands one cast weight to all calls of a graph, whose gradients are summed in bfloat16 then.
         expected = gradients(*self.solution("backprop", cache=False))
-        # The same rounded operations, summed in float32; what went by other casts is off by thousandths.
+        # The same rounded operations, summed in float32; other casts would be off by thousandths.
         bound = 1e-5 if gradient in EXACT else APPROXIMATE
         errors = [relative_error(a, b) for a, b in zip(got, expected, strict=True)]
         assert max(errors) < bound, errors
 
     @every_gradient
-    def test_off_on_the_way_there_is_off_on_the_way_back(self, gradient):
+    def test_off_in_the_forward_pass_is_off_in_the_backward_pass(self, gradient):
         func, seen = nn.Linear(3, 3), set()
 
         def spy(t, y):
@@ -120,9 +120,9 @@ class TestAutocast:
         assert seen == {torch.float32}
 
     @recomputing_gradients
-    def test_goes_through_a_second_backward_pass_too(self, gradient):
+    def test_is_the_same_in_a_second_backward_pass(self, gradient):
         ys, func, y0 = self.solution(gradient)
         loss = weighted_loss(ys)
         first, second = (torch.autograd.grad(loss, [y0, *func.parameters()], retain_graph=True) for _ in range(2))
-        # Stages that were at hand the first time are evaluated again, in the same way.
+        # Stages kept for the first backward pass are recomputed for the second, with the same casts.
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""The backward pass draws the random numbers of the forward pass again, whatever was drawn in between."""
+"""The backward pass repeats the random numbers of the forward pass, even if others were drawn in between."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ class TestRandomNumbersInFunc:
         assert torch.equal(solve(noisy(name), gradient=gradient, seed=3), plain)
 
     @every_gradient
-    def test_leave_the_generator_alone_on_the_way_back(self, name, gradient):
+    def test_leave_the_generator_alone_in_the_backward_pass(self, name, gradient):
         func = noisy(name)
         ys = solve(func, gradient=gradient, seed=3)
         torch.manual_seed(11)
@@ -44,7 +44,7 @@ class TestRandomNumbersInFunc:
         assert torch.equal(torch.get_rng_state(), before)
 
     @every_gradient
-    def test_move_the_generator_on_by_one_call_a_solve(self, name, gradient):
+    def test_advance_the_generator_by_one_call_per_solve(self, name, gradient):
         func = noisy(name)
         solve(func, gradient=gradient, seed=3)
         after = torch.get_rng_state()
@@ -62,7 +62,7 @@ class TestRandomNumbersInFunc:
 
 
 @every_gradient
-def test_noise_is_one_draw_in_every_call_of_a_solve(gradient):
+def test_every_call_of_a_solve_has_the_same_noise(gradient):
     func = noisy("noise")
     drawn = func.after.drawn
     ys = solve(func, gradient=gradient)
@@ -73,7 +73,7 @@ def test_noise_is_one_draw_in_every_call_of_a_solve(gradient):
 
 
 @recomputing_gradients
-def test_two_solves_are_gone_back_through_with_the_noise_of_each(gradient):
+def test_a_backward_pass_through_two_solves_has_the_noise_of_each(gradient):
     def solution(gradient):
         func = noisy("dropout")
         torch.manual_seed(4)
@@ -96,7 +96,7 @@ def test_noise_is_the_same_in_second_derivatives(gradient):
 
 
 @recomputing_gradients
-def test_draws_that_begin_in_a_later_call_are_refused(gradient):
+def test_noise_first_drawn_in_a_later_call_is_refused(gradient):
     net = SmallNet()
 
     def func(t, y):

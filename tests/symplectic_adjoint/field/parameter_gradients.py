@@ -29,7 +29,7 @@ def solve(func, y0=None, *, gradient, **keywords):
 
 
 def assert_as_backprop(solution, inputs, gradient, *, params=()):
-    """solution(gradient, params) has backprop's gradient of inputs. Backprop is not told of params: it needs none."""
+    """Compare the gradients of inputs of solution(gradient, params) with backprop's, which needs no params."""
 
     def grads(name, params):
         return torch.autograd.grad(weighted_loss(solution(name, params)), inputs, allow_unused=True)

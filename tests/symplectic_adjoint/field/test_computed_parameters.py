@@ -1,4 +1,4 @@
-"""What is computed from a parameter, before the solve or by autograd inside func, leads the gradient to it."""
+"""Tensors computed from a parameter, before the solve or by autograd inside func, pass the gradient on to it."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 class TestAnOutsideGraphOfAModulesOwnParameter:
-    """What is computed from a parameter before the solve: autograd goes through it as often as func uses it."""
+    """A tensor computed from a parameter before the solve: autograd passes through it as often as func uses it."""
 
     class Cached(nn.Module):
         def __init__(self, compute):
@@ -39,7 +39,7 @@ class TestAnOutsideGraphOfAModulesOwnParameter:
 
     @every_gradient
     @pytest.mark.parametrize("compute", [lambda w: 2.0 * w, torch.exp, lambda w: torch.linalg.norm(w) * w.sin()])
-    def test_leads_the_gradient_to_it(self, compute, gradient):
+    def test_passes_the_gradient_on_to_it(self, compute, gradient):
         net = self.Cached(compute)
         assert_as_backprop(lambda g, params: solve(net.prepare(), gradient=g), [net.weight, net.other], gradient)
 
@@ -67,7 +67,7 @@ class TestAnOutsideGraphOfAModulesOwnParameter:
             assert relative_error(a, b) < 1e-11  # one order of derivatives more
 
     @every_gradient
-    def test_may_be_met_late_only(self, gradient):
+    def test_may_be_used_late_only(self, gradient):
         class Late(self.Cached):
             def forward(self, t, y):
                 return torch.tanh(self.cached.square() * y) if t > 0.5 else self.other * y
@@ -79,7 +79,7 @@ class TestAnOutsideGraphOfAModulesOwnParameter:
 
 
 class TestAutogradInsideFunc:
-    """Derivatives that func takes for itself, of its own network."""
+    """Derivatives of its own network that func computes."""
 
     class Energy(nn.Module):
         """y' = -grad E(y)."""

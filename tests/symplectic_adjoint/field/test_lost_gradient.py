@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 class TestALostGradient:
-    """A tensor that func uses and that nobody was told of."""
+    """A tensor that func uses, that is neither in a module nor in params."""
 
     def test_is_named_by_its_shape_and_what_to_do(self):
         weight = leaf(3)
@@ -33,7 +33,7 @@ class TestALostGradient:
             solve(lambda t, y: net(t, y) * weight, gradient=gradient, params=(*net.parameters(),))
 
     @losing_gradients
-    def test_of_a_leaf_behind_what_was_computed_outside_is_an_error(self, gradient):
+    def test_of_a_leaf_behind_a_tensor_computed_outside_func_is_an_error(self, gradient):
         weight = leaf(5)
         computed = weight.exp()[:3] * 2.0
         with pytest.raises(sa.LostGradient, match=r"shape \(5,\)"):
@@ -54,7 +54,7 @@ class TestALostGradient:
 
     @losing_gradients
     @pytest.mark.parametrize("keywords", [{"options": {"jump_t": [0.5]}}, {**FIXED, "options": {"jump_t": [0.5]}}])
-    def test_of_a_leaf_that_is_first_used_after_a_jump_is_an_error_going_forward(self, keywords, gradient):
+    def test_of_a_leaf_first_used_after_a_jump_is_an_error_in_the_forward_pass(self, keywords, gradient):
         known, unknown = leaf(3), leaf(3, seed=1)  # in graphs of one size
 
         def func(t, y):
@@ -64,7 +64,7 @@ class TestALostGradient:
             solve(func, gradient=gradient, params=(known,), **keywords)
 
     @losing_gradients
-    def test_of_a_leaf_that_is_first_used_late_is_an_error_on_the_way_back(self, gradient):
+    def test_of_a_leaf_first_used_late_is_an_error_in_the_backward_pass(self, gradient):
         known, unknown = leaf(3), leaf(3, seed=1)
 
         def func(t, y):
@@ -76,7 +76,7 @@ class TestALostGradient:
         assert known.grad is None
 
     @losing_gradients
-    def test_of_a_leaf_that_is_used_early_and_not_late_is_an_error_going_forward(self, gradient):
+    def test_of_a_leaf_used_early_and_not_late_is_an_error_in_the_forward_pass(self, gradient):
         known, unknown = leaf(3), leaf(3, seed=1)
 
         def func(t, y):
@@ -100,14 +100,14 @@ class TestALostGradient:
             solve(lambda t, y: net(t, y) * weight, y0, gradient=gradient)
 
     @every_gradient
-    def test_is_no_error_where_no_gradient_can_be_asked_for(self, gradient):
+    def test_is_no_error_under_no_grad(self, gradient):
         weight = leaf(3)
         with torch.no_grad():
             ys = solve(lambda t, y: weight * y, gradient=gradient)
         assert not ys.requires_grad
 
     @every_gradient
-    def test_is_not_suspected_of_a_leaf_that_func_makes_for_itself(self, gradient):
+    def test_is_not_reported_for_a_leaf_that_func_creates(self, gradient):
         weight = leaf(3)
 
         def func(t, y):

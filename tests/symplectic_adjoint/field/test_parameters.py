@@ -77,7 +77,7 @@ class TestAModulesOwn:
 
     @every_gradient
     def test_unfrozen_between_the_passes_gets_none_and_the_others_theirs(self, gradient):
-        """As with any other operation of torch: what needed no gradient when it was used gets none."""
+        """As with any operation of torch: a tensor that required no gradient when it was used gets none."""
         net = SmallNet()
         net.twice.requires_grad_(False)
         expected = torch.autograd.grad(weighted_loss(solve(net, gradient="backprop")), net.outer.weight)[0]
@@ -94,7 +94,7 @@ class TestAModulesOwn:
         assert {name for name, p in net.named_parameters() if p.grad is None} == {"unused"}
 
     @every_gradient
-    def test_used_at_some_times_only_gets_their_share(self, gradient):
+    def test_used_at_some_times_only_gets_the_gradient_of_those(self, gradient):
         class Switched(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -122,7 +122,7 @@ class TestAModulesOwn:
 
 
 class TestAFunc:
-    """What func may be."""
+    """The kinds of callable that func may be."""
 
     @every_gradient
     def test_may_be_a_function_whose_tensors_are_in_params(self, gradient):
@@ -164,7 +164,7 @@ class TestAFunc:
         assert_as_backprop(lambda g, params: solve(func, gradient=g), inputs, gradient)
 
     @every_gradient
-    def test_may_be_an_object_that_holds_a_module_out_of_sight(self, gradient):
+    def test_may_be_an_object_that_holds_a_module_where_it_is_not_found(self, gradient):
         class Holder:
             def __init__(self, net):
                 self.net = net
@@ -212,7 +212,7 @@ class TestAFunc:
         torch.compiler.reset()
 
     @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-    def test_that_is_compiled_loses_no_gradient_in_silence(self):
+    def test_that_is_compiled_does_not_lose_a_gradient_silently(self):
         weight = leaf(3)
         torch.compiler.reset()
         compiled = torch.compile(lambda t, y: weight * y, backend="aot_eager")
@@ -222,7 +222,7 @@ class TestAFunc:
 
     @every_gradient
     def test_may_be_a_data_parallel_replica(self, gradient):
-        """Parameters of a replica and of its submodules are plain attributes, computed from the module's."""
+        """Parameters of a replica and its submodules are plain attributes, computed from those of the module."""
         net = SmallNet()
         inputs = [net.inner.weight, net.inner.bias, net.twice]
         assert not list(replica_of(net).parameters())
@@ -230,7 +230,7 @@ class TestAFunc:
 
 
 def replica_of(module):
-    """What DataParallel runs on another device, but on the same one."""
+    """Return the replica that DataParallel makes for another device, on the same device."""
     replica = module._replicate_for_data_parallel()
     for name, child in module.named_children():
         setattr(replica, name, replica_of(child))
@@ -240,7 +240,7 @@ def replica_of(module):
 
 
 class TestParams:
-    """Tensors that func uses and that no module of its own has."""
+    """Tensors that func uses and that are in no module of its own."""
 
     @every_gradient
     def test_may_be_computed_by_a_hypernetwork(self, gradient):
@@ -259,12 +259,12 @@ class TestParams:
         assert_as_backprop(solution, [hyper.weight, hyper.bias, code], gradient, params=True)
 
     @every_gradient
-    def test_go_together_with_a_modules_own_and_may_repeat_them(self, gradient):
+    def test_are_added_to_a_modules_own_and_may_repeat_them(self, gradient):
         class Scaled(nn.Module):
             def __init__(self, scale):
                 super().__init__()
                 self.net = SmallNet()
-                self.scale = [scale]  # out of sight for parameters()
+                self.scale = [scale]  # in a list, so that parameters() does not find it
 
             def forward(self, t, y):
                 return self.scale[0] * self.net(t, y)
@@ -279,7 +279,7 @@ class TestParams:
         )
 
     @every_gradient
-    def test_may_hold_what_y0_was_computed_from_or_y0_itself(self, gradient):
+    def test_may_include_y0(self, gradient):
         torch.manual_seed(0)
         encoder, net = nn.Linear(3, 3).double(), SmallNet()
 
@@ -294,7 +294,7 @@ class TestParams:
         assert_as_backprop(solution, [encoder.weight, net.inner.weight], gradient, params=True)
 
     @every_gradient
-    def test_may_hold_the_times(self, gradient):
+    def test_may_include_the_times(self, gradient):
         t, weight = T.clone().requires_grad_(), leaf(3)
 
         def solution(g, params):

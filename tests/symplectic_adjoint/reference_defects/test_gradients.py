@@ -147,7 +147,7 @@ def test_defect_08_a_gradient_has_a_gradient(gradient):
     assert second.item() == pytest.approx(3.0 * math.exp(0.3), rel=1e-5)
 
 
-def test_defect_08_where_there_is_none_it_is_refused():
+def test_defect_08_second_derivatives_are_refused_where_there_are_none():
     theta = scalar(0.3)
     ys = sa.odeint(lambda t, y: theta * y, vector(1.0), T, params=(theta,), gradient="continuous", **LOOSE)
     with pytest.raises(sa.UnsupportedCombination, match="create_graph"):

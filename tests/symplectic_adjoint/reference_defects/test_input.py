@@ -19,7 +19,7 @@ from tests.symplectic_adjoint.reference_defects.shared import (
 
 @every_gradient
 @pytest.mark.parametrize("norm", [None, lambda y: max(part.abs().max() for part in y)])
-def test_defect_16_errors_count_whatever_their_sign_is(norm, gradient):
+def test_defect_16_errors_count_with_either_sign(norm, gradient):
     """The mirrored problem has errors of the other sign and must take the same steps."""
 
     def func(t, y):
@@ -77,7 +77,7 @@ def test_defect_18_input_is_checked_under_python_O_too():
 
 
 @every_gradient
-def test_defect_18_max_num_steps_is_of_the_whole_solve(gradient):
+def test_defect_18_max_num_steps_limits_the_whole_solve(gradient):
     net, y0, t = SmallNet(), start().requires_grad_(), torch.linspace(0.0, 2.0, 11, dtype=torch.float64)
     for options in ({}, {"outputs": "land"}):
         needed = sa.solve(net, y0, t, options=options, gradient=gradient, **LOOSE).stats

@@ -18,7 +18,7 @@ from tests.symplectic_adjoint.reference_defects.shared import (
 
 
 @every_gradient
-def test_defect_12_autocast_is_the_same_on_the_way_back(gradient):
+def test_defect_12_autocast_is_the_same_in_the_backward_pass(gradient):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3))
 
@@ -54,7 +54,7 @@ class Noisy(nn.Module):
 
 
 @exact_gradients
-def test_defect_13_random_numbers_are_the_same_on_the_way_back(gradient):
+def test_defect_13_random_numbers_are_the_same_in_the_backward_pass(gradient):
     net = Noisy(dropout=0.5)
 
     def solve(gradient, seed):
@@ -62,14 +62,14 @@ def test_defect_13_random_numbers_are_the_same_on_the_way_back(gradient):
         return sa.odeint(net, start(), T, gradient=gradient, **LOOSE)
 
     ys = solve(gradient, seed=3)
-    torch.manual_seed(99)  # whatever was drawn between the passes
+    torch.manual_seed(99)  # something draws between the passes
     got = gradients(net, ys)
     agree(got, gradients(net, solve("backprop", seed=3)))
     assert not torch.equal(solve(gradient, seed=4), ys)
 
 
 @every_gradient
-def test_defect_13_running_statistics_are_updated_on_the_way_there_alone(gradient):
+def test_defect_13_running_statistics_are_updated_in_the_forward_pass_only(gradient):
     def solve(gradient):
         net = Noisy(normalise=True)
         return net, sa.odeint(net, start(), T, gradient=gradient, **LOOSE)
@@ -98,8 +98,7 @@ def test_defect_14_the_callers_tensors_are_left_as_they_were(gradient):
 
 @exact_gradients
 def test_defect_15_the_choice_of_the_first_step_is_not_differentiated(gradient):
-    """No first_step is given, so that it is chosen by f; backprop's gradient is that of the recorded steps all the
-    same."""
+    """Without first_step the first step depends on f; the gradient is still that of the recorded steps."""
     net, y0, t = SmallNet(), start().requires_grad_(), T.clone().requires_grad_()
     solution = sa.solve(net, y0, t, gradient=gradient, **LOOSE)
     agree(

@@ -99,7 +99,7 @@ def test_defect_10b_no_jump_is_lost_to_an_output_before_it(method, outputs, grad
 
 @every_gradient
 @pytest.mark.parametrize("option", ["jump_t", "step_t"])
-def test_defect_10c_jumps_and_steps_are_met_in_decreasing_time(option, gradient):
+def test_defect_10c_steps_end_on_jump_t_and_step_t_in_decreasing_time(option, gradient):
     def func(t, y):
         return torch.where(t > -0.45, 1.0, -3.0) * y
 
@@ -114,7 +114,7 @@ def test_defect_10c_jumps_and_steps_are_met_in_decreasing_time(option, gradient)
 
 
 @every_gradient
-def test_defect_11_times_in_float32_count_for_their_own_interval(gradient):
+def test_defect_11_the_gradient_of_an_output_in_float32_stays_in_its_interval(gradient):
     """0.7 is another number in float32, before or after 0.7 itself: its output's gradient must not move for it."""
     net, y0 = SmallNet(), start().requires_grad_()
     with pytest.raises(ValueError, match="option 'dtype'"):
@@ -129,7 +129,7 @@ def test_defect_11_times_in_float32_count_for_their_own_interval(gradient):
 
 @exact_gradients
 @pytest.mark.parametrize("offset", [1e4, 1e8, 1e12])
-def test_defect_19_exactness_does_not_suffer_from_an_offset_of_time(offset, gradient):
+def test_defect_19_the_gradient_stays_exact_at_a_large_time(offset, gradient):
     """Steps are stored as they were used; rebuilt from differences of times, 1e8 cost 1.5e-9 and 1e12 6.4e-5."""
     net, y0 = SmallNet(), start().requires_grad_()
     t = offset + vector(0.0, 0.5, 1.0)

@@ -30,7 +30,7 @@ def times(*values, **keywords):
 
 
 def tolerance_of(method, dtype):
-    """Loose where a tight one would need many steps, and within the precision of the state."""
+    """Return a tolerance within the precision of the state, loose where a tight one would need many steps."""
     if method == "fehlberg2":  # its error estimate, a difference of slopes over 512, is too small
         return 1e-5
     if sa.METHODS[method].order < 3:
@@ -39,7 +39,7 @@ def tolerance_of(method, dtype):
 
 
 def stepping(method, dtype):
-    """Keywords for a solve that is about as accurate as tolerance_of says."""
+    """Return the keywords of a solve that is about as accurate as tolerance_of says."""
     if sa.METHODS[method].adaptive:
         tolerance = tolerance_of(method, dtype)
         return {"method": method, "rtol": tolerance, "atol": tolerance}
@@ -47,7 +47,7 @@ def stepping(method, dtype):
 
 
 def error_bound(method, dtype):
-    """The error of a solve over a unit of time with the keywords of `stepping`.
+    """Return a bound on the error of a solve over a unit of time with the keywords of `stepping`.
 
     An adaptive step errs by its tolerance, and tens of steps add up to some tens of tolerances at most. On a fixed
     grid the error is a constant below 2 times h^order.
@@ -58,7 +58,7 @@ def error_bound(method, dtype):
 
 
 def sine(t, y):
-    """Has the solution y0 exp(sin t - sin t0)."""
+    """Return dy/dt of y(t) = y0 exp(sin t - sin t0)."""
     return torch.cos(t) * y
 
 
@@ -109,5 +109,5 @@ EVENT_BOUND = 1e-6
 
 
 def growth(t):
-    """y(t) / y(0) of `sine`."""
+    """Return y(t) / y(0) of `sine`."""
     return math.exp(math.sin(t))

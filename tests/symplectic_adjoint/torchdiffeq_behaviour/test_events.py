@@ -24,7 +24,7 @@ from tests.symplectic_adjoint.torchdiffeq_behaviour.shared import (
 
 
 def rolls(t, y):
-    """A quarter turn: y = (cos t, sin t) from (1, 0)."""
+    """Return dy/dt of a rotation: y = (cos t, sin t) from (1, 0)."""
     return torch.stack([-y[1], y[0]])
 
 

@@ -71,7 +71,7 @@ def test_closed_solutions_and_their_gradients(odeint, gradient, method, dtype, d
 
 
 def comparison(method, dtype, direction):
-    """Times and keywords. With fixed steps both libraries take t as the grid.
+    """Return times and keywords. With fixed steps both libraries take t as the grid.
 
     torchdiffeq's dopri8 has no outputs worth a comparison between its steps.
     """
