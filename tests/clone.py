@@ -6,4 +6,4 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 PYTHONPATH = os.pathsep.join(map(str, (ROOT, ROOT / "benchmarks")))
-"""Of a program that is to import this clone's packages, whatever is installed."""
+"""For programs that must import the packages of this clone, even if others are installed."""

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pytester", "tests.coverage_guard"]
 
-# A drawn problem is solved five times over: its time says nothing, and a slow one is no reason to fail.
+# A drawn problem is solved five times: its time means nothing, and a slow one is no reason to fail.
 EVERYWHERE = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", max_examples=100, derandomize=True, **EVERYWHERE)
 settings.register_profile("nightly", max_examples=2000, **EVERYWHERE)
@@ -14,7 +14,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=50, help="how often tests/chaos kills something at random")
+    parser.addoption("--kills", type=int, default=50, help="how many random kills tests/chaos makes")
 
 
 @pytest.fixture(autouse=True)

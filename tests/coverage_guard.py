@@ -1,6 +1,6 @@
-"""A pytest plugin: a method or gradient whose every case was skipped fails the run.
+"""A pytest plugin that fails the run if every case of a method or gradient was skipped.
 
-A registry entry that no test ever ran would look as green as one that passed.
+Otherwise a registry entry that no test ran would look as green as one that passed.
 """
 
 AXES = ("method", "gradient")
@@ -25,7 +25,7 @@ class CoverageGuard:
         return sorted(f"{axis}={value}" for (axis, value), seen in self.outcomes.items() if seen == {"skipped"})
 
     def pytest_sessionfinish(self, session):
-        if hasattr(session.config, "workerinput"):  # a pytest-xdist worker sees a part only
+        if hasattr(session.config, "workerinput"):  # a pytest-xdist worker sees only a part
             return
         if self.never_ran() and session.exitstatus == 0:
             session.exitstatus = 1

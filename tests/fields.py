@@ -1,11 +1,11 @@
-"""Small right hand sides and problems that tests share. All in float64."""
+"""Small right-hand sides and problems that tests share, all in float64."""
 
 import torch
 from torch import nn
 
 
 class SmallNet(nn.Module):
-    """Two layers, stirred by time, with a parameter that is never used and one used twice."""
+    """Two layers that depend on time, with a parameter that is never used and one that is used twice."""
 
     def __init__(self, size=3, width=8, seed=0):
         super().__init__()
@@ -21,7 +21,7 @@ class SmallNet(nn.Module):
 
 
 class Counted(nn.Module):
-    """Counts calls of a function, on itself."""
+    """A function that counts its calls."""
 
     def __init__(self, func):
         super().__init__()
@@ -39,6 +39,6 @@ def start(batch=4, size=3, seed=1):
 
 
 def weighted_loss(ys):
-    """A scalar to which every output and component contributes differently."""
+    """Return a scalar to which every output and component contributes differently."""
     weights = torch.linspace(0.5, 1.5, ys.numel(), dtype=ys.dtype).reshape(ys.shape)
     return (weights * ys.square()).sum() + (weights.flip(0) * ys.sin()).sum()

@@ -1,9 +1,34 @@
-"""Gradients by what a test may ask of them."""
+"""The registered gradients, sorted by what a test may ask of them, and how cases take turns over them."""
+
+from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
 
 from symplectic_adjoint import GRADIENTS
 
 OWN_STEPS = [name for name, strategy in GRADIENTS.items() if strategy.own_steps]
-"""Those whose steps are not the method's: tests/test_reversible.py has them."""
+"""Gradients that take steps of their own instead of the method's: gradients/test_reversible.py tests them."""
 STANDARD = [name for name in GRADIENTS if name not in OWN_STEPS]
 EXACT = [name for name in STANDARD if GRADIENTS[name].exact]
-"""Of the method's own steps."""
+"""Exact for the method's own steps."""
+FORWARD = ["backprop", "symplectic"]
+"""A forward pass on the graph, and one without: to a test of forward values the other gradients are like the second."""
+
+
+def taking_turns(cases: Iterable, gradients: Sequence[str] = STANDARD) -> list[tuple]:
+    """Return (gradient, *case) with every case and every gradient at least once, not every pair of them.
+
+    For tests where neither changes what the other does. gradients/test_exactness.py has all pairs of exact gradients,
+    methods, grids and directions.
+    """
+    parts = [case if isinstance(case, tuple) else (case,) for case in cases]
+    length = max(len(parts), len(gradients))
+    return [(name, *case) for name, case in islice(zip(cycle(gradients), cycle(parts), strict=False), length)]
+
+
+def and_continuous(cases: Iterable) -> list[tuple]:
+    """As taking_turns over the exact gradients, and every case with "continuous".
+
+    For tests of gradients: the second solve of "continuous" takes the method and the options of the case itself.
+    """
+    cases = list(cases)
+    return taking_turns(cases, EXACT) + taking_turns(cases, ["continuous"])

@@ -9,10 +9,10 @@ import torch
 
 
 def replay(func, tableau, grid, y0, t, pair=None):
-    """ys at every entry of t, on the graph of y0, t and func's parameters; a structure of ys where y0 is one.
+    """Return ys at every entry of t, on the graph of y0, t and func's parameters, in the structure of y0.
 
-    A pinned end T gives h = T - start; a free one start + h with h constant; an output on its own pin is y+, any
-    other one is dense output. Where a step's start or end is open, func gets the next time inside the step.
+    A pinned end T makes h = T - start; a free end is start + h with h constant. An output on its own pin is y+, any
+    other one is dense output. Where a step's start or end is open, func is passed the next time inside the step.
     pair: for steps that carry a second state, ("leapfrog", eta) or ("coupled", coupling).
     """
     if pair is not None:
@@ -59,7 +59,7 @@ def _replay_tensor(func, tableau, grid, y0, t):
 
 
 def _replay_pairs(func, tableau, grid, y0, t, kind, number):
-    """Asynchronous leapfrog with damping `number`, or the method coupled by `number`. Outputs are on pins."""
+    """Replay asynchronous leapfrog with damping `number`, or the method coupled by `number`. Outputs are on pins."""
     t = t.double()
     start, ys, y = t[0], [y0], y0
     other = func(_in_the_states_dtype(start, y0), y0) if kind == "leapfrog" else y0
@@ -80,7 +80,7 @@ def _replay_pairs(func, tableau, grid, y0, t, kind, number):
 
 
 def _increment(func, tableau, start, end, h, y):
-    """What one step of h from (start, y) adds to y."""
+    """Return the increment of y in one step of h from (start, y)."""
     ks = []
     for row, c in list(zip(tableau.A, tableau.c, strict=True))[: tableau.stages]:
         time = _in_the_states_dtype(start if c == 0 else end if c == 1 else start + float(c) * h, y)
@@ -90,7 +90,7 @@ def _increment(func, tableau, start, end, h, y):
 
 
 def _size_and_end(grid, n, start, t):
-    """(h, the end's time), both functions of t where the rule makes them so. Values are those recorded."""
+    """Return (h, the end's time) with the recorded values, as functions of t where the end is pinned to it."""
     pin = int(grid.pinned_to[n])
     if pin >= 0:
         return t[pin] - start, t[pin]
@@ -105,13 +105,13 @@ def _in_the_states_dtype(time, y):
 
 
 def _next_float(time, towards):
-    """The next float after `time`; to the derivative it is the same time."""
-    beside = torch.nextafter(time.detach(), towards.detach().to(time.dtype))
-    return beside + (time - time.detach())
+    """Return the next float after `time`, with the derivative of `time`."""
+    adjacent = torch.nextafter(time.detach(), towards.detach().to(time.dtype))
+    return adjacent + (time - time.detach())
 
 
 def leaves(state):
-    """The tensors of a structure of tuples, lists and dicts, in order."""
+    """Return the tensors of a structure of tuples, lists and dicts, in order."""
     if isinstance(state, torch.Tensor):
         return [state]
     parts = state.values() if isinstance(state, dict) else state
@@ -119,12 +119,12 @@ def leaves(state):
 
 
 def flatten(state):
-    """One vector of all parts, in order."""
+    """Return one vector of all parts, in order."""
     return torch.cat([leaf.reshape(-1) for leaf in leaves(state)])
 
 
 def unflatten(flat, like):
-    """The structure whose parts are consecutive pieces of the last dimension of flat."""
+    """Return the structure whose parts are consecutive pieces of the last dimension of flat."""
     parts, taken = [], 0
     for leaf in leaves(like):
         size = prod(leaf.shape)
@@ -142,7 +142,7 @@ def _rebuilt(like, parts):
 
 
 def relative_error(a, b):
-    """||a - b|| / ||b||; both None counts as equal."""
+    """Return ||a - b|| / ||b||. Two None are equal, and None equals zeros."""
     if a is None or b is None:
         return 0.0 if a is b or not (a if b is None else b).any() else float("inf")
     a, b = a.detach(), b.detach()

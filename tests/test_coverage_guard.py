@@ -1,4 +1,4 @@
-"""The guard that turns a registry entry nobody tested into a failure."""
+"""The guard that fails a run in which a registry entry was not tested."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_something(method):
 
 
 @pytest.mark.parametrize(("skipped", "passes"), [((), True), (("rk4",), False)])
-def test_a_method_whose_every_case_was_skipped_fails_the_run(pytester, skipped, passes):
+def test_the_run_fails_if_every_case_of_a_method_was_skipped(pytester, skipped, passes):
     pytester.makepyfile(CASES.format(skipped=skipped))
     result = pytester.runpytest_inprocess("-p", "tests.coverage_guard", "-p", "no:xdist", "-p", "no:cacheprovider")
     assert (result.ret == 0) is passes

@@ -1,4 +1,4 @@
-"""The arrows of the architecture, read off the imports."""
+"""The levels of the architecture, checked on the imports."""
 
 import ast
 import sys
@@ -26,7 +26,7 @@ diagnostics dense drop_in module
 
 
 def imports(path):
-    """Absolute names of the modules that a file imports, wherever in it."""
+    """Yield the absolute names of the modules that a file imports, at any place in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -36,7 +36,7 @@ def imports(path):
 
 
 def place(path, package):
-    """The folder that a file lies in, or the module that it is."""
+    """Return the name of the folder that holds a file, or of the module itself at the top level."""
     return path.relative_to(package).with_suffix("").parts[0]
 
 

@@ -1,4 +1,4 @@
-"""What cannot be solved is refused by name, before func is called where that can be known."""
+"""Bad arguments are refused by name, if possible before func is called."""
 
 import pytest
 import torch
@@ -113,7 +113,7 @@ def turns_nan(t, y):
 @pytest.mark.parametrize(
     ("method", "options"), [("dopri5", None), ("dopri5", {"step_size": 0.125}), ("rk4", {"step_size": 0.125})]
 )
-def test_nan_in_f_names_time_step_and_component(method, options, gradient):
+def test_nan_in_f_is_reported_with_time_step_and_component(method, options, gradient):
     with pytest.raises(
         sa.NonFiniteError, match=r"not finite at t = 0\.5\d* \(step \d+, stage \d\): component \(3, 0\) is nan"
     ):
@@ -128,7 +128,7 @@ def test_a_trial_step_that_overflows_is_shortened_not_fatal():
     assert torch.isfinite(ys).all()
 
 
-def test_too_many_steps_says_how_far_it_came():
+def test_too_many_steps_reports_how_far_the_solve_got():
     with pytest.raises(sa.TooManySteps, match=r"max_num_steps=5 steps were tried .* t is 0\.\d+, not yet 1"):
         sa.odeint(SmallNet(), start(), T, rtol=1e-12, atol=1e-12, options={"max_num_steps": 5})
     with pytest.raises(sa.TooManySteps, match=r"the grid has 100 steps"):
@@ -147,13 +147,13 @@ class TestALostGradient:
             sa.odeint(lambda t, y: y @ weight, start(), T)
 
     @pytest.mark.parametrize("gradient", STANDARD)
-    def test_is_found_again_when_passed_in_params(self, gradient):
+    def test_is_no_longer_lost_when_passed_in_params(self, gradient):
         weight = (0.1 * torch.ones(3, 3, dtype=torch.float64)).requires_grad_()
         sa.odeint(lambda t, y: y @ weight, start(), T, params=(weight,), gradient=gradient).sum().backward()
         assert weight.grad is not None and weight.grad.abs().sum() > 0
 
     @pytest.mark.parametrize("gradient", STANDARD)
-    def test_reaches_through_a_tensor_that_is_no_leaf(self, gradient):
+    def test_is_passed_on_through_a_tensor_that_is_no_leaf(self, gradient):
         source = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
         weight = source * torch.eye(3, dtype=torch.float64)
         sa.odeint(lambda t, y: y @ weight, start(), T, params=(weight,), gradient=gradient).sum().backward()
@@ -170,13 +170,13 @@ class TestALostGradient:
         sa.odeint(lambda t, y: a * y + b, start(), T, params=(a, b)).sum().backward()
         assert flat.grad is not None and flat.grad.abs().min() > 0
 
-    def test_of_frozen_parameters_is_no_loss(self):
+    def test_is_not_reported_for_frozen_parameters(self):
         net = SmallNet().requires_grad_(False)
         y0 = start().requires_grad_()
         sa.odeint(net, y0, T).sum().backward()
         assert y0.grad is not None and all(p.grad is None for p in net.parameters())
 
-    def test_does_not_happen_to_a_bound_method(self):
+    def test_does_not_occur_with_a_bound_method(self):
         class Model(nn.Module):
             def __init__(self):
                 super().__init__()

@@ -91,17 +91,17 @@ def test_the_loss_cotangent_is_left_as_it_was(accumulate):
 
 
 @pytest.mark.parametrize("gradient", ["backprop", "baseline", "continuous"])
-def test_a_gradient_without_such_sums_refuses_it(gradient):
+def test_a_gradient_that_has_no_such_sums_is_refused(gradient):
     with pytest.raises(sa.UnsupportedCombination, match=f"accumulate='float64'.*gradient='{gradient}'.*symplectic"):
         sa.odeint(SmallNet(), start(), T, gradient=gradient, accumulate="float64")
 
 
-def test_an_unknown_way_is_named():
+def test_an_unknown_way_of_summing_is_refused_by_name():
     with pytest.raises(ValueError, match="'float64', 'compensated', got 'double'"):
         sa.odeint(SmallNet(), start(), T, accumulate="double")
 
 
-def test_it_does_not_go_with_functional_transforms():
+def test_functional_transforms_are_refused():
     def loss(y0):
         return sa.odeint(SmallNet(), y0, T, method="euler", accumulate="compensated").sum()
 

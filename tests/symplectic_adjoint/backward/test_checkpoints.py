@@ -1,4 +1,4 @@
-"""Choices of what is kept for the way back, and where: the gradient is the same whatever is chosen."""
+"""What is kept for the backward pass, and where: the gradient is the same for every choice."""
 
 import gc
 import math
@@ -131,13 +131,13 @@ def test_drawn_numbers_of_steps_checkpoints_graphs_and_outputs(steps, room, grap
 
 
 class TestGraphsThatAreHeld:
-    def test_all_of_them_need_no_call_on_the_way_back(self):
+    def test_all_of_them_held_need_no_f_call_in_the_backward_pass(self):
         func, y0 = SmallNet(), start().requires_grad_()
         solution = sa.solve(func, y0, T[[0, 3]], gradient=sa.Symplectic(graphs=math.inf), **ADAPTIVE)
         solution.ys.sum().backward()
         assert solution.stats.f_calls_backward == 0
 
-    def test_a_lost_gradient_is_found_on_the_way_there(self):
+    def test_a_lost_gradient_is_found_in_the_forward_pass(self):
         outside = torch.ones((), dtype=torch.float64, requires_grad=True)
         with pytest.raises(sa.LostGradient):
             sa.odeint(lambda t, y: outside * y, start(), T, gradient=sa.Symplectic(graphs=3))
@@ -150,7 +150,7 @@ class TestGraphsThatAreHeld:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             ys.sum().backward()
 
-    def test_hooks_of_the_caller_see_the_whole_once(self):
+    def test_the_callers_hooks_see_the_whole_gradient_once(self):
         func, seen = SmallNet(), []
         func.outer.weight.register_hook(seen.append)
         sa.odeint(func, start(), T, gradient=sa.Symplectic(graphs=7), **ADAPTIVE).sum().backward()
@@ -165,25 +165,25 @@ class TestGraphsThatAreHeld:
         assert held == []
 
     @pytest.mark.parametrize("number", [-1, 1.5j, "3", True, math.nan])
-    def test_a_number_that_is_none(self, number):
+    def test_an_invalid_number_is_refused(self, number):
         with pytest.raises(ValueError, match="graphs"):
             sa.Symplectic(graphs=number)
 
 
 class TestRevolve:
     @pytest.mark.parametrize("number", [0, -1, 1.5, True, None, "0 B", "many", "12 parsecs"])
-    def test_a_number_of_checkpoints_that_is_none(self, number):
+    def test_an_invalid_number_of_checkpoints_is_refused(self, number):
         with pytest.raises(ValueError, match="checkpoints"):
             sa.Revolve(number)
 
-    def test_a_budget_smaller_than_a_state_says_what_one_takes_before_func_is_called(self):
+    def test_a_budget_below_one_state_is_refused_with_its_size_before_func_is_called(self):
         def func(t, y):
             raise AssertionError
 
         with pytest.raises(ValueError, match=f"one takes {format_bytes(STATE_BYTES)}"):
             sa.odeint(func, start().requires_grad_(), T, gradient=sa.Revolve("8 B"))
 
-    def test_an_adaptive_solve_keeps_no_more_than_it_may(self):
+    def test_an_adaptive_solve_keeps_no_more_states_than_its_limit(self):
         func, y0 = SmallNet(), start().requires_grad_()
         for room in (1, 2, 5):
             solution = sa.solve(func, y0, T[[0, 3]], gradient=sa.Revolve(room), method="bosh3", rtol=1e-8, atol=1e-8)
@@ -194,7 +194,7 @@ class TestRevolve:
 
 
 class TestOnDisk:
-    def test_no_file_has_a_name_while_the_solve_lives_nor_after_it(self, tmp_path):
+    def test_no_file_has_a_name_during_the_solve_or_after_it(self, tmp_path):
         func, y0 = SmallNet(), start().requires_grad_()
         ys = sa.odeint(func, y0, T, gradient=sa.Symplectic(offload="disk", folder=str(tmp_path)), **ADAPTIVE)
         assert list(tmp_path.iterdir()) == []
@@ -213,7 +213,7 @@ class TestOnDisk:
         assert not mapped()
 
     @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's resident memory")
-    def test_what_is_written_leaves_the_processs_memory(self, tmp_path):
+    def test_states_written_to_disk_leave_the_processs_memory(self, tmp_path):
         code = f"""
 import torch
 from symplectic_adjoint.memory.storage import OnDisk
@@ -231,7 +231,7 @@ assert all(torch.equal(one, x) for one in kept)
 """
         subprocess.run([sys.executable, "-c", code], check=True)
 
-    def test_a_folder_that_is_not_there_is_an_error_before_func_is_called(self, tmp_path):
+    def test_a_missing_folder_is_an_error_before_func_is_called(self, tmp_path):
         def func(t, y):
             raise AssertionError
 
@@ -239,7 +239,7 @@ assert all(torch.equal(one, x) for one in kept)
         with pytest.raises(sa.OffloadError, match=r"none.*Give another folder"):
             sa.odeint(func, start().requires_grad_(), T, gradient=choice)
 
-    def test_a_folder_that_is_full_is_an_error_and_not_half_a_gradient(self, tmp_path, monkeypatch):
+    def test_a_full_folder_is_an_error_and_not_half_a_gradient(self, tmp_path, monkeypatch):
         func, y0 = SmallNet(), start().requires_grad_()
         monkeypatch.setattr(OnDisk, "CHUNK_BYTES", 2 * STATE_BYTES)
         given_out = []
@@ -256,7 +256,7 @@ assert all(torch.equal(one, x) for one in kept)
         most = 2
         with pytest.raises(sa.OffloadError, match=r"more in .*No space left on device"):
             sa.odeint(func, y0, T, gradient=choice, method="rk4", options={"step_size": 0.1})
-        # On the way back: revolve keeps other states there.
+        # In the backward pass, where revolve keeps other states.
         most = 10**6
         ys = sa.odeint(
             func, y0, T, gradient=sa.Revolve(2, "disk", str(tmp_path)), method="rk4", options={"step_size": 0.1}
@@ -267,7 +267,7 @@ assert all(torch.equal(one, x) for one in kept)
         assert y0.grad is None and all(p.grad is None for p in func.parameters())
 
     @pytest.mark.parametrize("keywords", [{"offload": "tape"}, {"folder": "x"}, {"offload": "disk", "folder": 3}])
-    def test_a_place_that_is_none(self, keywords):
+    def test_an_invalid_place_is_refused(self, keywords):
         for choice in (sa.Symplectic, sa.Revolve):
             with pytest.raises(ValueError, match=r"offload|folder"):
                 choice(**keywords)

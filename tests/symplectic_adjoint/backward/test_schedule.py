@@ -12,7 +12,7 @@ MOST = 60
 
 @cache
 def fewest(steps, room):
-    """The recursion that defines the optimum: go k on, keep that state, reverse what is beyond it, then the rest."""
+    """Minimise over k: advance k steps, keep that state, reverse the steps after it, then the rest."""
     if steps <= 1:
         return 0
     if room == 0:
@@ -30,13 +30,13 @@ def by_strides(steps, room):
 
 
 @pytest.mark.parametrize("room", range(MOST))
-def test_strides_take_as_few_steps_again_as_can_be(room):
+def test_strides_recompute_the_fewest_steps_possible(room):
     for steps in range(1, MOST + 1):
         assert advances(steps, room) == fewest(steps, room) == by_strides(steps, room)
 
 
 @pytest.mark.parametrize("room", range(MOST))
-def test_as_checkpoint_schedules_plans_it(room):
+def test_checkpoint_schedules_plans_as_many_steps(room):
     """Its checkpoints are ours and the start; it counts the call that each reversed step makes as well."""
     for steps in range(room + 2, MOST + 1):
         taken = 0
@@ -48,23 +48,23 @@ def test_as_checkpoint_schedules_plans_it(room):
         assert taken == advances(steps, room) + steps
 
 
-def taken_again(steps, room, kept):
-    """Steps taken on the way there and back when these starts are kept on the way there."""
-    ends = [*kept, steps - 1]  # the last step's start is at hand when the way back begins
+def steps_taken(steps, room, kept):
+    """Return the steps of both passes if the forward pass keeps these starts."""
+    ends = [*kept, steps - 1]  # the last step's start is still in memory when the backward pass begins
     gaps = [end - start for start, end in zip([0, *kept], ends, strict=True)]
     return steps - 1 + sum(advances(gap, room - i) for i, gap in enumerate(gaps) if gap)
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 30])
-def test_starts_kept_on_the_way_there_belong_to_the_optimum(room):
+def test_starts_kept_in_the_forward_pass_belong_to_the_optimum(room):
     for steps in range(1, 400):
         kept = list(kept_states(steps, room))
         assert len(kept) <= room and kept == sorted(set(kept)) and all(0 < n < steps for n in kept)
-        assert taken_again(steps, room, kept) == advances(steps, room) if steps > 1 else kept == []
+        assert steps_taken(steps, room, kept) == advances(steps, room) if steps > 1 else kept == []
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 16, 30])
-def test_without_knowing_the_number_no_step_is_taken_again_more_often_than_it_must(room):
+def test_with_an_unknown_number_of_steps_none_is_recomputed_more_often_than_necessary(room):
     levels, kept, worst = OnlineCheckpoints(room), [], 1.0
     for steps in range(3, 800):
         place = levels.replaced()
@@ -75,5 +75,5 @@ def test_without_knowing_the_number_no_step_is_taken_again_more_often_than_it_mu
         least = repetitions(steps, room)
         for i, (start, end) in enumerate(zip([0, *kept], [*kept, steps - 1], strict=True)):
             assert end - start < 2 or repetitions(end - start, room - i) <= least
-        worst = max(worst, taken_again(steps, room, kept) / advances(steps, room))
+        worst = max(worst, steps_taken(steps, room, kept) / advances(steps, room))
     assert worst <= 1.5

@@ -1,4 +1,4 @@
-"""compile=True: the same gradient and the same counts, compiled once, and a clear refusal of what code cannot do."""
+"""compile=True: the same gradient and counts, compiled once, and a clear error where func cannot be compiled."""
 
 import gc
 import weakref
@@ -31,7 +31,7 @@ def net():
 
 
 def gradients(func, *, times=False, **keywords):
-    """The gradient by y0, parameters and, if so asked, t; and the counts."""
+    """Return the gradients of y0, the parameters and, if asked for, t; and the counts."""
     y0, t = start().requires_grad_(), T.clone().requires_grad_(times)
     solution = sa.solve(func, y0, t, **keywords)
     inputs = (y0, *func.parameters(), *((t,) if times else ()))
@@ -55,7 +55,7 @@ def test_it_is_the_same_gradient_for_the_same_calls(gradient, keywords, times, n
     assert counts_of_code == counts
 
 
-def test_other_steps_parameters_and_values_need_no_new_code(net, monkeypatch):
+def test_other_steps_parameters_and_values_do_not_recompile(net, monkeypatch):
     gradients(net, compile=True, **ADAPTIVE)
     compilations = []
     whole = torch._inductor.compile
@@ -75,7 +75,7 @@ def test_a_solve_without_a_gradient_is_compiled_too(net):
         torch.testing.assert_close(ys, sa.odeint(net, start(), T, **ADAPTIVE), **EQUAL)
 
 
-def test_parameters_are_in_their_places_and_no_code_outlives_its_module():
+def test_parameters_are_back_in_place_and_compiled_code_is_freed_with_its_module():
     class Decay(nn.Module):
         def __init__(self):
             super().__init__()
@@ -90,7 +90,7 @@ def test_parameters_are_in_their_places_and_no_code_outlives_its_module():
     assert func.scale is before and before.grad is None
     gone = weakref.ref(func)
     del func, before
-    torch._dynamo.reset()  # what torch.compile keeps is not ours
+    torch._dynamo.reset()  # torch.compile's own caches are not the library's
     gc.collect()
     assert gone() is None
 
@@ -132,7 +132,7 @@ class Branching(SmallNet):
     ],
     ids=["noise", "buffers", "a counter", "a branch"],
 )
-def test_what_code_would_not_do_is_refused(func, message):
+def test_functions_that_compiled_code_would_change_are_refused(func, message):
     with pytest.raises(sa.UnsupportedCombination, match=f"compile=True.*{message}"):
         sa.odeint(func, start(), T, compile=True, **ADAPTIVE)
 
@@ -168,14 +168,14 @@ class Listed(nn.Module):
         return -self.all[0] * y
 
 
-def test_a_parameter_out_of_its_place_is_refused_and_never_lost():
+def test_a_parameter_that_is_not_in_its_module_is_refused_and_never_lost():
     y0 = start().requires_grad_()
     ys = sa.odeint(Listed(), y0, T, compile=True, method="euler", options={"step_size": 0.5})
     with pytest.raises(sa.UnsupportedCombination, match="another way than as a parameter"):
         weighted_loss(ys).backward()
 
 
-def test_a_tensor_that_nobody_named_is_found_as_without_code():
+def test_a_tensor_outside_the_module_is_found_as_in_eager_mode():
     hidden = torch.ones(3, dtype=torch.float64, requires_grad=True)
     with pytest.raises(sa.LostGradient):
         sa.odeint(lambda t, y: -hidden * y, start(), T, compile=True, **ADAPTIVE)
@@ -193,7 +193,7 @@ def test_a_tensor_that_nobody_named_is_found_as_without_code():
         ({"y0": start().to(torch.complex128)}, "complex"),
     ],
 )
-def test_what_it_does_not_go_with_is_said_before_func_is_called(change, message):
+def test_unsupported_combinations_are_refused_before_func_is_called(change, message):
     def never(t, y):
         raise AssertionError("func was called")
 
@@ -207,7 +207,7 @@ def test_autocast_is_refused(net):
         sa.odeint(net, start(), T, compile=True, **ADAPTIVE)
 
 
-def test_without_a_compiler_its_name_is_said_before_func_is_called(monkeypatch):
+def test_a_missing_compiler_is_named_before_func_is_called(monkeypatch):
     def none_found():
         raise RuntimeError("no working compiler in (None, 'g++')")
 
@@ -238,7 +238,7 @@ def test_an_object_that_compares_by_value_is_compiled_too():
     torch.testing.assert_close(ys, sa.odeint(Decay(0.5), start(), T, **FIXED), **EQUAL)
 
 
-def test_a_number_that_is_another_one_in_every_solve_is_refused():
+def test_a_number_that_changes_in_every_solve_is_refused():
     limit = torch._dynamo.config.patch(recompile_limit=2)  # monkeypatch would leave the setting hidden
     with limit, pytest.raises(sa.UnsupportedCombination, match=r"another one in every solve.*buffer"):
         for n in range(4):

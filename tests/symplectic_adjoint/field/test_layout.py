@@ -21,7 +21,7 @@ def leaf(*shape, seed=1, dtype=torch.float64):
 
 
 def coupled(a, b, t):
-    """A field of two parts of different shapes that feel each other."""
+    """Return the slopes of two coupled parts of different shapes."""
     return torch.sin(t) * a + b.mean(), b * a.mean() - 0.3 * b
 
 
@@ -74,7 +74,7 @@ def test_each_part_keeps_its_own_dtype():
     assert ys[1][-1].detach().numpy() == pytest.approx((y0[1] * torch.tensor(0.5).exp()).detach().numpy(), rel=1e-5)
 
 
-def test_a_part_with_a_looser_tolerance_stops_holding_the_others_back():
+def test_a_looser_tolerance_of_one_part_allows_longer_steps():
     def func(t, y):
         return {"slow": -y["slow"], "fast": torch.cos(40.0 * t) + 0.0 * y["fast"]}
 
@@ -138,7 +138,8 @@ def test_half_precision_is_summed_in_float32(dtype, gradient):
     assert of_y0.dtype == dtype and of_y0.tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("gradient", EXACT)
+# Autograd itself sums those of backprop and baseline.
+@pytest.mark.parametrize("gradient", [name for name in EXACT if name not in ("backprop", "baseline")])
 def test_gradients_of_half_precision_parameters_are_summed_in_float32(gradient):
     rate = torch.tensor(1e-3, dtype=torch.bfloat16, requires_grad=True)
     y0 = torch.ones(1, dtype=torch.bfloat16)
@@ -148,10 +149,8 @@ def test_gradients_of_half_precision_parameters_are_summed_in_float32(gradient):
         params=(rate,),
     )  # fmt: skip
     ys[-1].float().sum().backward()
-    # The exact sum is 1. In bfloat16 it would stop at 0.5, where 1e-3 is less than half a unit in the last place;
-    # autograd's own graph accumulates there, whatever the solver does.
-    if gradient in ("symplectic", "stages", "aca"):
-        assert rate.grad.item() == pytest.approx(1.0, rel=1e-2)
+    # The exact sum is 1. In bfloat16 it would stop at 0.5, where 1e-3 is less than half a unit in the last place.
+    assert rate.grad.item() == pytest.approx(1.0, rel=1e-2)
 
 
 @pytest.mark.parametrize("gradient", STANDARD)
@@ -189,7 +188,7 @@ def test_a_single_time_returns_the_start(gradient, method):
         (lambda t, y: {"a": y["a"], "b": None}, r"func's output\['b'\] must be a tensor, got NoneType"),
     ],
 )
-def test_a_part_that_is_not_like_the_states_is_named(func, message):
+def test_a_part_of_funcs_value_that_is_unlike_the_states_is_named(func, message):
     y0 = {"a": leaf(2, 3), "b": leaf(4)}
     wrong = (lambda t, y: (y["a"], y["b"])) if message == "func's output" else func
     with pytest.raises((TypeError, ValueError), match=message):

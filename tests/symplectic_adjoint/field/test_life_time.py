@@ -1,4 +1,4 @@
-"""What a solve holds lives as long as it may be needed: checkpoints until they are used, nothing beyond the graph."""
+"""Tensors of a solve are freed in time: checkpoints when they are used, all others with the graph at the latest."""
 
 import gc
 import weakref
@@ -31,7 +31,7 @@ both_methods = pytest.mark.parametrize("method", ["rk4", "dopri5"])
 
 @pytest.fixture
 def no_collector():
-    """What is freed must not need the collector of cycles."""
+    """Switch the cyclic garbage collector off: tensors must be freed without it."""
     gc.disable()
     yield
     gc.enable()
@@ -81,7 +81,7 @@ def kept_by(gradient, method):
 class TestCheckpoints:
     @both_methods
     @pytest.mark.parametrize("gradient", KEEPING)
-    def test_are_freed_one_after_the_other_on_the_way_back(self, gradient, method, no_collector):
+    def test_are_freed_one_after_the_other_in_the_backward_pass(self, gradient, method, no_collector):
         spy = Spy()
         ys = spy.solve(method, gradient)
         states, slopes = kept_by(gradient, method)
@@ -103,7 +103,7 @@ class TestCheckpoints:
         loss = ys.sum()
         loss.backward(retain_graph=True)
         assert {alive for alive, _ in spy.seen} == {states}
-        if gradient in RETAKING:  # that its last stages are at hand must not cost memory all the way
+        if gradient in RETAKING:  # keeping the last stages must not cost memory in the whole backward pass
             slopes = 0
         assert spy.alive() == (states, slopes)
         loss.backward()
@@ -111,7 +111,7 @@ class TestCheckpoints:
 
     @both_methods
     @pytest.mark.parametrize("gradient", RECOMPUTING)
-    def test_go_with_the_graph_where_it_is_never_used(self, gradient, method, no_collector):
+    def test_are_freed_with_a_graph_that_is_never_used(self, gradient, method, no_collector):
         spy = Spy()
         ys = spy.solve(method, gradient)
         assert spy.alive() == kept_by(gradient, method)
@@ -128,7 +128,7 @@ class TestCheckpoints:
     @both_methods
     @every_gradient
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-    def test_are_not_kept_where_no_gradient_can_be_asked_for(self, mode, gradient, method, no_collector):
+    def test_are_not_kept_under_no_grad(self, mode, gradient, method, no_collector):
         spy, y0 = Spy(), start().requires_grad_()
         with mode():
             ys = spy.solve(method, gradient, y0)
@@ -154,7 +154,7 @@ class TestHooksOnSavedTensors:
         return torch.autograd.grad(weighted_loss(ys), [y0, func.twice, func.inner.weight])
 
     @pytest.mark.parametrize("gradient", RECOMPUTING)
-    def test_see_what_is_kept_and_what_they_give_back_is_used(self, gradient):
+    def test_are_passed_the_saved_tensors_and_their_results_are_used(self, gradient):
         packed, unpacked = [], []
 
         def pack(x):
@@ -184,7 +184,7 @@ class TestHooksOnSavedTensors:
         spy = Spy()
         with saved_tensors_hooks(lambda x: x.detach().numpy().copy(), torch.from_numpy):
             ys = spy.solve(method, gradient)
-        # All but what is for one pass back alone.
+        # All but the tensors that serve one backward pass only.
         assert spy.alive() == (0, sa.METHODS[method].stages if gradient in RETAKING else 0)
         ys.sum().backward()
         assert spy.net.twice.grad is not None and spy.alive() == (0, 0)
@@ -297,7 +297,7 @@ class TestNothingGrows:
 
     @every_gradient
     @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-    def test_whatever_happens_to_a_solve(self, scene, gradient, no_collector):
+    def test_however_a_solve_ends(self, scene, gradient, no_collector):
         func = Failing()
 
         def play(n):
@@ -321,7 +321,7 @@ class TestNothingGrows:
                 module.latest = hold(layer(start(), T))
 
         first, second = watch("cpu", iterate, iterate)
-        assert second.left_bytes == first.left_bytes > 0  # the latest, and not what came before it
+        assert second.left_bytes == first.left_bytes > 0  # the latest output, and none before it
 
 
 @every_gradient

@@ -1,4 +1,4 @@
-"""The parameters' stand-ins of a reverse sweep: what func may do with its parameters, and what is left behind."""
+"""The parameter aliases of a reverse sweep: func may use its parameters freely, and no trace is left."""
 
 import threading
 
@@ -30,7 +30,7 @@ def assert_same(got, expected):
 
 
 class Labelled(nn.Module):
-    """Reads what was noted on its parameter, and asks whether it is one."""
+    """Reads an attribute of its parameter, and checks that it is an nn.Parameter."""
 
     def __init__(self):
         super().__init__()
@@ -149,7 +149,7 @@ class Stubborn(nn.Module):
 
 
 @pytest.mark.parametrize("gradient", SWEEPS)
-def test_parameters_are_in_their_places_after_a_sweep_that_failed(gradient):
+def test_parameters_are_back_in_place_after_a_sweep_that_failed(gradient):
     func = Stubborn()
     before = dict(func.named_parameters())
     ys = sa.odeint(func, start().requires_grad_(), T, gradient=gradient, **FIXED)
@@ -204,7 +204,7 @@ class Wrapped(nn.Module):
 
 
 @pytest.mark.parametrize("gradient", [*SWEEPS, "backprop"])
-def test_a_closure_sees_the_weights_of_its_solve_on_the_way_back(gradient):
+def test_a_closure_sees_the_weights_of_its_solve_in_the_backward_pass(gradient):
     """They were there for the time of the call only, as a hypernetwork's are."""
     model, expected = Wrapped(gradient), Wrapped("backprop")
     z = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
@@ -230,7 +230,7 @@ class Normalized(nn.Module):
 
 
 @pytest.mark.parametrize("gradient", SWEEPS)
-def test_a_closure_sees_the_mode_of_its_solve_on_the_way_back(gradient):
+def test_a_closure_sees_the_mode_of_its_solve_in_the_backward_pass(gradient):
     def of(gradient):
         net, y0 = Normalized().eval(), start().requires_grad_()
         ys = sa.odeint(lambda t, y: net(t, y), y0, T, gradient=gradient, params=tuple(net.parameters()), **FIXED)

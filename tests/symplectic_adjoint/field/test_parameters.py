@@ -1,6 +1,5 @@
-"""Whatever func's parameters are and wherever they live: their gradient is the right one, or its loss is an error."""
+"""Parameters of every kind, wherever they are held: their gradient is right, or its loss is an error."""
 
-import gc
 from functools import partial
 
 import pytest
@@ -10,51 +9,22 @@ from torch.func import functional_call
 
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start, weighted_loss
-from tests.gradients import EXACT, STANDARD
+from tests.gradients import EXACT
 from tests.oracle import relative_error
+from tests.symplectic_adjoint.field.parameter_gradients import (
+    APPROXIMATE,
+    FIXED,
+    LOOSE,
+    LOSING,
+    ROUNDING,
+    T,
+    assert_as_backprop,
+    every_gradient,
+    leaf,
+    solve,
+)
 
-T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
-# Backprop's graph holds every tensor that func uses, known or not: it loses no gradient.
-LOSING = [name for name in STANDARD if name != "backprop"]
-ROUNDING = 1e-12  # as in test_exactness
-APPROXIMATE = 1e-2  # the continuous gradient at these tolerances; a missing or a doubled one would be off by 1
-LOOSE = {"rtol": 1e-5, "atol": 1e-5}
-FIXED = {"method": "rk4", "options": {"step_size": 0.125}}  # a field with a jump would make adaptive steps tiny
-
-every_gradient = pytest.mark.parametrize("gradient", STANDARD)
-losing_gradients = pytest.mark.parametrize("gradient", LOSING)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _little_garbage_to_look_through():
-    """Garbage is collected before a gradient is called lost, which takes a while with every library's objects."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-def leaf(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return (0.5 * torch.randn(*shape, dtype=torch.float64, generator=generator)).requires_grad_()
-
-
-def solve(func, y0=None, *, gradient, **keywords):
-    return sa.odeint(func, start() if y0 is None else y0, T, gradient=gradient, **{**LOOSE, **keywords})
-
-
-def assert_as_backprop(solution, inputs, gradient, *, params=()):
-    """solution(gradient, params) has backprop's gradient of inputs. Backprop is not told of params: it needs none."""
-
-    def grads(name, params):
-        return torch.autograd.grad(weighted_loss(solution(name, params)), inputs, allow_unused=True)
-
-    expected = grads("backprop", ())
-    assert all(x is None or x.abs().sum() > 0 for x in expected)
-    got = grads(gradient, params)
-    assert [x is None for x in got] == [x is None for x in expected]
-    bound = ROUNDING if gradient in EXACT else APPROXIMATE
-    errors = [relative_error(a, b) for a, b in zip(got, expected, strict=True)]
-    assert max(errors) < bound, errors
+pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 class Tied(nn.Module):
@@ -107,7 +77,7 @@ class TestAModulesOwn:
 
     @every_gradient
     def test_unfrozen_between_the_passes_gets_none_and_the_others_theirs(self, gradient):
-        """As with any other operation of torch: what needed no gradient when it was used gets none."""
+        """As with any operation of torch: a tensor that required no gradient when it was used gets none."""
         net = SmallNet()
         net.twice.requires_grad_(False)
         expected = torch.autograd.grad(weighted_loss(solve(net, gradient="backprop")), net.outer.weight)[0]
@@ -124,7 +94,7 @@ class TestAModulesOwn:
         assert {name for name, p in net.named_parameters() if p.grad is None} == {"unused"}
 
     @every_gradient
-    def test_used_at_some_times_only_gets_their_share(self, gradient):
+    def test_used_at_some_times_only_gets_the_gradient_of_those(self, gradient):
         class Switched(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -152,7 +122,7 @@ class TestAModulesOwn:
 
 
 class TestAFunc:
-    """What func may be."""
+    """The kinds of callable that func may be."""
 
     @every_gradient
     def test_may_be_a_function_whose_tensors_are_in_params(self, gradient):
@@ -194,7 +164,7 @@ class TestAFunc:
         assert_as_backprop(lambda g, params: solve(func, gradient=g), inputs, gradient)
 
     @every_gradient
-    def test_may_be_an_object_that_holds_a_module_out_of_sight(self, gradient):
+    def test_may_be_an_object_that_holds_a_module_where_it_is_not_found(self, gradient):
         class Holder:
             def __init__(self, net):
                 self.net = net
@@ -242,7 +212,7 @@ class TestAFunc:
         torch.compiler.reset()
 
     @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-    def test_that_is_compiled_loses_no_gradient_in_silence(self):
+    def test_that_is_compiled_does_not_lose_a_gradient_silently(self):
         weight = leaf(3)
         torch.compiler.reset()
         compiled = torch.compile(lambda t, y: weight * y, backend="aot_eager")
@@ -252,7 +222,7 @@ class TestAFunc:
 
     @every_gradient
     def test_may_be_a_data_parallel_replica(self, gradient):
-        """Parameters of a replica and of its submodules are plain attributes, computed from the module's."""
+        """Parameters of a replica and its submodules are plain attributes, computed from those of the module."""
         net = SmallNet()
         inputs = [net.inner.weight, net.inner.bias, net.twice]
         assert not list(replica_of(net).parameters())
@@ -260,7 +230,7 @@ class TestAFunc:
 
 
 def replica_of(module):
-    """What DataParallel runs on another device, but on the same one."""
+    """Return the replica that DataParallel makes for another device, on the same device."""
     replica = module._replicate_for_data_parallel()
     for name, child in module.named_children():
         setattr(replica, name, replica_of(child))
@@ -270,7 +240,7 @@ def replica_of(module):
 
 
 class TestParams:
-    """Tensors that func uses and that no module of its own has."""
+    """Tensors that func uses and that are in no module of its own."""
 
     @every_gradient
     def test_may_be_computed_by_a_hypernetwork(self, gradient):
@@ -289,12 +259,12 @@ class TestParams:
         assert_as_backprop(solution, [hyper.weight, hyper.bias, code], gradient, params=True)
 
     @every_gradient
-    def test_go_together_with_a_modules_own_and_may_repeat_them(self, gradient):
+    def test_are_added_to_a_modules_own_and_may_repeat_them(self, gradient):
         class Scaled(nn.Module):
             def __init__(self, scale):
                 super().__init__()
                 self.net = SmallNet()
-                self.scale = [scale]  # out of sight for parameters()
+                self.scale = [scale]  # in a list, so that parameters() does not find it
 
             def forward(self, t, y):
                 return self.scale[0] * self.net(t, y)
@@ -309,7 +279,7 @@ class TestParams:
         )
 
     @every_gradient
-    def test_may_hold_what_y0_was_computed_from_or_y0_itself(self, gradient):
+    def test_may_include_y0(self, gradient):
         torch.manual_seed(0)
         encoder, net = nn.Linear(3, 3).double(), SmallNet()
 
@@ -324,7 +294,7 @@ class TestParams:
         assert_as_backprop(solution, [encoder.weight, net.inner.weight], gradient, params=True)
 
     @every_gradient
-    def test_may_hold_the_times(self, gradient):
+    def test_may_include_the_times(self, gradient):
         t, weight = T.clone().requires_grad_(), leaf(3)
 
         def solution(g, params):
@@ -343,233 +313,3 @@ class TestParams:
         ys = solve(lambda t, y: weight * y, gradient=gradient, params=(idle, weight))
         of_weight, of_idle = torch.autograd.grad(ys.sum(), [weight, idle], allow_unused=True)
         assert of_weight is not None and of_idle is None
-
-
-class TestAnOutsideGraphOfAModulesOwnParameter:
-    """What is computed from a parameter before the solve: autograd goes through it as often as func uses it."""
-
-    class Cached(nn.Module):
-        def __init__(self, compute):
-            super().__init__()
-            self.weight, self.other = nn.Parameter(leaf(3)), nn.Parameter(leaf(3, seed=1))
-            self.compute = compute
-
-        def prepare(self):
-            self.cached = self.compute(self.weight)
-            return self
-
-        def forward(self, t, y):
-            return torch.tanh(self.cached * y) + self.other * t * self.weight
-
-    @every_gradient
-    @pytest.mark.parametrize("compute", [lambda w: 2.0 * w, torch.exp, lambda w: torch.linalg.norm(w) * w.sin()])
-    def test_leads_the_gradient_to_it(self, compute, gradient):
-        net = self.Cached(compute)
-        assert_as_backprop(lambda g, params: solve(net.prepare(), gradient=g), [net.weight, net.other], gradient)
-
-    @every_gradient
-    def test_serves_the_loss_too(self, gradient):
-        net = self.Cached(torch.exp)
-
-        def solution(g, params):
-            ys = solve(net.prepare(), gradient=g)
-            return ys * net.cached.sum()
-
-        assert_as_backprop(solution, [net.weight], gradient)
-
-    @pytest.mark.parametrize("gradient", EXACT)
-    def test_serves_second_derivatives(self, gradient):
-        net, y0 = self.Cached(torch.exp), start().requires_grad_()
-
-        def second(gradient):
-            (first,) = torch.autograd.grad(
-                weighted_loss(solve(net.prepare(), y0, gradient=gradient)), y0, create_graph=True
-            )
-            return torch.autograd.grad(first.square().sum(), [net.weight, net.other])
-
-        for a, b in zip(second(gradient), second("backprop"), strict=True):
-            assert relative_error(a, b) < 1e-11  # one order of derivatives more
-
-    @every_gradient
-    def test_may_be_met_late_only(self, gradient):
-        class Late(self.Cached):
-            def forward(self, t, y):
-                return torch.tanh(self.cached.square() * y) if t > 0.5 else self.other * y
-
-        net = Late(torch.exp)
-        assert_as_backprop(
-            lambda g, params: solve(net.prepare(), gradient=g, **FIXED), [net.weight, net.other], gradient
-        )
-
-
-class TestALostGradient:
-    """A tensor that func uses and that nobody was told of."""
-
-    def test_is_named_by_its_shape_and_what_to_do(self):
-        weight = leaf(3)
-        with pytest.raises(sa.LostGradient, match=r"shape \(3,\), torch.float64.*params=\(tensor,\).*or detach\(\) it"):
-            solve(lambda t, y: weight * y, gradient="symplectic")
-
-    @losing_gradients
-    def test_of_a_closures_leaf_is_an_error(self, gradient):
-        net, weight = SmallNet(), leaf(3)
-        with pytest.raises(sa.LostGradient, match=r"shape \(3,\)"):
-            solve(lambda t, y: net(t, y) * weight, gradient=gradient, params=(*net.parameters(),))
-
-    @losing_gradients
-    def test_of_a_leaf_behind_what_was_computed_outside_is_an_error(self, gradient):
-        weight = leaf(5)
-        computed = weight.exp()[:3] * 2.0
-        with pytest.raises(sa.LostGradient, match=r"shape \(5,\)"):
-            solve(lambda t, y: computed * y, gradient=gradient)
-
-    @losing_gradients
-    def test_of_a_buffer_that_requires_a_gradient_is_an_error(self, gradient):
-        class Buffered(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.register_buffer("scale", leaf(3))
-
-            def forward(self, t, y):
-                return self.scale * y
-
-        with pytest.raises(sa.LostGradient, match=r"shape \(3,\)"):
-            solve(Buffered(), gradient=gradient)
-
-    @losing_gradients
-    @pytest.mark.parametrize("keywords", [{"options": {"jump_t": [0.5]}}, {**FIXED, "options": {"jump_t": [0.5]}}])
-    def test_of_a_leaf_that_is_first_used_after_a_jump_is_an_error_going_forward(self, keywords, gradient):
-        known, unknown = leaf(3), leaf(3, seed=1)  # in graphs of one size
-
-        def func(t, y):
-            return (known if t < 0.5 else unknown) * y
-
-        with pytest.raises(sa.LostGradient):
-            solve(func, gradient=gradient, params=(known,), **keywords)
-
-    @losing_gradients
-    def test_of_a_leaf_that_is_first_used_late_is_an_error_on_the_way_back(self, gradient):
-        known, unknown = leaf(3), leaf(3, seed=1)
-
-        def func(t, y):
-            return known * y if t < 0.5 else known * y + unknown.sin()
-
-        ys = solve(func, gradient=gradient, params=(known,), **FIXED)
-        with pytest.raises(sa.LostGradient):
-            ys.sum().backward()
-        assert known.grad is None
-
-    @losing_gradients
-    def test_of_a_leaf_that_is_used_early_and_not_late_is_an_error_going_forward(self, gradient):
-        known, unknown = leaf(3), leaf(3, seed=1)
-
-        def func(t, y):
-            return known * y if t > 0.5 else known * y + unknown.sin()
-
-        with pytest.raises(sa.LostGradient):
-            solve(func, gradient=gradient, params=(known,), **FIXED)
-
-    @losing_gradients
-    def test_of_one_half_of_a_chunked_tensor_is_an_error(self, gradient):
-        flat = leaf(6)
-        known, unknown = flat.sin().chunk(2)
-        with pytest.raises(sa.LostGradient, match=r"shape \(6,\)"):
-            solve(lambda t, y: known * y + unknown, gradient=gradient, params=(known,))
-        assert_as_backprop(lambda g, _: _chunked(flat, g), [flat], gradient)
-
-    @losing_gradients
-    def test_is_an_error_where_only_y0_requires_a_gradient_too(self, gradient):
-        net, y0, weight = SmallNet().requires_grad_(False), start().requires_grad_(), leaf(3)
-        with pytest.raises(sa.LostGradient):
-            solve(lambda t, y: net(t, y) * weight, y0, gradient=gradient)
-
-    @every_gradient
-    def test_is_no_error_where_no_gradient_can_be_asked_for(self, gradient):
-        weight = leaf(3)
-        with torch.no_grad():
-            ys = solve(lambda t, y: weight * y, gradient=gradient)
-        assert not ys.requires_grad
-
-    @every_gradient
-    def test_is_not_suspected_of_a_leaf_that_func_makes_for_itself(self, gradient):
-        weight = leaf(3)
-
-        def func(t, y):
-            scale = torch.ones(3, dtype=torch.float64, requires_grad=True)
-            return weight * y * scale
-
-        solve(func, gradient=gradient, params=(weight,)).sum().backward()
-        assert weight.grad is not None
-
-
-def _chunked(flat, gradient):
-    halves = flat.sin().chunk(2)
-    return solve(lambda t, y: halves[0] * y + halves[1], gradient=gradient, params=halves)
-
-
-class TestAutogradInsideFunc:
-    """Derivatives that func takes for itself, of its own network."""
-
-    class Energy(nn.Module):
-        """y' = -grad E(y)."""
-
-        def __init__(self):
-            super().__init__()
-            torch.manual_seed(0)
-            self.energy = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double()
-
-        def forward(self, t, y):
-            with torch.enable_grad():
-                y = y if y.requires_grad else y.detach().requires_grad_()
-                return -torch.autograd.grad(self.energy(y).sum(), y, create_graph=True)[0]
-
-    class Flow(nn.Module):
-        """(y, log density)' = (f, -e^T df/dy e): Hutchinson's trace with a probe of its own."""
-
-        def __init__(self):
-            super().__init__()
-            torch.manual_seed(0)
-            self.net = SmallNet()
-            self.register_buffer("probe", torch.randn(4, 3, dtype=torch.float64).sign())
-
-        def forward(self, t, state):
-            y, _ = state
-            with torch.enable_grad():
-                y = y if y.requires_grad else y.detach().requires_grad_()
-                dy = self.net(t, y)
-                (row,) = torch.autograd.grad(dy, y, self.probe, create_graph=True)
-            return dy, -(row * self.probe).sum(1)
-
-    @every_gradient
-    def test_gives_the_slope_of_an_energy(self, gradient):
-        net, y0 = self.Energy(), start().requires_grad_()
-        inputs = [y0, net.energy[0].weight, net.energy[2].weight]
-        assert_as_backprop(lambda g, params: solve(net, y0, gradient=g), inputs, gradient)
-
-    @every_gradient
-    def test_gives_a_trace_by_a_probe(self, gradient):
-        net, y0 = self.Flow(), start().requires_grad_()
-
-        def solution(g, params):
-            ys, logs = sa.odeint(net, (y0, torch.zeros(4, dtype=torch.float64)), T, gradient=g, **LOOSE)
-            return torch.cat([ys.flatten(), logs.flatten()])
-
-        inputs = [y0, net.net.inner.weight, net.net.outer.weight, net.net.twice]
-        assert_as_backprop(solution, inputs, gradient)
-        assert relative_error(solution(gradient, ()), solution("backprop", ())) == 0.0
-
-    @every_gradient
-    def test_gives_an_exact_divergence_by_torch_func(self, gradient):
-        net = SmallNet()
-
-        def func(t, state):
-            y, _ = state
-            jacobian = torch.func.vmap(torch.func.jacrev(lambda x: net(t, x)))(y)
-            return net(t, y), -jacobian.diagonal(dim1=-2, dim2=-1).sum(-1)
-
-        def solution(g, params):
-            y0 = start(), torch.zeros(4, dtype=torch.float64)
-            return sa.odeint(func, y0, T, gradient=g, params=params, **LOOSE)[1]
-
-        inputs = [net.inner.weight, net.outer.weight]
-        assert_as_backprop(solution, inputs, gradient, params=(*net.parameters(),))

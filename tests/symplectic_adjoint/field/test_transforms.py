@@ -31,7 +31,7 @@ every_grid = pytest.mark.parametrize("grid", GRIDS)
 
 
 def solve(parameters, y0, t=T, *, gradient, **grid):
-    """A solve as a function of all that it depends on, in the way that torch.func wants it."""
+    """Solve as a function of everything that the solve depends on, as torch.func requires."""
     params = tuple(parameters.values())
     return sa.odeint(
         lambda t, y: functional_call(NET, parameters, (t, y)), y0, t, gradient=gradient, params=params, **grid
@@ -129,7 +129,7 @@ class TestSecondDerivatives:
 @exact_gradients
 @pytest.mark.parametrize("grid", ["fixed", "embedded-fixed"])
 class TestVmapOnAFixedGrid:
-    """Each sample gets what a solve of its own gives: the same operations, in another order where they are batched."""
+    """Each sample has the result of a solve of its own: the same operations, in another order if batched."""
 
     def test_over_states(self, gradient, grid):
         y0 = start(batch=3)
@@ -186,7 +186,7 @@ def test_jacobians_agree_forwards_backwards_and_by_batched_cotangents(gradient):
 
 
 @exact_gradients
-def test_a_transform_leaves_no_trace_on_what_is_outside_it(gradient):
+def test_a_transform_leaves_no_trace_outside_it(gradient):
     y0 = start().requires_grad_()
     before = torch.autograd.grad(loss(PARAMETERS, y0, gradient=gradient, **FIXED), y0)
     grad(loss)(PARAMETERS, start(), gradient=gradient, **FIXED)
@@ -195,7 +195,7 @@ def test_a_transform_leaves_no_trace_on_what_is_outside_it(gradient):
 
 @exact_gradients
 @pytest.mark.parametrize("grid", ["fixed", "adaptive"])
-def test_dropout_under_a_transform_is_one_mask_a_solve(grid, gradient):
+def test_dropout_under_a_transform_has_one_mask_per_solve(grid, gradient):
     class Dropped(nn.Module):
         def __init__(self):
             super().__init__()

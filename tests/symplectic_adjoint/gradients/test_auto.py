@@ -36,7 +36,7 @@ def least_of(func, y0, t, **how):
 
 
 def budgets(func, y0, t, **how):
-    """From the least to more than enough: what is given up is another thing in each."""
+    """Return budgets from the smallest to more than enough; each drops something else."""
     least = least_of(func, y0, t, **how)
     most = sa.measure_memory(func, y0, t, gradient=Symplectic(graphs=float("inf")), **how).peak_tensor_bytes
     return [int(least + share * max(0, most - least)) for share in (0.0, 0.05, 0.2, 0.6, 2.0)]
@@ -44,7 +44,7 @@ def budgets(func, y0, t, **how):
 
 @pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "adaptive"])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_gradient_is_autograd_on_the_recorded_grid_whatever_is_held(method, fixed):
+def test_the_gradient_is_autograd_on_the_recorded_grid_for_every_choice_of_what_is_held(method, fixed):
     if not fixed and not METHODS[method].adaptive:
         pytest.skip("fixed steps only")
     func, y0 = SmallNet(width=32), start(batch=16).requires_grad_()
@@ -61,7 +61,7 @@ def test_the_gradient_is_autograd_on_the_recorded_grid_whatever_is_held(method, 
     assert len(seen) > 1  # they differed
 
 
-def test_no_graph_is_left_where_starts_are_given_up_in_the_middle_of_a_solve():
+def test_no_graph_is_left_if_starts_are_dropped_in_the_middle_of_a_solve():
     """A last stage that is the next step's first was on a graph, and its step's other stages are not."""
     func, y0 = SmallNet(width=4), start(batch=64).requires_grad_()  # a graph of hardly more than a state
     how = {"method": "dopri5", "rtol": 1e-9, "atol": 1e-9}
@@ -80,7 +80,7 @@ def test_no_graph_is_left_where_starts_are_given_up_in_the_middle_of_a_solve():
 
 
 def a_case(seed):
-    """(method, number of steps, times of outputs, choice): c, graphs and bytes at random."""
+    """Draw (method, number of steps, times of outputs, choice), with random c, graphs and bytes."""
     draw = random.Random(seed)
     method = list(METHODS)[seed % len(METHODS)]
     steps = draw.randint(1, 30)
@@ -127,7 +127,7 @@ def test_the_budget_is_kept_and_the_peak_is_as_predicted(how, batch):
     assert calls == sorted(calls, reverse=True) and calls[0] > calls[1] > calls[-1] == 0
 
 
-def test_the_least_that_is_said_to_work_does_and_less_does_not():
+def test_the_smallest_budget_that_is_reported_works_and_a_smaller_one_does_not():
     func, y0 = Wide(), torch.randn(64, 8, dtype=torch.float64)
     how = {"method": "rk4", "options": {"step_size": 0.1}}
     least = least_of(func, y0, T, **how)
@@ -137,7 +137,7 @@ def test_the_least_that_is_said_to_work_does_and_less_does_not():
     assert stats.choice.starts == 3 and stats.choice.graphs == 0  # y0, one between, and that of the last step
 
 
-def test_what_was_chosen_is_said():
+def test_stats_report_the_choice():
     func, y0 = Wide(), torch.randn(64, 8, dtype=torch.float64)
     how = {"method": "rk4", "options": {"step_size": 0.1}}
     everything = solve(func, y0, T, gradient="auto", memory_budget="1 GiB", **how).stats.choice
@@ -167,7 +167,7 @@ def test_bad_input_is_refused_before_func_is_called(keywords, message):
     assert func.calls == 0
 
 
-def test_a_budget_that_is_no_size_is_a_type_error():
+def test_a_budget_that_is_not_a_size_is_a_type_error():
     with pytest.raises(TypeError, match="memory_budget must be a number of bytes or a text"):
         sa.odeint(SmallNet(), start(), T, gradient="auto", memory_budget=1.5)
 
@@ -185,7 +185,7 @@ class Remembering(nn.Module):
         return torch.tanh(self.net(y))
 
 
-def test_measuring_leaves_nothing_behind_and_is_done_once():
+def test_measuring_happens_once_and_leaves_nothing_behind():
     func, y0 = Remembering(), start(batch=32).requires_grad_()
     how = {"method": "rk4", "options": {"step_size": 0.25}}
     least = Auto(least_of(Remembering(), y0, T, **how))

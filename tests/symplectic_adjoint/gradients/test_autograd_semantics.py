@@ -1,4 +1,4 @@
-"""A solve behaves like any other operation of autograd, whatever its inputs have to do with each other."""
+"""A solve behaves like any other operation of autograd, also if its inputs depend on each other."""
 
 import pytest
 import torch
@@ -196,7 +196,7 @@ def test_autograd_inside_func_works(style, gradient):
 
 
 @pytest.mark.parametrize("gradient", STANDARD)
-def test_autocast_on_the_way_back_is_that_of_the_way_there(gradient):
+def test_autocast_in_the_backward_pass_is_that_of_the_forward_pass(gradient):
     net, seen = nn.Linear(3, 3), set()
 
     def func(t, y):
@@ -219,7 +219,7 @@ def test_autocast_on_the_way_back_is_that_of_the_way_there(gradient):
         ("rk4", {"step_size": 1e-3}, 1e5),
     ],
 )
-def test_no_step_is_made_of_rounding(method, options, t0, gradient):
+def test_rounding_does_not_add_a_step(method, options, t0, gradient):
     t = torch.tensor([t0, t0 + 0.27, t0 + 1.0], dtype=torch.float64, requires_grad=True)
     solution = sa.solve(SmallNet(), start(), t, method=method, options=options, rtol=1e-3, atol=1e-3, gradient=gradient)
     assert solution.grid.h.abs().min() > 1e-4 * solution.grid.h.abs().max()
@@ -250,7 +250,7 @@ def test_a_norm_that_is_not_one_number_is_named(norm):
         solve(SmallNet(), start(), gradient="symplectic", options={"norm": norm})
 
 
-def test_a_norm_may_return_a_python_number_and_sees_the_states_shape_on_the_way_back():
+def test_a_norm_may_return_a_python_number_and_sees_the_states_shape_in_the_backward_pass():
     seen = set()
 
     def norm(x):
@@ -261,6 +261,6 @@ def test_a_norm_may_return_a_python_number_and_sees_the_states_shape_on_the_way_
     assert seen == {(4, 3)}
 
 
-def test_times_as_close_as_floats_allow_are_times():
+def test_adjacent_floats_are_valid_times():
     t = torch.tensor([0.0, 1e-300], dtype=torch.float64)
     assert sa.odeint(SmallNet(), start(), t, method="rk4").shape == (2, 4, 3)

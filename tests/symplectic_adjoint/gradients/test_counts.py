@@ -37,7 +37,7 @@ def test_forward_calls_of_an_adaptive_solve(method, given):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_forward_calls_on_a_fixed_grid_are_s_a_step(method):
+def test_forward_calls_on_a_fixed_grid_are_s_per_step(method):
     solution, calls, _ = counted_solve(method, step_size=0.25)
     assert solution.stats.accepted == 8
     assert calls == solution.stats.f_calls_forward == 8 * METHODS[method].stages
@@ -54,10 +54,10 @@ BACKWARD = {
 
 @pytest.mark.parametrize("room", [1, 2, 3, 7, 20])
 @pytest.mark.parametrize("method", METHODS)
-def test_backward_calls_of_revolve_on_a_fixed_grid_are_the_fewest_that_the_room_allows(method, room):
+def test_backward_calls_of_revolve_on_a_fixed_grid_are_the_fewest_for_its_checkpoints(method, room):
     solution, _, calls = counted_solve(method, Revolve(room), step_size=0.1)
     N, s = solution.stats.accepted, METHODS[method].stages
-    again = advances(N, room) - (N - 1)  # the way there has taken the first N - 1
+    again = advances(N, room) - (N - 1)  # the forward pass took the first N - 1
     assert calls == solution.stats.f_calls_backward == BACKWARD["symplectic"](N, s) + s * again
 
 
@@ -132,7 +132,7 @@ def test_a_second_backward_pass_gives_the_same_and_is_counted_too(gradient):
     once, first = solution.stats.f_calls_backward, y0.grad.clone()
     y0.grad = None
     solution.ys.sum().backward()
-    # Symplectic has the last step's stages at hand the first time only: they are freed as they are used.
+    # Symplectic has the last step's stages in the first backward pass only: they are freed as they are used.
     again = METHODS["dopri5"].stages if gradient in ("symplectic", "revolve") else 0
     assert solution.stats.f_calls_backward == 2 * once + again
     assert torch.equal(y0.grad, first)
@@ -146,7 +146,7 @@ def test_without_a_gradient_nothing_is_called_twice_or_kept():
     assert not solution.ys.requires_grad
 
 
-def test_the_second_solve_of_the_continuous_adjoint_is_counted():
+def test_the_second_solve_of_the_continuous_gradient_is_counted():
     """On equal steps there are as many back as forth; with tolerances each accepted step makes s calls or more."""
     y0, net = start(), SmallNet()
     t = torch.tensor([0.0, 1.0], dtype=torch.float64)

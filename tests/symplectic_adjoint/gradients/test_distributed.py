@@ -37,7 +37,7 @@ def share(rank):
 
 
 def loss_of(ys):
-    """A mean over samples, as DistributedDataParallel takes one over processes."""
+    """Return a mean over samples, as DistributedDataParallel takes one over processes."""
     return (ys.square() + ys.sin()).sum(dim=(0, 2)).mean()
 
 
@@ -54,7 +54,7 @@ def gradients(module, y0):
 
 
 def work(rank, folder):
-    """What one process does: every case twice, for the second iteration is another one to DistributedDataParallel."""
+    """Run every case twice in one process: DistributedDataParallel treats the second iteration differently."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
     try:
@@ -68,7 +68,7 @@ def work(rank, folder):
 
 
 def worked(folder):
-    """The gradients that each process ended with, by case."""
+    """Return the gradients that each process ended with, by case."""
     processes = multiprocessing.spawn(work, args=(str(folder),), nprocs=PROCESSES, join=False)
     deadline = time.monotonic() + TIME_LIMIT_S
     try:

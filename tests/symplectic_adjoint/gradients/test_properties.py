@@ -1,4 +1,4 @@
-"""Whatever the field, the state, the times and the options are: an exact gradient is autograd on the recorded grid.
+"""For any field, state, times and options an exact gradient is autograd on the recorded grid.
 
 Hypothesis draws the problems. `pytest --hypothesis-profile nightly` draws twenty times as many (tests/conftest.py).
 """
@@ -48,7 +48,7 @@ class Drawn(nn.Module):
 
     def forward(self, t, y):
         k = unflatten(self.slope(t, flatten(y)), y)
-        return tuple(k) if isinstance(k, list) else k  # one stands for the other in what func returns
+        return tuple(k) if isinstance(k, list) else k  # func may return a tuple for a list
 
     def slope(self, t, y):
         kick = sum((torch.where(t > jump, 0.4, -0.3) for jump in self.jumps), torch.ones_like(t))
@@ -69,7 +69,7 @@ class Drawn(nn.Module):
 
 @dataclass
 class Problem:
-    """What was drawn."""
+    """A problem as hypothesis drew it."""
 
     func: nn.Module
     y0: object
@@ -112,7 +112,7 @@ def times(draw):
 
 @st.composite
 def times_beside(draw, times):
-    """Times for jump_t and step_t: inside the span, on an output, at either end, outside, twice, in any order."""
+    """Draw times for jump_t and step_t: inside the span, on an output, at either end, outside, twice, in any order."""
     inside = st.floats(0.02, 0.98).map(lambda x: times[0] + x * (times[-1] - times[0]))
     outside = st.sampled_from([times[0] - 7.0, times[-1] + 7.0])
     return draw(st.lists(st.one_of(inside, inside, st.sampled_from(times), outside), min_size=1, max_size=3))
@@ -204,7 +204,7 @@ def assert_close(name, got, expected):
 
 
 def call(func, t, y):
-    """A function of its own, whose parameters the solver cannot know of."""
+    """Call func from a plain function, in which the solver cannot find its parameters."""
     return func(t, y)
 
 
@@ -241,7 +241,7 @@ def test_every_exact_gradient_is_autograd_on_the_recorded_grid(stepping, data):
 
 
 def assert_the_grid_is_sound(problem, solution):
-    """Steps join from t[0] to t[-1], and end on every jump_t and step_t on the way."""
+    """Assert that steps join from t[0] to t[-1], and end on every jump_t and step_t in between."""
     grid, times, options = solution.grid, problem.t.tolist(), problem.keywords["options"]
     ends = [*grid.t[1:].tolist(), times[-1]]
     assert float(grid.t[0]) == times[0]

@@ -56,7 +56,7 @@ def test_the_gradient_is_autograd_through_its_own_steps(method, grid, gradient, 
 
 @pytest.mark.parametrize("gradient", ["mali", "reversible"])
 @pytest.mark.parametrize("no_grad", [False, True])
-def test_ys_are_those_of_its_own_steps_whether_or_not_a_gradient_is_asked_for(gradient, no_grad):
+def test_ys_are_those_of_its_own_steps_with_and_without_a_gradient(gradient, no_grad):
     func, t = SmallNet(), torch.tensor(TIMES, dtype=torch.float64)
     with torch.set_grad_enabled(not no_grad):
         ys = solve(func, start(), t, gradient=gradient, rtol=1e-4, atol=1e-4).ys
@@ -80,7 +80,7 @@ def test_reversible_keeps_the_methods_order():
         assert all(a / b > 0.75 * 2**order for a, b in pairwise(errors)), (method, errors)
 
 
-def test_mali_is_of_second_order_without_damping_and_of_first_with_it():
+def test_mali_has_order_two_without_damping_and_order_one_with_it():
     func, t = SmallNet(), torch.tensor([0.0, 1.0], dtype=torch.float64)
     exact = solve(func, start(), t, method="dopri8", rtol=1e-12, atol=1e-12).ys[-1]
     for gradient, order in ((Mali(), 2), (Mali(eta=0.8), 1)):
@@ -134,7 +134,7 @@ def test_memory_does_not_grow_with_the_steps(gradient):
         ({"gradient": "reversible", "accumulate": "float64"}, "accumulate='float64' belongs to"),
     ],
 )
-def test_what_does_not_go_together_says_so_before_func_is_called(keywords, message):
+def test_unsupported_combinations_are_refused_before_func_is_called(keywords, message):
     func = Counted(SmallNet())
     with pytest.raises(ValueError, match=message):
         solve(func, start(), torch.tensor([0.0, 1.0], dtype=torch.float64), **keywords)
@@ -144,7 +144,7 @@ def test_what_does_not_go_together_says_so_before_func_is_called(keywords, messa
 @pytest.mark.parametrize(
     ("gradient", "off"), [(Mali(eta=0.7), 0.4), (Reversible(coupling=0.5), 0.5)], ids=["mali", "reversible"]
 )
-def test_a_solve_that_cannot_be_undone_gives_an_error_and_no_gradient(gradient, off):
+def test_a_solve_that_cannot_be_reversed_is_an_error_and_leaves_no_gradient(gradient, off):
     """Each step enlarges rounding by 1 / off: 2.2e-16 / off^N passes the square root of it at 20 to 26 steps."""
     func, y0, t = SmallNet(), start().requires_grad_(), torch.tensor([0.0, 1.0], dtype=torch.float64)
     for steps, fails in ((10, False), (60, True)):
@@ -159,7 +159,7 @@ def test_a_solve_that_cannot_be_undone_gives_an_error_and_no_gradient(gradient, 
 
 
 @pytest.mark.parametrize("make", [lambda: Mali(eta=0.5), lambda: Mali(eta=2.0), lambda: Reversible(coupling=1.0)])
-def test_numbers_that_cannot_be_undone_are_refused(make):
+def test_parameters_that_make_steps_irreversible_are_refused(make):
     with pytest.raises(ValueError, match=r"must be a number"):
         make()
 
@@ -243,7 +243,7 @@ def no_samples():
 @pytest.mark.parametrize("make", [a_tensor, a_structure, a_complex_state, a_closure, noise, no_samples])
 @pytest.mark.parametrize("times", [(0.0, 1.0), (0.0, 0.4, 0.9), (0.5,)])
 @pytest.mark.parametrize("gradient", ["mali", "reversible"])
-def test_undoing_gives_what_autograd_through_the_steps_gives(gradient, times, make):
+def test_reversing_the_steps_gives_the_gradient_of_autograd_through_them(gradient, times, make):
     func, y0, *given = make()
     params = given[0] if given else tuple(func.parameters())
     parts = y0.values() if isinstance(y0, dict) else [y0]

@@ -3,9 +3,8 @@ from typing import Any, get_args
 
 import pytest
 
-from symplectic_adjoint import METHODS
 from symplectic_bench.analysis.criteria import CriterionOutcome, evaluate
-from symplectic_bench.analysis.summary import FSAL, lines_of, summarize
+from symplectic_bench.analysis.summary import lines_of, summarize
 from symplectic_bench.run.sweep import load_vocabulary
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.criteria import Criterion, Measure
@@ -185,9 +184,6 @@ class TestDerivedColumns:
 
     def test_every_measure_is_a_column(self):
         assert set(get_args(Measure)) <= set(summarize(first_look()).columns)
-
-    def test_fsal_methods_are_the_librarys(self):
-        assert set(FSAL) == {name for name, method in METHODS.items() if method.fsal}
 
     @pytest.mark.parametrize(
         ("gradient", "method", "rtol", "calls"),

@@ -1,4 +1,4 @@
-"""Each contender against ours: on the same problem with the same method, gradients agree as far as they can.
+"""Each contender against ours: the same problem and method, and the nearest gradient that it has.
 
 Continuous integration installs neither torchode nor diffrax nor the paper's code, so it skips their tests.
 """
@@ -6,72 +6,26 @@ Continuous integration installs neither torchode nor diffrax nor the paper's cod
 from dataclasses import replace
 
 import pytest
-import torch
 
 from symplectic_adjoint import METHODS
-from symplectic_bench.contenders.counted_field import CountedField
-from symplectic_bench.contenders.counts import Counts
-from symplectic_bench.contenders.diffrax import METHOD_CLASSES as DIFFRAX_METHODS
-from symplectic_bench.contenders.floor import FLOOR, shares
-from symplectic_bench.contenders.observation import NoGradient
-from symplectic_bench.contenders.ours import OURS
 from symplectic_bench.contenders.paper import ADAPTIVE as PAPER_ADAPTIVE
 from symplectic_bench.contenders.paper import FIXED as PAPER_FIXED
 from symplectic_bench.contenders.registry import CONTENDERS, decline, missing
 from symplectic_bench.contenders.torchode import METHOD_CLASSES as TORCHODE_METHODS
-from symplectic_bench.measure.floor import floor_tensor_bytes, measure_floor
 from symplectic_bench.measure.gradient_error import measure_gradient_error
-from symplectic_bench.measure.tensor_memory import measure_tensor_memory, peaks
-from symplectic_bench.measure.wall_time import measure_wall_time
-from symplectic_bench.oracles.recorded_grid import relative_error
 from symplectic_bench.problems import PROBLEMS, build
-from symplectic_bench.run import processes as process
 from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings
-from symplectic_bench.run.processes import Limits
 from symplectic_bench.spec.expansion import Vocabulary, expand
-from symplectic_bench.spec.failure import Diverged
 from symplectic_bench.spec.status import Status
 from symplectic_bench.spec.suite import Suite
+from tests.symplectic_bench.contenders.against_ours import (
+    ROUNDING,
+    distance,
+    installed,
+    observed,
+)
 from tests.symplectic_bench.sample_cells import FIXED, make_cell
 from tests.symplectic_bench.work import measured
-
-ROUNDING = 1e-12
-"""The relative rounding of a float64 gradient, over some hundred f calls summed in another order."""
-
-SPAWNED = Limits(timeout_s=120, spawned=True)
-
-
-def installed(contender):
-    """The contender, or a skip that says what to install."""
-    if reason := CONTENDERS[contender].missing():
-        pytest.skip(reason)
-    return CONTENDERS[contender]
-
-
-def observed(cell, cache_dir):
-    observation = CONTENDERS[cell.contender].observe(build(cell, cache_dir), cell)
-    return {
-        "loss": observation.loss,
-        "gradient": [g.tolist() for g in observation.gradient],
-        "steps_accepted": observation.counts.steps_accepted,
-    }
-
-
-def all_observed(cells, cache_dir):
-    for cell in cells:
-        yield observed(cell, cache_dir)
-
-
-def as_float64(numbers):
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def distance(theirs, cell, cache_dir):
-    """Return the relative distance of a contender's gradient from our symplectic one at the same accuracy."""
-    mine = observed(replace(cell, contender="ours", gradient="symplectic"), cache_dir)
-    assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4)
-    return relative_error(*([as_float64(g) for g in one["gradient"]] for one in (theirs, mine)))
-
 
 RIVALS = [(name, gradient) for name in ("torchdiffeq", "paper", "torchode") for gradient in CONTENDERS[name].gradients]
 
@@ -149,70 +103,6 @@ def test_torchode_solves_float32_problems_in_float32(tmp_path):
     cell = make_cell(contender="torchode", gradient="backprop", dtype="float32", rtol=1e-4, atol=1e-4)
     # Rounding is a thousandth of the tolerance.
     assert distance(observed(cell, tmp_path), cell, tmp_path) < 1e-2
-
-
-IN_JAX = {"contender": "diffrax", "gradient": "backprop"}
-# Every method; a cell takes ten seconds to compile.
-STEPPED_IN_JAX = [
-    make_cell(**IN_JAX, problem=problem, sizes={"outputs": 1}, method=method, **FIXED, steps=4)
-    for method, problem in [
-        ("euler", "linear"),
-        ("midpoint", "identity"),
-        ("heun2", "van_der_pol"),
-        ("bosh3", "lotka_volterra"),
-        ("tsit5", "mlp"),
-        ("dopri8", "kepler"),
-    ]
-]
-ADAPTIVE_IN_JAX = [
-    make_cell(**IN_JAX, rtol=1e-7, atol=1e-7),
-    make_cell(**IN_JAX, rtol=1e-4, atol=1e-4, method="adaptive_heun", sizes={"outputs": 2}, dtype="float32"),
-]
-TOO_SMALL_A_TOLERANCE = make_cell(**IN_JAX, rtol=1e-12, atol=1e-12, method="adaptive_heun")
-
-
-@pytest.fixture(scope="module")
-def in_jax(tmp_path_factory):
-    """All of these cells in one process; the last one fails."""
-    installed("diffrax")
-    cells = [*STEPPED_IN_JAX, *ADAPTIVE_IN_JAX, TOO_SMALL_A_TOLERANCE]
-    return process.run(all_observed, (cells, tmp_path_factory.mktemp("cache")), SPAWNED)
-
-
-class TestDiffrax:
-    @pytest.mark.parametrize("place", range(len(STEPPED_IN_JAX)))
-    def test_on_equal_steps_its_methods_agree_with_ours(self, place, in_jax, tmp_path):
-        theirs, cell = in_jax.values[place], STEPPED_IN_JAX[place]
-        assert decline(cell) is None
-        assert distance(theirs, cell, tmp_path) < ROUNDING
-        assert theirs["steps_accepted"] == 4
-
-    @pytest.mark.parametrize("place", range(len(ADAPTIVE_IN_JAX)))
-    def test_its_gradient_agrees_with_ours_within_the_tolerance(self, place, in_jax, tmp_path):
-        theirs, cell = in_jax.values[len(STEPPED_IN_JAX) + place], ADAPTIVE_IN_JAX[place]
-        # Some hundred tolerances: the steps are not the same ones.
-        assert distance(theirs, cell, tmp_path) < 300 * cell.rtol
-
-    def test_a_solve_that_needs_too_many_steps_has_diverged(self, in_jax):
-        assert in_jax.status is Status.DIVERGED and in_jax.reason == "diffrax had not reached the end after 4096 steps"
-
-    def test_every_method_is_among_these(self):
-        assert {cell.method for cell in STEPPED_IN_JAX + ADAPTIVE_IN_JAX} == set(DIFFRAX_METHODS)
-
-    def test_it_is_timed_as_a_whole_beside_others_after_the_first_call(self, tmp_path):
-        installed("diffrax")
-        cells = [make_cell(problem="linear", **who) for who in (IN_JAX, {"gradient": "backprop"})]
-        outcome = process.run(measure_wall_time, (cells, tmp_path, 1, 2), SPAWNED)
-        assert outcome.ok, outcome.reason
-        (first,) = [value["compile_s"] for value in outcome.values if "compile_s" in value]
-        theirs = [value["total_s"] for value in outcome.values if "total_s" in value]
-        assert len(theirs) == 2 and first > 10 * min(theirs) > 0
-        assert [value["cell"] for value in outcome.values if "forward_s" in value] == [1, 1]
-
-    def test_its_memory_is_not_torchs(self, tmp_path):
-        uncounted = Counts(None, None, None, None, 3, 0)
-        *_, found = measure_tensor_memory(make_cell(**IN_JAX, problem="linear"), tmp_path, uncounted)
-        assert list(found) == ["reason"] and "torch's allocator" in found["reason"]
 
 
 class TestDecline:
@@ -296,118 +186,8 @@ def test_variants_of_ours_are_keywords_of_solve(contender, keywords, monkeypatch
     assert {name: given[name] for name in keywords} == keywords and given["gradient"] == "stages"
 
 
-SETTINGS = [{"method": "dopri5"}, {"method": "rk4", **FIXED, "steps": 5}, {"method": "tsit5", **FIXED, "steps": 1}]
-
-
-class TestFloor:
-    @pytest.mark.parametrize("setting", SETTINGS, ids=["dopri5", "rk4", "one-step"])
-    @pytest.mark.parametrize("gradient", FLOOR.gradients)
-    def test_it_makes_the_calls_that_ours_makes(self, gradient, setting, tmp_path):
-        sizes = {"end": 1.0}
-        cell = make_cell(problem="van_der_pol", sizes=sizes, gradient=gradient, contender="floor", **setting)
-        problem = build(cell, tmp_path)
-        ours = OURS.observe(build(cell, tmp_path), replace(cell, contender="ours")).counts
-        counted = CountedField(problem.func)
-        run = FLOOR.gradient(replace(problem, func=counted), cell)
-        counted.calls, counted.vjps = [0, 0], [0, 0]  # FLOOR has counted our calls, on a copy
-        run.forward()
-        counted.backward_phase = True
-        run.backward()
-        assert counted.counts(ours.steps_accepted, ours.steps_rejected) == ours
-        assert FLOOR.observe(problem, cell).counts == ours
-
-    @pytest.mark.parametrize("gradient", FLOOR.gradients)
-    def test_its_peak_is_the_formulas(self, gradient, tmp_path):
-        cell = make_cell(contender="floor", gradient=gradient, batch=64, sizes={"state": 8, "width": 32})
-        problem = build(cell, tmp_path)
-        floor, _ = measure_floor(problem)
-        counts = FLOOR.observe(problem, cell).counts
-        formula = floor_tensor_bytes(floor, gradient, counts.steps_accepted, METHODS[cell.method].stages)
-        # Not to a byte: the allocator's blocks are of 64 bytes, and the first gradients come one after the other.
-        assert peaks(problem, cell)["peak_tensor_bytes"] == pytest.approx(formula, rel=0.02)
-
-    @pytest.mark.parametrize("gradient", FLOOR.gradients)
-    def test_between_the_passes_it_holds_what_the_gradient_must_hold(self, gradient, tmp_path):
-        cell = make_cell(contender="floor", gradient=gradient, batch=64, method="rk4", **FIXED, steps=10)
-        problem = build(cell, tmp_path)
-        floor, _ = measure_floor(problem)
-        D, A = floor.state_bytes, floor.graph_bytes
-        # With symplectic the stages of the last step too; with baseline the start, which is the problem's.
-        held = {"symplectic": 14 * D, "aca": 10 * D, "stages": 40 * D, "baseline": 0, "backprop": 40 * A}
-        # A graph's small parts: the time, the product of time and weights.
-        assert peaks(problem, cell)["kept_tensor_bytes"] == pytest.approx(held[gradient], rel=0.02)
-
-    @pytest.mark.parametrize("problem", [name for name, family in PROBLEMS.items() if not family.stacked])
-    def test_it_runs_on_every_problem(self, problem, tmp_path):
-        shorter = {"robertson": {"end": 0.01}, "outlier": {"factor": 2.0}, "lorenz": {"end": 0.5}}
-        sizes = {"flow": {"data": "wine"}, **shorter}.get(problem, {})
-        if problem == "flow":
-            from symplectic_bench.data.tables import cache_table
-
-            cache_table("wine", tmp_path)
-        cell = make_cell(contender="floor", problem=problem, sizes=sizes, rtol=1e-3, atol=1e-3)
-        for gradient in FLOOR.gradients:
-            FLOOR.gradient(build(cell, tmp_path), replace(cell, gradient=gradient)).complete()
-
-    def test_it_leaves_gradients_of_the_parameters(self, tmp_path):
-        cell = make_cell(contender="floor")
-        problem = build(cell, tmp_path)
-        FLOOR.gradient(problem, cell).complete()
-        assert all(p.grad is not None and p.grad.shape == p.shape for p in problem.parameters)
-
-    def test_it_counts_ours_on_a_copy_and_once(self, tmp_path, monkeypatch):
-        cell = make_cell(contender="floor", seed=12345)
-        problem = build(cell, tmp_path)
-        FLOOR.gradient(problem, cell)
-        assert all(x.grad is None for x in problem.inputs)
-        monkeypatch.setattr("symplectic_bench.contenders.floor.OURS", None)
-        FLOOR.gradient(problem, cell)
-
-    def test_its_row_has_counts_and_reasons_and_no_error(self, tmp_path):
-        cell = make_cell(contender="floor")
-        assert isinstance(FLOOR.observe(build(cell, tmp_path), cell), NoGradient)
-        (found,) = measure_gradient_error(cell, tmp_path)
-        assert found["error_true_reason"] == found["error_discrete_reason"] == "the floor computes no gradient"
-        assert found["vjps_backward"] > 0 and "forward_disagrees" not in found and "loss" not in found
-
-    def test_it_is_measured_like_any_other(self, tmp_path):
-        cell = make_cell(contender="floor", gradient="aca")
-        counts = FLOOR.observe(build(cell, tmp_path), cell).counts
-        *_, found = measure_tensor_memory(cell, tmp_path, counts)
-        assert found["peak_tensor_source"] == "exact" and found["peak_tensor_bytes"] > 0
-
-    def test_shares_are_even_and_complete(self):
-        assert shares(7, 3) == [3, 2, 2] and shares(0, 2) == [0, 0]
-        assert all(sum(shares(n, 4)) == n for n in range(12))
-
-
 def test_every_contender_says_what_it_is():
     for name, contender in CONTENDERS.items():
         assert contender.name == name and contender.gradients
         assert contender.framework in ("torch", "jax")
     assert [name for name, contender in CONTENDERS.items() if contender.compiles] == ["ours-compiled", "diffrax"]
-
-
-class TestTorchDiffEqPack:
-    @pytest.mark.parametrize(
-        ("gradient", "how"),
-        [("aca", {}), ("mali", {"rtol": 1e-4, "atol": 1e-4}), ("mali", {"steps": 20, **FIXED})],
-        ids=["aca", "mali", "mali-steps"],
-    )
-    def test_its_gradient_is_ours_to_the_tolerance(self, gradient, how, tmp_path):
-        theirs = make_cell(contender="torchdiffeqpack", gradient=gradient, **how)
-        observation = installed("torchdiffeqpack").observe(build(theirs, tmp_path), theirs)
-        ours = make_cell(gradient=gradient, **how)
-        expected = OURS.observe(build(ours, tmp_path), ours)
-        # Of adaptive steps the tolerance; of equal ones what times in float32 leave of a gradient in float64.
-        assert relative_error(observation.gradient, expected.gradient) < (1e-6 if "steps" in how else 1e-3)
-        assert observation.counts.f_calls_backward > expected.counts.f_calls_backward
-
-    def test_an_unsupported_cell_is_declined_or_diverges(self, tmp_path):
-        cell = make_cell(contender="torchdiffeqpack", gradient="aca", steps=5, **FIXED)
-        assert "fails in the backward pass over fixed steps" in decline(cell)
-        assert "no method" in decline(make_cell(contender="torchdiffeqpack", gradient="aca", method="dopri8"))
-        assert "no gradient" in decline(make_cell(contender="torchdiffeqpack", gradient="symplectic"))
-        many = make_cell(contender="torchdiffeqpack", gradient="mali", sizes={"outputs": 3})
-        with pytest.raises(Diverged, match="only the state at the last time"):
-            installed("torchdiffeqpack").observe(build(many, tmp_path), many)

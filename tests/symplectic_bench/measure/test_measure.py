@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -179,11 +180,19 @@ class TestResidentMemory:
         assert len(found["rss_curve_s"]) == len(found["rss_curve_bytes"]) <= resident_memory.CURVE_POINTS
         assert max(found["rss_curve_bytes"]) == found["rss_curve_peak_bytes"]
 
-    def test_a_curve_is_thinned_to_its_highest_points(self):
-        curve = [(0.001 * i, (i * 7919) % 1000) for i in range(1000)]
-        thin = resident_memory._thinned(curve)
-        assert len(thin["rss_curve_s"]) <= resident_memory.CURVE_POINTS
-        assert max(thin["rss_curve_bytes"]) == max(height for _, height in curve)
+    def test_a_curve_is_thinned_to_its_highest_points(self, tmp_path, monkeypatch):
+        def memory_usage(measured, **settings):
+            gradient, arguments, keywords = measured
+            gradient(*arguments, **keywords)
+            now = time.time()
+            return [((i * 7919) % 1000, now + 0.001 * i) for i in range(1000)]  # MiB
+
+        monkeypatch.setattr(resident_memory, "memory_usage", memory_usage)
+        thin = resident_memory.measure_resident_memory(make_cell(problem="linear", sizes={"dim": 3}), tmp_path)
+        assert 32 < len(thin["rss_curve_s"]) == len(thin["rss_curve_bytes"]) <= resident_memory.CURVE_POINTS
+        assert max(thin["rss_curve_bytes"]) == thin["rss_curve_peak_bytes"]
+        lowest = 999 * 2**20 - thin["rss_curve_peak_bytes"]  # the baseline, of which every point is above
+        assert min(thin["rss_curve_bytes"]) + lowest > 500 * 2**20  # of neighbours the highest is kept
         assert thin["rss_curve_s"] == sorted(thin["rss_curve_s"])
 
 
@@ -302,15 +311,26 @@ class TestGradientError:
         assert found["forward_error"] < 100 and found["forward_disagrees"] is False
         assert {"f_calls_forward", "vjps_backward", "steps_accepted", "loss"} <= set(found)
 
-    def test_those_who_took_the_same_steps_share_a_replay(self, tmp_path, monkeypatch):
-        replays = []
-        seen = gradient_error._gradient_in_digits
-        monkeypatch.setattr(gradient_error, "_gradient_in_digits", lambda *a: replays.append(a) or seen(*a))
+    def test_gradients_of_the_same_steps_share_a_replay(self, tmp_path):
+        cell, replayed, known = make_cell(problem="linear", sizes={"dim": 3}), [], {}
+
+        def counted(observation, name):
+            return lambda twin: replayed.append(name) or observation.replay(twin)
+
+        for name in ("symplectic", "continuous", "reversible", "mali", "aca"):
+            problem = build_cell(cell, tmp_path)
+            observation = CONTENDERS["ours"].observe(problem, replace(cell, gradient=name))
+            found = replace(observation, replay=counted(observation, name))
+            alone = gradient_error.discrete_error(observation, problem)
+            assert gradient_error.discrete_error(found, problem, known) == alone
+        # Steps of the method's own are one kind, coupled ones another, and leapfrog's a third.
+        assert replayed == ["symplectic", "reversible", "mali"]
+
+    def test_a_group_has_the_errors_of_each_cell_and_a_status_where_one_fails(self, tmp_path):
         names = ["symplectic", "continuous", "reversible", "graphs-x"]
         cells = [make_cell(problem="linear", sizes={"dim": 3}, gradient=name) for name in names]
         values = list(gradient_error.measure_gradient_errors(cells, tmp_path))
         own = [dict(itertools.chain.from_iterable(v.items() for v in values if v["cell"] == i)) for i in range(4)]
-        assert len(replays) == 2  # reversible steps are another kind
         assert own[0]["error_discrete"] < 1e-15 < 1e-9 < own[1]["error_discrete"]
         assert own[2]["error_discrete"] < 1e-14 and {x["error_discrete_oracle"] for x in own[:3]} == {"50 digits"}
         assert own[3]["status"] == "error" and all(x["begins"] and x["ends"] for x in own)

@@ -53,10 +53,11 @@ def test_it_has_a_graph_exactly_in_grad_mode(field, grad):
         assert func(torch.tensor(0.0), u.detach()).requires_grad is grad  # by its parameters
 
 
-def test_its_gradients_are_exact(field):
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_its_gradients_are_exact(field, structure):
     t = torch.tensor([0.0, 0.05], dtype=torch.float64)
-    for structure in STRUCTURES:
-        check_gradient(field(structure), states(), t, method="dopri8", options={"step_size": 0.01})
+    check = check_gradient(field(structure), states(), t, method="dopri8", options={"step_size": 0.01})
+    assert check.ok, str(check)
 
 
 def test_an_unknown_structure_is_named():

@@ -137,8 +137,11 @@ def test_labels_of_points_do_not_overlap():
     assert not [1 for i, a in enumerate(words) for b in words[:i] if a.overlaps(b)]
 
 
-def test_a_figure_of_failures_only_can_be_drawn():
-    draw(memory_time(summarize([replace(row, status=Status.TIMEOUT) for row in group()]), WHERE))
+def test_a_figure_of_failures_only_has_an_empty_panel_that_says_so():
+    figure = draw(memory_time(summarize([replace(row, status=Status.TIMEOUT) for row in group()]), WHERE))
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["timeout: all"]
+    assert axes.get_title() and not axes.lines and not axes.collections
 
 
 class TestNearTheFloor:

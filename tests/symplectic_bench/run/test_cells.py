@@ -127,10 +127,11 @@ class TestByScript:
 
         def run(function, args, limits):
             self.calls.append(function.__name__)
+            self.spawned.append(limits.spawned)
             outcome = outcomes[function.__name__]
             return outcome.pop(0) if isinstance(outcome, list) else outcome
 
-        self.calls = []
+        self.calls, self.spawned = [], []
         monkeypatch.setattr(runner.process, "run", run)
         return outcomes
 
@@ -209,10 +210,12 @@ class TestByScript:
         assert (row.total_s, row.total_samples_s, row.compile_s) == (3.0, [2.0, 4.0], 9.0)
         assert row.forward_s is None and row.f_call_s == 0.1 and row.floor_s is None
 
-    def test_only_a_process_that_computes_with_jax_is_spawned(self, settings):
+    def test_only_a_process_that_computes_with_jax_is_spawned(self, script, settings):
+        script["measure_wall_time"] = CallOutcome(Status.ERROR, "as the script says")
         torch_only = [make_cell(), make_cell(contender="torchdiffeq", gradient="backprop")]
-        assert not runner._limits(torch_only, settings).spawned
-        assert runner._limits([*torch_only, make_cell(contender="diffrax", gradient="backprop")], settings).spawned
+        for cells in (torch_only, [*torch_only, make_cell(contender="diffrax", gradient="backprop")]):
+            time_group([Row(cell) for cell in cells], settings)
+        assert self.spawned == [False, True]
 
     def errors_alone(self, settings, *gradients):
         return collect([make_cell(gradient=g) for g in gradients], replace(settings, measure=()))[0]
