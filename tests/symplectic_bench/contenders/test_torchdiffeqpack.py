@@ -30,7 +30,7 @@ class TestTorchDiffEqPack:
 
     def test_what_it_has_not_is_declined_or_a_diverged_cell(self, tmp_path):
         cell = make_cell(contender="torchdiffeqpack", gradient="aca", steps=5, **FIXED)
-        assert "fails on the way back over fixed steps" in decline(cell)
+        assert "fails in the backward pass over fixed steps" in decline(cell)
         assert "no method" in decline(make_cell(contender="torchdiffeqpack", gradient="aca", method="dopri8"))
         assert "no gradient" in decline(make_cell(contender="torchdiffeqpack", gradient="symplectic"))
         many = make_cell(contender="torchdiffeqpack", gradient="mali", sizes={"outputs": 3})

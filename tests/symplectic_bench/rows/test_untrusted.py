@@ -188,7 +188,7 @@ def test_a_mutated_baseline_is_refused_or_compared_as_it_stands(tmp_path_factory
     try:
         baseline = read_baseline(file)
     except UnfitForBaseline as why:
-        assert "small.jsonl is no baseline" in str(why)
+        assert "small.jsonl is not a baseline" in str(why)
         return
     assert Baseline(baseline.cells, baseline.tolerances, baseline.time).text() == baseline.text()
     found = compare(group(), baseline)
