@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
-from symplectic_adjoint.field.graph import walk
+from symplectic_adjoint.field.graph import walk_edges
 from tests.gradients import EXACT
 from tests.oracle import relative_error
 
@@ -202,7 +202,7 @@ def test_what_a_hook_computes_from_a_parameter_leads_to_no_stand_in_afterwards(g
     sa.odeint(
         lambda t, y: func(y), ones(), T, gradient=gradient, params=list(func.parameters()), **RK4
     ).sum().backward()
-    leaves = [getattr(node, "variable", None) for node, _ in walk([(func.weight.grad_fn, 0)], ())]
+    leaves = [getattr(node, "variable", None) for node, _ in walk_edges([(func.weight.grad_fn, 0)], ())]
     assert all(any(x is p for p in func.parameters()) for x in leaves if x is not None)
 
 
