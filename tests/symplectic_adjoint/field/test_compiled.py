@@ -1,4 +1,4 @@
-"""compile=True: the same gradient and the same counts, compiled once, and a clear refusal of what code cannot do."""
+"""compile=True: the same gradient and counts as without it, compiled once; what it cannot do is refused."""
 
 import gc
 import weakref
@@ -15,12 +15,12 @@ from tests.fields import SmallNet, start, weighted_loss
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 ADAPTIVE = {"rtol": 1e-6, "atol": 1e-8}
 FIXED = {"method": "rk4", "options": {"step_size": 0.125}}
-EQUAL = {"rtol": 1e-12, "atol": 1e-13}  # the same operations, fused and so rounded in another order, in float64
+EQUAL = {"rtol": 1e-12, "atol": 1e-13}  # float64; fused operations round in another order
 
 
 @pytest.fixture(scope="module", autouse=True)
 def code_of_this_file_only():
-    """Compiled code is kept for the tests of this file, which share it, and not for others."""
+    """Drop the compiled code, which the tests of this file share, at the end of the file."""
     yield
     torch._dynamo.reset()
 
@@ -31,7 +31,7 @@ def net():
 
 
 def gradients(func, *, times=False, **keywords):
-    """The gradient by y0, parameters and, if so asked, t; and the counts."""
+    """Return the gradients of y0, the parameters and, if asked for, t; and the counts."""
     y0, t = start().requires_grad_(), T.clone().requires_grad_(times)
     solution = sa.solve(func, y0, t, **keywords)
     inputs = (y0, *func.parameters(), *((t,) if times else ()))
@@ -48,14 +48,14 @@ def assert_same(got, expected):
 @pytest.mark.parametrize("times", [False, True], ids=["", "times"])
 @pytest.mark.parametrize("keywords", [ADAPTIVE, FIXED], ids=["adaptive", "fixed"])
 @pytest.mark.parametrize("gradient", ["symplectic", "stages", sa.Revolve(2)])
-def test_it_is_the_same_gradient_for_the_same_calls(gradient, keywords, times, net):
+def test_gradient_and_counts_are_those_without_compile(gradient, keywords, times, net):
     plain, counts = gradients(net, gradient=gradient, times=times, **keywords)
     code, counts_of_code = gradients(net, gradient=gradient, times=times, compile=True, **keywords)
     assert_same(code, plain)
     assert counts_of_code == counts
 
 
-def test_other_steps_parameters_and_values_need_no_new_code(net, monkeypatch):
+def test_other_tolerances_and_parameter_values_do_not_recompile(net, monkeypatch):
     gradients(net, compile=True, **ADAPTIVE)
     compilations = []
     whole = torch._inductor.compile
@@ -75,7 +75,7 @@ def test_a_solve_without_a_gradient_is_compiled_too(net):
         torch.testing.assert_close(ys, sa.odeint(net, start(), T, **ADAPTIVE), **EQUAL)
 
 
-def test_parameters_are_in_their_places_and_no_code_outlives_its_module():
+def test_parameters_are_restored_and_code_is_freed_with_its_module():
     class Decay(nn.Module):
         def __init__(self):
             super().__init__()
@@ -90,7 +90,7 @@ def test_parameters_are_in_their_places_and_no_code_outlives_its_module():
     assert func.scale is before and before.grad is None
     gone = weakref.ref(func)
     del func, before
-    torch._dynamo.reset()  # what torch.compile keeps is not ours
+    torch._dynamo.reset()  # torch.compile keeps references of its own
     gc.collect()
     assert gone() is None
 
@@ -132,13 +132,13 @@ class Branching(SmallNet):
     ],
     ids=["noise", "buffers", "a counter", "a branch"],
 )
-def test_what_code_would_not_do_is_refused(func, message):
+def test_side_effects_and_branches_are_refused(func, message):
     with pytest.raises(sa.UnsupportedCombination, match=f"compile=True.*{message}"):
         sa.odeint(func, start(), T, compile=True, **ADAPTIVE)
 
 
 class Transposed(nn.Module):
-    """Its parameter is a view of another layout."""
+    """A field whose parameter is a transposed view."""
 
     def __init__(self):
         super().__init__()
@@ -149,7 +149,7 @@ class Transposed(nn.Module):
         return -y @ self.weight
 
 
-def test_a_parameter_in_another_layout_gets_its_gradient():
+def test_a_parameter_that_is_not_contiguous_gets_its_gradient():
     func = Transposed()
     assert not func.weight.is_contiguous()
     code, _ = gradients(func, compile=True, **FIXED)
@@ -157,7 +157,7 @@ def test_a_parameter_in_another_layout_gets_its_gradient():
 
 
 class Listed(nn.Module):
-    """Reaches its parameter by another way than as an attribute."""
+    """A field that reaches its parameter through a list, not as an attribute."""
 
     def __init__(self):
         super().__init__()
@@ -168,14 +168,14 @@ class Listed(nn.Module):
         return -self.all[0] * y
 
 
-def test_a_parameter_out_of_its_place_is_refused_and_never_lost():
+def test_a_parameter_reached_through_a_list_is_refused():
     y0 = start().requires_grad_()
     ys = sa.odeint(Listed(), y0, T, compile=True, method="euler", options={"step_size": 0.5})
     with pytest.raises(sa.UnsupportedCombination, match="but not as a parameter of its module"):
         weighted_loss(ys).backward()
 
 
-def test_a_tensor_that_nobody_named_is_found_as_without_code():
+def test_an_unknown_tensor_is_a_lost_gradient_as_without_compile():
     hidden = torch.ones(3, dtype=torch.float64, requires_grad=True)
     with pytest.raises(sa.LostGradient):
         sa.odeint(lambda t, y: -hidden * y, start(), T, compile=True, **ADAPTIVE)
@@ -193,7 +193,7 @@ def test_a_tensor_that_nobody_named_is_found_as_without_code():
         ({"y0": start().to(torch.complex128)}, "complex"),
     ],
 )
-def test_what_it_does_not_go_with_is_said_before_func_is_called(change, message):
+def test_unsupported_combinations_are_refused_before_func_is_called(change, message):
     def never(t, y):
         raise AssertionError("func was called")
 
@@ -207,7 +207,7 @@ def test_autocast_is_refused(net):
         sa.odeint(net, start(), T, compile=True, **ADAPTIVE)
 
 
-def test_without_a_compiler_its_name_is_said_before_func_is_called(monkeypatch):
+def test_a_missing_compiler_is_an_error_that_says_how_to_get_one(monkeypatch):
     def none_found():
         raise RuntimeError("no working compiler in (None, 'g++')")
 
@@ -238,7 +238,7 @@ def test_an_object_that_compares_by_value_is_compiled_too():
     torch.testing.assert_close(ys, sa.odeint(Decay(0.5), start(), T, **FIXED), **EQUAL)
 
 
-def test_a_number_that_is_another_one_in_every_solve_is_refused():
+def test_a_number_that_differs_in_every_solve_is_refused():
     limit = torch._dynamo.config.patch(recompile_limit=2)  # monkeypatch would leave the setting hidden
     with limit, pytest.raises(sa.UnsupportedCombination, match=r"differs in every solve.*buffer"):
         for n in range(4):

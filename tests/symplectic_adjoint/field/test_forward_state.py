@@ -1,4 +1,4 @@
-"""A gradient is that of the solve that was made, whatever happens to func, its module or the generators afterwards."""
+"""The gradient is that of the solve, whatever happens to func, its module or the generators afterwards."""
 
 import pytest
 import torch
@@ -24,14 +24,14 @@ class Decay(nn.Module):
 
 
 class Conditioned(Decay):
-    """Its context is a plain attribute that the caller sets for each solve."""
+    """A field whose context is a plain attribute that the caller sets for each solve."""
 
     def forward(self, t, y):
         return -self.rate * y * self.context
 
 
 class Noisy(Decay):
-    """ForwardRng its noise once, in its first call after noise was cleared."""
+    """A field that draws its noise once, in its first call after noise was cleared."""
 
     noise = None
 
@@ -46,8 +46,8 @@ def ones(**keywords):
 
 
 @pytest.mark.parametrize("gradient", EXACT)
-def test_functional_call_around_a_model_that_contains_a_solve(gradient):
-    """The module has its own parameters again when the way back begins."""
+def test_a_functional_call_of_a_model_that_contains_a_solve_is_differentiated(gradient):
+    """The module has its own parameters again when the backward pass begins."""
 
     def gradients(gradient):
         rate, y0 = 3.0 * ones().requires_grad_(), ones(requires_grad=True)
@@ -62,7 +62,7 @@ def test_functional_call_around_a_model_that_contains_a_solve(gradient):
 
 @pytest.mark.parametrize("gradient", EXACT)
 def test_an_inner_training_step_is_differentiated(gradient):
-    """One step of MAML: the outer gradient goes through the parameters that the inner one made."""
+    """One step of MAML: the outer gradient goes through the parameters that the inner step computed."""
 
     def outer(gradient):
         model = sa.NeuralODE(Decay(), gradient=gradient, **RK4)
@@ -75,7 +75,7 @@ def test_an_inner_training_step_is_differentiated(gradient):
 
 
 @pytest.mark.parametrize("gradient", EXACT)
-def test_an_attribute_that_is_set_anew_for_each_solve(gradient):
+def test_an_attribute_set_for_each_solve_has_the_value_of_that_solve(gradient):
     def gradients(gradient):
         func, loss = Conditioned(), 0.0
         for context in (1.0, -2.0):
@@ -87,7 +87,7 @@ def test_an_attribute_that_is_set_anew_for_each_solve(gradient):
 
 
 @pytest.mark.parametrize("gradient", ["symplectic", "stages", "aca", "baseline"])
-def test_an_attribute_that_is_changed_in_place_between_the_passes_raises(gradient):
+def test_changing_an_attribute_in_place_between_the_passes_raises(gradient):
     func = Conditioned()
     func.context = torch.tensor(1.0, dtype=torch.float64)
     ys = sa.odeint(func, ones(), T, gradient=gradient, **RK4)
@@ -97,7 +97,7 @@ def test_an_attribute_that_is_changed_in_place_between_the_passes_raises(gradien
 
 
 @pytest.mark.parametrize("gradient", EXACT)
-def test_noise_that_func_draws_once_is_another_in_the_next_solve(gradient):
+def test_noise_that_func_draws_once_differs_in_the_next_solve(gradient):
     func, seen = Noisy(), []
     for _ in range(3):
         func.noise = None
@@ -133,7 +133,7 @@ def test_a_hook_registered_after_the_solve_sees_the_whole_gradient_once(gradient
 
 
 @pytest.mark.parametrize("gradient", EXACT)
-def test_a_parameter_frozen_after_the_solve_leaves_the_others_their_gradients(gradient):
+def test_freezing_a_parameter_after_the_solve_leaves_other_gradients_unchanged(gradient):
     func, y0 = Decay(), ones(requires_grad=True)
     ys = sa.odeint(func, y0, T, gradient=gradient, **RK4)
     expected = torch.autograd.grad(ys.sum(), y0, retain_graph=True)[0]
@@ -142,7 +142,7 @@ def test_a_parameter_frozen_after_the_solve_leaves_the_others_their_gradients(gr
 
 
 class Remembering(Decay):
-    """Computes what it needs of its parameter in its second call and keeps it, without a graph."""
+    """A field that keeps, from its second call on, a value computed from its parameter."""
 
     calls = 0
 
@@ -154,7 +154,7 @@ class Remembering(Decay):
 
 
 @pytest.mark.parametrize("gradient", [name for name in EXACT if name != "backprop"])
-def test_a_parameter_whose_value_func_keeps_after_its_first_call_is_lost_with_a_word(gradient):
+def test_keeping_a_value_computed_from_a_parameter_raises_lost_gradient(gradient):
     func = Remembering()
     ys = sa.odeint(func, ones(), T, gradient=gradient, **RK4)
     with pytest.raises(sa.LostGradient, match="anew in each call"):
@@ -162,7 +162,7 @@ def test_a_parameter_whose_value_func_keeps_after_its_first_call_is_lost_with_a_
 
 
 @pytest.mark.parametrize("graphs", [1, 5, 7])
-def test_a_value_that_func_keeps_from_a_call_without_a_graph_is_lost_with_a_word(graphs):
+def test_keeping_a_value_from_a_call_without_a_graph_raises_lost_gradient(graphs):
     """Only the last calls of a known number of steps are on a graph, and the second is not among them."""
     ys = sa.odeint(Remembering(), ones(), T, gradient=sa.Symplectic(graphs=graphs), **RK4)
     with pytest.raises(sa.LostGradient, match="anew in each call"):
@@ -170,8 +170,8 @@ def test_a_value_that_func_keeps_from_a_call_without_a_graph_is_lost_with_a_word
 
 
 @pytest.mark.parametrize("graphs", [15, 16, 100])
-def test_a_value_that_func_keeps_with_its_graph_passes_its_gradient_on(graphs):
-    """Where so many graphs are held that every call is on one, also those whose graph is given up."""
+def test_a_value_kept_with_its_graph_passes_its_gradient_on(graphs):
+    """So many graphs are to be held that every call has one, also calls whose graph is dropped."""
     got, expected = Remembering(), Remembering()
     sa.odeint(got, ones(), T, gradient=sa.Symplectic(graphs=graphs), **RK4).sum().backward()
     sa.odeint(expected, ones(), T, gradient="backprop", **RK4).sum().backward()
@@ -179,7 +179,7 @@ def test_a_value_that_func_keeps_with_its_graph_passes_its_gradient_on(graphs):
 
 
 @pytest.mark.parametrize("gradient", EXACT)
-def test_a_parameter_that_func_uses_at_one_time_only_is_not_lost(gradient):
+def test_a_parameter_that_func_uses_only_early_is_not_lost(gradient):
     class Early(Decay):
         def forward(self, t, y):
             return -self.rate * y if t < 0.1 else -y
@@ -192,10 +192,10 @@ def test_a_parameter_that_func_uses_at_one_time_only_is_not_lost(gradient):
     sa.odeint(func, y0, T, gradient=gradient, **RK4)[0].sum().backward()  # nothing depends on the steps
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's, of its own weight_norm
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's, about its own weight_norm
 @pytest.mark.parametrize("gradient", [*EXACT, sa.Symplectic(graphs=7)])
-def test_what_a_hook_computes_from_a_parameter_leads_to_no_stand_in_afterwards(gradient):
-    """Old-style weight_norm leaves the weight of the last call in the module, with its graph."""
+def test_a_weight_computed_by_a_hook_does_not_lead_to_an_alias_afterwards(gradient):
+    """The old weight_norm leaves the weight of the last call, with its graph, in the module."""
     func = torch.nn.utils.weight_norm(nn.Linear(2, 2, dtype=torch.float64))
     with torch.enable_grad():
         func(ones())
@@ -218,7 +218,7 @@ def test_batched_cotangents_give_a_jacobian(gradient):
         assert torch.allclose(got, torch.stack([row[i] for row in rows]), rtol=ROUNDING)
 
 
-def test_a_leaf_of_funcs_own_that_only_a_cycle_of_garbage_holds_is_not_lost():
+def test_a_leaf_made_by_func_and_held_by_a_garbage_cycle_is_not_lost():
     def energy_slope(t, y):
         x = y.detach().requires_grad_()
 

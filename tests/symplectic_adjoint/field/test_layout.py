@@ -21,7 +21,7 @@ def leaf(*shape, seed=1, dtype=torch.float64):
 
 
 def coupled(a, b, t):
-    """A field of two parts of different shapes that feel each other."""
+    """Return the slopes of two coupled parts of different shapes."""
     return torch.sin(t) * a + b.mean(), b * a.mean() - 0.3 * b
 
 
@@ -36,7 +36,7 @@ STRUCTURES = {
 
 @pytest.mark.parametrize("gradient", STANDARD)
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_a_structured_state_is_the_flat_one(name, gradient):
+def test_a_structured_state_is_solved_like_the_flat_one(name, gradient):
     pack, parts = STRUCTURES[name]
     a, b = leaf(2, 3), leaf(4, seed=2)
     keywords = {"rtol": 1e-5, "atol": 1e-5, "gradient": gradient}
@@ -53,7 +53,7 @@ def test_a_structured_state_is_the_flat_one(name, gradient):
     assert ya.shape == (3, 2, 3) and yb.shape == (3, 4)
     expected = sa.odeint(flat, torch.cat([a.reshape(-1), b]), T, **keywords)
     exact = sa.GRADIENTS[gradient].exact
-    bound = ROUNDING if exact else 1e-3  # the norm of a structure takes other steps
+    bound = ROUNDING if exact else 1e-3  # the norm of a structure leads to other steps
     assert relative_error(torch.cat([ya.reshape(3, -1), yb], 1), expected) < bound
     got = torch.autograd.grad(weighted_loss(torch.cat([ya.reshape(3, -1), yb], 1)), [a, b])
     for x, y in zip(got, torch.autograd.grad(weighted_loss(expected), [a, b]), strict=True):
@@ -74,7 +74,7 @@ def test_each_part_keeps_its_own_dtype():
     assert ys[1][-1].detach().numpy() == pytest.approx((y0[1] * torch.tensor(0.5).exp()).detach().numpy(), rel=1e-5)
 
 
-def test_a_part_with_a_looser_tolerance_stops_holding_the_others_back():
+def test_a_looser_tolerance_for_one_part_allows_longer_steps():
     def func(t, y):
         return {"slow": -y["slow"], "fast": torch.cos(40.0 * t) + 0.0 * y["fast"]}
 
@@ -189,7 +189,7 @@ def test_a_single_time_returns_the_start(gradient, method):
         (lambda t, y: {"a": y["a"], "b": None}, r"func's output\['b'\] must be a tensor, got NoneType"),
     ],
 )
-def test_a_part_that_is_not_like_the_states_is_named(func, message):
+def test_a_part_of_funcs_output_unlike_the_states_is_named(func, message):
     y0 = {"a": leaf(2, 3), "b": leaf(4)}
     wrong = (lambda t, y: (y["a"], y["b"])) if message == "func's output" else func
     with pytest.raises((TypeError, ValueError), match=message):
@@ -205,7 +205,7 @@ def test_a_part_that_is_not_like_the_states_is_named(func, message):
         ((torch.ones(2), torch.tensor([1.0, torch.nan])), r"y0 is not finite: component \(1,\) of y\[1\] is nan"),
     ],
 )
-def test_a_state_that_cannot_be_solved_for_is_named(y0, message):
+def test_a_part_of_an_unsupported_state_is_named(y0, message):
     with pytest.raises((ValueError, sa.NonFiniteError), match=message):
         sa.odeint(lambda t, y: y, y0, T)
 
@@ -222,6 +222,6 @@ def test_a_state_that_cannot_be_solved_for_is_named(y0, message):
         (start(), torch.ones(7), r"atol has shape \(7,\), which does not broadcast to y0's \(4, 3\)"),
     ],
 )
-def test_a_tolerance_that_does_not_fit_is_named(y0, tolerance, message):
+def test_a_tolerance_that_does_not_fit_the_state_is_named(y0, tolerance, message):
     with pytest.raises((TypeError, ValueError), match=message):
         sa.odeint(lambda t, y: y, y0, T, atol=tolerance)

@@ -1,4 +1,4 @@
-"""What a solve holds lives as long as it may be needed: checkpoints until they are used, nothing beyond the graph."""
+"""Tensors of a solve live as long as they may be needed: checkpoints until they are used, none beyond the graph."""
 
 import gc
 import weakref
@@ -18,8 +18,8 @@ from tests.oracle import relative_error
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 ENDS = T[[0, 2]]
 STEPS = 6
-KEEPING = ["aca", "symplectic", "stages", "revolve"]  # a state of every step, at least; revolve has room for all
-RETAKING = ["symplectic", "revolve"]
+KEEPING = ["aca", "symplectic", "stages", "revolve"]  # a state of every step at least; revolve has capacity for all
+KEEPING_LAST_STAGES = ["symplectic", "revolve"]
 RECOMPUTING = [name for name in STANDARD if name != "backprop"]
 FIXED = {"method": "rk4", "options": {"step_size": 1 / STEPS}}
 SHORT = {"method": "rk4", "options": {"step_size": 0.5}}
@@ -31,27 +31,27 @@ both_methods = pytest.mark.parametrize("method", ["rk4", "dopri5"])
 
 @pytest.fixture
 def no_collector():
-    """What is freed must not need the collector of cycles."""
+    """Disable the cyclic garbage collector: memory must be freed without it."""
     gc.disable()
     yield
     gc.enable()
 
 
 class Spy(nn.Module):
-    """Knows which of the states and slopes of the forward pass are still in memory, at every later call too."""
+    """A field that counts the states and slopes of the forward pass still in memory, at every later call too."""
 
     def __init__(self):
         super().__init__()
         self.net = SmallNet()
         self.states, self.slopes, self.seen = [], [], []
-        self.going_back = False
+        self.recomputing = False
 
     def alive(self):
         return tuple(sum(not x.expired() for x in held) for held in (self.states, self.slopes))
 
     def forward(self, t, y):
         k = self.net(t, y)
-        if self.going_back:
+        if self.recomputing:
             self.seen.append(self.alive())
         else:
             self.states.append(StorageWeakRef(y.untyped_storage()))
@@ -61,17 +61,17 @@ class Spy(nn.Module):
     def solve(self, method, gradient, y0=None):
         options = {"step_size": 1 / STEPS}
         ys = sa.odeint(self, start() if y0 is None else y0, ENDS, method=method, options=options, gradient=gradient)
-        self.going_back = True
+        self.recomputing = True
         return ys
 
 
 def kept_by(gradient, method):
-    """(states, slopes) kept between the passes: y0 is the caller's."""
+    """Return the numbers of states and slopes kept between the passes, without y0, which is the caller's."""
     s = sa.METHODS[method].stages
     return {
         "baseline": (0, 0),
         "aca": (STEPS - 1, 0),
-        "symplectic": (STEPS - 1, s),  # the last step's stages, for the first pass back
+        "symplectic": (STEPS - 1, s),  # the last step's stages, for the first backward pass
         "stages": (STEPS - 1, STEPS * (s - 1) + 1),
         "revolve": (STEPS - 1, s),
         "continuous": (0, 0),
@@ -81,7 +81,7 @@ def kept_by(gradient, method):
 class TestCheckpoints:
     @both_methods
     @pytest.mark.parametrize("gradient", KEEPING)
-    def test_are_freed_one_after_the_other_on_the_way_back(self, gradient, method, no_collector):
+    def test_are_freed_one_by_one_in_the_backward_pass(self, gradient, method, no_collector):
         spy = Spy()
         ys = spy.solve(method, gradient)
         states, slopes = kept_by(gradient, method)
@@ -91,19 +91,19 @@ class TestCheckpoints:
         assert sorted(set(seen_states), reverse=True) == list(dict.fromkeys(seen_states))  # never more than before
         assert max(seen_states) == states and set(seen_states) >= set(range(1, states + 1))
         assert list(seen_slopes) == sorted(seen_slopes, reverse=True)
-        assert set(seen_slopes) >= set(range(slopes))  # a stage's own is gone when its transpose is taken
+        assert set(seen_slopes) >= set(range(slopes))  # a stage's own slope is freed before its transpose
         assert spy.alive() == (0, 0)
 
     @both_methods
     @pytest.mark.parametrize("gradient", KEEPING)
-    def test_stay_while_the_graph_is_retained(self, gradient, method, no_collector):
+    def test_are_kept_while_the_graph_is_retained(self, gradient, method, no_collector):
         spy = Spy()
         ys = spy.solve(method, gradient)
         states, slopes = kept_by(gradient, method)
         loss = ys.sum()
         loss.backward(retain_graph=True)
         assert {alive for alive, _ in spy.seen} == {states}
-        if gradient in RETAKING:  # that its last stages are at hand must not cost memory all the way
+        if gradient in KEEPING_LAST_STAGES:  # only the first backward pass uses the kept last stages
             slopes = 0
         assert spy.alive() == (states, slopes)
         loss.backward()
@@ -111,7 +111,7 @@ class TestCheckpoints:
 
     @both_methods
     @pytest.mark.parametrize("gradient", RECOMPUTING)
-    def test_go_with_the_graph_where_it_is_never_used(self, gradient, method, no_collector):
+    def test_are_freed_with_a_graph_that_is_never_used(self, gradient, method, no_collector):
         spy = Spy()
         ys = spy.solve(method, gradient)
         assert spy.alive() == kept_by(gradient, method)
@@ -119,7 +119,7 @@ class TestCheckpoints:
         assert spy.alive() == (0, 0)
 
     @every_gradient
-    def test_stay_for_a_part_of_the_outputs(self, gradient, no_collector):
+    def test_are_kept_for_a_part_of_the_outputs(self, gradient, no_collector):
         spy = Spy()
         last = spy.solve("rk4", gradient)[-1]
         last.sum().backward()
@@ -128,12 +128,12 @@ class TestCheckpoints:
     @both_methods
     @every_gradient
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-    def test_are_not_kept_where_no_gradient_can_be_asked_for(self, mode, gradient, method, no_collector):
+    def test_are_not_kept_where_grad_mode_is_off(self, mode, gradient, method, no_collector):
         spy, y0 = Spy(), start().requires_grad_()
         with mode():
             ys = spy.solve(method, gradient, y0)
         assert not ys.requires_grad
-        del y0  # the first state of all
+        del y0  # the first state
         assert spy.alive() == (0, 0)
 
     @both_methods
@@ -145,7 +145,7 @@ class TestCheckpoints:
 
 
 class TestHooksOnSavedTensors:
-    """Checkpoints are saved as autograd saves, so that its hooks may move them elsewhere."""
+    """Checkpoints are saved with save_for_backward, so that hooks on saved tensors may move them elsewhere."""
 
     def grads(self, gradient, hooks):
         func, y0 = SmallNet(), start().requires_grad_()
@@ -154,7 +154,7 @@ class TestHooksOnSavedTensors:
         return torch.autograd.grad(weighted_loss(ys), [y0, func.twice, func.inner.weight])
 
     @pytest.mark.parametrize("gradient", RECOMPUTING)
-    def test_see_what_is_kept_and_what_they_give_back_is_used(self, gradient):
+    def test_pack_what_is_kept_and_what_they_unpack_is_used(self, gradient):
         packed, unpacked = [], []
 
         def pack(x):
@@ -168,30 +168,31 @@ class TestHooksOnSavedTensors:
         plain = self.grads(gradient, saved_tensors_hooks(lambda x: x, lambda x: x))
         got = self.grads(gradient, saved_tensors_hooks(pack, unpack))
         assert all(torch.equal(a, b) for a, b in zip(got, plain, strict=True))
-        states = 1 + sum(kept_by(gradient, "rk4")) - (4 if gradient in RETAKING else 0)  # y0, and no last stages
+        last_stages = 4 if gradient in KEEPING_LAST_STAGES else 0  # these are not saved
+        states = 1 + sum(kept_by(gradient, "rk4")) - last_stages  # with y0
         assert unpacked.count((4, 3)) == states <= packed.count((4, 3))
         assert unpacked.count((3, 4, 3)) == (1 if gradient == "continuous" else 0)  # ys itself
 
     @every_gradient
-    def test_that_move_them_to_the_host_leave_the_gradient_as_it_is(self, gradient):
+    def test_that_save_on_the_host_leave_the_gradient_unchanged(self, gradient):
         plain = self.grads(gradient, saved_tensors_hooks(lambda x: x, lambda x: x))
         got = self.grads(gradient, save_on_cpu())
         assert all(torch.equal(a, b) for a, b in zip(got, plain, strict=True))
 
     @both_methods
     @pytest.mark.parametrize("gradient", KEEPING)
-    def test_that_keep_them_elsewhere_free_their_memory(self, gradient, method, no_collector):
+    def test_that_save_elsewhere_free_the_memory(self, gradient, method, no_collector):
         spy = Spy()
         with saved_tensors_hooks(lambda x: x.detach().numpy().copy(), torch.from_numpy):
             ys = spy.solve(method, gradient)
-        # All but what is for one pass back alone.
-        assert spy.alive() == (0, sa.METHODS[method].stages if gradient in RETAKING else 0)
+        # All but what only the first backward pass uses.
+        assert spy.alive() == (0, sa.METHODS[method].stages if gradient in KEEPING_LAST_STAGES else 0)
         ys.sum().backward()
         assert spy.net.twice.grad is not None and spy.alive() == (0, 0)
 
 
 class Failing(nn.Module):
-    """Raises at a call to come."""
+    """A field that raises after `calls_left` more calls."""
 
     def __init__(self):
         super().__init__()
@@ -211,7 +212,7 @@ def trained(func, gradient, grid):
     weighted_loss(sa.odeint(func, start(), T, gradient=gradient, **grid)).backward()
 
 
-def left_undone(func, gradient, grid):
+def abandoned(func, gradient, grid):
     sa.odeint(func, start(), T, gradient=gradient, **grid)
 
 
@@ -236,16 +237,16 @@ def structured(func, gradient, grid):
     weighted_loss(ys["y"]).backward()
 
 
-def raises_going_forward(func, gradient, grid):
+def raises_in_the_forward_pass(func, gradient, grid):
     func.calls_left = 9
     try:
         sa.odeint(func, start(), T, gradient=gradient, **grid)
     except KeyError:
         return
-    raise AssertionError("func was called too seldom")
+    raise AssertionError("func was called fewer than ten times")
 
 
-def raises_going_back(func, gradient, grid):
+def raises_in_the_backward_pass(func, gradient, grid):
     ys = sa.odeint(func, start(), T, gradient=gradient, **grid)
     func.calls_left = 5
     raised = False
@@ -254,7 +255,7 @@ def raises_going_back(func, gradient, grid):
     except KeyError:
         raised = True
     func.calls_left = None
-    assert raised or gradient == "backprop"  # which calls func no more
+    assert raised or gradient == "backprop"  # which does not call func again
 
 
 def fails_to_converge(func, gradient, grid):
@@ -262,7 +263,7 @@ def fails_to_converge(func, gradient, grid):
         sa.odeint(func, start(), T, gradient=gradient, rtol=1e-9, atol=1e-9, options={"max_num_steps": 5})
     except sa.SolverError:
         return
-    raise AssertionError("the solve came to its end")
+    raise AssertionError("the solve succeeded")
 
 
 def finds_an_event(func, gradient, grid):
@@ -270,14 +271,14 @@ def finds_an_event(func, gradient, grid):
     (event_t + ys.sum()).backward()
 
 
-SCENES = [
-    trained, left_undone, retained_and_dropped, second_derivatives, structured, raises_going_forward,
-    raises_going_back, fails_to_converge, finds_an_event,
+SCENARIOS = [
+    trained, abandoned, retained_and_dropped, second_derivatives, structured, raises_in_the_forward_pass,
+    raises_in_the_backward_pass, fails_to_converge, finds_an_event,
 ]  # fmt: skip
 
 
 class TestNothingGrows:
-    """Tensors that Python knows of are counted over many iterations; bytes of all tensors over a few."""
+    """Python's tensors are counted over many iterations, the bytes of all tensors over a few."""
 
     @every_gradient
     def test_over_a_hundred_iterations(self, gradient, no_collector):
@@ -296,13 +297,13 @@ class TestNothingGrows:
         assert live() == before
 
     @every_gradient
-    @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-    def test_whatever_happens_to_a_solve(self, scene, gradient, no_collector):
+    @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+    def test_whatever_happens_to_a_solve(self, scenario, gradient, no_collector):
         func = Failing()
 
         def play(n):
             for _ in range(n):
-                scene(func, gradient, ADAPTIVE)
+                scenario(func, gradient, ADAPTIVE)
                 func.zero_grad()
 
         play(1)
@@ -321,7 +322,7 @@ class TestNothingGrows:
                 module.latest = hold(layer(start(), T))
 
         first, second = watch("cpu", iterate, iterate)
-        assert second.left_bytes == first.left_bytes > 0  # the latest, and not what came before it
+        assert second.left_bytes == first.left_bytes > 0  # the latest output, and none before it
 
 
 @every_gradient
@@ -355,7 +356,7 @@ def test_a_second_pass_over_a_graph_that_was_not_retained_is_refused(gradient):
 
 
 @pytest.mark.parametrize("gradient", EXACT)
-def test_a_second_pass_over_a_retained_graph_gives_the_same(gradient):
+def test_a_second_pass_over_a_retained_graph_gives_the_same_gradient(gradient):
     func = SmallNet()
     loss = weighted_loss(sa.odeint(func, start(), T, gradient=gradient, **FIXED))
     first, second = (torch.autograd.grad(loss, [func.twice, func.inner.weight], retain_graph=True) for _ in range(2))

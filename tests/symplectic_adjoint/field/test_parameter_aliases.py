@@ -1,4 +1,4 @@
-"""The parameters' stand-ins of a reverse sweep: what func may do with its parameters, and what is left behind."""
+"""Parameter aliases of a reverse sweep: what func may do with its parameters, and that nothing is left behind."""
 
 import threading
 
@@ -12,7 +12,7 @@ from tests.fields import SmallNet, start, weighted_loss
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 FIXED = {"method": "rk4", "options": {"step_size": 0.25}}
 SWEEPS = ("symplectic", "stages", "aca", "baseline")
-EQUAL = {"rtol": 1e-12, "atol": 1e-14}  # the same sums in another order, in float64
+EQUAL = {"rtol": 1e-12, "atol": 1e-14}  # float64; the same sums in another order
 
 
 def gradients(func, gradient, params=None, leaves=None):
@@ -30,7 +30,7 @@ def assert_same(got, expected):
 
 
 class Labelled(nn.Module):
-    """Reads what was noted on its parameter, and asks whether it is one."""
+    """A field that reads an attribute of its parameter and checks the type of it."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ class Labelled(nn.Module):
 
 
 class Tied(nn.Module):
-    """One parameter in two places."""
+    """A field with one parameter in two layers."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,7 @@ class Tied(nn.Module):
 
 
 class Viewed(nn.Module):
-    """Each part of its gradient is a view of the cotangent, the state's too."""
+    """A field each part of whose gradient, the state's too, is a view of the cotangent."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,7 @@ class Viewed(nn.Module):
 
 
 class Listed(nn.Module):
-    """Keeps its parameter in a list besides, as recurrent layers do, and uses it from there always, or now and then."""
+    """A field that also lists its parameter, as recurrent layers do, and uses the list always or sometimes."""
 
     def __init__(self, when):
         super().__init__()
@@ -93,13 +93,13 @@ class Listed(nn.Module):
     ],
     ids=["labelled", "tied", "viewed", "listed", "listed early", "listed late"],
 )
-def test_however_func_reaches_its_parameters_the_gradient_is_the_same(make, gradient):
+def test_the_gradient_is_the_same_however_func_reaches_its_parameters(make, gradient):
     func = make()
     assert_same(gradients(func, gradient), gradients(func, "backprop"))
 
 
 class Alternating(nn.Module):
-    """Reaches its parameter as an attribute or by its list, with as many operations either way."""
+    """A field that reaches its parameter as an attribute or in a list, with as many operations in either way."""
 
     def __init__(self):
         super().__init__()
@@ -118,7 +118,7 @@ def test_a_parameter_reached_in_two_ways_is_never_lost(gradient):
 
 
 @pytest.mark.parametrize("gradient", SWEEPS)
-def test_a_parameter_that_only_a_closure_knows_and_one_of_a_module(gradient):
+def test_a_tensor_of_a_closure_and_parameters_of_a_module_get_their_gradients(gradient):
     net, rate = SmallNet(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
 
     class Sum(nn.Module):
@@ -135,7 +135,7 @@ def test_a_parameter_that_only_a_closure_knows_and_one_of_a_module(gradient):
 
 
 class Stubborn(nn.Module):
-    """Fails at its n-th call."""
+    """A field that fails at call number `limit`."""
 
     def __init__(self):
         super().__init__()
@@ -149,7 +149,7 @@ class Stubborn(nn.Module):
 
 
 @pytest.mark.parametrize("gradient", SWEEPS)
-def test_parameters_are_in_their_places_after_a_sweep_that_failed(gradient):
+def test_parameters_are_restored_after_a_sweep_that_failed(gradient):
     func = Stubborn()
     before = dict(func.named_parameters())
     ys = sa.odeint(func, start().requires_grad_(), T, gradient=gradient, **FIXED)
@@ -171,7 +171,7 @@ def test_no_hook_sees_a_part_of_the_gradient(gradient):
     assert torch.equal(seen[0], func.twice.grad) and torch.equal(stepped[0], func.twice.grad)
 
 
-def test_two_threads_may_train_one_module():
+def test_several_threads_may_train_one_module():
     func, failures = SmallNet(), []
     expected, leaves = gradients(func, "backprop"), tuple(func.parameters())
 
@@ -191,7 +191,7 @@ def test_two_threads_may_train_one_module():
 
 
 class Wrapped(nn.Module):
-    """Solves with a function that names its network."""
+    """A model that solves with a function that names its network."""
 
     def __init__(self, gradient):
         super().__init__()
@@ -204,8 +204,8 @@ class Wrapped(nn.Module):
 
 
 @pytest.mark.parametrize("gradient", [*SWEEPS, "backprop"])
-def test_a_closure_sees_the_weights_of_its_solve_on_the_way_back(gradient):
-    """They were there for the time of the call only, as a hypernetwork's are."""
+def test_a_closure_sees_the_weights_of_its_solve_in_the_backward_pass(gradient):
+    """The weights are in the model during the call only, as those of a hypernetwork are."""
     model, expected = Wrapped(gradient), Wrapped("backprop")
     z = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
 
@@ -230,7 +230,7 @@ class Normalized(nn.Module):
 
 
 @pytest.mark.parametrize("gradient", SWEEPS)
-def test_a_closure_sees_the_mode_of_its_solve_on_the_way_back(gradient):
+def test_a_closure_sees_the_mode_of_its_solve_in_the_backward_pass(gradient):
     def of(gradient):
         net, y0 = Normalized().eval(), start().requires_grad_()
         ys = sa.odeint(lambda t, y: net(t, y), y0, T, gradient=gradient, params=tuple(net.parameters()), **FIXED)

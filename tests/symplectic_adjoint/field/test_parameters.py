@@ -1,4 +1,4 @@
-"""Whatever func's parameters are and wherever they live: their gradient is the right one, or its loss is an error."""
+"""Parameters of every kind, wherever func holds them, get the right gradient, or losing it is an error."""
 
 import gc
 from functools import partial
@@ -17,7 +17,7 @@ T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 # Backprop's graph holds every tensor that func uses, known or not: it loses no gradient.
 LOSING = [name for name in STANDARD if name != "backprop"]
 ROUNDING = 1e-12  # as in test_exactness
-APPROXIMATE = 1e-2  # the continuous gradient at these tolerances; a missing or a doubled one would be off by 1
+APPROXIMATE = 1e-2  # the continuous gradient at these tolerances; a missing or doubled one has an error of 1
 LOOSE = {"rtol": 1e-5, "atol": 1e-5}
 FIXED = {"method": "rk4", "options": {"step_size": 0.125}}  # a field with a jump would make adaptive steps tiny
 
@@ -26,8 +26,8 @@ losing_gradients = pytest.mark.parametrize("gradient", LOSING)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _little_garbage_to_look_through():
-    """Garbage is collected before a gradient is called lost, which takes a while with every library's objects."""
+def _few_objects_to_collect():
+    """Exempt existing objects from the collection of garbage that precedes LostGradient: it would take a while."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -43,7 +43,7 @@ def solve(func, y0=None, *, gradient, **keywords):
 
 
 def assert_as_backprop(solution, inputs, gradient, *, params=()):
-    """solution(gradient, params) has backprop's gradient of inputs. Backprop is not told of params: it needs none."""
+    """Assert that solution(gradient, params) has the gradients of inputs that backprop has without params."""
 
     def grads(name, params):
         return torch.autograd.grad(weighted_loss(solution(name, params)), inputs, allow_unused=True)
@@ -68,8 +68,8 @@ class Tied(nn.Module):
         return self.second(torch.tanh(self.first(y)))
 
 
-class TestAModulesOwn:
-    """Parameters that module.parameters() lists."""
+class TestAModulesOwnParameter:
+    """A parameter that module.parameters() lists."""
 
     @every_gradient
     def test_shared_by_two_layers_gets_the_sum_of_both(self, gradient):
@@ -107,7 +107,7 @@ class TestAModulesOwn:
 
     @every_gradient
     def test_unfrozen_between_the_passes_gets_none_and_the_others_theirs(self, gradient):
-        """As with any other operation of torch: what needed no gradient when it was used gets none."""
+        """As in torch elsewhere: a tensor that required no gradient when it was used gets none."""
         net = SmallNet()
         net.twice.requires_grad_(False)
         expected = torch.autograd.grad(weighted_loss(solve(net, gradient="backprop")), net.outer.weight)[0]
@@ -124,7 +124,7 @@ class TestAModulesOwn:
         assert {name for name, p in net.named_parameters() if p.grad is None} == {"unused"}
 
     @every_gradient
-    def test_used_at_some_times_only_gets_their_share(self, gradient):
+    def test_used_at_some_times_only_gets_its_share(self, gradient):
         class Switched(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -152,7 +152,7 @@ class TestAModulesOwn:
 
 
 class TestAFunc:
-    """What func may be."""
+    """The kinds of callables that func may be."""
 
     @every_gradient
     def test_may_be_a_function_whose_tensors_are_in_params(self, gradient):
@@ -194,7 +194,7 @@ class TestAFunc:
         assert_as_backprop(lambda g, params: solve(func, gradient=g), inputs, gradient)
 
     @every_gradient
-    def test_may_be_an_object_that_holds_a_module_out_of_sight(self, gradient):
+    def test_may_be_an_object_whose_module_is_in_params(self, gradient):
         class Holder:
             def __init__(self, net):
                 self.net = net
@@ -225,7 +225,7 @@ class TestAFunc:
         )
         assert all(p.grad is None for p in net.parameters())
 
-    # torch's tracer reads .grad of its inputs, which autograd warns of where they are no leaves.
+    # torch's tracer reads .grad of its inputs, and autograd warns if they are not leaves.
     @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
     @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
     def test_may_be_a_compiled_module(self, backend):
@@ -242,7 +242,7 @@ class TestAFunc:
         torch.compiler.reset()
 
     @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-    def test_that_is_compiled_loses_no_gradient_in_silence(self):
+    def test_that_is_compiled_loses_no_gradient_silently(self):
         weight = leaf(3)
         torch.compiler.reset()
         compiled = torch.compile(lambda t, y: weight * y, backend="aot_eager")
@@ -260,7 +260,7 @@ class TestAFunc:
 
 
 def replica_of(module):
-    """What DataParallel runs on another device, but on the same one."""
+    """Return the replica that DataParallel would run on another device, on the same device."""
     replica = module._replicate_for_data_parallel()
     for name, child in module.named_children():
         setattr(replica, name, replica_of(child))
@@ -270,7 +270,7 @@ def replica_of(module):
 
 
 class TestParams:
-    """Tensors that func uses and that no module of its own has."""
+    """Tensors that func uses and that are not parameters of its own module."""
 
     @every_gradient
     def test_may_be_computed_by_a_hypernetwork(self, gradient):
@@ -289,12 +289,12 @@ class TestParams:
         assert_as_backprop(solution, [hyper.weight, hyper.bias, code], gradient, params=True)
 
     @every_gradient
-    def test_go_together_with_a_modules_own_and_may_repeat_them(self, gradient):
+    def test_may_be_given_besides_a_modules_own_and_repeat_them(self, gradient):
         class Scaled(nn.Module):
             def __init__(self, scale):
                 super().__init__()
                 self.net = SmallNet()
-                self.scale = [scale]  # out of sight for parameters()
+                self.scale = [scale]  # hidden from parameters()
 
             def forward(self, t, y):
                 return self.scale[0] * self.net(t, y)
@@ -345,8 +345,8 @@ class TestParams:
         assert of_weight is not None and of_idle is None
 
 
-class TestAnOutsideGraphOfAModulesOwnParameter:
-    """What is computed from a parameter before the solve: autograd goes through it as often as func uses it."""
+class TestAValueComputedFromAParameterBeforeTheSolve:
+    """A value computed from a module's parameter before the solve, with a graph that every use in func shares."""
 
     class Cached(nn.Module):
         def __init__(self, compute):
@@ -363,12 +363,12 @@ class TestAnOutsideGraphOfAModulesOwnParameter:
 
     @every_gradient
     @pytest.mark.parametrize("compute", [lambda w: 2.0 * w, torch.exp, lambda w: torch.linalg.norm(w) * w.sin()])
-    def test_leads_the_gradient_to_it(self, compute, gradient):
+    def test_passes_its_gradient_to_the_parameter(self, compute, gradient):
         net = self.Cached(compute)
         assert_as_backprop(lambda g, params: solve(net.prepare(), gradient=g), [net.weight, net.other], gradient)
 
     @every_gradient
-    def test_serves_the_loss_too(self, gradient):
+    def test_may_be_used_in_the_loss_too(self, gradient):
         net = self.Cached(torch.exp)
 
         def solution(g, params):
@@ -378,7 +378,7 @@ class TestAnOutsideGraphOfAModulesOwnParameter:
         assert_as_backprop(solution, [net.weight], gradient)
 
     @pytest.mark.parametrize("gradient", EXACT)
-    def test_serves_second_derivatives(self, gradient):
+    def test_has_second_derivatives(self, gradient):
         net, y0 = self.Cached(torch.exp), start().requires_grad_()
 
         def second(gradient):
@@ -388,10 +388,10 @@ class TestAnOutsideGraphOfAModulesOwnParameter:
             return torch.autograd.grad(first.square().sum(), [net.weight, net.other])
 
         for a, b in zip(second(gradient), second("backprop"), strict=True):
-            assert relative_error(a, b) < 1e-11  # one order of derivatives more
+            assert relative_error(a, b) < 1e-11  # another order of derivatives
 
     @every_gradient
-    def test_may_be_met_late_only(self, gradient):
+    def test_may_be_used_late_only(self, gradient):
         class Late(self.Cached):
             def forward(self, t, y):
                 return torch.tanh(self.cached.square() * y) if t > 0.5 else self.other * y
@@ -403,9 +403,9 @@ class TestAnOutsideGraphOfAModulesOwnParameter:
 
 
 class TestALostGradient:
-    """A tensor that func uses and that nobody was told of."""
+    """The gradient of a tensor that func uses and that is neither a parameter nor in params."""
 
-    def test_is_named_by_its_shape_and_what_to_do(self):
+    def test_is_an_error_that_names_the_shape_and_the_remedy(self):
         weight = leaf(3)
         with pytest.raises(sa.LostGradient, match=r"shape \(3,\), torch.float64.*params=\(tensor,\).*or detach\(\) it"):
             solve(lambda t, y: weight * y, gradient="symplectic")
@@ -438,8 +438,8 @@ class TestALostGradient:
 
     @losing_gradients
     @pytest.mark.parametrize("keywords", [{"options": {"jump_t": [0.5]}}, {**FIXED, "options": {"jump_t": [0.5]}}])
-    def test_of_a_leaf_that_is_first_used_after_a_jump_is_an_error_going_forward(self, keywords, gradient):
-        known, unknown = leaf(3), leaf(3, seed=1)  # in graphs of one size
+    def test_of_a_leaf_that_is_first_used_after_a_jump_is_an_error_in_the_forward_pass(self, keywords, gradient):
+        known, unknown = leaf(3), leaf(3, seed=1)  # in graphs of the same size
 
         def func(t, y):
             return (known if t < 0.5 else unknown) * y
@@ -448,7 +448,7 @@ class TestALostGradient:
             solve(func, gradient=gradient, params=(known,), **keywords)
 
     @losing_gradients
-    def test_of_a_leaf_that_is_first_used_late_is_an_error_on_the_way_back(self, gradient):
+    def test_of_a_leaf_that_is_first_used_late_is_an_error_in_the_backward_pass(self, gradient):
         known, unknown = leaf(3), leaf(3, seed=1)
 
         def func(t, y):
@@ -460,7 +460,7 @@ class TestALostGradient:
         assert known.grad is None
 
     @losing_gradients
-    def test_of_a_leaf_that_is_used_early_and_not_late_is_an_error_going_forward(self, gradient):
+    def test_of_a_leaf_that_is_used_early_only_is_an_error_in_the_forward_pass(self, gradient):
         known, unknown = leaf(3), leaf(3, seed=1)
 
         def func(t, y):
@@ -478,20 +478,20 @@ class TestALostGradient:
         assert_as_backprop(lambda g, _: _chunked(flat, g), [flat], gradient)
 
     @losing_gradients
-    def test_is_an_error_where_only_y0_requires_a_gradient_too(self, gradient):
+    def test_is_an_error_where_only_y0_requires_a_gradient_besides(self, gradient):
         net, y0, weight = SmallNet().requires_grad_(False), start().requires_grad_(), leaf(3)
         with pytest.raises(sa.LostGradient):
             solve(lambda t, y: net(t, y) * weight, y0, gradient=gradient)
 
     @every_gradient
-    def test_is_no_error_where_no_gradient_can_be_asked_for(self, gradient):
+    def test_is_no_error_where_grad_mode_is_off(self, gradient):
         weight = leaf(3)
         with torch.no_grad():
             ys = solve(lambda t, y: weight * y, gradient=gradient)
         assert not ys.requires_grad
 
     @every_gradient
-    def test_is_not_suspected_of_a_leaf_that_func_makes_for_itself(self, gradient):
+    def test_is_not_reported_for_a_leaf_that_func_makes_itself(self, gradient):
         weight = leaf(3)
 
         def func(t, y):
@@ -508,7 +508,7 @@ def _chunked(flat, gradient):
 
 
 class TestAutogradInsideFunc:
-    """Derivatives that func takes for itself, of its own network."""
+    """Derivatives of its own network that func computes."""
 
     class Energy(nn.Module):
         """y' = -grad E(y)."""
@@ -524,7 +524,7 @@ class TestAutogradInsideFunc:
                 return -torch.autograd.grad(self.energy(y).sum(), y, create_graph=True)[0]
 
     class Flow(nn.Module):
-        """(y, log density)' = (f, -e^T df/dy e): Hutchinson's trace with a probe of its own."""
+        """(y, log density)' = (f, -e^T df/dy e): Hutchinson's trace with a fixed probe."""
 
         def __init__(self):
             super().__init__()
@@ -541,13 +541,13 @@ class TestAutogradInsideFunc:
             return dy, -(row * self.probe).sum(1)
 
     @every_gradient
-    def test_gives_the_slope_of_an_energy(self, gradient):
+    def test_computes_the_slope_of_an_energy(self, gradient):
         net, y0 = self.Energy(), start().requires_grad_()
         inputs = [y0, net.energy[0].weight, net.energy[2].weight]
         assert_as_backprop(lambda g, params: solve(net, y0, gradient=g), inputs, gradient)
 
     @every_gradient
-    def test_gives_a_trace_by_a_probe(self, gradient):
+    def test_estimates_a_trace_with_a_probe(self, gradient):
         net, y0 = self.Flow(), start().requires_grad_()
 
         def solution(g, params):

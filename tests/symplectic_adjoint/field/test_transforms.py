@@ -1,4 +1,4 @@
-"""torch.func and forward-mode differentiation go through a solve as through any other operation, or are refused."""
+"""torch.func and forward-mode differentiation apply to a solve as to any other operation, or are refused."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.fields import SmallNet, start, weighted_loss
 from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error
 
-# torch's own forward-mode rules still use it.
+# torch's own forward-mode rules still use torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
@@ -31,7 +31,7 @@ every_grid = pytest.mark.parametrize("grid", GRIDS)
 
 
 def solve(parameters, y0, t=T, *, gradient, **grid):
-    """A solve as a function of all that it depends on, in the way that torch.func wants it."""
+    """Solve, with all that the solution depends on as arguments: torch.func differentiates by arguments only."""
     params = tuple(parameters.values())
     return sa.odeint(
         lambda t, y: functional_call(NET, parameters, (t, y)), y0, t, gradient=gradient, params=params, **grid
@@ -66,7 +66,7 @@ def inner(tangents, bars):
 @every_grid
 @exact_gradients
 class TestFirstDerivatives:
-    """Of fixed and of adaptive solves, against torch.autograd."""
+    """First derivatives of fixed and adaptive solves, against torch.autograd."""
 
     def test_by_grad(self, gradient, grid):
         parameters, y0, t = grad(loss, argnums=(0, 1, 2))(PARAMETERS, start(), T, gradient=gradient, **GRIDS[grid])
@@ -107,7 +107,7 @@ class TestFirstDerivatives:
 @pytest.mark.parametrize("grid", ["fixed", "adaptive"])
 class TestSecondDerivatives:
     def expected(self, grid, y0):
-        """Rows of the Hessian, each by a second backward pass."""
+        """Return the Hessian, each row by a second backward pass."""
         leaf = y0.clone().requires_grad_()
         (first,) = torch.autograd.grad(
             loss(PARAMETERS, leaf, gradient="backprop", **GRIDS[grid]), leaf, create_graph=True
@@ -117,7 +117,7 @@ class TestSecondDerivatives:
     def test_by_hessian(self, gradient, grid):
         y0 = start()[0]
         got = hessian(lambda y0: loss(PARAMETERS, y0, gradient=gradient, **GRIDS[grid]))(y0)
-        assert_close([got], [self.expected(grid, y0)], bound=1e-11)  # one order of derivatives more
+        assert_close([got], [self.expected(grid, y0)], bound=1e-11)  # another order of derivatives
 
     def test_by_grad_of_grad(self, gradient, grid):
         y0, direction = start()[0], torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -129,7 +129,7 @@ class TestSecondDerivatives:
 @exact_gradients
 @pytest.mark.parametrize("grid", ["fixed", "embedded-fixed"])
 class TestVmapOnAFixedGrid:
-    """Each sample gets what a solve of its own gives: the same operations, in another order where they are batched."""
+    """Each sample gets the result of a solve of its own: batched operations may run in another order, no more."""
 
     def test_over_states(self, gradient, grid):
         y0 = start(batch=3)
@@ -145,7 +145,7 @@ class TestVmapOnAFixedGrid:
         expected = torch.stack([solve(model, y0, gradient=gradient, **GRIDS[grid]) for model in models])
         assert_close([got], [expected])
 
-    def test_of_a_gradient_gives_each_samples(self, gradient, grid):
+    def test_of_a_gradient_gives_the_gradient_of_each_sample(self, gradient, grid):
         y0 = start(batch=3)
         of_sample = grad(lambda parameters, y: loss(parameters, y, gradient=gradient, **GRIDS[grid]))
         got = vmap(of_sample, in_dims=(None, 0))(PARAMETERS, y0)
@@ -173,7 +173,7 @@ class TestVmapOnAFixedGrid:
 
 
 @exact_gradients
-def test_jacobians_agree_forwards_backwards_and_by_batched_cotangents(gradient):
+def test_jacobians_of_forward_mode_reverse_mode_and_batched_cotangents_agree(gradient):
     y0 = start(batch=2)
 
     def ys(y0):
@@ -186,7 +186,7 @@ def test_jacobians_agree_forwards_backwards_and_by_batched_cotangents(gradient):
 
 
 @exact_gradients
-def test_a_transform_leaves_no_trace_on_what_is_outside_it(gradient):
+def test_a_transform_does_not_affect_gradients_outside_it(gradient):
     y0 = start().requires_grad_()
     before = torch.autograd.grad(loss(PARAMETERS, y0, gradient=gradient, **FIXED), y0)
     grad(loss)(PARAMETERS, start(), gradient=gradient, **FIXED)
@@ -195,7 +195,7 @@ def test_a_transform_leaves_no_trace_on_what_is_outside_it(gradient):
 
 @exact_gradients
 @pytest.mark.parametrize("grid", ["fixed", "adaptive"])
-def test_dropout_under_a_transform_is_one_mask_a_solve(grid, gradient):
+def test_dropout_under_a_transform_uses_one_mask_per_solve(grid, gradient):
     class Dropped(nn.Module):
         def __init__(self):
             super().__init__()
