@@ -172,7 +172,7 @@ _TRACED: WeakKeyDictionary[Any, dict[Any, TracedFunction]] = WeakKeyDictionary()
 
 
 def traced_function(fn: Callable[..., Any], func: Any, key: Any) -> TracedFunction:
-    """Return the one TracedFunction of fn for func and key, tracing nothing yet."""
+    """Return the cached TracedFunction of fn for func and key, which traces nothing until it is bound."""
     of_func = _TRACED.setdefault(cache_owner(func), {})
     if (fn, key) not in of_func:
         of_func[fn, key] = TracedFunction(fn, f"{fn.__name__}_{len(of_func)}")
@@ -180,9 +180,9 @@ def traced_function(fn: Callable[..., Any], func: Any, key: Any) -> TracedFuncti
 
 
 def cache_owner(func: Any) -> Any:
-    """Return the object to cache facts about func by, weakly: its module, or else the code of its function.
+    """Return the weak key of what is cached about func: its module, or else the code of its function.
 
-    func is a new object in each solve where it is a lambda or a bound method; its module or code is not.
+    A lambda or a bound method is a new object in each solve; its code or its module is not.
     """
     while isinstance(func, partial):
         func = func.func

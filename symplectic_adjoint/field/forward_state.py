@@ -68,7 +68,10 @@ class ForwardState:
         return [x.tensor for x in tensors if x.version is not None]
 
     def require_compilable(self) -> None:
-        """Raise UnsupportedCombination if compiled code would miss what the first call changed, or autocast is on."""
+        """Raise UnsupportedCombination if func draws random numbers or changes buffers, or if autocast is on.
+
+        To be called after the first call of func.
+        """
         draws, changes = not self.rng.draws_nothing, any(x.changed() for own in self._buffers for x in own)
         for found, what in ((draws, "draws random numbers"), (changes, "changes buffers of its module")):
             if found:
@@ -103,7 +106,10 @@ class ForwardState:
         self._final_tensors += [x for x in self._find_attributes() if self._may_hold(x.tensor)]
 
     def _may_hold(self, attribute: Tensor) -> bool:
-        """Return False for one whose graph func's does not reach: it may be the last output, and hold that solve."""
+        """Return whether an attribute may be held between the passes.
+
+        One whose graph func's graph does not reach may be the output of an earlier solve, which it would keep alive.
+        """
         return attribute.grad_fn is None or attribute.grad_fn in self._reached_nodes
 
     def require_repeatable(self, repeats_first_call: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Structured states: tuples, lists and dicts, nested at will, packed into one tensor for the solver."""
+"""Structured states: nested tuples, lists and dicts, packed into one tensor for the solver."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
