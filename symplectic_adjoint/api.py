@@ -114,7 +114,7 @@ def _solution(given: Arguments) -> Solution:
         event_t, ys = through_event_time(trajectory, ys)
         event_t = event_t.to(dtype=t.dtype, device=t.device)
         t = torch.cat([t[:1], event_t.reshape(1)])
-    ys = ys if problem.layout.trivial else problem.layout.unpack_outputs(ys)
+    ys = ys if problem.layout.is_identity else problem.layout.unpack_outputs(ys)
     return Solution(ys, t, trajectory.stats, event_t, failure, _make_grid=trajectory.make_grid)
 
 

@@ -118,7 +118,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     options = _options_for(strategy, gradient_name, options, given.options)
     _check_grid(options, tolerances, layout, event_fn, (y, *parameters.trainable, *parameters.frozen))
     problem = Problem(
-        func=func if layout.trivial else PackedFunc(func, layout),
+        func=func if layout.is_identity else PackedFunc(func, layout),
         parameters=parameters,
         tableau=tableau,
         times=times,
@@ -227,7 +227,7 @@ def _event_times(event_fn: Any, times: tuple[float, ...]) -> tuple[float, float]
 
 
 def _packed_event(event_fn: Callable[..., Tensor], layout: Layout) -> Callable[[Tensor, Tensor], Tensor]:
-    return event_fn if layout.trivial else lambda t, y: event_fn(t, layout.unpack(y))
+    return event_fn if layout.is_identity else lambda t, y: event_fn(t, layout.unpack(y))
 
 
 def checked_accumulate(accumulate: Any, strategy: Strategy, gradient_name: str) -> str | None:
@@ -262,7 +262,7 @@ def checked_compile(given: Arguments, strategy: Strategy, gradient_name: str, la
             f"take {_any_of(name for name, one in GRADIENTS.items() if one.compiles)}"
         )
     for found, what in (
-        (not layout.trivial, "a structured or half precision state"),
+        (not layout.is_identity, "a structured or half precision state"),
         (layout.dtype.is_complex, "a complex state"),
         (given.accumulate is not None, f"accumulate={given.accumulate!r}"),
         (strategy.obstacle_to_compile, strategy.obstacle_to_compile),

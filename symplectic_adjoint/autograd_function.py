@@ -78,12 +78,12 @@ class _Solve(torch.autograd.Function):
         y = y0.detach()
         keeper = call.strategy.keeper(ForwardPass(call.problem, y, ctx.needs_input_grad[2]))
         ys, trajectory = call.problem.solve(y, keeper, watch=True)
-        trajectory.field.settle()
+        trajectory.field.require_repeatable()
         trajectory.stats.f_calls_forward = trajectory.field.f_calls
         call.trajectory, call.problem = trajectory, call.problem.ended(trajectory)
         trajectory.stats.choice = keeper.choice
         call.steps, call.once, call.graphs = keeper.steps, list(keeper.once), list(keeper.graphs)
-        constants = trajectory.field.forward_state.constant
+        constants = trajectory.field.forward_state.unchanged_tensors
         outputs = (ys,) if call.strategy.uses_outputs else ()
         # Everything goes through save_for_backward: a change in place before the backward pass raises.
         ctx.save_for_backward(y0, t, *params, *constants, *outputs, *keeper.kept)
@@ -103,14 +103,14 @@ class _Solve(torch.autograd.Function):
         ys = kept.pop(0) if call.strategy.uses_outputs else None
         trajectory = call.trajectory
         assert trajectory is not None
-        f = trajectory.field.again()
+        f = trajectory.field.for_another_pass()
         t = t if ctx.needs_input_grad[2] else None
         given = BackwardPass(call.problem, trajectory, f, y0, t, kept, call.steps, call.once, call.graphs, ys, grad_ys)
         create_graph = torch.is_grad_enabled()
-        with f.forward_state.again():
+        with f.forward_state.reinstated():
             gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
-            f.search.refuse_forgotten(gradients.params)
+            f.search.refuse_dropped(gradients.params)
         trajectory.stats.f_calls_backward += f.f_calls
         trajectory.stats.vjps_backward += f.vjps
         frozen = (None,) * len(call.problem.parameters.frozen)

@@ -71,8 +71,8 @@ class DenseSolution:
             _, trajectory = problem.solve(y0.detach(), keeper, watch=differentiates)
         forward_state = trajectory.field.forward_state
         if differentiates:
-            trajectory.field.settle()
-        self._inputs += forward_state.constant
+            trajectory.field.require_repeatable()
+        self._inputs += forward_state.unchanged_tensors
         self._versions = [None if x.is_inference() else x._version for x in self._inputs]
         self._problem = replace(problem, forward_state=forward_state)  # the calls to come are calls of this solve
         self._steps = keeper.steps if isinstance(keeper, _KeepSteps) else None
@@ -99,8 +99,8 @@ class DenseSolution:
             ys = self._solved(flat, numbers)
         if times.ndim == 0:
             ys = ys[0]
-            return ys if self._problem.layout.trivial else self._problem.layout.unpack(ys)
-        return ys if self._problem.layout.trivial else self._problem.layout.unpack_outputs(ys)
+            return ys if self._problem.layout.is_identity else self._problem.layout.unpack(ys)
+        return ys if self._problem.layout.is_identity else self._problem.layout.unpack_outputs(ys)
 
     @torch.no_grad()
     def _evaluated(self, numbers: Sequence[float], steps: Sequence[Step]) -> Tensor:

@@ -13,10 +13,10 @@ from torch.autograd.graph import GradientEdge
 from symplectic_adjoint._torch_internals import profiler_is_running
 from symplectic_adjoint.backward.parameter_sums import parameter_sums
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.field.compiled import owner_of
+from symplectic_adjoint.field.compiled import cache_owner
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.linearization import Linearization
-from symplectic_adjoint.field.module_tensors import module_tensors_in, restored
+from symplectic_adjoint.field.module_tensors import module_tensors_in, values_restored
 from symplectic_adjoint.memory.allocator import watch_memory
 from symplectic_adjoint.solve.problem import Problem
 
@@ -58,9 +58,9 @@ def call_cost(problem: Problem, y0: Tensor, *, with_time: bool) -> CallCost:
 
     They leave nothing behind: neither random numbers drawn nor buffers changed.
     """
-    known = _KNOWN.setdefault(owner_of(problem.caller), {})
+    known = _KNOWN.setdefault(cache_owner(problem.caller), {})
     params = tuple((p.shape, p.dtype) for p in problem.parameters.trainable)
-    modes = tuple(m.training for m in problem.parameters.reached)
+    modes = tuple(m.training for m in problem.parameters.all_modules)
     autocast = torch.is_autocast_enabled(y0.device.type) if torch.amp.is_autocast_available(y0.device.type) else False
     key = (y0.shape, y0.stride(), y0.dtype, y0.device, with_time, params, modes, autocast)
     if key not in known:
@@ -75,15 +75,15 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
             'you start it (the measurement is kept), or take another gradient, such as "symplectic"'
         )
     f = replace(problem, forward_state=None).field(y0)
-    buffers = [slot for m in problem.parameters.reached for slot in module_tensors_in(m._buffers)]
+    buffers = [slot for m in problem.parameters.all_modules for slot in module_tensors_in(m._buffers)]
     t, w, device = problem.times[0], torch.ones_like(y0), y0.device
     ones: list[Linearization] = []
     edges: list[GradientEdge] = []
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), f.forward_state.lock, restored(buffers):
+    with torch.random.fork_rng(devices=devices), f.forward_state.lock, values_restored(buffers):
         f(t, y0)
         f.forward_state.finish()
-        with f.forward_state.again(), parameter_sums(f, w) as sums:
+        with f.forward_state.reinstated(), parameter_sums(f, w) as sums:
 
             def call(Y: Tensor) -> None:
                 ones.append(f.linearize(t, Y, with_time=with_time, with_value=True))
@@ -98,13 +98,13 @@ def _measured(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
                 f.transpose(ones.pop(), w, sums.pull)
 
             def pull(one: Linearization) -> None:
-                if one.reached is not None:
-                    f.pull((one.reached,), (*one.inputs, *f.params), (w,))
+                if one.edge is not None:
+                    f.pull((one.edge,), (*one.inputs, *f.params), (w,))
 
             times = [(_seconds(device, lambda: call(y0)), _seconds(device, transpose)) for _ in range(REPEATS)]
             there, back = watch_memory(device.type, lambda: call(y0), transpose)
             (saved,) = watch_memory(device.type, save)
-        with f.forward_state.again():
+        with f.forward_state.reinstated():
             (plain,) = watch_memory(device.type, lambda: f(t, y0))
             _, parted = watch_memory(device.type, lambda: call(y0), lambda: pull(ones.pop()))
     state = max(1, y0.numel() * y0.element_size())  # an empty one costs nothing, and fits however often

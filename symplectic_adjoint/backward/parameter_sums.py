@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 from symplectic_adjoint._torch_internals import foreach_add_, run_backward
 from symplectic_adjoint.backward.running_sum import running_sum
 from symplectic_adjoint.field.field import Field
-from symplectic_adjoint.field.layout import HALVES
+from symplectic_adjoint.field.layout import HALF_DTYPES
 from symplectic_adjoint.field.lost_gradients import refuse_bypass
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.transforms import batched
@@ -36,13 +36,13 @@ class ParameterSums(Protocol):
 @contextmanager
 def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -> Iterator[ParameterSums]:
     """Sums for the calls of f inside. cotangent is like those that will be pulled back."""
-    places = f.forward_state.places_of(f.params)
-    parted = accumulate is not None or batched(cotangent) or any(p.dtype in HALVES for p in f.params)
-    if parted or not ParameterAliases.possible(f.params, places):
+    locations = f.forward_state.locate(f.params)
+    parted = accumulate is not None or batched(cotangent) or any(p.dtype in HALF_DTYPES for p in f.params)
+    if parted or not ParameterAliases.can_replace(f.params, locations):
         yield SumsOfParts(f, accumulate)
         return
-    aliases = ParameterAliases(f.params, places)
-    with f.standing_in(aliases):
+    aliases = ParameterAliases(f.params, locations)
+    with f.using_aliases(aliases):
         yield SumsInPlace(f, aliases)
 
 
@@ -62,13 +62,13 @@ class SumsInPlace:
         run_backward(
             tuple(reached),
             tuple(cotangents),
-            self._f.search.retains,
+            self._f.search.must_retain,
             False,  # create_graph
             (*inputs, *self._aliases.trainable),
             allow_unreachable=True,
             accumulate_grad=True,
         )
-        if self._aliases.newly_reached():
+        if self._aliases.reached_anew():
             refuse_bypass(self._aliases, reached, inputs)
         return [x.grad for x in inputs]
 
@@ -132,7 +132,7 @@ class CarefulAccumulator:
     def add(self, bars: Sequence[Tensor | None]) -> None:
         for x, bar in zip(self._sums, bars, strict=True):
             if bar is not None:
-                x.add(bar.float() if bar.dtype in HALVES else bar)
+                x.add(bar.float() if bar.dtype in HALF_DTYPES else bar)
 
 
 class Accumulator:
@@ -153,7 +153,7 @@ class Accumulator:
                 continue
             total = self.total[i]
             if total is None:
-                self.total[i] = (bar.float() if bar.dtype in HALVES else bar) * weight
+                self.total[i] = (bar.float() if bar.dtype in HALF_DTYPES else bar) * weight
             else:
                 into.append(total)
                 added.append(bar)

@@ -13,7 +13,7 @@ from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_proble
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import replayed, weights_like
-from symplectic_adjoint.field.graph import unknown_leaves
+from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.trajectory import Trajectory
@@ -86,7 +86,7 @@ def check_gradient(
         expected = torch.autograd.grad(
             _loss(again, weights), list(inputs.values()), allow_unused=True, retain_graph=True
         )
-        lost = [_described(x) for x in unknown_leaves(again, (*parameters, y, times))]
+        lost = [_described(x) for x in find_unknown_leaves(again, (*parameters, y, times))]
     precision = torch.finfo(y.dtype).eps
     floor = rounding_floor(expected, y.dtype)
     return GradientCheck(

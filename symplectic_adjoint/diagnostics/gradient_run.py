@@ -60,8 +60,8 @@ class GradientRun:
 
 def replayed(problem: Problem, trajectory: Trajectory, y: Tensor, t: Tensor | None) -> Tensor:
     """Return ys of another pass over the recorded steps, on autograd's graph."""
-    f = trajectory.field.again()
-    with f.forward_state.again():
+    f = trajectory.field.for_another_pass()
+    with f.forward_state.reinstated():
         return problem.replay(f, trajectory.plans, y, t)
 
 

@@ -1,8 +1,8 @@
-"""compile=True: the f calls of a step, and one transposed f, as machine code.
+"""compile=True: the f calls of a step, and the VJP of one stage, as machine code.
 
-torch.compile traces func without a break and guards what it took for granted, once in each pass over the steps; all
-other calls of the pass go straight to the code, because a guard takes as long as a small network. Step sizes, times
-and coefficients are inputs of the code, so that no step is compiled for its own numbers.
+torch.compile traces func as a whole and guards the assumptions that it made. Each pass over the steps runs the guards
+once and then calls the code directly, because checking the guards takes as long as a small network. Step sizes, times
+and coefficients are inputs of the code, so that no step needs code of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,16 @@ from symplectic_adjoint._torch_internals import (
 from symplectic_adjoint.errors import CompilerNotFound, UnsupportedCombination
 from symplectic_adjoint.methods.tableau import ButcherTableau, FloatTerms
 
-OPTIONS = {"cpp_wrapper": True}
-"""A wrapper in C++ around the kernels: that in Python costs 100 us a call."""
+INDUCTOR_OPTIONS = {"cpp_wrapper": True}
+"""Call the kernels from C++: a wrapper in Python costs 100 us a call."""
 
 
 @cache
 def require_compiler() -> None:
-    """Raises CompilerNotFound where there is no C++ compiler, before anything is traced."""
+    """Raise CompilerNotFound if there is no C++ compiler, before anything is traced.
+
+    Raise UnsupportedCombination if PyTorch is older than 2.13, ImportError if it lacks a private name that is needed.
+    """
     if not hasattr(compiler_config(), "trace_autograd_ops"):
         raise UnsupportedCombination(f"compile=True needs PyTorch 2.13 or later, got {torch.__version__}")
     require_compiler_names()
@@ -44,55 +47,57 @@ def require_compiler() -> None:
         ) from error
 
 
-class Traced:
-    """A function of (constants, tensors), traced anew where its constants or the kinds of its tensors differ."""
+class TracedFunction:
+    """A function of (constants, tensors), retraced when its constants or the kinds of its tensors differ."""
 
     def __init__(self, fn: Callable[..., Any], name: str):
-        # A code object of its own: what torch.compile has compiled, and how often it may, it counts by code object.
+        # A separate code object: torch.compile keeps its cache and its recompilation limit by code object.
         fn = FunctionType(fn.__code__.replace(co_name=name), fn.__globals__, name, fn.__defaults__, fn.__closure__)
-        self._ran: _Code | None = None
-        self._guarded: Callable[..., Any] = torch.compile(fn, fullgraph=True, dynamic=False, backend=self._compiled)
+        self._last_run: _CompiledGraph | None = None
+        self._guarded: Callable[..., Any] = torch.compile(fn, fullgraph=True, dynamic=False, backend=self._backend)
 
-    def bind(self, constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Sequence[Any], "Bound"]:
-        """The results for these tensors, each an object of its own, and the code to call with others like them.
+    def bind(self, constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Sequence[Any], "BoundCode"]:
+        """Return the results for these tensors, and the code to call with other tensors like them.
 
-        Raises UnsupportedCombination where func cannot be traced.
+        No two of the tensors may be the same object. Raise UnsupportedCombination if func cannot be traced.
         """
         FailOnRecompileLimitHit, TorchDynamoException = compiler_errors()
-        self._ran = None
+        self._last_run = None
         settings = {"trace_autograd_ops": True, "side_effect_replay_policy": "error"}
         with compiler_config().patch(settings), torch.no_grad(), catch_warnings():
-            simplefilter("ignore", DeprecationWarning)  # torch's own, of what it does while it compiles
+            simplefilter("ignore", DeprecationWarning)  # torch warns about its own calls while it compiles
             try:
                 results = self._guarded(constants, tensors)
             except FailOnRecompileLimitHit as error:
                 raise UnsupportedCombination(
-                    "compile=True: something in func, a number most often, is another one in every solve, and each "
-                    "would be compiled for itself: make it a buffer (a 0-dim tensor) of func's module"
+                    "compile=True: something in func, most often a number, differs in every solve, and each value "
+                    "would be compiled anew: make it a buffer (a 0-dim tensor) of func's module"
                 ) from error
             except TorchDynamoException as error:
                 raise UnsupportedCombination(
                     f"compile=True: func cannot be compiled as a whole. {_first_lines(error)} Leave compile out, or "
-                    "write func of tensor operations alone, without side effects"
+                    "write func with tensor operations only, without side effects"
                 ) from error
-        if self._ran is None:
-            raise UnsupportedCombination("compile=True: torch.compile is switched off here (TORCHDYNAMO_DISABLE?)")
-        code, self._ran = self._ran, None
-        return results, code.bound(tensors, results)
+        if self._last_run is None:
+            raise UnsupportedCombination(
+                "compile=True: torch.compile is disabled (by TORCHDYNAMO_DISABLE?): enable it, or leave compile out"
+            )
+        graph, self._last_run = self._last_run, None
+        return results, graph.bind(tensors, results)
 
-    def _compiled(self, graph: torch.fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
-        """The backend: what torch.compile has traced, as inductor's code, which is remembered when it is run."""
-        code = _Code(compile_graph(graph, examples, OPTIONS))
+    def _backend(self, graph: torch.fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
+        """Compile a traced graph with inductor, and record which graph runs."""
+        compiled = _CompiledGraph(compile_graph(graph, examples, INDUCTOR_OPTIONS))
 
         def run(*inputs: Tensor) -> Any:
-            self._ran = code
-            return code(*inputs)
+            self._last_run = compiled
+            return compiled(*inputs)
 
         return run
 
 
-class _Code:
-    """Inductor's code of one graph, with the inputs and outputs of its last call through the guards."""
+class _CompiledGraph:
+    """Inductor's code for one graph, with the inputs and outputs of its last guarded call."""
 
     def __init__(self, call: Callable[..., Any]):
         self.call = call
@@ -104,50 +109,57 @@ class _Code:
         self._outputs = list(self.call(*inputs))
         return self._outputs
 
-    def bound(self, tensors: Sequence[Tensor], results: Sequence[Any]) -> "Bound":
-        """Told apart by identity: which inputs are the caller's tensors, and which output each result is."""
-        place = {id(x): i for i, x in enumerate(tensors)}
-        made = {id(x): i for i, x in enumerate(self._outputs)}
-        slots = [(at, place[id(x)]) for at, x in enumerate(self._inputs) if id(x) in place]
-        own = [None if id(x) in place else x for x in self._inputs]
-        outputs = [made.get(id(x)) if isinstance(x, Tensor) else None for x in results]
+    def bind(self, tensors: Sequence[Tensor], results: Sequence[Any]) -> "BoundCode":
+        """Return the code with func's own tensors as fixed inputs.
+
+        Inputs and outputs are matched by identity: inputs to the caller's tensors, results to the code's outputs.
+        """
+        tensor_at = {id(x): i for i, x in enumerate(tensors)}
+        output_at = {id(x): i for i, x in enumerate(self._outputs)}
+        placements = [(at, tensor_at[id(x)]) for at, x in enumerate(self._inputs) if id(x) in tensor_at]
+        own = [None if id(x) in tensor_at else x for x in self._inputs]
+        outputs = [output_at.get(id(x)) if isinstance(x, Tensor) else None for x in results]
         if any(isinstance(x, Tensor) and i is None for x, i in zip(results, outputs, strict=True)):
             raise UnsupportedCombination("compile=True: func returns a tensor that it did not compute from y")
         constants = [None if isinstance(x, Tensor) else x for x in results]
         self._inputs, self._outputs = [], []
-        return Bound(self.call, own, slots, outputs, constants)
+        return BoundCode(self.call, own, placements, outputs, constants)
 
 
-class Bound:
-    """Code with func's own tensors (parameters, buffers) as they are now, good for one pass and without a graph."""
+class BoundCode:
+    """Compiled code bound to func's own tensors (parameters, buffers), valid for one pass and without a graph.
+
+    own: every input of the code, None where the caller's tensors go. placements: (input, caller's tensor) by index.
+    outputs: for each result the index of the code's output, None where the result is the constant at its place.
+    """
 
     def __init__(
         self,
         call: Callable[..., Any],
         own: Sequence[Tensor | None],
-        slots: Sequence[tuple[int, int]],
+        placements: Sequence[tuple[int, int]],
         outputs: Sequence[int | None],
         constants: Sequence[Any],
     ):
-        self._call, self._own, self._slots = call, own, slots
+        self._call, self._own, self._placements = call, own, placements
         self._outputs, self._constants = outputs, constants
 
-    def require_no_other(self, params: Sequence[Tensor]) -> None:
-        """Raises UnsupportedCombination where func reaches a trainable tensor that is not one of these."""
+    def require_parameters_among(self, params: Sequence[Tensor]) -> None:
+        """Raise UnsupportedCombination if func reaches a trainable tensor that is not one of params."""
         known = {id(p) for p in params}
         for x in self._own:
             if x is not None and x.requires_grad and id(x) not in known:
                 raise UnsupportedCombination(
-                    f"compile=True: func reaches a tensor of shape {tuple(x.shape)} that requires a gradient by "
-                    "another way than as a parameter of its module: leave compile out, or make it one"
+                    f"compile=True: func reaches a tensor of shape {tuple(x.shape)} that requires a gradient, but not "
+                    "as a parameter of its module: make it a parameter, or leave compile out"
                 )
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Any]:
         inputs = list(self._own)
-        for at, i in self._slots:
+        for at, i in self._placements:
             inputs[at] = tensors[i]
-        made = self._call(*inputs)
-        return [x if i is None else made[i] for i, x in zip(self._outputs, self._constants, strict=True)]
+        computed = self._call(*inputs)
+        return [x if i is None else computed[i] for i, x in zip(self._outputs, self._constants, strict=True)]
 
 
 def _first_lines(error: Exception) -> str:
@@ -155,19 +167,23 @@ def _first_lines(error: Exception) -> str:
     return " ".join(text[:2])
 
 
-_TRACED: WeakKeyDictionary[Any, dict[Any, Traced]] = WeakKeyDictionary()
-"""By func's module or code, so that a training loop compiles once."""
+_TRACED: WeakKeyDictionary[Any, dict[Any, TracedFunction]] = WeakKeyDictionary()
+"""Traced functions by func's module or code, so that a training loop compiles once."""
 
 
-def traced(fn: Callable[..., Any], func: Any, key: Any) -> Traced:
-    mine = _TRACED.setdefault(owner_of(func), {})
-    if (fn, key) not in mine:
-        mine[fn, key] = Traced(fn, f"{fn.__name__}_{len(mine)}")
-    return mine[fn, key]
+def traced_function(fn: Callable[..., Any], func: Any, key: Any) -> TracedFunction:
+    """Return the cached TracedFunction of fn for func and key, which traces nothing until it is bound."""
+    of_func = _TRACED.setdefault(cache_owner(func), {})
+    if (fn, key) not in of_func:
+        of_func[fn, key] = TracedFunction(fn, f"{fn.__name__}_{len(of_func)}")
+    return of_func[fn, key]
 
 
-def owner_of(func: Any) -> Any:
-    """What is remembered of func is kept with this: a module, or else the code of a function."""
+def cache_owner(func: Any) -> Any:
+    """Return the weak key of what is cached about func: its module, or else the code of its function.
+
+    A lambda or a bound method is a new object in each solve; its code or its module is not.
+    """
     while isinstance(func, partial):
         func = func.func
     instance = getattr(func, "__self__", None)
@@ -178,52 +194,56 @@ def owner_of(func: Any) -> Any:
     return getattr(function, "__code__", getattr(kind.__call__, "__code__", kind))
 
 
-# What is traced.
+# ---- the traced functions ----
 
 
-def _total(start: Tensor | None, h: Tensor, terms: FloatTerms, ks: Sequence[Tensor]) -> Tensor:
+def _add_terms(start: Tensor | None, h: Tensor, terms: FloatTerms, ks: Sequence[Tensor]) -> Tensor:
+    total = start
     for i, weight in terms:
         term = (h * weight).to(ks[i].dtype) * ks[i]
-        start = term if start is None else start + term
-    assert start is not None
-    return start
+        total = term if total is None else total + term
+    assert total is not None
+    return total
 
 
-def _own(x: Tensor) -> Tensor:
-    """An output that is no input, and whose strides are those for which the code of the next call is made."""
+def _as_output(x: Tensor) -> Tensor:
+    """Return a copy that is no input, with the strides that the code expects of it as an input of the next call."""
     return x.clone(memory_format=torch.contiguous_format)
 
 
-def _take_step(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    """numbers = (h, t_1 .. t_rows), y, k_1 if it is known -> the new k_i, y+ and the error estimates."""
-    func, real, A, b, errors, s, rows = constants
-    numbers, y, *ks = tensors
-    known, h, end = len(ks), numbers[0], []
-    for i in range(known, rows):
-        Y = end[0] if i == s else _total(y, h, A[i], ks)
-        ks.append(_own(func(numbers[1 + i].to(real), Y)))
-        if i == s - 1:
-            end = [_own(_total(y, h, b, ks))]
-    return (*ks[known:], *end, *(_total(None, h, terms, ks) for terms in errors))
+def _step(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Return the new k_i, y+ and the error estimates of a step.
 
-
-def _pull_back(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    """One f and its VJP, for any stage: the coefficients are inputs, and zero where a stage has no part.
-
-    numbers = (t_i, h a_i1 .., h b_i, h a_2i ..), y, k_1 .. k_{s-1}, lam, l_2 .. l_s, theta_bar -> which of theta f
-    depends on, l_i, and tau_i, k_i, w_i with times. Adds to theta_bar in place.
+    tensors: scalars = (h, t_1 .. t_rows), y, and k_1 if it is known.
     """
-    func, real, params, s, with_time = constants
-    numbers, y, *tensors = tensors
+    func, time_dtype, A, b, errors, s, rows = constants
+    scalars, y, *ks = tensors
+    known, h, end = len(ks), scalars[0], []
+    for i in range(known, rows):
+        Y = end[0] if i == s else _add_terms(y, h, A[i], ks)
+        ks.append(_as_output(func(scalars[1 + i].to(time_dtype), Y)))
+        if i == s - 1:
+            end = [_as_output(_add_terms(y, h, b, ks))]
+    return (*ks[known:], *end, *(_add_terms(None, h, terms, ks) for terms in errors))
+
+
+def _stage_vjp(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Return which of theta f depends on, l_i and, with times, tau_i, k_i and w_i. Add to theta_bar in place.
+
+    tensors: scalars = (t_i, h a_i1 .., h b_i, h a_2i ..), y, k_1 .. k_{s-1}, lam, l_2 .. l_s, theta_bar. One code
+    serves every stage, because the coefficients are inputs, zero where a stage has no such term.
+    """
+    func, time_dtype, params, s, with_time = constants
+    scalars, y, *tensors = tensors
     n = s - 1
     ks, lam, ls, theta_bar = tensors[:n], tensors[n], tensors[n + 1 : 2 * n + 1], tensors[2 * n + 1 :]
-    Y, w = y, numbers[1 + n].to(y.dtype) * lam
+    Y, w = y, scalars[1 + n].to(y.dtype) * lam
     for j in range(n):
-        Y = Y + numbers[1 + j].to(y.dtype) * ks[j]
-        w = w + numbers[2 + n + j].to(y.dtype) * ls[j]
+        Y = Y + scalars[1 + j].to(y.dtype) * ks[j]
+        w = w + scalars[2 + n + j].to(y.dtype) * ls[j]
     with torch.enable_grad():
         Y = Y.detach().requires_grad_()
-        time = numbers[0].to(real).detach()
+        time = scalars[0].to(time_dtype).detach()
         if with_time:
             time = time.requires_grad_()
         k = func(time, Y)
@@ -233,53 +253,54 @@ def _pull_back(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[A
     for total, bar in zip(theta_bar, of_params, strict=True):
         if bar is not None:
             total.add_(bar)
-    l = torch.zeros_like(w) if bars[0] is None else _own(bars[0])  # noqa: E741 (the paper's name)
+    l = torch.zeros_like(w) if bars[0] is None else _as_output(bars[0])  # noqa: E741 (the paper's name)
     used = tuple(bar is not None for bar in of_params)
     if not with_time:
         return used, l
     tau = torch.zeros_like(time) if bars[1] is None else bars[1].clone()
-    return used, l, tau, _own(k.detach()), _own(w)
+    return used, l, tau, _as_output(k.detach()), _as_output(w)
 
 
 class CompiledSteps:
-    """The steps of one pass, from the first call that binds the code to func's tensors as they are."""
+    """Compiled steps and stage VJPs for one pass; the first call of each kind binds code to func's current tensors."""
 
-    def __init__(self, func: Any, tableau: ButcherTableau, like: Tensor, real: torch.dtype):
-        self._func, self._tableau, self._like, self._real = func, tableau, like, real
-        self._bound: dict[Any, Bound] = {}
+    def __init__(self, func: Any, tableau: ButcherTableau, like: Tensor, time_dtype: torch.dtype):
+        self._func, self._tableau, self._like, self._time_dtype = func, tableau, like, time_dtype
+        self._bound: dict[Any, BoundCode] = {}
         self._params: Sequence[Tensor] = ()
         self._zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
-        self._table = _coefficients(tableau)
+        self._coefficients = _stage_coefficients(tableau)
 
-    def again(self) -> "CompiledSteps":
-        """The same for another pass, in which func's tensors may be others."""
-        return CompiledSteps(self._func, self._tableau, self._like, self._real)
+    def for_another_pass(self) -> "CompiledSteps":
+        """Return the same without bound code: func's tensors may be other ones in another pass."""
+        return CompiledSteps(self._func, self._tableau, self._like, self._time_dtype)
 
     def evaluate(
         self, h: float, times: Sequence[float], y: Tensor, ks: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
-        """A step of h from y, its rows evaluated at these times, of which the first k_i are known already.
+        """Return the k_i of a step that are not known yet, its y+ and its error estimates.
 
-        Returns the other k_i; and y+ and the error estimates, as far as so many rows give them.
+        times: those of the rows to evaluate. ks: the first k_i, known already. y+ is None and there are no error
+        estimates where so few rows do not give them.
         """
         terms, s, rows, known = self._tableau.terms, self._tableau.stages, len(times), len(ks)
         errors = terms.errors if all(e[-1][0] < rows for e in terms.errors) else ()
-        numbers = torch.tensor([h, *times], dtype=torch.float64, device=self._like.device)
-        constants = (self._func, self._real, terms.A, terms.b, errors, s, rows)
+        scalars = torch.tensor([h, *times], dtype=torch.float64, device=self._like.device)
+        constants = (self._func, self._time_dtype, terms.A, terms.b, errors, s, rows)
         key = (known, rows)
-        made = self._run(_take_step, key, constants, [numbers, *_in_a_row((y, *ks))])
+        computed = self._run(_step, key, constants, [scalars, *_contiguous((y, *ks))])
         new = rows - known
         has_end = rows >= s
-        return made[:new], made[new] if has_end else None, made[new + has_end :]
+        return computed[:new], computed[new] if has_end else None, computed[new + has_end :]
 
-    def numbers(self, h: float, times: Sequence[float]) -> list[Tensor]:
-        """The coefficients of every stage of a step of h, for pull_back."""
-        table = [[t, *(h * a for a in row)] for t, row in zip(times, self._table, strict=True)]
+    def stage_scalars(self, h: float, times: Sequence[float]) -> list[Tensor]:
+        """Return the scalars of every stage of a step, as stage_vjp takes them: a float64 tensor of 2 s each."""
+        table = [[t, *(h * a for a in row)] for t, row in zip(times, self._coefficients, strict=True)]
         return list(torch.tensor(table, dtype=torch.float64, device=self._like.device).unbind())
 
-    def pull_back(
+    def stage_vjp(
         self,
-        numbers: Tensor,
+        scalars: Tensor,
         y: Tensor,
         ks: Sequence[Tensor],
         lam: Tensor,
@@ -289,13 +310,18 @@ class CompiledSteps:
         *,
         with_time: bool,
     ) -> list[Any]:
+        """Return which of params f depends on, l_i and, with_time, tau_i, k_i and w_i. Add to theta_bar in place.
+
+        scalars: those of stage i. ks: k_1 .. k_{i-1}. ls: l_1 .. l_s, None where it is not known or zero. Raise
+        UnsupportedCombination if func reaches a trainable tensor that is not one of params.
+        """
         s, zero = self._tableau.stages, self._zero
         before = [*ks[: s - 1], *[zero] * (s - 1 - len(ks))]
         after = [zero if l is None else l for l in ls[1:s]]  # noqa: E741 (the paper's name)
-        constants = (self._func, self._real, tuple(params), s, with_time)
+        constants = (self._func, self._time_dtype, tuple(params), s, with_time)
         self._params = params
-        states = _in_a_row((y, *before, lam, *after))
-        return self._run(_pull_back, with_time, constants, [numbers, *states, *theta_bar])
+        states = _contiguous((y, *before, lam, *after))
+        return self._run(_stage_vjp, with_time, constants, [scalars, *states, *theta_bar])
 
     def _run(
         self, fn: Callable[..., Any], key: Any, constants: tuple[Any, ...], tensors: Sequence[Tensor]
@@ -303,22 +329,22 @@ class CompiledSteps:
         bound = self._bound.get((fn, key))
         if bound is not None:
             return bound(tensors)
-        where = traced(fn, self._func, (self._tableau.name, self._like.dtype, self._like.shape, key))
-        distinct = [x.detach() for x in tensors]  # one object in two places would be one input
-        results, bound = where.bind(constants, distinct)
-        if fn is _pull_back:
-            bound.require_no_other(self._params)
+        traced = traced_function(fn, self._func, (self._tableau.name, self._like.dtype, self._like.shape, key))
+        distinct = [x.detach() for x in tensors]  # one object passed twice would be traced as one input
+        results, bound = traced.bind(constants, distinct)
+        if fn is _stage_vjp:
+            bound.require_parameters_among(self._params)
         self._bound[fn, key] = bound
         return list(results)
 
 
-def _in_a_row(states: Sequence[Tensor]) -> list[Tensor]:
-    """As the code was made for: y0 may have other strides than the states that follow it."""
+def _contiguous(states: Sequence[Tensor]) -> list[Tensor]:
+    """Return states with the strides that the code was compiled for: those of y0 may differ from the later ones'."""
     return [x.contiguous() for x in states]
 
 
-def _coefficients(tableau: ButcherTableau) -> list[list[float]]:
-    """Row i: a_i1 .. a_i,s-1, b_i, a_2i .. a_si."""
+def _stage_coefficients(tableau: ButcherTableau) -> list[list[float]]:
+    """Return, for each stage i, a_i1 .. a_i,s-1, b_i, a_2i .. a_si."""
     s, A, b = tableau.stages, tableau.floats.A, tableau.floats.b
     rows = []
     for i in range(s):

@@ -12,12 +12,12 @@ from torch.autograd.graph import GradientEdge
 from symplectic_adjoint._torch_internals import nodes_made, run_backward, set_grad_enabled
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.compiled import CompiledSteps
-from symplectic_adjoint.field.finite import unravelled
+from symplectic_adjoint.field.finite import multi_index
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import edge_to
-from symplectic_adjoint.field.linearization import Linearization, Pull, on_a_graph, silenced_hooks
+from symplectic_adjoint.field.linearization import Linearization, Pull, hooks_suspended, pairs_with_graph
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
-from symplectic_adjoint.field.module_tensors import in_place
+from symplectic_adjoint.field.module_tensors import installed
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.times import Time, next_number
 
@@ -25,10 +25,10 @@ Func = Callable[[Tensor, Tensor], Tensor]
 
 
 class Field:
-    """f(t, y) with its parameters. Counts its calls here, never on the user's module.
+    """The vector field f(t, y) with its parameters. It counts its calls itself, never on the user's module.
 
-    like: a tensor like the state. frozen: tensors that func is known to use and that had no gradient when the solve
-    began. time_dtype: that of t as func gets it. place: names the place of an entry of the flattened state.
+    like: a tensor like the state. frozen: tensors that func is known to use and that required no gradient when the
+    solve began. time_dtype: the dtype in which func is passed t. place: names an entry of the flattened state.
     """
 
     def __init__(
@@ -51,69 +51,77 @@ class Field:
         self.vjps = 0
         self.compiled: CompiledSteps | None = None
         self.aliases: ParameterAliases | None = None
-        """The tensors that stand in for the parameters, during a sweep."""
+        """The aliases that func uses in place of its parameters during a sweep."""
         self._place = place
-        self._first: tuple[Tensor, Tensor, Tensor] | None = None
-        """t, y and f of the first call, where func might change what it depends on."""
+        self._first_call: tuple[Tensor, Tensor, Tensor] | None = None
+        """t, y and f of the first call, where func may change what its value depends on."""
 
-    def again(self) -> "Field":
-        """Return the same field with counts of its own, for a backward pass."""
+    def for_another_pass(self) -> "Field":
+        """Return the same field with counts and a search of its own, for a backward pass."""
         other = copy(self)
         other.f_calls = other.vjps = 0
-        other.search = self.search.again()
-        other.compiled = self.compiled.again() if self.compiled else None
+        other.search = self.search.for_another_pass()
+        other.compiled = self.compiled.for_another_pass() if self.compiled else None
         return other
 
     @property
     def code(self) -> CompiledSteps | None:
-        """Compiled code for the calls to come: not while one is to be searched, and never on the graph."""
+        """The compiled code if the next calls may use it: not if one is to be searched or is to have a graph."""
         return None if self.search.due or torch.is_grad_enabled() else self.compiled
 
     @contextmanager
-    def standing_in(self, aliases: ParameterAliases) -> Iterator[None]:
-        """Let the calls inside see the aliases in place of the parameters."""
+    def using_aliases(self, aliases: ParameterAliases) -> Iterator[None]:
+        """Replace the parameters by their aliases in func's modules."""
         self.aliases = aliases
         try:
-            with in_place(aliases.slots):
+            with installed(aliases.module_tensors):
                 yield
         finally:
             self.aliases = None
 
     def restart(self) -> None:
-        """Note that f may be another function from here on: it jumps."""
+        """Search the next call again: after a jump f may be another function."""
         self.search.restart()
 
     def place(self, index: int) -> Place:
         """Return the place of an entry of the flattened state."""
         if self._place is not None:
             return self._place(index)
-        return Place(None, unravelled(index, self.shape))
+        return Place(None, multi_index(index, self.shape))
 
-    def settle(self) -> None:
-        """Check, after the last call of a solve that will be recomputed, that it can be: see ForwardState.settle."""
-        self.forward_state.settle(self._agrees)
-        self._first = None
+    def require_repeatable(self) -> None:
+        """Raise UnsupportedCombination if calls cannot be repeated: see ForwardState.require_repeatable.
 
-    def _agrees(self) -> bool:
-        """Whether f still gives at its first point what it gave there."""
-        assert self._first is not None
-        t, y, k = self._first
+        To be called at the end of a solve whose backward pass will recompute.
+        """
+        self.forward_state.require_repeatable(self._repeats_first_call)
+        self._first_call = None
+
+    def _repeats_first_call(self) -> bool:
+        """Return whether f still has the value of the first call where that was made."""
+        assert self._first_call is not None
+        t, y, k = self._first_call
         with torch.no_grad():
-            again = self(t, y)
-        # The same operations again: a device may sum them in another order, no more.
-        return torch.allclose(again, k, rtol=100 * torch.finfo(k.dtype).eps, atol=torch.finfo(k.dtype).eps)
+            repeated = self(t, y)
+        # The operations are the same: a device may sum them in another order, no more.
+        return torch.allclose(repeated, k, rtol=100 * torch.finfo(k.dtype).eps, atol=torch.finfo(k.dtype).eps)
 
     def __call__(self, t: Time, y: Tensor) -> Tensor:
+        """Return f(t, y), a tensor like the state, with a graph only in grad mode.
+
+        Raise TypeError or ValueError if func returns anything else or changes y in place, and LostGradient if this
+        call is searched and its graph leads to a tensor that is unknown.
+        """
         self.f_calls += 1
         if torch.is_grad_enabled():
             return self._on_graph(self.time(t), y)
         if self.search.due:
             self.search.due = False
             return self._searched(t, y)
-        if y.requires_grad:  # the caller's y0 in the backward pass, whose parts would seem to have a graph
+        if y.requires_grad:  # the caller's y0 in the backward pass: parts of it would seem to have a graph
             y = y.detach()
         k = self._evaluate(self.time(t), y)
-        if torch.is_grad_enabled():  # func enabled it for good
+        if torch.is_grad_enabled():  # func enabled it and left it so
             torch.set_grad_enabled(False)
         return k.detach() if k.requires_grad else k
 
@@ -131,37 +139,43 @@ class Field:
         finally:
             set_grad_enabled(was)
         if searched:
-            self._note_first(time.detach(), y.detach(), k.detach())
+            self._record_first_call(time.detach(), y.detach(), k.detach())
         # An edge instead of k, which is as large as a state and which no node keeps unless its own derivative needs it.
-        reached = edge_to(k) if k.requires_grad else None
+        edge = edge_to(k) if k.requires_grad else None
         value = k.detach() if with_value else None
-        return Linearization(reached, (y, time) if with_time else (y,), value, by_params=self.aliases is None)
+        return Linearization(edge, (y, time) if with_time else (y,), value, by_params=self.aliases is None)
 
-    def transpose(self, one: Linearization, w: Tensor, pull: Pull) -> Sequence[Tensor | None]:
-        """Return w^T df/dy, and w^T df/dt where times are differentiated; pull takes w^T df/dtheta. For one use."""
+    def transpose(self, linearization: Linearization, w: Tensor, pull: Pull) -> Sequence[Tensor | None]:
+        """Return w^T df/dy, and w^T df/dt where times are differentiated; pull keeps w^T df/dtheta.
+
+        w is like the state. The graph is freed: a linearization can be transposed once.
+        """
         self.vjps += 1
-        if one.reached is None:
-            return (None,) * len(one.inputs)
-        return pull((one.reached,), one.inputs, (w,), by_params=one.by_params)
+        if linearization.edge is None:
+            return (None,) * len(linearization.inputs)
+        return pull((linearization.edge,), linearization.inputs, (w,), by_params=linearization.by_params)
 
     def pull(
         self,
-        reached: Sequence[Tensor | GradientEdge],
+        outputs: Sequence[Tensor | GradientEdge],
         inputs: Sequence[Tensor],
         cotangents: Sequence[Tensor],
         *,
         create_graph: bool = False,
     ) -> tuple[Tensor | None, ...]:
-        """Return what torch.autograd.grad does for a part of the gradient, None where nothing depends on an input."""
-        pairs = on_a_graph(reached, cotangents)
+        """Return the cotangents of inputs as torch.autograd.grad does, without calling the parameters' hooks.
+
+        cotangents: one like each of outputs. A returned entry is None where no output depends on the input.
+        """
+        pairs = pairs_with_graph(outputs, cotangents)
         if not pairs:
             return (None,) * len(inputs)
         wanted = [x for x in inputs if x.requires_grad]  # one may have been frozen since the forward pass
-        with silenced_hooks(self.params):
+        with hooks_suspended(self.params):
             bars = run_backward(
                 tuple(x for x, _ in pairs),
-                tuple(seed for _, seed in pairs),
-                create_graph or self.search.retains,
+                tuple(cotangent for _, cotangent in pairs),
+                create_graph or self.search.must_retain,
                 create_graph,
                 tuple(wanted),
                 allow_unreachable=True,
@@ -173,13 +187,13 @@ class Field:
         return tuple(next(found) if x.requires_grad else None for x in inputs)
 
     def time(self, t: Time) -> Tensor:
-        """Return t as func gets it: a 0-dim tensor of a real dtype like the state's, made on its device."""
+        """Return t as func is passed it: a 0-dim tensor of dtype time_dtype on the state's device."""
         if type(t) is float:
             return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)  # no copy from the host
         return torch.as_tensor(t).to(dtype=self.time_dtype, device=self.device)
 
     def adjacent_time(self, t: Time, direction: float) -> Time:
-        """Return the next number after t, up or down, in the dtype in which func gets it."""
+        """Return the number next to t, up or down by the sign of direction, in the dtype in which func is passed t."""
         exact = torch.as_tensor(t, dtype=torch.float64).detach().cpu()
         near = next_number(exact.to(self.time_dtype), direction).double()
         return t + (near - exact) if isinstance(t, Tensor) else near.item()
@@ -187,18 +201,18 @@ class Field:
     def _evaluate(self, t: Tensor, y: Tensor) -> Tensor:
         version = None if y.is_inference() else y._version
         rng = self.forward_state.rng
-        k = self.func(t, y) if rng.none else rng(self.func, t, y)
+        k = self.func(t, y) if rng.draws_nothing else rng(self.func, t, y)
         if version is not None and y._version != version:
-            raise ValueError("func changed y in place: let it return a new tensor (write y + 1, not y.add_(1))")
+            raise ValueError("func changed y in place: return a new tensor instead (write y + 1, not y.add_(1))")
         if not isinstance(k, Tensor) or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
             self._refuse(k)
         return k
 
     def _on_graph(self, t: Tensor, y: Tensor) -> Tensor:
-        made_before = nodes_made()
+        nodes_before = nodes_made()
         k = self._evaluate(t, y)
         if self.search.active and k.grad_fn is not None:
-            self.search.examine(k, y, t, made_before, self.aliases)
+            self.search.check_graph(k, y, t, nodes_before, self.aliases)
         return k
 
     def _refuse(self, k: Any) -> NoReturn:
@@ -210,16 +224,16 @@ class Field:
         )
 
     def _searched(self, t: Time, y: Tensor) -> Tensor:
-        """f on a graph that is made only to be searched."""
+        """Return f without a graph, having made one only to search it."""
         with torch.enable_grad():
-            # A clone, so that a change in place gets our message and not that of a leaf.
+            # A clone, so that a change in place raises our error and not torch's for a leaf.
             y, time = y.detach().requires_grad_().clone(), self.time(t).detach()
             k = self._on_graph(time, y).detach()
-        self._note_first(time, y.detach(), k)
+        self._record_first_call(time, y.detach(), k)
         return k
 
-    def _note_first(self, t: Tensor, y: Tensor, k: Tensor) -> None:
+    def _record_first_call(self, t: Tensor, y: Tensor, k: Tensor) -> None:
         if self.compiled is not None:
-            self.forward_state.require_fixed()
-        if self._first is None and self.forward_state.watches:
-            self._first = (t, y, k)
+            self.forward_state.require_compilable()
+        if self._first_call is None and self.forward_state.has_buffers:
+            self._first_call = (t, y, k)

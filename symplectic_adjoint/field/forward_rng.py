@@ -1,4 +1,4 @@
-"""The random numbers that a right hand side draws."""
+"""The random numbers that func draws."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,58 +11,60 @@ from symplectic_adjoint.errors import UnsupportedCombination
 
 
 class ForwardRng:
-    """The random numbers that func draws: every call of a solve starts from the same state of the generators.
+    """The random number generators of one solve: every call of func starts from the same state of them.
 
-    A right hand side that draws anew at each call is not a function of t and y: no step size suits it and no call can
-    be repeated. With one state a solve, dropout masks and noise are fixed within it and differ between solves.
+    A func that draws new numbers in each call is not a function of t and y: step control fails on it and no call can
+    be repeated. With one state per solve, dropout masks and noise are fixed within it and differ between solves.
     """
 
     def __init__(self, device: torch.device):
         self._cuda = device if device.type == "cuda" else None
-        self._start: tuple[Tensor, ...] = ()
+        self._before: tuple[Tensor, ...] = ()
+        """The states before and after the first call, where func draws."""
         self._after: tuple[Tensor, ...] = ()
-        self._mark: tuple[int, ...] | None = None
+        self._unchanged: tuple[int, ...] | None = None
+        """The fingerprint of the states, where the first call left them as they were."""
 
     @property
-    def none(self) -> bool:
-        """Whether func is known to draw nothing."""
-        return self._mark is not None
+    def draws_nothing(self) -> bool:
+        """Whether func has been called and drew nothing."""
+        return self._unchanged is not None
 
     def __call__(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
-        """func(t, y), drawing what the first call drew."""
-        if self._start:
-            self._set(self._start)
-        elif self._mark is None:
-            return self._first(func, t, y)
+        """Return func(t, y), which draws the numbers that the first call drew."""
+        if self._before:
+            self._set(self._before)
+        elif self._unchanged is None:
+            return self._first_call(func, t, y)
         return func(t, y)
 
-    def _first(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
-        start = self._get()
+    def _first_call(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
+        before = self._get()
         k = func(t, y)
         after = self._get()
-        if all(torch.equal(a, b) for a, b in zip(start, after, strict=True)):
-            self._mark = _fingerprint(after)
+        if all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+            self._unchanged = _fingerprint(after)
         else:
-            self._start, self._after = start, after
+            self._before, self._after = before, after
         return k
 
     def finish(self) -> None:
-        """At the end of a solve: the generators are where one call leaves them, and the next solve draws others."""
-        if self._start:
+        """Leave the generators where one call leaves them, so that the next solve draws other numbers."""
+        if self._before:
             self._set(self._after)
 
-    def settle(self) -> None:
-        """Raises UnsupportedCombination where func began to draw after its first call, which cannot be repeated."""
-        if self._mark is not None and self._mark != _fingerprint(self._get()):
+    def require_repeatable(self) -> None:
+        """Raise UnsupportedCombination if func began to draw after its first call, which cannot be repeated."""
+        if self._unchanged is not None and self._unchanged != _fingerprint(self._get()):
             raise UnsupportedCombination(
-                "random numbers were drawn during the solve, though not in func's first call: a call on the way back "
-                'would draw others. Draw the noise before the solve, or take gradient="backprop"'
+                "random numbers were drawn during the solve, though not in func's first call: a call in the backward "
+                'pass would draw other ones. Draw the noise before the solve, or use gradient="backprop"'
             )
 
     @contextmanager
-    def again(self) -> Iterator[None]:
-        """Calls inside draw what the solve drew; the caller's generators go on as if there had been none."""
-        now = self._get() if self._start else ()
+    def reinstated(self) -> Iterator[None]:
+        """Let calls draw what the solve drew, and restore the caller's generators at the end."""
+        now = self._get() if self._before else ()
         try:
             yield
         finally:
@@ -80,5 +82,5 @@ class ForwardRng:
 
 
 def _fingerprint(states: tuple[Tensor, ...]) -> tuple[int, ...]:
-    """A number that stands for each state: those are kilobytes, kept only where func draws."""
+    """Return a hash of each state. The states are kilobytes, and kept only where func draws."""
     return tuple(hash(string_at(state.data_ptr(), state.numel())) for state in states)  # states are bytes on the host

@@ -1,4 +1,4 @@
-"""What func's value depends on besides t and y, kept so that a call on the way back is the call of the way there.
+"""The state that func's value depends on besides t and y, captured in the forward pass and reinstated to recompute.
 
 Autocast, training modes, random numbers and the tensors that a module holds belong to the process or the module, not
 to the arguments.
@@ -18,112 +18,132 @@ from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.module_tensors import (
     STANDARD_ATTRIBUTES,
     ModuleTensor,
-    as_found,
-    in_place,
+    bindings_restored,
+    installed,
     module_tensors_in,
-    restored,
+    values_restored,
 )
 
 
 class ForwardState:
-    """Those of one solve, from its first f call on. modules are func's, or those that a plain function names."""
+    """The state that func depends on in one solve, from its first f call on.
+
+    modules: those of func, or those that a plain function names.
+    """
 
     def __init__(self, modules: Sequence[nn.Module], device: torch.device):
         self.rng = ForwardRng(device)
         self.lock = lock_of(modules)
-        """Held while func is called: a sweep puts other tensors in its modules' places."""
+        """To be held while func is called: a sweep replaces the parameters of its modules."""
         self._modules = modules
         self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
-        self._attributes = [slot for m in self._modules for slot in module_tensors_in(vars(m), but=STANDARD_ATTRIBUTES)]
-        self._computed = {slot.tensor.grad_fn for slot in self._attributes} - {None}
-        self._read: set[Node] = set()
-        self._held: list[ModuleTensor] = []
-        """What the modules held at the end of the solve."""
-        self._changed: list[ModuleTensor] = []
+        self._attributes = self._find_attributes()
+        self._attribute_nodes = {x.tensor.grad_fn for x in self._attributes} - {None}
+        self._reached_nodes: set[Node] = set()
+        """The nodes of attributes that func's graph reaches."""
+        self._final_tensors: list[ModuleTensor] = []
+        """The tensors that the modules held at the end of the solve."""
+        self._changed_buffers: list[ModuleTensor] = []
         """The buffers that func changes when it is called."""
-        self._settled = False
+        self._known_repeatable = False
         self._modes = [(m, m.training) for m in self._modules]
-        self._kind = device.type
-        self._autocast = torch.amp.is_autocast_available(self._kind) and torch.is_autocast_enabled(self._kind)
-        self._autocast_dtype = torch.get_autocast_dtype(self._kind) if self._autocast else None
+        self._device_type = device.type
+        available = torch.amp.is_autocast_available(self._device_type)
+        self._autocast = available and torch.is_autocast_enabled(self._device_type)
+        self._autocast_dtype = torch.get_autocast_dtype(self._device_type) if self._autocast else None
+
+    def _find_attributes(self) -> list[ModuleTensor]:
+        return [x for m in self._modules for x in module_tensors_in(vars(m), exclude=STANDARD_ATTRIBUTES)]
 
     @property
-    def watches(self) -> bool:
-        """Whether there is anything that func could change."""
+    def has_buffers(self) -> bool:
+        """Whether the modules have buffers, which func may change when it is called."""
         return bool(self._buffers)
 
     @property
-    def constant(self) -> list[Tensor]:
-        """The tensors that func only reads: buffers, and plain attributes of its modules."""
-        slots = [slot for own in self._buffers for slot in own if slot not in self._changed]
-        slots += [slot for slot in self._attributes if not slot.changed()]
-        return [slot.tensor for slot in slots if slot.version is not None]
+    def unchanged_tensors(self) -> list[Tensor]:
+        """The tensors that func does not change: buffers, and plain attributes of its modules."""
+        tensors = [x for own in self._buffers for x in own if x not in self._changed_buffers]
+        tensors += [x for x in self._attributes if not x.changed()]
+        return [x.tensor for x in tensors if x.version is not None]
 
-    def require_fixed(self) -> None:
-        """After the first call: raises UnsupportedCombination for what compiled code does not see change."""
-        draws, changes = not self.rng.none, any(x.changed() for own in self._buffers for x in own)
+    def require_compilable(self) -> None:
+        """Raise UnsupportedCombination if func draws random numbers or changes buffers, or if autocast is on.
+
+        To be called after the first call of func.
+        """
+        draws, changes = not self.rng.draws_nothing, any(x.changed() for own in self._buffers for x in own)
         for found, what in ((draws, "draws random numbers"), (changes, "changes buffers of its module")):
             if found:
                 raise UnsupportedCombination(
-                    f"compile=True: func {what}, which compiled code would not do: leave it out"
+                    f"compile=True: func {what}, which compiled code would not do: leave compile out"
                 )
         if self._autocast:
             raise UnsupportedCombination("compile=True does not work under autocast: leave one of the two out")
 
-    def places_of(self, tensors: Sequence[Tensor]) -> list[list[ModuleTensor]]:
-        """Where modules that func may reach hold each of the tensors."""
-        places: dict[int, list[ModuleTensor]] = {id(x): [] for x in tensors}
-        for slot in self._held:
-            if id(slot.tensor) in places:
-                places[id(slot.tensor)].append(slot)
-        return [places[id(x)] for x in tensors]
+    def locate(self, tensors: Sequence[Tensor]) -> list[list[ModuleTensor]]:
+        """Return, for each tensor, all places in modules that func may reach where it is held."""
+        locations: dict[int, list[ModuleTensor]] = {id(x): [] for x in tensors}
+        for held in self._final_tensors:
+            if id(held.tensor) in locations:
+                locations[id(held.tensor)].append(held)
+        return [locations[id(x)] for x in tensors]
 
-    def sees(self, node: Node) -> None:
-        """func's graph leads to this node."""
-        if node in self._computed:
-            self._read.add(node)
+    def mark_reached(self, node: Node) -> None:
+        """Record that func's graph reaches this node."""
+        if node in self._attribute_nodes:
+            self._reached_nodes.add(node)
 
     def finish(self) -> None:
-        """At the end of a solve, also of one that failed: what it leaves behind, and what it had."""
+        """Capture the state at the end of a solve, also of one that failed, and leave the generators as func would."""
         self.rng.finish()
-        self._computed.clear()
-        self._attributes = [slot for slot in self._attributes if self._holds(slot.tensor)]
+        self._attribute_nodes.clear()
+        self._attributes = [x for x in self._attributes if self._may_hold(x.tensor)]
         # A module's buffers change together: BatchNorm hides some changes from autograd.
-        self._changed = [slot for own in self._buffers if any(x.changed() for x in own) for slot in own]
-        self._held = [slot for m in self._modules for slot in module_tensors_in(m._parameters)]
-        self._held += [slot for m in self._modules if m._buffers for slot in module_tensors_in(m._buffers)]
-        attributes = [slot for m in self._modules for slot in module_tensors_in(vars(m), but=STANDARD_ATTRIBUTES)]
-        self._held += [slot for slot in attributes if self._holds(slot.tensor)]
+        self._changed_buffers = [x for own in self._buffers if any(y.changed() for y in own) for x in own]
+        self._final_tensors = [x for m in self._modules for x in module_tensors_in(m._parameters)]
+        self._final_tensors += [x for m in self._modules if m._buffers for x in module_tensors_in(m._buffers)]
+        self._final_tensors += [x for x in self._find_attributes() if self._may_hold(x.tensor)]
 
-    def _holds(self, attribute: Tensor) -> bool:
-        """Not one whose graph func's does not lead to: it may be the last solve's output, and hold that solve."""
-        return attribute.grad_fn is None or attribute.grad_fn in self._read
+    def _may_hold(self, attribute: Tensor) -> bool:
+        """Return whether an attribute may be held between the passes.
 
-    def settle(self, agrees: Callable[[], bool]) -> None:
-        """After a solve: raises UnsupportedCombination where a call would not give again what it gave before.
-
-        agrees calls func once more where it was called first and compares.
+        One whose graph func's graph does not reach may be the output of an earlier solve, which it would keep alive.
         """
-        if self._settled:
+        return attribute.grad_fn is None or attribute.grad_fn in self._reached_nodes
+
+    def require_repeatable(self, repeats_first_call: Callable[[], bool]) -> None:
+        """Raise UnsupportedCombination if a repeated call would not return what it returned in the solve.
+
+        repeats_first_call makes func's first call once more and compares the values. To be called after finish().
+        """
+        if self._known_repeatable:
             return
-        self.rng.settle()
-        if self._changed:
-            with self.again():
-                same = agrees()
-            if not same:
-                names = ", ".join(sorted({repr(slot.name) for slot in self._changed}))
+        self.rng.require_repeatable()
+        if self._changed_buffers:
+            with self.reinstated():
+                repeats = repeats_first_call()
+            if not repeats:
+                names = ", ".join(sorted({repr(x.name) for x in self._changed_buffers}))
                 raise UnsupportedCombination(
                     f"func changes buffers of its module ({names}) and its value depends on them (spectral norm in "
-                    "training mode does this): a call on the way back would not give what it gave on the way there. "
-                    'Call func.eval(), or take gradient="backprop"'
+                    "training mode does this): a call in the backward pass would not return what it returned in the "
+                    'forward pass. Call func.eval(), or use gradient="backprop"'
                 )
-        self._settled = True
+        self._known_repeatable = True
 
     @contextmanager
-    def again(self) -> Iterator[None]:
-        """As they were for the solve, whatever they are now; all as found at the end."""
-        found = as_found([vars(m) for m in self._modules], but=STANDARD_ATTRIBUTES)
-        with self.lock, found, in_place(self._held), restored(self._changed), self.rng.again(), self._cast():
+    def reinstated(self) -> Iterator[None]:
+        """Reinstate the state of the solve, with the lock held, and restore the present state at the end."""
+        attributes = bindings_restored([vars(m) for m in self._modules], exclude=STANDARD_ATTRIBUTES)
+        with (
+            self.lock,
+            attributes,
+            installed(self._final_tensors),
+            values_restored(self._changed_buffers),
+            self.rng.reinstated(),
+            self._autocast_of_solve(),
+        ):
             modes = [(module, module.training) for module, training in self._modes if module.training != training]
             for module, training in modes:
                 module.training = not training
@@ -133,11 +153,12 @@ class ForwardState:
                 for module, training in modes:
                     module.training = training
 
-    def _cast(self) -> Any:
-        """Autocast as it was, but without its cache.
+    def _autocast_of_solve(self) -> Any:
+        """Return autocast as it was in the solve, without its cache.
 
-        That would hand one cast weight to many calls, whose gradients would be summed in its low precision.
+        The cache would serve many calls with one cast weight, whose gradients would be summed in its low precision.
         """
-        if not torch.amp.is_autocast_available(self._kind):
+        device_type, dtype = self._device_type, self._autocast_dtype
+        if not torch.amp.is_autocast_available(device_type):
             return nullcontext()
-        return torch.autocast(self._kind, dtype=self._autocast_dtype, enabled=self._autocast, cache_enabled=False)
+        return torch.autocast(device_type, dtype=dtype, enabled=self._autocast, cache_enabled=False)

@@ -1,4 +1,4 @@
-"""Switching autograd off, where that changes anything."""
+"""Switching grad mode off, where it is on."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,5 +6,5 @@ import torch
 
 
 def without_graph() -> AbstractContextManager[None]:
-    """Return torch.no_grad(), which takes as long as an operation on a small state, only where grad mode is on."""
+    """Return torch.no_grad() if grad mode is on, else nothing: it takes as long as an operation on a small state."""
     return torch.no_grad() if torch.is_grad_enabled() else nullcontext()

@@ -1,4 +1,4 @@
-"""Walking an autograd graph: which leaves it reaches, and how large it is."""
+"""Walks over an autograd graph, and the edge at which it begins."""
 
 import sys
 from collections.abc import Callable, Container, Iterator
@@ -13,18 +13,20 @@ from symplectic_adjoint._torch_internals import PythonNode
 Edge = tuple[Node | None, int]
 
 
-def unknown_leaves(
+def find_unknown_leaves(
     k: Tensor | GradientEdge,
     known: tuple[Tensor, ...],
-    note: Callable[[Node], None] = lambda node: None,
+    visit: Callable[[Node], None] = lambda node: None,
     reached: set[int] | None = None,
 ) -> list[Tensor]:
-    """The leaves of k's graph that are not known; the walk stops at a known tensor that is no leaf.
+    """Return the leaves of k's graph that are not known. The walk stops at a known tensor that is no leaf.
 
     It stops at that one output of its node: of two halves of a chunked tensor one may be known and one not. A leaf
-    that func made for itself, as for a trace or an energy's slope, is held by the graph alone once func has
-    returned: nobody could read its gradient, so none is lost. note is told of every other node; the ids of
-    the known tensors that were met go into reached.
+    that func makes for itself, as for a trace or the slope of an energy, is held by the graph alone once func has
+    returned: nobody can read its gradient, so none is lost.
+
+    visit: called with every node that is neither a leaf nor a known tensor's. reached: gets the ids of the known
+    tensors that were met.
     """
     lone = _references_to_a_lone_leaf()
     leaves = {id(x) for x in known}
@@ -32,12 +34,12 @@ def unknown_leaves(
     reached = set() if reached is None else reached
     found = []
     start = (k.node, k.output_nr) if isinstance(k, GradientEdge) else (k.grad_fn, k.output_nr)
-    for edge in walk([start], ends):
+    for edge in walk_edges([start], ends):
         leaf = getattr(edge[0], "variable", None)
         if edge in ends:
             reached.add(ends[edge])
         elif leaf is None:
-            note(edge[0])
+            visit(edge[0])
         elif id(leaf) in leaves:
             reached.add(id(leaf))
         elif sys.getrefcount(leaf) > lone:
@@ -46,7 +48,7 @@ def unknown_leaves(
 
 
 def edge_to(k: Tensor) -> GradientEdge:
-    """Where k's graph begins: what is pulled back without k itself."""
+    """Return the edge at which k's graph begins, from which cotangents can be pulled back without k itself."""
     node = k.grad_fn
     if node is None or isinstance(node, PythonNode):  # a leaf, or a node that needs an owner
         return get_gradient_edge(k)
@@ -55,14 +57,17 @@ def edge_to(k: Tensor) -> GradientEdge:
 
 @cache
 def _references_to_a_lone_leaf() -> int:
-    """How many references Python counts to a leaf that only its graph holds: torch's versions differ in it."""
+    """Return how many references Python counts to a leaf that only its graph holds: versions of torch differ."""
     node = get_gradient_edge(torch.ones((), requires_grad=True)).node
     leaf = getattr(node, "variable", None)
     return sys.getrefcount(leaf)
 
 
-def walk(edges: list[Edge], ends: Container[Edge]) -> Iterator[tuple[Node, int]]:
-    """Every edge of the graph behind `edges` but what only those of `ends` lead to."""
+def walk_edges(edges: list[Edge], ends: Container[Edge]) -> Iterator[tuple[Node, int]]:
+    """Yield every edge of the graph behind `edges`, each once, without going beyond those in `ends`.
+
+    The list is consumed.
+    """
     seen: set[Edge] = set()
     while edges:
         edge = edges.pop()

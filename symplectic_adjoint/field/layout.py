@@ -1,4 +1,4 @@
-"""Structured states: tuples, lists, dicts and mixtures of them, laid out as one tensor for the solver."""
+"""Structured states: nested tuples, lists and dicts, packed into one tensor for the solver."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import Place
-from symplectic_adjoint.field.finite import unravelled
+from symplectic_adjoint.field.finite import multi_index
 
-HALVES = (torch.float16, torch.bfloat16)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 def parts_of(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a nest of tuples, lists and dicts, with its path: "['z'][0]"."""
+    """Yield every leaf of nested tuples, lists and dicts with its path, such as "['z'][0]"."""
     if isinstance(tree, dict):
         for key, branch in tree.items():
             yield from parts_of(branch, f"{path}[{key!r}]")
@@ -26,47 +26,52 @@ def parts_of(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, tree
 
 
-def _rebuilt(tree: Any, leaves: Iterator[Any]) -> Any:
-    """A nest like tree with other leaves, taken in order."""
+def _rebuild(tree: Any, leaves: Iterator[Any]) -> Any:
+    """Return a structure like tree with other leaves, taken in order."""
     if isinstance(tree, dict):
-        return {key: _rebuilt(branch, leaves) for key, branch in tree.items()}
+        return {key: _rebuild(branch, leaves) for key, branch in tree.items()}
     if isinstance(tree, tuple | list):
-        branches = [_rebuilt(branch, leaves) for branch in tree]
+        branches = [_rebuild(branch, leaves) for branch in tree]
         return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
     return next(leaves)
 
 
-def _leaves_like(tree: Any, given: Any, path: str, what: str) -> Iterator[tuple[str, Any]]:
-    """given's leaves in tree's order. Tuples and lists stand for each other. Raises TypeError or ValueError."""
+def _leaves_like(tree: Any, given: Any, path: str, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of given, with their paths, in tree's order.
+
+    Tuples and lists are interchangeable. Raise TypeError, with the name of given, if its structure is another one.
+    """
     if isinstance(tree, dict):
         if not isinstance(given, dict) or set(given) != set(tree):
             got = f"keys {sorted(map(str, given))}" if isinstance(given, dict) else type(given).__name__
-            raise TypeError(f"{what}{path} must be a dict with the keys {sorted(map(str, tree))} of y0, got {got}")
+            raise TypeError(f"{name}{path} must be a dict with the keys {sorted(map(str, tree))} of y0, got {got}")
         for key, branch in tree.items():
-            yield from _leaves_like(branch, given[key], f"{path}[{key!r}]", what)
+            yield from _leaves_like(branch, given[key], f"{path}[{key!r}]", name)
     elif isinstance(tree, tuple | list):
         if not isinstance(given, tuple | list) or len(given) != len(tree):
             got = f"{len(given)} parts" if isinstance(given, tuple | list) else type(given).__name__
-            raise TypeError(f"{what}{path} must be a tuple or list of {len(tree)} parts like y0, got {got}")
+            raise TypeError(f"{name}{path} must be a tuple or list of {len(tree)} parts like y0, got {got}")
         for i, branch in enumerate(tree):
-            yield from _leaves_like(branch, given[i], f"{path}[{i}]", what)
+            yield from _leaves_like(branch, given[i], f"{path}[{i}]", name)
     else:
         yield path, given
 
 
 @dataclass(frozen=True)
 class Part:
+    """One tensor of a state: its path in the structure ("" for a state that is one tensor), shape and dtype."""
+
     path: str
     shape: torch.Size
     dtype: torch.dtype
 
 
 class Layout:
-    """Where each part of a state lies in the tensor that is solved for.
+    """How the parts of a state are packed into the one tensor that is solved for.
 
-    A state of several parts is concatenated flat; a single tensor keeps its shape. Half precision is
-    carried in float32, for the sums of a step to be no rougher than func is; parts of several dtypes in the
-    one that holds them all. func and the caller see every part as it was given.
+    The parts of a structure are flattened and concatenated; a single tensor keeps its shape. Half precision is carried
+    in float32, so that the sums of a step are no less accurate than func; parts of several dtypes are carried in the
+    one they promote to. func and the caller see every part as it was given.
     """
 
     def __init__(self, y0: Any):
@@ -74,22 +79,28 @@ class Layout:
         self._tree = y0 if not isinstance(y0, Tensor) else None
         self.parts = [Part(path, part.shape, part.dtype) for path, part in named]
         own = reduce(torch.promote_types, (part.dtype for part in self.parts))
-        self.dtype = torch.float32 if own in HALVES else own
+        self.dtype = torch.float32 if own in HALF_DTYPES else own
         self.time_dtype = own.to_real()
-        """That of t as func gets it."""
+        """The dtype in which func is passed t."""
         self._sizes = [part.shape.numel() for part in self.parts]
 
     @property
-    def trivial(self) -> bool:
-        """Whether packing changes nothing."""
+    def is_identity(self) -> bool:
+        """Whether packing changes nothing: the state is one tensor, not of half precision."""
         return self._tree is None and self.parts[0].dtype == self.dtype
 
     def pack(self, state: Any) -> Tensor:
-        """One tensor of dtype self.dtype, differentiable in the parts. The state has been checked to fit."""
-        return self._joined([leaf for _, leaf in parts_of(state)])
+        """Return the state as one tensor of dtype self.dtype, differentiable in its parts.
+
+        The structure must be y0's. Shape: y0's own for a single tensor, else (total number of elements,).
+        """
+        return self._join([leaf for _, leaf in parts_of(state)])
 
     def pack_slope(self, slope: Any) -> Tensor:
-        """What func returned, as one tensor. Raises where it is not like the state, part by part."""
+        """Return func's output as one tensor, packed like the state.
+
+        Raise TypeError or ValueError, with the path, if a part is not like the state's.
+        """
         leaves = list(_leaves_like(self._tree, slope, "", "func's output"))
         for part, (_, leaf) in zip(self.parts, leaves, strict=True):
             if not isinstance(leaf, Tensor):
@@ -99,10 +110,14 @@ class Layout:
                     f"func must return a tensor like y{part.path} (shape {tuple(part.shape)}, {part.dtype}), "
                     f"got shape {tuple(leaf.shape)}, {leaf.dtype}: it is not broadcast or cast for you"
                 )
-        return self._joined([leaf for _, leaf in leaves])
+        return self._join([leaf for _, leaf in leaves])
 
     def pack_tolerance(self, name: str, tolerance: Any, like: Tensor) -> Tensor:
-        """A tolerance a component, from a number or tensor for each part of y0. Raises where they do not fit."""
+        """Return a tolerance for every component, from a number or a tensor for each part of y0.
+
+        Raise TypeError or ValueError, with the path, if the tolerance has another structure than y0 or a part of it
+        does not broadcast.
+        """
         rows = []
         for part, (path, value) in zip(self.parts, _leaves_like(self._tree, tolerance, "", name), strict=True):
             row = torch.as_tensor(value, dtype=like.dtype.to_real(), device=like.device)
@@ -115,36 +130,37 @@ class Layout:
         return rows[0] if self._tree is None else torch.cat([row.reshape(-1) for row in rows])
 
     def unpack(self, flat: Tensor) -> Any:
-        """The state in its own structure and dtypes."""
+        """Return a packed state in its own structure and dtypes."""
         return self._split(flat, (), cast=True)
 
     def unpack_outputs(self, ys: Tensor) -> Any:
-        """Outputs (time first) in the state's structure."""
+        """Return outputs (time first, then a packed state) in the state's structure and dtypes."""
         return self._split(ys, (len(ys),), cast=True)
 
     def unpack_errors(self, flat: Tensor) -> Any:
-        """Like unpack, in the precision of the solve."""
+        """Return what unpack does, but in the precision of the solve."""
         return self._split(flat, (), cast=False)
 
     def norm(self, flat: Tensor) -> Tensor:
-        """The largest of the parts' root mean squares: torchdiffeq's norm of a tuple."""
+        """Return the largest of the parts' root mean squares, which is torchdiffeq's norm of a tuple."""
         pieces = [x for x in flat.split(self._sizes) if x.numel()]
         norms = [torch.linalg.vector_norm(x) / x.numel() ** 0.5 for x in pieces]
         return torch.stack(norms).amax() if norms else flat.new_zeros((), dtype=flat.dtype.to_real())
 
     @property
     def structured(self) -> bool:
+        """Whether the state is a structure, not one tensor."""
         return self._tree is not None
 
     def place(self, index: int) -> Place:
-        """The part and the component of a number in the packed tensor."""
+        """Return the part and the component of an element of the packed tensor. Raise IndexError beyond its end."""
         for part, size in zip(self.parts, self._sizes, strict=True):
             if index < size:
-                return Place(part.path or None, unravelled(index, part.shape))
+                return Place(part.path or None, multi_index(index, part.shape))
             index -= size
         raise IndexError(index)
 
-    def _joined(self, leaves: Sequence[Tensor]) -> Tensor:
+    def _join(self, leaves: Sequence[Tensor]) -> Tensor:
         if self._tree is None:
             return leaves[0].to(self.dtype)
         return torch.cat([leaf.reshape(-1).to(self.dtype) for leaf in leaves])
@@ -154,11 +170,11 @@ class Layout:
             return flat.to(self.parts[0].dtype) if cast else flat
         pieces = zip(self.parts, flat.split(self._sizes, dim=-1), strict=True)
         leaves = (x.reshape((*lead, *part.shape)).to(part.dtype if cast else x.dtype) for part, x in pieces)
-        return _rebuilt(self._tree, leaves)
+        return _rebuild(self._tree, leaves)
 
 
 class PackedFunc:
-    """func of a structured state, as a function of the packed one."""
+    """A func of a structured state as a function of the packed one."""
 
     def __init__(self, func: Callable[..., Any], layout: Layout):
         self._func, self._layout = func, layout

@@ -10,11 +10,11 @@ from torch.autograd.graph import GradientEdge
 
 
 class Pull(Protocol):
-    """A function that pulls cotangents back through a graph and takes the parameters' part for itself."""
+    """A function that pulls cotangents back through a graph and keeps the parameters' part."""
 
     def __call__(
         self,
-        reached: Sequence[Tensor | GradientEdge],
+        outputs: Sequence[Tensor | GradientEdge],
         inputs: Sequence[Tensor],
         cotangents: Sequence[Tensor],
         /,
@@ -23,38 +23,40 @@ class Pull(Protocol):
     ) -> Sequence[Tensor | None]:
         """Return the cotangents of inputs.
 
-        by_params: whether the graph leads to the parameters themselves, even where aliases stand in for them now.
+        by_params: whether the graph leads to the parameters themselves, although aliases may replace them now.
         """
         ...
 
 
 @dataclass(slots=True)
 class Linearization:
-    """One f on the graph at one point, ready to be transposed. reached is None where f depends on nothing."""
+    """One f on the graph at one point, ready to be transposed."""
 
-    reached: GradientEdge | None
+    edge: GradientEdge | None
+    """The edge at which the graph of f(t, y) begins, None where f depends on nothing."""
     inputs: tuple[Tensor, ...]
     """y, and t where times are differentiated."""
     k: Tensor | None
     """f(t, y) itself, detached, where it was asked for."""
     by_params: bool = True
-    """Whether it leads to the parameters, or to the aliases that stood in for them when it was made."""
+    """Whether the graph leads to the parameters, rather than to aliases that replaced them when it was made."""
 
 
-def on_a_graph(
-    reached: Sequence[Tensor | GradientEdge], cotangents: Sequence[Tensor]
+def pairs_with_graph(
+    outputs: Sequence[Tensor | GradientEdge], cotangents: Sequence[Tensor]
 ) -> list[tuple[Tensor | GradientEdge, Tensor]]:
-    """Return the tensors and edges that have a graph, each with its cotangent."""
-    pairs = zip(reached, cotangents, strict=True)
-    return [(x, seed) for x, seed in pairs if isinstance(x, GradientEdge) or x.requires_grad]
+    """Return the outputs that have a graph, each with its cotangent."""
+    pairs = zip(outputs, cotangents, strict=True)
+    return [(x, cotangent) for x, cotangent in pairs if isinstance(x, GradientEdge) or x.requires_grad]
 
 
 @contextmanager
-def silenced_hooks(params: Sequence[Tensor]) -> Iterator[None]:
+def hooks_suspended(params: Sequence[Tensor]) -> Iterator[None]:
     """Suspend the tensors' own hooks and retained gradients.
 
     Hooks that the user registered on a parameter wait for the whole gradient: they would clip, scale or count each
-    part of it, and retain_grad() would add each part to .grad. Autograd sees an emptied dict, not a replaced one.
+    part of it, and retain_grad() would add each part to .grad. The dict of hooks is emptied, not replaced, because
+    autograd keeps a reference to it.
     """
     hooked = [p for p in params if p._backward_hooks or p.retains_grad]
     retained = [(p, p.grad) for p in hooked if p.retains_grad]

@@ -1,4 +1,4 @@
-"""One solve at a time of a module: a sweep puts other tensors in the places of its parameters."""
+"""One solve at a time for a module: a sweep replaces the module's parameters by aliases."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,12 +9,12 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 _LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
-_MAKING = Lock()
+_LOCK_OF_LOCKS = Lock()
 
 
 def lock_of(modules: Sequence[nn.Module]) -> AbstractContextManager[Any]:
-    """The lock of the first of them. A solve of one thread may call another of the same module."""
+    """Return the lock of the first module. It is reentrant: a solve may call another one of the same module."""
     if not modules:
         return nullcontext()
-    with _MAKING:
+    with _LOCK_OF_LOCKS:
         return _LOCKS.setdefault(modules[0], RLock())

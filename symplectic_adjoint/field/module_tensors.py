@@ -1,4 +1,4 @@
-"""The places in which modules hold their tensors."""
+"""The tensors that modules hold, and where."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from symplectic_adjoint._torch_internals import copy_keeping_version
 
 
 class ModuleTensor:
-    """A tensor that a module holds, by name, in one of its dicts; as it is when this is made."""
+    """A tensor that a module holds by name in one of its dicts, with its version when this object is made."""
 
     __slots__ = ("holder", "name", "tensor", "version")
 
@@ -19,17 +19,18 @@ class ModuleTensor:
         self.holder, self.name, self.tensor, self.version = holder, name, tensor, _version(tensor)
 
     def changed(self) -> bool:
-        """Whether it was written into, or is another tensor now."""
-        now = self.holder.get(self.name)
-        return now is not self.tensor or _version(self.tensor) != self.version
+        """Return whether the tensor was changed in place or replaced since."""
+        return self.holder.get(self.name) is not self.tensor or _version(self.tensor) != self.version
 
 
 STANDARD_ATTRIBUTES = frozenset(vars(nn.Module()))
-"""Attributes that hold no tensor of the user's: a solve looks through those of every module."""
+"""Attributes of every module. None holds a tensor of the user's, and a solve looks through all modules."""
 
 
-def module_tensors_in(holder: dict[str, Any], but: frozenset[str] = frozenset()) -> list[ModuleTensor]:
-    return [ModuleTensor(holder, name, x) for name, x in holder.items() if name not in but and isinstance(x, Tensor)]
+def module_tensors_in(holder: dict[str, Any], exclude: frozenset[str] = frozenset()) -> list[ModuleTensor]:
+    """Return the tensors among a dict's values, but for the excluded names."""
+    tensors = [(name, x) for name, x in holder.items() if name not in exclude and isinstance(x, Tensor)]
+    return [ModuleTensor(holder, name, x) for name, x in tensors]
 
 
 def _version(x: Tensor) -> int | None:
@@ -37,42 +38,42 @@ def _version(x: Tensor) -> int | None:
 
 
 @contextmanager
-def in_place(slots: Sequence[ModuleTensor]) -> Iterator[None]:
-    """Every slot holds its tensor, whatever it was found to hold: that is there again at the end, whatever func put."""
-    found = [slot.holder.get(slot.name) for slot in slots]
-    for slot, tensor in zip(slots, found, strict=True):
-        if tensor is not slot.tensor:
-            slot.holder[slot.name] = slot.tensor
+def installed(module_tensors: Sequence[ModuleTensor]) -> Iterator[None]:
+    """Put each tensor in its place, and at the end put back the one found there, whatever func does meanwhile."""
+    found = [x.holder.get(x.name) for x in module_tensors]
+    for x, tensor in zip(module_tensors, found, strict=True):
+        if tensor is not x.tensor:
+            x.holder[x.name] = x.tensor
     try:
         yield
     finally:
-        for slot, tensor in zip(slots, found, strict=True):
-            if slot.holder.get(slot.name) is not tensor:
-                slot.holder[slot.name] = tensor
+        for x, tensor in zip(module_tensors, found, strict=True):
+            if x.holder.get(x.name) is not tensor:
+                x.holder[x.name] = tensor
 
 
 @contextmanager
-def as_found(holders: Sequence[dict[str, Any]], but: frozenset[str]) -> Iterator[None]:
-    """At the end the holders' tensors are those of now: what func puts there meanwhile may lead to stand-ins."""
-    found = [slot for holder in holders for slot in module_tensors_in(holder, but)]
+def bindings_restored(holders: Sequence[dict[str, Any]], exclude: frozenset[str]) -> Iterator[None]:
+    """Let the dicts hold at the end the tensors that they hold now: new ones may have graphs that lead to aliases."""
+    found = [x for holder in holders for x in module_tensors_in(holder, exclude)]
     try:
         yield
     finally:
-        for slot in found:
-            if slot.holder.get(slot.name) is not slot.tensor:
-                slot.holder[slot.name] = slot.tensor
+        for x in found:
+            if x.holder.get(x.name) is not x.tensor:
+                x.holder[x.name] = x.tensor
 
 
 @contextmanager
-def restored(slots: Sequence[ModuleTensor]) -> Iterator[None]:
-    """The tensors are at the end what they are now."""
-    tensors = [slot.holder[slot.name] for slot in slots]
-    values = [None if x is None else x.clone() for x in tensors]
+def values_restored(module_tensors: Sequence[ModuleTensor]) -> Iterator[None]:
+    """Let the dicts hold at the end the tensors that they hold now, with the values that these have now."""
+    tensors = [x.holder[x.name] for x in module_tensors]
+    values = [None if tensor is None else tensor.clone() for tensor in tensors]
     try:
         yield
     finally:
         with torch.no_grad():
-            for slot, x, value in zip(slots, tensors, values, strict=True):
-                slot.holder[slot.name] = x
+            for x, tensor, value in zip(module_tensors, tensors, values, strict=True):
+                x.holder[x.name] = tensor
                 if value is not None:
-                    copy_keeping_version(x, value)  # a held graph may have saved it
+                    copy_keeping_version(tensor, value)  # a held graph may have saved the tensor

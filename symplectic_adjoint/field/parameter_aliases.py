@@ -1,4 +1,13 @@
-"""Stand-ins for parameters, in whose .grad autograd sums a sweep's VJPs in place."""
+"""Aliases that stand in for parameters during a sweep: autograd sums the VJPs of all stages in place in their .grad.
+
+The parameters' part of a gradient is a sum over every stage of every step. torch.autograd.grad would hand out a second
+tensor like theta for each term, to be added to the sum. To the .grad of a leaf autograd adds in place, one layer after
+the other, so that the terms of all parameters never exist at once. Measured: a peak of 18.0 MiB with aliases, 25.7 MiB
+without.
+
+The parameters' own .grad will not do: hooks that users have on it (an optimizer's step, a reduction over processes)
+would be called for every term.
+"""
 
 from collections.abc import Sequence
 from operator import ne
@@ -9,70 +18,72 @@ from torch import Tensor, nn
 from symplectic_adjoint.field.module_tensors import ModuleTensor
 
 REPLACEABLE = (Tensor, nn.Parameter)
-"""Subclasses may know more than a detached alias of theirs would."""
+"""Types of which a detached alias can replace a tensor. One of a subclass may lack what the subclass adds."""
 
 
 class ParameterAliases:
-    """Leaves that share the parameters' memory, to stand in their places in func's modules for the time of a sweep.
+    """Leaves that share the parameters' memory, to replace them in func's modules during a sweep.
 
-    A leaf's gradient is summed in place by autograd, layer by layer, where torch.autograd.grad would hand out a second
-    tensor like theta. The parameters' own .grad will not do for it: users' hooks on it (an optimizer's step, a
-    reduction over processes) would be called for every part.
+    locations: for each parameter the places in modules that hold it.
     """
 
-    def __init__(self, params: Sequence[Tensor], places: Sequence[Sequence[ModuleTensor]]):
+    def __init__(self, params: Sequence[Tensor], locations: Sequence[Sequence[ModuleTensor]]):
         self.params = params
         self.leaves = tuple(map(_alias, params))
-        self.slots = [
-            ModuleTensor(slot.holder, slot.name, leaf)
-            for leaf, slots in zip(self.leaves, places, strict=True)
-            for slot in slots
+        self.module_tensors = [
+            ModuleTensor(found.holder, found.name, leaf)
+            for leaf, places in zip(self.leaves, locations, strict=True)
+            for found in places
         ]
+        """The aliases where the modules are to hold them."""
         self.trainable = [leaf for leaf in self.leaves if leaf.requires_grad]
-        # A .grad from the start: the engine would make one of the first part itself, memory and all, and a part may be
-        # a view of the cotangent, which another parameter's part may be a view of as well.
+        # A .grad from the start: autograd would keep the first term itself as .grad, memory and all, and a term may be
+        # a view of the cotangent, as another parameter's term may be as well.
         self.totals = [torch.zeros_like(leaf) for leaf in self.trainable]
-        """The .grad of every trainable leaf, for others than autograd to add to."""
+        """The .grad of every trainable leaf, to which others than autograd may add: see mark_added."""
         for leaf, total in zip(self.trainable, self.totals, strict=True):
             leaf.grad = total
-        self._versions = [total._version for total in self.totals]
-        self._last = self._versions
+        self._first_versions = [total._version for total in self.totals]
+        self._last_versions = self._first_versions
         self._patterns: set[tuple[bool, ...]] = set()
         self._added: set[int] = set()
         self.bypassed = False
-        """Whether func was seen to reach a parameter by another way than through its modules."""
+        """Whether func was seen to reach a parameter in another way than through its modules."""
 
     @staticmethod
-    def possible(params: Sequence[Tensor], places: Sequence[Sequence[ModuleTensor]]) -> bool:
-        """Whether every parameter has a place where an alias of it will be found by func."""
-        return all(places) and all(type(p) in REPLACEABLE for p in params)
+    def can_replace(params: Sequence[Tensor], locations: Sequence[Sequence[ModuleTensor]]) -> bool:
+        """Return whether every parameter is held by a module, where func will find an alias of it."""
+        return all(locations) and all(type(p) in REPLACEABLE for p in params)
 
-    def newly_reached(self) -> bool:
-        """Whether the VJP that was just taken added to another set of leaves than any before it in this sweep."""
+    def reached_anew(self) -> bool:
+        """Return whether the last VJP added to a set of leaves that no earlier VJP of this sweep added to.
+
+        False after the first VJP.
+        """
         versions = [total._version for total in self.totals]
-        reached = tuple(map(ne, versions, self._last))
-        self._last = versions
+        reached = tuple(map(ne, versions, self._last_versions))
+        self._last_versions = versions
         if reached in self._patterns:
             return False
         self._patterns.add(reached)
         return len(self._patterns) > 1
 
-    def added_to(self, which: Sequence[bool]) -> None:
-        """Others have added to these."""
+    def mark_added(self, which: Sequence[bool]) -> None:
+        """Record to which of totals others than autograd have added."""
         self._added |= {id(leaf) for leaf, added in zip(self.trainable, which, strict=True) if added}
 
     def grads(self) -> list[Tensor | None]:
-        """One entry a parameter, None where nothing was added."""
-        of_autograd = zip(self.trainable, self._versions, self.totals, strict=True)
+        """Return one entry per parameter, None where nothing was added."""
+        of_autograd = zip(self.trainable, self._first_versions, self.totals, strict=True)
         added = self._added | {id(leaf) for leaf, version, total in of_autograd if total._version != version}
         return [leaf.grad if id(leaf) in added else None for leaf in self.leaves]
 
 
 def _alias(p: Tensor) -> Tensor:
-    """p without its history, hooks and .grad. One that was frozen since the forward pass is frozen too."""
+    """Return p without its history, hooks and .grad; frozen if p has been frozen since the forward pass."""
     alias = p.detach()
     if isinstance(p, nn.Parameter):
         alias = nn.Parameter(alias, requires_grad=p.requires_grad)
-        vars(alias).update(vars(p))  # what a layer notes on its parameters
+        vars(alias).update(vars(p))  # attributes that a layer sets on its parameters
         return alias
     return alias.requires_grad_(p.requires_grad)

@@ -1,4 +1,4 @@
-"""The tensors that a right hand side is known to use."""
+"""The tensors that func is known to use, and the modules that hold them."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -10,36 +10,37 @@ from typing import Any
 from torch import Tensor, nn
 
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.field.graph import walk
+from symplectic_adjoint.field.graph import walk_edges
 from symplectic_adjoint.field.module_lock import lock_of
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """The tensors that func is known to use: those that get a gradient, and those that are frozen."""
+    """The tensors that func is known to use: trainable ones, which get a gradient, and frozen ones."""
 
     trainable: tuple[Tensor, ...]
     frozen: tuple[Tensor, ...]
     modules: tuple[nn.Module, ...]
-    """The module that func is, or whose method it is, and those in it."""
-    others: tuple[nn.Module, ...] = ()
-    """Modules that func names, where it is a plain function, and those in them: params may be theirs."""
+    """The module that func is, or whose method it is, with its submodules."""
+    named_modules: tuple[nn.Module, ...] = ()
+    """Modules that func names where it is a plain function, with their submodules: params may be theirs."""
 
     @property
-    def reached(self) -> tuple[nn.Module, ...]:
+    def all_modules(self) -> tuple[nn.Module, ...]:
         """All modules that func is known to call."""
-        return self.modules + self.others
+        return self.modules + self.named_modules
 
 
 def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None) -> Parameters:
-    """`params`, then the parameters of func's module, each once.
+    """Return the tensors of `params`, then the parameters of func's module, each once.
 
-    func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raises
-    ValueError for a parameter that is computed from another one, UnsupportedCombination for sharded ones.
+    func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raise
+    TypeError if params is not a sequence of tensors, ValueError if a parameter is computed from another one, and
+    UnsupportedCombination if parameters of func are sharded.
     """
     if isinstance(params, Tensor):
         raise TypeError("params must be a sequence of tensors, got one tensor: write params=(tensor,)")
-    modules, others = modules_of(func)
+    modules, named_modules = modules_of(func)
     own = [p for m in modules for p in _own_parameters(m)]
     _refuse_sharded(own)
     found: dict[int, Tensor] = {}
@@ -50,11 +51,14 @@ def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None
     trainable = tuple(p for p in found.values() if p.requires_grad)
     _refuse_ancestors(trainable)
     frozen = tuple(p for p in found.values() if not p.requires_grad)
-    return Parameters(trainable, frozen, modules, others)
+    return Parameters(trainable, frozen, modules, named_modules)
 
 
 def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
-    """The module that func is, or whose method it is, with those in it; and apart those that a plain function names."""
+    """Return the modules of func and those that it names, all with their submodules.
+
+    The first are the module that func is or whose method it is, the second those that a plain function names.
+    """
     inner: Any = func
     while isinstance(inner, partial):
         inner = inner.func
@@ -65,45 +69,45 @@ def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[n
 
 
 def lock_of_func(func: Callable[..., Any]) -> AbstractContextManager[Any]:
-    """Return the lock of the modules that func calls, to be held while their parameters are looked up."""
+    """Return the lock of the modules that func calls, to be held while their parameters are collected."""
     return lock_of(sum(modules_of(func), ()))
 
 
 def _modules_named_by(func: Any) -> tuple[nn.Module, ...]:
-    """Those in a Python function's closure and globals, as far as its code names them, and those in them."""
+    """Return the modules among the closure variables and globals that a Python function's code names."""
     code = getattr(func, "__code__", None)
     if code is None:
         return ()
     named = [func.__globals__.get(name) for name in code.co_names]
     for cell in func.__closure__ or ():
-        with suppress(ValueError):  # a variable that has no value yet
+        with suppress(ValueError):  # the variable has no value yet
             named.append(cell.cell_contents)
-    return tuple(inner for x in named if isinstance(x, nn.Module) for inner in x.modules())
+    return tuple(module for x in named if isinstance(x, nn.Module) for module in x.modules())
 
 
 def _own_parameters(module: nn.Module) -> list[Tensor]:
-    """Those that the module itself holds; a DataParallel replica's are plain attributes, copies on its device."""
+    """Return the module's own parameters; a DataParallel replica's are plain attributes, copies on its device."""
     if "_is_replica" not in vars(module):
         return [p for p in module._parameters.values() if p is not None]
     return [x for x in vars(module).values() if isinstance(x, Tensor) and x.requires_grad]
 
 
 def _refuse_sharded(params: Sequence[Tensor]) -> None:
-    """FSDP2 swaps a module's parameters while it runs: func computes with tensors that nobody could name before."""
+    """Raise UnsupportedCombination for DTensors: FSDP2 replaces them while func runs by tensors not known before."""
     sharding = sys.modules.get("torch.distributed.tensor")
     if sharding is not None and any(isinstance(p, sharding.DTensor) for p in params):
         raise UnsupportedCombination(
-            "func's parameters are sharded (DTensor, as FSDP2 leaves them), and each f call would gather them anew: "
+            "func's parameters are sharded (DTensor, as FSDP2 leaves them), and each f call would gather them again: "
             "wrap the model in DistributedDataParallel, or shard the layers around the solve only"
         )
 
 
 def _refuse_ancestors(params: tuple[Tensor, ...]) -> None:
-    """A parameter computed from another one would pass its gradient on to it, which gets it already."""
+    """Raise ValueError if a parameter is computed from another one, to which it would pass its gradient on."""
     leaves = {id(q): q for q in params if q.grad_fn is None}
     others = {(q.grad_fn, q.output_nr): q for q in params if q.grad_fn is not None}
     for p in others.values():
-        for node, output_nr in walk([(p.grad_fn, p.output_nr)], set()):
+        for node, output_nr in walk_edges([(p.grad_fn, p.output_nr)], set()):
             q = leaves.get(id(getattr(node, "variable", None)), others.get((node, output_nr)))
             if q is not None and q is not p:
                 raise ValueError(

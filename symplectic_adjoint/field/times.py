@@ -1,4 +1,4 @@
-"""Times as the solver and f see them."""
+"""Times, as the solver and func are passed them."""
 
 import math
 
@@ -10,14 +10,14 @@ Time = float | Tensor
 
 
 def number(t: Time) -> float:
-    """Return a time without its graph."""
+    """Return a time as a Python float, without its graph."""
     return t.detach().item() if isinstance(t, Tensor) else t
 
 
 def next_number(x: Tensor, direction: float) -> Tensor:
-    """Return the floating point number next to x, up or down."""
+    """Return the floating point number next to x in its dtype, up or down by the sign of direction."""
     towards = torch.full_like(x, math.copysign(math.inf, direction))
     if x.dtype != torch.float16:
         return torch.nextafter(x, towards)
-    info = torch.finfo(x.dtype)  # torch has no nextafter for it
+    info = torch.finfo(x.dtype)  # torch has no nextafter for float16
     return (x.double() + math.copysign(max(abs(x.item()) * info.eps, info.tiny), direction)).to(x.dtype)

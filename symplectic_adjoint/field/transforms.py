@@ -1,6 +1,6 @@
-"""Whether torch.func or forward-mode differentiation is at work around the solve.
+"""Whether the solve runs inside a transform of torch.func or forward-mode differentiation.
 
-Both look through every operation and hand func tensors of their own, which a custom Function would hide from them.
+Both trace every operation and pass func tensors of their own, which a custom torch.autograd.Function would hide.
 """
 
 from torch import Tensor
@@ -16,12 +16,12 @@ from symplectic_adjoint._torch_internals import (
 
 
 def transforming() -> bool:
-    """Inside torch.func.grad, vjp, jvp, vmap and their like, or a forward-mode level."""
+    """Return whether torch.func.grad, vjp, jvp, vmap or the like, or a forward-mode level, is active."""
     return functorch_is_active() or forward_mode_is_active()
 
 
 def batched(x: Tensor) -> bool:
-    """Whether x stands for many tensors (vmap, is_grads_batched), so that no decision can be taken on its value."""
+    """Return whether x stands for many tensors (vmap, is_grads_batched): no decision may depend on its value."""
     while True:
         if is_batched(x) or is_legacy_batched(x):
             return True

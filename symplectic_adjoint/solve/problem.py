@@ -71,7 +71,7 @@ class Problem:
     @property
     def lock(self) -> AbstractContextManager[Any]:
         """The lock of the modules that func calls. One thread may take it several times."""
-        return lock_of(self.parameters.reached)
+        return lock_of(self.parameters.all_modules)
 
     def field(self, like: Tensor) -> Field:
         """Return f for states like `like`."""
@@ -82,7 +82,7 @@ class Problem:
             frozen=self.parameters.frozen,
             time_dtype=self.layout.time_dtype,
             place=self.layout.place,
-            forward_state=self.forward_state or ForwardState(self.parameters.reached, like.device),
+            forward_state=self.forward_state or ForwardState(self.parameters.all_modules, like.device),
         )
         if self.compile:
             f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)
@@ -144,7 +144,7 @@ class Problem:
             sequence = self.callbacks().wrap(sequence)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
-            with f.forward_state.lock if self.forward_state is None else f.forward_state.again():
+            with f.forward_state.lock if self.forward_state is None else f.forward_state.reinstated():
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
                 if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
@@ -193,9 +193,8 @@ class Problem:
         sequence, timeline = CheckedSteps(tuple(plans)), Timeline(self.times[0])
         try:
             with torch.no_grad():
-                integrate(
-                    f.again(), self.tableau, sequence, y0, outputs, KeepNothing(), timeline, self.make_step, finite
-                )
+                other = f.for_another_pass()
+                integrate(other, self.tableau, sequence, y0, outputs, KeepNothing(), timeline, self.make_step, finite)
         finally:
             plans[:] = finite
         raise NonFiniteError(

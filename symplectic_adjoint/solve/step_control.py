@@ -26,7 +26,7 @@ def packed_norm(layout: Layout, norm: Norm | None) -> Norm:
     """Return the norm of the packed state: the caller's, applied to the unpacked state, or the default if None."""
     if norm is None:
         return layout.norm if layout.structured else rms_norm
-    return norm if layout.trivial else lambda x: norm(layout.unpack_errors(x))
+    return norm if layout.is_identity else lambda x: norm(layout.unpack_errors(x))
 
 
 @dataclass(frozen=True)

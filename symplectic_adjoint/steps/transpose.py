@@ -117,17 +117,17 @@ def _transpose_compiled(
     times = _TimeSums(step, step.h, ()) if with_time else None
     l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
     theta_bar = aliases.totals
-    numbers = code.numbers(step.h, [number(step.time(i)) for i in range(s)])
+    scalars = code.stage_scalars(step.h, [number(step.time(i)) for i in range(s)])
     for i in reversed(range(s)):
         if b[i] == 0.0 and all(l[j] is None for j, _ in columns[i]):
             continue
         del step.ks[i:]
         f.f_calls += 1
         f.vjps += 1
-        used, l[i], *of_times = code.pull_back(
-            numbers[i], step.y, step.ks, lam, l, aliases.trainable, theta_bar, with_time=with_time
+        used, l[i], *of_times = code.stage_vjp(
+            scalars[i], step.y, step.ks, lam, l, aliases.trainable, theta_bar, with_time=with_time
         )
-        aliases.added_to(used)
+        aliases.mark_added(used)
         if times is not None:
             tau, k, w = of_times
             times.add(i, k, tau, w)

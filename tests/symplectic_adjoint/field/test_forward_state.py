@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
-from symplectic_adjoint.field.graph import walk
+from symplectic_adjoint.field.graph import walk_edges
 from tests.gradients import EXACT
 from tests.oracle import relative_error
 
@@ -202,7 +202,7 @@ def test_a_value_that_a_hook_computes_from_a_parameter_does_not_keep_a_parameter
     sa.odeint(
         lambda t, y: func(y), ones(), T, gradient=gradient, params=list(func.parameters()), **RK4
     ).sum().backward()
-    nodes = [node for node, _ in walk([(func.weight.grad_fn, 0)], ())]
+    nodes = [node for node, _ in walk_edges([(func.weight.grad_fn, 0)], ())]
     leaves = {id(node.variable) for node in nodes if hasattr(node, "variable")}
     has_a_graph = gradient == "backprop" or isinstance(gradient, sa.Symplectic)  # of the last call forward
     assert leaves == ({id(func.weight_g), id(func.weight_v)} if has_a_graph else set())
