@@ -49,23 +49,23 @@ class Sources:
 
 
 TRANSPOSE = "symplectic_adjoint/steps/transpose.py"
-CALL = "        one = one or f.linearize("
+CALL = "            linearization = f.linearize("
 CLASS = "@dataclass(frozen=True)\nclass OutputCotangent"
-PULL = "f.transpose(one, w, pull)"
+PULL = "f.transpose(linearization, w, pull)"
 EXPAND = "    return list(cells.values())"
 
 FAULTS = {
-    "an extra f call": ("f_calls_backward", [(TRANSPOSE, CALL, f"        f(step.time(i), step.y)\n{CALL}")]),
+    "an extra f call": ("f_calls_backward", [(TRANSPOSE, CALL, f"            f(step.time(i), step.y)\n{CALL}")]),
     "a leaked tensor": (
         "peak_tensor_bytes",
         [
             (TRANSPOSE, CLASS, f"LEAK = []\n\n\n{CLASS}"),
-            (TRANSPOSE, CALL, f"        LEAK.append(step.y.clone())\n{CALL}"),
+            (TRANSPOSE, CALL, f"            LEAK.append(step.y.clone())\n{CALL}"),
         ],
     ),
     "a gradient that is off by a millionth": (
         "error_discrete",
-        [(TRANSPOSE, PULL, "f.transpose(one, w * (1 + 1e-6), pull)")],
+        [(TRANSPOSE, PULL, "f.transpose(linearization, w * (1 + 1e-6), pull)")],
     ),
     "a dropped cell": ("status", [("benchmarks/symplectic_bench/spec/expansion.py", EXPAND, f"{EXPAND}[:-1]")]),
 }
@@ -137,16 +137,20 @@ def git(*arguments):
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def compare(folder, *arguments):
+    """Run `compare` with its worktrees below the folder."""
+    command = [sys.executable, "-m", "benchmarks", "compare", *arguments, "--rounds", "1"]
+    env = {**os.environ, "TMPDIR": str(folder)}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+
+
 @pytest.mark.skipif(not git("rev-parse", "HEAD"), reason="no git checkout")
 def test_a_revision_compared_with_itself_has_no_regression(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "compare", "HEAD", "HEAD", "--rounds", "1"]
-    done = subprocess.run(
-        [*command, "--markdown", str(tmp_path / "summary.md")], cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
+    done = compare(tmp_path, "HEAD", "HEAD", "--markdown", str(tmp_path / "summary.md"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "17 cells compared, 0 regressions" in done.stdout
     assert "| ours symplectic |" in (tmp_path / "summary.md").read_text()
-    assert "tree-" not in git("worktree", "list")  # and nothing is left behind
+    assert str(tmp_path) not in git("worktree", "list")  # and nothing is left behind
 
 
 BEFORE_THE_MOVE = "1a931bb"
@@ -155,8 +159,7 @@ BEFORE_THE_MOVE = "1a931bb"
 
 @pytest.mark.skipif(not git("rev-parse", "HEAD"), reason="no git checkout")
 @pytest.mark.skipif(not git("cat-file", "-t", BEFORE_THE_MOVE), reason="a clone without its history")
-def test_a_revision_of_the_old_layout_is_measured_by_its_own_sources():
-    command = [sys.executable, "-m", "benchmarks", "compare", BEFORE_THE_MOVE, "HEAD", "--rounds", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+def test_a_revision_of_the_old_layout_is_measured_by_its_own_sources(tmp_path):
+    done = compare(tmp_path, BEFORE_THE_MOVE, "HEAD")
     assert done.returncode in (0, 3), done.stdout + done.stderr  # counters may be changed on purpose since
     assert "17 cells compared" in done.stdout
