@@ -82,7 +82,7 @@ class _Solve(torch.autograd.Function):
         trajectory.stats.f_calls_forward = trajectory.field.f_calls
         call.trajectory, call.problem = trajectory, call.problem.ended(trajectory)
         trajectory.stats.choice = keeper.choice
-        call.steps, call.once, call.graphs = keeper.steps, list(keeper.once), list(keeper.graphs)
+        call.steps, call.last_stages, call.graphs = keeper.steps, list(keeper.last_stages), list(keeper.graphs)
         constants = trajectory.field.forward_state.constant
         outputs = (ys,) if call.strategy.uses_outputs else ()
         # Everything goes through save_for_backward: a change in place before the backward pass raises.
@@ -105,7 +105,7 @@ class _Solve(torch.autograd.Function):
         assert trajectory is not None
         f = trajectory.field.again()
         t = t if ctx.needs_input_grad[2] else None
-        given = BackwardPass(call.problem, trajectory, f, y0, t, kept, call.steps, call.once, call.graphs, ys, grad_ys)
+        given = BackwardPass(call.problem, trajectory, f, y0, t, kept, call.steps, call.last_stages, call.graphs, ys, grad_ys)
         create_graph = torch.is_grad_enabled()
         with f.forward_state.again():
             gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)

@@ -151,7 +151,7 @@ class Problem:
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
             if self.returns_early and error.t is not None:
-                raise StoppedEarly(error, self._as_far_as(plans, f.forward_state)) from error
+                raise StoppedEarly(error, self._truncated(plans, f.forward_state)) from error
             raise
         finally:
             if self.forward_state is None:
@@ -166,7 +166,7 @@ class Problem:
             return self
         return replace(self, times=(self.times[0], trajectory.crossing.t), event=None)
 
-    def _as_far_as(self, plans: Sequence[StepPlan], forward_state: ForwardState) -> "Problem":
+    def _truncated(self, plans: Sequence[StepPlan], forward_state: ForwardState) -> "Problem":
         """The same problem over the steps that were accepted before a failure."""
         return replace(self, recorded=tuple(plans), event=None, forward_state=forward_state, returns_early=False)
 

@@ -5,75 +5,75 @@ from functools import cache
 import checkpoint_schedules
 import pytest
 
-from symplectic_adjoint.backward.schedule import OnlineCheckpoints, advances, kept_states, repetitions, stride
+from symplectic_adjoint.backward.schedule import OnlineCheckpoints, advances, checkpoint_steps, repetitions, stride
 
 MOST = 60
 
 
 @cache
-def fewest(steps, room):
+def fewest(steps, capacity):
     """The recursion that defines the optimum: go k on, keep that state, reverse what is beyond it, then the rest."""
     if steps <= 1:
         return 0
-    if room == 0:
+    if capacity == 0:
         return steps * (steps - 1) // 2
-    return min(k + fewest(steps - k, room - 1) + fewest(k, room) for k in range(1, steps))
+    return min(k + fewest(steps - k, capacity - 1) + fewest(k, capacity) for k in range(1, steps))
 
 
 @cache
-def by_strides(steps, room):
+def by_strides(steps, capacity):
     if steps <= 1:
         return 0
-    k = stride(steps, room)
+    k = stride(steps, capacity)
     assert 1 <= k < steps
-    return steps * (steps - 1) // 2 if room == 0 else k + by_strides(steps - k, room - 1) + by_strides(k, room)
+    return steps * (steps - 1) // 2 if capacity == 0 else k + by_strides(steps - k, capacity - 1) + by_strides(k, capacity)
 
 
-@pytest.mark.parametrize("room", range(MOST))
-def test_strides_take_as_few_steps_again_as_can_be(room):
+@pytest.mark.parametrize("capacity", range(MOST))
+def test_strides_take_as_few_steps_again_as_can_be(capacity):
     for steps in range(1, MOST + 1):
-        assert advances(steps, room) == fewest(steps, room) == by_strides(steps, room)
+        assert advances(steps, capacity) == fewest(steps, capacity) == by_strides(steps, capacity)
 
 
-@pytest.mark.parametrize("room", range(MOST))
-def test_as_checkpoint_schedules_plans_it(room):
+@pytest.mark.parametrize("capacity", range(MOST))
+def test_as_checkpoint_schedules_plans_it(capacity):
     """Its checkpoints are ours and the start; it counts the call that each reversed step makes as well."""
-    for steps in range(room + 2, MOST + 1):
+    for steps in range(capacity + 2, MOST + 1):
         taken = 0
-        for action in checkpoint_schedules.Revolve(steps, room + 1):
+        for action in checkpoint_schedules.Revolve(steps, capacity + 1):
             if isinstance(action, checkpoint_schedules.Forward):
                 taken += action.n1 - action.n0
             if isinstance(action, checkpoint_schedules.EndReverse):
                 break
-        assert taken == advances(steps, room) + steps
+        assert taken == advances(steps, capacity) + steps
 
 
-def taken_again(steps, room, kept):
+def taken_again(steps, capacity, kept):
     """Steps taken on the way there and back when these starts are kept on the way there."""
     ends = [*kept, steps - 1]  # the last step's start is at hand when the way back begins
     gaps = [end - start for start, end in zip([0, *kept], ends, strict=True)]
-    return steps - 1 + sum(advances(gap, room - i) for i, gap in enumerate(gaps) if gap)
+    return steps - 1 + sum(advances(gap, capacity - i) for i, gap in enumerate(gaps) if gap)
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 30])
-def test_starts_kept_on_the_way_there_belong_to_the_optimum(room):
+@pytest.mark.parametrize("capacity", [1, 2, 3, 5, 8, 30])
+def test_starts_kept_on_the_way_there_belong_to_the_optimum(capacity):
     for steps in range(1, 400):
-        kept = list(kept_states(steps, room))
-        assert len(kept) <= room and kept == sorted(set(kept)) and all(0 < n < steps for n in kept)
-        assert taken_again(steps, room, kept) == advances(steps, room) if steps > 1 else kept == []
+        kept = list(checkpoint_steps(steps, capacity))
+        assert len(kept) <= capacity and kept == sorted(set(kept)) and all(0 < n < steps for n in kept)
+        assert taken_again(steps, capacity, kept) == advances(steps, capacity) if steps > 1 else kept == []
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 16, 30])
-def test_without_knowing_the_number_no_step_is_taken_again_more_often_than_it_must(room):
-    levels, kept, worst = OnlineCheckpoints(room), [], 1.0
+@pytest.mark.parametrize("capacity", [1, 2, 3, 5, 8, 16, 30])
+def test_without_knowing_the_number_no_step_is_taken_again_more_often_than_it_must(capacity):
+    levels, kept, worst = OnlineCheckpoints(capacity), [], 1.0
     for steps in range(3, 800):
-        place = levels.replaced()
+        place = levels.admit()
         if place is not None:
             del kept[place]
         kept.append(steps - 2)
-        assert len(kept) <= room and kept == sorted(set(kept))
-        least = repetitions(steps, room)
+        assert len(kept) <= capacity and kept == sorted(set(kept))
+        least = repetitions(steps, capacity)
         for i, (start, end) in enumerate(zip([0, *kept], [*kept, steps - 1], strict=True)):
-            assert end - start < 2 or repetitions(end - start, room - i) <= least
-        worst = max(worst, taken_again(steps, room, kept) / advances(steps, room))
+            assert end - start < 2 or repetitions(end - start, capacity - i) <= least
+        worst = max(worst, taken_again(steps, capacity, kept) / advances(steps, capacity))
     assert worst <= 1.5
