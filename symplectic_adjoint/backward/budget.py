@@ -157,7 +157,7 @@ class WithinBudget(KeepNothing):
         self._peak_bytes = max(self._peak_bytes, self._budget.model.forward_bytes(*self._held(), graphs))
 
     def _in_order(self) -> list[tuple[int, Tensor]]:
-        """Return the kept tensors with their steps, each start before its stages. The start of step 0, y0, is not kept."""
+        """Return the kept tensors with their steps, each start before its stages. y0 is not among them."""
         starts = list(zip(self._starts.steps, self._starts.kept, strict=True))
         stages = [(n, k) for n, ks in self._stages.items() for k in ks]
         return sorted(starts + stages, key=lambda pair: pair[0])  # stable

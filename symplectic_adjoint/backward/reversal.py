@@ -45,7 +45,7 @@ def pull_back_end_outputs(
 
 
 def check_reversal(given: BackwardPass, y: Tensor) -> None:
-    """Raise ReversalError if y, the start as reconstructed by reversing every step, has fewer than half of y0's digits."""
+    """Raise ReversalError if y, obtained by reversing every step, agrees with y0 in fewer than half of the digits."""
     if y.numel() == 0:
         return
     off = (y - given.y0).abs().amax() / given.y0.abs().amax().clamp_min(torch.finfo(y.dtype).tiny)
@@ -53,7 +53,7 @@ def check_reversal(given: BackwardPass, y: Tensor) -> None:
     if not off.item() <= allowed:
         raise ReversalError(
             f"reversing the {len(given.trajectory.plans)} steps of gradient={given.problem.gradient_name!r} gave y0 "
-            f"with a relative error of {off.item():.1e}, and the gradient would be as inaccurate (up to {allowed:.1e} is "
-            "accepted): take larger steps, a state of higher precision, a coupling or an eta closer to 1, or "
+            f"with a relative error of {off.item():.1e}, and the gradient would be as inaccurate (up to {allowed:.1e} "
+            "is accepted): take larger steps, a state of higher precision, a coupling or an eta closer to 1, or "
             'gradient="symplectic"'
         )
