@@ -346,7 +346,8 @@ def _check_positive(name: str, least: float, most: float) -> None:
     for value in (least, most):
         if not 0.0 < value < math.inf:
             raise ValueError(
-                f"{name} must be positive and finite, got {value:g}: a step is accepted if its error is at most atol + rtol |y|"
+                f"{name} must be positive and finite, got {value:g}: a step is accepted if its error is at most "
+                "atol + rtol |y|"
             )
 
 
