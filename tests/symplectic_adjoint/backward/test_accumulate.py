@@ -1,4 +1,4 @@
-"""accumulate=: sums over many steps that do not round as their terms do."""
+"""accumulate=: sums over many steps without the rounding error of their terms' precision."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ STEPS = 3000
 
 
 class Drift(nn.Module):
-    """y' = theta: every step adds h to dL/dtheta, so that all its error is that of the sum."""
+    """y' = theta: every step adds h to dL/dtheta, whose only error is that of the sum."""
 
     def __init__(self):
         super().__init__()
@@ -24,7 +24,7 @@ class Drift(nn.Module):
 
 
 class Growth(nn.Module):
-    """y' = theta y / 1000: every step adds its small share to lam."""
+    """y' = theta y / 1000: every step adds a small term to lam."""
 
     def __init__(self):
         super().__init__()
@@ -45,20 +45,20 @@ def gradients(func, dtype, gradient, accumulate):
 @pytest.mark.parametrize("gradient", ["symplectic", "stages", "aca"])
 @pytest.mark.parametrize("accumulate", ["float64", "compensated"])
 @pytest.mark.parametrize(("make", "which"), [(Drift, 1), (Growth, 0)])
-def test_sums_over_thousands_of_steps_do_not_round(make, which, accumulate, gradient):
+def test_sums_over_thousands_of_steps_have_no_rounding_error_of_their_own(make, which, accumulate, gradient):
     exact = gradients(make(), torch.float64, gradient, None)[which]
     plain, careful = (gradients(make(), torch.float32, gradient, how)[which].double() for how in (None, accumulate))
     assert careful.dtype == exact.dtype
     unit = torch.finfo(torch.float32).eps * exact.abs()
-    # The plain sum makes a random walk of 3,000 roundings; the careful one rounds its terms and its result: every
-    # term by half a unit of its own, so one unit in all, and one for the result.
+    # The plain sum makes a random walk of 3,000 rounding errors; the accurate one rounds its terms and its result:
+    # each term by half a unit of its own, so one unit in all, and one for the result.
     assert (plain - exact).abs() > 4 * unit
     assert (careful - exact).abs() <= 2 * unit
 
 
 @pytest.mark.parametrize("gradient", ["symplectic", "stages", "aca"])
 @pytest.mark.parametrize("accumulate", ["float64", "compensated"])
-def test_in_float64_it_is_the_same_gradient(accumulate, gradient):
+def test_the_gradient_is_the_same_in_float64(accumulate, gradient):
     func, y0 = SmallNet(), start().requires_grad_()
     t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64, requires_grad=True)
 
@@ -69,10 +69,10 @@ def test_in_float64_it_is_the_same_gradient(accumulate, gradient):
     for a, b in zip(of(accumulate), of(None), strict=True):
         assert (a is None) == (b is None)
         if a is not None:
-            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)  # other roundings of the same sums
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)  # the same sums, rounded differently
 
 
-def test_a_compensated_sum_is_as_accurate_as_one_in_twice_the_precision():
+def test_a_compensated_sum_is_as_accurate_as_a_sum_in_twice_the_precision():
     terms = torch.rand(10_000, dtype=torch.float32, generator=torch.Generator().manual_seed(0)) - 0.3
     total = CompensatedSum()
     for x in terms:
@@ -83,7 +83,7 @@ def test_a_compensated_sum_is_as_accurate_as_one_in_twice_the_precision():
 
 
 @pytest.mark.parametrize("accumulate", [None, "float64", "compensated"])
-def test_the_loss_cotangent_is_left_as_it_was(accumulate):
+def test_the_cotangent_of_the_loss_is_not_modified(accumulate):
     cotangent = torch.ones(2, 1)
     ys = sa.odeint(Drift(), torch.zeros(1, requires_grad=True), T, method="euler", accumulate=accumulate)
     ys.backward(cotangent)
@@ -91,17 +91,17 @@ def test_the_loss_cotangent_is_left_as_it_was(accumulate):
 
 
 @pytest.mark.parametrize("gradient", ["backprop", "baseline", "continuous"])
-def test_a_gradient_without_such_sums_refuses_it(gradient):
+def test_a_gradient_that_does_not_sum_step_by_step_refuses_it(gradient):
     with pytest.raises(sa.UnsupportedCombination, match=f"accumulate='float64'.*gradient='{gradient}'.*symplectic"):
         sa.odeint(SmallNet(), start(), T, gradient=gradient, accumulate="float64")
 
 
-def test_an_unknown_way_is_named():
+def test_an_unknown_value_is_named():
     with pytest.raises(ValueError, match="'float64', 'compensated', got 'double'"):
         sa.odeint(SmallNet(), start(), T, accumulate="double")
 
 
-def test_it_does_not_go_with_functional_transforms():
+def test_it_is_refused_under_functional_transforms():
     def loss(y0):
         return sa.odeint(SmallNet(), y0, T, method="euler", accumulate="compensated").sum()
 

@@ -1,4 +1,4 @@
-"""Choices of what is kept for the way back, and where: the gradient is the same whatever is chosen."""
+"""What the forward pass keeps, and where: the gradient is the same for every choice."""
 
 import gc
 import math
@@ -56,7 +56,7 @@ def assert_exact(func, y0, t, solution, method, **keywords):
 
 @pytest.mark.parametrize("method", sa.METHODS)
 @every_choice
-def test_autograd_on_the_recorded_grid(choice, method):
+def test_the_gradient_is_autograd_on_the_recorded_grid(choice, method):
     func, y0, t = SmallNet(), start().requires_grad_(), T.clone().requires_grad_()
     options = {} if sa.METHODS[method].adaptive else {"step_size": 0.08}
     solution = sa.solve(func, y0, t, method=method, gradient=choice, options=options, rtol=1e-4, atol=1e-4)
@@ -64,7 +64,7 @@ def test_autograd_on_the_recorded_grid(choice, method):
 
 
 @every_choice
-def test_a_second_backward_pass_gives_the_same(choice):
+def test_a_second_backward_pass_gives_the_same_gradient(choice):
     func, y0, t = SmallNet(), start().requires_grad_(), T.clone().requires_grad_()
     solution = sa.solve(func, y0, t, gradient=choice, **ADAPTIVE)
     inputs = [y0, t, *func.parameters()]
@@ -75,7 +75,7 @@ def test_a_second_backward_pass_gives_the_same(choice):
 
 
 @every_choice
-def test_rejected_steps_leave_nothing_behind(choice):
+def test_rejected_steps_do_not_change_the_gradient(choice):
     func, y0 = SmallNet(), start().requires_grad_()
     t = torch.tensor([0.0, 3.0], dtype=torch.float64, requires_grad=True)
     solution = sa.solve(func, y0, t, gradient=choice, method="bosh3", options={"first_step": 3.0}, rtol=1e-6, atol=1e-6)
@@ -84,7 +84,7 @@ def test_rejected_steps_leave_nothing_behind(choice):
 
 
 @every_choice
-def test_in_float64_and_with_compensation(choice):
+def test_the_gradient_is_exact_with_float64_and_compensated_sums(choice):
     func, y0, t = SmallNet(), start().requires_grad_(), T.clone().requires_grad_()
     for accumulate in ("float64", "compensated"):
         solution = sa.solve(func, y0, t, gradient=choice, accumulate=accumulate, **ADAPTIVE)
@@ -92,7 +92,7 @@ def test_in_float64_and_with_compensation(choice):
 
 
 class Stochastic(SmallNet):
-    """Batch statistics and dropout: a call again must be the call that was made, and one that is held stays so."""
+    """Batch statistics and dropout: a recomputed call must equal the original, whether its graph was held or not."""
 
     def __init__(self):
         super().__init__()
@@ -103,7 +103,7 @@ class Stochastic(SmallNet):
 
 
 @every_choice
-def test_batch_statistics_and_dropout(choice):
+def test_the_gradient_is_that_of_backprop_with_batch_statistics_and_dropout(choice):
     def gradients_and_statistics(gradient):
         torch.manual_seed(0)
         func = Stochastic()
@@ -117,27 +117,27 @@ def test_batch_statistics_and_dropout(choice):
 
 @given(
     steps=st.integers(1, 40),
-    room=st.integers(1, 12),
+    capacity=st.integers(1, 12),
     graphs=st.integers(0, 60),
     method=st.sampled_from(["euler", "midpoint", "rk38", "dopri5"]),
     outputs=st.lists(st.floats(0.01, 0.99), max_size=4, unique=True),
 )
-def test_drawn_numbers_of_steps_checkpoints_graphs_and_outputs(steps, room, graphs, method, outputs):
+def test_the_gradient_is_exact_for_drawn_steps_checkpoints_graphs_and_outputs(steps, capacity, graphs, method, outputs):
     times = torch.tensor([0.0, *sorted(outputs), 1.0], dtype=torch.float64)
-    for choice in (sa.Revolve(room), sa.Symplectic(graphs=graphs)):
+    for choice in (sa.Revolve(capacity), sa.Symplectic(graphs=graphs)):
         func, y0, t = SmallNet(), start().requires_grad_(), times.clone().requires_grad_()
         solution = sa.solve(func, y0, t, method=method, gradient=choice, options={"step_size": 1 / steps})
         assert_exact(func, y0, t, solution, method)
 
 
-class TestGraphsThatAreHeld:
-    def test_all_of_them_need_no_call_on_the_way_back(self):
+class TestHeldGraphs:
+    def test_with_all_of_them_the_backward_pass_makes_no_f_call(self):
         func, y0 = SmallNet(), start().requires_grad_()
         solution = sa.solve(func, y0, T[[0, 3]], gradient=sa.Symplectic(graphs=math.inf), **ADAPTIVE)
         solution.ys.sum().backward()
         assert solution.stats.f_calls_backward == 0
 
-    def test_a_lost_gradient_is_found_on_the_way_there(self):
+    def test_a_lost_gradient_is_found_in_the_forward_pass(self):
         outside = torch.ones((), dtype=torch.float64, requires_grad=True)
         with pytest.raises(sa.LostGradient):
             sa.odeint(lambda t, y: outside * y, start(), T, gradient=sa.Symplectic(graphs=3))
@@ -150,13 +150,13 @@ class TestGraphsThatAreHeld:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             ys.sum().backward()
 
-    def test_hooks_of_the_caller_see_the_whole_once(self):
+    def test_hooks_of_the_caller_see_the_whole_gradient_once(self):
         func, seen = SmallNet(), []
         func.outer.weight.register_hook(seen.append)
         sa.odeint(func, start(), T, gradient=sa.Symplectic(graphs=7), **ADAPTIVE).sum().backward()
         assert len(seen) == 1 and torch.equal(seen[0], func.outer.weight.grad)
 
-    def test_their_memory_is_free_after_the_backward_pass(self):
+    def test_the_backward_pass_frees_them(self):
         func, held = SmallNet(), []
         ys = sa.odeint(func, start(), T, gradient=sa.Symplectic(graphs=math.inf), **ADAPTIVE)
         node = ys.grad_fn
@@ -165,36 +165,38 @@ class TestGraphsThatAreHeld:
         assert held == []
 
     @pytest.mark.parametrize("number", [-1, 1.5j, "3", True, math.nan])
-    def test_a_number_that_is_none(self, number):
+    def test_an_invalid_number_of_graphs_is_refused(self, number):
         with pytest.raises(ValueError, match="graphs"):
             sa.Symplectic(graphs=number)
 
 
 class TestRevolve:
     @pytest.mark.parametrize("number", [0, -1, 1.5, True, None, "0 B", "many", "12 parsecs"])
-    def test_a_number_of_checkpoints_that_is_none(self, number):
+    def test_an_invalid_number_of_checkpoints_is_refused(self, number):
         with pytest.raises(ValueError, match="checkpoints"):
             sa.Revolve(number)
 
-    def test_a_budget_smaller_than_a_state_says_what_one_takes_before_func_is_called(self):
+    def test_a_size_smaller_than_a_state_is_refused_before_func_is_called_with_the_size_of_one(self):
         def func(t, y):
             raise AssertionError
 
         with pytest.raises(ValueError, match=f"one takes {format_bytes(STATE_BYTES)}"):
             sa.odeint(func, start().requires_grad_(), T, gradient=sa.Revolve("8 B"))
 
-    def test_an_adaptive_solve_keeps_no_more_than_it_may(self):
+    def test_an_adaptive_solve_keeps_no_more_states_than_allowed(self):
         func, y0 = SmallNet(), start().requires_grad_()
-        for room in (1, 2, 5):
-            solution = sa.solve(func, y0, T[[0, 3]], gradient=sa.Revolve(room), method="bosh3", rtol=1e-8, atol=1e-8)
+        for capacity in (1, 2, 5):
+            solution = sa.solve(
+                func, y0, T[[0, 3]], gradient=sa.Revolve(capacity), method="bosh3", rtol=1e-8, atol=1e-8
+            )
             assert solution.stats.accepted > 20
             saved = solution.ys.grad_fn.saved_tensors
             frozen_and_inputs = 2 + sum(1 for _ in func.parameters())
-            assert len(saved) == frozen_and_inputs + room + 1  # and the last step's start
+            assert len(saved) == frozen_and_inputs + capacity + 1  # and the last step's start
 
 
 class TestOnDisk:
-    def test_no_file_has_a_name_while_the_solve_lives_nor_after_it(self, tmp_path):
+    def test_no_file_is_visible_during_or_after_the_solve(self, tmp_path):
         func, y0 = SmallNet(), start().requires_grad_()
         ys = sa.odeint(func, y0, T, gradient=sa.Symplectic(offload="disk", folder=str(tmp_path)), **ADAPTIVE)
         assert list(tmp_path.iterdir()) == []
@@ -202,7 +204,7 @@ class TestOnDisk:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the process's memory map")
-    def test_files_are_gone_with_the_graph(self, tmp_path):
+    def test_files_are_freed_with_the_graph(self, tmp_path):
         def mapped():
             gc.collect()
             return str(tmp_path) in Path("/proc/self/maps").read_text()
@@ -213,7 +215,7 @@ class TestOnDisk:
         assert not mapped()
 
     @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's resident memory")
-    def test_what_is_written_leaves_the_processs_memory(self, tmp_path):
+    def test_written_tensors_leave_the_processs_resident_memory(self, tmp_path):
         code = f"""
 import torch
 from symplectic_adjoint.memory.storage import OnDisk
@@ -231,7 +233,7 @@ assert all(torch.equal(one, x) for one in kept)
 """
         subprocess.run([sys.executable, "-c", code], check=True)
 
-    def test_a_folder_that_is_not_there_is_an_error_before_func_is_called(self, tmp_path):
+    def test_a_missing_folder_is_an_error_before_func_is_called(self, tmp_path):
         def func(t, y):
             raise AssertionError
 
@@ -239,7 +241,7 @@ assert all(torch.equal(one, x) for one in kept)
         with pytest.raises(sa.OffloadError, match=r"none.*Give another folder"):
             sa.odeint(func, start().requires_grad_(), T, gradient=choice)
 
-    def test_a_folder_that_is_full_is_an_error_and_not_half_a_gradient(self, tmp_path, monkeypatch):
+    def test_a_full_folder_is_an_error_and_gives_no_partial_gradient(self, tmp_path, monkeypatch):
         func, y0 = SmallNet(), start().requires_grad_()
         monkeypatch.setattr(OnDisk, "CHUNK_BYTES", 2 * STATE_BYTES)
         given_out = []
@@ -256,7 +258,7 @@ assert all(torch.equal(one, x) for one in kept)
         most = 2
         with pytest.raises(sa.OffloadError, match=r"more in .*No space left on device"):
             sa.odeint(func, y0, T, gradient=choice, method="rk4", options={"step_size": 0.1})
-        # On the way back: revolve keeps other states there.
+        # In the backward pass, too: revolve keeps further states there.
         most = 10**6
         ys = sa.odeint(
             func, y0, T, gradient=sa.Revolve(2, "disk", str(tmp_path)), method="rk4", options={"step_size": 0.1}
@@ -267,14 +269,14 @@ assert all(torch.equal(one, x) for one in kept)
         assert y0.grad is None and all(p.grad is None for p in func.parameters())
 
     @pytest.mark.parametrize("keywords", [{"offload": "tape"}, {"folder": "x"}, {"offload": "disk", "folder": 3}])
-    def test_a_place_that_is_none(self, keywords):
+    def test_an_invalid_offload_or_folder_is_refused(self, keywords):
         for choice in (sa.Symplectic, sa.Revolve):
             with pytest.raises(ValueError, match=r"offload|folder"):
                 choice(**keywords)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.bfloat16])
-    def test_tensors_come_back_as_they_were(self, tmp_path, dtype):
+    def test_stored_tensors_are_unchanged(self, tmp_path, dtype):
         disk = OnDisk(str(tmp_path))
         tensors = [torch.randn(n, 3).to(dtype) for n in (0, 1, 5, 1000)]
-        for x, there in zip(tensors, [disk.put(x) for x in tensors], strict=True):
-            assert there.dtype == x.dtype and torch.equal(there, x)
+        for x, copy in zip(tensors, [disk.put(x) for x in tensors], strict=True):
+            assert copy.dtype == x.dtype and torch.equal(copy, x)

@@ -1,4 +1,4 @@
-"""A call on the way back is the call of the way there: noise, modes, buffers and autocast are those of the solve."""
+"""Recomputed calls equal those of the forward pass: noise, modes, buffers and autocast are those of the solve."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.oracle import relative_error
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 RECOMPUTING = [name for name in STANDARD if name != "backprop"]
 ROUNDING = 1e-12  # as in test_exactness
-APPROXIMATE = 1e-2  # the continuous gradient at these tolerances; with other noise it would be off by 1
+APPROXIMATE = 1e-2  # the continuous gradient's error at these tolerances; other noise would make it 1
 LOOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 every_gradient = pytest.mark.parametrize("gradient", STANDARD)
@@ -20,7 +20,7 @@ recomputing_gradients = pytest.mark.parametrize("gradient", RECOMPUTING)
 
 
 class Field(nn.Module):
-    """A linear layer, and what the test is about after it."""
+    """A linear layer, followed by the module under test."""
 
     def __init__(self, after):
         super().__init__()
@@ -33,7 +33,7 @@ class Field(nn.Module):
 
 
 class Noise(nn.Module):
-    """Multiplies by noise that it draws at every call, and notes what it drew."""
+    """Multiplies by noise drawn at every call, and records the noise."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +69,7 @@ def noisy(name):
 
 
 def solve(func, y0=None, *, gradient, seed=None, **keywords):
-    """ys as one tensor, also of Hutchinson's state."""
+    """Return ys as one tensor, also for Hutchinson's structured state."""
     if seed is not None:
         torch.manual_seed(seed)
     y0 = start() if y0 is None else y0
@@ -84,7 +84,7 @@ def gradients(ys, func, *inputs):
 
 
 def assert_as_backprop(solution, gradient):
-    """solution(gradient) gives (ys, func, further inputs); its gradient is that of backprop."""
+    """Assert that the gradient equals that of backprop, where solution(gradient) returns (ys, func, *other inputs)."""
     expected = gradients(*solution("backprop"))
     got = gradients(*solution(gradient))
     bound = ROUNDING if gradient in EXACT else APPROXIMATE
@@ -96,7 +96,7 @@ def assert_as_backprop(solution, gradient):
 @pytest.mark.parametrize("name", ["dropout", "noise", "hutchinson"])
 class TestRandomNumbersInFunc:
     @every_gradient
-    def test_give_the_gradient_of_what_was_drawn(self, name, gradient):
+    def test_give_the_gradient_for_the_numbers_drawn(self, name, gradient):
         def solution(gradient):
             func, y0 = noisy(name), start().requires_grad_()
             return solve(func, y0, gradient=gradient, seed=3), func, y0
@@ -104,13 +104,13 @@ class TestRandomNumbersInFunc:
         assert_as_backprop(solution, gradient)
 
     @every_gradient
-    def test_give_the_same_bits_whatever_the_gradient(self, name, gradient):
+    def test_give_bitwise_equal_outputs_for_every_gradient(self, name, gradient):
         with torch.no_grad():
             plain = solve(noisy(name), gradient="symplectic", seed=3)
         assert torch.equal(solve(noisy(name), gradient=gradient, seed=3), plain)
 
     @every_gradient
-    def test_leave_the_generator_alone_on_the_way_back(self, name, gradient):
+    def test_do_not_advance_the_generator_in_the_backward_pass(self, name, gradient):
         func = noisy(name)
         ys = solve(func, gradient=gradient, seed=3)
         torch.manual_seed(11)
@@ -119,7 +119,7 @@ class TestRandomNumbersInFunc:
         assert torch.equal(torch.get_rng_state(), before)
 
     @every_gradient
-    def test_move_the_generator_on_by_one_call_a_solve(self, name, gradient):
+    def test_advance_the_generator_by_one_call_per_solve(self, name, gradient):
         func = noisy(name)
         solve(func, gradient=gradient, seed=3)
         after = torch.get_rng_state()
@@ -137,7 +137,7 @@ class TestRandomNumbersInFunc:
 
 
 @every_gradient
-def test_noise_is_one_draw_in_every_call_of_a_solve(gradient):
+def test_every_call_of_a_solve_draws_the_same_noise(gradient):
     func = noisy("noise")
     drawn = func.after.drawn
     ys = solve(func, gradient=gradient)
@@ -148,7 +148,7 @@ def test_noise_is_one_draw_in_every_call_of_a_solve(gradient):
 
 
 @recomputing_gradients
-def test_two_solves_are_gone_back_through_with_the_noise_of_each(gradient):
+def test_the_backward_passes_of_two_solves_use_the_noise_of_each(gradient):
     def solution(gradient):
         func = noisy("dropout")
         torch.manual_seed(4)
@@ -187,7 +187,7 @@ def test_draws_that_begin_in_a_later_call_are_refused(gradient):
 
 
 class TestBatchNorm:
-    """Statistics move with the calls of the forward pass, and only with those."""
+    """Statistics are updated by the calls of the forward pass, and only by these."""
 
     @every_gradient
     def test_has_the_gradient_of_its_batches(self, gradient):
@@ -208,7 +208,7 @@ class TestBatchNorm:
         assert_as_backprop(solution, gradient)
 
     @every_gradient
-    def test_moves_as_in_the_same_calls_without_a_solver(self, gradient):
+    def test_is_updated_as_by_the_same_calls_without_a_solver(self, gradient):
         func, plain = (Field(nn.BatchNorm1d(3).double()) for _ in range(2))
         h, y = 0.2, start()
         ys = sa.odeint(func, y, T[[0, 2]], method="euler", options={"step_size": h}, gradient=gradient)
@@ -221,7 +221,7 @@ class TestBatchNorm:
         assert torch.allclose(func.after.running_var, plain.after.running_var, rtol=1e-14)
 
     @every_gradient
-    def test_gives_the_same_bits_whatever_the_gradient(self, gradient):
+    def test_gives_bitwise_equal_outputs_for_every_gradient(self, gradient):
         with torch.no_grad():
             plain = solve(Field(nn.BatchNorm1d(3).double()), gradient="symplectic")
         assert torch.equal(solve(Field(nn.BatchNorm1d(3).double()), gradient=gradient), plain)
@@ -230,12 +230,12 @@ class TestBatchNorm:
     def test_counts_every_forward_call(self, gradient):
         func = Field(nn.BatchNorm1d(3).double())
         solution = sa.solve(func, start(), T, gradient=gradient, **LOOSE)
-        # One more is made to see whether a call repeats, and taken back.
-        looks = int(func.after.num_batches_tracked) - solution.stats.f_calls_forward
-        assert looks == (0 if gradient == "backprop" else -1)
+        # One more call tests whether calls are repeatable, and its update is undone.
+        difference = int(func.after.num_batches_tracked) - solution.stats.f_calls_forward
+        assert difference == (0 if gradient == "backprop" else -1)
 
     @every_gradient
-    def test_stays_as_it_was_on_the_way_back(self, gradient):
+    def test_is_not_updated_by_the_backward_pass(self, gradient):
         func = Field(nn.BatchNorm1d(3).double())
         ys = solve(func, gradient=gradient)
         before = [b.clone() for b in func.buffers()]
@@ -243,7 +243,7 @@ class TestBatchNorm:
         assert all(torch.equal(a, b) for a, b in zip(func.buffers(), before, strict=True))
 
     @recomputing_gradients
-    def test_stays_as_it_was_where_the_way_back_fails(self, gradient):
+    def test_is_not_updated_by_a_backward_pass_that_fails(self, gradient):
         func, calls_left = Field(nn.BatchNorm1d(3).double()), []
 
         def fail(module, arguments, output):
@@ -259,7 +259,7 @@ class TestBatchNorm:
         assert all(torch.equal(a, b) for a, b in zip(func.buffers(), before, strict=True))
 
     @every_gradient
-    def test_of_two_solves_stays_as_the_second_left_it(self, gradient):
+    def test_keeps_the_statistics_of_the_second_of_two_solves(self, gradient):
         func = Field(nn.BatchNorm1d(3).double())
         first, second = solve(func, gradient=gradient), solve(func, 2.0 * start(), gradient=gradient)
         before = [b.clone() for b in func.buffers()]
@@ -267,7 +267,7 @@ class TestBatchNorm:
         assert all(torch.equal(a, b) for a, b in zip(func.buffers(), before, strict=True))
 
     @recomputing_gradients
-    def test_whose_statistics_move_after_a_solve_in_evaluation_mode_is_refused(self, gradient):
+    def test_whose_statistics_change_after_a_solve_in_evaluation_mode_is_refused(self, gradient):
         func = Field(nn.BatchNorm1d(3).double()).eval()
         ys = solve(func, gradient=gradient)
         func.train()
@@ -299,14 +299,14 @@ class TestABufferThatFuncChanges:
     def test_counts_the_calls_of_the_forward_pass(self, in_place, gradient):
         func = Counting(in_place=in_place)
         ys = sa.odeint(func, start(), T, method="rk4", options={"step_size": 0.25}, gradient=gradient)
-        # Four steps of four stages; one more call, to see whether calls repeat, is taken back.
+        # Four steps of four stages; one more call tests whether calls are repeatable, and its update is undone.
         assert func.n == 16
         counter = func.n
         gradients(ys, func)
         assert func.n == 16 and func.n is counter
 
     @every_gradient
-    def test_and_does_not_read_does_no_harm(self, in_place, gradient):
+    def test_but_does_not_read_is_harmless(self, in_place, gradient):
         def solution(gradient):
             func, y0 = Counting(in_place=in_place), start().requires_grad_()
             return solve(func, y0, gradient=gradient), func, y0
@@ -325,7 +325,7 @@ class TestABufferThatFuncChanges:
 
 
 @recomputing_gradients
-def test_a_buffer_that_func_fills_at_its_first_call_does_no_harm(gradient):
+def test_a_buffer_that_func_fills_in_its_first_call_is_harmless(gradient):
     class Lazy(Counting):
         def __init__(self):
             super().__init__(in_place=True)
@@ -377,7 +377,7 @@ class Conditioned(nn.Module):
 
 @recomputing_gradients
 @pytest.mark.parametrize("kind", ["data", "of-its-own-encoder", "of-an-encoder-outside"])
-def test_an_attribute_replaced_between_the_passes_is_that_of_the_way_there(kind, gradient):
+def test_an_attribute_replaced_between_the_passes_is_that_of_the_forward_pass(kind, gradient):
     def solution(gradient):
         torch.manual_seed(0)
         encoder, outputs = nn.Linear(2, 3).double(), []
@@ -392,7 +392,7 @@ def test_an_attribute_replaced_between_the_passes_is_that_of_the_way_there(kind,
     assert_as_backprop(solution, gradient)
 
 
-SIZE = 8  # large enough for the power iteration to be still on its way
+SIZE = 8  # large enough for the power iteration not to have converged
 
 
 def by_hook(linear):
@@ -406,7 +406,7 @@ def by_parametrisation(linear):
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.spectral_norm` is deprecated")
 @pytest.mark.parametrize("spectral_norm", [by_hook, by_parametrisation])
 class TestSpectralNorm:
-    """In training mode every call takes another step of a power iteration: no call can be repeated."""
+    """In training mode every call takes one step of a power iteration, so no call can be repeated."""
 
     class Net(nn.Module):
         def __init__(self, spectral_norm):
@@ -423,7 +423,7 @@ class TestSpectralNorm:
         with pytest.raises(sa.UnsupportedCombination, match=r"spectral norm in training mode .*Call func\.eval\(\)"):
             solve(func, start(size=SIZE), gradient=gradient)
 
-    def test_in_training_mode_goes_by_backprop(self, spectral_norm):
+    def test_in_training_mode_works_with_backprop(self, spectral_norm):
         func = self.Net(spectral_norm)
         weighted_loss(solve(func, start(size=SIZE), gradient="backprop")).backward()
         assert all(p.grad is not None and p.grad.any() for p in func.parameters())
@@ -440,7 +440,7 @@ class TestSpectralNorm:
 class TestTheTrainingMode:
     @every_gradient
     @pytest.mark.parametrize("training", [True, False])
-    def test_of_the_way_there_is_that_of_the_way_back(self, training, gradient):
+    def test_of_the_forward_pass_is_used_in_the_backward_pass(self, training, gradient):
         def solution(gradient):
             func = Field(nn.Sequential(nn.BatchNorm1d(3).double(), nn.Dropout(0.4))).train(training)
             return solve(func, gradient=gradient, seed=3), func
@@ -454,7 +454,7 @@ class TestTheTrainingMode:
         assert all(module.training != training for module in func.modules())
 
     @every_gradient
-    def test_of_a_part_is_its_own(self, gradient):
+    def test_of_a_submodule_is_its_own(self, gradient):
         func = Field(nn.Sequential(nn.BatchNorm1d(3).double(), nn.Dropout(0.4)))
         func.after[1].eval()
         ys = solve(func, gradient=gradient)
@@ -464,7 +464,7 @@ class TestTheTrainingMode:
 
 
 class Breaking(Field):
-    """Not a number after a time."""
+    """Returns NaN after a certain time."""
 
     def forward(self, t, y):
         k = super().forward(t, y)
@@ -473,7 +473,7 @@ class Breaking(Field):
 
 @pytest.mark.parametrize("grid", ["adaptive", "fixed"])
 class TestASolveThatFailed:
-    """The outputs that it reached are kept by going through its steps again: as they were."""
+    """Its outputs up to the failure are recomputed from its recorded steps, and equal those of the solve."""
 
     GRIDS = {  # noqa: RUF012
         "adaptive": {**LOOSE, "options": {"min_step": 1e-3}},
@@ -500,7 +500,7 @@ class TestASolveThatFailed:
         assert max(relative_error(a, b) for a, b in zip(got, expected, strict=True)) < bound
 
     @every_gradient
-    def test_moves_the_generator_by_one_call(self, grid, gradient):
+    def test_advances_the_generator_by_one_call(self, grid, gradient):
         func = Breaking(nn.Dropout(0.4))
         self.solved(func, grid, gradient)
         after = torch.get_rng_state()
@@ -509,7 +509,7 @@ class TestASolveThatFailed:
         assert torch.equal(torch.get_rng_state(), after)
 
     @every_gradient
-    def test_moves_statistics_once(self, grid, gradient):
+    def test_updates_statistics_once(self, grid, gradient):
         raised, returned = (Breaking(nn.BatchNorm1d(3).double()) for _ in range(2))
         with pytest.raises(sa.NonFiniteError):
             self.solved(raised, grid, gradient, on_failure="raise")
@@ -518,7 +518,7 @@ class TestASolveThatFailed:
             assert torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
 
     @every_gradient
-    def test_names_what_its_noise_did(self, grid, gradient):
+    def test_names_the_component_that_its_noise_chose(self, grid, gradient):
         drawn = []
 
         def func(t, y):
@@ -551,19 +551,19 @@ class TestAutocast:
 
     @recomputing_gradients
     @pytest.mark.parametrize("within", [False, True], ids=["backward-outside", "backward-inside"])
-    def test_of_the_way_there_is_that_of_the_way_back(self, within, gradient):
+    def test_of_the_forward_pass_is_used_in_the_backward_pass(self, within, gradient):
         ys, func, y0 = self.solution(gradient)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=within):
             got = gradients(ys, func, y0)
         # The cache hands one cast weight to all calls of a graph, whose gradients are summed in bfloat16 then.
         expected = gradients(*self.solution("backprop", cache=False))
-        # The same rounded operations, summed in float32; what went by other casts is off by thousandths.
+        # The same rounded operations, summed in float32; other casts would make a difference of thousandths.
         bound = 1e-5 if gradient in EXACT else APPROXIMATE
         errors = [relative_error(a, b) for a, b in zip(got, expected, strict=True)]
         assert max(errors) < bound, errors
 
     @every_gradient
-    def test_off_on_the_way_there_is_off_on_the_way_back(self, gradient):
+    def test_off_in_the_forward_pass_is_off_in_the_backward_pass(self, gradient):
         func, seen = nn.Linear(3, 3), set()
 
         def spy(t, y):
@@ -576,9 +576,9 @@ class TestAutocast:
         assert seen == {torch.float32}
 
     @recomputing_gradients
-    def test_goes_through_a_second_backward_pass_too(self, gradient):
+    def test_is_the_same_in_a_second_backward_pass(self, gradient):
         ys, func, y0 = self.solution(gradient)
         loss = weighted_loss(ys)
         first, second = (torch.autograd.grad(loss, [y0, *func.parameters()], retain_graph=True) for _ in range(2))
-        # Stages that were at hand the first time are evaluated again, in the same way.
+        # The last step's stages, which the first backward pass still had, are recomputed in the same way.
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

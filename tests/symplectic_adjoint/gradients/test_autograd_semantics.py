@@ -1,4 +1,4 @@
-"""A solve behaves like any other operation of autograd, whatever its inputs have to do with each other."""
+"""A solve behaves like any other autograd operation, however its inputs depend on each other."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def solve(func, y0, t=T, *, gradient, **keywords):
 
 
 def like_backprop(loss, inputs, create_graph):
-    """Each exact gradient of loss(gradient) against backprop's."""
+    """Assert that every exact gradient of loss(gradient) equals that of backprop."""
     expected = torch.autograd.grad(loss("backprop"), inputs, create_graph=create_graph)
     for gradient in EXACT:
         got = torch.autograd.grad(loss(gradient), inputs, create_graph=create_graph)
@@ -32,7 +32,7 @@ def like_backprop(loss, inputs, create_graph):
 
 @pytest.mark.parametrize("create_graph", [False, True])
 class TestInputsThatDependOnAParameter:
-    """Each gets its gradient once, also where the gradient has a graph of its own."""
+    """Each receives its gradient once, with create_graph=True too."""
 
     def test_y0(self, create_graph):
         th = theta(-0.5, 0.3)
@@ -70,7 +70,7 @@ class TestInputsThatDependOnAParameter:
         like_backprop(loss, [net.twice, net.inner.weight], create_graph)
 
 
-def test_second_derivatives_through_such_inputs_agree_too():
+def test_second_derivatives_with_respect_to_such_inputs_agree():
     th = theta(-0.5, 0.3)
 
     def second(gradient):
@@ -94,7 +94,7 @@ def test_a_parameter_computed_from_another_parameter_is_refused(gradient):
 
 
 @pytest.mark.parametrize("gradient", STANDARD)
-def test_hooks_on_a_parameter_see_the_whole_gradient_once(gradient):
+def test_hooks_on_a_parameter_are_called_once_with_the_whole_gradient(gradient):
     def gradient_and_calls(hook):
         th, calls = theta(-0.5, 0.3), []
         th.register_hook(lambda g: calls.append(1) or hook(g))
@@ -124,7 +124,7 @@ def test_func_that_reuses_its_output_is_refused(gradient):
 
 
 @pytest.mark.parametrize("gradient", STANDARD)
-def test_func_that_returns_a_parameter_or_its_argument_is_fine(gradient):
+def test_func_may_return_a_parameter_or_its_argument(gradient):
     th = theta(0.5, -0.5)
     y0 = theta(1.0, 1.0)
     solve(lambda t, y: th, y0, gradient=gradient, params=(th,))[-1].sum().backward()
@@ -159,7 +159,7 @@ def test_a_frozen_parameter_changed_between_the_passes_raises(gradient):
 
 
 class EnergyField(nn.Module):
-    """-grad E(y): autograd inside func, written in the ways that people write it."""
+    """-grad E(y): autograd inside func, in the styles that users write."""
 
     def __init__(self, style):
         super().__init__()
@@ -196,7 +196,7 @@ def test_autograd_inside_func_works(style, gradient):
 
 
 @pytest.mark.parametrize("gradient", STANDARD)
-def test_autocast_on_the_way_back_is_that_of_the_way_there(gradient):
+def test_the_backward_pass_uses_the_autocast_state_of_the_forward_pass(gradient):
     net, seen = nn.Linear(3, 3), set()
 
     def func(t, y):
@@ -219,7 +219,7 @@ def test_autocast_on_the_way_back_is_that_of_the_way_there(gradient):
         ("rk4", {"step_size": 1e-3}, 1e5),
     ],
 )
-def test_no_step_is_made_of_rounding(method, options, t0, gradient):
+def test_no_step_consists_of_rounding_error(method, options, t0, gradient):
     t = torch.tensor([t0, t0 + 0.27, t0 + 1.0], dtype=torch.float64, requires_grad=True)
     solution = sa.solve(SmallNet(), start(), t, method=method, options=options, rtol=1e-3, atol=1e-3, gradient=gradient)
     assert solution.grid.h.abs().min() > 1e-4 * solution.grid.h.abs().max()
@@ -238,7 +238,7 @@ def test_a_grid_longer_than_allowed_is_refused_before_it_is_built():
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("rtol", torch.bfloat16), ("atol", torch.float16)])
-def test_a_tolerance_beyond_the_states_precision_is_refused(name, dtype):
+def test_a_tolerance_below_the_states_precision_is_refused(name, dtype):
     tolerances = {"rtol": 1e-2, "atol": 1e-2} | {name: 1e-9}
     with pytest.raises(ValueError, match=f"{name} = 1e-09 is beyond what y0's {dtype}"):
         sa.odeint(lambda t, y: -y, torch.ones(2, dtype=dtype), T, **tolerances)
@@ -250,7 +250,7 @@ def test_a_norm_that_is_not_one_number_is_named(norm):
         solve(SmallNet(), start(), gradient="symplectic", options={"norm": norm})
 
 
-def test_a_norm_may_return_a_python_number_and_sees_the_states_shape_on_the_way_back():
+def test_a_norm_may_return_a_python_number_and_is_passed_the_states_shape_in_the_backward_pass():
     seen = set()
 
     def norm(x):
@@ -261,6 +261,6 @@ def test_a_norm_may_return_a_python_number_and_sees_the_states_shape_on_the_way_
     assert seen == {(4, 3)}
 
 
-def test_times_as_close_as_floats_allow_are_times():
+def test_times_as_close_as_float64_allows_are_accepted():
     t = torch.tensor([0.0, 1e-300], dtype=torch.float64)
     assert sa.odeint(SmallNet(), start(), t, method="rk4").shape == (2, 4, 3)

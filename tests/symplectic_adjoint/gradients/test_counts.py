@@ -1,4 +1,4 @@
-"""f calls are exact, as docs/derivation.md states them."""
+"""Numbers of f calls are exact, as docs/derivation.md states them."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_forward_calls_of_an_adaptive_solve(method, given):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_forward_calls_on_a_fixed_grid_are_s_a_step(method):
+def test_forward_calls_on_a_fixed_grid_are_s_per_step(method):
     solution, calls, _ = counted_solve(method, step_size=0.25)
     assert solution.stats.accepted == 8
     assert calls == solution.stats.f_calls_forward == 8 * METHODS[method].stages
@@ -52,19 +52,19 @@ BACKWARD = {
 }
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("capacity", [1, 2, 3, 7, 20])
 @pytest.mark.parametrize("method", METHODS)
-def test_backward_calls_of_revolve_on_a_fixed_grid_are_the_fewest_that_the_room_allows(method, room):
-    solution, _, calls = counted_solve(method, Revolve(room), step_size=0.1)
+def test_backward_calls_of_revolve_on_a_fixed_grid_are_the_fewest_possible(method, capacity):
+    solution, _, calls = counted_solve(method, Revolve(capacity), step_size=0.1)
     N, s = solution.stats.accepted, METHODS[method].stages
-    again = advances(N, room) - (N - 1)  # the way there has taken the first N - 1
-    assert calls == solution.stats.f_calls_backward == BACKWARD["symplectic"](N, s) + s * again
+    recomputed = advances(N, capacity) - (N - 1)  # of these the forward pass took the first N - 1
+    assert calls == solution.stats.f_calls_backward == BACKWARD["symplectic"](N, s) + s * recomputed
 
 
 @pytest.mark.parametrize("held", [1, 5, 6, 7, 20, math.inf])
 @pytest.mark.parametrize("method", ["euler", "rk4", "dopri5", "dop853"])
-def test_backward_calls_with_graphs_held(method, held):
-    """A step all of whose graphs are held costs nothing; one of which r are held, s - r graphs and their states."""
+def test_backward_calls_with_held_graphs(method, held):
+    """A step with all its graphs held costs no call; one with r of them held costs s - r graphs and their states."""
     solution, forward, calls = counted_solve(method, Symplectic(graphs=held), step_size=0.25)
     N, s = solution.stats.accepted, METHODS[method].stages
     assert forward == N * s
@@ -77,7 +77,7 @@ def test_backward_calls_with_graphs_held(method, held):
 
 
 @pytest.mark.parametrize("held", [1, 9, math.inf])
-def test_backward_calls_with_stages_and_graphs_held(held):
+def test_backward_calls_with_kept_stages_and_held_graphs(held):
     solution, _, calls = counted_solve("rk4", Symplectic(keep="stages", graphs=held), step_size=0.25)
     assert calls == solution.stats.f_calls_backward == max(0, solution.stats.accepted * 4 - held)
 
@@ -93,13 +93,13 @@ def test_backward_calls(method, gradient, adaptive):
     assert stats.vjps_backward == stats.accepted * s
 
 
-def test_every_exact_gradient_has_its_count_stated():
+def test_the_count_of_every_exact_gradient_is_tested():
     of_revolve = {"revolve"}  # test_backward_calls_of_revolve_...
     assert set(BACKWARD) | of_revolve == set(EXACT)
 
 
 @pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
-def test_forward_calls_do_not_depend_on_the_number_of_outputs_where_the_method_interpolates(method):
+def test_forward_calls_do_not_depend_on_the_number_of_outputs_if_the_method_interpolates(method):
     tableau = METHODS[method]
     if not tableau.interpolates:
         few, many = (counted_solve(method, t=torch.linspace(0, 2, n, dtype=torch.float64)) for n in (2, 41))
@@ -125,20 +125,20 @@ def test_a_step_that_holds_outputs_costs_at_most_one_more_vjp(method, gradient):
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_a_second_backward_pass_gives_the_same_and_is_counted_too(gradient):
+def test_a_second_backward_pass_gives_the_same_gradient_and_is_counted(gradient):
     func, y0 = SmallNet(), start().requires_grad_()
     solution = solve(func, y0, T, rtol=1e-4, atol=1e-4, gradient=gradient)
     solution.ys.sum().backward(retain_graph=True)
     once, first = solution.stats.f_calls_backward, y0.grad.clone()
     y0.grad = None
     solution.ys.sum().backward()
-    # Symplectic has the last step's stages at hand the first time only: they are freed as they are used.
+    # Only the first backward pass has the last step's stages, which it frees after use.
     again = METHODS["dopri5"].stages if gradient in ("symplectic", "revolve") else 0
     assert solution.stats.f_calls_backward == 2 * once + again
     assert torch.equal(y0.grad, first)
 
 
-def test_without_a_gradient_nothing_is_called_twice_or_kept():
+def test_without_a_gradient_nothing_is_recomputed_or_kept():
     func = Counted(SmallNet())
     with torch.no_grad():
         solution = solve(func, start(), T, method="rk4", options={"step_size": 0.25})
@@ -147,7 +147,7 @@ def test_without_a_gradient_nothing_is_called_twice_or_kept():
 
 
 def test_the_second_solve_of_the_continuous_adjoint_is_counted():
-    """On equal steps there are as many back as forth; with tolerances each accepted step makes s calls or more."""
+    """Fixed steps are as many backward as forward; with tolerances each accepted step makes s calls or more."""
     y0, net = start(), SmallNet()
     t = torch.tensor([0.0, 1.0], dtype=torch.float64)
     fixed = solve(net, y0, t, method="rk4", gradient="continuous", options={"step_size": 0.1})

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 PROCESSES = 2
-TIME_LIMIT_S = 120  # two processes import torch and solve for some seconds; beyond, one waits for the other
+TIME_LIMIT_S = 120  # two processes import torch and solve for some seconds; after that one is deadlocked
 ROUNDING = 1e-12  # as in test_exactness
 GRIDS = {"fixed": {"method": "rk4", "options": {"step_size": 0.25}}, "adaptive": {"rtol": 1e-5, "atol": 1e-5}}
 
@@ -37,13 +37,13 @@ def share(rank):
 
 
 def loss_of(ys):
-    """A mean over samples, as DistributedDataParallel takes one over processes."""
+    """Return a mean over samples, since DistributedDataParallel takes a mean over processes."""
     return (ys.square() + ys.sin()).sum(dim=(0, 2)).mean()
 
 
 def model(gradient, grid, unused):
     net = SmallNet()
-    net.unused.requires_grad_(unused)  # frozen, it is no parameter to wait for
+    net.unused.requires_grad_(unused)  # if frozen, DistributedDataParallel does not wait for it
     return sa.NeuralODE(net, gradient=gradient, **GRIDS[grid])
 
 
@@ -54,7 +54,7 @@ def gradients(module, y0):
 
 
 def work(rank, folder):
-    """What one process does: every case twice, for the second iteration is another one to DistributedDataParallel."""
+    """Run every case twice in one process: DistributedDataParallel treats the second iteration differently."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
     try:
@@ -68,7 +68,7 @@ def work(rank, folder):
 
 
 def worked(folder):
-    """The gradients that each process ended with, by case."""
+    """Return the gradients of each process, by case."""
     processes = multiprocessing.spawn(work, args=(str(folder),), nprocs=PROCESSES, join=False)
     deadline = time.monotonic() + TIME_LIMIT_S
     try:
@@ -86,8 +86,8 @@ def largest_error(got, expected):
     return max(relative_error(got[name], expected[name]) for name in expected)
 
 
-def test_distributed_data_parallel_has_the_gradient_of_the_whole_batch(tmp_path):
-    """All gradients in one test, so that processes are started once."""
+def test_distributed_data_parallel_gives_the_gradient_of_the_whole_batch(tmp_path):
+    """All gradients are in one test, so that processes are started only once."""
     errors = {}
     of_processes = worked(tmp_path)
     for case in CASES:

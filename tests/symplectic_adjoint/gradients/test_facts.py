@@ -1,4 +1,4 @@
-"""The facts that each gradient states about itself are true: its costs, its memory formula, the arguments it takes."""
+"""Each gradient's facts about itself are true: its cost, its memory formula, and the arguments that it accepts."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def model_of(method, y0):
     return MemoryModel(cost, METHODS[method].stages, outputs=2, adaptive=False)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 7, 40])  # 40: more steps than revolve keeps by default
+@pytest.mark.parametrize("steps", [1, 2, 7, 40])  # 40 steps are more than revolve keeps by default
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
 @every_gradient
 def test_predicted_f_calls_are_those_of_a_solve(gradient, method, steps):
@@ -64,7 +64,7 @@ def test_readme_has_the_memory_formula(gradient):
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact, whether a gradient has it, the arguments that depend on it, and the message of their refusal."""
+    """A fact: whether a strategy has it, the arguments that need it, and the error for a gradient without it."""
 
     holds: object
     keywords: dict
@@ -122,7 +122,7 @@ class WithCallback(nn.Module):
 
 @pytest.fixture(scope="module")
 def net():
-    """A field that all gradients share, so that it is compiled once; other tests do not share its code."""
+    """Yield a field that all gradients share, so that it is compiled once; drop its code afterwards."""
     yield SmallNet()
     torch._dynamo.reset()
 

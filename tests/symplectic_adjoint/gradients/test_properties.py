@@ -1,4 +1,4 @@
-"""Whatever the field, the state, the times and the options are: an exact gradient is autograd on the recorded grid.
+"""An exact gradient is autograd on the recorded grid, for any field, state, times and options.
 
 Hypothesis draws the problems. `pytest --hypothesis-profile nightly` draws twenty times as many (tests/conftest.py).
 """
@@ -17,7 +17,7 @@ from symplectic_adjoint import METHODS, solve
 from tests.gradients import EXACT
 from tests.oracle import flatten, leaves, replay, unflatten
 
-# Both sides do the same few thousand float64 operations in another order.
+# Both sides do the same few thousand float64 operations in a different order.
 RELATIVE = 1e-12
 # Gradients of a loss whose weights are at most 1 are sums of terms of the size of 1, which may cancel and leave their
 # rounding errors. Dense output makes the largest: its weights are polynomials with coefficients up to 545 (dop853),
@@ -26,9 +26,9 @@ FLOOR = 3e-12
 
 
 class Drawn(nn.Module):
-    """A field on the flattened state, with weights from a seed and the features that were drawn.
+    """A field on the flattened state, with weights from a seed and randomly drawn features.
 
-    `first` is used twice, `unused` never; with jumps, f is another function on either side of each. Weights are small
+    `first` is used twice, `unused` never; f jumps at each of `jumps`. Weights are small
     enough for no solution to grow out of bounds in the time that it is given.
     """
 
@@ -48,7 +48,7 @@ class Drawn(nn.Module):
 
     def forward(self, t, y):
         k = unflatten(self.slope(t, flatten(y)), y)
-        return tuple(k) if isinstance(k, list) else k  # one stands for the other in what func returns
+        return tuple(k) if isinstance(k, list) else k  # func may return a tuple for a list
 
     def slope(self, t, y):
         kick = sum((torch.where(t > jump, 0.4, -0.3) for jump in self.jumps), torch.ones_like(t))
@@ -69,7 +69,7 @@ class Drawn(nn.Module):
 
 @dataclass
 class Problem:
-    """What was drawn."""
+    """A randomly drawn problem."""
 
     func: nn.Module
     y0: object
@@ -102,7 +102,7 @@ GAPS = st.one_of(st.sampled_from([1e-9, 1e-5, 0.01, 0.25]), st.floats(0.05, 0.6)
 
 @st.composite
 def times(draw):
-    """Up to six of them, over at most 1.5 units of time, some very close together."""
+    """Draw two to six times over at most 1.5 units of time, some very close together."""
     gaps = draw(st.lists(GAPS, min_size=1, max_size=5))
     while sum(gaps) > 1.5:
         gaps.pop()
@@ -112,7 +112,7 @@ def times(draw):
 
 @st.composite
 def times_beside(draw, times):
-    """Times for jump_t and step_t: inside the span, on an output, at either end, outside, twice, in any order."""
+    """Draw times for jump_t and step_t: inside the span, on outputs, at the ends, outside, repeated, in any order."""
     inside = st.floats(0.02, 0.98).map(lambda x: times[0] + x * (times[-1] - times[0]))
     outside = st.sampled_from([times[0] - 7.0, times[-1] + 7.0])
     return draw(st.lists(st.one_of(inside, inside, st.sampled_from(times), outside), min_size=1, max_size=3))
@@ -120,7 +120,7 @@ def times_beside(draw, times):
 
 @st.composite
 def grids(draw, method, times, stepping):
-    """Options that say where to step."""
+    """Draw options that define the steps."""
     span = times[-1] - times[0]
     kinds = ["step_size", "grid_points", *([] if METHODS[method].adaptive else ["t"])]
     kind = "control" if stepping == "adaptive" else draw(st.sampled_from(kinds))
@@ -177,7 +177,7 @@ def problems(draw, stepping):
 
 
 def ask_for(problem):
-    """Fresh inputs, and those of them and of the parameters that a gradient is wanted of, by name."""
+    """Return new inputs, and by name the inputs and parameters whose gradient is requested."""
     y0 = unflatten(flatten(problem.y0), problem.y0)
     t = problem.t.clone().requires_grad_(problem.wants["t"])
     named = [(f"y0[{i}]", leaf.requires_grad_()) for i, leaf in enumerate(leaves(y0)) if problem.wants["y0"]]
@@ -195,7 +195,7 @@ def gradients(problem, ys, inputs):
 
 
 def assert_close(name, got, expected):
-    """Within RELATIVE of the whole tensor's norm plus FLOOR a component; nothing counts as zero."""
+    """Assert that the error is within RELATIVE of the tensor's norm plus FLOOR per component; None counts as zero."""
     if got is None or expected is None:
         assert all(x is None or not x.any() for x in (got, expected)), name
         return
@@ -204,7 +204,7 @@ def assert_close(name, got, expected):
 
 
 def call(func, t, y):
-    """A function of its own, whose parameters the solver cannot know of."""
+    """Call func, whose parameters the solver cannot know from this plain function."""
     return func(t, y)
 
 
@@ -217,7 +217,7 @@ def same_structure(a, b):
 
 
 @pytest.mark.parametrize("stepping", ["fixed", "adaptive"])
-@settings(max_examples=settings().max_examples // 2)  # of each, so that the profile's number is that of both
+@settings(max_examples=settings().max_examples // 2)  # of each kind, so that both together make the profile's number
 @given(data=st.data())
 def test_every_exact_gradient_is_autograd_on_the_recorded_grid(stepping, data):
     problem = data.draw(problems(stepping))
@@ -241,7 +241,7 @@ def test_every_exact_gradient_is_autograd_on_the_recorded_grid(stepping, data):
 
 
 def assert_the_grid_is_sound(problem, solution):
-    """Steps join from t[0] to t[-1], and end on every jump_t and step_t on the way."""
+    """Assert that the steps lead from t[0] to t[-1] and end on every jump_t and step_t in between."""
     grid, times, options = solution.grid, problem.t.tolist(), problem.keywords["options"]
     ends = [*grid.t[1:].tolist(), times[-1]]
     assert float(grid.t[0]) == times[0]

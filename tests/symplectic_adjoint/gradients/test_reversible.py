@@ -1,4 +1,4 @@
-"""Steps that can be undone: mali and reversible equal autograd through their own steps, in memory without N."""
+"""Reversible steps: mali and reversible equal autograd through their own steps, in memory independent of N."""
 
 from itertools import pairwise
 
@@ -12,8 +12,8 @@ from symplectic_adjoint.steps.leapfrog import leapfrog
 from tests.fields import Counted, SmallNet, start, weighted_loss
 from tests.oracle import relative_error, replay
 
-# The same operations in another order, from states that were found by undoing some tens of steps: each adds its
-# rounding, which the flow backwards and 1 / coupling or 1 / (2 eta - 1) enlarge, here by less than a hundred.
+# The same operations in a different order, from states obtained by reversing some tens of steps: each adds its rounding
+# error, which the backward flow and 1 / coupling or 1 / (2 eta - 1) amplify, here by less than a hundred.
 ROUNDING = 1e-12
 
 TIMES = [0.0, 0.25, 0.3, 0.31, 0.8, 1.0]
@@ -56,7 +56,7 @@ def test_the_gradient_is_autograd_through_its_own_steps(method, grid, gradient, 
 
 @pytest.mark.parametrize("gradient", ["mali", "reversible"])
 @pytest.mark.parametrize("no_grad", [False, True])
-def test_ys_are_those_of_its_own_steps_whether_or_not_a_gradient_is_asked_for(gradient, no_grad):
+def test_ys_are_those_of_its_own_steps_with_and_without_a_gradient(gradient, no_grad):
     func, t = SmallNet(), torch.tensor(TIMES, dtype=torch.float64)
     with torch.set_grad_enabled(not no_grad):
         ys = solve(func, start(), t, gradient=gradient, rtol=1e-4, atol=1e-4).ys
@@ -76,11 +76,11 @@ def test_reversible_keeps_the_methods_order():
             )
             for h in (0.1, 0.05, 0.025)
         ]
-        # Halving a step of order p divides the error by 2^p; a quarter off for the terms of higher order.
+        # Halving the step divides the error by 2^p at order p; 25 % tolerance for terms of higher order.
         assert all(a / b > 0.75 * 2**order for a, b in pairwise(errors)), (method, errors)
 
 
-def test_mali_is_of_second_order_without_damping_and_of_first_with_it():
+def test_mali_is_of_second_order_without_damping_and_of_first_order_with_it():
     func, t = SmallNet(), torch.tensor([0.0, 1.0], dtype=torch.float64)
     exact = solve(func, start(), t, method="dopri8", rtol=1e-12, atol=1e-12).ys[-1]
     for gradient, order in ((Mali(), 2), (Mali(eta=0.8), 1)):
@@ -96,7 +96,7 @@ def test_mali_is_of_second_order_without_damping_and_of_first_with_it():
 )
 @pytest.mark.parametrize("steps", [1, 10])
 def test_f_calls(gradient, forward, backward, steps):
-    """v needs one at the start; the second half of the last coupled step, which leads nowhere, none."""
+    """v needs one call at the start; the second half of the last coupled step is not computed."""
     func, y0 = Counted(SmallNet()), start().requires_grad_()
     method = None if gradient == "mali" else "rk4"
     t = torch.linspace(0.0, 1.0, 2, dtype=torch.float64)
@@ -125,7 +125,7 @@ def test_memory_does_not_grow_with_the_steps(gradient):
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"gradient": "mali", "method": "dopri5"}, "by its own method 'alf' alone, got method='dopri5'"),
+        ({"gradient": "mali", "method": "dopri5"}, "only works with its own method 'alf', got method='dopri5'"),
         ({"method": "alf"}, 'comes with gradient="mali"'),
         ({"gradient": "mali", "options": {"jump_t": [0.5]}}, "'jump_t' does not work with gradient='mali'"),
         ({"gradient": "mali", "options": {"outputs": "interpolate"}}, "no dense output"),
@@ -134,7 +134,7 @@ def test_memory_does_not_grow_with_the_steps(gradient):
         ({"gradient": "reversible", "accumulate": "float64"}, "accumulate='float64' belongs to"),
     ],
 )
-def test_what_does_not_go_together_says_so_before_func_is_called(keywords, message):
+def test_an_unsupported_combination_is_refused_before_func_is_called(keywords, message):
     func = Counted(SmallNet())
     with pytest.raises(ValueError, match=message):
         solve(func, start(), torch.tensor([0.0, 1.0], dtype=torch.float64), **keywords)
@@ -144,14 +144,14 @@ def test_what_does_not_go_together_says_so_before_func_is_called(keywords, messa
 @pytest.mark.parametrize(
     ("gradient", "off"), [(Mali(eta=0.7), 0.4), (Reversible(coupling=0.5), 0.5)], ids=["mali", "reversible"]
 )
-def test_a_solve_that_cannot_be_undone_gives_an_error_and_no_gradient(gradient, off):
-    """Each step enlarges rounding by 1 / off: 2.2e-16 / off^N passes the square root of it at 20 to 26 steps."""
+def test_a_solve_that_cannot_be_reversed_is_an_error_and_gives_no_gradient(gradient, off):
+    """Each step amplifies rounding errors by 1 / off: 2.2e-16 / off^N exceeds 1.5e-8 after 20 to 26 steps."""
     func, y0, t = SmallNet(), start().requires_grad_(), torch.tensor([0.0, 1.0], dtype=torch.float64)
     for steps, fails in ((10, False), (60, True)):
         assert (2.2e-16 / off**steps > 1.5e-8) == fails
         ys = solve(func, y0, t, options={"step_size": 1.0 / steps}, gradient=gradient).ys
         if fails:
-            with pytest.raises(sa.ReversalError, match=r"undoing the 60 steps .* take larger steps"):
+            with pytest.raises(sa.ReversalError, match=r"reversing the 60 steps .* take larger steps"):
                 ys.sum().backward()
             assert y0.grad is None
         else:
@@ -159,7 +159,7 @@ def test_a_solve_that_cannot_be_undone_gives_an_error_and_no_gradient(gradient, 
 
 
 @pytest.mark.parametrize("make", [lambda: Mali(eta=0.5), lambda: Mali(eta=2.0), lambda: Reversible(coupling=1.0)])
-def test_numbers_that_cannot_be_undone_are_refused(make):
+def test_coefficients_without_a_reverse_step_are_refused(make):
     with pytest.raises(ValueError, match=r"must be a number"):
         make()
 
@@ -169,7 +169,7 @@ def test_dense_solutions_are_refused():
         sa.odeint_dense(SmallNet(), start(), 0.0, 1.0, gradient="reversible")
 
 
-def test_reversible_steps_over_a_jump_of_func_on_either_side_of_it():
+def test_reversible_steps_end_on_either_side_of_a_jump_of_func():
     rate = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
 
     def func(t, y):
@@ -181,8 +181,8 @@ def test_reversible_steps_over_a_jump_of_func_on_either_side_of_it():
     keywords = {"options": options, "rtol": 1e-9, "atol": 1e-9, "params": (rate,)}
     ys = solve(func, y0, t, gradient="reversible", **keywords).ys
     bars = torch.autograd.grad(ys[-1].sum(), (y0, rate))
-    factor = torch.exp(rate.detach() * -0.5)  # 0.5 forwards, 0.5 at twice the rate back
-    # Closed form; 1e-9 is the tolerance a step, and there are some tens.
+    factor = torch.exp(rate.detach() * -0.5)  # growth over 0.5, then decay at twice the rate over 0.5
+    # Closed form; the tolerance is 1e-9 per step, and there are some tens of steps.
     assert torch.allclose(ys[-1], y0 * factor, rtol=1e-7)
     assert torch.allclose(bars[0], torch.full_like(y0, factor.item()), rtol=1e-7)
     assert torch.allclose(bars[1], (-0.5 * y0 * factor).sum(), rtol=1e-6)
@@ -243,7 +243,7 @@ def no_samples():
 @pytest.mark.parametrize("make", [a_tensor, a_structure, a_complex_state, a_closure, noise, no_samples])
 @pytest.mark.parametrize("times", [(0.0, 1.0), (0.0, 0.4, 0.9), (0.5,)])
 @pytest.mark.parametrize("gradient", ["mali", "reversible"])
-def test_undoing_gives_what_autograd_through_the_steps_gives(gradient, times, make):
+def test_the_reversal_gives_the_gradient_of_autograd_through_the_steps(gradient, times, make):
     func, y0, *given = make()
     params = given[0] if given else tuple(func.parameters())
     parts = y0.values() if isinstance(y0, dict) else [y0]
@@ -277,23 +277,23 @@ def test_an_events_time_and_state_are_differentiated(gradient):
     assert of_y0.item() == pytest.approx(-1.0 / 0.9, **close)
     assert of_t[0].item() == pytest.approx(1.0, **close)
     assert of_rate.item() == pytest.approx(-torch.tensor(2.0).log().item() / 0.81, **close)
-    assert abs(torch.autograd.grad(ys[-1].sum(), y0)[0].item()) < 1e-6  # y is 2 there, whatever y0 is
+    assert abs(torch.autograd.grad(ys[-1].sum(), y0)[0].item()) < 1e-6  # y is 2 at the event, whatever y0 is
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own, of vmap
 @pytest.mark.parametrize("gradient", ["mali", "reversible"])
-def test_forward_mode_and_vmap_differentiate_the_own_steps(gradient):
+def test_forward_mode_and_vmap_differentiate_the_gradients_own_steps(gradient):
     func, t = SmallNet().requires_grad_(False), torch.tensor([0.0, 0.5], dtype=torch.float64)
 
     def end(y):
         return sa.odeint(func, y, t, options={"step_size": 0.1}, gradient=gradient)[-1]
 
     y0, v = start().requires_grad_(), start(seed=3)
-    (back,) = torch.autograd.grad(end(y0), y0, v)
-    _, there = torch.func.jvp(end, (y0.detach(),), (v,))
-    assert (back * v).sum().item() == pytest.approx((there * v).sum().item(), rel=1e-12)  # v J v, either way
+    (vjp,) = torch.autograd.grad(end(y0), y0, v)
+    _, jvp = torch.func.jvp(end, (y0.detach(),), (v,))
+    assert (vjp * v).sum().item() == pytest.approx((jvp * v).sum().item(), rel=1e-12)  # v J v, either way
     one_by_one = torch.func.vmap(lambda y: end(y[None])[0])(y0.detach())
-    assert relative_error(one_by_one, end(y0)) < 1e-14  # matrix products in another order
+    assert relative_error(one_by_one, end(y0)) < 1e-14  # matrix products in a different order
 
 
 @pytest.mark.parametrize("gradient", ["mali", "reversible"])
