@@ -78,15 +78,16 @@ def odeint(
     rtol, atol: relative and absolute tolerance of a step, whose error in the root mean square is at most
         atol + rtol |y|. Each is a number, a tensor that broadcasts to y0, or such values in y0's structure. Fixed steps
         do not use them.
-    method: a name in METHODS, by default "dopri5".
+    method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
     options: the solver's options, such as {"step_size": 0.1} for fixed steps with any method.
         docs/coming-from-torchdiffeq.md lists them; an unknown option raises ValueError.
     event_fn: called as event_fn(t, y), and returns a tensor. The solve ends when one of its components changes sign. t
         then has two entries, of which the second gives the direction of time only.
-    gradient: how the gradient is computed: a name in GRADIENTS, an object such as Symplectic(keep="stages"), or "auto".
+    gradient: how the gradient is computed: a name in GRADIENTS, by default "symplectic", an object such as
+        Symplectic(keep="stages"), or "auto".
     params: the tensors that func uses besides the parameters of its own module.
     memory_budget: for gradient="auto", a bound on the bytes that the solve and its backward pass hold at any one time:
-        a number, or a string such as "2 GiB". As few f calls are recomputed as fit into it.
+        a number, or a string such as "2 GiB". As few f calls are recomputed as it allows.
     compile: whether to compile func and its VJP with torch.compile, once for all solves and step sizes. Needs a C++
         compiler and a func made of tensor operations only; for "symplectic", "stages" and "revolve".
     accumulate: the precision in which the backward pass sums the adjoint state dL/dy and dL/dtheta over the steps: None

@@ -1,4 +1,4 @@
-"""What the forward pass keeps of each step, and the starts of the steps as the backward pass obtains them."""
+"""The tensors that the forward pass keeps of each step, and how the backward pass obtains the step starts."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -58,7 +58,7 @@ class Keeper(Recorder, Protocol):
 
     @property
     def choice(self) -> Choice | None:
-        """What the keeper chose to keep, if the strategy leaves that to it."""
+        """The keeper's choice of what to keep; None if the strategy leaves it no choice."""
         ...
 
 

@@ -168,10 +168,10 @@ class _AdjointField(KeepNothing):
             integrand.extend(bars[len(inputs) :])
             return bars[: len(inputs)]
 
-        one = self._f.linearize(t, y, with_value=True)
-        (y_bar,) = self._f.transpose(one, lam, pull)
-        assert one.k is not None
-        k = torch.stack((one.k, torch.zeros_like(lam) if y_bar is None else -y_bar))
+        linearization = self._f.linearize(t, y, with_value=True)
+        (y_bar,) = self._f.transpose(linearization, lam, pull)
+        assert linearization.k is not None
+        k = torch.stack((linearization.k, torch.zeros_like(lam) if y_bar is None else -y_bar))
         self._integrands[k] = integrand
         return k
 

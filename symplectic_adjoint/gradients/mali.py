@@ -75,10 +75,10 @@ class _LeapfrogReversal:
         v_bar = lam * (0.5 * h) if self._v_bar is None else self._v_bar.add_(lam, alpha=0.5 * h)
         v_lam = inner(self._v, lam) if with_time else 0.0
         self._y = torch.add(self._y, self._v, alpha=-0.5 * h)  # y_half
-        one = given.field.linearize(plan.t + 0.5 * h, self._y, with_time=with_time, with_value=True)
-        assert one.k is not None
-        self._v, one.k = torch.sub(self._v, one.k, alpha=2.0 * eta).div_(1.0 - 2.0 * eta), None
-        y_bar, *tau = given.field.transpose(one, v_bar.mul_(2.0 * eta), pull)  # v_bar is dL/du from here on
+        linearization = given.field.linearize(plan.t + 0.5 * h, self._y, with_time=with_time, with_value=True)
+        assert linearization.k is not None
+        self._v, linearization.k = torch.sub(self._v, linearization.k, alpha=2.0 * eta).div_(1.0 - 2.0 * eta), None
+        y_bar, *tau = given.field.transpose(linearization, v_bar.mul_(2.0 * eta), pull)  # v_bar is dL/du from here on
         if y_bar is not None:
             bars.y_terms.append(y_bar)
             lam = lam + y_bar
@@ -89,17 +89,17 @@ class _LeapfrogReversal:
             bars.h_bar = bars.h_bar + 0.5 * (v_lam + inner(self._v, lam) + t_bar)
         self._y.add_(self._v, alpha=-0.5 * h)
         if n == 0:
-            self._reach_start(bars, pull)
+            self._pull_back_start(bars, pull)
         return bars
 
-    def _reach_start(self, bars: StepCotangents, pull: Pull) -> None:
+    def _pull_back_start(self, bars: StepCotangents, pull: Pull) -> None:
         """Pull dL/dv back through v = f(t_0, y_0) at the start, and check that the reversal led to y0."""
         check_reversal(self._given, self._y)
         given, with_time = self._given, self._given.t is not None
         time = given.problem.step(given.field, given.trajectory.plans[0], given.y0).time(0)
-        one = given.field.linearize(time, given.y0, with_time=with_time)
+        linearization = given.field.linearize(time, given.y0, with_time=with_time)
         assert self._v_bar is not None
-        y0_bar, *tau = given.field.transpose(one, self._v_bar, pull)
+        y0_bar, *tau = given.field.transpose(linearization, self._v_bar, pull)
         if y0_bar is not None:
             bars.y_terms.append(y0_bar)
         if with_time:

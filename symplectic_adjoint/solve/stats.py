@@ -52,4 +52,4 @@ class Stats:
     accepted_backward: int = 0
     """Accepted steps of the second solve, which only gradient="continuous" has."""
     choice: Choice | None = None
-    """What gradient="auto" kept within its budget."""
+    """The tensors that gradient="auto" kept within its budget."""

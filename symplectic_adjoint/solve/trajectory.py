@@ -42,6 +42,6 @@ class Trajectory:
         """Return the number of f calls that autograd transposes if these steps are on the caller's graph."""
         s, rows, last = tableau.stages, tableau.interpolant.rows, len(self.plans) - 1
         calls = len(self.plans) * s
-        for n in self.dense_outputs():  # f at a step's end is the next step's k_1, where there is one
+        for n in self.dense_outputs():  # f at a step's end is the next step's k_1, if there is a next step
             calls += max(0, rows - s - 1) + (1 if n == last and rows > s else 0)
         return calls

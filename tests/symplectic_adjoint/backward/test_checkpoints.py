@@ -1,4 +1,4 @@
-"""What the forward pass keeps, and where: the gradient is the same for every choice."""
+"""The gradient is the same whatever the forward pass keeps, and wherever it keeps it."""
 
 import gc
 import math

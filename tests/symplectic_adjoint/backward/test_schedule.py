@@ -52,7 +52,7 @@ def test_the_number_of_forward_steps_is_that_of_checkpoint_schedules(capacity):
 
 def forward_steps(steps, capacity, kept):
     """Return the number of forward steps in both passes if the forward pass keeps these starts."""
-    ends = [*kept, steps - 1]  # the backward pass begins with the start of the last step at hand
+    ends = [*kept, steps - 1]  # the backward pass already has the start of the last step
     gaps = [end - start for start, end in zip([0, *kept], ends, strict=True)]
     return steps - 1 + sum(advances(gap, capacity - i) for i, gap in enumerate(gaps) if gap)
 

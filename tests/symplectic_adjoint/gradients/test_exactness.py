@@ -22,7 +22,7 @@ GRIDS = {
 
 
 def possible(method, grid):
-    """Return whether the method has such a grid: adaptive steps need an error estimate, steps on t need a method without."""
+    """Return whether the method has such a grid: adaptive steps with an error estimate, steps on t without one."""
     return (
         METHODS[method].adaptive if grid.startswith("adaptive") else grid != "grid-is-t" or not METHODS[method].adaptive
     )
