@@ -65,22 +65,18 @@ def odeint(
 ) -> Any:
     """Solve dy/dt = func(t, y) from y(t[0]) = y0 and return y at every time in t.
 
-    Takes torchdiffeq's arguments, and from `gradient` on some more. The result is differentiable in y0, in t, in func's
-    parameters and in `params`. Every gradient but "continuous" is exact: it is that of the steps taken, to rounding
-    error.
+    Takes torchdiffeq's arguments, and from `gradient` on some more. Differentiable in y0, t, func's parameters and
+    `params`. Every gradient but "continuous" is exact: it is that of the steps taken, to rounding error.
 
     func: called as func(t, y), with t a 0-dim tensor of y's real dtype; returns dy/dt with y's structure, shapes and
         dtypes. The parameters of a module, or of a bound method's module, are found; other tensors that func uses and
         that need a gradient go in `params`.
-    y0: the initial state: a floating point or complex tensor of any shape, or a tuple, list or dict of such tensors,
-        also nested.
+    y0: the initial state, a floating point or complex tensor of any shape, or a tuple, list, dict or nest of those.
     t: output times, a 1-D floating point tensor, strictly increasing or strictly decreasing. Times are kept in float64.
-    rtol, atol: relative and absolute tolerance of a step, whose error in the root mean square is at most
-        atol + rtol |y|. Each is a number, a tensor that broadcasts to y0, or such values in y0's structure. Fixed steps
-        do not use them.
+    rtol, atol: tolerances of a step: the root mean square of its error is at most atol + rtol |y|. Numbers, tensors
+        that broadcast to y0, or either in y0's structure. Fixed steps ignore them.
     method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
-    options: the solver's options, such as {"step_size": 0.1} for fixed steps with any method.
-        docs/coming-from-torchdiffeq.md lists them; an unknown option raises ValueError.
+    options: the solver's options, listed in docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
     event_fn: called as event_fn(t, y), and returns a tensor. The solve ends when one of its components changes sign. t
         then has two entries, of which the second gives the direction of time only.
     gradient: how the gradient is computed: a name in GRADIENTS, by default "symplectic", an object such as
@@ -98,11 +94,10 @@ def odeint(
     Returns y in y0's structure, each part of shape (len(t), *part.shape). With event_fn, returns (event_t, y): the time
     of the event, a 0-dim tensor, and y at t[0] and at that time, both differentiable through the time of the event.
 
-    Raises ValueError or TypeError for invalid arguments (UnsupportedCombination, a ValueError, for arguments that do
-    not work together), before func is called wherever possible. Raises SolverError if the solve fails: NonFiniteError,
-    StepSizeUnderflow, TooManySteps, or EventNotFound; the backward pass may raise ReversalError. Raises LostGradient if
-    func uses a tensor whose gradient would be lost, BudgetTooSmall, with the least sufficient memory_budget, if that is
-    too small, and CompilerNotFound if compile=True finds no C++ compiler.
+    Raises ValueError or TypeError for arguments that are invalid or (UnsupportedCombination) do not work together,
+    where possible before func is called; SolverError if the solve fails (NonFiniteError, StepSizeUnderflow,
+    TooManySteps, EventNotFound; in the backward pass ReversalError); LostGradient if func uses a tensor whose gradient
+    would be lost; BudgetTooSmall with the least sufficient memory_budget; CompilerNotFound without a C++ compiler.
     """
     given = Arguments(
         func=func, y0=y0, t=t,
