@@ -225,7 +225,7 @@ def _event_times(event_fn: Any, times: tuple[float, ...]) -> tuple[float, float]
     if not callable(event_fn):
         raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
     if len(times) != 2:
-        raise ValueError(f"with event_fn, t must have two entries, the start and any later time, got {len(times)}")
+        raise ValueError(f"with event_fn t must have two entries, the start and any later time, got {len(times)}")
     if transforming():
         raise UnsupportedCombination("event_fn does not work under torch.func or forward mode: use torch.autograd")
     return times[0], math.copysign(math.inf, times[1] - times[0])
