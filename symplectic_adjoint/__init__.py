@@ -57,5 +57,5 @@ from symplectic_adjoint.solve.stats import Stats as Stats
 
 try:
     __version__ = _version("symplectic_adjoint")
-except _NotInstalled:  # read from a source tree
+except _NotInstalled:  # imported from a source tree
     __version__ = "0.0.0"

@@ -1,4 +1,4 @@
-"""The public calls: check everything that can be checked before func is called, then solve."""
+"""The public functions odeint and solve: they check the arguments before func is called, then solve."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,10 +25,12 @@ from symplectic_adjoint.solve.trajectory import Trajectory
 class Solution:
     """A finished solve.
 
-    ys: outputs in y0's structure, each part of shape (len(t), *part.shape), differentiable. t: the output times as
-    given; with an event, its start and the event's time. grid: the steps as taken. stats: its counts; those
-    of the backward pass are added when it runs. event_t: the time of the event, a differentiable 0-dim tensor, None
-    without event_fn. failure: with on_failure="return", the error that ended the solve early; ys is NaN beyond.
+    ys: the outputs in y0's structure, each part of shape (len(t), *part.shape), differentiable.
+    t: the output times as given; with event_fn, t[0] and the time of the event.
+    grid: the steps as taken.
+    stats: the counts of the solve; those of the backward pass are added when it runs.
+    event_t: the time of the event, a differentiable 0-dim tensor; None without event_fn.
+    failure: the error that ended the solve early, with on_failure="return"; ys is NaN from there on.
     """
 
     ys: Any
@@ -40,7 +42,7 @@ class Solution:
 
     @cached_property
     def grid(self) -> Grid:
-        """Made when it is first asked for: a short solve takes no longer than this."""
+        """The recorded steps, collected on first access: for a short solve this takes as long as the solve."""
         return self._make_grid()
 
 
@@ -61,34 +63,41 @@ def odeint(
     accumulate: str | None = None,
     on_failure: str = "raise",
 ) -> Any:
-    """Solves dy/dt = func(t, y), y(t[0]) = y0, and returns y at every t: shape (len(t), *y0.shape).
+    """Solve dy/dt = func(t, y) from y(t[0]) = y0 and return y at every time in t.
 
-    Differentiable in y0, t, func's parameters and `params`; `gradient` says how.
+    Takes torchdiffeq's arguments, and from `gradient` on some more. Differentiable in y0, t, func's parameters and
+    `params`. Every gradient but "continuous" is exact: it is that of the steps taken, to rounding error.
 
-    func: called as func(t, y) with t a 0-dim tensor of y's real dtype; returns what is like y. A module's own
-        parameters are found; tensors that func uses otherwise go in `params`.
-    y0: floating point or complex tensor of any shape, or a tuple, list, dict or nest of them.
-    t: 1-D floating point tensor, strictly increasing or decreasing; times are kept in float64.
-    rtol, atol: tolerances of a step: its error is at most atol + rtol |y| in the root mean square. Numbers, tensors
-        that broadcast to y0, or y0's structure of those. Fixed grids ignore them.
-    method: a name in METHODS, "dopri5" by default.
-    options: how to step; docs/coming-from-torchdiffeq.md lists them. Unknown ones raise.
-    event_fn: called as event_fn(t, y); the first of its components to change sign ends the solve. Returns
-        (event_t, ys) then, ys at t[0] and at the event, both differentiable through the time of the event; t has
-        two entries, of which t[1] says the direction of time only.
-    gradient: a name in GRADIENTS or one of their objects, or "auto".
-    accumulate: how lam and dL/dtheta are summed over the steps: None in their own precision, "float64" in that, or
-        "compensated", as accurate without it. For long solves in float32; symplectic, stages, revolve, auto and aca.
-    compile: whether func and its VJP are compiled, by torch.compile; kept from solve to solve, whatever the step
-        sizes. Needs a C++ compiler and a func of tensor operations alone; symplectic, stages and revolve only.
-    memory_budget: with gradient="auto", the bytes that the solve and its gradient may have live at once, such as "2
-        GiB" or a number: what fits of graphs, stages and states is held, and as little as can be computed twice.
-    on_failure: "raise", or "return" for ys as far as the solve came and NaN beyond.
+    func: called as func(t, y), with t a 0-dim tensor of y's real dtype; returns dy/dt with y's structure, shapes and
+        dtypes. The parameters of a module, or of a bound method's module, are found; other tensors that func uses and
+        that need a gradient go in `params`.
+    y0: the initial state, a floating point or complex tensor of any shape, or a tuple, list, dict or nest of those.
+    t: output times, a 1-D floating point tensor, strictly increasing or strictly decreasing. Times are kept in float64.
+    rtol, atol: tolerances of a step: the root mean square of its error is at most atol + rtol |y|. Numbers, tensors
+        that broadcast to y0, or either in y0's structure. Fixed steps ignore them.
+    method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
+    options: the solver's options, listed in docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
+    event_fn: called as event_fn(t, y), and returns a tensor. The solve ends when one of its components changes sign. t
+        then has two entries, of which the second gives the direction of time only.
+    gradient: how the gradient is computed: a name in GRADIENTS, by default "symplectic", an object such as
+        Symplectic(keep="stages"), or "auto".
+    params: the tensors that func uses besides the parameters of its own module.
+    memory_budget: for gradient="auto", a bound on the bytes that the solve and its backward pass hold at any one time:
+        a number, or a string such as "2 GiB". As few f calls are recomputed as it allows.
+    compile: whether to compile func and its VJP with torch.compile, once for all solves and step sizes. Needs a C++
+        compiler and a func made of tensor operations only; for "symplectic", "stages" and "revolve".
+    accumulate: the precision in which the backward pass sums the adjoint state dL/dy and dL/dtheta over the steps: None
+        for their own, "float64", or "compensated", which is as accurate in their own dtype. For long solves in float32;
+        for "symplectic", "stages", "revolve", "aca" and "auto".
+    on_failure: "raise", or "return" to return the outputs up to the time reached and NaN beyond.
 
-    Raises ValueError or TypeError for arguments that cannot be used, before func is called;
-    SolverError where the solve fails: NonFiniteError, StepSizeUnderflow, TooManySteps, EventNotFound; LostGradient
-    where func uses a tensor whose gradient would be lost; BudgetTooSmall with the least memory_budget that would do;
-    CompilerNotFound for compile=True without a C++ compiler.
+    Returns y in y0's structure, each part of shape (len(t), *part.shape). With event_fn, returns (event_t, y): the time
+    of the event, a 0-dim tensor, and y at t[0] and at that time, both differentiable through the time of the event.
+
+    Raises ValueError or TypeError for arguments that are invalid or (UnsupportedCombination) do not work together,
+    where possible before func is called; SolverError if the solve fails (NonFiniteError, StepSizeUnderflow,
+    TooManySteps, EventNotFound; in the backward pass ReversalError); LostGradient if func uses a tensor whose gradient
+    would be lost; BudgetTooSmall with the least sufficient memory_budget; CompilerNotFound without a C++ compiler.
     """
     given = Arguments(
         func=func, y0=y0, t=t,
@@ -100,7 +109,10 @@ def odeint(
 
 
 def solve(func: Callable[..., Any], y0: Any, t: Tensor, **keywords: Unpack[SolveKeywords]) -> Solution:
-    """Solve as odeint does, with its keywords, and return the recorded steps and the counts too: see Solution."""
+    """Solve like odeint, and return a Solution: the outputs, the recorded steps and the counts.
+
+    Takes odeint's arguments and raises its errors.
+    """
     return _solution(Arguments.of("solve", keywords, accepted=SolveKeywords, func=func, y0=y0, t=t))
 
 
@@ -119,7 +131,7 @@ def _solution(given: Arguments) -> Solution:
 
 
 def _run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory, SolverError | None]:
-    """ys and how the solve went; with on_failure="return", as far as it came, and what stopped it."""
+    """Return ys, the trajectory, and with on_failure="return" the error that ended the solve early."""
     try:
         return *run(problem, strategy, y0, t), None
     except StoppedEarly as stopped:
@@ -131,7 +143,7 @@ def _run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[T
 
 
 def _with_state(error: SolverError, layout: Layout) -> SolverError:
-    """The error, with its state like y0."""
+    """Return the error with its state in y0's structure."""
     if error.state is not None:
         error.state = layout.unpack(error.state)
     return error

@@ -1,4 +1,4 @@
-"""The arguments of a solve, checked before func is called: what, what was got, what to do instead."""
+"""The arguments of a solve, and their checks before func is called."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ from symplectic_adjoint.solve.step_control import packed_norm
 
 
 class MethodKeywords(TypedDict, total=False):
-    """Keywords of odeint that every call takes: how to step, and which tensors func uses."""
+    """The keywords of odeint that every public function takes: how to step, and which tensors func uses."""
 
     rtol: Any
     atol: Any
@@ -50,7 +50,7 @@ class SolveKeywords(MethodKeywords, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments of odeint, with its defaults. Their meaning is documented there."""
+    """The arguments of odeint, with its defaults; see odeint."""
 
     func: Callable[..., Any]
     y0: Any
@@ -69,9 +69,9 @@ class Arguments:
 
     @classmethod
     def of(cls, caller: str, keywords: Mapping[str, Any], *, accepted: type = MethodKeywords, **given: Any) -> Self:
-        """Return the arguments of a public function that takes some of odeint's keywords.
+        """Return the arguments of the public function `caller`, which takes the keywords that `accepted` declares.
 
-        Raises TypeError for a keyword that is not among those accepted.
+        Raises TypeError for any other keyword.
         """
         for name in keywords:
             if name not in accepted.__annotations__:
@@ -81,11 +81,13 @@ class Arguments:
 
 
 def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
-    """Return the problem that the arguments pose, the strategy of its gradient, and y0 as one tensor.
+    """Return the problem that the arguments define, the strategy of its gradient, and y0 packed into one tensor.
 
-    Everything that can be checked is checked here, before func is called: raises ValueError or TypeError for
-    arguments that cannot be used. func's parameters are looked up under its module's lock: in another thread a sweep
-    may have put aliases in their places.
+    All checks that do not need func's values are made here, before func is called. Raises ValueError or TypeError for
+    invalid arguments.
+
+    func's parameters are looked up under the lock of its module: meanwhile a backward pass in another thread may have
+    put aliases in their places.
     """
     if given.on_failure not in ("raise", "return"):
         raise ValueError(f"on_failure must be 'raise' or 'return', got {given.on_failure!r}")
@@ -136,28 +138,31 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
 
 
 def chosen_method(method: str | None, strategy: Strategy) -> ButcherTableau:
-    """Return the method by its name, or the one that this gradient comes with."""
+    """Return the method of this name, or the gradient's own one; raise UnsupportedCombination if they conflict."""
     own = strategy.own_tableau
     if own is None:
         return named_method(method)
     if method not in (None, own.name):
         raise UnsupportedCombination(
-            f"{strategy} solves by its own method {own.name!r} alone, got method={method!r}: leave method out, or take "
+            f"{strategy} only works with its own method {own.name!r}, got method={method!r}: leave method out, or use "
             'gradient="reversible", which wraps any method'
         )
     return own
 
 
 def named_gradient(gradient: str | Strategy, budget: Any = None) -> tuple[Strategy, str]:
-    """Return the strategy and its name; budget is memory_budget, which belongs to "auto"."""
+    """Return the strategy and its name. budget is memory_budget, which is for "auto" only.
+
+    Raises ValueError or TypeError if there is no such gradient, UnsupportedCombination for a budget without "auto".
+    """
     if isinstance(gradient, str) and gradient == AUTO:
         if budget is None:
-            raise ValueError('gradient="auto" needs memory_budget, a number of bytes or a text such as "2 GiB"')
+            raise ValueError('gradient="auto" needs memory_budget: give a number of bytes or a string such as "2 GiB"')
         return Auto(budget), AUTO
     if budget is not None:
         raise UnsupportedCombination(
-            f'memory_budget={budget!r} belongs to gradient="auto", got gradient={gradient!r}: leave one of the two '
-            'out (Revolve("64 MiB") keeps states of that size)'
+            f'memory_budget={budget!r} belongs to gradient="auto", got gradient={gradient!r}: leave out one of '
+            'them (Revolve("64 MiB") keeps that many bytes of states)'
         )
     if isinstance(gradient, str):
         if gradient not in GRADIENTS:
@@ -171,18 +176,18 @@ def named_gradient(gradient: str | Strategy, budget: Any = None) -> tuple[Strate
 
 
 def _options_for(strategy: Strategy, gradient_name: str, options: Options, given: Mapping[str, Any] | None) -> Options:
-    """The options for the steps of this gradient. Raises UnsupportedCombination for one that they cannot follow."""
+    """Return the options for the steps of this gradient; raise UnsupportedCombination for one it does not support."""
     if not strategy.own_steps:
         return options
     if (given or {}).get("outputs") == "interpolate" or (given or {}).get("interp") is not None:
         raise UnsupportedCombination(
-            f"gradient={gradient_name!r} takes steps of its own, which have no dense output and end on every entry of "
+            f"gradient={gradient_name!r} takes its own steps, which have no dense output and end on every entry of "
             "t: leave out the options 'outputs' and 'interp'"
         )
     if options.jumps and not strategy.crosses_jumps:
         raise UnsupportedCombination(
             f"option 'jump_t' does not work with gradient={gradient_name!r}, whose slope v would be carried over the "
-            'jump: take gradient="reversible", or solve up to the jump and go on from there'
+            'jump: use gradient="reversible", or solve up to the jump and continue from there'
         )
     return replace(options, land=True)
 
@@ -194,12 +199,12 @@ def _check_grid(
     event_fn: Callable[..., Tensor] | None,
     tensors: Sequence[Tensor],
 ) -> None:
-    """Raise where the steps cannot be had: too tight a tolerance, adaptive steps in a vmap, an event without a size."""
+    """Raise for tolerances below rounding error, adaptive steps under vmap, or an event on a grid without step_size."""
     if options.control is not None:
         check_resolution(*tolerances, layout)
         if any(map(batched, tensors)):
             raise UnsupportedCombination(
-                "vmap needs a fixed grid, as samples may not take different decisions: give step_size in options, or "
+                "vmap needs a fixed grid, since samples cannot take different steps: give step_size in options, or "
                 "a y0 with a batch dimension instead of vmap"
             )
     elif event_fn is not None and options.step_size is None:
@@ -207,12 +212,12 @@ def _check_grid(
 
 
 def refuse_adjoint_callbacks(problem: Problem, strategy: Strategy) -> None:
-    """Raise UnsupportedCombination for callbacks of a second solve that this gradient does not make."""
+    """Raise UnsupportedCombination if func has callbacks of a second solve and this gradient has no second solve."""
     names = Callbacks(problem.caller, problem.layout.unpack, "_adjoint").names
     if names and not strategy.second_solve:
         raise UnsupportedCombination(
-            f"func has {', '.join(names)}, which belong to a second solve that gradient={problem.gradient_name!r} does "
-            'not make: remove them, or take gradient="continuous"'
+            f"func has {', '.join(names)}, which are for a second solve, and gradient={problem.gradient_name!r} has "
+            'none: remove them, or use gradient="continuous"'
         )
 
 
@@ -231,7 +236,7 @@ def _packed_event(event_fn: Callable[..., Tensor], layout: Layout) -> Callable[[
 
 
 def checked_accumulate(accumulate: Any, strategy: Strategy, gradient_name: str) -> str | None:
-    """Return `accumulate` if this gradient can sum that way."""
+    """Return `accumulate`; raise ValueError if it is unknown, UnsupportedCombination if it does not work here."""
     if accumulate is None:
         return None
     if accumulate not in ACCUMULATIONS:
@@ -240,7 +245,7 @@ def checked_accumulate(accumulate: Any, strategy: Strategy, gradient_name: str) 
     if not strategy.accumulates:
         raise UnsupportedCombination(
             f"accumulate={accumulate!r} belongs to gradients that sum step by step, got gradient={gradient_name!r}: "
-            f"take {_any_of([AUTO, *(name for name, one in GRADIENTS.items() if one.accumulates)])}"
+            f"use {_any_of([AUTO, *(name for name, one in GRADIENTS.items() if one.accumulates)])}"
         )
     if transforming():
         raise UnsupportedCombination(
@@ -251,7 +256,10 @@ def checked_accumulate(accumulate: Any, strategy: Strategy, gradient_name: str) 
 
 
 def checked_compile(given: Arguments, strategy: Strategy, gradient_name: str, layout: Layout) -> bool:
-    """Return `compile` if this solve can be compiled."""
+    """Return `compile` if this solve can be compiled.
+
+    Raises TypeError if it is not a bool, UnsupportedCombination for what cannot be compiled, CompilerNotFound.
+    """
     if not isinstance(given.compile, bool):
         raise TypeError(f"compile must be True or False, got {given.compile!r}")
     if not given.compile:
@@ -259,7 +267,7 @@ def checked_compile(given: Arguments, strategy: Strategy, gradient_name: str, la
     if not strategy.compiles:
         raise UnsupportedCombination(
             f"compile=True does not work with gradient={gradient_name!r}: "
-            f"take {_any_of(name for name, one in GRADIENTS.items() if one.compiles)}"
+            f"use {_any_of(name for name, one in GRADIENTS.items() if one.compiles)}"
         )
     for found, what in (
         (not layout.is_identity, "a structured or half precision state"),
@@ -275,13 +283,13 @@ def checked_compile(given: Arguments, strategy: Strategy, gradient_name: str, la
 
 
 def _any_of(names: Iterable[str]) -> str:
-    """'"a", "b" or "c"'."""
+    """Return the names quoted and joined, as in '"a", "b" or "c"'."""
     *others, last = (f'"{name}"' for name in names)
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def checked_layout(y0: Any) -> Layout:
-    """The layout of a state all of whose parts can be solved for. Raises TypeError, ValueError or NonFiniteError."""
+    """Return the layout of y0; raise TypeError, ValueError or NonFiniteError if it is not a valid state."""
     named = list(parts_of(y0))
     if not named:
         raise ValueError(f"y0 must have at least one tensor, got {y0!r}")
@@ -313,7 +321,7 @@ def checked_layout(y0: Any) -> Layout:
 
 
 def checked_tolerance(name: str, value: Any, layout: Layout, y0: Tensor) -> float | Tensor:
-    """A number, or a tensor of tolerances like the packed y0."""
+    """Return the tolerance as a number or as a tensor like the packed y0; raise TypeError or ValueError if invalid."""
     if isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad:
         value = value.item()
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -323,7 +331,7 @@ def checked_tolerance(name: str, value: Any, layout: Layout, y0: Tensor) -> floa
         if isinstance(leaf, bool) or not isinstance(leaf, int | float | Tensor):
             raise TypeError(f"{name}{path} must be a number or a tensor, got {leaf!r}")
         if isinstance(leaf, Tensor) and leaf.requires_grad:
-            raise ValueError(f"{name}{path} requires a gradient, which no tolerance passes on: detach() it")
+            raise ValueError(f"{name}{path} requires a gradient, and tolerances have none: detach() it")
     if not layout.structured and not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a number or a tensor, as y0 is one tensor, got {value!r}")
     if layout.structured and isinstance(value, Tensor):
@@ -338,12 +346,17 @@ def _check_positive(name: str, least: float, most: float) -> None:
     for value in (least, most):
         if not 0.0 < value < math.inf:
             raise ValueError(
-                f"{name} must be positive and finite, got {value:g}: steps are accepted up to atol + rtol |y|"
+                f"{name} must be positive and finite, got {value:g}: a step is accepted if its error is at most "
+                "atol + rtol |y|"
             )
 
 
 def check_resolution(rtol: float | Tensor, atol: float | Tensor, layout: Layout) -> None:
-    """Below some hundredth of a unit in the last place the error estimate is rounding, and steps shrink for nothing."""
+    """Raise ValueError for a tolerance that y0's dtype cannot resolve.
+
+    Below about a hundredth of a unit in the last place the error estimate is rounding error, and steps would shrink to
+    no effect.
+    """
     dtype = layout.time_dtype
     info = torch.finfo(dtype)
     for name, value, least in (("rtol", rtol, info.eps / 100), ("atol", atol, info.smallest_normal)):
@@ -357,6 +370,7 @@ def check_resolution(rtol: float | Tensor, atol: float | Tensor, layout: Layout)
 
 
 def checked_times(t: Tensor) -> tuple[float, ...]:
+    """Return the output times as float64 numbers; raise TypeError or ValueError if they are invalid."""
     if not isinstance(t, Tensor):
         raise TypeError(f"t must be a tensor of times, got {type(t).__name__}: write torch.tensor([0.0, 1.0])")
     if t.ndim != 1 or len(t) == 0 or not t.is_floating_point():
@@ -372,6 +386,6 @@ def checked_times(t: Tensor) -> tuple[float, ...]:
         if not (times[j] > times[j - 1] if increasing else times[j] < times[j - 1]):
             raise ValueError(
                 "t must be strictly increasing or strictly decreasing, got "
-                f"t[{j - 1}] = {times[j - 1]:.17g} and t[{j}] = {times[j]:.17g}: sort it and leave out repeated times"
+                f"t[{j - 1}] = {times[j - 1]:.17g} and t[{j}] = {times[j]:.17g}: sort them and leave out repeated times"
             )
     return times

@@ -1,4 +1,4 @@
-"""A solve as a single node of the caller's autograd graph: the one Function that differentiates it."""
+"""A solve as a single node of the caller's autograd graph: the library's only torch.autograd.Function for it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +18,11 @@ from symplectic_adjoint.solve.trajectory import Trajectory
 
 
 def run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
-    """Solve the problem so that the caller's backward pass goes through `strategy`.
+    """Solve the problem; the caller's backward pass through ys then uses `strategy`.
 
-    Nothing is kept where no gradient can be asked for. Under torch.func or forward mode every exact gradient is that
-    of the operations themselves: they see all of them, or none.
+    Nothing is kept if no gradient can be requested. Under torch.func transforms and forward mode, which cannot go
+    through a strategy, the operations of the solve themselves are differentiated: for an exact gradient the result is
+    the same. Raises UnsupportedCombination if the gradient is not exact there.
     """
     grad_mode, wants_t = torch.is_grad_enabled(), t.requires_grad
     if transforming():
@@ -32,7 +33,7 @@ def run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Te
     choice = None
     if differentiates:
         strategy, choice = strategy.resolved(ForwardPass(problem, y0.detach(), wants_t))
-    if grad_mode and strategy.on_callers_graph:  # also for tensors that only func knows of
+    if grad_mode and strategy.on_callers_graph:  # autograd also reaches tensors that only func knows
         ys, trajectory = problem.solve(y0, KeepNothing(), on_graph=True, t=t if wants_t else None)
         if ys.requires_grad:
             ys.register_hook(_vjp_counter(trajectory, problem.tableau))
@@ -48,7 +49,7 @@ def run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Te
 
 
 def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[Tensor], None]:
-    """A hook that counts the VJPs which autograd does by itself: those of the f calls of the accepted steps."""
+    """Return a hook that counts the VJPs of autograd's own backward pass: one per f call of the accepted steps."""
     stats, vjps = trajectory.stats, trajectory.f_calls_on_graph(tableau)
 
     def count(grad: Tensor) -> None:
@@ -60,32 +61,33 @@ def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[T
 
 @dataclass
 class _Call:
-    """One solve in the Function: what to do, and what came of it besides ys."""
+    """One application of the Function: its input, and its results besides ys."""
 
     problem: Problem
     strategy: Strategy
     trajectory: Trajectory | None = None
     guarded: int = 0
     steps: Sequence[int] = ()
-    once: list[Tensor] = field(default_factory=list)
+    last_stages: list[Tensor] = field(default_factory=list)
     graphs: list[StageGraph] = field(default_factory=list)
 
 
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
-        # params are inputs so that autograd knows of them, the frozen ones to be guarded; func reads its own
+        # params are inputs for autograd's sake (the frozen ones to detect changes in place); func reads its own
         y = y0.detach()
         keeper = call.strategy.keeper(ForwardPass(call.problem, y, ctx.needs_input_grad[2]))
         ys, trajectory = call.problem.solve(y, keeper, watch=True)
         trajectory.field.require_repeatable()
         trajectory.stats.f_calls_forward = trajectory.field.f_calls
-        call.trajectory, call.problem = trajectory, call.problem.ended(trajectory)
+        call.trajectory, call.problem = trajectory, call.problem.up_to_event(trajectory)
         trajectory.stats.choice = keeper.choice
-        call.steps, call.once, call.graphs = keeper.steps, list(keeper.once), list(keeper.graphs)
+        call.steps, call.graphs = keeper.steps, list(keeper.graphs)
+        call.last_stages = list(keeper.last_stages)
         constants = trajectory.field.forward_state.unchanged_tensors
         outputs = (ys,) if call.strategy.uses_outputs else ()
-        # Everything goes through save_for_backward: a change in place before the backward pass raises.
+        # Everything is saved with save_for_backward, so that a change in place before the backward pass raises.
         ctx.save_for_backward(y0, t, *params, *constants, *outputs, *keeper.kept)
         call.guarded = len(params) + len(constants)
         ctx.call = call
@@ -96,16 +98,18 @@ class _Solve(torch.autograd.Function):
         (grad_ys,) = grad_outputs
         call: _Call = ctx.call
         y0, t, *kept = ctx.saved_tensors
-        del kept[: call.guarded]  # func reads those itself; saving them guards them
-        # Unless the graph is retained: what is kept is then ours alone, and freed as it is used. A graph that is
-        # differentiated further still has these tensors as its inputs.
+        del kept[: call.guarded]  # func reads these itself; they were saved to detect changes in place
+        # Unless the graph is retained, nothing else refers to the kept tensors from here on, and each is freed after
+        # its use. For double backward they remain alive as inputs of the new graph.
         ctx.maybe_clear_saved_tensors()
         ys = kept.pop(0) if call.strategy.uses_outputs else None
         trajectory = call.trajectory
         assert trajectory is not None
         f = trajectory.field.for_another_pass()
         t = t if ctx.needs_input_grad[2] else None
-        given = BackwardPass(call.problem, trajectory, f, y0, t, kept, call.steps, call.once, call.graphs, ys, grad_ys)
+        given = BackwardPass(
+            call.problem, trajectory, f, y0, t, kept, call.steps, call.last_stages, call.graphs, ys, grad_ys
+        )
         create_graph = torch.is_grad_enabled()
         with f.forward_state.reinstated():
             gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
@@ -118,14 +122,15 @@ class _Solve(torch.autograd.Function):
 
 
 def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
-    """The exact gradient with a graph of its own, for double backward: autograd over the recorded steps.
+    """Return the exact gradient with a graph, for double backward, by autograd through the recorded steps.
 
-    It takes the memory of `backprop`, which a graph of the gradient needs anyway.
+    It takes the memory of `backprop`, which a graph of the gradient needs anyway. Raises UnsupportedCombination if the
+    gradient is not exact.
     """
     if not strategy.exact:
         raise UnsupportedCombination(
-            f"create_graph=True (double backward) needs an exact gradient, got {strategy}: its gradient is an "
-            'approximation whose own derivative is not that of anything computed; take gradient="symplectic"'
+            f"create_graph=True (double backward) needs an exact gradient, got {strategy}: it approximates "
+            'the gradient, and its derivative is that of no computed quantity; use gradient="symplectic"'
         )
     f, gate = given.field, _Gate.State()
     y0 = _Gate.apply(gate, given.y0)
@@ -143,10 +148,10 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
 
 
 class _Gate(torch.autograd.Function):
-    """The identity, whose backward passes nothing on while it is shut.
+    """The identity, which passes no gradient on while it is closed.
 
-    y0 and t may themselves be computed from a parameter. The replay's own gradient must end at them, or the
-    parameter would get here what it gets from the caller's graph later; second derivatives must go on.
+    y0 and t may themselves be computed from a parameter. The first derivative must stop at them, since the caller's
+    graph carries it on to the parameter later; second derivatives must pass.
     """
 
     @dataclass

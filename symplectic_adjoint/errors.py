@@ -1,4 +1,4 @@
-"""What can go wrong, by name. Everything a solve raises about its numbers derives from SolverError."""
+"""The errors of the library. Errors in the numbers of a solve derive from SolverError."""
 
 import difflib
 from collections.abc import Iterable
@@ -11,19 +11,19 @@ class InvalidTableau(ValueError):
 
 
 class UnsupportedCombination(ValueError):
-    """Two arguments that are each valid and cannot be used together."""
+    """Two arguments that are valid individually but do not work together."""
 
 
 class CompilerNotFound(RuntimeError):
-    """compile=True, and there is no C++ compiler."""
+    """compile=True was given, and no C++ compiler was found."""
 
 
 class OffloadError(OSError):
-    """What was to be kept on disk could not be written there."""
+    """A tensor could not be kept on disk: the folder is unusable or full."""
 
 
 class BudgetTooSmall(ValueError):
-    """memory_budget is less than the least that the solve and its gradient can do with, least_bytes."""
+    """memory_budget is less than least_bytes, the least memory that the solve and its gradient need."""
 
     def __init__(self, message: str, least_bytes: int):
         super().__init__(message)
@@ -31,19 +31,19 @@ class BudgetTooSmall(ValueError):
 
 
 class LostGradient(ValueError):
-    """func uses a tensor that requires a gradient and that the solver was not told about."""
+    """func uses a tensor whose gradient would be lost: the solver does not know it as a parameter."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the state a number stands: the part of a structured state (None for a tensor) and the index in it."""
+    """A place in the state: the part of a structured state (None if y0 is one tensor) and the index in that part."""
 
     part: str | None
     component: tuple[int, ...]
 
     @property
     def sample(self) -> int | None:
-        """Index along the first dimension, where there is more than one: the batch in most fields."""
+        """Index along the first dimension, usually the batch; None for a state of fewer than two dimensions."""
         return self.component[0] if len(self.component) > 1 else None
 
     def __str__(self) -> str:
@@ -53,9 +53,9 @@ class Place:
 class SolverError(RuntimeError):
     """A solve could not be finished.
 
-    t: time that was reached. step_size: of the last step that was tried, signed. accepted, rejected: steps so far.
-    f_calls: calls of func so far. part, component, sample: the worst place in the state (see Place); None where
-    unknown. state: the last accepted state, like y0, detached.
+    t: the time reached. step_size: the signed size of the last step tried. accepted, rejected: the steps so far.
+    f_calls: the calls of func so far. part, component, sample: the worst place in the state (see Place), None if
+    unknown. state: the last accepted state in y0's structure, detached.
     """
 
     t: float | None = None
@@ -87,15 +87,15 @@ class NonFiniteError(SolverError):
 
 
 class StepSizeUnderflow(SolverError):
-    """The tolerance asks for steps too small to advance the time in float64."""
+    """The steps needed are too small to advance time in float64."""
 
 
 class TooManySteps(SolverError):
-    """`max_num_steps` attempts were made before the last time was reached."""
+    """max_num_steps steps were tried before the last time was reached, or the fixed grid has more steps."""
 
 
 class ReversalError(SolverError):
-    """A reversible solve, undone step by step, did not come back to where it had started."""
+    """A reversible solve, reversed step by step, did not return to y0."""
 
 
 class EventNotFound(SolverError):
@@ -103,6 +103,6 @@ class EventNotFound(SolverError):
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:
-    """Return ", did you mean 'x'?" for the nearest known name, an empty text where none is near."""
+    """Return ", did you mean 'x'?" for the closest known name, an empty string if none is close."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f", did you mean {near[0]!r}?" if near else ""

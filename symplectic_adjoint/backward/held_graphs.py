@@ -1,4 +1,4 @@
-"""f for steps each of whose calls is to have a graph."""
+"""Graphs of single f calls, held from the forward pass until their transposes are applied."""
 
 import math
 from collections.abc import Callable
@@ -24,74 +24,76 @@ class StageGraph:
 
 
 def first_step_on_graph(graphs: float, stages: int, total: int | None) -> int:
-    """From which step on calls are to be on a graph for the last `graphs` of them to be; 0 where nobody knows yet.
+    """Return the first step whose f calls go on a graph, so that the last `graphs` calls of `total` steps do.
 
-    One step early, for the first stage of a step may have been called as the last of the one before.
+    That is one step early: the first stage of a step may have been called as the last stage of the step before. 0 if
+    the number of steps is not known in advance (total is None).
     """
     if total is None or math.isinf(graphs):
         return 0
     return max(0, total - math.ceil(graphs / stages) - 1)
 
 
-class FreshGraphs:
-    """The graphs of the f calls that belong to no accepted step yet, oldest first."""
+class PendingGraphs:
+    """The graphs of f calls that do not yet belong to an accepted step, oldest first."""
 
     def __init__(self) -> None:
-        self._fresh: list[tuple[ref[Tensor], Linearization]] = []
+        self._pending: list[tuple[ref[Tensor], Linearization]] = []
 
     def __len__(self) -> int:
-        return len(self._fresh)
+        return len(self._pending)
 
-    def note(self, graph: Linearization, k: Tensor) -> None:
-        self._fresh = [(value, one) for value, one in self._fresh if value() is not None]  # a rejected step's are gone
-        self._fresh.append((ref(k), graph))
+    def add(self, graph: Linearization, k: Tensor) -> None:
+        """Add the graph of the call that returned k. Graphs of rejected steps, whose values are gone, are dropped."""
+        self._pending = [(value, other) for value, other in self._pending if value() is not None]
+        self._pending.append((ref(k), graph))
 
     def drop_oldest(self) -> None:
-        del self._fresh[0]
+        del self._pending[0]
 
     def clear(self) -> None:
-        self._fresh.clear()
+        self._pending.clear()
 
-    def of_step(self, n: int, step: Step) -> list[StageGraph]:
-        """Take out and return the graphs of this step, accepted as the n-th, each with f's value."""
+    def take_step(self, n: int, step: Step) -> list[StageGraph]:
+        """Remove and return the graphs of this step, accepted as step n, each with the value of f."""
         stages = {id(k): i for i, k in enumerate(step.ks[: step.tableau.stages])}
-        fresh, self._fresh, found = self._fresh, [], list[StageGraph]()
-        for value, graph in fresh:
+        pending, self._pending, found = self._pending, [], list[StageGraph]()
+        for value, graph in pending:
             k = value()
             if k is not None and id(k) in stages:
-                graph.k = k  # for the times' cotangents, and for dense output
+                graph.k = k  # needed for the cotangents of times, and for dense output
                 found.append(StageGraph(graph, n, stages[id(k)]))
             else:
-                self._fresh.append((value, graph))
+                self._pending.append((value, graph))
         return found
 
 
-class OnGraph:
-    """f, each call of which is on a graph of its own, that `note` is told of with f's value; while `wanted` says so."""
+class LinearizingField:
+    """f, with every call on a graph of its own while `enabled()`; each graph is passed to `record` with f's value."""
 
     code: None = None
 
     def __init__(
         self,
         f: Field,
-        note: Callable[[Linearization, Tensor], None],
+        record: Callable[[Linearization, Tensor], None],
         *,
         with_time: bool,
-        wanted: Callable[[], bool] = lambda: True,
+        enabled: Callable[[], bool] = lambda: True,
     ):
-        self._f, self._note, self._with_time, self._wanted = f, note, with_time, wanted
+        self._f, self._record, self._with_time, self._enabled = f, record, with_time, enabled
         self.f_calls = f.f_calls
 
     def __call__(self, t: Time, y: Tensor) -> Tensor:
-        if not self._wanted():
+        if not self._enabled():
             k = self._f(t, y)
             self.f_calls = self._f.f_calls
             return k
-        one = self._f.linearize(t, y, with_time=self._with_time, with_value=True)
-        self.f_calls, k = self._f.f_calls, one.k
+        linearization = self._f.linearize(t, y, with_time=self._with_time, with_value=True)
+        self.f_calls, k = self._f.f_calls, linearization.k
         assert k is not None
-        one.k = None  # whoever needs it longer than the step keeps it
-        self._note(one, k)
+        linearization.k = None  # so that no graph keeps k alive beyond the step, unless `record` sets it again
+        self._record(linearization, k)
         return k
 
     def adjacent_time(self, t: Time, direction: float) -> Time:

@@ -1,21 +1,21 @@
-"""Steps of the backward pass, rebuilt from the last to the first from what was kept of them."""
+"""The steps of the backward pass, rebuilt from the last to the first out of what the forward pass kept."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.backward.checkpoints import RecomputedStarts, Starts
+from symplectic_adjoint.backward.checkpoints import KeptStarts, RecomputedStarts
 from symplectic_adjoint.backward.strategy import BackwardPass, Gradients
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Linearization, Pull
-from symplectic_adjoint.memory.storage import brought
+from symplectic_adjoint.memory.storage import to_device
 from symplectic_adjoint.steps.runge_kutta import Step
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, rows_of, transpose_step
 
 
-def swept(given: BackwardPass, steps: "StepsFromStarts | StepsFromStages") -> Gradients:
-    """Return the gradient by transposing the steps from the last to the first, one f on the graph at a time."""
+def transpose_steps(given: BackwardPass, steps: "StepsFromStarts | StepsFromStages") -> Gradients:
+    """Return the gradient by transposing the steps from the last to the first, with one f on the graph at a time."""
     with_time = given.t is not None
 
     def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
@@ -27,15 +27,15 @@ def swept(given: BackwardPass, steps: "StepsFromStarts | StepsFromStages") -> Gr
     return sweep(given, pull_back)
 
 
-class _KeptSteps:
-    """Steps from the last to the first, each asked for once."""
+class _ReversedSteps:
+    """The steps from the last to the first. Each can be obtained once."""
 
     def __init__(self, given: BackwardPass):
         self._given = given
         self._is_last = True
         self._holds_output = given.trajectory.dense_outputs()
         self._end: Tensor | None = None
-        """The end of the step to come, if that step holds an output, which may need f there."""
+        """The end of the next step to rebuild, if that step holds a dense output, which may need f there."""
 
     def _step(self, n: int, start: Tensor, ks: Sequence[Tensor]) -> Step:
         end, self._end = self._end, start if n - 1 in self._holds_output else None
@@ -43,48 +43,48 @@ class _KeptSteps:
         return self._given.problem.step(self._given.field, self._given.trajectory.plans[n], start, ks, end=end)
 
     def _graphs(self, n: int) -> list[Linearization | None] | None:
-        """The graphs held of the step's stages, the last ones; each is handed out once."""
+        """Remove and return the graphs held of step n, one entry per stage; None if there are none."""
         held, found = self._given.graphs, dict[int, Linearization]()
         while held and held[-1].step == n:
-            one = held.pop()
-            found[one.stage] = one.graph
+            last = held.pop()
+            found[last.stage] = last.graph
         return [found.get(i) for i in range(self._given.problem.tableau.stages)] if found else None
 
 
-class StepsFromStarts(_KeptSteps):
-    """Steps from their starts, with their stages recomputed; the last step's are still at hand in a first pass."""
+class StepsFromStarts(_ReversedSteps):
+    """Steps rebuilt from their starts, with recomputed stages; the first backward pass still has the last step's."""
 
-    def __init__(self, given: BackwardPass, starts: Starts | RecomputedStarts):
+    def __init__(self, given: BackwardPass, starts: KeptStarts | RecomputedStarts):
         super().__init__(given)
         self._starts = starts
 
     def step(self, n: int) -> tuple[Step, list[Linearization | None] | None]:
-        """Return step n and the graphs held of its stages, None where there are none."""
-        is_last, once, graphs = self._is_last, self._given.once, self._graphs(n)
-        start, *known = self._starts.of(n)
-        known, rows = once if is_last else known, self._given.problem.tableau.stages - (0 if is_last else 1)
+        """Return step n and the graphs held of its stages, None if there are none."""
+        is_last, last_stages, graphs = self._is_last, self._given.last_stages, self._graphs(n)
+        start, *known = self._starts.take(n)
+        known, rows = last_stages if is_last else known, self._given.problem.tableau.stages - (0 if is_last else 1)
         if graphs is not None and None not in graphs:
             known = [one.k for one in graphs if one is not None and one.k is not None]
         elif graphs is not None and n not in self._holds_output:
-            rows = max(i for i, one in enumerate(graphs) if one is None)  # the stages that this one's state is made of
+            rows = max(i for i, one in enumerate(graphs) if one is None)  # the state of that stage needs these k_i
         step = self._step(n, start, known)
-        once.clear()
+        last_stages.clear()
         with torch.no_grad():
             step.evaluate(rows)
         return step, graphs
 
 
-class StepsFromStages(_KeptSteps):
-    """Steps from their starts and stages, all of which were kept."""
+class StepsFromStages(_ReversedSteps):
+    """Steps rebuilt from their starts and stages, all of which were kept."""
 
     def __init__(self, given: BackwardPass):
         super().__init__(given)
         self._kept, self._device = given.take_starts(), given.y0.device
 
     def step(self, n: int) -> tuple[Step, list[Linearization | None] | None]:
-        """Return step n and the graphs held of its stages, None where there are none."""
+        """Return step n and the graphs held of its stages, None if there are none."""
         stages = self._given.problem.tableau.stages - (0 if self._is_last else 1)
         first = len(self._kept) - stages
-        ks = [brought(k, self._device) for k in self._kept[first:]]
+        ks = [to_device(k, self._device) for k in self._kept[first:]]
         del self._kept[first:]
-        return self._step(n, brought(self._kept.pop(), self._device), ks), self._graphs(n)
+        return self._step(n, to_device(self._kept.pop(), self._device), ks), self._graphs(n)

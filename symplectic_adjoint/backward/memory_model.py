@@ -1,4 +1,4 @@
-"""Peak memory of a solve and its backward pass, predicted from what one f call takes."""
+"""Peak memory of a solve and its backward pass, predicted from the cost of one f call."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +18,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """The bytes live at once, given how many states and graphs are kept.
+    """Peak bytes of live tensors, given how many states and graphs are kept.
 
-    stages: effective stages s of the method. outputs: number of output times; ys and their cotangents are live.
-    adaptive: whether step size control judges each step, which takes some states.
+    stages: the effective stages s of the method. outputs: the number of output times; ys and their cotangents are live.
+    adaptive: whether step size control estimates errors, which takes some states.
     """
 
     cost: CallCost
@@ -31,28 +31,28 @@ class MemoryModel:
 
     @property
     def least_bytes(self) -> int:
-        """The least that a gradient takes: the step at hand, its start, and one more start."""
+        """The least memory for a gradient: the current step, its start, and one more start."""
         return self.peak_bytes(2, 0, 0)
 
     def peak_bytes(self, starts: int, stages: int, graphs: int) -> int:
-        """Return the peak where so many starts of steps, stages, and graphs of f calls are kept."""
+        """Return the peak with this many step starts, stages, and graphs of f calls kept."""
         return max(self.forward_bytes(starts, stages, graphs), self.backward_bytes(starts, stages, graphs))
 
     def whole_graph_bytes(self, steps: int) -> int:
-        """Return the peak where the whole solve is on one graph, as in backpropagation; outputs are live twice then."""
+        """Return the peak with the whole solve on one graph, as in backpropagation, where outputs are live twice."""
         cost, states = self.cost, 1 + 3 * self.outputs
         graphs = steps * self.stages * cost.saved_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes)
         return states * cost.state_bytes + graphs + cost.parameter_bytes
 
     def one_step_on_graph_bytes(self) -> int:
-        """Return how much more the backward pass takes with a whole step on the graph instead of one f."""
+        """Return the additional memory of the backward pass with a whole step on the graph instead of one f call."""
         cost = self.cost
         return self.stages * cost.graph_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes) - cost.vjp_peak_bytes
 
     def forward_bytes(self, starts: int, stages: int, graphs: int) -> int:
         """Return the peak of the forward pass.
 
-        It is reached in the f call at a step's last stage, or where the step is judged.
+        It is reached in the f call of a step's last stage, or in the error estimate.
         """
         cost = self.cost
         kept = (starts + stages) * cost.state_bytes + graphs * cost.graph_bytes
@@ -61,24 +61,24 @@ class MemoryModel:
     def backward_bytes(self, starts: int, stages: int, graphs: int) -> int:
         """Return the peak of the backward pass, reached in its first VJP.
 
-        The stages of the step at hand are among those kept, if any are.
+        The stages of the current step are among the kept ones, if any are kept.
         """
         cost, states = self.cost, starts + max(stages, self.stages)
         return self._backward_overhead_bytes[graphs > 0] + states * cost.state_bytes + graphs * cost.graph_bytes
 
-    # What is live besides what is kept, without graphs held and with some. Cached: a budget asks at every step.
+    # Live bytes besides those kept, (without, with) graphs held. Cached, since a budget asks at every step.
 
     @cached_property
     def _forward_overhead_bytes(self) -> tuple[int, int]:
         cost = self.cost
-        judging = 8 * cost.state_bytes if self.adaptive else 0
-        peaks = (cost.plain_peak_bytes, cost.graphed_peak_bytes)
-        plain, graphed = (max(2 * cost.state_bytes + peak, judging) for peak in peaks)
+        error_estimate = 8 * cost.state_bytes if self.adaptive else 0
+        peaks = (cost.call_peak_bytes, cost.linearize_peak_bytes)
+        plain, on_graph = (max(2 * cost.state_bytes + peak, error_estimate) for peak in peaks)
         states = (self.outputs + self.stages) * cost.state_bytes
-        return states + plain, states + graphed
+        return states + plain, states + on_graph
 
     @cached_property
     def _backward_overhead_bytes(self) -> tuple[int, int]:
         cost = self.cost
         fixed = (2 * self.outputs + 1) * cost.state_bytes + cost.parameter_bytes
-        return fixed + cost.vjp_peak_bytes, fixed + max(0, cost.parted_peak_bytes - cost.graph_bytes)
+        return fixed + cost.vjp_peak_bytes, fixed + max(0, cost.separate_peak_bytes - cost.graph_bytes)

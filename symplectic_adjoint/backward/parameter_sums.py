@@ -1,4 +1,4 @@
-"""dL/dtheta while it is being summed: one tensor a parameter, never one a stage."""
+"""Accumulation of dL/dtheta during the backward pass: one tensor per parameter, never one per stage."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,34 +20,40 @@ Reached = Sequence[Tensor | GradientEdge]
 
 
 class ParameterSums(Protocol):
-    """Pulls cotangents back, and keeps the parameters' part of each."""
+    """Pulls cotangents back through graphs, and sums those of the parameters."""
 
     def pull(
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
     ) -> Sequence[Tensor | None]:
-        """The cotangents of inputs, which are leaves made for this call; those of the parameters are added up."""
+        """Return the cotangents of inputs, leaves made for this call; add those of the parameters to the sums.
+
+        by_params: as in Pull.
+        """
         ...
 
     def total(self) -> list[Tensor | None]:
-        """One entry a parameter, None where nothing was added."""
+        """Return dL/dtheta, one entry per parameter, None where nothing was added."""
         ...
 
 
 @contextmanager
 def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -> Iterator[ParameterSums]:
-    """Sums for the calls of f inside. cotangent is like those that will be pulled back."""
+    """Yield the sums of dL/dtheta for the calls of f in the block, with aliases standing in if possible.
+
+    cotangent: a tensor like those that will be pulled back. accumulate: how to sum, as in odeint.
+    """
     locations = f.forward_state.locate(f.params)
-    parted = accumulate is not None or batched(cotangent) or any(p.dtype in HALF_DTYPES for p in f.params)
-    if parted or not ParameterAliases.can_replace(f.params, locations):
-        yield SumsOfParts(f, accumulate)
+    explicit = accumulate is not None or batched(cotangent) or any(p.dtype in HALF_DTYPES for p in f.params)
+    if explicit or not ParameterAliases.can_replace(f.params, locations):
+        yield ExplicitSums(f, accumulate)
         return
     aliases = ParameterAliases(f.params, locations)
     with f.using_aliases(aliases):
-        yield SumsInPlace(f, aliases)
+        yield AutogradSums(f, aliases)
 
 
-class SumsInPlace:
-    """autograd adds each part to what it has, in the .grad of aliases."""
+class AutogradSums:
+    """Sums formed by autograd itself, in the .grad of the parameters' aliases."""
 
     def __init__(self, f: Field, aliases: ParameterAliases):
         self._f, self._aliases = f, aliases
@@ -56,9 +62,9 @@ class SumsInPlace:
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
     ) -> Sequence[Tensor | None]:
         if by_params:
-            return self._pull_apart(reached, inputs, cotangents, self._f.params)
+            return self._pull_separately(reached, inputs, cotangents, self._f.params)
         if self._aliases.bypassed:
-            return self._pull_apart(reached, inputs, cotangents, self._aliases.leaves, self._f.params)
+            return self._pull_separately(reached, inputs, cotangents, self._aliases.leaves, self._f.params)
         run_backward(
             tuple(reached),
             tuple(cotangents),
@@ -72,18 +78,22 @@ class SumsInPlace:
             refuse_bypass(self._aliases, reached, inputs)
         return [x.grad for x in inputs]
 
-    def _pull_apart(
+    def _pull_separately(
         self,
         reached: Reached,
         inputs: Sequence[Tensor],
         cotangents: Sequence[Tensor],
-        *ways: Sequence[Tensor],
+        *leaves: Sequence[Tensor],
     ) -> Sequence[Tensor | None]:
-        """ways: by what the graph leads to the parameters, each one entry a parameter."""
-        bars = self._f.pull(reached, (*inputs, *chain(*ways)), cotangents)
+        """Return the cotangents of inputs with torch.autograd.grad; add the parameters' cotangents to the sums here.
+
+        leaves: the tensors through which the graph reaches the parameters, each with one entry per parameter: the
+        aliases, the parameters themselves, or both.
+        """
+        bars = self._f.pull(reached, (*inputs, *chain(*leaves)), cotangents)
         totals = [leaf.grad for leaf in self._aliases.leaves]
         into, added = [], []
-        for total, bar in zip(totals * len(ways), bars[len(inputs) :], strict=True):
+        for total, bar in zip(totals * len(leaves), bars[len(inputs) :], strict=True):
             if total is not None and bar is not None:
                 into.append(total)
                 added.append(bar)
@@ -95,22 +105,23 @@ class SumsInPlace:
         return self._aliases.grads()
 
 
-class SumsOfParts:
-    """autograd hands out each part, which is added here.
+class ExplicitSums:
+    """Sums formed here, of the cotangents that torch.autograd.grad returns for each VJP.
 
-    For parameters that func reaches without a module, and for sums in another precision than the parameters'.
+    Needed for parameters that func reaches other than through a module, for batches of cotangents (vmap), and for sums
+    in a precision other than the parameters'.
     """
 
     def __init__(self, f: Field, accumulate: str | None):
         self._f = f
         self._accumulator = (
-            Accumulator(len(f.params)) if accumulate is None else CarefulAccumulator(accumulate, len(f.params))
+            Accumulator(len(f.params)) if accumulate is None else PreciseAccumulator(accumulate, len(f.params))
         )
 
     def pull(
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
     ) -> Sequence[Tensor | None]:
-        del by_params  # always
+        del by_params  # the graph always leads to the parameters themselves
         bars = self._f.pull(reached, (*inputs, *self._f.params), cotangents)
         self._accumulator.add(bars[len(inputs) :])
         return bars[: len(inputs)]
@@ -119,8 +130,8 @@ class SumsOfParts:
         return self._accumulator.total
 
 
-class CarefulAccumulator:
-    """Sums gradients entry by entry, as `accumulate` says."""
+class PreciseAccumulator:
+    """Sums gradients entry by entry, in float64 or with compensation: accumulate is "float64" or "compensated"."""
 
     def __init__(self, accumulate: str, length: int):
         self._sums = [running_sum(accumulate) for _ in range(length)]
@@ -136,16 +147,16 @@ class CarefulAccumulator:
 
 
 class Accumulator:
-    """Sums gradients in place. An entry stays None as long as nothing was added to it.
+    """Sums gradients in place. An entry is None until something is added to it.
 
-    Those of half precision are summed in float32.
+    Half-precision gradients are summed in float32.
     """
 
     def __init__(self, length: int):
         self.total: list[Tensor | None] = [None] * length
 
     def add(self, bars: Sequence[Tensor | None], weight: float = 1.0) -> None:
-        """total += weight bars, which are left alone: autograd may hand out one tensor for two inputs."""
+        """Add weight * bars to total. bars are not modified: autograd may return one tensor for two inputs."""
         into: list[Tensor] = []
         added: list[Tensor] = []
         for i, bar in enumerate(bars):
@@ -157,7 +168,7 @@ class Accumulator:
             else:
                 into.append(total)
                 added.append(bar)
-        if any(map(batched, added)):  # a batch of cotangents, for which torch has no fused sum
+        if any(map(batched, added)):  # torch has no fused sum of batched tensors
             for total, bar in zip(into, added, strict=True):
                 total.add_(bar, alpha=weight)
         elif into:

@@ -1,4 +1,4 @@
-"""What ways back share that undo the steps, from the end, instead of keeping anything of each."""
+"""Shared by the gradients that reconstruct the states by reversing the steps, instead of keeping any of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,27 +6,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.backward.checkpoints import Nothing
+from symplectic_adjoint.backward.checkpoints import NoCheckpoints
 from symplectic_adjoint.backward.strategy import BackwardPass
 from symplectic_adjoint.errors import ReversalError
 from symplectic_adjoint.steps.runge_kutta import Step
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, inner
 
 
-class LastPair(Nothing):
-    """y at the end of the last step, and what else that step is undone from."""
+class FinalPair(NoCheckpoints):
+    """Keeps y at the end of the last step, and the companion state (v or z) from which that step is reversed."""
 
-    def __init__(self, beside: Callable[[Any], Tensor]):
-        self._beside = beside
+    def __init__(self, companion_of: Callable[[Any], Tensor]):
+        self._companion_of = companion_of
 
     def finish(self, step: Step) -> None:
-        self.kept = [step.end(), self._beside(step)]
+        self.kept = [step.end(), self._companion_of(step)]
 
 
-def landed(
+def pull_back_end_outputs(
     given: BackwardPass, n: int, y: Tensor, lam: Tensor, outputs: Sequence[OutputCotangent]
 ) -> tuple[Tensor, StepCotangents]:
-    """lam with the outputs on the free end y of step n, an event's; and what these add to the step's cotangents."""
+    """Pull back the outputs at the free end y of step n, which is that of an event.
+
+    Return lam with their cotangents added, and the StepCotangents of the step to which the rest is added.
+    """
     bars = StepCotangents([output.mu for output in outputs])
     for output in outputs:
         lam = lam + output.mu
@@ -42,15 +45,15 @@ def landed(
 
 
 def check_reversal(given: BackwardPass, y: Tensor) -> None:
-    """Raise ReversalError if y, which is y0 found by reversing every step, is off by half of the digits or more."""
+    """Raise ReversalError if y, obtained by reversing every step, agrees with y0 in fewer than half of the digits."""
     if y.numel() == 0:
         return
     off = (y - given.y0).abs().amax() / given.y0.abs().amax().clamp_min(torch.finfo(y.dtype).tiny)
     allowed = torch.finfo(y.dtype).eps ** 0.5
     if not off.item() <= allowed:
         raise ReversalError(
-            f"undoing the {len(given.trajectory.plans)} steps of gradient={given.problem.gradient_name!r} led back to "
-            f"y0 with an error of {off.item():.1e} of its size, and the gradient would be as far off (up to "
-            f"{allowed:.1e} passes): take larger steps, a state of higher precision, a coupling or an eta nearer to 1, "
-            'or gradient="symplectic"'
+            f"reversing the {len(given.trajectory.plans)} steps of gradient={given.problem.gradient_name!r} gave y0 "
+            f"with a relative error of {off.item():.1e}, and the gradient would be as inaccurate (up to {allowed:.1e} "
+            "is accepted): take larger steps, a state of higher precision, a coupling or an eta closer to 1, or "
+            'gradient="symplectic"'
         )

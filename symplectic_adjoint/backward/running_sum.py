@@ -1,21 +1,21 @@
-"""Adding up many tensors: as they come, in float64, or with compensation."""
+"""Sums of many tensors: in their own precision, in float64, or compensated."""
 
 import torch
 from torch import Tensor
 
 ACCUMULATIONS = ("float64", "compensated")
-"""What `accumulate` may be, besides None."""
+"""The values of `accumulate` other than None."""
 
 
 class RunningSum:
-    """A sum in the precision of what is added. value is None before the first term."""
+    """A sum in the precision of its terms. value is None before the first term."""
 
     def __init__(self) -> None:
         self.value: Tensor | None = None
         self._own = False
 
     def add(self, x: Tensor) -> None:
-        """value += x. The first term is borrowed, never changed: it may be large, and the caller's."""
+        """Add x. The first term is not copied, and never modified: it may be large, and it is the caller's."""
         if self.value is None:
             self.value = x
         elif self._own:
@@ -24,7 +24,7 @@ class RunningSum:
             self.value, self._own = self.value + x, True
 
     def total(self) -> Tensor | None:
-        """The sum, as a tensor that nobody else holds."""
+        """Return the sum as a tensor that nothing else refers to; None without terms."""
         return self.value if self.value is None or self._own else self.value.clone()
 
 
@@ -36,10 +36,10 @@ class WideSum(RunningSum):
 
 
 class CompensatedSum(RunningSum):
-    """A sum in its terms' precision, with what each addition rounded off added up apart.
+    """A sum in the precision of its terms, with the rounding errors of the additions summed separately.
 
-    The error of an addition is itself a number of that precision (Knuth, The Art of Computer Programming 2, 4.2.2,
-    Theorem B), so that the total is as accurate as one in twice the precision.
+    The rounding error of an addition is itself representable in that precision (Knuth, The Art of Computer
+    Programming 2, 4.2.2, Theorem B), so the total is as accurate as a sum in twice the precision.
     """
 
     def __init__(self) -> None:
@@ -61,5 +61,6 @@ class CompensatedSum(RunningSum):
 
 
 def running_sum(accumulate: str | None) -> RunningSum:
+    """Return an empty sum of the kind that `accumulate` (see odeint) selects."""
     kinds = {None: RunningSum, "float64": WideSum, "compensated": CompensatedSum}
     return kinds[accumulate]()

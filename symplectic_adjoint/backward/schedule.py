@@ -1,9 +1,10 @@
-"""Which states to keep when not all of them may be kept, and from which of them to take steps again.
+"""Checkpoint schedules: which states to keep when not all of them fit, and from which to recompute.
 
-To reverse n steps from a start that is held, with room for c more states, at least advances(n, c) steps have to be
-taken again (Griewank and Walther, ACM Trans. Math. Softw. 26, 2000, Algorithm 799: revolve; their number of
-checkpoints counts the start too). A solve that does not know how many steps it will take keeps states by levels (Wang,
-Moin and Iaccarino, SIAM J. Sci. Comput. 31, 2009), so that no step is taken more often than it must.
+A step is reversed from its start. With the start of the solve and up to c more states held, reversing n steps takes at
+least advances(n, c) forward steps, including the forward pass (Griewank and Walther, ACM Trans. Math. Softw. 26, 2000,
+Algorithm 799: revolve; their number of checkpoints includes the start of the solve). A solve that does not know its
+number of steps keeps states by level (Wang, Moin and Iaccarino, SIAM J. Sci. Comput. 31, 2009), so that no step is
+taken more often than necessary.
 """
 
 from collections.abc import Iterator
@@ -11,34 +12,34 @@ from itertools import count
 from math import comb
 
 
-def reach(room: int, repetitions: int) -> int:
-    """How many steps can be reversed if none of them is taken again more often than that."""
-    return comb(room + 1 + repetitions, repetitions) if repetitions >= 0 else 0
+def reach(capacity: int, repetitions: int) -> int:
+    """Return how many steps can be reversed if no step is taken forward more than `repetitions` times."""
+    return comb(capacity + 1 + repetitions, repetitions) if repetitions >= 0 else 0
 
 
-def repetitions(steps: int, room: int) -> int:
-    """How often some step has to be taken again, at least."""
-    return next(r for r in count() if reach(room, r) >= steps)
+def repetitions(steps: int, capacity: int) -> int:
+    """Return the least r such that `steps` steps can be reversed with no step taken forward more than r times."""
+    return next(r for r in count() if reach(capacity, r) >= steps)
 
 
-def advances(steps: int, room: int) -> int:
-    """The fewest steps taken again, the first pass over all but the last step included."""
-    r = repetitions(steps, room)
-    return r * steps - reach(room + 1, r - 1)
+def advances(steps: int, capacity: int) -> int:
+    """Return the least number of forward steps that reverse `steps` steps, with the first pass up to the last one."""
+    r = repetitions(steps, capacity)
+    return r * steps - reach(capacity + 1, r - 1)
 
 
-def stride(steps: int, room: int) -> int:
-    """How many of the steps to take before the next state is kept; up to the last step where there is no room."""
-    if room == 0:
+def stride(steps: int, capacity: int) -> int:
+    """Return how many steps to take before keeping the next state; all but the last if the capacity is 0."""
+    if capacity == 0:
         return steps - 1
-    r = repetitions(steps, room)
-    return max(1, reach(room, r - 2), steps - reach(room - 1, r))
+    r = repetitions(steps, capacity)
+    return max(1, reach(capacity, r - 2), steps - reach(capacity - 1, r))
 
 
-def kept_states(steps: int, room: int) -> Iterator[int]:
-    """The steps whose starts to keep on the way there, the first one's aside, where their number is known."""
+def checkpoint_steps(steps: int, capacity: int) -> Iterator[int]:
+    """Yield the steps, after the first, whose starts the forward pass keeps when it knows the number of steps."""
     at = 0
-    for left in range(room, 0, -1):
+    for left in range(capacity, 0, -1):
         if steps - at < 2:
             return
         at += stride(steps - at, left)
@@ -46,25 +47,25 @@ def kept_states(steps: int, room: int) -> Iterator[int]:
 
 
 class OnlineCheckpoints:
-    """The same where it is not known: told of each start in turn, it says which one of those kept to give up.
+    """A checkpoint schedule for an unknown number of steps: admits every start, and says which one to evict for it.
 
-    A start is given up for a later one once another after it has a higher level. Where there is none, the newest
-    start takes the last one's place, one level up.
+    The newest checkpoint that some later one outranks in level is evicted, and the new start enters at level 0. If
+    there is none, the new start replaces the last checkpoint, one level up.
     """
 
-    def __init__(self, room: int):
-        self._room = room
+    def __init__(self, capacity: int):
+        self._capacity = capacity
         self._levels: list[int] = []
 
-    def replaced(self) -> int | None:
-        """The place, counted from the oldest, of what the next start is kept instead of; None while there is room."""
-        if len(self._levels) < self._room:
+    def admit(self) -> int | None:
+        """Admit the next start; return the index (0 is the oldest) of the checkpoint to evict, None if none must go."""
+        if len(self._levels) < self._capacity:
             self._levels.append(0)
             return None
-        place = next((i for i in range(self._room - 2, -1, -1) if self._levels[i] < max(self._levels[i + 1 :])), None)
-        if place is None:
-            self._levels[-1] += 1
-            return self._room - 1
-        del self._levels[place]
-        self._levels.append(0)
-        return place
+        for i in reversed(range(self._capacity - 1)):
+            if self._levels[i] < max(self._levels[i + 1 :]):
+                del self._levels[i]
+                self._levels.append(0)
+                return i
+        self._levels[-1] += 1
+        return self._capacity - 1

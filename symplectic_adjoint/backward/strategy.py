@@ -19,7 +19,7 @@ from symplectic_adjoint.steps.runge_kutta import MakeStep, Step
 
 @dataclass(frozen=True)
 class Gradients:
-    """dL/dy0, dL/dt (None where t needs none) and dL/dtheta, one entry a parameter, None where f never used it."""
+    """dL/dy0, dL/dt (None if t needs none) and dL/dtheta: one entry per parameter, None for one that f never used."""
 
     y0: Tensor | None
     t: Tensor | None
@@ -28,7 +28,7 @@ class Gradients:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """The solve that a strategy is to keep something of. with_time: whether dL/dt will be needed."""
+    """The input of a strategy's forward pass. with_time: whether dL/dt will be needed."""
 
     problem: Problem
     y0: Tensor
@@ -38,10 +38,10 @@ class ForwardPass:
 class Keeper(Recorder, Protocol):
     """A recorder that keeps tensors for the backward pass.
 
-    `kept` tensors stay until the graph is released. `steps` names the step that each belongs to, and is empty where
-    every step has one: of several tensors of one step the first is its start (y0, and not kept, for step 0), followed
-    by k_1, k_2, ... `once` and `graphs` serve the first backward pass only, which frees them as it goes: they save f
-    calls and must not cost memory until the end.
+    `kept`: tensors that stay until the graph is released. `steps`: the step that each of them belongs to; empty if
+    the same is kept of every step. Of several tensors of one step the first is its start, followed by k_1, k_2, ...;
+    the start of step 0 is y0, and is not kept. `last_stages`, the k_i of the last step, and `graphs` are for the first
+    backward pass only, which frees them as it goes: they save f calls without taking memory until the end.
     """
 
     @property
@@ -51,20 +51,20 @@ class Keeper(Recorder, Protocol):
     def steps(self) -> Sequence[int]: ...
 
     @property
-    def once(self) -> Sequence[Tensor]: ...
+    def last_stages(self) -> Sequence[Tensor]: ...
 
     @property
     def graphs(self) -> Sequence[StageGraph]: ...
 
     @property
     def choice(self) -> Choice | None:
-        """What was chosen to be kept, where the strategy leaves that to the keeper."""
+        """The keeper's choice of what to keep; None if the strategy leaves it no choice."""
         ...
 
 
 @dataclass(frozen=True)
 class BackwardPass:
-    """Everything that a strategy's backward pass works from."""
+    """The input of a strategy's backward pass."""
 
     problem: Problem
     trajectory: Trajectory
@@ -73,18 +73,18 @@ class BackwardPass:
     t: Tensor | None
     """None unless dL/dt is needed."""
     kept: list[Tensor]
-    """Held by nothing else unless the graph is retained: a tensor taken off the list is freed after its use."""
+    """Referred to by nothing else unless the graph is retained: a tensor removed from the list is freed after use."""
     steps: Sequence[int]
-    once: list[Tensor]
-    """Empty in a second backward pass. The strategy that uses the list empties it."""
+    last_stages: list[Tensor]
+    """Empty in a second backward pass. A strategy that uses the list empties it."""
     graphs: list[StageGraph]
     """Likewise. They lead to the parameters themselves, not to their aliases."""
     ys: Tensor | None
-    """The outputs, for a strategy with `uses_outputs`."""
+    """The outputs, if the strategy has `uses_outputs`."""
     grad_ys: Tensor
 
     def take_starts(self) -> list[Tensor]:
-        """Return y0 and the kept tensors in the order of the steps, to be popped from the end."""
+        """Return y0 and the kept tensors in step order, to be popped from the end; empty `kept`."""
         starts = [self.y0, *self.kept]
         self.kept.clear()
         return starts
@@ -93,59 +93,61 @@ class BackwardPass:
 class Strategy:
     """A way of computing the gradient.
 
-    Subclasses are small frozen dataclasses of their options, one a file in `gradients/`. What is true of a gradient is
-    stated there, by overriding what follows; the rest of the library asks for the fact and never for the class.
+    Subclasses are small frozen dataclasses of their options, one per file in `gradients/`. Facts about a gradient are
+    stated there, by overriding the attributes and methods below; the rest of the library asks for the fact, never for
+    the class.
     """
 
     exact: ClassVar[bool] = True
-    """Whether it is the gradient of the recorded steps, to rounding."""
+    """Whether it is the gradient of the recorded steps, to rounding error."""
     on_callers_graph: ClassVar[bool] = False
-    """Whether the solve runs under the caller's own autograd; `keeper` and `backward` are then never called."""
+    """Whether the solve runs on the caller's autograd graph; `keeper` and `backward` are then never called."""
     uses_outputs: ClassVar[bool] = False
     """Whether the backward pass reads ys."""
     accumulates: ClassVar[bool] = False
-    """Whether it sums step by step, so that `accumulate=` applies."""
+    """Whether it sums lam and dL/dtheta step by step, so that `accumulate=` applies."""
     compiles: ClassVar[bool] = False
     """Whether its f calls can be compiled, so that `compile=True` applies."""
     second_solve: ClassVar[bool] = False
-    """Whether the backward pass solves an equation of its own, with steps and callbacks of its own."""
+    """Whether the backward pass solves a differential equation, with its own steps and callbacks."""
     crosses_jumps: ClassVar[bool] = True
-    """Whether its steps can start anew where f jumps."""
+    """Whether its steps can restart where f jumps."""
 
     @property
     def make_step(self) -> MakeStep:
-        """The kind of step that it takes with a method."""
+        """The kind of step that it takes with a method's tableau."""
         return Step
 
     @property
     def own_steps(self) -> bool:
-        """Whether its steps differ from the method's: they have no dense output and end on every output.
+        """Whether its steps are not the method's Runge-Kutta steps.
 
-        ys differ too, then, by an error of the tolerance, and exactness refers to these steps.
+        Such steps have no dense output and end on every output; ys differ from the method's by an error of the size of
+        the tolerance, and exactness refers to these steps.
         """
         return self.make_step is not Step
 
     @property
     def own_tableau(self) -> ButcherTableau | None:
-        """The one method that it works with; None where it takes any."""
+        """The only method that it works with; None if it takes any."""
         return None
 
     @property
     def obstacle_to_compile(self) -> str | None:
-        """What among its options rules out `compile=True`, in words."""
+        """Description of the option that rules out `compile=True`, None if there is none."""
         return None
 
     def memory_formula(self) -> str:
-        """Return the memory in terms of N, s, D (bytes of a state) and A (bytes of the graph of one f)."""
+        """Return its memory in words, with N, s, D (bytes of a state) and A (bytes of the graph of one f call)."""
         raise NotImplementedError
 
     def predicted(self, model: MemoryModel, steps: int) -> Prediction | None:
-        """Return the predicted f calls and peak bytes of `steps` accepted steps; None where nothing is known."""
+        """Return the predicted cost of `steps` accepted steps without dense outputs; None if there is no prediction."""
         del model, steps
         return None
 
     def resolved(self, given: ForwardPass) -> tuple["Strategy", Choice | None]:
-        """Return the strategy to use for this solve, and the choice that it stands for, if any."""
+        """Return the strategy to use for this solve, and the choice that it makes, if any."""
         del given
         return self, None
 
@@ -154,11 +156,11 @@ class Strategy:
         raise NotImplementedError
 
     def backward(self, given: BackwardPass) -> Gradients:
-        """Return the gradient, from what the keeper kept."""
+        """Return the gradient, computed from what the keeper kept."""
         raise NotImplementedError
 
     def __str__(self) -> str:
-        """The call that makes it: 'Symplectic(graphs=50)'."""
+        """Return the call that creates it, without default values: 'Symplectic(graphs=50)'."""
         values = [(x.name, getattr(self, x.name), x.default) for x in fields(cast(Any, self))]
         changed = ", ".join(f"{name}={value!r}" for name, value, default in values if value != default)
         return f"{type(self).__name__}({changed})"

@@ -1,4 +1,4 @@
-"""The reverse sweep over recorded steps. How one step is pulled back is the strategy's own business."""
+"""The reverse sweep over recorded steps. Each strategy defines how a single step is pulled back."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,17 +13,17 @@ from symplectic_adjoint.solve.timeline import TimeCotangents
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents
 
 PullBack = Callable[[int, Tensor, Sequence[OutputCotangent], Pull], StepCotangents]
-"""(step number, lam, dense outputs in the step, what takes dL/dtheta) -> cotangents of the step's start."""
+"""(step number, lam, dense outputs in the step, pull that sums dL/dtheta) -> cotangents of the step's inputs."""
 
 
 def sweep(given: BackwardPass, pull_back: PullBack) -> Gradients:
-    """lam from the last step's end to y0, taking in each output's cotangent where it was made."""
+    """Return the gradient by pulling lam back from the end of the last step to y0, adding each output's cotangent."""
     with parameter_sums(given.field, given.grad_ys, given.problem.accumulate) as params:
-        y0_bar, t_bar = _swept(given, pull_back, params.pull)
+        y0_bar, t_bar = _sweep_steps(given, pull_back, params.pull)
     return Gradients(y0_bar, t_bar, params.total())
 
 
-def _swept(given: BackwardPass, pull_back: PullBack, pull: Pull) -> tuple[Tensor | None, Tensor | None]:
+def _sweep_steps(given: BackwardPass, pull_back: PullBack, pull: Pull) -> tuple[Tensor | None, Tensor | None]:
     plans, grad_ys = given.trajectory.plans, given.grad_ys
     inside = given.trajectory.dense_outputs()
     output_step, sigmas = given.trajectory.output_step, given.trajectory.output_sigma
@@ -38,7 +38,7 @@ def _swept(given: BackwardPass, pull_back: PullBack, pull: Pull) -> tuple[Tensor
         outputs = [OutputCotangent(j, sigmas[j], grad_ys[j]) for j in inside.get(n, ())]
         assert lam.value is not None
         bars = pull_back(n, lam.value, outputs, pull)
-        while bars.y_terms:  # each as large as a state
+        while bars.y_terms:  # freed one by one: each is as large as a state
             lam.add(bars.y_terms.pop())
         if time_bars is not None:
             time_bars.add_step(plan, bars.t_bar, bars.h_bar)

@@ -1,4 +1,4 @@
-"""The gradients, one a file, and the registry of their presets."""
+"""The gradients, one per file, and the registry of their presets."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from symplectic_adjoint.gradients.revolve import Revolve
 from symplectic_adjoint.gradients.symplectic import Symplectic
 
 DEFAULT_GRADIENT = "symplectic"
+"""The preset that odeint uses by default."""
 
 GRADIENTS: Mapping[str, Strategy] = MappingProxyType(
     {
@@ -28,4 +29,4 @@ GRADIENTS: Mapping[str, Strategy] = MappingProxyType(
         "continuous": Continuous(),
     }
 )
-"""Presets of `gradient=`, by name."""
+"""The presets of `gradient=`, by name."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.checkpoints import StepStarts
-from symplectic_adjoint.backward.held_graphs import OnGraph
+from symplectic_adjoint.backward.held_graphs import LinearizingField
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
@@ -20,9 +20,9 @@ from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, 
 class Aca(Strategy):
     """Keep the state at every step; recompute each step with its f calls on the graph, and transpose it.
 
-    Memory N D + s A; s f calls a step in the backward pass. Zhuang et al. (ICML 2020, arXiv:2006.02493), without the
-    step size search and the repeated step of the published code. Only the f calls are on the graph, each from a state
-    of its own: the sums between them are transposed by hand, which needs no cotangent of a stage in advance.
+    Memory N D + s A; s f calls per step in the backward pass. Zhuang et al. (ICML 2020, arXiv:2006.02493), without the
+    step size search and the repeated step of the published code. Each f call has its own graph; the sums between them
+    are not on a graph, but transposed by transpose_step.
     """
 
     accumulates: ClassVar[bool] = True
@@ -46,11 +46,11 @@ class Aca(Strategy):
         def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
             graphs: list[Linearization | None] = []
 
-            def note(one: Linearization, k: Tensor) -> None:
-                one.k = k if with_time else None
-                graphs.append(one)
+            def record(graph: Linearization, k: Tensor) -> None:
+                graph.k = k if with_time else None
+                graphs.append(graph)
 
-            f = OnGraph(given.field, note, with_time=with_time)
+            f = LinearizingField(given.field, record, with_time=with_time)
             step = problem.step(f, plans[n], starts.pop())
             with torch.no_grad():
                 step.evaluate(rows_of(problem.tableau, outputs))

@@ -6,30 +6,32 @@ from typing import ClassVar
 from symplectic_adjoint.backward.budget import Budget, WithinBudget
 from symplectic_adjoint.backward.checkpoints import RecomputedStarts
 from symplectic_adjoint.backward.cost import call_cost
-from symplectic_adjoint.backward.kept_steps import StepsFromStarts, swept
+from symplectic_adjoint.backward.kept_steps import StepsFromStarts, transpose_steps
 from symplectic_adjoint.backward.memory_model import MemoryModel
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import BudgetTooSmall
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
-from symplectic_adjoint.memory.storage import AsMade
+from symplectic_adjoint.memory.storage import OnDevice
 from symplectic_adjoint.solve.stats import Choice
 
 AUTO = "auto"
-"""The name that `gradient=` takes for it, with `memory_budget=`."""
+"""The name of this gradient in `gradient=`, which needs `memory_budget=`."""
 
 
 @dataclass(frozen=True)
 class Auto(Strategy):
-    """The symplectic adjoint method, with whatever saves f calls in the backward pass and fits into memory_budget.
+    """The symplectic adjoint method that keeps as much of the forward pass as fits into memory_budget.
 
-    memory_budget: a number of bytes, or a text such as "2 GiB", for all that the solve and its backward pass have live
-    at once: ys, what is kept, and the step at hand; not y0, the parameters, or what else the caller holds. Where the
-    number of steps is known and the whole graph fits, this is plain backpropagation, the fastest. Otherwise what does
-    not fit is given up as the solve proceeds, so the number of steps need not be known: first the graphs of the oldest
-    f calls, then the oldest stages, then starts of steps, which are recomputed as in Revolve. The solve's stats.choice
-    says what was held in the end. The first solve of a func with states of a kind measures what one call takes, by a
-    few calls more.
+    memory_budget: a number of bytes or a string such as "2 GiB", a bound on all that the solve and its backward pass
+    hold at any one time: ys, what is kept, and the current step; not y0, the parameters, or anything else that the
+    caller holds.
+
+    If the number of steps is known and the whole graph fits, this is plain backpropagation, the fastest. Otherwise
+    whatever no longer fits is discarded during the solve, so the number of steps need not be known: first the graphs of
+    the oldest f calls, then the oldest stages, then starts of steps, which are recomputed as in Revolve. The solve's
+    stats.choice says what was held. The first solve of a func with a new kind of state measures the cost of one f call
+    with a few extra calls.
     """
 
     accumulates: ClassVar[bool] = True
@@ -43,7 +45,7 @@ class Auto(Strategy):
         return "memory_budget"
 
     def resolved(self, given: ForwardPass) -> tuple[Strategy, Choice | None]:
-        """Return plain backpropagation where the number of steps is known and the whole graph fits."""
+        """Return plain backpropagation if the number of steps is known and the whole graph fits."""
         steps = given.problem.total_steps
         if steps is None or given.problem.accumulate is not None:
             return self, None
@@ -60,7 +62,7 @@ class Auto(Strategy):
         least_bytes = budget.model.least_bytes
         if budget.limit_bytes < least_bytes:
             raise BudgetTooSmall(
-                f"memory_budget={self.memory_budget!r} is less than one step and one state besides take: give "
+                f"memory_budget={self.memory_budget!r} is too small for one step and one more state: give "
                 f"{format_bytes(least_bytes, up=True)} ({least_bytes} bytes) or more",
                 least_bytes,
             )
@@ -75,4 +77,4 @@ class Auto(Strategy):
 
     def backward(self, given: BackwardPass) -> Gradients:
         starts = len({n for n in given.steps if n > 0})
-        return swept(given, StepsFromStarts(given, RecomputedStarts(given, max(0, starts - 1), AsMade())))
+        return transpose_steps(given, StepsFromStarts(given, RecomputedStarts(given, max(0, starts - 1), OnDevice())))

@@ -9,10 +9,9 @@ from symplectic_adjoint.backward.strategy import Strategy
 
 @dataclass(frozen=True)
 class Backprop(Strategy):
-    """The whole solve stays on the autograd graph: no f call in the backward pass, memory N s A.
+    """Keep the whole solve on the caller's autograd graph: memory N s A, no f calls in the backward pass.
 
-    The solve runs under the caller's autograd. Step sizes are constants of the graph, so this too is the gradient of
-    the recorded steps.
+    Step sizes are constants of the graph, so this too is the gradient of the recorded steps.
     """
 
     on_callers_graph: ClassVar[bool] = True

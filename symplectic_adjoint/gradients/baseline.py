@@ -1,10 +1,10 @@
-"""One checkpoint, the start: the backward pass solves again, on the graph."""
+"""A single checkpoint, y0: the backward pass repeats the solve on the graph."""
 
 from dataclasses import dataclass
 
 import torch
 
-from symplectic_adjoint.backward.checkpoints import Nothing
+from symplectic_adjoint.backward.checkpoints import NoCheckpoints
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.field.graph import edge_to
@@ -14,7 +14,7 @@ from symplectic_adjoint.field.graph import edge_to
 class Baseline(Strategy):
     """Keep y0 and the step sizes; replay the recorded steps on the graph and backpropagate.
 
-    Memory D between the passes, N s A in the backward pass; s f calls a step there, none of them for rejected steps.
+    Memory D between the passes, N s A in the backward pass, which takes s f calls per accepted step.
     """
 
     def memory_formula(self) -> str:
@@ -24,9 +24,9 @@ class Baseline(Strategy):
         calls = steps * model.stages
         return Prediction(calls, calls, calls, model.whole_graph_bytes(steps) + model.cost.state_bytes)
 
-    def keeper(self, given: ForwardPass) -> Nothing:
+    def keeper(self, given: ForwardPass) -> NoCheckpoints:
         del given
-        return Nothing()
+        return NoCheckpoints()
 
     def backward(self, given: BackwardPass) -> Gradients:
         f = given.field
@@ -36,6 +36,6 @@ class Baseline(Strategy):
             ys = given.problem.replay(f, given.trajectory.plans, y0, t)
         f.vjps += f.f_calls
         times = () if t is None else (t,)
-        # The only VJP, so that there is nothing to sum.
+        # The only VJP: there is nothing to sum.
         bars = f.pull((edge_to(ys),), (y0, *times, *f.params), (given.grad_ys,))
         return Gradients(bars[0], bars[1] if times else None, bars[1 + len(times) :])

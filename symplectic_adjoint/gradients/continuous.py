@@ -1,4 +1,4 @@
-"""The continuous adjoint method: the adjoint equation solved backwards, as an approximation."""
+"""The continuous adjoint method: an approximate gradient, from solving the adjoint equation backwards in time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from symplectic_adjoint.backward.checkpoints import Nothing
+from symplectic_adjoint.backward.checkpoints import NoCheckpoints
 from symplectic_adjoint.backward.parameter_sums import Accumulator, Reached
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import Place, UnsupportedCombination
@@ -33,11 +33,13 @@ from symplectic_adjoint.steps.transpose import inner
 class Continuous(Strategy):
     """Solve y' = f, lam' = -(df/dy)^T lam backwards from output to output (Chen et al., NeurIPS 2018).
 
-    NOT the gradient of the steps taken: its error is that of the second solve. Between outputs y is recomputed
-    backwards, from the stored output. dL/dtheta is integrated with the weights of the accepted steps and takes no part
-    in step control (the seminorm of Kidger, Chen and Lyons, ICML 2021), so it costs s tensors like theta for the step
-    at hand, not a share of every stage's state. rtol, atol, method and options of the backward solve are the forward
-    pass's where they are None.
+    NOT the gradient of the steps taken: it has the error of this second solve. y is recomputed backwards from each
+    stored output. dL/dtheta is integrated with the weights of the accepted steps and takes no part in step control (the
+    seminorm of Kidger, Chen and Lyons, ICML 2021), so it costs s tensors like theta for the current step, and is not
+    part of the state.
+
+    rtol, atol, method, options: those of the second solve; None takes the forward pass's. Raises ValueError for a
+    tolerance that is not positive and finite, and for an unknown method.
     """
 
     exact: ClassVar[bool] = False
@@ -59,9 +61,9 @@ class Continuous(Strategy):
     def memory_formula(self) -> str:
         return "D + A"
 
-    def keeper(self, given: ForwardPass) -> Nothing:
-        self._backward_problem(given.problem)  # refuse bad options before func is called
-        return Nothing()
+    def keeper(self, given: ForwardPass) -> NoCheckpoints:
+        self._backward_problem(given.problem)  # raise for bad options before func is called
+        return NoCheckpoints()
 
     def backward(self, given: BackwardPass) -> Gradients:
         problem, times, ys, grad_ys = given.problem, given.problem.times, given.ys, given.grad_ys
@@ -78,7 +80,7 @@ class Continuous(Strategy):
             for j in range(last, 0, -1):
                 if given.t is not None:
                     t_bars.append(inner(self._slope(given, j, ys[j]), grad_ys[j]))
-                if times[j] == times[j - 1]:  # two outputs at one end
+                if times[j] == times[j - 1]:  # two outputs at the same time
                     lam = lam + grad_ys[j - 1]
                     continue
                 start = torch.stack((ys[j], lam))
@@ -97,7 +99,7 @@ class Continuous(Strategy):
         return Gradients(lam, t_bar, adjoint.params.total)
 
     def _slope(self, given: BackwardPass, j: int, y: Tensor) -> Tensor:
-        """f at output j: just inside the solve where func jumps there."""
+        """Return f at output j, evaluated just inside the solve if func jumps there."""
         times = given.problem.times
         t: Time = times[j]
         if t in given.problem.options.jumps:
@@ -105,13 +107,13 @@ class Continuous(Strategy):
         return given.field(t, y)
 
     def _backward_problem(self, problem: Problem) -> Problem:
-        """The problem as the second solve sees it: other tolerances, method and options where they are given."""
+        """Return the problem of the second solve, with the tolerances, method and options that were given for it."""
         control, times = problem.options.control, problem.times
         tableau = problem.tableau if self.method is None else METHODS[self.method]
         problem = replace(problem, recorded=None, event=None, tableau=tableau)
         if self.options is not None or self.method is not None:
             given = dict(self.options or {})
-            if given.get("norm") == "seminorm":  # theta takes no part in step control: it never does here
+            if given.get("norm") == "seminorm":  # theta never takes part in step control here
                 del given["norm"]
             rtol, atol = (control.rtol, control.atol) if control else (1e-7, 1e-9)
             norm_of = partial(packed_norm, problem.layout)
@@ -128,20 +130,20 @@ class Continuous(Strategy):
 
 def _no_grid(constructor: Any) -> Any:
     raise UnsupportedCombination(
-        "the backward solve goes from output to output, and takes step_size rather than a grid of its own"
+        "the backward solve goes from output to output and cannot follow a grid of its own: give step_size instead"
     )
 
 
 def _larger_of_two(norm: Norm) -> Norm:
-    """The norm of (y, lam) stacked: the larger of the two, each in the norm that was given for y."""
+    """Return the norm of (y, lam) stacked: the larger of their norms, each as given for y."""
     return lambda z: torch.maximum(torch.as_tensor(norm(z[0])), torch.as_tensor(norm(z[1])))
 
 
 class _AdjointField(KeepNothing):
     """The right hand side of (y, lam), stacked, and the running integral of dL/dtheta' = -(df/dtheta)^T lam.
 
-    The integrand at a stage comes with the VJP that the stage needs anyway. It lives as long as the
-    stage's k does, and so goes with a rejected step, or stays for the step that starts with it.
+    The integrand at a stage comes from the VJP that the stage needs anyway. It lives as long as the stage's k: it is
+    freed with a rejected step, and kept for a next step that starts with the same k.
     """
 
     code: None = None
@@ -166,10 +168,10 @@ class _AdjointField(KeepNothing):
             integrand.extend(bars[len(inputs) :])
             return bars[: len(inputs)]
 
-        one = self._f.linearize(t, y, with_value=True)
-        (y_bar,) = self._f.transpose(one, lam, pull)
-        assert one.k is not None
-        k = torch.stack((one.k, torch.zeros_like(lam) if y_bar is None else -y_bar))
+        linearization = self._f.linearize(t, y, with_value=True)
+        (y_bar,) = self._f.transpose(linearization, lam, pull)
+        assert linearization.k is not None
+        k = torch.stack((linearization.k, torch.zeros_like(lam) if y_bar is None else -y_bar))
         self._integrands[k] = integrand
         return k
 
@@ -180,7 +182,7 @@ class _AdjointField(KeepNothing):
         pass
 
     def place(self, index: int) -> Place:
-        """lam comes after y, and a place in it is named like that in y."""
+        """Return the place in y; lam comes after y, and its places are named like those of y."""
         return self._f.place(index % max(1, self._f.shape.numel()))
 
     def accept(self, plan: StepPlan, step: Step) -> None:

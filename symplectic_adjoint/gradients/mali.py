@@ -1,4 +1,4 @@
-"""Asynchronous leapfrog, reversed step by step in the backward pass: memory that does not grow with the steps."""
+"""Asynchronous leapfrog, reversed step by step in the backward pass: memory independent of the number of steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.backward.reversal import LastPair, check_reversal, landed
+from symplectic_adjoint.backward.reversal import FinalPair, check_reversal, pull_back_end_outputs
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Pull
@@ -19,14 +19,15 @@ from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, 
 
 @dataclass(frozen=True)
 class Mali(Strategy):
-    """Zhuang et al., MALI (ICLR 2021, arXiv:2102.04668): steps by asynchronous leapfrog (steps/leapfrog.py).
+    """Solve by asynchronous leapfrog and reverse its steps: MALI (Zhuang et al., ICLR 2021, arXiv:2102.04668).
 
-    It has its own method, of order 2, so ys differ from those of other methods at the same tolerances. Steps are
-    adaptive or fixed, and end on every output. Exact for the steps taken, as far as reversing them restores the states:
-    rounding errors grow as in a solve backwards in time. Memory 2 D + A besides the outputs, however many steps; 1 f
-    call a step in each pass, and one more at the start.
-    eta: damping, above 1/2 and up to 1, which is none. Less than 1 makes the method stable, of order 1, and reversing
-    it amplifies rounding errors by 1 / |1 - 2 eta| a step.
+    The method (steps/leapfrog.py) is its own, of order 2, so ys differ from those of other methods at the same
+    tolerances. Steps are adaptive or fixed, and end on every output. The gradient is exact for these steps, as far as
+    reversing them restores the states: rounding errors grow as in a solve backwards in time. Memory 2 D + A besides the
+    outputs, whatever the number of steps; 1 f call per step in each pass, and one more at the start.
+
+    eta: the damping coefficient, 1/2 < eta <= 1, where 1 means no damping. Damping makes the method stable, of order 1,
+    and reversing it amplifies rounding errors by 1 / |1 - 2 eta| per step. Raises ValueError for any other eta.
     """
 
     crosses_jumps: ClassVar[bool] = False  # the slope v would be carried over the jump
@@ -35,7 +36,7 @@ class Mali(Strategy):
 
     def __post_init__(self) -> None:
         if isinstance(self.eta, bool) or not isinstance(self.eta, int | float) or not 0.5 < self.eta <= 1.0:
-            raise ValueError(f"Mali(eta=...) must be a number above 1/2 and up to 1, got {self.eta!r}")
+            raise ValueError(f"Mali(eta=...) must be a number above 1/2 and at most 1, got {self.eta!r}")
 
     @property
     def own_tableau(self) -> ButcherTableau:
@@ -48,16 +49,16 @@ class Mali(Strategy):
     def memory_formula(self) -> str:
         return "2 D + A"
 
-    def keeper(self, given: ForwardPass) -> LastPair:
+    def keeper(self, given: ForwardPass) -> FinalPair:
         del given
-        return LastPair(LeapfrogStep.end_slope)
+        return FinalPair(LeapfrogStep.end_slope)
 
     def backward(self, given: BackwardPass) -> Gradients:
-        return sweep(given, _Reversal(given).pull_back)
+        return sweep(given, _LeapfrogReversal(given).pull_back)
 
 
-class _Reversal:
-    """The pair (y, v) at the end of the step to come, and dL/dv there; y's cotangent is the sweep's lam."""
+class _LeapfrogReversal:
+    """The pair (y, v) at the end of the next step to reverse, and dL/dv there; dL/dy is the sweep's lam."""
 
     def __init__(self, given: BackwardPass):
         self._given = given
@@ -70,41 +71,41 @@ class _Reversal:
     def pull_back(self, n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
         given, plan, eta = self._given, self._given.trajectory.plans[n], self._eta
         h, with_time = plan.h, given.t is not None
-        lam, bars = landed(given, n, self._y, lam, outputs)
+        lam, bars = pull_back_end_outputs(given, n, self._y, lam, outputs)
         v_bar = lam * (0.5 * h) if self._v_bar is None else self._v_bar.add_(lam, alpha=0.5 * h)
         v_lam = inner(self._v, lam) if with_time else 0.0
-        self._y = torch.add(self._y, self._v, alpha=-0.5 * h)  # halfway
-        one = given.field.linearize(plan.t + 0.5 * h, self._y, with_time=with_time, with_value=True)
-        assert one.k is not None
-        self._v, one.k = torch.sub(self._v, one.k, alpha=2.0 * eta).div_(1.0 - 2.0 * eta), None
-        y_bar, *tau = given.field.transpose(one, v_bar.mul_(2.0 * eta), pull)  # v_bar is dL/du from here
+        self._y = torch.add(self._y, self._v, alpha=-0.5 * h)  # y_half
+        linearization = given.field.linearize(plan.t + 0.5 * h, self._y, with_time=with_time, with_value=True)
+        assert linearization.k is not None
+        self._v, linearization.k = torch.sub(self._v, linearization.k, alpha=2.0 * eta).div_(1.0 - 2.0 * eta), None
+        y_bar, *tau = given.field.transpose(linearization, v_bar.mul_(2.0 * eta), pull)  # v_bar is dL/du from here on
         if y_bar is not None:
             bars.y_terms.append(y_bar)
             lam = lam + y_bar
         self._v_bar = v_bar.mul_((1.0 - 2.0 * eta) / (2.0 * eta)).add_(lam, alpha=0.5 * h)
         if with_time:
-            t_bar = _number(tau)
+            t_bar = _as_float64(tau)
             bars.t_bar = bars.t_bar + t_bar
             bars.h_bar = bars.h_bar + 0.5 * (v_lam + inner(self._v, lam) + t_bar)
         self._y.add_(self._v, alpha=-0.5 * h)
         if n == 0:
-            self._reach_start(bars, pull)
+            self._pull_back_start(bars, pull)
         return bars
 
-    def _reach_start(self, bars: StepCotangents, pull: Pull) -> None:
-        """v began as f(t_0, y_0)."""
+    def _pull_back_start(self, bars: StepCotangents, pull: Pull) -> None:
+        """Pull dL/dv back through v = f(t_0, y_0) at the start, and check that the reversal led to y0."""
         check_reversal(self._given, self._y)
         given, with_time = self._given, self._given.t is not None
         time = given.problem.step(given.field, given.trajectory.plans[0], given.y0).time(0)
-        one = given.field.linearize(time, given.y0, with_time=with_time)
+        linearization = given.field.linearize(time, given.y0, with_time=with_time)
         assert self._v_bar is not None
-        y0_bar, *tau = given.field.transpose(one, self._v_bar, pull)
+        y0_bar, *tau = given.field.transpose(linearization, self._v_bar, pull)
         if y0_bar is not None:
             bars.y_terms.append(y0_bar)
         if with_time:
-            bars.t_bar = bars.t_bar + _number(tau)
+            bars.t_bar = bars.t_bar + _as_float64(tau)
 
 
-def _number(tau: Sequence[Tensor | None]) -> Tensor | float:
-    """tau in float64, 0 where f does not depend on t."""
+def _as_float64(tau: Sequence[Tensor | None]) -> Tensor | float:
+    """Return tau in float64, 0 if f does not depend on t."""
     return tau[0].double() if tau and tau[0] is not None else 0.0

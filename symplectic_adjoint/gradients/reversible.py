@@ -1,4 +1,4 @@
-"""A reversible wrap of any explicit method, reversed step by step: memory that does not grow with the steps."""
+"""Any explicit method made reversible, and reversed step by step: memory independent of the number of steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
-from symplectic_adjoint.backward.reversal import LastPair, check_reversal, landed
+from symplectic_adjoint.backward.reversal import FinalPair, check_reversal, pull_back_end_outputs
 from symplectic_adjoint.backward.running_sum import RunningSum
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
@@ -21,14 +21,16 @@ from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, 
 
 @dataclass(frozen=True)
 class Reversible(Strategy):
-    """McCallum and Foster (2024, arXiv:2410.11648): the method's steps, coupled in pairs (steps/reversible.py).
+    """Couple the method's steps in pairs and reverse them (McCallum and Foster, 2024, arXiv:2410.11648).
 
-    Of the method's order, but with other steps: ys differ from those of other gradients by an error of the tolerance.
-    Steps end on every output. Exact for the steps taken, as far as reversing them restores the states: rounding errors
-    grow as in a solve backwards in time, and by 1 / coupling a step. Memory (2 + s) D + A besides the outputs, however
-    many steps; 2s f calls a step, 4s in the backward pass, half of either in the last step.
-    coupling: above 0 and below 1; the closer to 1, the less of z a step mixes into y. Smaller is stabler in the forward
-    pass.
+    The coupled steps (steps/reversible.py) have the method's order, but ys differ from those of other gradients by an
+    error of the size of the tolerance. Steps end on every output. The gradient is exact for these steps, as far as
+    reversing them restores the states: rounding errors grow as in a solve backwards in time, and by 1 / coupling per
+    step. Memory (2 + s) D + A besides the outputs, whatever the number of steps; 2s f calls per step forward, 4s
+    backward, half as many in the last step.
+
+    coupling: 0 < coupling < 1; the closer to 1, the less of z a step mixes into y. A smaller value makes the forward
+    pass more stable. Raises ValueError for any other coupling.
     """
 
     coupling: float = 0.999
@@ -49,18 +51,18 @@ class Reversible(Strategy):
         calls = 2 * s * steps - s
         return Prediction(calls, 2 * calls, calls, model.peak_bytes(4, 0, 0))
 
-    def keeper(self, given: ForwardPass) -> LastPair:
+    def keeper(self, given: ForwardPass) -> FinalPair:
         del given
-        return LastPair(attrgetter("z"))
+        return FinalPair(attrgetter("z"))
 
     def backward(self, given: BackwardPass) -> Gradients:
-        return sweep(given, _Reversal(given, self.coupling).pull_back)
+        return sweep(given, _CoupledReversal(given, self.coupling).pull_back)
 
 
-class _Reversal:
-    """The pair (y, z) at the end of the step to come, and dL/dz there; y's cotangent is the sweep's lam.
+class _CoupledReversal:
+    """The pair (y, z) at the end of the next step to reverse, and dL/dz there; dL/dy is the sweep's lam.
 
-    Of the last step it is z at the start that is known: at its end nothing depends on z.
+    For the last step z is that at its start: nothing depends on z at its end.
     """
 
     def __init__(self, given: BackwardPass, coupling: float):
@@ -71,26 +73,26 @@ class _Reversal:
 
     @torch.no_grad()
     def pull_back(self, n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
-        lam, bars = landed(self._given, n, self._y, lam, outputs)
+        lam, bars = pull_back_end_outputs(self._given, n, self._y, lam, outputs)
         if self._z_bar is not None:
             lam = self._undo_z(n, lam, bars, pull)
         self._undo_y(n, lam, bars, pull)
         assert self._z_bar is not None
         if n == 0:
             check_reversal(self._given, self._y)
-            bars.y_terms.append(self._z_bar)  # z began as y_0
+            bars.y_terms.append(self._z_bar)  # z starts as y_0
         return bars
 
     def _undo_z(self, n: int, lam: Tensor, bars: StepCotangents, pull: Pull) -> Tensor:
-        """z from z+; returns lam with what y+ had to do with z+."""
+        """Compute z from z+; return lam with dL/dy+ through z+ added."""
         given, plan = self._given, self._given.trajectory.plans[n]
         tableau, ends = given.problem.tableau, (plan.open_start, plan.open_end)
         assert self._z_bar is not None
-        back = reversed_step(given.field, tableau, plan.t, plan.h, plan.t_end, self._y, ends)
-        self._z = combine(self._z, -plan.h, tableau.terms.b, back.evaluate(tableau.stages))
-        found = transpose_step(given.field, back, -self._z_bar, (), pull, with_time=given.t is not None)
+        inverse = reversed_step(given.field, tableau, plan.t, plan.h, plan.t_end, self._y, ends)
+        self._z = combine(self._z, -plan.h, tableau.terms.b, inverse.evaluate(tableau.stages))
+        found = transpose_step(given.field, inverse, -self._z_bar, (), pull, with_time=given.t is not None)
         bars.t_bar = bars.t_bar + found.t_bar
-        bars.h_bar = bars.h_bar + found.t_bar - found.h_bar  # from t + h by -h
+        bars.h_bar = bars.h_bar + found.t_bar - found.h_bar  # the inverse step goes from t + h by -h
         term = _sum(found.y_terms)
         if term is None:
             return lam
@@ -98,13 +100,13 @@ class _Reversal:
         return lam + term
 
     def _undo_y(self, n: int, lam: Tensor, bars: StepCotangents, pull: Pull) -> None:
-        """y from y+, and dL/dz; lam is all of dL/dy+."""
+        """Compute y from y+, and dL/dz; lam is the whole of dL/dy+."""
         given, plan = self._given, self._given.trajectory.plans[n]
         tableau, ends = given.problem.tableau, (plan.open_start, plan.open_end)
-        there = Step(given.field, tableau, plan.t, plan.h, plan.t_end, self._z, open_ends=ends)
-        moved = combine(self._y, -plan.h, tableau.terms.b, there.evaluate(tableau.stages))
+        step = Step(given.field, tableau, plan.t, plan.h, plan.t_end, self._z, open_ends=ends)
+        moved = combine(self._y, -plan.h, tableau.terms.b, step.evaluate(tableau.stages))
         self._y = moved.sub_(self._z).mul_(1.0 / self._coupling).add_(self._z)
-        found = transpose_step(given.field, there, lam, (), pull, with_time=given.t is not None)
+        found = transpose_step(given.field, step, lam, (), pull, with_time=given.t is not None)
         bars.t_bar, bars.h_bar = bars.t_bar + found.t_bar, bars.h_bar + found.h_bar
         of_lam = lam * (1.0 - self._coupling)
         term = _sum(found.y_terms)
@@ -115,7 +117,7 @@ class _Reversal:
 
 
 def _sum(terms: list[Tensor]) -> Tensor | None:
-    """The sum of the terms, each of which is let go as it is added."""
+    """Return the sum of the terms, freeing each as it is added; None without terms."""
     total = RunningSum()
     while terms:
         total.add(terms.pop())

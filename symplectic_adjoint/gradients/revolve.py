@@ -1,28 +1,30 @@
-"""The symplectic adjoint method with a fixed number of checkpoints, however many steps there are."""
+"""The symplectic adjoint method with a fixed number of checkpoints, whatever the number of steps."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from symplectic_adjoint.backward.checkpoints import RecomputedStarts, SomeStarts
-from symplectic_adjoint.backward.kept_steps import StepsFromStarts, swept
+from symplectic_adjoint.backward.checkpoints import RecomputedStarts, SelectedStarts
+from symplectic_adjoint.backward.kept_steps import StepsFromStarts, transpose_steps
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.backward.schedule import advances
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
-from symplectic_adjoint.memory.storage import Offload, check_offload, storage
+from symplectic_adjoint.memory.storage import Offload, check_offload, make_storage
 
 
 @dataclass(frozen=True)
 class Revolve(Strategy):
     """Keep the starts of some steps and recompute the others from there: memory (c + s) D + A.
 
-    checkpoints: c, the number of states kept at a time besides y0; or their size, "64 MiB". offload, folder: where, as
-    in Symplectic. On a fixed grid as few steps as possible are recomputed (Griewank and Walther, ACM Trans. Math.
-    Softw. 26, 2000). An adaptive solve does not know its number of steps and keeps states by levels (Wang, Moin and
-    Iaccarino, SIAM J. Sci. Comput. 31, 2009); it is reversed as cheaply as these states allow. 2s - 1 f calls a step,
-    and s for each recomputed step.
+    checkpoints: c, the number of states kept at a time besides y0; or their total size, such as "64 MiB". offload,
+    folder: where to keep them, as in Symplectic. Raises ValueError for a number or size that holds no state.
+
+    On a fixed grid the fewest possible steps are recomputed (Griewank and Walther, ACM Trans. Math. Softw. 26, 2000).
+    An adaptive solve does not know its number of steps and keeps states by level (Wang, Moin and Iaccarino, SIAM J.
+    Sci. Comput. 31, 2009); the backward pass recomputes as few steps as these states allow. 2s - 1 f calls per step in
+    the backward pass, and s more for each recomputed step.
     """
 
     accumulates: ClassVar[bool] = True
@@ -48,32 +50,30 @@ class Revolve(Strategy):
     def predicted(self, model: MemoryModel, steps: int) -> Prediction | None:
         if self.offload is not None:
             return None
-        s, c = model.stages, self._room(model.cost.state_bytes)
+        s, c = model.stages, self._capacity(model.cost.state_bytes)
         recomputed = max(0, advances(steps, c) - (steps - 1))
         calls = steps * (2 * s - 1) - (s - 1) + s * recomputed
         return Prediction(steps * s, calls, steps * s, model.peak_bytes(min(max(0, steps - 1), c + 1), 0, 0))
 
-    def keeper(self, given: ForwardPass) -> SomeStarts:
-        room = self._room(_state_bytes(given.y0))
-        return SomeStarts(room, given.problem.total_steps, storage(self.offload, self.folder))
+    def keeper(self, given: ForwardPass) -> SelectedStarts:
+        capacity = self._capacity(_state_bytes(given.y0))
+        return SelectedStarts(capacity, given.problem.total_steps, make_storage(self.offload, self.folder))
 
     def backward(self, given: BackwardPass) -> Gradients:
-        kept_in = storage(self.offload, self.folder)
-        return swept(
-            given, StepsFromStarts(given, RecomputedStarts(given, self._room(_state_bytes(given.y0)), kept_in))
-        )
+        capacity, storage = self._capacity(_state_bytes(given.y0)), make_storage(self.offload, self.folder)
+        return transpose_steps(given, StepsFromStarts(given, RecomputedStarts(given, capacity, storage)))
 
-    def _room(self, state_bytes: int) -> int:
-        """The number of states that may be kept."""
+    def _capacity(self, state_bytes: int) -> int:
+        """Return the number of states that may be kept; raise ValueError if the size given holds none."""
         if isinstance(self.checkpoints, int):
             return self.checkpoints
-        room = parse_bytes("Revolve(checkpoints=...)", self.checkpoints) // state_bytes
-        if room < 1:
+        capacity = parse_bytes("Revolve(checkpoints=...)", self.checkpoints) // state_bytes
+        if capacity < 1:
             raise ValueError(
                 f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes "
-                f"{format_bytes(state_bytes)}, give that at least"
+                f"{format_bytes(state_bytes)}, give at least that"
             )
-        return room
+        return capacity
 
 
 def _state_bytes(y0: Tensor) -> int:

@@ -1,27 +1,31 @@
-"""The symplectic adjoint method: the exact gradient with one f on the graph."""
+"""The symplectic adjoint method: the exact gradient with one f call on the graph at a time."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from symplectic_adjoint.backward.checkpoints import LastGraphs, Stages, Starts, StartsAndLastStages
+from symplectic_adjoint.backward.checkpoints import KeptStarts, LastGraphs, Stages, StartsAndLastStages
 from symplectic_adjoint.backward.held_graphs import first_step_on_graph
-from symplectic_adjoint.backward.kept_steps import StepsFromStages, StepsFromStarts, swept
+from symplectic_adjoint.backward.kept_steps import StepsFromStages, StepsFromStarts, transpose_steps
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
-from symplectic_adjoint.memory.storage import Offload, check_offload, storage
+from symplectic_adjoint.memory.storage import Offload, check_offload, make_storage
 
 
 @dataclass(frozen=True)
 class Symplectic(Strategy):
-    """Matsubara, Miyatake and Yaguchi (NeurIPS 2021), Algorithms 1 and 2, in the form of steps/transpose.py.
+    """Keep the states at the steps, and transpose one f call at a time.
 
-    keep="steps": keep the state at every step and recompute the stages of a step: memory (N + s) D + A, and 2s - 1 f
-    calls a step in the backward pass (s in the last step, whose stages are at hand in the first backward pass).
-    keep="stages": keep every stage: N s D + A, and s f calls a step.
-    graphs: hold the graphs of this many f calls, the last ones, until the first backward pass: A + D each, for up to
-    two f calls fewer (one with keep="stages"). math.inf is backpropagation, in time and in memory.
-    offload: "cpu" keeps the tensors in the host's memory, "disk" in files in `folder` (the system's folder for
-    temporary files by default) that are removed when the process ends, however it ends.
+    Matsubara, Miyatake and Yaguchi (NeurIPS 2021), Algorithms 1 and 2, in the form of steps/transpose.py.
+
+    keep: "steps" keeps the state at every step and recomputes the stages of each step: memory (N + s) D + A, and 2s - 1
+        f calls per step in the backward pass (s in the last step, whose stages the first backward pass still has).
+        "stages" keeps every stage: memory N s D + A, and s f calls per step.
+    graphs: hold the graphs of the last `graphs` f calls until the first backward pass. Each takes A + D and saves up to
+        two f calls (one with keep="stages"). math.inf makes this backpropagation, in time and in memory.
+    offload: "cpu" keeps the tensors in host memory, "disk" in files in `folder` (by default the system's folder for
+        temporary files) that are removed when the process ends, however it ends.
+
+    Raises ValueError for any other value of these options.
     """
 
     accumulates: ClassVar[bool] = True
@@ -41,7 +45,7 @@ class Symplectic(Strategy):
 
     @property
     def obstacle_to_compile(self) -> str | None:
-        return "graphs that are held" if self.graphs > 0 else None
+        return "held graphs" if self.graphs > 0 else None
 
     def memory_formula(self) -> str:
         return "(N + s) D + A" if self.keep == "steps" else "N s D + A"
@@ -55,8 +59,8 @@ class Symplectic(Strategy):
         return Prediction(steps * s, steps * (2 * s - 1) - (s - 1), steps * s, model.peak_bytes(starts, 0, 0))
 
     def keeper(self, given: ForwardPass) -> StartsAndLastStages | Stages | LastGraphs:
-        kept_in = storage(self.offload, self.folder)
-        states = Stages(kept_in) if self.keep == "stages" else StartsAndLastStages(kept_in)
+        storage = make_storage(self.offload, self.folder)
+        states = Stages(storage) if self.keep == "stages" else StartsAndLastStages(storage)
         if not self.graphs:
             return states
         problem = given.problem
@@ -64,4 +68,6 @@ class Symplectic(Strategy):
         return LastGraphs(states, self.graphs, first=first, with_time=given.with_time)
 
     def backward(self, given: BackwardPass) -> Gradients:
-        return swept(given, StepsFromStages(given) if self.keep == "stages" else StepsFromStarts(given, Starts(given)))
+        if self.keep == "stages":
+            return transpose_steps(given, StepsFromStages(given))
+        return transpose_steps(given, StepsFromStarts(given, KeptStarts(given)))

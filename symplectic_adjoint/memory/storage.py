@@ -1,4 +1,4 @@
-"""Storage of the tensors kept for the backward pass: where they were made, in host memory, or on disk."""
+"""Storage of the tensors kept for the backward pass: on the solve's device, in host memory, or on disk."""
 
 import mmap
 import os
@@ -15,22 +15,22 @@ Offload = Literal["cpu", "disk"] | None
 
 
 class Storage(Protocol):
-    """A place for kept tensors."""
+    """A place to keep tensors until the backward pass."""
 
     def put(self, x: Tensor) -> Tensor:
-        """Return x itself or a copy of it in this storage."""
+        """Return x itself, or a copy of it in this storage."""
         ...
 
 
-class AsMade:
-    """Leaves tensors on the device of the solve."""
+class OnDevice:
+    """Leaves tensors on the device of the solve, without a copy."""
 
     def put(self, x: Tensor) -> Tensor:
         return x
 
 
 class OnHost:
-    """Copies tensors to host memory, pinned so that a GPU copies asynchronously. CPU tensors are left alone."""
+    """Copies tensors to host memory, pinned so that a GPU copies asynchronously. CPU tensors are not copied."""
 
     def put(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
@@ -40,20 +40,20 @@ class OnHost:
 
 
 class OnDisk:
-    """Copies tensors to memory-mapped files without a name, in a folder (the system's temporary one by default).
+    """Copies tensors to unnamed memory-mapped files in a folder (by default the system's temporary folder).
 
-    The system frees a file with its last tensor, or with the process, however it ends. Raises OffloadError if the
-    folder is full or cannot be written to.
+    The operating system frees a file when its last tensor is freed or the process ends, however it ends. Raises
+    OffloadError if the folder is full or not writable.
     """
 
     CHUNK_BYTES = 4 * 2**20
-    """Size of the files that smaller tensors share."""
+    """Size of the files that small tensors share."""
 
     def __init__(self, folder: str | None):
         self._folder = folder or tempfile.gettempdir()
         self._chunk: mmap.mmap | None = None
         self._used_bytes = 0
-        self._map_file(mmap.PAGESIZE)  # so that an unusable folder is an error before any work is done
+        self._map_file(mmap.PAGESIZE)  # fail before any work is done if the folder is unusable
 
     def put(self, x: Tensor) -> Tensor:
         nbytes = x.numel() * x.element_size()
@@ -65,7 +65,7 @@ class OnDisk:
         copy.copy_(x)
         self._used_bytes += -(-nbytes // 64) * 64  # the alignment of torch's own memory
         if self._used_bytes + nbytes > len(self._chunk) and hasattr(mmap, "MADV_DONTNEED"):
-            self._chunk.madvise(mmap.MADV_DONTNEED)  # moves it from the process's memory to the file
+            self._chunk.madvise(mmap.MADV_DONTNEED)  # a full chunk leaves resident memory; its file holds it
         return copy
 
     def _map_file(self, nbytes: int) -> mmap.mmap:
@@ -84,18 +84,18 @@ class OnDisk:
             ) from error
 
 
-def storage(offload: Offload, folder: str | None) -> Storage:
-    """Return the storage that these options of a gradient ask for."""
-    return OnDisk(folder) if offload == "disk" else OnHost() if offload == "cpu" else AsMade()
+def make_storage(offload: Offload, folder: str | None) -> Storage:
+    """Return the storage selected by a gradient's options offload and folder."""
+    return OnDisk(folder) if offload == "disk" else OnHost() if offload == "cpu" else OnDevice()
 
 
-def brought(x: Tensor, device: torch.device) -> Tensor:
-    """Return x on `device`, the device of the solve. A copy from pinned memory is asynchronous."""
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Return x on `device`, the device of the solve; a copy from pinned memory is asynchronous."""
     return x if x.device == device else x.to(device, non_blocking=True)
 
 
 def check_offload(offload: Any, folder: Any) -> None:
-    """Raise ValueError if these options name no storage."""
+    """Raise ValueError if the options offload and folder do not select a storage."""
     if offload not in (None, "cpu", "disk"):
         raise ValueError(f'offload must be None, "cpu" or "disk", got {offload!r}')
     if folder is not None and offload != "disk":

@@ -1,4 +1,4 @@
-"""Fixed grids: where steps must end, and the steps that the options ask for."""
+"""Fixed grids: the times at which steps must end, and the steps that the options define."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,13 +11,14 @@ from symplectic_adjoint.solve.options import Options
 from symplectic_adjoint.solve.step_sequences import even_count, even_steps, pins_on, steps_between, unbounded_steps
 
 Pin = tuple[float, int]
-"""A time where a step has to end, and its entry in t: CONSTANT where it is none, FREE where it is not pinned at all."""
+"""A time at which a step must end, and its index in t: CONSTANT if it is not an entry of t, FREE if it is infinite."""
 
 
 def pins_of(options: Options, times: Sequence[float]) -> list[Pin]:
     """Return the pins of a solve over `times`, in order.
 
-    An output at a jump is no pin of its own: its time may move, the jump's may not.
+    A step that ends on an output at a jump is pinned to the jump, a constant: the output's time can move, the jump's
+    cannot.
     """
     if len(times) == 1:
         return []
@@ -32,7 +33,7 @@ def pins_of(options: Options, times: Sequence[float]) -> list[Pin]:
 
 
 def fixed_plans(options: Options, times: Sequence[float]) -> Iterable[StepPlan]:
-    """Return the steps of a fixed grid over `times`. Raises TooManySteps beyond max_num_steps."""
+    """Return the steps of a fixed grid over `times`; raise TooManySteps if there are more than max_num_steps."""
     pins = pins_of(options, times)
     if options.step_size is not None:
         plans = _even_plans(options, [(times[0], FREE), *pins], options.step_size)
@@ -48,7 +49,7 @@ def fixed_plans(options: Options, times: Sequence[float]) -> Iterable[StepPlan]:
 
 
 def _even_plans(options: Options, pins: Sequence[Pin], step_size: float) -> Iterator[StepPlan]:
-    """Steps of one size from pin to pin, the first of which is the start."""
+    """Yield steps of one size from pin to pin, where the first pin is the start."""
     finite = [(a, b, j) for (a, _), (b, j) in pairwise(pins) if math.isfinite(b)]
     _limit(options, sum(even_count(a, b, step_size) for a, b, _ in finite))
     plans = chain.from_iterable(even_steps(a, b, step_size, pinned_to=j) for a, b, j in finite)
@@ -59,7 +60,7 @@ def _even_plans(options: Options, pins: Sequence[Pin], step_size: float) -> Iter
 
 
 def _opened(options: Options, plan: StepPlan) -> StepPlan:
-    """Mark the ends where f is to be evaluated just inside the step."""
+    """Mark the ends at which f is evaluated just inside the step."""
     perturb, jumps = options.perturb, options.jumps
     return replace(plan, open_start=perturb or plan.t in jumps, open_end=perturb or plan.t_end in jumps)
 
@@ -70,7 +71,7 @@ def _limit(options: Options, steps: int) -> None:
 
 
 def _grid(points: Sequence[float], times: Sequence[float], pins: Sequence[Pin]) -> list[float]:
-    """Grid points within times, ends included, in the order of times, and every pin."""
+    """Return the grid points within `times`, with both ends and every pin, in the direction of time."""
     low, high = sorted((times[0], times[-1]))
     inside = {p for p in points if low < p < high} | {times[0], times[-1], *(time for time, _ in pins)}
     return sorted(inside, reverse=math.copysign(1.0, times[-1] - times[0]) < 0.0)

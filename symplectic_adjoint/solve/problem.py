@@ -1,4 +1,4 @@
-"""A validated initial value problem, ready to be solved with any gradient strategy."""
+"""A validated initial value problem, which can be solved with any gradient strategy."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -34,7 +34,7 @@ from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
 
 
 class StoppedEarly(Exception):
-    """A SolverError on its way to on_failure="return", with the shorter problem that was solved until then."""
+    """Raised for on_failure="return": a SolverError, and the shorter problem that was solved before it."""
 
     def __init__(self, failure: SolverError, solved: "Problem"):
         super().__init__(failure)
@@ -46,10 +46,11 @@ class StoppedEarly(Exception):
 class Problem:
     """dy/dt = f(t, y; theta) over `times`, with everything decided but the gradient.
 
-    func is a function of the packed state, `caller` the caller's own. event, of the packed state too, ends the solve:
-    times is then the start and infinity. accumulate: how a sweep adds up. compile: whether func is compiled. make_step:
-    the kind of step that the solve takes. recorded: the steps to take, where they are known; forward_state: that of the
-    solve that took them first. returns_early: whether a SolverError leaves as StoppedEarly.
+    func: a function of the packed state. caller: the function that the user passed.
+    event: a function of the packed state that ends the solve; times is then the start and infinity.
+    accumulate: how a backward pass sums. compile: whether func is compiled. make_step: the kind of step to take.
+    recorded: the steps to take, if they are those of an earlier solve; forward_state: the ForwardState of that solve.
+    returns_early: whether a SolverError is raised as StoppedEarly.
     """
 
     func: Func
@@ -70,7 +71,7 @@ class Problem:
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """The lock of the modules that func calls. One thread may take it several times."""
+        """The lock of the modules that func calls. A thread may acquire it again while it holds it."""
         return lock_of(self.parameters.all_modules)
 
     def field(self, like: Tensor) -> Field:
@@ -90,7 +91,7 @@ class Problem:
 
     @cached_property
     def total_steps(self) -> int | None:
-        """The number of steps that the solve will take; None where it is not known beforehand."""
+        """The number of steps that the solve will take; None if it is not known in advance."""
         if self.recorded is not None:
             return len(self.recorded)
         if self.options.control is not None or self.event is not None:
@@ -98,13 +99,13 @@ class Problem:
         return sum(1 for _ in fixed_plans(self.options, self.times)) if len(self.times) > 1 else 0
 
     def callbacks(self, suffix: str = "") -> Callbacks:
-        """Return the callbacks that func has, under torchdiffeq's names with this suffix."""
+        """Return func's callbacks, by torchdiffeq's names with this suffix."""
         return Callbacks(self.caller, self.layout.unpack, suffix)
 
     def step_sequence(self, times: Sequence[float], norm: Norm | None = None) -> StepSequence:
         """Return the steps over `times`, which may be a part of the problem's own, in either direction.
 
-        norm replaces the one that measures the error, for a state that is not the problem's own.
+        norm: the norm of the error, for a state that is not the problem's own.
         """
         options = self.options
         if self.recorded is not None:
@@ -117,12 +118,12 @@ class Problem:
     def solve(
         self, y0: Tensor, recorder: Recorder, *, watch: bool = False, on_graph: bool = False, t: Tensor | None = None
     ) -> tuple[Tensor, Trajectory]:
-        """Return ys of one forward pass, and how it went.
+        """Return ys of one forward pass, and its trajectory.
 
-        watch: whether to search for gradients that func would lose. on_graph: whether autograd is to go through it, and
-        through the times too where t is given.
+        watch: whether to search for gradients that func would lose. on_graph: whether the steps go on the autograd
+        graph, and with t given the times too. Raises SolverError, or StoppedEarly with returns_early.
         """
-        with self.lock:  # an alias that another thread's sweep put in a parameter's place is not part of the state
+        with self.lock:  # or func's state might include aliases that another thread's backward pass put in place
             f = self.field(y0)
             if watch or self.compile:
                 f.search.start()
@@ -135,7 +136,7 @@ class Problem:
         sequence, search = self.step_sequence(times), None
         outputs = Outputs(times, y0, on_graph=on_graph, length=len(times))
         if self.event is not None:
-            del times[1:]  # the second one is found by the solve
+            del times[1:]  # the second time is found by the solve
             event = EventFunction(self.event, f.time)
             sequence = search = EventSteps(
                 sequence, event, self.options.max_event_steps, times.append, land=self.options.land
@@ -151,7 +152,7 @@ class Problem:
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
             if self.returns_early and error.t is not None:
-                raise StoppedEarly(error, self._as_far_as(plans, f.forward_state)) from error
+                raise StoppedEarly(error, self._truncated(plans, f.forward_state)) from error
             raise
         finally:
             if self.forward_state is None:
@@ -160,18 +161,18 @@ class Problem:
         crossing = None if search is None else search.crossing
         return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing)
 
-    def ended(self, trajectory: Trajectory) -> "Problem":
-        """Return the problem up to the event that was found, which is then a time like another."""
+    def up_to_event(self, trajectory: Trajectory) -> "Problem":
+        """Return the problem up to the event that was found, whose time is then an ordinary output time."""
         if trajectory.crossing is None:
             return self
         return replace(self, times=(self.times[0], trajectory.crossing.t), event=None)
 
-    def _as_far_as(self, plans: Sequence[StepPlan], forward_state: ForwardState) -> "Problem":
-        """The same problem over the steps that were accepted before a failure."""
+    def _truncated(self, plans: Sequence[StepPlan], forward_state: ForwardState) -> "Problem":
+        """Return the same problem over the steps that were accepted before a failure."""
         return replace(self, recorded=tuple(plans), event=None, forward_state=forward_state, returns_early=False)
 
     def replay(self, f: Field, plans: Sequence[StepPlan], y0: Tensor, t: Tensor | None) -> Tensor:
-        """Return ys of a second pass over recorded steps, on the graph."""
+        """Return ys of another pass over recorded steps, on the autograd graph."""
         outputs = Outputs(self.times, y0, on_graph=True)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         integrate(f, self.tableau, FixedSteps(plans), y0, outputs, KeepNothing(), timeline, self.make_step)
@@ -180,13 +181,13 @@ class Problem:
     def step(
         self, f: RightHandSide, plan: StepPlan, y: Tensor, ks: Sequence[Tensor] = (), end: Tensor | None = None
     ) -> Step:
-        """Return a recorded step of the Runge-Kutta method itself, to be evaluated again as far as needed."""
+        """Return a recorded step as a Runge-Kutta step, whose stages are evaluated when needed."""
         return Step(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end, (plan.open_start, plan.open_end))
 
     def _name_non_finite(self, f: Field, y0: Tensor, plans: list[StepPlan]) -> None:
-        """Raise NonFiniteError with the place, found by solving again: fixed steps are not checked one by one.
+        """Raise NonFiniteError with the place, found by solving again, since fixed steps are not checked one by one.
 
-        Of the plans those before that place are left.
+        Only the plans before the failing step are left in `plans`.
         """
         finite: list[StepPlan] = []
         outputs, y0 = Outputs(self.times[:1], y0.detach(), on_graph=False), y0.detach()

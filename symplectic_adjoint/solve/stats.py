@@ -1,4 +1,4 @@
-"""What a solve cost, and what gradient="auto" kept of it."""
+"""The counts of a solve, and what gradient="auto" kept of it."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from symplectic_adjoint.memory.byte_size import format_bytes
 
 @dataclass(frozen=True)
 class Choice:
-    """What gradient="auto" kept from the forward pass for the backward pass: the most that its budget allows.
+    """The tensors that gradient="auto" kept for the backward pass: as many as its budget allows.
 
-    Of all `steps` steps with `f_calls` f calls: the starts of `starts` steps (y0 included), `stages` of the other
-    stages, and the graphs of `graphs` f calls. The rest is recomputed. predicted_peak_bytes: the predicted peak of live
-    bytes.
+    steps, f_calls: the accepted steps and their f calls. starts: the number of step starts kept, including y0. stages:
+    the number of stages kept besides these. graphs: the number of f calls whose graph was kept. The rest is recomputed.
+    budget_bytes: the memory budget. predicted_peak_bytes: the predicted peak of live tensors.
     """
 
     budget_bytes: int
@@ -35,10 +35,10 @@ class Choice:
 
 @dataclass
 class Stats:
-    """Counts of a solve. Those of the backward pass grow each time that a backward pass runs.
+    """The counts of a solve. Each backward pass adds to those of the backward pass.
 
-    A VJP is an f call whose transpose is applied. It is also counted as an f call, unless it is the forward pass's own
-    graph that is transposed (`backprop`).
+    A VJP is an f call whose transpose is applied. The backward pass also counts it as an f call, unless the transpose
+    uses a graph of the forward pass (`backprop`, held graphs).
     """
 
     method: str
@@ -50,6 +50,6 @@ class Stats:
     accepted: int = 0
     rejected: int = 0
     accepted_backward: int = 0
-    """Accepted steps of the second solve, which only `continuous` has."""
+    """Accepted steps of the second solve, which only gradient="continuous" has."""
     choice: Choice | None = None
-    """What gradient="auto" made of its budget."""
+    """The tensors that gradient="auto" kept within its budget."""

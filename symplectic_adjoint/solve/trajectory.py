@@ -1,4 +1,4 @@
-"""A finished forward pass: its steps, and the step that each output came from."""
+"""A finished forward pass: its steps, and the step that each output belongs to."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from symplectic_adjoint.solve.stats import Stats
 
 @dataclass
 class Trajectory:
-    """The forward pass as it went. Outputs that were not reached have no entry.
+    """The record of a forward pass. Outputs that were not reached have no entry.
 
-    crossing: the event that ended the solve, None without one.
+    crossing: the event that ended the solve, None without an event.
     """
 
     plans: Sequence[StepPlan]
@@ -27,11 +27,11 @@ class Trajectory:
 
     @property
     def make_grid(self) -> Callable[[], Grid]:
-        """A function that makes the record of the steps. It holds neither func nor any tensor."""
+        """A function that returns the Grid of the steps. It refers neither to func nor to any tensor."""
         return partial(Grid.from_plans, self.plans, self.output_step, self.output_sigma)
 
     def dense_outputs(self) -> dict[int, list[int]]:
-        """Return, by step, the outputs inside a step or on its free end. One on a pin of its own is not among them."""
+        """Return, by step, the outputs inside the step or on its end, unless that end is pinned to the output."""
         inside: dict[int, list[int]] = {}
         for j, n in enumerate(self.output_step):
             if n >= 0 and self.plans[n].pinned_to != j:
@@ -39,9 +39,9 @@ class Trajectory:
         return inside
 
     def f_calls_on_graph(self, tableau: ButcherTableau) -> int:
-        """Return the f calls that autograd transposes where these steps were taken on the caller's graph."""
+        """Return the number of f calls that autograd transposes if these steps are on the caller's graph."""
         s, rows, last = tableau.stages, tableau.interpolant.rows, len(self.plans) - 1
         calls = len(self.plans) * s
-        for n in self.dense_outputs():  # f at a step's end is the next step's k_1, where there is one
+        for n in self.dense_outputs():  # f at a step's end is the next step's k_1, if there is a next step
             calls += max(0, rows - s - 1) + (1 if n == last and rows > s else 0)
         return calls

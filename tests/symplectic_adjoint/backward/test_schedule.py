@@ -5,7 +5,7 @@ from functools import cache
 import checkpoint_schedules
 import pytest
 
-from symplectic_adjoint.backward.schedule import OnlineCheckpoints, advances, kept_states, repetitions, stride
+from symplectic_adjoint.backward.schedule import OnlineCheckpoints, advances, checkpoint_steps, repetitions, stride
 
 MOST = 60
 
@@ -58,7 +58,7 @@ def steps_taken(steps, room, kept):
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 30])
 def test_starts_kept_in_the_forward_pass_belong_to_the_optimum(room):
     for steps in range(1, 400):
-        kept = list(kept_states(steps, room))
+        kept = list(checkpoint_steps(steps, room))
         assert len(kept) <= room and kept == sorted(set(kept)) and all(0 < n < steps for n in kept)
         assert steps_taken(steps, room, kept) == advances(steps, room) if steps > 1 else kept == []
 
@@ -67,7 +67,7 @@ def test_starts_kept_in_the_forward_pass_belong_to_the_optimum(room):
 def test_with_an_unknown_number_of_steps_none_is_recomputed_more_often_than_necessary(room):
     levels, kept, worst = OnlineCheckpoints(room), [], 1.0
     for steps in range(3, 800):
-        place = levels.replaced()
+        place = levels.admit()
         if place is not None:
             del kept[place]
         kept.append(steps - 2)

@@ -1,4 +1,4 @@
-"""The exact gradients equal ordinary autograd over the recorded grid, for every method."""
+"""The exact gradients equal ordinary autograd through the recorded grid, for every method."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from tests.fields import SmallNet, start, weighted_loss
 from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error, replay
 
-# Both sides do the same few hundred float64 operations in another order: 1e-15 each, grown by some hundreds.
+# Both sides do the same few hundred float64 operations in a different order: 1e-15 each, amplified a few hundred times.
 ROUNDING = 1e-12
 
 GRIDS = {
@@ -22,7 +22,7 @@ GRIDS = {
 
 
 def possible(method, grid):
-    """Adaptive steps need an error estimate; without one the grid is t unless another is given."""
+    """Return whether the method has such a grid: adaptive steps with an error estimate, steps on t without one."""
     return (
         METHODS[method].adaptive if grid.startswith("adaptive") else grid != "grid-is-t" or not METHODS[method].adaptive
     )
@@ -59,7 +59,7 @@ def test_an_exact_gradient_is_autograd_on_the_recorded_grid(method, gradient, gr
     expected = differentiate(ys, y0, t, func)
     errors = {n: relative_error(g, e) for n, g, e in zip(names, got, expected, strict=True)}
     assert max(errors.values()) < ROUNDING, errors
-    assert (got[-1] is None) == (expected[-1] is None)  # the unused parameter, as plain autograd has it
+    assert (got[-1] is None) == (expected[-1] is None)  # the unused parameter, as in plain autograd
 
 
 @pytest.mark.parametrize("gradient", EXACT)
@@ -93,19 +93,19 @@ def test_gradients_hold_at_a_large_time_offset(method, gradient):
         weighted_loss(solve(func, y0, t, method=method, rtol=1e-5, atol=1e-5, options=options, gradient="backprop").ys),
         inputs,
     )
-    # Our own stage times are the same numbers in every strategy, so among them nothing is lost.
+    # All strategies use the same stage times, so they agree to rounding error.
     assert max(relative_error(a, b) for a, b in zip(got, again, strict=True)) < ROUNDING
 
 
 @pytest.mark.parametrize("gradient", EXACT)
-def test_forward_values_are_the_same_bits_for_every_exact_gradient(gradient):
+def test_outputs_are_bitwise_equal_for_every_exact_gradient(gradient):
     func, t = SmallNet(), torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
     plain = solve(func, start(), t, rtol=1e-6, atol=1e-8, gradient="symplectic").ys
     assert torch.equal(solve(func, start().requires_grad_(), t, rtol=1e-6, atol=1e-8, gradient=gradient).ys, plain)
 
 
 @pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
-def test_the_continuous_gradient_comes_closer_as_the_tolerance_is_tightened(method):
+def test_the_continuous_gradient_converges_as_the_tolerance_is_tightened(method):
     func, y0 = SmallNet(), start().requires_grad_()
     t = torch.tensor([0.0, 1.5, 3.0], dtype=torch.float64, requires_grad=True)
     exact = differentiate(solve(func, y0, t, method="dopri8", rtol=1e-12, atol=1e-12).ys, y0, t, func)
