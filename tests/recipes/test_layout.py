@@ -8,10 +8,9 @@ from tests.clone import ROOT
 from tests.recipes.walks import PAGE, WALKS
 from tests.test_layering import LEVEL, PACKAGE, SUITE_LEVEL, SUITE_PACKAGE, source_files
 
-LISTS = [
-    re.findall(r"^    (\S+?)(?:/|\.py) +\S", block, re.MULTILINE) for block in re.split(r"^The ", PAGE, flags=re.M)[1:3]
-]
-LIBRARY, SUITE = LISTS
+LINE = re.compile(r"^    (\w+)(?:/|\.py) +\S", re.MULTILINE)
+_, OF_LIBRARY, OF_SUITE = re.split(r"^The (?:library|suite), ", PAGE, flags=re.MULTILINE)
+LIBRARY, SUITE = LINE.findall(OF_LIBRARY), LINE.findall(OF_SUITE)
 
 
 def places(package):
