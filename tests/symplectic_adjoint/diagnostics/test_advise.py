@@ -17,7 +17,7 @@ def test_predictions_agree_with_measurements(grid, batch):
     how = GRIDS[grid]
     func, y0 = Wide(), torch.randn(batch, 8, dtype=torch.float64)
     advice = sa.advise(func, y0, T, **how)
-    assert {row.gradient for row in advice.rows} == {
+    assert {row.gradient for row in advice.rows} >= {
         "backprop", "baseline", "aca", "stages", "symplectic", "revolve", "reversible",
     }  # fmt: skip
     state = y0.numel() * 8
