@@ -1,7 +1,7 @@
 """tox plugin: the environments of tox.ini are one folder with several commands.
 
-They need the same packages, and torch alone is 0.8 GB and 20 s of installation. tox takes a folder that
-another environment made for a stale one, by the name it wrote there; here that name is the same for all.
+They need the same packages, and torch alone takes 0.8 GB and 20 s to install. tox discards a folder that another
+environment made, by the name written there; here all environments write the same name.
 """
 
 from tox.plugin import impl
@@ -10,6 +10,8 @@ from tox.tox_env.python.virtual_env.runner import VirtualEnvRunner
 
 
 class SharedInfo(Info):
+    """What tox writes into the folder, with one name for all environments."""
+
     def compare(self, value, section, sub_section=None):
         if section == "ToxEnv":
             value = {**value, "name": "shared"}
@@ -17,6 +19,8 @@ class SharedInfo(Info):
 
 
 class SharedRunner(VirtualEnvRunner):
+    """A runner whose environments share one folder."""
+
     @staticmethod
     def id():
         return "shared"
@@ -28,4 +32,5 @@ class SharedRunner(VirtualEnvRunner):
 
 @impl
 def tox_register_tox_env(register):
+    """Register the runner as "shared"."""
     register.add_run_env(SharedRunner)

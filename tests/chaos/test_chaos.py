@@ -64,7 +64,7 @@ class Sweep:
         return count
 
     def check(self) -> None:
-        """What was finished is still there, and has not been begun since. Nothing may be running."""
+        """Check that finished rows are still there and were not begun again. Nothing may be running."""
         begun = self.begun()
         done = {row.cell_id for row in self.rows() if row.status is Status.OK}
         assert self.finished.keys() <= done, "a finished row is lost"
@@ -79,13 +79,13 @@ class Sweep:
                 break
 
     def outcome(self) -> dict[str, dict]:
-        """The rows without what says how often they were tried."""
+        """Return the rows without their numbers of attempts."""
         return {row.cell_id: {**row.to_json(), "attempt": None} for row in self.rows()}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The outcome of a sweep of 1,000 cells, by its number of cells."""
+    """Return the outcome of a sweep of 1,000 cells, by its number of cells."""
     sweep = Sweep(tmp_path_factory.mktemp("undisturbed"), CELLS)
     sweep.finish()
     assert len(sweep.rows()) == CELLS and set(sweep.begun().values()) == {1}
@@ -96,7 +96,7 @@ CELLS = 1000
 
 
 def expected(undisturbed, cells):
-    """The first so many of them, which are the same cells."""
+    """Return the first `cells` of them, which are the same cells."""
     return dict(list(undisturbed.items())[:cells])
 
 
@@ -241,7 +241,7 @@ class RealSweep:
 
 
 def cell_processes(of: int) -> list[int]:
-    """Processes with a group of their own that descend from this one: those that cells are measured in."""
+    """Return the descendants of this process that lead a group: those that measure cells."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

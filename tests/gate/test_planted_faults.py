@@ -40,7 +40,7 @@ class Sources:
         return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=600)
 
     def check(self) -> subprocess.CompletedProcess[str]:
-        """The suite run and held against the committed baseline."""
+        """Run the suite and compare it with the committed baseline."""
         run = self.command("run", SUITE, "--scale", SCALE, "--repeats", "1")
         assert run.returncode == 0, run.stdout + run.stderr
         return self.command(

@@ -1,5 +1,4 @@
-"""A hundred thousand cells: planned, resumed and summarised in half a minute and a GiB, and what a cell costs beside
-its process."""
+"""100,000 cells planned, resumed and summarised in half a minute and a GiB, and the cost of a cell beside its process."""
 
 import json
 import os

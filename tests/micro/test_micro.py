@@ -55,7 +55,7 @@ def pull(reached, inputs, cotangents, /, *, by_params=False):
 
 
 def measure(benchmark, f, function, prepare=lambda: ()):
-    """Times function(*prepare()), and notes what it costs otherwise."""
+    """Time function(*prepare()) and record its counters."""
     function(*prepare())  # what is made once does not count
     gc.collect()
     before, arguments = (0, 0), []

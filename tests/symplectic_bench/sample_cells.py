@@ -8,7 +8,7 @@ FIXED: dict[str, Any] = {"rtol": None, "atol": None}
 
 
 def make_cell(**changes: Any) -> Cell:
-    """A small mlp by our symplectic gradient with dopri5 at 1e-6; `sizes` may be a dict."""
+    """Return a small mlp by our symplectic gradient with dopri5 at 1e-6; `sizes` may be a dict."""
     values: dict[str, Any] = {
         "suite": "test",
         "problem": "mlp",

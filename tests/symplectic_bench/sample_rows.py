@@ -38,7 +38,7 @@ def a_cell(**changes: Any) -> Cell:
 
 
 def a_row(cell: Cell | None = None, **changes: Any) -> Measurement:
-    """A finished row with numbers by the formulas: D = 32 KiB, A = 8 D, six stages, steps that grow as rtol falls."""
+    """Return a finished row, its numbers by the formulas: D = 32 KiB, A = 8 D, six stages, more steps at a smaller rtol."""
     cell = cell or a_cell()
     N, s, D = round(8 * (1e-3 / (cell.rtol or 1e-3)) ** 0.2), 6, cell.batch * 256
     A, exact = 8 * D, "continuous" not in cell.gradient
@@ -88,7 +88,7 @@ def a_row(cell: Cell | None = None, **changes: Any) -> Measurement:
 
 
 def group(contenders: Sequence[tuple[str, str]] = NINE, **changes: Any) -> list[Measurement]:
-    """A row each of contenders and gradients that share everything else."""
+    """Return a row for each of several contenders and gradients that share everything else."""
     return [a_row(a_cell(contender=c, gradient=g, **changes)) for c, g in contenders]
 
 
@@ -124,7 +124,7 @@ UNMEASURED = {
 
 
 def errors_alone() -> list[Measurement]:
-    """A ladder of tolerances whose continuous gradient is nearer the truth at the loosest, and steps in two dtypes."""
+    """Return rows over tolerances, the continuous gradient nearest the truth at the loosest, and steps in two dtypes."""
     rows = [row for rtol in (1e-2, 1e-4, 1e-6) for row in group(rtol=rtol, atol=rtol)]
     rows = [replace(row, error_true_reference="Taylor series", error_true_bar=1e-30, **UNMEASURED) for row in rows]
     rows = [

@@ -131,6 +131,8 @@ def net():
 @every_gradient
 def test_a_fact_decides_whether_an_argument_is_accepted(gradient, name, net):
     fact = FACTS[name]
+    if name == "compiles" and fact.holds(GRADIENTS[gradient]) and torch.__version__ < "2.13":
+        pytest.skip("compile=True needs torch 2.13")
     func, y0, calls = WithCallback() if name == "second_solve" else net, start().requires_grad_(), []
     keywords = {"rtol": 1e-3, "atol": 1e-3, "gradient": gradient, **fact.keywords}
     if fact.holds(GRADIENTS[gradient]):

@@ -16,7 +16,7 @@ SPAWNED = Limits(timeout_s=120, spawned=True)
 
 
 def installed(contender):
-    """The contender, or a skip that says what to install."""
+    """Return the contender, or skip the test and say what to install."""
     if reason := CONTENDERS[contender].missing():
         pytest.skip(reason)
     return CONTENDERS[contender]

@@ -17,7 +17,7 @@ WINE = {"flow": {"data": "wine"}}
 
 @pytest.fixture(scope="module")
 def cache_dir(tmp_path_factory):
-    """A cache with a small table in place of the real one, so that most tests need no scikit-learn."""
+    """Return a cache with a small table in place of the real one, so that most tests need no scikit-learn."""
     folder = tmp_path_factory.mktemp("cache")
     np.savez(table_file("wine", folder), rows=np.random.default_rng(0).normal(size=(20, 5)))
     return folder

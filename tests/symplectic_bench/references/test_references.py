@@ -43,7 +43,7 @@ def distance(expected, found):
 
 
 def code_of(file):
-    """The digest of the formula and the loss that a stored reference belongs to."""
+    """Return the digest of the formula and the loss that a stored reference belongs to."""
     with np.load(file) as arrays:
         return json.loads(str(arrays[METADATA]))["of"]["code"]
 

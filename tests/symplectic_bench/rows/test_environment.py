@@ -73,7 +73,7 @@ class TestCommit:
 
     @pytest.fixture
     def clone(self, tmp_path):
-        """A repository that tracks the suite and the library, and its commit."""
+        """Return a repository that tracks the suite and the library, and its commit."""
         folder = tmp_path / "clone"
         install(folder)
         return folder, commit_all(folder)

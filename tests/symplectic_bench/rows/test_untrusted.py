@@ -43,7 +43,7 @@ JSON = st.recursive(
 
 @st.composite
 def mutated_rows(draw):
-    """A row of which values, keys or bytes have changed."""
+    """Draw a row with changed values, keys or bytes."""
     row = json.loads(draw(st.sampled_from(GOOD)))
     for _ in range(draw(st.integers(1, 3))):
         kind = draw(st.sampled_from(["value", "number", "drop", "add"]))
@@ -130,7 +130,7 @@ WORDS = st.sampled_from([
 
 @st.composite
 def mutated_suites(draw):
-    """The text with a few pieces cut out, doubled or replaced."""
+    """Draw the text with a few pieces cut out, doubled or replaced."""
     text = TEXT
     for _ in range(draw(st.integers(1, 4))):
         first = draw(st.integers(0, len(text)))
@@ -167,7 +167,7 @@ SOUND = Baseline(cells_of(lines_of_rows(group())))
 
 @st.composite
 def mutated_baselines(draw):
-    """A baseline with a few bytes changed, or with values changed that leave it JSON."""
+    """Draw a baseline with a few bytes changed, or with values changed that leave it JSON."""
     lines = SOUND.text().splitlines()
     if draw(st.booleans()):
         return flipped(draw, SOUND.text().encode())

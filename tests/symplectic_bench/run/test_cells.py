@@ -38,7 +38,7 @@ def collect(cells, settings):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """The rows of four cells that are really measured."""
+    """Return the rows of four cells that are really measured."""
     settings = MeasurementSettings(30, repeats=2, warmup=1, cache_dir=tmp_path_factory.mktemp("cache"))
     linear = {"problem": "linear", "sizes": {"dim": 3}}
     cells = [
