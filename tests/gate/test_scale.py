@@ -1,4 +1,4 @@
-"""100,000 cells planned, resumed and summarised in half a minute and a GiB, and the cost of a cell beside its process."""
+"""100,000 cells planned, resumed and summarised in half a minute and a GiB, and the sweep's own cost of a cell."""
 
 import json
 import os

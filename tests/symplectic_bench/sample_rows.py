@@ -38,7 +38,7 @@ def a_cell(**changes: Any) -> Cell:
 
 
 def a_row(cell: Cell | None = None, **changes: Any) -> Measurement:
-    """Return a finished row, its numbers by the formulas: D = 32 KiB, A = 8 D, six stages, more steps at a smaller rtol."""
+    """Return a finished row with the formulas' numbers: D = 32 KiB, A = 8 D, six stages, more steps at a smaller rtol."""
     cell = cell or a_cell()
     N, s, D = round(8 * (1e-3 / (cell.rtol or 1e-3)) ** 0.2), 6, cell.batch * 256
     A, exact = 8 * D, "continuous" not in cell.gradient
@@ -124,7 +124,7 @@ UNMEASURED = {
 
 
 def errors_alone() -> list[Measurement]:
-    """Return rows over tolerances, the continuous gradient nearest the truth at the loosest, and steps in two dtypes."""
+    """Return rows over tolerances, where the continuous gradient wins at the loosest, and steps in two dtypes."""
     rows = [row for rtol in (1e-2, 1e-4, 1e-6) for row in group(rtol=rtol, atol=rtol)]
     rows = [replace(row, error_true_reference="Taylor series", error_true_bar=1e-30, **UNMEASURED) for row in rows]
     rows = [
