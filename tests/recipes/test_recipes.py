@@ -88,7 +88,7 @@ def copy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(copy):
-    """The folder of the copy, once its suite has run."""
+    """Return the folder of the copy, after its suite has run."""
     copy.run("-m", "benchmarks", "run", "toy.toml", "--results", "results", "--plots", "plots")
     return copy.folder
 
