@@ -15,8 +15,9 @@ from tests.clone import ROOT
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 
 _EDIT = re.compile(
-    r"^`(?P<path>[^`]+)`, (?:(?P<new>a new file)|(?P<how>after|before|in place of) the line\s+`(?P<line>[^\n]+)`):\n\n"
-    r"```python\n(?P<block>.*?)^```$",
+    r"^`(?P<path>[^`]+)`, "
+    r"(?:(?P<new>a new file)|(?P<how>after|before|in place of) the line\s+(?P<ticks>`+)(?P<line>[^\n]+)(?P=ticks)):\n\n"
+    r"```(?:python|markdown)\n(?P<block>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -66,8 +67,8 @@ def carry_out(edits: list[Edit], folder: Path) -> None:
 
 
 def copy_sources(folder: Path) -> None:
-    """Copy the library, the suite and the tests of this clone."""
+    """Copy the library, the suite, the tests and the pages that tests read."""
     for name in ("symplectic_adjoint", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "CONTRIBUTING.md"):
+    for name in ("pyproject.toml", "README.md", "CONTRIBUTING.md"):
         shutil.copy(ROOT / name, folder)
