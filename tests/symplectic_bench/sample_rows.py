@@ -38,7 +38,7 @@ def a_cell(**changes: Any) -> Cell:
 
 
 def a_row(cell: Cell | None = None, **changes: Any) -> Measurement:
-    """Return a finished row with the formulas' numbers: D = 32 KiB, A = 8 D, six stages, more steps at a smaller rtol."""
+    """Return a finished row with the formulas' numbers: D = 32 KiB, A = 8 D, six stages, more steps at smaller rtol."""
     cell = cell or a_cell()
     N, s, D = round(8 * (1e-3 / (cell.rtol or 1e-3)) ** 0.2), 6, cell.batch * 256
     A, exact = 8 * D, "continuous" not in cell.gradient
