@@ -111,7 +111,7 @@ def target_headline(target: ClaimResult) -> str:
     (result,) = target.criteria
     worst = "" if result.worst is None else f"worst {result.worst:.3g}, "
     met, places = len(result.having(CriterionOutcome.MET)), len(result.evaluations)
-    sentence = f"{target.claim.point}. {target.claim.name}: {result.criterion.wanted}"
+    sentence = f"{target.claim.point}. {target.claim.name}: {result.criterion.limit}"
     return f"{sentence}; {worst}met in {met} of {places}"
 
 

@@ -75,7 +75,7 @@ def _criterion_line(claim: ClaimResult, result: CriterionResult) -> Line:
         "measured": _range(measured) or "; ".join(reasons),
         "least": min(result.values, default=None),
         "largest": max(result.values, default=None),
-        "wanted": result.criterion.wanted,
+        "wanted": result.criterion.limit,
         "met": f"{len(result.having(CriterionOutcome.MET))} of {len(measured)}",
         "ruling": support_text(result),
         "few": ", ".join(id[:6] for id in ids[:FEW]) + (f" and {len(ids) - FEW} more" if len(ids) > FEW else ""),

@@ -141,7 +141,7 @@ def reached_table(targets: Sequence[ClaimResult], where: str) -> Table:
         {
             "point": target.claim.point,
             "target": target.claim.name,
-            "wanted": result.criterion.wanted,
+            "wanted": result.criterion.limit,
             "worst": result.worst,
             "met": len(result.having(CriterionOutcome.MET)),
             "cells": len(result.evaluations),
@@ -171,7 +171,7 @@ def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
 
 def _target_line(target: ClaimResult, evaluation: Evaluation) -> Line:
     line: Line = {"point": target.claim.point, "target": target.claim.name, "group": evaluation.group or None}
-    line |= {"cell": evaluation.name or None, "measured": evaluation.value, "wanted": evaluation.criterion.wanted}
+    line |= {"cell": evaluation.name or None, "measured": evaluation.value, "wanted": evaluation.criterion.limit}
     return line | {"outcome": str(evaluation.outcome), "note": evaluation.note or None}
 
 
