@@ -332,7 +332,7 @@ def test_rows_of_several_machines_are_marked_and_compared_only_on_request(bench)
 
     assert bench("tables", "small.toml") == Exit.DONE
     text = table.with_suffix(".md").read_text()
-    assert "Some CPU" in text and "Another CPU" in text and "No ratio is of two machines" in text
+    assert "Some CPU" in text and "Another CPU" in text and "No ratio combines two machines" in text
     assert set(ratios()) == {""}
     assert bench("tables", "small.toml", "--mix-machines", "--parquet") == Exit.DONE
     assert "" not in ratios() and "may be of two of these 2 machines" in table.with_suffix(".md").read_text()
