@@ -1,4 +1,4 @@
-"""The experiments in the paper's order, and the tables and figures that each one shows."""
+"""The experiments in the paper's order, each with its tables and figures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ Shown = tuple[list[Table], list[FigureSpec]]
 class Experiment:
     """An experiment of the paper.
 
-    name is its suite file's name and the prefix of the names of its tables and figures, which `shows` makes from the
+    name is that of its suite file and the prefix of the names of its tables and figures, which `shows` makes from the
     suite's report.
     """
 
@@ -72,7 +72,7 @@ def _named(spec: FigureSpec, name: str, title: str = "") -> FigureSpec:
 
 
 def _conditions(published: SuiteReport) -> str:
-    """Return the sentence of a table's caption that names the cells' settings, which its headings leave out."""
+    """Return the part of a table's caption that gives the cells' settings, which the headings leave out."""
     rows = published.rows
 
     def every(axis: str) -> str:
@@ -97,20 +97,20 @@ def training(published: SuiteReport, name: str) -> Shown:
 
 
 def flows(published: SuiteReport, name: str) -> Shown:
-    """Return those of `training`, with time and memory relative to symplectic's."""
+    """Return the output of `training` and a figure of time and memory relative to symplectic's."""
     tables, figures = training(published, name)
     compared = _named(against_symplectic(published.frame, published.where), f"{name}-against-symplectic")
     return tables, [*figures, compared]
 
 
 def methods(published: SuiteReport, name: str) -> Shown:
-    """Return the tables of trained networks, and memory over the stages of the methods."""
+    """Return the tables of trained networks, and a figure of memory against the methods' stages."""
     tables = training_tables(published.frame, published.where, name, published.suite.title)
     return tables, [_named(stages(published.frame, published.where), f"{name}-memory")]
 
 
 def costs(published: SuiteReport, name: str) -> Shown:
-    """Return the exponents of the costs as powers of the sizes; before anything is measured, the claims alone."""
+    """Return the exponents of the costs in terms of the sizes, or only the claims if nothing has been measured."""
     exponents, where = published.exponents, published.where
     if not exponents:
         return [replace(claims_table(published.claims, where), name=name)], []
@@ -124,22 +124,22 @@ def _listed(published: SuiteReport, name: str) -> list[Table]:
 
 
 def over_tolerances(published: SuiteReport, name: str) -> Shown:
-    """Return all gradients as a table, and their errors and costs over the tolerance."""
+    """Return a table of all gradients, and a figure of their errors and costs against the tolerance."""
     return _listed(published, name), [_named(tolerances(published.frame, published.where), name)]
 
 
 def over_steps(published: SuiteReport, name: str) -> Shown:
-    """Return all gradients as a table, and their costs over the number of steps."""
+    """Return a table of all gradients, and a figure of their costs against the number of steps."""
     return _listed(published, name), [_named(growth(published.frame, published.where), name, published.suite.title)]
 
 
 def over_rounding(published: SuiteReport, name: str) -> Shown:
-    """Return all gradients as a table, and their rounding errors."""
+    """Return a table of all gradients, and a figure of their rounding errors."""
     return _listed(published, name), [_named(rounding(published.frame, published.where), name, published.suite.title)]
 
 
 def over_budgets(published: SuiteReport, name: str) -> Shown:
-    """Return all gradients as a table, and the costs of revolve over its number of checkpoints."""
+    """Return a table of all gradients, and a figure of the costs of revolve against its number of checkpoints."""
     return _listed(published, name), [_named(budgets(published.frame, published.where), name)]
 
 

@@ -157,7 +157,7 @@ def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
 
 
 def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw time and, below, memory against each GROWING axis, for a problem's longest series of three or more values."""
+    """Draw time and, below, memory against each GROWING axis, for the longest series of three or more values."""
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
     varied = varied_sizes(lines)
     families = [

@@ -271,7 +271,7 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         ("options", "words"),
-        [(["--show", "--fresh"], "--fresh is for measuring"), (["--environment", "abc"], "add --show")],
+        [(["--show", "--fresh"], "--fresh affects measurements"), (["--environment", "abc"], "add --show")],
     )
     def test_an_option_without_effect_is_bad_usage(self, paper, options, words):
         refused = paper("masses", *options)
