@@ -107,7 +107,7 @@ class TestTables:
             "0",
         )
         assert lines["ours aca"] == ("-", "3.00", "0.300", "82", "0", *["-"] * 5)
-        assert "synthetic-..: in place of that table, a mixture of five normal" in table.caption
+        assert "synthetic-..: a mixture of five normal" in table.caption
         assert "a note" in table.sections[0].notes and "batch 3" in table.caption and "seeds 0" in table.caption
 
     def test_several_seeds_are_shown_as_a_median_with_its_spread(self):
