@@ -41,8 +41,8 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     comparable: the cell succeeded and its forward solution agrees with the reference;
     f_calls, vjps: forward and backward together; calls: their sum; calls_per_stage: calls per stage of each step;
     f_calls_over_formula: f calls as a multiple of formula_f_calls;
-    forward_per_call_s: the forward pass's time per f call; peak_states: the peak of tensors in states;
-    backward_tensor_bytes: the peak of tensors above those kept from the forward pass;
+    forward_per_call_s: the forward pass's time per f call; peak_states: the peak tensor memory in states;
+    backward_tensor_bytes: the peak tensor memory above the tensors kept from the forward pass;
     time_over_floor, memory_over_floor: multiples of the floor measured for the same gradient in the same group or, if
     that was not measured, of its estimate from the gradient's own calls and formula;
     time_over_peer, memory_over_peer: multiples of PEER in the same group;

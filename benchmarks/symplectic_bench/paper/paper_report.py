@@ -46,13 +46,13 @@ class PaperReport:
         """
         suite = load_suite(experiment.source).at_scale(self.scale)
         chosen = choose_environment(self.rows / suite.name, environment)
-        published = SuiteReport(suite, experiment.source, self.scale, chosen, self.rows, self.plots)
-        if not published.rows:
+        report = SuiteReport(suite, experiment.source, self.scale, chosen, self.rows, self.plots)
+        if not report.rows:
             raise NoRows(f"{suite.name}: no rows yet; measure it with: symplectic-bench paper {experiment.name}")
-        tables, figures = experiment.shown(published)
+        tables, figures = experiment.output(report)
         paths = [path for table in tables for path in write_table(table, self.results)]
         paths += [path for figure in figures for path in render(figure, self.plots, FORMATS)]
-        return Chapter(suite, published.where, figures, tables), paths
+        return Chapter(suite, report.where, figures, tables), paths
 
     def page(self, chapters: Sequence[Chapter]) -> list[Path]:
         """Write the portrait of the gradient flow and the page of all chapters; return the files."""

@@ -145,7 +145,7 @@ def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
     lines = lines_of(frame)
     floors = {(c["group_id"], c["gradient"]) for c in lines if c["contender"] == FLOOR and c["comparable"]}
     cells = [c for c in lines if (c["group_id"], c["gradient"]) in floors and c["contender"] != FLOOR]
-    measures = (("time_over_floor", "time over the floor"), ("memory_over_floor", "peak of tensors over the floor"))
+    measures = (("time_over_floor", "time over the floor"), ("memory_over_floor", "peak tensor memory over the floor"))
     panels = [_multiples_panel(cells, key, label) for key, label in measures]
     caption = (
         "Each point is a group: the cost of a gradient as a multiple of its own floor in the same group, that is, of"

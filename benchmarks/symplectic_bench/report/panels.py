@@ -80,7 +80,7 @@ class FigureSpec:
 
 
 TIME = Axis("time, forward and backward (ms)")
-MEMORY = Axis("peak of tensors (MiB)")
+MEMORY = Axis("peak tensor memory (MiB)")
 ERROR = Axis("true error of the gradient")
 TOLERANCE = Axis("rtol")
 STEPS = Axis("number of steps")
@@ -102,7 +102,7 @@ def milliseconds(line: Line) -> float | None:
 
 
 def mebibytes(line: Line) -> float | None:
-    """Return the cell's peak of tensors in mebibytes."""
+    """Return the cell's peak tensor memory in mebibytes."""
     return None if line["peak_tensor_bytes"] is None else line["peak_tensor_bytes"] / 2**20
 
 

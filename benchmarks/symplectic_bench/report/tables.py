@@ -278,7 +278,7 @@ def _notes(cells: Sequence[Line]) -> tuple[str, ...]:
                 f"the forward solution is {error} tolerances off the reference: excluded from ratios and fronts"
             )
         if line["peak_tensor_source"] == "fit":
-            reasons.append("the peak of tensors is fitted to runs with fewer steps")
+            reasons.append("the peak tensor memory is fitted to runs with fewer steps")
         for reason in filter(None, reasons):
             holders.setdefault(reason, []).append(line["name"])
     return tuple(f"{', '.join(names)}: {reason}" for reason, names in holders.items())

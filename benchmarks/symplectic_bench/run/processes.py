@@ -84,7 +84,7 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
     exceeds the limit is killed together with the processes it started.
     """
     if _forks(limits):
-        _ask_about_preload()
+        _warn_about_preload()
     return _run(function, args, limits)
 
 
@@ -94,7 +94,7 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) ->
     lifeline, held = context.Pipe(duplex=False)
     kills = _memory_kills()
     process = context.Process(target=_child, args=(sender, lifeline, function, args, limits))  # pyright: ignore
-    with _nothing_as_main():
+    with _without_main_module():
         process.start()
     sender.close()
     lifeline.close()
@@ -117,7 +117,7 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) ->
 
 
 @functools.cache
-def _ask_about_preload() -> None:
+def _warn_about_preload() -> None:
     """Ask the server once which modules it failed to import, and warn: every process would have to import them itself.
 
     multiprocessing does not report such failures. A module that is not installed does not count as one.
@@ -224,7 +224,7 @@ def _memory_kills() -> int | None:
 
 
 @contextlib.contextmanager
-def _nothing_as_main() -> Iterator[None]:
+def _without_main_module() -> Iterator[None]:
     """Hide the main module: multiprocessing would import it in every child, with its imports (pandas, ...)."""
     with _STARTING:
         program = sys.modules["__main__"]

@@ -55,14 +55,14 @@ def plan_of(suite: Suite, source: str, options: RunOptions, problem: str | None 
     if suite.trains and options.repeats is not None:
         raise SuiteError(f"{suite.name}: --repeats has no effect on a suite that trains: leave it out")
     if suite.trains:
-        suite = with_data_at_hand(suite, options.data_dir)
+        suite = with_available_data(suite, options.data_dir)
     whole = cells_of_suite(suite, problem)
     cells = narrow(whole, parse_only(options.only or ()))
     repeats = options.repeats or suite.repeats
     return Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir)
 
 
-def with_data_at_hand(suite: Suite, data_dir: Path | None) -> Suite:
+def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:
     """Return the suite with a stand-in for every data set whose files are not in data_dir.
 
     Raises SuiteError if there is no such folder, or if a file in it is unusable.

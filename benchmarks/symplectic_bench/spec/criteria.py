@@ -34,7 +34,7 @@ MEASURE_LABELS = {
     "calls": "calls of f and of its vector-Jacobian product",
     "kept_tensor_bytes": "bytes kept from the forward pass for the backward pass",
     "backward_tensor_bytes": "bytes of the backward pass above what was kept",
-    "peak_tensor_bytes": "peak of tensors",
+    "peak_tensor_bytes": "peak tensor memory",
     "backward_s": "time of the backward pass",
 }
 

@@ -81,14 +81,14 @@ def _sizes(problem: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> tu
     return tuple(sorted((dict(defaults) | given).items()))
 
 
-def parse_only(wishes: Sequence[str]) -> dict[str, set[str]]:
+def parse_only(filters: Sequence[str]) -> dict[str, set[str]]:
     """Parse ["gradient=aca,backprop"] to {"gradient": {"aca", "backprop"}}. Raise SuiteError for any other form."""
     only: dict[str, set[str]] = {}
-    for wish in wishes:
-        axis, _, values = wish.partition("=")
+    for text in filters:
+        axis, _, values = text.partition("=")
         chosen = {value.strip() for value in values.split(",") if value.strip()}
         if not axis.strip() or not chosen:
-            raise SuiteError(f"--only takes AXIS=VALUE[,VALUE], such as gradient=aca,symplectic; got {wish!r}")
+            raise SuiteError(f"--only takes AXIS=VALUE[,VALUE], such as gradient=aca,symplectic; got {text!r}")
         only.setdefault(axis.strip(), set()).update(chosen)
     return only
 
@@ -113,8 +113,8 @@ def narrow(cells: Sequence[Cell], only: Mapping[str, Collection[str]]) -> list[C
         if all(axis in of and any(_same(value, of[axis]) for value in wanted) for axis, wanted in only.items())
     ]
     if not left:
-        wishes = " ".join(f"{axis}={','.join(sorted(wanted))}" for axis, wanted in only.items())
-        raise NothingLeft(f"--only {wishes}: no cell has all of this")
+        given = " ".join(f"{axis}={','.join(sorted(wanted))}" for axis, wanted in only.items())
+        raise NothingLeft(f"--only {given}: no cell has all of this")
     return left
 
 

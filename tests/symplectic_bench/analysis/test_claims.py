@@ -180,7 +180,7 @@ class TestTables:
     def test_exponents_are_a_table_of_their_own(self):
         table = self.tables()["exponents"]
         assert table.headings == ("gradient", "steps", "components")
-        assert [section.heading for section in table.sections] == ["peak of tensors"]
+        assert [section.heading for section in table.sections] == ["peak tensor memory"]
         assert table.sections[0].lines[0][:2] == ("ours symplectic", "1.00 ± 0.00")
 
     def test_exponents_are_drawn_with_their_intervals(self):

@@ -17,7 +17,7 @@ from symplectic_bench.report.training_figures import agreement, calls, curves, t
 from symplectic_bench.report.training_tables import training_tables
 from symplectic_bench.report.typesetting import to_latex, to_markdown
 from symplectic_bench.rows.record import Measurement
-from symplectic_bench.run.sweep import load_vocabulary, with_data_at_hand
+from symplectic_bench.run.sweep import load_vocabulary, with_available_data
 from symplectic_bench.spec.cell import ITERATIONS
 from symplectic_bench.spec.expansion import expand
 from symplectic_bench.spec.status import Status
@@ -30,7 +30,7 @@ SMOKE_S = 120
 
 def suite_of(experiment, scale=Scale.CPU):
     suite = load_suite(experiment.source).at_scale(scale).on_device("cpu")  # where there is no other
-    return with_data_at_hand(suite, None) if suite.trains else suite
+    return with_available_data(suite, None) if suite.trains else suite
 
 
 @pytest.mark.parametrize("scale", Scale)

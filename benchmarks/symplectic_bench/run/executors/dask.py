@@ -58,7 +58,7 @@ SLOTS = {"cpu": "cpu-slot", "cuda": "gpu"}
 # On a worker.
 
 
-def measure_there(
+def measure_on_worker(
     measurer: Measurer, group: Sequence[Cell], sources: tuple[str, str], job: str, sweep_id: str
 ) -> dict[str, Any]:
     """Measure a group on the worker that runs this; return the worker's environment and the rows as plain values."""
@@ -178,11 +178,11 @@ class DaskExecutor:
 
     def _set_up(self, client: Client, on_progress: ProgressCallback) -> bool:
         """Set up a new or restarted scheduler. Return True."""
-        client.run_on_scheduler(_give_up_at_once)
-        client.subscribe_topic(TOPIC, lambda event: self._heard(event, on_progress))
+        client.run_on_scheduler(_abandon_at_first_death)
+        client.subscribe_topic(TOPIC, lambda event: self._on_event(event, on_progress))
         return True
 
-    def _heard(self, event: tuple[float, dict[str, Any]], on_progress: ProgressCallback) -> None:
+    def _on_event(self, event: tuple[float, dict[str, Any]], on_progress: ProgressCallback) -> None:
         message = event[1]
         job = self.jobs.get(message["job"])
         if job is not None:
@@ -208,7 +208,7 @@ class DaskExecutor:
                 slots[slot] -= 1
                 group, id = waiting[place], f"{TOPIC}-{waiting[place][0].group_id}-{uuid.uuid4().hex[:8]}"
                 arguments = (measurer, group, self.environment.sources, id, sweep_id)
-                future = client.submit(measure_there, *arguments, key=id, resources={slot: 1})
+                future = client.submit(measure_on_worker, *arguments, key=id, resources={slot: 1})
                 self.jobs[id] = Job(waiting.pop(place), future)
                 future.add_done_callback(lambda _: changed.set())
             elif not any(slots.values()):
@@ -277,5 +277,5 @@ def _slots(client: Client) -> dict[str, float]:
     return slots
 
 
-def _give_up_at_once(dask_scheduler: Any) -> None:
+def _abandon_at_first_death(dask_scheduler: Any) -> None:
     dask_scheduler.allowed_failures = 0

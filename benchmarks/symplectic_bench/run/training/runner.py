@@ -91,7 +91,7 @@ class TrainingRun:
     def finish(self) -> Measurement:
         """Evaluate the network if required, and return the row."""
         if self.status is Status.OK and self.evaluated:
-            outcome = self._run(evaluate, patience=EVALUATION)
+            outcome = self._run(evaluate, timeout_factor=EVALUATION)
             if outcome.ok:
                 self.measured["metrics"] = outcome.values[0]
             else:  # the training and its measurements are still valid
@@ -121,9 +121,9 @@ class TrainingRun:
         else:
             self.fail(outcome)
 
-    def _run(self, function: Callable[..., Any], *args: Any, patience: int = 1) -> CallOutcome:
+    def _run(self, function: Callable[..., Any], *args: Any, timeout_factor: int = 1) -> CallOutcome:
         cell, settings = self.cell, self.settings
-        timeout_s = patience * settings.iteration_timeout_s
+        timeout_s = timeout_factor * settings.iteration_timeout_s
         limits = Limits(timeout_s, cell.device, threads=cell.threads, seed=cell.seed, cores=settings.cores)
         return process.run(function, (cell, settings.cache_dir, self.file, *args), limits)
 
