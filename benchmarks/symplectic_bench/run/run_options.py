@@ -40,7 +40,8 @@ class RunOptions:
         None
     )
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Measure everything again; the new rows replace the old ones at the end.")
+        bool,
+        typer.Option("--fresh", help="Measure finished cells again; the new rows replace the old ones at the end."),
     ] = False
     data_dir: Annotated[
         Path | None,
