@@ -1,1 +1,1 @@
-"""Measures every way of computing the gradient of a neural ODE, and makes the tables and figures."""
+"""The benchmark suite: measures every way of computing the gradient of a neural ODE, and reports the results."""

@@ -1,6 +1,6 @@
-"""Baselines: the accepted measurements of a suite, one small file a suite, with a tolerance for each metric.
+"""Baselines: the accepted measurements of each suite in a small file, with a tolerance for each metric.
 
-The file has one JSON object a line: first the tolerances, which may be edited and are kept when the baseline is
+The file has one JSON object per line: first the tolerances, which may be edited and are kept when the baseline is
 rewritten, then the cells.
 """
 
@@ -26,15 +26,15 @@ COUNTERS = (
 )
 
 METRICS = (*COUNTERS, "peak_tensor_bytes", "error_discrete", "error_true")
-"""The metrics that a check decides by."""
+"""The metrics that decide a check."""
 
 TIME = "time_over_reference"
-"""total_s as a multiple of the reference contender's in the same group, whose runs alternate with the cell's. Advisory
-unless a check is asked to decide by time."""
+"""total_s as a multiple of the reference contender's in the same group, whose runs alternate with the cell's. Advisory,
+except in a check with --time."""
 
 
 CellValues = Mapping[str, Any]
-"""The values of one cell by name, as a baseline keeps or compares them."""
+"""The values of one cell by name, as stored in a baseline or compared with it."""
 
 
 class BaselineMissing(RuntimeError):
@@ -42,15 +42,15 @@ class BaselineMissing(RuntimeError):
 
 
 class UnfitForBaseline(RuntimeError):
-    """Rows that must not become a baseline, or a file that is not one."""
+    """Rows that must not become a baseline, or a file that is not a baseline."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
     """How far a metric may be from the baseline.
 
-    Either `within` a relative distance of it, up or down, or at most `factor` times it; with `factor`, a value below
-    the `floor` of the dtype is always allowed.
+    Either it is `within` a relative distance, up or down, or it is at most `factor` times the baseline. With `factor`,
+    a value below the `floor` of the dtype is always allowed.
     """
 
     within: float | None = None
@@ -58,7 +58,7 @@ class Tolerance:
     floor: Mapping[str, float] = field(default_factory=dict)
 
     def allows(self, before: float, now: float, dtype: str, slack: float = 0.0) -> bool:
-        """Return whether the value `now` is allowed. slack is the uncertainty of the values themselves."""
+        """Return whether the value `now` is allowed. slack is the uncertainty of the value itself."""
         if self.within is not None:
             return abs(now - before) <= self.within * abs(before)
         return now <= max(self.floor.get(dtype, 0.0), self.limit(before) + slack)
@@ -76,7 +76,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class TimeTolerance:
-    """A time is too long if it exceeds the baseline's by both `relative` and `absolute_s` seconds."""
+    """A time is too long if it exceeds the baseline's both by the fraction `relative` and by `absolute_s` seconds."""
 
     relative: float = 0.5
     absolute_s: float = 0.01
@@ -85,7 +85,7 @@ class TimeTolerance:
 TOLERANCES: dict[str, Tolerance] = {
     # Equal, unless the change is intended and recorded.
     **{name: Tolerance(within=0.0) for name in COUNTERS},
-    # The allocator rounds sizes up. A gain counts too: unless it is recorded, it can be lost again.
+    # The allocator rounds sizes up. A gain counts too: if it is not recorded, it can be lost again unnoticed.
     "peak_tensor_bytes": Tolerance(within=0.01),
     # Rounding differs between machines; a gradient that is no longer exact is off by far more.
     "error_discrete": Tolerance(factor=10, floor={"float64": 1e-12, "float32": 1e-4}),
@@ -95,7 +95,7 @@ TOLERANCES: dict[str, Tolerance] = {
 
 @dataclass(frozen=True)
 class Baseline:
-    """The cells of a suite with their accepted values; `cell` is the readable name of each."""
+    """The cells of a suite with their accepted values. The value `cell` is a readable name."""
 
     cells: Sequence[CellValues]
     tolerances: Mapping[str, Tolerance] = field(default_factory=lambda: TOLERANCES)
@@ -122,7 +122,7 @@ KEPT = ("cell_id", "cell", "dtype", "status", *METRICS, TIME)
 
 
 def lines_of_rows(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """Return for each row the values that a baseline keeps, and those needed to compare it with one."""
+    """Return for each row the values that a baseline keeps, and those needed for a comparison with one."""
     references = {machine_group(row): row for row in rows if row.cell.name == PEER and comparable(row)}
     lines = []
     for row in rows:
@@ -154,7 +154,7 @@ def require_all_measured(rows: Sequence[Measurement], total: int) -> None:
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Write the file, replacing an earlier one at once."""
+    """Write the file, replacing an earlier one atomically."""
     replace_text(path, baseline.text())
 
 
@@ -173,7 +173,7 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def _check(baseline: Baseline) -> None:
-    """Raise ValueError or KeyError for a value that would not be compared as it reads."""
+    """Raise ValueError or KeyError for a value with which a comparison would not mean what the file says."""
     if not baseline.cells:
         raise ValueError("it has no cells")
     for name, tolerance in baseline.tolerances.items():
@@ -193,7 +193,7 @@ def _check(baseline: Baseline) -> None:
 
 
 def _is_size(value: object) -> bool:
-    """Return whether the value is a number that is finite and not negative."""
+    """Return whether the value is a finite number that is not negative."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**1000
 
 

@@ -1,4 +1,4 @@
-"""The cells of a suite beside the lines of its summary: how to find a line, and what to call a cell."""
+"""The cells of a suite together with the lines of its summary: how to find a line, and what to call a cell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ class CellLines:
 
     @cached_property
     def _varied_sizes(self) -> dict[str, set[str]]:
-        """By problem the sizes of which its cells have more than one value."""
+        """The names of the sizes that have more than one value among a problem's cells, by problem."""
         values: dict[str, dict[str, set[object]]] = {}
         for cell in self.cells:
             for name, value in cell.sizes:

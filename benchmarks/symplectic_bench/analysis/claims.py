@@ -1,4 +1,4 @@
-"""Claims, and targets as claims of one criterion: how far each holds by its criteria's results, and where."""
+"""Claims, and targets as claims with one criterion: how far each holds according to its criteria, and where."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from symplectic_bench.spec.expansion import axes
 
 
 class ClaimOutcome(StrEnum):
-    """How far a claim holds, by all of its criteria or by one."""
+    """How far a claim holds, according to all of its criteria or to one."""
 
     HOLDS = "holds"
     HOLDS_WHEN = "holds when"
@@ -30,17 +30,17 @@ class ClaimResult:
 
     @property
     def outcome(self) -> ClaimOutcome:
-        """The outcome by all criteria together; those that were not measured do not count."""
+        """The outcome of all criteria together; criteria that were not measured do not count."""
         return _common({support(result) for result in self.criteria} - {ClaimOutcome.NOT_MEASURED})
 
 
 def evaluate_claims(claims: Sequence[Claim], cells: Sequence[Cell], lines: Sequence[Line]) -> list[ClaimResult]:
-    """Return every claim's result on those of the cells that it selects. lines are those of a summary."""
+    """Return the result of every claim on the cells that it selects. lines are those of a summary."""
     return [ClaimResult(claim, tuple(evaluate(claim.criterion, cells, lines))) for claim in claims]
 
 
 def support(result: CriterionResult) -> ClaimOutcome:
-    """Return how far one criterion supports its claim: met at all measured places, at some or at none."""
+    """Return how far one criterion supports its claim: whether it is met at all measured places, at some or at none."""
     outcomes = {evaluation.outcome for evaluation in result.evaluations} - {CriterionOutcome.NOT_MEASURED}
     met = CriterionOutcome.MET
     return _common({ClaimOutcome.HOLDS if outcome is met else ClaimOutcome.FAILS for outcome in outcomes})
@@ -60,8 +60,8 @@ def support_text(result: CriterionResult) -> str:
 def condition(result: CriterionResult) -> str:
     """Return where a criterion is met if it is met only at some places, else an empty string.
 
-    The condition is on one axis or size if that separates the places that meet the limit from those that miss it, else
-    it names the places.
+    The condition is on a single axis or size if that separates the places that meet the limit from those that miss it.
+    Otherwise it names the places.
     """
     met, missed = result.having(CriterionOutcome.MET), result.having(CriterionOutcome.NOT_MET)
     if not (met and missed):
@@ -76,10 +76,10 @@ def condition(result: CriterionResult) -> str:
 
 
 SEPARATING = ("problem", "dtype", "method", "steps", "rtol", "batch")
-"""The axes that a condition is sought on first, in the order of preference; then come the sizes."""
+"""The axes on which a condition is sought first, in order of preference; the sizes come next."""
 
 FEW = 2
-"""Groups that a condition names."""
+"""The number of groups that a condition names."""
 
 
 def _condition_on(axis: str, met: Sequence[Evaluation], missed: Sequence[Evaluation]) -> str:
@@ -100,7 +100,7 @@ def _named_groups(met: Sequence[Evaluation], missed: Sequence[Evaluation]) -> st
     """Name the groups that meet the limit, or those that miss it if they are fewer."""
     few, preposition = (met, "in ") if len(met) <= len(missed) else (missed, "not in ")
     chosen, every = Counter(one.group for one in few), Counter(one.group for one in (*met, *missed))
-    # Places that differ only in what a label leaves out, such as the seed, share a group here and need not agree.
+    # Places that differ only in something the label omits, such as the seed, share a group here and need not agree.
     named = [group if n == every[group] else f"{group} ({n} of {every[group]})" for group, n in chosen.items()]
     more = f" and {len(named) - FEW} more" if len(named) > FEW else ""
     return preposition + "; ".join(named[:FEW]) + more
@@ -111,7 +111,7 @@ def target_headline(target: ClaimResult) -> str:
     (result,) = target.criteria
     worst = "" if result.worst is None else f"worst {result.worst:.3g}, "
     met, places = len(result.having(CriterionOutcome.MET)), len(result.evaluations)
-    sentence = f"{target.claim.point}. {target.claim.name}: {result.criterion.wanted}"
+    sentence = f"{target.claim.point}. {target.claim.name}: {result.criterion.limit}"
     return f"{sentence}; {worst}met in {met} of {places}"
 
 

@@ -28,11 +28,11 @@ class CriterionOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A criterion at one place: a cell, two that are compared, or a series.
+    """A criterion at one place: a cell, two cells that are compared, or a series of cells.
 
     group and name describe the place. value is in the unit of the measure, or a ratio, a change or an exponent; note
-    says why there is none, or where it comes from. cells are those behind the value, axis is what they differ in, and
-    half_width is half the confidence interval of a fitted exponent.
+    says why there is no value, or where it comes from. cells are those behind the value, axis is the axis in which they
+    differ, and half_width is half the confidence interval of a fitted exponent.
     """
 
     criterion: Criterion
@@ -76,7 +76,7 @@ class CriterionResult:
 
     @property
     def worst(self) -> float | None:
-        """The largest value, or the least where the limit is `at_least`."""
+        """The largest value, or the smallest if the limit is `at_least`."""
         return (max if self.criterion.at_least is None else min)(self.values, default=None)
 
 
@@ -85,7 +85,7 @@ class NotMeasured(ValueError):
 
 
 def evaluate(criteria: Sequence[Criterion], cells: Sequence[Cell], lines: Sequence[Line]) -> list[CriterionResult]:
-    """Return every criterion's result on those of the cells that it selects. lines are those of a summary."""
+    """Return the result of every criterion on the cells that it selects. lines are those of a summary."""
     known = CellLines(cells, lines)
     return [CriterionResult(criterion, tuple(_evaluations(criterion, known))) for criterion in criteria]
 
@@ -110,7 +110,7 @@ def _selects(criterion: Criterion, cell: Cell) -> bool:
 
 
 def _place(criterion: Criterion, cells: Sequence[Cell], known: CellLines, axis: str = "") -> Evaluation:
-    """Return a place without a value yet. axis: in which the cells differ, where they form a series."""
+    """Return a place that has no value yet. axis is that of the series, if the cells form one."""
     label = known.short_label(cells[0], without=axis)
     return Evaluation(criterion, label, cells[0].name, cells=tuple(cells), axis=axis)
 
@@ -142,13 +142,13 @@ def _exponents(criterion: Criterion, axis: str, cells: Sequence[Cell], known: Ce
     every = _series(cells, axis, known)
     long = [series for series in every if len({_position(cell, axis, known) for cell in series}) >= FEWEST]
     if not long:
-        why = f"an exponent takes {FEWEST} values of {axis}, and there are fewer at this scale"
+        why = f"an exponent needs {FEWEST} values of {axis}, and there are fewer at this scale"
         return [Evaluation(criterion, "", "", note=why, axis=axis)]
     return [_along(criterion, axis, series, known, _fit) for series in long]
 
 
 def _series(cells: Sequence[Cell], axis: str, known: CellLines) -> list[list[Cell]]:
-    """Group the cells that differ only in this axis, each group in its order; cells without the axis are left out."""
+    """Group the cells that differ only in this axis, each group in its order. Leave out cells without the axis."""
     found: dict[object, list[Cell]] = {}
     for cell in cells:
         own = known.axes(cell)
@@ -162,7 +162,7 @@ def _series(cells: Sequence[Cell], axis: str, known: CellLines) -> list[list[Cel
 def _position(cell: Cell, axis: str, known: CellLines) -> float:
     value = known.axes(cell).get(axis)
     if not isinstance(value, int | float):
-        raise NotMeasured(f"{axis} is {value!r} there, and cells are compared only along a number")
+        raise NotMeasured(f"{axis} is {value!r} here, and cells can be compared only along a number")
     return value
 
 
@@ -209,12 +209,12 @@ def _fit(criterion: Criterion, points: Points) -> tuple[float, float]:
 def _require_positive(criterion: Criterion, points: Points) -> None:
     least = min(y for _, y in points)
     if least <= 0:
-        raise NotMeasured(f"{criterion.measure} is {least:g} there, and an exponent takes positive values")
+        raise NotMeasured(f"{criterion.measure} is {least:g} here, and an exponent needs positive values")
 
 
 def _require_one_machine(lines: Sequence[Line | None]) -> None:
     if len({line["environment"] for line in lines if line is not None}) > 1:
-        raise NotMeasured("its cells were measured on different machines, which only --mix-machines compares")
+        raise NotMeasured("its cells were measured on different machines: only --mix-machines compares them")
 
 
 def _measured(criterion: Criterion, line: Line | None, whose: str = "") -> float:

@@ -1,4 +1,4 @@
-"""The exponents that a suite's claims are about, for every contender and gradient."""
+"""The exponents in a suite's claims, fitted for every contender and gradient."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,14 @@ from symplectic_bench.spec.criteria import Criterion, Measure
 def exponents(claims: Sequence[ClaimResult], cells: Sequence[Cell], lines: Sequence[Line]) -> list[Line]:
     """Return the exponent of each measure along each axis that a criterion with `powers` names.
 
-    Of several series the longest counts. A line has measure, name, contender, gradient, axis, exponent and half_width.
+    If there are several series, the longest counts. A line has measure, name, contender, gradient, axis, exponent and
+    half_width.
     """
     fitted = [one.criterion for claim in claims for one in claim.criteria if one.criterion.powers]
     measures: list[Measure] = list(dict.fromkeys(criterion.measure for criterion in fitted))
-    powers = {axis: 1.0 for criterion in fitted for axis in criterion.powers or ()}  # any limit: only values are used
+    powers = {
+        axis: 1.0 for criterion in fitted for axis in criterion.powers or ()
+    }  # any limit will do: only the values are used
     found: list[Line] = []
     for measure in measures:
         for name in sorted({cell.name for cell in cells}, key=display_place):

@@ -7,10 +7,10 @@ from symplectic_bench.rows.record import Measurement
 def formula_f_calls(row: Measurement) -> int | None:
     """Return the f calls, forward and backward together, that the row's gradient cannot avoid; None if unknown.
 
-    For N accepted and R rejected steps of s stages, the forward pass makes N s calls, and s for a rejected step (s - 1
-    unless the method is FSAL, because k_1 is still at hand). With tolerances, each of M components adds one for the
-    initial step size, and one for the first k_1 of an FSAL method. The backward pass's calls are in the gradient's
-    record. Known for one output, at the end.
+    For N accepted and R rejected steps of s stages, the forward pass makes N s calls, and s for each rejected step (s -
+    1 unless the method is FSAL, because k_1 is still available). With tolerances, each of M components adds one for the
+    initial step size, and one for the first k_1 of an FSAL method. The calls of the backward pass are in the gradient's
+    record. The number is known only if the single output is at the end.
     """
     N, R, s = row.steps_accepted, row.steps_rejected, row.stages
     backward_calls = gradient_record(row.gradient).backward_calls
@@ -26,7 +26,8 @@ def formula_f_calls(row: Measurement) -> int | None:
 
 def is_fsal(method: str) -> bool:
     """Return whether a method's last stage is the next step's first."""
-    # Imported here because the library imports torch, which commands that read no rows must not wait for.
+    # Imported here because the library imports torch, which takes seconds and is needed only by commands that read
+    # rows.
     from symplectic_adjoint import METHODS
 
     return method in METHODS and METHODS[method].fsal

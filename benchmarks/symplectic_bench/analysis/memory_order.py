@@ -10,15 +10,15 @@ ORDERED = ("symplectic", "aca", "baseline")
 """The gradients that the paper orders."""
 
 CHEAP_GRAPH = 4
-"""From a graph of this many states on, symplectic < aca < baseline is the claim; below, the states decide."""
+"""The size of a graph, in states, from which symplectic < aca < baseline is claimed; below it, the states decide."""
 
 
 def memory_order(frame: pd.DataFrame) -> list[Line]:
-    """Return one line a group: the peaks of symplectic, aca and baseline, predicted by their formulas and measured.
+    """Return one line per group: the peaks of symplectic, aca and baseline, predicted by their formulas and measured.
 
     With D bytes of a state, A of the graph of one f, N steps and s stages: symplectic (N + s) D + A,
     aca N D + s A, baseline D + N s A (Matsubara et al. 2021, Table 1, in bytes). `held` says whether the two
-    orders agree, and is None where one of the three gradients was not measured.
+    orders agree, and is None if one of the three gradients was not measured.
     """
     cells = [line for line in lines_of(frame) if line["contender"] == "ours" and line["gradient"] in ORDERED]
     groups = dict.fromkeys(line["group_id"] for line in cells)
@@ -48,7 +48,7 @@ def _line(cells: dict[str, Line]) -> Line:
 
 
 def _predicted_bytes(gradient: str, D: int, A: int, N: int, s: int) -> int:
-    """Return the paper's prediction: by the gradient's formula with V = A and P = 0, which the paper leaves out."""
+    """Return the paper's prediction, the gradient's formula with V = A and P = 0, terms that the paper neglects."""
     memory = gradient_record(gradient).memory
     assert memory is not None, "the gradients that are ordered have formulas"
     return memory(Symbols(N, s, D=D, A=A, V=A))

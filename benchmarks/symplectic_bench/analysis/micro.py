@@ -1,4 +1,4 @@
-"""Micro-benchmarks read from a file of pytest-benchmark, to be compared with a baseline like a suite's cells."""
+"""Micro-benchmarks read from a pytest-benchmark file, to be compared with a baseline like a suite's cells."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from symplectic_bench.analysis.baseline import METRICS, TIME, TimeTolerance, UnfitForBaseline
 
 REFERENCE = "test_reference"
-"""The benchmark whose time the others are expressed in."""
+"""The benchmark whose time is the unit of the others."""
 
 TIME_TOLERANCE = TimeTolerance(relative=1.0, absolute_s=2e-5)
 
@@ -26,5 +26,5 @@ def read_micro(path: Path) -> list[dict[str, Any]]:
         ]
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as why:
         raise UnfitForBaseline(
-            f"{path.name} is not a file of pytest-benchmark that has {REFERENCE} ({type(why).__name__}: {why})"
+            f"{path.name} is not a pytest-benchmark file with the benchmark {REFERENCE} ({type(why).__name__}: {why})"
         ) from why

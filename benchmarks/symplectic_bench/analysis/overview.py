@@ -11,7 +11,7 @@ from symplectic_bench.spec.status import Status
 
 
 def overview(frame: pd.DataFrame) -> list[Line]:
-    """Return one line a contender and gradient: cells, how many succeeded, worst discrete errors, mean ratios.
+    """Return one line per contender and gradient: cells, successes, worst discrete errors, mean ratios.
 
     Means are geometric, over the comparable cells that have the ratio; `compared` counts those with a peer.
     """

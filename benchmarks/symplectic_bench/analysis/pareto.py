@@ -7,7 +7,7 @@ from collections.abc import Sequence
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return the indices, from left to right, of the points that no other beats in both coordinates; less is better.
 
-    Of equal points the first counts. A point with a NaN is on no front.
+    Of equal points the first counts. A point with a NaN is never on the front.
     """
     front: list[int] = []
     best = math.inf

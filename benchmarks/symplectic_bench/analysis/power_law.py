@@ -1,4 +1,4 @@
-"""The power law that fits a series best: its exponent and the confidence interval."""
+"""The power law that best fits a series: its exponent and confidence interval."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from scipy import stats
 CONFIDENCE = 0.95
 
 FEWEST = 3
-"""Values of x that an interval takes: a line through two leaves no residual to estimate the error from."""
+"""The least number of values of x: a line through two points leaves no residual from which to estimate the error."""
 
 
 @dataclass(frozen=True)
 class Exponent:
-    """The p of a growth like x^p, and half the width of its 95 % confidence interval."""
+    """The p of growth as x^p, and half the width of its 95 % confidence interval."""
 
     power: float
     half_width: float
@@ -26,13 +26,13 @@ class Exponent:
 
 
 def fit(points: Sequence[tuple[float, float]]) -> Exponent:
-    """Fit a line through (log x, log y) by least squares; the interval of its slope is Student's.
+    """Fit a line through (log x, log y) by least squares, with a Student's t interval for its slope.
 
-    A quantity that is not a power of x bends the line: then the exponent is that of the range measured, and the
+    If the quantity is not a power of x, the line is bent: the exponent is then that of the range measured, and the
     interval is wide. Raise ValueError for fewer than FEWEST different x, and for numbers that are not positive.
     """
     if len({x for x, _ in points}) < FEWEST or any(value <= 0 for point in points for value in point):
-        raise ValueError(f"an exponent takes {FEWEST} different x or more, and positive numbers; got {points}")
+        raise ValueError(f"an exponent needs at least {FEWEST} different x, and positive numbers; got {points}")
     x, y = np.log(np.array(points, dtype=float)).T
     line: Any = stats.linregress(x, y)
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(points) - 2))

@@ -1,4 +1,4 @@
-"""The comparison of a suite's rows with its baseline: what got worse, and what changed at all."""
+"""The comparison of a suite's rows with its baseline: what got worse, and what else changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from symplectic_bench.rows.record import Measurement
 from symplectic_bench.spec.status import Status
 
 LEAST_REPORTED = 0.1
-"""The least relative change of an error that is reported if it is allowed: machines differ in the last digits."""
+"""The least relative change of an error that is reported although allowed: machines differ in the last digits."""
 
 
 class Kind(StrEnum):
@@ -20,7 +20,7 @@ class Kind(StrEnum):
     MOVED = "moved"
     """A change within its tolerance."""
     SLOWER = "slower"
-    """A time beyond its limits, which fails a check only if the check decides by time."""
+    """A time beyond its limits, which fails a check only with --time."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _compare_time(was: CellValues, now: CellValues, tolerance: TimeTolerance) ->
     if not before:
         return None
     if not ratio or total_s is None:
-        return Finding(Kind.SLOWER, was["cell"], TIME, before, None, "a time beside the reference contender's")
+        return Finding(Kind.SLOWER, was["cell"], TIME, before, None, "a time, and one for the reference contender")
     if ratio <= (1 + tolerance.relative) * before:
         return None
     longer_s = total_s * (1 - before / ratio)

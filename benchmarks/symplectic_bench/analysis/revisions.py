@@ -1,4 +1,4 @@
-"""The comparison of two git revisions, each measured in a worktree of its own by its own suite."""
+"""The comparison of two git revisions, each measured in its own worktree by its own suite."""
 
 import itertools
 import os
@@ -53,12 +53,12 @@ class Side:
 
     @property
     def suite(self) -> Path:
-        """The folder of its suite's package: in earlier revisions benchmarks, now benchmarks/symplectic_bench."""
+        """The folder of its suite's package: benchmarks in earlier revisions, now benchmarks/symplectic_bench."""
         new = self.tree / "benchmarks" / "symplectic_bench"
         return new if new.is_dir() else new.parent
 
     def require_own_sources(self) -> None:
-        """Raise RevisionError if a run in its worktree would not import its own library and suite."""
+        """Raise RevisionError if a run in the worktree would not import its own library and suite."""
         program = (
             "import sys\n"
             "from importlib.util import find_spec\n"
@@ -84,9 +84,9 @@ class Side:
 
 @contextmanager
 def checked_out(repository: Path, revisions: Sequence[str]) -> Iterator[tuple[list[Side], Path]]:
-    """Check the revisions out in worktrees and yield these, with a folder for results; remove both at the end.
+    """Check out the revisions in worktrees and yield these with a folder for results. Remove both at the end.
 
-    Raise RevisionError for a revision that git does not know, or that does not hold this project.
+    Raise RevisionError for a revision that git does not know, or that is not of this project.
     """
     with tempfile.TemporaryDirectory(prefix="symplectic-bench-") as made:
         folder, sides = Path(made), []
@@ -111,7 +111,7 @@ def _git(repository: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True)
     except FileNotFoundError as why:
-        raise RevisionError("git is not installed: compare needs it to check revisions out") from why
+        raise RevisionError("git is not installed: compare needs it to check out revisions") from why
     if done.returncode != 0:
         raise RevisionError(f"git {' '.join(arguments[:2])}: {done.stderr.strip() or 'no such revision'}")
     return done.stdout.strip()
@@ -119,13 +119,13 @@ def _git(repository: Path, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The findings on the second revision with the first as the baseline, and how long it takes beside the first."""
+    """The findings on the second revision with the first as its baseline, and the times of both."""
 
     sides: Sequence[Side]
     findings: Sequence[Finding]
     cells: int
     times: Mapping[str, float]
-    """By contender and gradient, the second's time as a multiple of the first's, over cells and rounds."""
+    """By contender and gradient, the second's time as a multiple of the first's, averaged over cells and rounds."""
 
 
 def compare_revisions(sides: Sequence[Side], suite: str, scale: str, rounds: int, folder: Path) -> Comparison:

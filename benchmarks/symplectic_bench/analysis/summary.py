@@ -1,4 +1,4 @@
-"""The summary of a suite's rows: a frame with a line a cell, and the ratios and other numbers derived from it."""
+"""The summary of a suite's rows: a frame with one line per cell, with the ratios and other derived numbers."""
 
 import math
 import statistics
@@ -16,10 +16,10 @@ from symplectic_bench.spec.cell import FIRST_ITERATIONS
 from symplectic_bench.spec.status import Status
 
 PEER = "torchdiffeq backprop"
-"""The contender and gradient that a user has before changing anything, to which ratios are taken."""
+"""The contender and gradient that a user starts from, the denominator of ratios."""
 
 LEADER = "ours symplectic"
-"""The contender and gradient with whose losses the others' are compared in training."""
+"""The contender and gradient with whose losses the others are compared in training."""
 
 FLOOR = "floor"
 """The contender that makes only the bare calls."""
@@ -33,18 +33,18 @@ Line = dict[str, Any]
 
 
 def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
-    """Return one line a cell, groups in the order of the rows, and in display order within a group.
+    """Return one line per cell, groups in the order of the rows, and in display order within a group.
 
-    Its columns are the row's fields and these:
+    The columns are the row's fields and these:
     group, name: labels for people;
     setting_id: shared by cells that differ only in contender, gradient, seed or training length;
     comparable: the cell succeeded and its forward solution agrees with the reference;
-    f_calls, vjps: forward and backward together; calls: the sum of both; calls_per_stage: a stage of a step;
+    f_calls, vjps: forward and backward together; calls: their sum; calls_per_stage: calls per stage of each step;
     f_calls_over_formula: f calls as a multiple of formula_f_calls;
-    forward_per_call_s: the forward pass's time a f call; peak_states: the peak of tensors in states;
-    backward_tensor_bytes: the peak of tensors above those kept from the forward pass;
-    time_over_floor, memory_over_floor: multiples of the floor measured for the same gradient in the same group, or, if
-    it was not measured, of the estimate from the gradient's own calls and formula;
+    forward_per_call_s: the forward pass's time per f call; peak_states: the peak tensor memory in states;
+    backward_tensor_bytes: the peak tensor memory above the tensors kept from the forward pass;
+    time_over_floor, memory_over_floor: multiples of the floor measured for the same gradient in the same group or, if
+    that was not measured, of its estimate from the gradient's own calls and formula;
     time_over_peer, memory_over_peer: multiples of PEER in the same group;
     error_discrete_ulp: in units in the last place of 1, in the cell's dtype;
     steps_back_over_forth: N' / N, the steps of a continuous adjoint's second solve over those of the first;
@@ -52,7 +52,7 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     group, over the first iterations that both have.
     For trained networks total_s, f_calls and steps_accepted are medians over the first iterations that the whole group
     has; total_s leaves out those at the start of a process.
-    A ratio is NaN where one of its two cells is not comparable or was measured on another machine.
+    A ratio is NaN if one of its two cells is not comparable or was measured on another machine.
     """
     labels = group_labels(rows)
     peers = {machine_group(row): row for row in rows if row.cell.name == PEER and comparable(row)}
@@ -64,7 +64,7 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
         if row.losses:
             trained[machine_group(row)].append(row)
     columns: dict[str, list[Any]] = {}
-    for row in ordered:  # by column: a dictionary a cell would take several times the memory
+    for row in ordered:  # by column: one dictionary per cell would take several times the memory
         line = {name: getattr(row, name) for name in _FIELDS}
         line |= _derived(row, labels, peers.get(machine_group(row)), floors.get((machine_group(row), row.gradient)))
         line |= _trained(row, trained[machine_group(row)])
@@ -105,7 +105,7 @@ def comparable(row: Measurement) -> bool:
 
 
 def group_labels(rows: Sequence[Measurement]) -> dict[str, str]:
-    """Return group_id -> its label, with threads and seed where these differ among the rows."""
+    """Return the label of each group_id, with threads and seed if these differ among the rows."""
     varied = [axis for axis in ("threads", "seed") if len({getattr(row, axis) for row in rows}) > 1]
     return {
         row.group_id: ", ".join([row.cell.group_label, *(f"{axis} {getattr(row, axis)}" for axis in varied)])
@@ -115,7 +115,7 @@ def group_labels(rows: Sequence[Measurement]) -> dict[str, str]:
 
 def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None, floor: Measurement | None) -> Line:
     derived: Line = dict.fromkeys(RATIOS)
-    if comparable(row) and row.graph_bytes != 0:  # nothing can be measured against a field that costs nothing
+    if comparable(row) and row.graph_bytes != 0:  # a field that costs nothing is no unit
         time, memory = _floor(row, floor)
         derived["time_over_floor"] = ratio(row.total_s, time)
         derived["memory_over_floor"] = ratio(row.peak_tensor_bytes, memory)
@@ -145,7 +145,7 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
 
 
 def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
-    """Return the columns in which a trained network's row is compared with the others of its group."""
+    """Return the columns that compare a trained network's row with the others of its group."""
     if not row.losses:
         return {"losses_off": None}
     shown: Line = dict.fromkeys(("losses_off", *OF_ONE_SOLVE))
@@ -163,17 +163,17 @@ def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
 
 
 OF_ONE_SOLVE = ("time_over_peer", "memory_over_peer", "vjps", "calls", "calls_per_stage", "f_calls_over_formula")
-"""Columns without meaning for training: an iteration may solve several fields, and not all rows have the same ones."""
+"""Columns without meaning for training: an iteration may solve several fields, not the same ones in all rows."""
 
 
 def losses_off(losses: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return the relative difference of each of the first FIRST_ITERATIONS losses from the other's."""
+    """Return the relative difference of each of the first FIRST_ITERATIONS losses from the other sequence's."""
     pairs = zip(losses[:FIRST_ITERATIONS], others[:FIRST_ITERATIONS], strict=False)
     return [abs(one - other) / abs(other) if other else abs(one) for one, other in pairs]
 
 
 def _floor(row: Measurement, floor: Measurement | None) -> tuple[float | None, int | None]:
-    """Return seconds and bytes: measured if possible, else estimated; a fitted peak is no unit for an exact one."""
+    """Return the floor in seconds and bytes, measured if possible, else estimated. Never mix fitted and exact peaks."""
     time, memory = row.floor_s, row.floor_tensor_bytes
     if floor is not None:
         time = floor.total_s or time

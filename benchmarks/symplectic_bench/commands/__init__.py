@@ -1,1 +1,1 @@
-"""The commands of `symplectic-bench`, one a file, and what several of them share."""
+"""The commands of `symplectic-bench`, one per file, and what several of them share."""

@@ -16,7 +16,7 @@ from symplectic_bench.commands.tables import tables
 
 app = typer.Typer(
     name="symplectic-bench",
-    help="Measure every way of computing the gradient of a neural ODE: its error, its time, its memory.",
+    help="Measure every way of computing the gradient of a neural ODE: error, time and memory.",
     epilog=describe_exit_codes(),
     no_args_is_help=True,
     add_completion=False,

@@ -1,4 +1,4 @@
-"""check: has a change cost accuracy, memory or function evaluations?"""
+"""check: compare measurements with a baseline of accuracy, memory and function evaluations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -46,7 +46,7 @@ def check(
         str | None,
         typer.Option(
             metavar="MODULE:FACTORY",
-            help="Your own problem, measured anew and compared, in SUITE or in a small suite made for it.",
+            help="Your own problem, measured and compared, with SUITE or with a small built-in suite.",
         ),
     ] = None,
     micro: Annotated[
@@ -55,25 +55,28 @@ def check(
     ] = None,
     environment: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Which environment's rows; by default that of this machine and code."),
+        typer.Option(metavar="ID", help="The environment of the rows; by default that of this machine and code."),
     ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Make these rows the baseline, and print what changes.")
     ] = False,
     time: Annotated[
-        bool, typer.Option("--time", help="Fail for time too, beyond the baseline's relative and absolute limits.")
+        bool,
+        typer.Option(
+            "--time", help="Fail also if a time exceeds both the relative and the absolute limit of the baseline."
+        ),
     ] = False,
     markdown: Annotated[
         Path | None,
-        typer.Option(help="Write a summary to this file too, for example for a pull request.", dir_okay=False),
+        typer.Option(help="Also write a summary to this file, for example for a pull request.", dir_okay=False),
     ] = None,
     changelog: Annotated[
-        Path | None, typer.Option(help="Fail if this file has no line about the baseline's last change.")
+        Path | None, typer.Option(help="Fail if this file has no line about the last change of the baseline.")
     ] = None,
     baseline: Annotated[Path, typer.Option(help="Folder of baselines.", file_okay=False)] = BASELINE,
     results: Results = RESULTS,
 ) -> None:
-    """Compare the deterministic counters, memory and errors measured here with the baseline.
+    """Compare the counts, memory and errors measured here with the baseline.
 
     Rows measured elsewhere or with other code do not count: run the suite first. Time is compared as a multiple of
     torchdiffeq's in the same run, and fails the check only with --time.
@@ -82,7 +85,7 @@ def check(
         console.print("[red]nothing to check: give a SUITE, --problem or --micro")
         raise typer.Exit(Exit.USAGE)
     if problem is not None and environment is not None:
-        console.print("[red]--problem measures anew, in this environment: leave --environment out")
+        console.print("[red]--problem always measures, in this environment: leave --environment out")
         raise typer.Exit(Exit.USAGE)
     gate = Gate(capture(), environment, scale, problem, update, time, changelog, baseline, results)
     sources = suites or ([""] if problem is not None else [])
@@ -106,11 +109,11 @@ class Gate:
     baselines: Path
     results: Path
     summaries: list[str] = field(default_factory=list)
-    """In Markdown, one for each comparison."""
+    """One Markdown summary for each comparison."""
 
     def check(self, source: str) -> Exit:
         if self.problem is not None:
-            factory_name(self.problem)  # raises SuiteError for a malformed path, whatever the suite
+            factory_name(self.problem)  # raises SuiteError for a malformed path, with any suite
         suite = (load_suite(source) if source else suite_of_problem(self.problem or "")).at_scale(self.scale)
         rows = self._stored(suite) if self.problem is None else self._measured(suite, source)
         if not self.update:
@@ -160,13 +163,13 @@ class Gate:
         folder = self.results / suite.name / here
         stored = read_rows(folder / "rows.jsonl").rows
         cells = set(read_cells(folder)) if stored else set()
-        rows = [row for row in stored if row.cell_id in cells]  # the suite may have lost cells since
+        rows = [row for row in stored if row.cell_id in cells]  # cells may have been removed from the suite since
         if not rows:
             raise NoRows(f"{suite.name}: no rows of environment {here} to check: run the suite first")
         return rows
 
     def _measured(self, suite: Suite, source: str) -> list[Measurement]:
-        """Measure anew: the environment id does not change with the user's own code."""
+        """Measure everything again, because the environment id does not reflect changes in the user's code."""
         plan = plan_of(suite, source, RunOptions(self.scale, fresh=True), self.problem)
         return sweep(plan, self.environment, LocalExecutor(self.environment), self.results, console)
 
@@ -180,7 +183,7 @@ def _changelog_line(name: str, baseline: Baseline) -> str:
 
 
 def show_findings(findings: Sequence[Finding], red: Sequence[Finding]) -> None:
-    """Print one line a finding, those in `red` in red."""
+    """Print one line per finding, in red for those in `red`."""
     for finding in findings:
         color = "red" if finding in red else "yellow"
         console.print(f"[{color}]{finding.kind:10}[/{color}] {escape(str(finding))}")

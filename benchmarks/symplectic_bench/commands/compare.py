@@ -18,13 +18,13 @@ from symplectic_bench.spec.suite import Scale
 
 def compare(
     before: Annotated[str, typer.Argument(metavar="REV1", help="A git revision: a branch, a tag, HEAD~1.")],
-    after: Annotated[str, typer.Argument(metavar="REV2", help="Another, compared with the first.")],
-    suite: Annotated[str, typer.Option(help="The suite to measure; each revision has its own of that name.")] = "quick",
+    after: Annotated[str, typer.Argument(metavar="REV2", help="Another revision, compared with the first.")],
+    suite: Annotated[str, typer.Option(help="The suite to measure, by name; each revision uses its own.")] = "quick",
     scale: AtScale = Scale.SMOKE,
-    rounds: Annotated[int, typer.Option(min=1, help="How often the two alternate, to compare their times.")] = 3,
-    markdown: Annotated[Path | None, typer.Option(help="Write a summary to this file too.", dir_okay=False)] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How many times the two alternate, to compare their times.")] = 3,
+    markdown: Annotated[Path | None, typer.Option(help="Also write a summary to this file.", dir_okay=False)] = None,
 ) -> None:
-    """Measure two git revisions alternately, each in a worktree of its own, and report what the second one changes.
+    """Measure two git revisions alternately, each in its own worktree, and report what the second one changes.
 
     Exits with 3 if it costs accuracy, memory or function evaluations. Times never fail the comparison.
     """

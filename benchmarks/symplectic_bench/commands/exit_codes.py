@@ -27,7 +27,7 @@ class Exit(IntEnum):
     meaning: str
 
     DONE = 0, "done (skipped, timed-out and diverged cells are results)"
-    FAILURE = 1, "a failure of ours"
+    FAILURE = 1, "internal failure"
     USAGE = 2, "bad usage or suite file"
     REGRESSION = 3, "regression"
     NOTHING_RAN = 4, "nothing ran"
@@ -40,12 +40,12 @@ class Exit(IntEnum):
 
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOLCK, errno.ENOTSUP)
-"""Errors of a file system that accepts no files."""
+"""The errors of a file system that cannot be written to."""
 
-GRAVITY = (Exit.USAGE, Exit.FAILURE, Exit.BASELINE_MISSING, Exit.NOTHING_RAN, Exit.REGRESSION, Exit.DONE)
-"""The exit codes from the gravest to the lightest: a command on several suites exits with the gravest of theirs."""
+BY_SEVERITY = (Exit.USAGE, Exit.FAILURE, Exit.BASELINE_MISSING, Exit.NOTHING_RAN, Exit.REGRESSION, Exit.DONE)
+"""The exit codes from most to least severe: a command on several suites exits with the most severe of theirs."""
 
-ENDINGS: dict[type[Exception], Exit] = {
+ERROR_EXITS: dict[type[Exception], Exit] = {
     SuiteError: Exit.USAGE,
     UnknownEnvironment: Exit.USAGE,
     NothingLeft: Exit.NOTHING_RAN,
@@ -58,21 +58,21 @@ ENDINGS: dict[type[Exception], Exit] = {
     ExecutorError: Exit.FAILURE,
     RevisionError: Exit.FAILURE,
 }
-"""Errors whose message explains them. Any other error is a bug of ours and shows its traceback."""
+"""Errors whose message explains them. Any other error is a bug and shows its traceback."""
 
 
 T = TypeVar("T")
 
 
 def for_each(items: Iterable[T], action: Callable[[T], Exit | None]) -> Exit:
-    """Perform the action on every item, print the errors listed in ENDINGS, and return the gravest exit code."""
+    """Perform the action on every item, print the errors in ERROR_EXITS, and return the most severe exit code."""
     codes = []
     for item in items:
         try:
             codes.append(action(item) or Exit.DONE)
-        except tuple(ENDINGS) as error:
+        except tuple(ERROR_EXITS) as error:
             console.print(f"[red]{escape(str(error))}")
-            codes.append(next(code for kind, code in ENDINGS.items() if isinstance(error, kind)))
+            codes.append(next(code for kind, code in ERROR_EXITS.items() if isinstance(error, kind)))
         except OSError as error:
             if error.errno not in REFUSED:
                 raise
@@ -82,8 +82,8 @@ def for_each(items: Iterable[T], action: Callable[[T], Exit | None]) -> Exit:
 
 
 def worst(codes: Sequence[Exit]) -> Exit:
-    """Return the gravest of the exit codes, Exit.DONE if there are none."""
-    return next((code for code in GRAVITY if code in codes), Exit.DONE)
+    """Return the most severe of the exit codes, Exit.DONE if there are none."""
+    return next((code for code in BY_SEVERITY if code in codes), Exit.DONE)
 
 
 def describe_exit_codes() -> str:

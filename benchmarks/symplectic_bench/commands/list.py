@@ -1,4 +1,4 @@
-"""list: what a suite may name."""
+"""list: print the names that a suite may use."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +11,7 @@ from symplectic_bench.spec.suite import Scale, load_suite, suite_names
 
 def list_everything() -> None:
     """List the suites, the problems with their sizes, the methods, and the contenders with their gradients."""
-    # Imported here because it imports torch, which takes seconds that other commands should not.
+    # Imported here because it imports torch, which would slow down other commands by seconds.
     from symplectic_bench.contenders.registry import CONTENDERS
 
     vocabulary, tasks = load_vocabulary(), load_vocabulary(trains=True)

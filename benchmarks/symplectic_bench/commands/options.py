@@ -1,4 +1,4 @@
-"""Options that several commands share: declared once, in the fields of a record."""
+"""Options that several commands share, declared once in the fields of a record."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ from symplectic_bench.spec.suite import Scale
 
 Suites = Annotated[list[str], typer.Argument(metavar="SUITE", help="Names (see list) or .toml files.")]
 EnvironmentId = Annotated[
-    str | None, typer.Option(metavar="ID", help="Which environment's rows; by default the newest.")
+    str | None, typer.Option(metavar="ID", help="The environment of the rows; by default the newest.")
 ]
 
 BASELINE = RESULTS / "baseline"
@@ -29,7 +29,7 @@ class ReportOptions:
     scale: AtScale = Scale.CPU
     environment: EnvironmentId = None
     mix_machines: Annotated[
-        bool, typer.Option("--mix-machines", help="Compare rows that were measured on different machines.")
+        bool, typer.Option("--mix-machines", help="Compare even rows that were measured on different machines.")
     ] = False
     results: Results = RESULTS
     plots: Plots = PLOTS
@@ -38,8 +38,8 @@ class ReportOptions:
 def with_options(record: type, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Replace a command's parameter `options` by one command-line option for each field of `record`.
 
-    The command is passed the record built from them; fields named in `without` keep their defaults. A record that
-    refuses its values ends the command with Exit.USAGE.
+    The command receives the record built from them; fields named in `without` keep their defaults. If the record
+    rejects its values, the command ends with Exit.USAGE.
     """
     hints = get_type_hints(record, include_extras=True)
     shared = [

@@ -27,19 +27,17 @@ def paper(
     options: RunOptions,
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[EXPERIMENT]...", help="Some of them, such as table2; all by default."),
+        typer.Argument(metavar="[EXPERIMENT]...", help="Experiments, such as table2; by default all."),
     ] = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="Write tables, figures and page again; measure nothing.")
-    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Rewrite tables, figures and page without measuring.")] = False,
     environment: EnvironmentId = None,
 ) -> None:
     """Measure the paper's experiments and write its tables and figures: results/paper, plots/paper.
 
-    An interrupted run resumes where it stopped, even in the middle of training. Without the published data sets
-    (--data-dir) it uses stand-ins, and every table says so.
+    An interrupted run resumes where it stopped, even in the middle of training. Stand-ins replace published data sets
+    that are not in --data-dir, and every table says so.
     """
-    # Imported here because it imports torch, which takes seconds that other commands should not.
+    # Imported here because it imports torch, which would slow down other commands by seconds.
     from symplectic_bench.paper.experiments import EXPERIMENTS, Experiment
     from symplectic_bench.paper.paper_report import PaperReport
     from symplectic_bench.report.page import Chapter
@@ -67,7 +65,7 @@ def paper(
 
 
 def choose_experiments(names: Sequence[str] | None, every: Sequence["Experiment"]) -> list["Experiment"]:
-    """Return the experiments of these names, all without names. An unknown name is bad usage."""
+    """Return the experiments with these names, or all if none is named. An unknown name is bad usage."""
     known = {experiment.name: experiment for experiment in every}
     unknown = [name for name in names or [] if name not in known]
     if unknown:
@@ -82,16 +80,16 @@ def refuse_unused_options(options: RunOptions, show: bool, environment: str | No
     given = [f.name for f in fields(options) if getattr(options, f.name) != f.default and f.name not in used_to_show]
     if show and given:
         flag = f"--{given[0].replace('_', '-')}"
-        console.print(f"[red]{flag} is for measuring, which --show does not do: leave out one of the two")
+        console.print(f"[red]{flag} affects measurements, and --show measures nothing: leave out one of the two")
     elif not show and environment is not None:
-        console.print("[red]--environment chooses the rows that --show shows: add --show")
+        console.print("[red]--environment has an effect only with --show: add --show")
     else:
         return
     raise typer.Exit(Exit.USAGE)
 
 
 def make_plans(experiments: Sequence["Experiment"], options: RunOptions) -> list[Plan]:
-    """Return a plan for each experiment. One that cannot be planned ends the command before anything is measured."""
+    """Return a plan for each experiment. If one cannot be planned, end the command before anything is measured."""
     plans: list[Plan] = []
     planned = for_each(experiments, lambda one: plans.append(make_plan(one.source, options)))
     if planned is not Exit.DONE:

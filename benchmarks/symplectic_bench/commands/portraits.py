@@ -13,7 +13,7 @@ def portraits(
     folder: Annotated[Path, typer.Option(help="Folder of the figures.", file_okay=False)] = PLOTS / "problems",
 ) -> None:
     """Draw the solution of each problem."""
-    # Imported here because it imports torch and matplotlib, which take seconds that other commands should not.
+    # Imported here because it imports torch and matplotlib, which would slow down other commands by seconds.
     from symplectic_bench.report.portraits import PORTRAITS, write_portrait
 
     for name in names or PORTRAITS:

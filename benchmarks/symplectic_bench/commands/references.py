@@ -15,7 +15,7 @@ def references(
     ] = None,
 ) -> None:
     """Write missing references and remove those of deleted problems. Needs heyoka; takes minutes."""
-    # Imported here because it imports torch, which takes seconds that other commands should not.
+    # Imported here because it imports torch, which would slow down other commands by seconds.
     from symplectic_bench.run.known_references import STANDARD, write
 
     for line in write(suites or STANDARD, RESULTS / ".cache"):

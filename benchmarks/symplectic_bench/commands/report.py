@@ -1,4 +1,4 @@
-"""report: write everything that is made from a suite's rows."""
+"""report: write tables, figures and page of a suite from its rows."""
 
 import typer
 
@@ -8,5 +8,5 @@ from symplectic_bench.commands.report_writing import EVERYTHING, write_reports
 
 @with_options(ReportOptions)
 def report(suites: Suites, options: ReportOptions) -> None:
-    """Write tables, figures and the page results/<suite>/README.md again from the rows. Nothing is measured."""
+    """Rewrite tables, figures and the page results/<suite>/README.md from the rows. Nothing is measured."""
     raise typer.Exit(write_reports(suites, options, *EVERYTHING))

@@ -34,7 +34,7 @@ def write_reports(suites: Sequence[str], options: ReportOptions, *parts: Part) -
 
 
 def write_report(report: SuiteReport, *parts: Part) -> None:
-    """Write these parts of a report; with its tables, show the suite's targets and claims too."""
+    """Write these parts of a report. If they include the tables, also print the suite's targets and claims."""
     announce([path for part in parts for path in part(report)])
     if SuiteReport.write_tables in parts:
         show_targets(report.targets)
@@ -56,7 +56,7 @@ TARGET_COLORS = {
 
 
 def show_targets(targets: Sequence[ClaimResult]) -> None:
-    """Print a line for each target; below it the cells that miss it, and why others were not measured."""
+    """Print a line for each target and, below it, the cells that miss it and why others were not measured."""
     for target in targets:
         (result,) = target.criteria
         color = TARGET_COLORS[result.outcome]
@@ -74,7 +74,7 @@ CLAIM_COLORS = {
 
 
 def show_claims(claims: Sequence[ClaimResult]) -> None:
-    """Print a line for each claim; below it one for each criterion, with the condition it holds under."""
+    """Print a line for each claim and, below it, one for each criterion, with the condition under which it is met."""
     for result in claims:
         color = CLAIM_COLORS[result.outcome]
         console.print(f"[{color}]{result.outcome:12}[/{color}] {result.claim.point}. {escape(result.claim.name)}")
@@ -83,6 +83,6 @@ def show_claims(claims: Sequence[ClaimResult]) -> None:
 
 
 def announce(paths: Sequence[Path]) -> None:
-    """Print the files written, one a line."""
+    """Print the files written, one per line."""
     for path in paths:
         console.print(f"wrote {path.as_posix()}")

@@ -22,11 +22,11 @@ from symplectic_bench.spec.status import Status
 def run(suites: Suites, options: RunOptions) -> None:
     """Measure the cells that have no result yet, then write the tables, the figures and the report page.
 
-    An interrupted run resumes where it stopped. A cell that ended in an error is retried a limited number of times.
+    An interrupted run resumes where it stopped. Cells that ended in an error are retried a limited number of times.
     """
     plans: list[Plan] = []
     planned = for_each(suites, lambda suite: plans.append(make_plan(suite, options)))
-    if planned is Exit.USAGE:  # a mistake in the last suite must not cost the time of the others
+    if planned is Exit.USAGE:  # a mistake in the last suite must show before the others are measured
         raise typer.Exit(planned)
     environment = capture()
 
@@ -49,7 +49,7 @@ def exit_code_of(rows: Sequence[Measurement]) -> Exit:
     errors = sum(row.status is Status.ERROR for row in rows)
     if errors:
         console.print(
-            f"[red]{errors} of {len(rows)} cells ended in an error of ours; run again to retry"
+            f"[red]{errors} of {len(rows)} cells ended in an internal error; run again to retry"
             f" ({MAX_ATTEMPTS} attempts at most)"
         )
     return Exit.FAILURE if errors else Exit.DONE

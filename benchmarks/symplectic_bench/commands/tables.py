@@ -14,9 +14,9 @@ def tables(
     suites: Suites,
     options: ReportOptions,
     parquet: Annotated[
-        bool, typer.Option("--parquet", help="Write the rows too, as results/<suite>/rows.parquet.")
+        bool, typer.Option("--parquet", help="Also write the rows, as results/<suite>/rows.parquet.")
     ] = False,
 ) -> None:
-    """Write results/<suite>/tables again from the rows, as Markdown, CSV and LaTeX. Nothing is measured."""
+    """Rewrite results/<suite>/tables from the rows, as Markdown, CSV and LaTeX. Nothing is measured."""
     rows = [SuiteReport.write_rows] if parquet else []
     raise typer.Exit(write_reports(suites, options, SuiteReport.write_tables, *rows))

@@ -16,9 +16,9 @@ from symplectic_bench.spec.cell import Cell
 class Contender(Protocol):
     """A way of computing gradients.
 
-    framework: "jax" does not survive a fork, and its memory is not torch's. compiles: the first call for each problem
-    compiles it, and so takes longer than the others.
-    gradient and observe take a problem in the cell's dtype, on its device. Both may raise Diverged.
+    framework: "jax" does not survive a fork, and its memory is not torch's. compiles: whether the first call for each
+    problem compiles it, and so takes longer than the others. gradient and observe take a problem in the cell's dtype,
+    on its device. Both may raise Diverged.
     """
 
     @property
@@ -34,7 +34,7 @@ class Contender(Protocol):
     def compiles(self) -> bool: ...
 
     def decline(self, cell: Cell) -> str | None:
-        """Return why this contender can do the cell on no machine, or None."""
+        """Return why this contender cannot do the cell on any machine, or None."""
         ...
 
     def missing(self) -> str | None:
@@ -52,7 +52,7 @@ class Contender(Protocol):
 
 @dataclass(frozen=True)
 class Solved:
-    """A solve to be differentiated. recount returns its cost, that of the backward pass included once it has run."""
+    """A solve to be differentiated. recount returns its cost, including the backward pass once that has run."""
 
     ys: Tensor
     recount: Callable[[], Counts]

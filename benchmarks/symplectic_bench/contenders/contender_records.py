@@ -1,4 +1,4 @@
-"""One record a contender: where its adapter is, and how it looks. This is where contenders are registered.
+"""One record per contender: where its adapter is, and how it looks. This is where contenders are registered.
 
 Standard library only, because tables and figures look contenders up here and must not import torch.
 """
@@ -11,9 +11,10 @@ class ContenderRecord:
     """A contender by name.
 
     adapter: "module:NAME", the Contender called NAME in that module of this folder.
-    marker, color: in place of the gradient's own. A contender other than ours and torchdiffeq needs a marker, because
-    several contenders have a gradient in common, such as backprop.
-    ours: whether it is this repository's library; ours is drawn filled and with full lines, others hollow and dashed.
+    marker, color: override those of the gradient. Contenders other than ours and torchdiffeq need a marker, because
+    several of them have a gradient in common, such as backprop.
+    ours: whether it is this repository's library; ours is drawn with filled markers and solid lines, others with hollow
+    markers and dashed lines.
     """
 
     name: str

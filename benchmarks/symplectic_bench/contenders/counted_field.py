@@ -6,7 +6,7 @@ from symplectic_bench.contenders.counts import Counts
 
 
 class CountedField(nn.Module):
-    """A field that counts its calls, and the vector-Jacobian products of its values, by phase.
+    """A field that counts its calls and its vector-Jacobian products, separately for each phase.
 
     Set backward_phase when the backward pass begins.
     """

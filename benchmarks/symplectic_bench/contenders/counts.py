@@ -1,4 +1,4 @@
-"""What a gradient cost, counted."""
+"""The counted cost of a gradient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 class Counts:
     """Evaluations of f and of its vector-Jacobian product, and steps of the forward solve.
 
-    A count is None where the contender does not report it. steps_backward: accepted by a second, backward solve.
+    A count is None if the contender does not report it. steps_backward counts the accepted steps of a second, backward
+    solve.
     """
 
     f_calls_forward: int | None

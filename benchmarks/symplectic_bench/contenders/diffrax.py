@@ -2,7 +2,7 @@
 
 Checked against diffrax 0.7.2 on jax 0.10.2. Loss and gradient are one jitted function, so the forward pass cannot be
 timed alone, and calls of f cannot be counted. Its default PIDController is an I controller with our safety factor and
-limits. Time has the dtype of the state, because JAX computes in one of the two only.
+limits. Time has the dtype of the state, because JAX computes in only one of float32 and float64.
 """
 
 import functools
@@ -40,12 +40,12 @@ METHOD_CLASSES = {
 """Our method -> diffrax's class. heun2 is adaptive_heun without its error estimate."""
 
 MOST_STEPS = 4096
-"""diffrax's default, at which a solve gives up. Checkpoints, and so time and memory, grow with its square root."""
+"""diffrax's default, at which a solve gives up. Checkpoints, and so time and memory, grow as its square root."""
 
 
 @dataclass(frozen=True)
 class Diffrax:
-    """diffrax, for problems whose field is given as a formula too."""
+    """diffrax, for problems whose field is also given as a formula."""
 
     name: str = "diffrax"
     gradients: tuple[str, ...] = ("backprop",)
@@ -62,7 +62,7 @@ class Diffrax:
         if PROBLEMS[cell.problem].formula is None:
             return "diffrax needs the field as a formula, and this problem has none"
         if PROBLEMS[cell.problem].jumps:
-            return f"the field of {cell.problem} jumps, and diffrax is not passed its jumps"
+            return f"the field of {cell.problem} jumps, and diffrax is not passed the jump times"
         if cell.device != "cpu":
             return "diffrax is measured on the CPU only"
         return shared_reason(cell, METHODS[cell.method].adaptive)
@@ -96,14 +96,14 @@ class Diffrax:
 
 
 def _require_success(found: Any) -> None:
-    """Raise Diverged if the solve ran out of steps, the only way in which it fails."""
+    """Raise Diverged if the solve ran out of steps, which is the only way it can fail."""
     (_, (_, stats, succeeded)), _ = found
     if not succeeded:
         raise Diverged(f"diffrax had not reached the end after {int(stats['num_steps'])} steps")
 
 
 def _jax(cell: Cell) -> Any:
-    """Import JAX, set up for the cell. JAX reads its number of threads once, when it first computes."""
+    """Import JAX and set it up for the cell. JAX reads its number of threads once, when it first computes."""
     os.environ["NPROC"] = str(cell.threads)
     jax = importlib.import_module("jax")
     jax.config.update("jax_enable_x64", cell.dtype == "float64")
@@ -143,12 +143,12 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormu
     jax, diffrax = _jax(cell), importlib.import_module("diffrax")
     family, ops = PROBLEMS[cell.problem], _arithmetic(jax)
     formula = family.formula
-    assert formula is not None, "others are declined"
+    assert formula is not None, "problems without a formula are declined"
     sizes = {**family.sizes, **cell.sizes_dict}
     solver = getattr(diffrax, METHOD_CLASSES[cell.method])()
     if cell.steps is None:
         controller = diffrax.PIDController(rtol=cell.rtol, atol=cell.atol)
-    else:  # given by their ends, because equal steps summed in float32 would miss the last one
+    else:  # given by their ends, because equal steps summed in float32 would miss the end
         controller = diffrax.StepTo(ts=jax.numpy.linspace(times[0], times[-1], cell.steps + 1))
     only_end = len(times) == 2
 

@@ -48,7 +48,7 @@ _COUNTED: dict[Cell, Counts] = {}
 
 
 def our_counts(problem: Problem, cell: Cell) -> Counts:
-    """Return our library's counts for the cell, from one solve of a copy of the problem a process."""
+    """Return our library's counts for the cell, from a copy of the problem that is solved once per process."""
     if cell not in _COUNTED:
         copy = problem.to(problem.y0.dtype, problem.y0.device)
         _COUNTED[cell] = OURS.observe(copy, replace(cell, contender=OURS.name)).counts
@@ -56,7 +56,7 @@ def our_counts(problem: Problem, cell: Cell) -> Counts:
 
 
 class FloorRun(GradientRun):
-    """N steps of s stages. The states kept of a step are never written to."""
+    """N steps of s stages. The kept states are allocated but never written to."""
 
     def __init__(self, problem: Problem, gradient: str, counts: Counts, stages: int) -> None:
         assert counts.f_calls_forward is not None and counts.f_calls_backward is not None
@@ -119,25 +119,25 @@ class FloorRun(GradientRun):
             self.func(self.t, self.cotangent)
 
     def _graphs(self, number: int) -> list[Tensor]:
-        """Return f's values with their graphs. Each value stands in for the state at f's call, which a graph keeps."""
+        """Return f's values with their graphs. Each value takes the place of the state that a graph keeps."""
         return [self.func(self.t, self.y) for _ in range(number)]
 
     def _one_by_one(self, vjps: int, states: list[Tensor]) -> None:
-        """Transpose one graph at a time beside the states; each gradient by y replaces one of them."""
+        """Transpose one graph at a time while holding the states; each gradient for y replaces one of them."""
         for i in range(vjps):
             by_y = self._transpose([self.func(self.t, self.y)])
             if by_y is not None:
                 states[i % len(states)] = by_y
 
     def _transpose(self, values: list[Tensor]) -> Tensor | None:
-        """Sum the values' vector-Jacobian products in .grad, in one pass of autograd; return the one by y."""
+        """Sum the values' vector-Jacobian products in .grad, in one pass of autograd; return the one for y."""
         torch.autograd.backward(values, [self.cotangent] * len(values))
         by_y, self.y.grad = self.y.grad, None
         return by_y
 
 
 def shares(total: int, parts: int) -> list[int]:
-    """Split total into parts as equal as whole numbers allow, larger parts first."""
+    """Split total into parts that are as equal as integers allow, larger parts first."""
     each, more = divmod(total, parts)
     return [each + 1] * more + [each] * (parts - more)
 

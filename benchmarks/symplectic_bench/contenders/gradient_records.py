@@ -1,4 +1,4 @@
-"""One record a gradient: its display order, colour, marker and cost formulas.
+"""One record per gradient: its display order, colour, marker and cost formulas.
 
 Standard library only, because tables and figures look gradients up here and must not import torch.
 """
@@ -32,12 +32,12 @@ class Symbols:
 
     @property
     def kept(self) -> int:
-        """The states kept besides the start by a dial set to number: at most one a later step."""
+        """The states kept besides the start by a dial set to number: at most one per later step."""
         return min(self.number, max(0, self.N - 1))
 
     @property
     def held(self) -> int:
-        """The graphs held by a dial set to number: at most one a f call."""
+        """The graphs held by a dial set to number: at most one per f call."""
         return min(self.number, self.N * self.s)
 
     @property
@@ -47,9 +47,9 @@ class Symbols:
 
     @property
     def P_above_A(self) -> int:
-        """The bytes that P adds to the peak where all graphs are live at once.
+        """The bytes that P adds to the peak if all graphs are live at once.
 
-        All graphs are live only in the first VJP, which creates P: at the second, A less and P more is live.
+        All graphs are live only in the first VJP, which creates P: in the second, A less and P more is live.
         """
         return max(0, self.P - self.A)
 
@@ -65,8 +65,8 @@ class GradientRecord:
     exact: whether it is, to rounding, the gradient of the method's own steps.
     steps: the kind of steps that it takes, the method's or its own.
     compiles, accumulates: whether the library accepts compile= and accumulate= with it.
-    memory: formula of the bytes that it must have live at once, or None.
-    backward_calls: formula of its f calls in the backward pass, with one output at the end, or None.
+    memory: formula for the bytes that must be live at once, or None.
+    backward_calls: formula for its f calls in the backward pass, with one output at the end, or None.
     default_number: the number of a dial whose name gives none.
     """
 
@@ -83,8 +83,8 @@ class GradientRecord:
 
 
 # The colours are Okabe and Ito's, distinguishable with every kind of colour vision, then darker ones.
-# Where memory does not grow with N (reversible, mali), the small terms count too: the two states and two cotangents of
-# a pair, and two outputs with theirs.
+# If memory does not grow with N (reversible, mali), the small terms count too: the two states and two cotangents of a
+# pair, and two outputs with their cotangents.
 _IN_DISPLAY_ORDER = (
     GradientRecord(
         "symplectic",
@@ -94,7 +94,7 @@ _IN_DISPLAY_ORDER = (
         compiles=True,
         accumulates=True,
         memory=lambda x: (x.N + x.s) * x.D + x.V + x.P,
-        # Stages 1 .. s-1 of each step are recomputed, except the last step's, which are still at hand.
+        # Stages 1 .. s-1 of each step are recomputed, except the last step's, which are still available.
         backward_calls=lambda x: x.N * (2 * x.s - 1) - x.M * (x.s - 1),
     ),
     GradientRecord(
@@ -153,7 +153,7 @@ _IN_DISPLAY_ORDER = (
     ),
     GradientRecord("disk", color="#7F7F7F", marker="h", exact=True, memory=lambda x: (1 + x.s) * x.D + x.V + x.P),
     GradientRecord(
-        "auto",  # fills its budget of that many KiB, as far as there is anything to hold
+        "auto",  # fills its budget of that many KiB, unless everything fits in less
         color="#B22222",
         marker="8",
         exact=True,
@@ -185,7 +185,7 @@ def gradient_record(gradient: str) -> GradientRecord:
 
 
 def gradient_place(gradient: str) -> tuple[int, int]:
-    """Return a sort key: display order, a dial's settings by number, gradients without a record last."""
+    """Return a sort key: display order, then the number of a dial; gradients without a record come last."""
     name, number = setting(gradient)
     known = list(GRADIENT_RECORDS)
     return known.index(name) if name in known else len(known), number

@@ -36,7 +36,7 @@ class WholeRun:
 class SolveRun(GradientRun):
     """A solve, then autograd from its loss.
 
-    gives_up: whether an exception is the solver's way of saying that it cannot continue; it is raised as Diverged.
+    gives_up tells whether an exception means that the solver cannot continue; such an exception is raised as Diverged.
     """
 
     problem: Problem
@@ -51,7 +51,7 @@ class SolveRun(GradientRun):
 
     def backward(self) -> None:
         assert self.loss is not None, "forward() comes first"
-        # Drop the loss, so that autograd may free the graph as it goes.
+        # Drop the loss, so that autograd can free the graph as it goes.
         loss, self.loss = self.loss, None
         with giving_up(self.gives_up):
             loss.backward()

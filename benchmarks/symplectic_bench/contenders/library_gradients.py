@@ -1,4 +1,4 @@
-"""The library's gradients under the names that suites give them: presets, and dials set to a number.
+"""The library's gradients by the names that suites use: presets, and dials set to a number.
 
 "revolve-8" keeps 8 states, "graphs-20" holds the graphs of the last 20 f calls, "auto-500" has a memory_budget of 500
 KiB, and "disk" keeps every step's start on disk.

@@ -13,18 +13,18 @@ from symplectic_bench.problems import Problem, in_turn
 from symplectic_bench.spec.cell import Cell
 
 Replay = Callable[[Replayed], Any] | str
-"""Solves a copy of the problem on the recorded grid by plain operations that autograd follows, and returns its ys.
+"""A function that solves a copy of the problem on the recorded grid by plain operations that autograd can follow.
 
-Where that cannot be done it is the reason.
+It returns ys. If that cannot be done, it is a string that says why.
 """
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One gradient with all that is known of it.
+    """One gradient with everything that is known about it.
 
     final_state and gradient have the cell's dtype; gradient is with respect to y0, then to each parameter.
-    steps: equal for two observations that took the same steps, of one kind; None where the steps are unknown.
+    steps: equal for two observations that took the same steps of the same kind; None if the steps are unknown.
     """
 
     loss: float
@@ -57,9 +57,9 @@ def replay_in_turn(replays: Sequence[Replay]) -> Replay:
 
 
 def replay_of_equal_steps(cell: Cell, problem: Problem) -> Replay:
-    """Return the replay for a peer that does not report its steps, where they are known anyway.
+    """Return the replay for a peer that does not report its steps, if they are known anyway.
 
-    They must be fixed, and so equal, with no output between them: every library interpolates by a formula of its own.
+    They must be fixed, and so equal, without outputs between them: every library has its own interpolation formula.
     """
     steps = cell.steps
     if steps is None:

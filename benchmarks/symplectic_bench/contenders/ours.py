@@ -47,9 +47,9 @@ class Ours:
         if cell.method not in METHODS:
             return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
         if self.compiles and cell.gradient not in COMPILED:
-            return f"compile=True belongs to {' and '.join(COMPILED)}, not to {cell.gradient!r}"
+            return f"compile=True works with {' and '.join(COMPILED)}, not with {cell.gradient!r}"
         if self.accumulate and cell.gradient not in ACCUMULATED:
-            return f"accumulate={self.accumulate!r} belongs to {', '.join(ACCUMULATED)}, not to {cell.gradient!r}"
+            return f"accumulate={self.accumulate!r} works with {', '.join(ACCUMULATED)}, not with {cell.gradient!r}"
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
@@ -68,7 +68,7 @@ class Ours:
         return isinstance(error, SolverError)
 
     def load(self) -> None:
-        """Do nothing: this module has imported the library."""
+        """Do nothing: this module has already imported the library."""
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
         solutions: list[Solution] = []
@@ -99,7 +99,9 @@ class Ours:
         how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
         how["params"] = problem.unlisted or None
         gradient = library_gradient(cell.gradient)
-        method = None if gradient_record(cell.gradient).steps == "leapfrog" else cell.method  # leapfrog is one itself
+        method = (
+            None if gradient_record(cell.gradient).steps == "leapfrog" else cell.method
+        )  # leapfrog is itself a method
         return solve(
             problem.func, problem.y0, problem.t, method=method, gradient=gradient, options=options, **accuracy, **how
         )

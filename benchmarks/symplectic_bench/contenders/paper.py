@@ -1,6 +1,6 @@
-"""The paper's own code as a contender: its authors' package torch_symplectic_adjoint, which is on no package index.
+"""The paper's own code as a contender: its authors' package torch_symplectic_adjoint, which is not on PyPI.
 
-Checked against version 0.0.1, https://github.com/tksmatsubara/symplectic-adjoint-method. It names methods as we do.
+Checked against version 0.0.1, https://github.com/tksmatsubara/symplectic-adjoint-method. Its method names are ours.
 """
 
 import importlib
@@ -30,7 +30,7 @@ FUNCTIONS = {
 }
 
 FIXED = ("euler", "midpoint", "rk4", "rk38")
-# Its fehlberg2 uses the embedded formula's weights as those of the error estimate, and so takes some 1 / rtol steps.
+# Its fehlberg2 uses the embedded formula's weights for the error estimate, and so takes some 1 / rtol steps.
 ADAPTIVE = ("adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8")
 
 GIVES_UP = ("underflow in dt", "non-finite values in state")
@@ -38,7 +38,7 @@ GIVES_UP = ("underflow in dt", "non-finite values in state")
 
 @dataclass(frozen=True)
 class Paper(Peer):
-    """The paper's own code, one function a gradient."""
+    """The paper's own code, one function per gradient."""
 
     name: str = "paper"
     gradients: tuple[str, ...] = tuple(FUNCTIONS)

@@ -1,4 +1,4 @@
-"""The base class of other libraries in torch."""
+"""The base class of adapters to other libraries in torch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
@@ -27,7 +27,7 @@ class Peer(ABC):
 
     @abstractmethod
     def solve(self, func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
-        """Return ys of func from the problem's y0 over its times, differentiable."""
+        """Return ys, differentiable, of func from the problem's y0 over its times."""
 
     @abstractmethod
     def gives_up(self, error: Exception) -> bool:
@@ -39,7 +39,7 @@ class Peer(ABC):
         return CountedField(func)
 
     def recount(self, witness: Any, cell: Cell) -> Counts:
-        """Return the cost of one solve from its witness, after the backward pass. Steps are known if they are fixed."""
+        """Return the cost of one solve from its witness, after the backward pass. Only fixed steps are known."""
         return witness.counts(cell.steps, None if cell.steps is None else 0)
 
     @abstractmethod

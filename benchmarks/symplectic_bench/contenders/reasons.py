@@ -1,4 +1,4 @@
-"""The reasons, shared by adapters, why a contender cannot do a cell."""
+"""Reasons why a contender cannot do a cell, shared by the adapters."""
 
 from importlib.util import find_spec
 
@@ -10,12 +10,12 @@ from symplectic_bench.spec.cell import Cell
 
 
 def not_installed(package: str, how: str) -> str | None:
-    """Return that a package is not installed and how to install it, or None if it is."""
+    """Return a message that the package is not installed, and how to install it, or None if it is."""
     return None if find_spec(package) is not None else f"{package} is not installed: {how}"
 
 
 def unknown_gradient(contender: Contender, cell: Cell) -> str | None:
-    """Return that the contender lacks the cell's gradient, or None if it has it."""
+    """Return a message that the contender lacks the cell's gradient, or None if it has it."""
     if cell.gradient in contender.gradients:
         return None
     return f"{contender.name} has no gradient {cell.gradient!r}; it has {', '.join(contender.gradients)}"

@@ -25,12 +25,12 @@ TRAINERS: dict[str, Trainer] = {
 def decline_training(cell: Cell) -> str | None:
     """Return why no network can be trained with the cell's contender and gradient, or None."""
     if cell.contender in CONTENDERS and cell.contender not in TRAINERS:
-        return f"{cell.contender} does not train networks in torch; {', '.join(TRAINERS)} do"
+        return f"{cell.contender} cannot train networks in torch; {', '.join(TRAINERS)} can"
     return decline(cell)
 
 
 def decline(cell: Cell) -> str | None:
-    """Return why the cell can be measured nowhere, or None."""
+    """Return why the cell cannot be measured anywhere, or None."""
     if cell.contender not in CONTENDERS:
         return f"there is no contender {cell.contender!r}; there are {', '.join(CONTENDERS)}"
     return CONTENDERS[cell.contender].decline(cell)

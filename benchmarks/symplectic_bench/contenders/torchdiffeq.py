@@ -22,7 +22,7 @@ from symplectic_bench.problems import Problem
 from symplectic_bench.spec.cell import Cell
 
 THEIR_NAME = {"rk38": "rk4"}
-"""Our method -> torchdiffeq's name, where they differ. Any other name means the same method or is unknown there."""
+"""Our method -> torchdiffeq's name, if they differ. Any other name means the same method or is unknown there."""
 
 GIVES_UP = ("underflow in dt", "non-finite values in state", "max_num_steps exceeded")
 
@@ -40,7 +40,7 @@ class TorchDiffEq(Peer):
         if cell.method == "rk4":
             return "torchdiffeq's rk4 is the 3/8 rule: compare with our rk38"
         if self.missing():
-            return None  # Its methods cannot be looked up, and missing() gives the reason.
+            return None  # its methods cannot be looked up, and missing() gives the reason
         if _their_method(cell) not in _solvers():
             return f"torchdiffeq has no method {cell.method!r}"
         adaptive = _is_adaptive(cell)
@@ -138,7 +138,7 @@ def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
 
 
 def _options(problem: Problem, cell: Cell) -> dict[str, Any]:
-    """Return the fixed grid as a grid_constructor, because their step_size may round to one step more."""
+    """Return the fixed grid as a grid_constructor, because their step_size may round to one step too many."""
     if cell.steps is None:
         return {}
     h = step_size(cell, problem.t)
@@ -150,7 +150,7 @@ def _options(problem: Problem, cell: Cell) -> dict[str, Any]:
 def _equal_steps(t: Tensor, h: float) -> Tensor:
     """Return a grid from t[0] to t[-1] in steps of about h.
 
-    Their adjoint asks for each interval of t by itself, backwards.
+    Their adjoint requests each interval of t separately, backwards in time.
     """
     steps = max(1, round(abs(float(t[-1] - t[0])) / h))
     grid = torch.linspace(float(t[0]), float(t[-1]), steps + 1, dtype=t.dtype, device=t.device)
@@ -167,7 +167,7 @@ def _is_adaptive(cell: Cell) -> bool:
 
 
 def _torchdiffeq() -> ModuleType:
-    # Imported here because it takes half a second, SciPy included, which cells of other contenders must not pay.
+    # Imported here because it takes half a second (with SciPy), which must not be charged to other contenders.
     import torchdiffeq
 
     return torchdiffeq
@@ -175,7 +175,7 @@ def _torchdiffeq() -> ModuleType:
 
 def _solvers() -> dict[str, Any]:
     _torchdiffeq()
-    # Imported here for that reason too.
+    # Imported here for the same reason.
     from torchdiffeq._impl.odeint import SOLVERS
 
     return SOLVERS

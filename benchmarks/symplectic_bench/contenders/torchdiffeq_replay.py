@@ -1,4 +1,4 @@
-"""A replay of torchdiffeq's forward solve on its recorded steps, by plain operations that autograd follows.
+"""A replay of torchdiffeq's forward solve on its recorded steps, by plain operations that autograd can follow.
 
 It differs from our solve at the end of a step: an adaptive solve steps over the output times and interpolates, and the
 next step begins with the last stage's value, even where that is not f at the step's end (adaptive_heun, fehlberg2).
@@ -58,13 +58,13 @@ def replay_fixed(method: str, steps: Sequence[Step], problem: Replayed) -> Any:
 
 
 def _cubic(x: Any, h: Any, y0: Any, f0: Any, y1: Any, f1: Any) -> Any:
-    """Evaluate at t + x h the Hermite cubic with these values and slopes at both ends."""
+    """Evaluate the Hermite cubic with these values and slopes at both ends, at t + x h."""
     rise = x * x * (3 - 2 * x)
     return y0 + (y1 - y0) * rise + (f0 * (x * (1 - x) ** 2) - f1 * (x * x * (1 - x))) * h
 
 
 def _quartic(x: Any, h: Any, y0: Any, f0: Any, y_middle: Any, y1: Any, f1: Any) -> Any:
-    """Evaluate at t + x h the quartic that also passes through y_middle at x = 1/2.
+    """Evaluate the quartic that also passes through y_middle at x = 1/2, at t + x h.
 
     It is the cubic plus a bump that is zero, with zero slope, at both ends.
     """

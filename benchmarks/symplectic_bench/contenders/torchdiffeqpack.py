@@ -1,7 +1,8 @@
 """TorchDiffEqPack as a contender: its adaptive checkpoint adjoint (ACA) and its asynchronous leapfrog (MALI).
 
-Checked against TorchDiffEqPack 1.0.1. It computes times in float32 whatever the state is, and returns only the state at
-the last time. Its ACA raises a TypeError in the backward pass over fixed steps. MALI is a method itself, of order 2.
+Checked against TorchDiffEqPack 1.0.1. It computes times in float32 whatever the dtype of the state, and returns only
+the state at the last time. Its ACA raises a TypeError in the backward pass over fixed steps. MALI is itself a method,
+of order 2.
 """
 
 import importlib
@@ -28,16 +29,16 @@ MOST_CALLS = 500_000
 
 
 class ManyOutputs(RuntimeError):
-    """An output is wanted between the first time and the last, which TorchDiffEqPack does not return."""
+    """An output lies between the first and the last time, and TorchDiffEqPack does not return such outputs."""
 
 
 @dataclass(frozen=True)
 class TorchDiffEqPack(Peer):
-    """TorchDiffEqPack's ACA with methods of ours, and its MALI."""
+    """TorchDiffEqPack's ACA, with the methods that we have too, and its MALI."""
 
     name: str = "torchdiffeqpack"
     gradients: tuple[str, ...] = ("aca", "mali")
-    remark: str = "it computes times in float32, whatever the state is"
+    remark: str = "it computes times in float32, whatever the dtype of the state"
 
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell):

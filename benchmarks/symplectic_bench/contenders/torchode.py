@@ -1,7 +1,7 @@
 """torchode as a contender: backpropagation through its solver.
 
-Checked against torchode 1.0.1. It controls each sample's step separately: f is called for the whole batch, at a time of
-each sample's own, until the last sample reaches the end. Step sizes are constants of its graph here, as for the other
+Checked against torchode 1.0.1. It controls each sample's step separately: f is called for the whole batch, each sample
+at its own time, until the last sample reaches the end. Step sizes are constants of its graph here, as for the other
 contenders; by default it differentiates them too, which takes longer.
 """
 
@@ -50,7 +50,7 @@ class TorchOde:
         return not_installed("torchode", 'python -m pip install ".[peers]"')
 
     def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
-        importlib.import_module("torchode")  # Imported now rather than while time and memory are measured.
+        importlib.import_module("torchode")  # now rather than while time and memory are measured
         return SolveRun(problem, lambda: _states(_solve(problem.func, problem, cell)), _gives_up)
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
@@ -74,7 +74,7 @@ class TorchOde:
 
 
 class OwnTimes(nn.Module):
-    """A field for torchode, which calls it with float64 times (batch,), one a sample.
+    """A field for torchode, which calls it with float64 times (batch,), one per sample.
 
     The wrapped field gets times (batch, 1) in the state's dtype.
     """
@@ -96,7 +96,7 @@ def _solve(func: nn.Module, problem: Problem, cell: Cell) -> Any:
     if cell.steps is None:
         controller, h = torchode.IntegralController(cell.atol, cell.rtol, term=term).to(y0.device), None
     else:
-        # Larger by what rounding may lose over all steps, or a step of 1e-16 would be left at the end.
+        # Increased by the most that rounding can lose over all steps, or a step of 1e-16 would be left at the end.
         exact = step_size(cell, problem.t) * (1 + cell.steps * torch.finfo(t.dtype).eps)
         controller, h = torchode.FixedStepController(), torch.full_like(t[:, 0], exact)
     solver = torchode.AutoDiffAdjoint(method, controller, backprop_through_step_size_control=False)

@@ -1,6 +1,6 @@
 """The data sets of tasks, by name: published ones whose files are available, and stand-ins, which need no files.
 
-Each is prepared once and cached as one .npy file a split, float32.
+Each is prepared once and cached in float32, one .npy file per split.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ LEVELS = {"mnist": 256, "digits": 17}
 """The number of values that a pixel can take, for each image data set."""
 
 PREPARING_MODULES = ("published", "scikit_learn", "splits", "stand_ins")
-"""The modules of this folder that decide what is cached."""
+"""The modules of this folder that determine what is cached."""
 
 
 def image_size(rows: np.ndarray) -> int:
-    """Return the side, in pixels, of the square images in rows that end with a label."""
+    """Return the side, in pixels, of square images stored in rows that end with a label."""
     return round((rows.shape[1] - 1) ** 0.5)
 
 
 def available_dataset(name: str, data_dir: Path | None) -> str:
-    """Return `name` if the data set needs no files or data_dir has them, else the name of its stand-in.
+    """Return `name` if the data set needs no files or they are in data_dir, else the name of its stand-in.
 
     Raise MissingData if data_dir has a pickle where a table is expected.
     """
@@ -37,15 +37,16 @@ def available_dataset(name: str, data_dir: Path | None) -> str:
         return name
     if name == "gas" and data_dir is not None and (data_dir / GAS_PICKLE).exists():
         raise MissingData(
-            f"gas: {GAS_PICKLE} is a pickle, which can run arbitrary code and is never read here. If you trust it, make"
-            f" its table once, in the data folder: numpy.save('gas/ethylene_CO.npy', pandas.read_pickle('{GAS_PICKLE}')"
+            f"gas: {GAS_PICKLE} is a pickle, which can run arbitrary code and is never read here. If you trust it,"
+            " convert it once, in the data folder:"
+            f" numpy.save('gas/ethylene_CO.npy', pandas.read_pickle('{GAS_PICKLE}')"
             ".drop(columns=['Meth', 'Eth', 'Time']).to_numpy())"
         )
     return PUBLISHED[name].stand_in
 
 
 def cache_dataset(name: str, cache_dir: Path, data_dir: Path | None) -> None:
-    """Write all splits of a data set into cache_dir, or none, unless they are there.
+    """Write all splits of a data set into cache_dir, or none if one fails. Do nothing if they are there.
 
     Raise MissingData if there is no such data set or its files are missing or wrong.
     """
@@ -75,7 +76,7 @@ def load_split(name: str, split: str, cache_dir: Path | None) -> np.ndarray:
 
 
 def _folder(name: str, cache_dir: Path) -> Path:
-    """Return the cache folder of a data set as the present code prepares it: other code has another folder."""
+    """Return the cache folder of a data set as prepared by the present code; other code uses another folder."""
     return cache_dir / f"dataset-{name}-{_CODE_DIGEST}"
 
 

@@ -2,4 +2,4 @@
 
 
 class MissingData(ValueError):
-    """Raised for data that are unknown, not cached, missing on disk, or not those that were published."""
+    """Raised for data that are unknown, not cached, missing on disk, or different from the published ones."""

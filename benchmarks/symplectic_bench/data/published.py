@@ -1,8 +1,8 @@
-"""The published data sets, read from their files and prepared as their authors prepared them.
+"""The published data sets, read from their files and prepared as by their authors.
 
 POWER, GAS, HEPMASS, MINIBOONE and BSDS300 are those of Papamakarios, Pavlakou and Murray, Masked Autoregressive Flow
-for Density Estimation, NeurIPS 2017. The columns that are dropped, the noise that is added and the split of the rows
-follow that paper's code; the resulting numbers of rows and columns are checked against the published ones.
+for Density Estimation, NeurIPS 2017. The dropped columns, the added noise and the split of the rows follow that paper's
+code; the resulting numbers of rows and columns are checked against the published ones.
 """
 
 import csv
@@ -30,9 +30,9 @@ SYNTHETIC = "synthetic-"
 class Published:
     """A data set published as files.
 
-    dim is its number of columns, rows the numbers of its train, validation and test rows once prepared. files are
-    paths relative to the data folder, source is the address at which they are published, and prepare(paths) turns
-    them into the three parts.
+    dim is its number of columns, rows the numbers of its train, validation and test rows after preparation. files are
+    paths relative to the data folder, source is the address at which they are published, and prepare(paths) turns them
+    into the three parts.
     """
 
     name: str
@@ -94,7 +94,7 @@ def _power(files: Sequence[Path]) -> Parts:
 
 
 def _gas(files: Sequence[Path]) -> Parts:
-    """Prepare readings of gas sensors: of strongly correlated columns keep the last; standardise over all rows."""
+    """Prepare gas sensor readings: keep the last of strongly correlated columns; standardise over all rows."""
     table = np.load(files[0], allow_pickle=False)
     while True:
         alike = (np.corrcoef(table, rowvar=False) > 0.98).sum(axis=1)
@@ -104,9 +104,9 @@ def _gas(files: Sequence[Path]) -> Parts:
 
 
 def _hepmass(files: Sequence[Path]) -> Parts:
-    """Prepare particle collisions: keep signal events, and drop columns whose least value occurs more than 5 times."""
+    """Prepare particle collisions: keep signal events, and drop columns whose minimum occurs more than 5 times."""
     train, test = (_signals(file) for file in files)
-    test = test[:, : train.shape[1]]  # the test file has one column more
+    test = test[:, : train.shape[1]]  # the test file has an extra column
     kept = (train == train.min(axis=0)).sum(axis=0) <= 5
     train, test = train[:, kept], test[:, kept]
     mean, spread = train.mean(axis=0), train.std(axis=0, ddof=1)
@@ -123,14 +123,14 @@ def _signals(file: Path) -> np.ndarray:
 
 
 def _miniboone(files: Sequence[Path]) -> Parts:
-    """Prepare neutrino events. The authors' file already lacks the columns of mostly one value."""
+    """Prepare neutrino events. The authors' file already lacks the columns that are mostly one value."""
     return standardise(split_off_tenths(np.load(files[0], allow_pickle=False)))
 
 
 def _bsds300(files: Sequence[Path]) -> Parts:
     """Read patches of 8 x 8 grey pixels minus their mean, without the last pixel, as they are in the file."""
     try:
-        import h5py  # Imported here because it is an extra that only this data set needs.
+        import h5py  # Imported here because it is an optional dependency that only this data set needs.
     except ImportError as why:
         raise MissingData('bsds300: its file is HDF5: python -m pip install ".[data]" installs h5py') from why
     with h5py.File(files[0]) as file:
@@ -139,13 +139,13 @@ def _bsds300(files: Sequence[Path]) -> Parts:
 
 
 def _mnist(files: Sequence[Path]) -> Parts:
-    """Read pixels 0 .. 255 in rows of 784 with the label in one more column; validate on the last 10,000 of train."""
+    """Read rows of 784 pixels 0 .. 255 and a label; the last 10,000 training rows are for validation."""
     train, test = (np.hstack([_idx(files[i], 3), _idx(files[i + 1], 1)]) for i in (0, 2))
     return train[:-10_000], train[-10_000:], test
 
 
 def _idx(file: Path, axes: int) -> np.ndarray:
-    """Read a gzipped IDX file of bytes: two zeros, the type 8, the number of axes, their lengths, then the bytes."""
+    """Read a gzipped IDX file: two zeros, the type 8 for bytes, the number of axes, their lengths, then the bytes."""
     with gzip.open(file) as stream:
         head = stream.read(4)
         if head != bytes((0, 0, 8, axes)):

@@ -1,4 +1,4 @@
-"""The tables of real data that ship inside scikit-learn."""
+"""The tables of real data that come with scikit-learn."""
 
 import numpy as np
 

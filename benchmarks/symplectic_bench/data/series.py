@@ -26,7 +26,7 @@ SERIES, POINTS, STEPS = 100, 50, 500
 MAX_ITERATIONS = 30
 
 NEWTON_TOLERANCE = 1e-13
-"""Size of Newton's last correction relative to the largest value: about rounding."""
+"""The size of Newton's last correction relative to the largest value: about rounding error."""
 
 Function = Callable[[Tensor, float], Tensor]
 
@@ -36,8 +36,8 @@ class System:
     """One equation u_t = S grad H(u) on an interval of length `width`, with time step dt.
 
     structure(points, dx) is S, (points, points). Functions of u, (batch, points), and dx: energy is H, (batch,);
-    gradient is grad H, of u's shape; curvature is the diagonal part of its Jacobian, of u's shape, whose other part is
-    `stiffness` times the second difference. starts(generator, series, points) draws u at time 0.
+    gradient is grad H, of u's shape. Its Jacobian is the diagonal matrix of `curvature`, of u's shape, plus `stiffness`
+    times the second difference. starts(generator, series, points) draws u at time 0.
     """
 
     name: str
@@ -52,7 +52,7 @@ class System:
 
 
 class NoConvergence(ArithmeticError):
-    """Raised if Newton's method does not solve the equation of a step."""
+    """Raised if Newton's method does not converge in a step."""
 
 
 def first_difference(points: int, dx: float) -> Tensor:
@@ -148,7 +148,7 @@ def generate(system: System, series: int = SERIES, points: int = POINTS, steps: 
 
 
 def _step(system: System, S: Tensor, laplacian: Tensor, u: Tensor, dx: float) -> Tensor:
-    """Solve one step by Newton's method from u, iterating all series until the last one has converged."""
+    """Solve one step by Newton's method from u, iterating on all series until the last one has converged."""
     one, after = torch.eye(len(S), dtype=torch.float64), u
     for _ in range(MAX_ITERATIONS):
         between = [(1 - x) * u + x * after for x in GAUSS]
@@ -164,7 +164,7 @@ def _step(system: System, S: Tensor, laplacian: Tensor, u: Tensor, dx: float) ->
 
 
 def cache_series(name: str, cache_dir: Path) -> None:
-    """Write the series of the standard sizes into cache_dir unless they are there. It takes about 15 s."""
+    """Write the series of the standard sizes into cache_dir unless they are there. This takes about 15 s."""
     file = series_file(name, cache_dir)
     if not file.exists():
         save_arrays(file, u=generate(SYSTEMS[name]).numpy())

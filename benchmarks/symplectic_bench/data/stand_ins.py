@@ -12,7 +12,7 @@ SYNTHETIC_ROWS = (10_000, 1_000, 1_000)
 """Train, validation and test rows of a generated table."""
 
 MODES = 5
-"""Normal distributions in a generated table's mixture."""
+"""The number of normal distributions in a generated table's mixture."""
 
 
 def _mixture(dim: int) -> Parts:
@@ -28,7 +28,7 @@ def _mixture(dim: int) -> Parts:
 
 
 def _digits() -> Parts:
-    """Return the pixels 0 .. 16 of 8 x 8 images in rows of 64, with the label in one more column, shuffled."""
+    """Return 8 x 8 images as shuffled rows of 64 pixels 0 .. 16 and a label."""
     pixels, labels = read_digits()
     table = np.hstack([pixels, labels[:, None]])[np.random.default_rng(0).permutation(len(pixels))]
     return split_off_tenths(table)
@@ -45,4 +45,4 @@ STAND_INS: dict[str, Callable[[], Parts]] = {
     **{name: lambda name=name: _table(name) for name in ("breast_cancer", "wine")},
     **{f"{SYNTHETIC}{name}": lambda dim=data.dim: _mixture(dim) for name, data in PUBLISHED.items() if name != "mnist"},
 }
-"""The functions that make them, by name."""
+"""The functions that make the data sets, by name."""

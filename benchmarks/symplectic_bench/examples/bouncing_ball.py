@@ -1,6 +1,6 @@
 """Find the gravity, restitution and initial height of a ball from the times at which it bounces.
 
-The ball is thrown twice, upwards and downwards at the same known speed: the times of a ball that is merely dropped
+The ball is thrown twice, upwards and downwards, at the same known speed: the times of a ball that is merely dropped
 would determine only height / gravity. Each flight is solved until the height is zero; a bounce reverses the velocity
 and multiplies it by the restitution. The time and the state of an event carry gradients, so the loss is differentiated
 through all bounces.

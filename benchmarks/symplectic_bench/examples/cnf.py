@@ -48,7 +48,7 @@ def draw_crescents(number: int) -> Tensor:
 
 
 def log_density(odeint_library: ModuleType, flow: Flow, x: Tensor) -> Tensor:
-    """Return log p(x), (batch,): the log-density of the normal where x came from, plus its change along the flow."""
+    """Return log p(x), (batch,): the normal log-density where x came from, plus its change along the flow."""
     start = (x, torch.zeros(len(x)))
     z, change = odeint_library.odeint_adjoint(flow, start, torch.tensor([1.0, 0.0]), rtol=1e-4, atol=1e-4)
     return -0.5 * z[-1].square().sum(dim=1) - math.log(2 * math.pi) - change[-1]

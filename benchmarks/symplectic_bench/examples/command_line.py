@@ -9,7 +9,7 @@ import torch
 
 LIBRARIES = ("symplectic_adjoint", "torchdiffeq")
 LINES = 10
-"""About so many losses are printed."""
+"""The approximate number of losses to print."""
 
 Report = Callable[[int, float], None]
 """Called after every iteration of a training with the iteration's number and loss."""
@@ -23,7 +23,7 @@ def silent(iteration: int, loss: float) -> None:
 def run(
     train: Callable[..., list[float]], description: str | None, iterations: int, argv: Sequence[str] | None = None
 ) -> None:
-    """Train as the command-line arguments say, and print the loss about LINES times."""
+    """Train according to the command-line arguments, and print the loss about LINES times."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", choices=LIBRARIES, default=LIBRARIES[0], help="default: %(default)s")
     parser.add_argument("--iterations", type=positive, default=iterations, help="default: %(default)s")

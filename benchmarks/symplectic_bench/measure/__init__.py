@@ -1,1 +1,1 @@
-"""The measurements, one quantity a file. Each runs in a process of its own."""
+"""The measurements, one quantity per file. Each runs in its own process."""

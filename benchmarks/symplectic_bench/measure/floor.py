@@ -17,9 +17,9 @@ class Floor:
     """The symbols of the memory formulas, in bytes.
 
     state_bytes (D): one state. parameter_bytes (P): the parameters. graph_bytes (A): the tensors that one f keeps live
-    for its vector-Jacobian product, including the state at which f was called where f keeps it, excluding f's value.
-    vjp_peak_bytes (V): the peak of one f and its VJP, above the state, the cotangent and the gradients of the
-    parameters, to which autograd adds in place.
+    for its vector-Jacobian product, including the state at which f was called if f keeps it, excluding f's value.
+    vjp_peak_bytes (V): the peak of one f and its VJP, above the state, the cotangent and the parameters' gradients,
+    to which autograd adds in place.
     """
 
     state_bytes: int
@@ -45,9 +45,9 @@ def measure_floor(problem: Problem) -> tuple[Floor, int]:
 
 
 def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int, components: int = 1) -> int | None:
-    """Return the bytes that this gradient must have live at once by its formula, or None if it has none.
+    """Return the bytes that must be live at once by this gradient's formula, or None if it has no formula.
 
-    steps are the accepted steps of all components together, each of so many stages.
+    steps is the number of accepted steps of all components together, stages the number of stages of each.
     """
     record, (_, number) = gradient_record(gradient), setting(gradient)
     if record.memory is None:
@@ -58,7 +58,7 @@ def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int, com
 
 
 class VjpCall:
-    """One f on the graph and its vector-Jacobian product, by y and the parameters: the floor of every backward pass.
+    """One f on the graph and its vector-Jacobian product for y and the parameters: the floor of every backward pass.
 
     Within its context the parameters already have gradients, so autograd adds to them in place.
     """
@@ -82,8 +82,8 @@ class VjpCall:
 
 
 def _graph_of_f(problem: Problem) -> object:
-    """Return the graph of one f, at a state that nothing else keeps."""
-    Y = problem.y0.clone()  # Not a leaf: the accumulator of its gradient would keep that.
+    """Return the graph of one f, at a state that nothing else references."""
+    Y = problem.y0.clone()  # not a leaf: its gradient accumulator would keep it alive
     return problem.fields[0](problem.t[0].to(problem.y0), Y).grad_fn
 
 

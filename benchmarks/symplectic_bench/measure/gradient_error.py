@@ -20,7 +20,7 @@ from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.failure import Diverged, diagnose
 
 ROUNDING = {"float32": 1e-6, "float64": 1e-14}
-"""rtol and atol for fixed steps, where two solvers of one method differ by rounding only."""
+"""rtol and atol for fixed steps, with which two solvers of one method differ only by rounding."""
 
 DISAGREES_BEYOND = 100.0
 """Tolerances by which a final state may be off."""
@@ -42,8 +42,8 @@ def measure_gradient_errors(cells: Sequence[Cell], cache_dir: Path) -> Iterator[
     """Measure a group's errors in one process, in which steps that several cells took are replayed only once.
 
     For each cell yield {"cell": index, "begins": True}, the values of measure_gradient_error with the index, and
-    {"cell", "ends"}; for a failed cell also its status and reason. If the process dies, the cell that began and did not
-    end is the one that killed it.
+    {"cell": index, "ends": True}; for a failed cell also its status and reason. If the process dies, the cell that
+    began and did not end killed it.
     """
     replayed: ReplayedGradients = {}
     for i, cell in enumerate(cells):
@@ -60,7 +60,7 @@ def measure_gradient_errors(cells: Sequence[Cell], cache_dir: Path) -> Iterator[
 def measure_gradient_error(
     cell: Cell, cache_dir: Path, replayed: ReplayedGradients | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the counts and the loss, then each error, so that a failure of the costly last one loses no other.
+    """Yield the counts and the loss, then each error, so that nothing is lost if the costly last one fails.
 
     Raise Diverged if the loss or the gradient is not finite.
     """
@@ -78,7 +78,7 @@ def measure_gradient_error(
 
 
 def true_error(observation: Observation, cell: Cell, cache_dir: Path) -> dict[str, Any]:
-    """Return the relative error against the reference of the continuous problem, with its error bar, or the reason."""
+    """Return the relative error against the reference and its error bar, or why there is no usable reference."""
     reference = load_reference(cell, cache_dir)
     if isinstance(reference, str):
         return {"error_true_reason": reference}
@@ -92,10 +92,10 @@ def true_error(observation: Observation, cell: Cell, cache_dir: Path) -> dict[st
 def discrete_error(
     observation: Observation, problem: Problem, replayed: ReplayedGradients | None = None
 ) -> dict[str, Any]:
-    """Return the relative error against autograd through the recorded steps, or the reason why there is none.
+    """Return the relative error against autograd through the recorded steps, or why there is none.
 
-    The replay is in float64, or in fifty digits if the problem is small. `replayed` holds gradients of earlier replays
-    and receives this one.
+    The replay is in float64, or in fifty digits if the problem is small. `replayed` holds the gradients of earlier
+    replays; this one is added.
     """
     if isinstance(observation.replay, str):
         return {"error_discrete_reason": observation.replay}
@@ -137,7 +137,7 @@ def _gradient_in_float64(replay: Callable[[Replayed], Any], problem: Problem) ->
 
 
 def _gradient_in_digits(replay: Callable[[Replayed], Any], problem: Problem) -> Any:
-    from symplectic_bench.oracles.twin import DigitsTwin  # imported only where it is needed
+    from symplectic_bench.oracles.twin import DigitsTwin  # imported only when needed
 
     twin = DigitsTwin(problem)
     return twin.gradient(twin.loss(replay(twin)))
@@ -150,11 +150,11 @@ def _error_in_digits(found: Sequence[Tensor], expected: Any) -> float:
 
 
 def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_dir: Path) -> dict[str, Any]:
-    """Return the error of the final state in tolerances, as a root mean square over its components.
+    """Return the error of the final state in units of the tolerance, as a root mean square over its components.
 
-    That is the norm in which solvers keep to a tolerance: a single component near zero may be off by far more.
-    With tolerances the state is compared with the converged solution. With fixed steps, where the method's own error is
-    not at fault, it is compared with a float64 replay of the same steps, in units of ROUNDING.
+    Solvers control their error in that norm; a single component near zero may be off by far more. With tolerances, the
+    state is compared with the converged solution. With fixed steps, whose discretisation error is not the solver's
+    fault, it is compared with a float64 replay of the same steps, in units of ROUNDING.
     """
     if cell.rtol is not None and cell.atol is not None:
         reference = load_reference(cell, cache_dir)

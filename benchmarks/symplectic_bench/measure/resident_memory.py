@@ -1,8 +1,8 @@
 """peak_rss_bytes: the kernel's high-water mark of the process's memory during a gradient, above its baseline.
 
-Unlike the tensor figure it includes everything: Python's objects, threads' stacks, and the gaps that malloc leaves
-beside aligned blocks, which with glibc can be as large as the tensors. The baseline is measured after a small gradient,
-so that code is already in memory, and after the problem is built. memory-profiler samples the curve over time from a
+Unlike the tensor figure it includes everything: Python's objects, thread stacks, and the gaps that malloc leaves beside
+aligned blocks, which with glibc can be as large as the tensors. The baseline is measured after a small gradient, so
+that code is already in memory, and after the problem is built. memory-profiler samples the curve over time from a
 separate process.
 """
 
@@ -25,13 +25,13 @@ from symplectic_bench.spec.cell import Cell
 
 SAMPLE_EVERY_S = 0.01
 CURVE_POINTS = 64
-"""Points of the recorded curve at most."""
+"""The largest number of points in the recorded curve."""
 
 MIB = 2**20
 
 
 def measure_resident_memory(cell: Cell, cache_dir: Path) -> dict[str, Any]:
-    """Run the gradient once. The high-water mark misses no peak; the curve misses those shorter than 10 ms."""
+    """Run the gradient once. The high-water mark misses no peak; the curve may miss peaks shorter than 10 ms."""
     warm_up(cell, cache_dir)
     problem = build(cell, cache_dir)
     run = CONTENDERS[cell.contender].gradient(problem, cell)
@@ -59,8 +59,8 @@ def measure_resident_memory(cell: Cell, cache_dir: Path) -> dict[str, Any]:
 def reset_high_water_bytes() -> int:
     """Reset the high-water mark to the memory resident now, and return it, in bytes.
 
-    Where the kernel does not allow it (not Linux, or a sandbox), the mark stays where it was and is the baseline, so a
-    peak below an earlier one is reported as zero.
+    If the kernel does not allow a reset (not Linux, or a sandbox), the present mark is the baseline, so a peak below an
+    earlier one is reported as zero.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -87,7 +87,7 @@ def _release_free_memory() -> None:
 
 
 def _thinned(curve: list[tuple[float, int]]) -> dict[str, Any]:
-    """Thin the curve to at most CURVE_POINTS points, each the highest of a run of neighbours, which keeps the peak."""
+    """Thin the curve to at most CURVE_POINTS points, each the highest of a run of neighbours, so the peak is kept."""
     stride = -(-len(curve) // CURVE_POINTS)
     kept = [max(curve[i : i + stride], key=lambda point: point[1]) for i in range(0, len(curve), stride)]
     return {"rss_curve_s": [round(s, 4) for s, _ in kept], "rss_curve_bytes": [grown for _, grown in kept]}

@@ -1,8 +1,8 @@
-"""peak_tensor_bytes: the most bytes of live tensors during a gradient, above those live when it began.
+"""peak_tensor_bytes: the largest number of bytes of live tensors during a gradient, above those live when it began.
 
 It counts everything that the gradient allocates: states, graphs, the gradients left in .grad. It excludes the problem
-(parameters, y0, data), which exists before, and allocations made once a process, because a small gradient is computed
-first. The figure is exact: a second run gives the same.
+(parameters, y0, data), which exists beforehand, and allocations made once per process, because a small gradient is
+computed first. The figure is exact: a second run gives the same.
 """
 
 import gc
@@ -27,10 +27,10 @@ EVENT_LIMIT = 700_000
 """Allocator events that one profile may record: about 2 GB and 20 s."""
 
 SOLVER_EVENTS_PER_CALL = 12
-"""Approximate allocator events of the solver's arithmetic per f call, to predict whether a profile fits."""
+"""Approximate number of allocator events of the solver's arithmetic per f call, to predict the size of a profile."""
 
 FIT_TOLERANCE = 0.01
-"""Relative distance from the fitted line that the three measured points may have."""
+"""The largest relative distance of the three measured points from the fitted line."""
 
 
 def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterator[dict[str, Any]]:
@@ -45,7 +45,7 @@ def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterat
         return
     assert counts.floor_calls is not None, "contenders that use torch are counted"
     calls, vjps = counts.floor_calls
-    predicted = round(calls * (0.5 * events_per_call + SOLVER_EVENTS_PER_CALL))  # without the product, about half
+    predicted = round(calls * (0.5 * events_per_call + SOLVER_EVENTS_PER_CALL))  # without the VJP, about half
     predicted += vjps * (events_per_call + SOLVER_EVENTS_PER_CALL)
     if cell.device == "cuda" or predicted <= EVENT_LIMIT:
         yield {**peaks(problem, cell), "peak_tensor_source": "exact"}
@@ -56,11 +56,11 @@ def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterat
 
 
 def peaks(problem: Problem, cell: Cell) -> dict[str, int]:
-    """Profile one gradient, after a short one: "auto" measures f in the first solve of its kind. Return bytes."""
+    """Profile one gradient and return bytes. Run a short one first: "auto" measures f in the first solve of a kind."""
     run_once(problem, shortest(cell))
     run = CONTENDERS[cell.contender].gradient(problem, cell)
-    assert isinstance(run, GradientRun), "who uses torch has a forward and a backward pass"
-    gc.collect()  # Earlier garbage must not be released while memory is watched.
+    assert isinstance(run, GradientRun), "contenders that use torch have a forward and a backward pass"
+    gc.collect()  # earlier garbage must not be released while memory is watched
     forward, backward = watch_memory(cell.device, run.forward, run.backward)
     measured = {
         "peak_tensor_bytes": max(forward.peak_bytes, backward.peak_bytes),
@@ -77,7 +77,7 @@ def fitted_peaks(problem: Problem, cell: Cell, predicted: int) -> dict[str, Any]
 
     With enough steps every peak is linear in their number. If the three points are not on a line, return the reason.
     """
-    assert cell.steps is not None, "only a fixed number of steps can be reduced"
+    assert cell.steps is not None, "only fixed steps can be reduced in number"
     smallest = max(1, cell.steps * EVENT_LIMIT // (8 * predicted))
     numbers = [smallest, 2 * smallest, 4 * smallest]
     points = [peaks(problem, replace(cell, steps=n)) for n in numbers]

@@ -25,13 +25,13 @@ from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.failure import diagnose
 
 TIME_LIMIT_S = 20.0
-"""A group is not repeated further once it has run this long ..."""
+"""A group gets no further rounds once it has run this long ..."""
 
 MIN_ROUNDS = 3
-"""... and this often."""
+"""... and has had at least this many."""
 
 BARE_CALLS = 10
-"""Bare calls between two clock readings: a single one is too short to time."""
+"""Bare calls between two clock readings: a single call is too short to time."""
 
 
 def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repeats: int) -> Iterator[dict[str, Any]]:
@@ -39,7 +39,7 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
 
     A sample is {"cell", "forward_s", "backward_s"}, or {"cell", "total_s"} if the passes cannot be separated. A round
     also yields {"f_call_s", "vjp_call_s"}. Contenders that compile start with a separate call, {"cell", "compile_s"}.
-    If the process dies, the cell that began last is the one that killed it. Warm-up rounds yield no samples.
+    If the process dies, the cell that began last killed it. Warm-up rounds yield no samples.
     """
     problem = build(cells[0], cache_dir)
     alive = list(range(len(cells)))
@@ -90,7 +90,7 @@ def compile_time(problem: Problem, cell: Cell) -> dict[str, float]:
 
 @contextlib.contextmanager
 def empty_compile_cache() -> Iterator[None]:
-    """Give torch.compile an empty cache, from which it could otherwise load earlier compilations. JAX has none."""
+    """Give torch.compile an empty cache on disk, so that it loads no earlier compilations. JAX has none."""
     name = "TORCHINDUCTOR_CACHE_DIR"
     before = os.environ.get(name)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -124,7 +124,7 @@ def bare_call_times(problem: Problem) -> dict[str, float]:
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:
-    """Return the duration of the call, in seconds, until the device has finished it."""
+    """Return the time of the call in seconds, until the device has finished."""
     _synchronize(device)
     start = time.perf_counter()
     call()
@@ -134,7 +134,7 @@ def seconds(call: Callable[[], Any], device: str) -> float:
 
 @contextlib.contextmanager
 def garbage_collection_off() -> Iterator[None]:
-    """Collect garbage, then turn collection off inside the block, as timeit does: its timing would be random."""
+    """Collect garbage, then turn collection off inside the block, as timeit does: it runs at random times."""
     gc.collect()  # with JAX loaded it takes longer than a small solve: once for both passes
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""A small gradient before measuring, so that one-time costs of a process (code pages, workspaces, caches) are paid."""
+"""A small gradient before measuring, to pay the one-time costs of a process (code pages, workspaces, caches)."""
 
 import contextlib
 from dataclasses import replace
@@ -13,11 +13,11 @@ LOOSE = 1e-2
 """rtol and atol of a short adaptive solve."""
 
 WARM_STEPS = 100
-"""Steps of a fixed grid after which a process is warm."""
+"""The number of fixed steps after which a process is warm."""
 
 
 def warm_up(cell: Cell, cache_dir: Path) -> None:
-    """Compute the cell's gradient for one row of the batch, in one step or at a loose tolerance.
+    """Compute the cell's gradient for one sample, in one step or at a loose tolerance.
 
     Contenders that compile do so for one shape and one method, so their warm-up is the cell itself.
     """
@@ -27,16 +27,16 @@ def warm_up(cell: Cell, cache_dir: Path) -> None:
 
 
 def run_once(problem: Problem, cell: Cell) -> None:
-    """Compute the gradient and discard it. Ignore divergence: a shortened cell may lack the steps it needs."""
+    """Compute the gradient and discard it. Ignore divergence: a shortened cell may have too few steps."""
     with contextlib.suppress(Diverged):
         CONTENDERS[cell.contender].gradient(problem, cell).complete()
     problem.clear_gradients()
 
 
 def warm_up_cell(cell: Cell) -> Cell | None:
-    """Return a shorter cell to warm up with before this one is timed, or None if it must be this one.
+    """Return a shorter cell to warm up with before this one is timed, or None if only this one will do.
 
-    Contenders that compile may do so for a fixed number of steps, so theirs is not shortened.
+    Contenders that compile may do so for a fixed number of steps, so their cells are not shortened.
     """
     if cell.steps is None or cell.steps <= WARM_STEPS or CONTENDERS[cell.contender].compiles:
         return None

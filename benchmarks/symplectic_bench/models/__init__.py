@@ -1,1 +1,1 @@
-"""The networks of the paper's experiments. Models that contain fields are passed `integrate`, which solves them."""
+"""The networks of the paper's experiments. Models that contain fields take `integrate`, a solver for them."""

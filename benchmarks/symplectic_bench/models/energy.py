@@ -46,7 +46,7 @@ class EnergyField(nn.Module):
     def forward(self, t: Tensor, u: Tensor) -> Tensor:
         del t
         differentiable = torch.is_grad_enabled()
-        # The gradient is itself a derivative, so a graph of H is needed under no_grad too.
+        # The field is itself a derivative, so it needs a graph of H under no_grad too.
         with torch.enable_grad():
             at = u if differentiable and u.requires_grad else u.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.energy(at).sum(), at, create_graph=differentiable)

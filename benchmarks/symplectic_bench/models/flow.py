@@ -16,19 +16,19 @@ from symplectic_bench.models.integrate import UNIT_TIME, Integrate
 from symplectic_bench.problems.flow import ConcatSquash, Transport, Velocity
 
 Noise = Callable[[Tensor], Tensor | None]
-"""Draws the noise of Hutchinson's trace estimator, of the shape of z, (batch, dim), for one component.
+"""Draws the noise of Hutchinson's trace estimator for one component, in the shape of z, (batch, dim).
 
-None stands for the exact trace.
+It returns None for the exact trace.
 """
 
 
 def exact_trace(z: Tensor) -> None:
-    """Return no noise, for the exact trace."""
+    """Return None, for the exact trace."""
     del z
 
 
 class Flow(nn.Module):
-    """M components solved one after another, each from time 0 to 1, that map data x, (batch, dim), to a normal one."""
+    """M components, solved in turn, each from time 0 to 1, that map data x, (batch, dim), to a normal distribution."""
 
     def __init__(self, velocities: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class Flow(nn.Module):
 def transport_fields(velocities: Iterable[nn.Module]) -> nn.ModuleList:
     """Return a Transport field for each velocity.
 
-    The fields are made once, not for every solve, because a solver may store what it has learned about a field.
+    The fields are made once, not for every solve, because a solver may cache what it has found out about a field.
     """
     return nn.ModuleList(Transport(velocity, None) for velocity in velocities)
 
 
 def clear_noise(model: nn.Module) -> None:
-    """Release the noise that the model's fields drew last."""
+    """Release the noise that the model's fields hold."""
     for module in model.modules():
         if isinstance(module, Transport):
             module.noise = None
@@ -117,7 +117,7 @@ class ImageFlow(nn.Module):
         super().__init__()
         if size % 2 ** (scales - 1):
             raise ValueError(
-                f"{scales} scales need a size divisible by {2 ** (scales - 1)}; got {size}: take fewer scales"
+                f"{scales} scales need a size divisible by {2 ** (scales - 1)}; got {size}: use fewer scales"
             )
         self.scales = nn.ModuleList()
         self.shapes: list[tuple[int, int, int]] = []
@@ -160,7 +160,7 @@ def _image_fields(blocks: int, shape: tuple[int, int, int], width: int, layers: 
 
 
 LOGIT_MARGIN = 1e-6
-"""Distance kept from 0 and 1, where a logit is infinite."""
+"""The least distance from 0 and 1, where a logit is infinite."""
 
 
 def logits(pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The solver that a model with fields is passed."""
+"""The interface of the solver that a model with fields takes."""
 
 from typing import Protocol
 

@@ -1,1 +1,1 @@
-"""Independent oracles: the gradient on the recorded grid, in float64 and in fifty digits."""
+"""Independent oracles for the gradient on the recorded grid, in float64 and in fifty digits."""

@@ -33,7 +33,7 @@ def more_digits(number: int) -> Iterator[None]:
 
 
 def _entry_by_entry(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Leave an operation with an array to the array, which calls back for each of its entries."""
+    """Let an array handle an operation with it, which calls back for each of its entries."""
 
     def of_both(self: Any, other: Any) -> Any:
         return NotImplemented if isinstance(other, np.ndarray) else operation(self, other)
@@ -42,7 +42,7 @@ def _entry_by_entry(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any]
 
 
 class Number:
-    """A value of fifty digits, and its partial derivatives by the numbers it was computed from."""
+    """A value of fifty digits, and its partial derivatives with respect to the numbers it was computed from."""
 
     __slots__ = ("order", "partials", "value")
 
@@ -114,12 +114,12 @@ def gradient(of: Number, by: Iterable[Number]) -> list[Any]:
 
 
 def plain(x: Any) -> Any:
-    """Return the value of a Number, anything else unchanged."""
+    """Return the value of a Number, and anything else unchanged."""
     return x.value if isinstance(x, Number) else x
 
 
 def _function(value: Callable[[Any], Any], slope: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    """Make a function f of one number work entry by entry; slope(x, f(x)) is its derivative."""
+    """Make a function f of one number work on arrays, entry by entry. slope(x, f(x)) is its derivative."""
 
     def of_one(x: Any) -> Any:
         at = FIFTY.convert(plain(x))
@@ -158,7 +158,7 @@ class FiftyDigits:
 
     @staticmethod
     def expm(A: np.ndarray) -> np.ndarray:
-        """Return e^A by the Taylor series of A / 2^m, squared m times; its derivative is the Frechet derivative."""
+        """Return e^A by the Taylor series of A / 2^m, squared m times. Its derivative is the Frechet derivative."""
         norm = max(sum(abs(plain(x)) for x in row) for row in A)
         halvings = max(0, int(FIFTY.ceil(FIFTY.log(norm, 2))) + 8) if norm else 0
         small = A / FIFTY.mpf(2**halvings)  # of norm at most 2^-8
@@ -178,5 +178,5 @@ def array(x: Any) -> np.ndarray:
 
 
 def variables(x: Any) -> np.ndarray:
-    """Convert doubles to an array of Numbers, to differentiate by."""
+    """Convert doubles to an array of Numbers, with respect to which one can differentiate."""
     return np.asarray(np.frompyfunc(Number, 1, 1)(array(x)), dtype=object)

@@ -1,6 +1,6 @@
-"""The gradient of what was computed: ordinary autograd through the recorded steps, written as in a textbook.
+"""The gradient of the computed solution: ordinary autograd through the recorded steps, written as in a textbook.
 
-It shares nothing with the library's sweep but the methods' coefficients.
+It shares nothing with the library's sweep except the methods' coefficients.
 """
 
 import math
@@ -18,7 +18,7 @@ COUPLING = 0.999
 """The coupling of the library's reversible steps."""
 
 Kind = Literal["method", "leapfrog", "coupled"]
-"""The kind of steps: the method's own, or one of those that carry a second state."""
+"""The kind of steps: the method's own, or a kind that carries a second state."""
 
 Func = Callable[[Any, Any], Any]
 PairStep = Callable[[Func, Any, Any, Any, Any], tuple[Any, Any]]
@@ -57,7 +57,7 @@ def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
     number, y, ys = problem.number, problem.y0, {0: problem.y0}
     for n, (t, h, pinned_to) in enumerate(zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True)):
         here = outputs.get(n, [])
-        # The interpolant's rows cost f calls, so they are evaluated only where an output needs them.
+        # The interpolant's rows cost f calls, so they are evaluated only if an output needs them.
         rows = len(A) if any(j != pinned_to for j in here) else tableau.stages
         f = within_step(problem, t, h)
         t, h = number(t), number(h)
@@ -73,11 +73,11 @@ def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
 
 
 NEAR_A_JUMP = 1e-13
-"""The relative distance of a step's end from the jump that it was placed on: its time is a sum, and rounded."""
+"""The relative distance within which a step's end counts as on a jump: its time is a sum, and rounded."""
 
 
 def within_step(problem: Replayed, t: float, h: float) -> Func:
-    """Return f for the step from t to t + h: at an end that is a jump, f on the step's own side of it."""
+    """Return f for the step from t to t + h. At an end that is a jump, it is f on the step's own side of it."""
     low, high = min(t, t + h), max(t, t + h)
     near = [jump for jump in problem.jumps if low - NEAR_A_JUMP <= jump <= high + NEAR_A_JUMP]
     at_low = any(math.isclose(jump, low, rel_tol=NEAR_A_JUMP, abs_tol=NEAR_A_JUMP) for jump in near)
@@ -108,7 +108,7 @@ def replay_as(kind: Kind, tableau: ButcherTableau, problem: Replayed, grid: Grid
 
 
 def replay_pairs(step: PairStep, begin: Func, problem: Replayed, grid: Grid) -> Any:
-    """Replay steps that carry a second state, begin(t_0, y_0) at first. Outputs must be on steps' ends."""
+    """Replay steps that carry a second state, initially begin(t_0, y_0). Outputs must be at the ends of steps."""
     number, y, ys = problem.number, problem.y0, [problem.y0]
     other = begin(number(grid.t[0].item()), y)
     for t, h, pinned_to in zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True):
@@ -126,7 +126,7 @@ def leapfrog_step(f: Func, t: Any, h: Any, y: Any, v: Any) -> tuple[Any, Any]:
 
 
 def coupled_step(tableau: ButcherTableau, coupling: float, f: Func, t: Any, h: Any, y: Any, z: Any) -> tuple[Any, Any]:
-    """Take a method's step made reversible (McCallum and Foster, arXiv:2410.11648)."""
+    """Take a reversible step made of a method's steps (McCallum and Foster, arXiv:2410.11648)."""
     y_next = coupling * y + (1.0 - coupling) * z + _increment(tableau, f, t, h, z)
     return y_next, z - _increment(tableau, f, t + h, -h, y_next)
 

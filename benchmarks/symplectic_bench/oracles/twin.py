@@ -15,13 +15,13 @@ OPS: Any = FiftyDigits()
 
 
 class DigitsTwin:
-    """A problem to replay (recorded_grid.Replayed) or to solve in closed form, with the gradients of its loss.
+    """A problem to replay (see recorded_grid.Replayed) or to solve in closed form, with the gradients of its loss.
 
     y0 and the parameters theta are arrays of Numbers; held are the field's constants and the problem's sizes.
     """
 
     def __init__(self, problem: Problem):
-        assert problem.formula is not None, "every family has one"
+        assert problem.formula is not None, "every standard problem has a formula"
         self._problem, self._formula = problem, problem.formula
         self.components, self.jumps = problem.components, problem.jumps
         self.t = problem.t
@@ -57,8 +57,8 @@ class DigitsTwin:
         return found if isinstance(found, Number) else found.item()
 
     def solution(self) -> Any:
-        """Return ys by the closed form, which the problem must have."""
-        assert self._problem.solution is not None, "only problems with a closed form have one"
+        """Return ys from the closed form, which the problem must have."""
+        assert self._problem.solution is not None, "the problem has no closed form"
         start, *times = self.times
         later = [self._problem.solution(OPS, self.theta, self.held, t - start, self.y0) for t in times]
         return np.stack([self.y0, *later])
@@ -74,7 +74,7 @@ class DigitsTwin:
         return self._by(loss, [leaves])[0], loss.value
 
     def gradient_by_times(self, ys: np.ndarray, by_y0: np.ndarray) -> np.ndarray:
-        """Return dL/dt, one entry a time, from plain ys and the gradient by y0.
+        """Return dL/dt, one entry per time, from plain ys and the gradient with respect to y0.
 
         Moving an output's time moves that output along f; moving the start's time moves the whole solution.
         """

@@ -1,1 +1,1 @@
-"""The paper's experiments: each one is a suite file and the tables and figures made from its rows."""
+"""The paper's experiments. Each is a suite file and the tables and figures made from its rows."""

@@ -1,4 +1,4 @@
-"""The experiments in the paper's order, and the tables and figures that each one shows."""
+"""The experiments in the paper's order, each with its tables and figures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,30 +17,30 @@ from symplectic_bench.spec.suite import SUITES
 
 FOLDER = SUITES / "paper"
 
-Shown = tuple[list[Table], list[FigureSpec]]
+Output = tuple[list[Table], list[FigureSpec]]
 
 
 @dataclass(frozen=True)
 class Experiment:
     """An experiment of the paper.
 
-    name is its suite file's name and the prefix of the names of its tables and figures, which `shows` makes from the
+    name is that of its suite file and the prefix of the names of its tables and figures, which `make` makes from the
     suite's report.
     """
 
     name: str
-    shows: Callable[[SuiteReport, str], Shown]
+    make: Callable[[SuiteReport, str], Output]
 
     @property
     def source(self) -> str:
         """The path of its suite file."""
         return str(FOLDER / f"{self.name}.toml")
 
-    def shown(self, published: SuiteReport) -> Shown:
+    def output(self, report: SuiteReport) -> Output:
         """Return its tables, with the results of the paper's claims below them, and its figures."""
-        tables, figures = self.shows(published, self.name)
-        if published.claims:
-            tables[0] = _with_notes(tables[0], claim_sentences(published.claims))
+        tables, figures = self.make(report, self.name)
+        if report.claims:
+            tables[0] = _with_notes(tables[0], claim_sentences(report.claims))
         return tables, [figure for figure in figures if figure.rows]
 
 
@@ -71,9 +71,9 @@ def _named(spec: FigureSpec, name: str, title: str = "") -> FigureSpec:
     return replace(spec, name=name, title=title or spec.title)
 
 
-def _conditions(published: SuiteReport) -> str:
-    """Return the sentence of a table's caption that names the cells' settings, which its headings leave out."""
-    rows = published.rows
+def _conditions(report: SuiteReport) -> str:
+    """Return the part of a table's caption that gives the cells' settings, which the headings leave out."""
+    rows = report.rows
 
     def every(axis: str) -> str:
         return " and ".join(dict.fromkeys(str(getattr(row, axis)) for row in rows))
@@ -85,62 +85,62 @@ def _conditions(published: SuiteReport) -> str:
     )
 
 
-def _under_conditions(table: Table, published: SuiteReport, name: str) -> Table:
-    caption = f"{table.caption} {_conditions(published)}"
-    return replace(table, name=name, title=published.suite.title, caption=caption)
+def _under_conditions(table: Table, report: SuiteReport, name: str) -> Table:
+    caption = f"{table.caption} {_conditions(report)}"
+    return replace(table, name=name, title=report.suite.title, caption=caption)
 
 
-def training(published: SuiteReport, name: str) -> Shown:
+def training(report: SuiteReport, name: str) -> Output:
     """Return the tables and figures of trained networks."""
-    tables = training_tables(published.frame, published.where, name, published.suite.title)
-    return tables, training_figures(published.frame, published.where, name)
+    tables = training_tables(report.frame, report.where, name, report.suite.title)
+    return tables, training_figures(report.frame, report.where, name)
 
 
-def flows(published: SuiteReport, name: str) -> Shown:
-    """Return those of `training`, with time and memory relative to symplectic's."""
-    tables, figures = training(published, name)
-    compared = _named(against_symplectic(published.frame, published.where), f"{name}-against-symplectic")
+def flows(report: SuiteReport, name: str) -> Output:
+    """Return the output of `training` and a figure of time and memory relative to symplectic's."""
+    tables, figures = training(report, name)
+    compared = _named(against_symplectic(report.frame, report.where), f"{name}-against-symplectic")
     return tables, [*figures, compared]
 
 
-def methods(published: SuiteReport, name: str) -> Shown:
-    """Return the tables of trained networks, and memory over the stages of the methods."""
-    tables = training_tables(published.frame, published.where, name, published.suite.title)
-    return tables, [_named(stages(published.frame, published.where), f"{name}-memory")]
+def methods(report: SuiteReport, name: str) -> Output:
+    """Return the tables of trained networks, and a figure of memory against the methods' stages."""
+    tables = training_tables(report.frame, report.where, name, report.suite.title)
+    return tables, [_named(stages(report.frame, report.where), f"{name}-memory")]
 
 
-def costs(published: SuiteReport, name: str) -> Shown:
-    """Return the exponents of the costs as powers of the sizes; before anything is measured, the claims alone."""
-    exponents, where = published.exponents, published.where
+def costs(report: SuiteReport, name: str) -> Output:
+    """Return the exponents of the costs in terms of the sizes, or only the claims if nothing has been measured."""
+    exponents, where = report.exponents, report.where
     if not exponents:
-        return [replace(claims_table(published.claims, where), name=name)], []
+        return [replace(claims_table(report.claims, where), name=name)], []
     table = exponents_table(exponents, where)
-    return [_under_conditions(table, published, name)], [_named(powers(exponents, where), f"{name}-exponents")]
+    return [_under_conditions(table, report, name)], [_named(powers(exponents, where), f"{name}-exponents")]
 
 
-def _listed(published: SuiteReport, name: str) -> list[Table]:
-    table = gradients_table(published.frame, published.where)
-    return [_under_conditions(table, published, name)]
+def _listed(report: SuiteReport, name: str) -> list[Table]:
+    table = gradients_table(report.frame, report.where)
+    return [_under_conditions(table, report, name)]
 
 
-def over_tolerances(published: SuiteReport, name: str) -> Shown:
-    """Return all gradients as a table, and their errors and costs over the tolerance."""
-    return _listed(published, name), [_named(tolerances(published.frame, published.where), name)]
+def over_tolerances(report: SuiteReport, name: str) -> Output:
+    """Return a table of all gradients, and a figure of their errors and costs against the tolerance."""
+    return _listed(report, name), [_named(tolerances(report.frame, report.where), name)]
 
 
-def over_steps(published: SuiteReport, name: str) -> Shown:
-    """Return all gradients as a table, and their costs over the number of steps."""
-    return _listed(published, name), [_named(growth(published.frame, published.where), name, published.suite.title)]
+def over_steps(report: SuiteReport, name: str) -> Output:
+    """Return a table of all gradients, and a figure of their costs against the number of steps."""
+    return _listed(report, name), [_named(growth(report.frame, report.where), name, report.suite.title)]
 
 
-def over_rounding(published: SuiteReport, name: str) -> Shown:
-    """Return all gradients as a table, and their rounding errors."""
-    return _listed(published, name), [_named(rounding(published.frame, published.where), name, published.suite.title)]
+def over_rounding(report: SuiteReport, name: str) -> Output:
+    """Return a table of all gradients, and a figure of their rounding errors."""
+    return _listed(report, name), [_named(rounding(report.frame, report.where), name, report.suite.title)]
 
 
-def over_budgets(published: SuiteReport, name: str) -> Shown:
-    """Return all gradients as a table, and the costs of revolve over its number of checkpoints."""
-    return _listed(published, name), [_named(budgets(published.frame, published.where), name)]
+def over_budgets(report: SuiteReport, name: str) -> Output:
+    """Return a table of all gradients, and a figure of the costs of revolve against its number of checkpoints."""
+    return _listed(report, name), [_named(budgets(report.frame, report.where), name)]
 
 
 EXPERIMENTS = (

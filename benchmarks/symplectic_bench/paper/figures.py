@@ -1,4 +1,4 @@
-"""Figures that only the paper's experiments use."""
+"""The figures that only the paper's experiments use."""
 
 from collections.abc import Callable, Sequence
 
@@ -40,7 +40,7 @@ def _names(lines: Sequence[Line]) -> list[str]:
 
 
 def tolerances(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw error, steps, time and memory over rtol, one column per problem."""
+    """Draw error, steps, time and memory against rtol, one column per problem."""
     problems = collect(_measured(frame), lambda line: line["problem"])
     measures: tuple[tuple[Axis, Measured], ...] = (
         (ERROR, lambda line: line["error_true"]),
@@ -53,9 +53,9 @@ def tolerances(frame: pd.DataFrame, where: str) -> FigureSpec:
         for axis, measure in measures
     )
     caption = (
-        "True error of the gradient, steps, time and memory over the relative tolerance. Steps are those of the forward"
-        " pass, which the exact gradients retrace, and for the continuous adjoint those of its second solve, N'."
-        " Where lines coincide, as the errors and steps of exact gradients do, symplectic's is on top."
+        "True error of the gradient, steps, time and memory against the relative tolerance. Steps are those of the"
+        " forward pass, which the exact gradients retrace, or, for the continuous adjoint, of its second solve, N'."
+        " Where lines coincide, as errors and steps of the exact gradients do, symplectic's is on top."
     )
     return FigureSpec("tolerances", "Tolerances", caption, where, rows)
 
@@ -69,7 +69,7 @@ def _over_rtol(problem: str, lines: Sequence[Line], y: Axis, measure: Measured) 
 
 
 def budgets(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw f calls, memory and time of revolve over the states that it keeps, with other gradients as single points."""
+    """Draw f calls, memory and time of revolve against the states kept, and other gradients as single points."""
     lines = _measured(frame)
     measures: tuple[tuple[Axis, Measured], ...] = (
         (Axis("f calls, forward and backward"), lambda line: line["f_calls"]),
@@ -98,7 +98,7 @@ def _over_budget(lines: Sequence[Line], y: Axis, measure: Measured) -> Panel:
 
 
 def stages(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw memory over the uses of f in a step."""
+    """Draw memory against the uses of f in a step."""
     lines = [line for line in _measured(frame) if line["peak_tensor_bytes"]]
     series = []
     for name, own in _by_name(lines).items():
@@ -107,11 +107,11 @@ def stages(frame: pd.DataFrame, where: str) -> FigureSpec:
         x, y = tuple(float(c["stages"]) for c in ordered), tuple(mebibytes(c) or 0.0 for c in ordered)
         series.append(Series(name, name, style, x, y))
     caption = (
-        "Peak tensor memory of an iteration over the uses s of f in a step: methods of order 2, 3, 5 and 8 at the same"
-        " tolerance, so a lower order takes more steps."
+        "Peak tensor memory of an iteration against the uses s of f in a step: methods of order 2, 3, 5 and 8 at the"
+        " same tolerance, so a lower order takes more steps."
     )
-    panel = Panel("", Axis("uses of f a step, s", log=False), MEMORY, tuple(series))
-    return FigureSpec("stages", "Memory over the uses of f", caption, where, ((panel,),) if series else ())
+    panel = Panel("", Axis("uses of f per step, s", log=False), MEMORY, tuple(series))
+    return FigureSpec("stages", "Memory against the uses of f", caption, where, ((panel,),) if series else ())
 
 
 def against_symplectic(frame: pd.DataFrame, where: str) -> FigureSpec:

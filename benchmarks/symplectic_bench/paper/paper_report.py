@@ -1,4 +1,4 @@
-"""The paper's report at one scale, written from stored rows: tables, figures, and the page that shows them all."""
+"""The paper's report at one scale, written from stored rows: tables, figures, and a page with all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class PaperReport:
     def within(cls, scale: Scale, results: Path, plots: Path) -> "PaperReport":
         """Return the report in the subfolders "paper" of the two, or "paper-smoke" and so on for other scales.
 
-        Rows of a small run are thus never taken for the paper's.
+        Rows of a small run are thus never mistaken for the paper's.
         """
         name = "paper" if scale is Scale.CPU else f"paper-{scale.value}"
         return cls(scale, results / name, plots / name)
@@ -42,17 +42,17 @@ class PaperReport:
     def chapter(self, experiment: Experiment, environment: str | None = None) -> tuple[Chapter, list[Path]]:
         """Write one experiment's tables and figures; return its chapter and the files written.
 
-        Raises NoRows if nothing was measured, UnknownEnvironment if nothing was in this environment.
+        Raises NoRows if nothing was measured, UnknownEnvironment if nothing was measured in this environment.
         """
         suite = load_suite(experiment.source).at_scale(self.scale)
         chosen = choose_environment(self.rows / suite.name, environment)
-        published = SuiteReport(suite, experiment.source, self.scale, chosen, self.rows, self.plots)
-        if not published.rows:
+        report = SuiteReport(suite, experiment.source, self.scale, chosen, self.rows, self.plots)
+        if not report.rows:
             raise NoRows(f"{suite.name}: no rows yet; measure it with: symplectic-bench paper {experiment.name}")
-        tables, figures = experiment.shown(published)
+        tables, figures = experiment.output(report)
         paths = [path for table in tables for path in write_table(table, self.results)]
         paths += [path for figure in figures for path in render(figure, self.plots, FORMATS)]
-        return Chapter(suite, published.where, figures, tables), paths
+        return Chapter(suite, report.where, figures, tables), paths
 
     def page(self, chapters: Sequence[Chapter]) -> list[Path]:
         """Write the portrait of the gradient flow and the page of all chapters; return the files."""
@@ -61,8 +61,8 @@ class PaperReport:
         folder = relative(self.plots, self.results)
         opening = (
             f"Measured and made by `symplectic-bench paper{scale}`; nothing here is written by hand. Below each"
-            " table, the paper's claims and whether they hold in this run. Where a claim says much, fast or near"
-            " without a number, the number is ours.\n\n## A gradient flow with fading memory\n\n"
+            " table are the paper's claims and whether they hold in this run. If a claim says much, fast or near"
+            " without a number, the number is our choice.\n\n## A gradient flow with fading memory\n\n"
             f"![Trajectories in the plane]({folder}/{portrait[0].name})\n\nTrajectories of Kalita and Zgliczynski's"
             " gradient flow with memory, x' = -grad V(x) + eps m, m' = (x - m) / tau, to the equilibria of its double"
             " well, each from a dot to a star; eps = 0.5."
@@ -70,9 +70,9 @@ class PaperReport:
         return [*portrait, write_page(book(TITLE, opening, chapters, folder), self.results)]
 
     def earlier_chapter(self, experiment: Experiment, environment: str | None = None) -> Chapter | None:
-        """Write an experiment measured earlier again and return its chapter; None if it was never measured.
+        """Rewrite an experiment that was measured earlier and return its chapter, or None if it never was.
 
-        If it was not measured in this environment, the newest one's rows are used; the chapter names their environment.
+        If it was not measured in this environment, the newest rows are used; the chapter names their environment.
         """
         for wanted in dict.fromkeys((environment, None)):
             try:

@@ -1,4 +1,4 @@
-"""The Cahn-Hilliard equation: a mixture that separates into two phases. It is of fourth order, and therefore stiff.
+"""The Cahn-Hilliard equation of a mixture that separates into two phases. It is of fourth order, and so stiff.
 
 Cahn and Hilliard, Free energy of a nonuniform system I, Journal of Chemical Physics, 1958. One of the two physical
 systems learned in Matsubara, Miyatake and Yaguchi, NeurIPS 2021.

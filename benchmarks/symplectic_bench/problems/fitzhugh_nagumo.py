@@ -1,4 +1,4 @@
-"""The FitzHugh-Nagumo model of a nerve: a fast voltage v and a slow recovery w, which alternate rests and spikes.
+"""The FitzHugh-Nagumo model of a nerve: a fast voltage v and a slow recovery w, alternating between rest and spikes.
 
 FitzHugh, Impulses and physiological states in theoretical models of nerve membrane, Biophysical Journal, 1961;
 Nagumo, Arimoto and Yoshizawa, An active pulse transmission line simulating nerve axon, Proceedings of the IRE, 1962.
@@ -36,7 +36,7 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, end: float = 20.0, outputs: int = 10) -> Problem:
-    """Draw starts scattered about (-1, 0), near rest: nearly all fire once by the default end, at different times.
+    """Draw starts scattered about (-1, 0), near rest. Nearly all fire once by the default end, at different times.
 
     The constants are FitzHugh's, and the current makes the nerve fire periodically, about every 40 units of time.
     """

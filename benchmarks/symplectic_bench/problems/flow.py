@@ -70,7 +70,7 @@ class Transport(nn.Module):
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         differentiable = torch.is_grad_enabled()
-        # The trace is itself a derivative, so a graph of f is needed under no_grad too.
+        # The trace is itself a derivative, so it needs a graph of f under no_grad too.
         with torch.enable_grad():
             z = state[:, :-1]
             if not (differentiable and z.requires_grad):

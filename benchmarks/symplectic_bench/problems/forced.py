@@ -1,4 +1,4 @@
-"""A linear system whose equilibrium is switched at known times: a field with jumps and a known solution."""
+"""A linear system whose equilibrium switches at known times: a field with jumps and a known solution."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +11,7 @@ from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Sourc
 
 
 class ForcedField(nn.Module):
-    """y' = A (y - u_k) for each row y of the batch, with k the number of switches up to t and A, u the parameters."""
+    """y' = A (y - u_k) for each row y of the batch, k the number of switches up to t, A and u the parameters."""
 
     switches: Tensor
 
@@ -31,7 +31,7 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: Array) -> Array:
-    """Return y(t), piece by piece: y(t) = u + expm(A (t - s)) (y(s) - u) from the start s of each piece on."""
+    """Return y(t), piece by piece: y(t) = u + expm(A (t - s)) (y(s) - u), with s the start of the piece."""
     A, levels = theta
     begun = [s for s in held["switches"] if s < ops.plain(t)]
     times, y = [0.0, *begun, t], y0
@@ -41,7 +41,7 @@ def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: 
 
 
 def draw(source: Source, batch: int, *, pieces: int = 4, end: float = 4.0, outputs: int = 10) -> Problem:
-    """Draw a damped rotation about a new point in each of `pieces` pieces, of which the first is shorter."""
+    """Draw a damped rotation about a new point in each of `pieces` pieces. The first piece is shorter."""
     A = torch.tensor([[-0.5, 3.0], [-3.0, -0.5]], dtype=torch.float64)
     levels = source.normal(pieces, 2)
     # Off the output times, so that no step lands on a switch by chance. Rounded to float32, so that a float32 copy of

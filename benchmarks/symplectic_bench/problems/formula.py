@@ -42,7 +42,7 @@ Held = Mapping[str, Any]
 Formula = Callable[[Arithmetic, Sequence[Array], Held, Array, Array], Array]
 """The field: f(ops, theta, held, t, y), of the shape of y, (batch, dim).
 
-ops is the arithmetic, theta the module's parameters in its order, held its constants, and t a number.
+ops is the arithmetic, theta the list of the module's parameters, held its constants, and t a number.
 """
 
 LossFormula = Callable[[Arithmetic, Held, Array], Array]

@@ -1,4 +1,4 @@
-"""The field that returns its state: time and memory of its solve are the solver's own."""
+"""The field that returns its state, so that time and memory of a solve are the solver's own."""
 
 from collections.abc import Sequence
 

@@ -14,11 +14,11 @@ FactoryResult = tuple[nn.Module, Tensor, Tensor, Callable[[Tensor], Tensor]]
 
 
 class InvalidProblem(ValueError):
-    """Raised for an import path that leads to no problem."""
+    """Raised for an import path from which no problem can be made."""
 
 
 class GivenLoss(Loss):
-    """A loss given as a function of ys. If that is a module, its tensors move with this one."""
+    """A loss given as a function of ys. If the function is a module, its tensors move with this one."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ def load_family(path: str) -> Family:
 
     factory(batch, **sizes) returns (func, y0, t, loss): a module, a start y0 of shape (batch, dim), increasing times
     and a scalar function of ys of shape (len(t), batch, dim). Its keyword-only arguments are the sizes that a suite
-    may give. It draws from torch's global generator, which is seeded before.
+    may give. It draws from torch's global generator, which is seeded beforehand.
     """
     module, _, name = path.partition(":")
     try:

@@ -51,12 +51,12 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 def soliton(k: Tensor, center: Tensor, points: int) -> Tensor:
     """Return 2 k^2 sech^2(k (x - center)) for each k. For (alpha, beta) = (6, 1) it travels at speed 4 k^2."""
     x = WIDTH * torch.arange(points, dtype=torch.float64) / points
-    away = torch.remainder(x - center[:, None] + WIDTH / 2, WIDTH) - WIDTH / 2  # the shorter way round
+    away = torch.remainder(x - center[:, None] + WIDTH / 2, WIDTH) - WIDTH / 2  # the shorter way around
     return 2 * k[:, None] ** 2 / torch.cosh(k[:, None] * away) ** 2
 
 
 def draw(source: Source, batch: int, *, points: int = 24, end: float = 2.0, outputs: int = 10) -> Problem:
-    """Draw two solitons a sample at `points` grid points.
+    """Draw two solitons per sample, at `points` grid points.
 
     The higher one starts behind the lower one and has overtaken it by the default end.
     """

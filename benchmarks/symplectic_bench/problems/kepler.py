@@ -1,4 +1,4 @@
-"""The Kepler problem: a known orbit that takes short steps near the sun and long ones far from it."""
+"""The Kepler problem: a known orbit that needs short steps near the sun and long ones far from it."""
 
 from collections.abc import Sequence
 
@@ -62,7 +62,7 @@ def eccentric_anomaly_change(ops: Arithmetic, e_cos: Array, e_sin: Array, M: Arr
 
     e_cos and e_sin are e cos E and e sin E at the start. Kepler's equation as a difference is
     M = D - e (sin(E + D) - sin E), so |D - M| < 2. It is solved on detached values; one more Newton step on the
-    differentiable ones leaves the root where it is and adds its first derivatives.
+    differentiable ones leaves the root unchanged and adds its first derivatives.
     """
 
     def excess(D: Array, e_cos: Array, e_sin: Array, M: Array) -> Array:

@@ -40,7 +40,7 @@ def solution(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y0: 
 
 
 def draw(source: Source, batch: int, *, end: float = 4.0, outputs: int = 10) -> Problem:
-    """Draw positive starts, log-normal about a tenth of K; by the default end the solution is near K."""
+    """Draw positive starts, log-normal about a tenth of K. By the default end the solution is near K."""
     y0 = 0.2 * source.normal(batch, 1, std=0.5).exp()
     return Problem(LogisticField(1.5, 2.0), y0, output_times(end, outputs), MeanSquare(source.normal(batch, 1)))
 

@@ -35,7 +35,7 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, end: float = 3.0, outputs: int = 10) -> Problem:
-    """Draw starts scattered about a point between the two wings, with Lorenz' parameters.
+    """Draw starts scattered about a point between the two wings, with Lorenz's parameters.
 
     Neighbouring solutions separate by a factor of e per 1.1 units of time: by 15 at the default end, by 1e8 at 20.
     """

@@ -1,6 +1,6 @@
 """An outlier in the batch: the van der Pol oscillator with one start far from the limit cycle.
 
-A batch that shares one step size takes that of its worst sample. Comparison with van_der_pol shows what it costs.
+A batch that shares one step size uses that of its worst sample. Comparison with van_der_pol shows the cost.
 """
 
 from dataclasses import replace

@@ -29,12 +29,12 @@ class Loss(nn.Module):
 
 @dataclass(frozen=True)
 class Problem:
-    """y' = func(t, y) from y0, and a scalar loss of ys = y(t), to be differentiated by y0 and func's parameters.
+    """y' = func(t, y) from y0, and a scalar loss of ys = y(t), to be differentiated in y0 and func's parameters.
 
     y0, (batch, dim), is a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
     (len(t), batch, dim). All tensors of func and loss have y0's dtype and device. formula is func in any arithmetic,
     given the family's `sizes`; solution is y(t) if it has a closed form. jumps are the times at which func jumps.
-    packages are the packages that a user's own problem is made of.
+    packages are those that a user's own problem is made of.
 
     If func is a Stack, ys are those of its last field (see in_turn), and formula is that of each field.
     """
@@ -73,7 +73,7 @@ class Problem:
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """The tensors to differentiate the loss by: y0, then the parameters."""
+        """The tensors with respect to which the loss is differentiated: y0, then the parameters."""
         return (self.y0, *self.parameters)
 
     def to(self, dtype: torch.dtype, device: str | torch.device = "cpu") -> Self:
@@ -115,7 +115,7 @@ class Source:
         return std * torch.randn(shape, generator=self.generator, dtype=torch.float64)
 
     def rows(self, data: str, number: int) -> Tensor:
-        """Return `number` different rows of the table `data` in random order. Raise ValueError if it has fewer."""
+        """Return `number` distinct rows of the table `data` in random order. Raise ValueError if it has fewer."""
         table = load_table(data, self.cache_dir)
         if number > len(table):
             raise ValueError(f"batch={number} asks for more than the {len(table)} rows of {data}: take a smaller batch")
@@ -127,9 +127,9 @@ class Family:
     """Problems of one kind. `draw(source, batch, **sizes)` makes one, in float64 on the CPU.
 
     The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
-    in any arithmetic, which only a user's own problem lacks; solution is y(t) if it has a closed form. jumps: whether
-    the field jumps at some times. stacked: whether it is a Stack. unlisted: whether it uses tensors that are not among
-    its parameters.
+    in any arithmetic, or None for a user's own problem; solution is y(t) if it has a closed form. jumps: whether the
+    field jumps at some times. stacked: whether it is a Stack. unlisted: whether it uses tensors that are not among its
+    parameters.
     """
 
     name: str
@@ -187,7 +187,7 @@ Part = TypeVar("Part", bound=HasComponents)
 
 
 def in_turn(problem: Part, solve: Callable[[Part], Any]) -> Any:
-    """Solve the components one after another, each from the end of the previous one, and return the last one's ys."""
+    """Solve the components in turn, each from the end of the previous one, and return ys of the last."""
     ys = solve(problem.component(0, problem.y0))
     for i in range(1, problem.components):
         ys = solve(problem.component(i, ys[-1]))

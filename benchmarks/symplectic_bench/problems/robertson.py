@@ -1,4 +1,4 @@
-"""Robertson's kinetics of three reactions whose rates differ by a factor of up to a billion: a stiff problem.
+"""Robertson's kinetics of three reactions whose rates differ by up to a factor of a billion: a stiff problem.
 
 Robertson, The solution of a set of reaction rate equations, in Walsh (ed.), Numerical Analysis: An Introduction, 1966.
 """
@@ -18,8 +18,8 @@ SCALE = 1e4
 class RobertsonField(nn.Module):
     """A -> B at rate k_1 A,  2 B -> B + C at k_2 B^2,  B + C -> A + C at k_3 B C; y = (A, 10^4 B, C).
 
-    The parameters are log k. Gradients by k would differ as much as the rates do, and any norm of them would see only
-    that by the smallest rate.
+    The parameters are log k. The derivatives with respect to k would differ as much as the rates do, and a norm of them
+    would see only the one for the smallest rate.
     """
 
     def __init__(self, log_rates: Tensor) -> None:

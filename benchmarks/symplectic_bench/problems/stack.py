@@ -1,4 +1,4 @@
-"""A stack of multilayer perceptrons solved one after another, like the M components of a flow in Table 1."""
+"""A stack of multilayer perceptrons, solved in turn like the M components of a flow in Table 1."""
 
 from itertools import pairwise
 

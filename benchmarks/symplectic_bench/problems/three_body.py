@@ -26,7 +26,7 @@ class ThreeBodyField(nn.Module):
     def __init__(self, masses: Tensor) -> None:
         super().__init__()
         self.masses = nn.Parameter(masses)
-        # Added to squared distances: 1 for a body and itself, so that its pull on itself is 0 / 1.
+        # Added to squared distances: 1 for a body and itself, so that its pull on itself is 0 / 1 = 0.
         self.register_buffer("own", torch.eye(BODIES, dtype=torch.float64))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
 
 
 def draw(source: Source, batch: int, *, mu: float = 1.0, end: float = 5.0, outputs: int = 10) -> Problem:
-    """Draw starts scattered about (2, 0), which is near the limit cycle."""
+    """Draw starts scattered about (2, 0), near the limit cycle."""
     y0 = torch.tensor([2.0, 0.0], dtype=torch.float64) + source.normal(batch, 2, std=0.3)
     return Problem(VanDerPolField(mu), y0, output_times(end, outputs), MeanSquare(source.normal(batch, 2)))
 

@@ -1,4 +1,4 @@
-"""References of the continuous problem's gradient, each with its error bar."""
+"""Reference gradients of the continuous problem, each with its error bar."""
 
 from symplectic_bench.references.reference import Reference
 from symplectic_bench.references.store import compute_reference, load_reference, reference_file

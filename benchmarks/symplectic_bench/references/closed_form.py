@@ -1,4 +1,4 @@
-"""References of problems with a closed-form solution, which is differentiated in fifty digits."""
+"""References from a closed-form solution, differentiated in fifty digits."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ ROUNDED = 1e-32
 """The relative error of a number stored as two doubles."""
 
 LARGEST = 10_000
-"""Numbers in all outputs together: about ten seconds."""
+"""The largest total size of the outputs: about ten seconds."""
 
 
 def has_closed_form(problem: Problem) -> bool:
@@ -24,7 +24,7 @@ def has_closed_form(problem: Problem) -> bool:
 
 
 def closed_form_reference(problem: Problem) -> Reference:
-    """Return the reference. Its error bar is the change when ten more digits are computed."""
+    """Return the reference. Its error bar is the change if ten more digits are computed."""
     final_state, loss, gradient, by_times = _solved(problem)
     with more_digits(10):
         _, _, checked, _ = _solved(problem)
@@ -33,7 +33,7 @@ def closed_form_reference(problem: Problem) -> Reference:
 
 
 def _solved(problem: Problem) -> tuple[np.ndarray, Any, list[np.ndarray], np.ndarray]:
-    """Return the final state, the loss, and its gradients by the inputs and by the times."""
+    """Return the final state, the loss, and its gradients with respect to the inputs and to the times."""
     twin = DigitsTwin(problem)
     ys = twin.solution()
     loss = twin.loss(ys)

@@ -1,8 +1,8 @@
-"""References by self-convergence of the library, for problems too large for any other way.
+"""References by self-convergence of the library, for problems too large for the other methods.
 
 The problem is solved with dopri8 in float64 at a tight tolerance, and again with every step halved. The reference is
-Richardson's extrapolation of the two gradients. Its error bar is its distance from the first gradient: a generous bar,
-about the error of the first solve rather than that of the extrapolation.
+Richardson's extrapolation of the two gradients. Its error bar is its distance from the first gradient, which is
+generous: about the error of the first solve, not that of the extrapolation.
 """
 
 from collections.abc import Sequence

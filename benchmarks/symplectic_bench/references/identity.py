@@ -18,7 +18,7 @@ def identity(problem: Problem) -> Identity:
     """Return digests of the code of the problem's formula and loss, and of all its numbers.
 
     The numbers are included because another machine may draw them differently in the last place. For a user's own
-    problem, which has no formula, the code is that of the packages it is made of.
+    problem, which has no formula, the code is that of the packages that it is made of.
     """
     if problem.formula is None:
         code = hashlib.sha256(repr(problem.func).encode() + b"".join(map(_source, problem.packages)))
@@ -36,8 +36,8 @@ def identity(problem: Problem) -> Identity:
 def _syntax(source: Any) -> Any:
     """Return the syntax tree of a module or class as nested tuples, without docstrings and imports.
 
-    Rewording a docstring or moving a module must not make a reference stale. The output of `ast.dump` would not do: it
-    differs between versions of Python.
+    Rewording a docstring or moving a module must not make a reference stale. The output of `ast.dump` cannot be used,
+    because it differs between versions of Python.
     """
     return _as_tuples(ast.parse(textwrap.dedent(inspect.getsource(source))))
 
@@ -59,7 +59,7 @@ def _is_import_or_docstring(node: Any) -> bool:
 
 
 def _source(package: str) -> bytes:
-    """Return the source of a user's whole package or module, any part of which may make the field."""
+    """Return the source of a user's whole package or module, since any part of it may affect the field."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return package.encode()

@@ -18,7 +18,7 @@ class Reference:
     source: "closed form", "Taylor series" or "self-convergence".
     gradient: dL/dy0, then dL/dp for each parameter p, rounded to doubles; rest: the remainders, also as doubles, so
     that the two together hold thirty digits.
-    by_times: dL/dt, one entry a time.
+    by_times: dL/dt, one entry per time.
     bar: the relative error bar of the gradient, in the norm of error_of.
     """
 
@@ -40,7 +40,7 @@ class Reference:
         by_times: np.ndarray,
         bar: float,
     ) -> Self:
-        """Make a reference of arrays of fifty-digit numbers."""
+        """Make a reference from arrays of fifty-digit numbers."""
         pairs = [doubles(g) for g in gradient]
         near, rest = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         return cls(source, doubles(final_state)[0], loss, near, rest, doubles(by_times)[0], bar)
@@ -49,6 +49,6 @@ class Reference:
         """Return the relative error of a gradient, in the 2-norm of all entries together."""
         found = [x.detach().to("cpu", torch.float64) for x in gradient]
         parts = zip(found, self.gradient, self.rest, strict=True)
-        off = torch.cat([((x - y) - dy).flatten() for x, y, dy in parts])  # x - y is exact where it matters
+        off = torch.cat([((x - y) - dy).flatten() for x, y, dy in parts])  # x - y is exact if the two are close
         length = torch.linalg.vector_norm(torch.cat([y.flatten() for y in self.gradient]))
         return float(torch.linalg.vector_norm(off) / length)

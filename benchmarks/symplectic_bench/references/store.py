@@ -1,4 +1,4 @@
-"""References by the problem they belong to: those that come with the package and those computed on this machine."""
+"""Find, compute and store a problem's reference, in the package or in this machine's cache."""
 
 import json
 from dataclasses import replace
@@ -19,10 +19,10 @@ from symplectic_bench.references.taylor import can_expand, taylor_reference
 from symplectic_bench.spec.cell import Cell
 
 KNOWN = Path(__file__).parent / "known"
-"""The references of the standard problems, which come with the package so that nobody needs heyoka for them."""
+"""The folder of the standard problems' references, part of the package so that users do not need heyoka for them."""
 
 MAX_EQUATIONS = 2_000
-"""Equations of a Taylor reference that a suite waits for: about ten seconds."""
+"""The largest number of equations in a Taylor reference computed during a run: about ten seconds."""
 
 MAX_BAR = 1e-6
 """A reference with a larger error bar has not converged and is not used."""
@@ -37,37 +37,37 @@ def reference_problem(cell: Cell, cache_dir: Path) -> Problem:
 
 
 def compute_reference(cell: Cell, cache_dir: Path) -> None:
-    """Write the reference of the cell's problem, converged or not, into the cache unless there is one."""
+    """Write the reference of the cell's problem, converged or not, into the cache, unless one exists."""
     problem = reference_problem(cell, cache_dir)
     if _file(cell, problem, cache_dir) is None:
         save(best_reference(problem, MAX_EQUATIONS), identity(problem), cache_dir / file_name(cell))
 
 
 def best_reference(problem: Problem, max_equations: int) -> Reference:
-    """Compute a reference in the most accurate way available. max_equations: see can_expand."""
+    """Compute a reference by the most accurate method available. max_equations: see can_expand."""
     if has_closed_form(problem):
         return closed_form_reference(problem)
     if can_expand(problem, max_equations):
         try:
             return taylor_reference(problem)
-        except ArithmeticError:  # where a Taylor series fails, small steps may still succeed
+        except ArithmeticError:  # small steps may succeed even if a Taylor series fails
             return converged_reference(problem)
     return converged_reference(problem)
 
 
 def load_reference(cell: Cell, cache_dir: Path) -> Reference | str:
-    """Return the known or cached reference, or the reason why there is none to compare with."""
+    """Return the stored or cached reference, or the reason why there is none to compare with."""
     file = reference_file(cell, cache_dir)
     if file is None:
         return "no reference was computed"
     reference = load(file)
-    if not reference.bar <= MAX_BAR:  # also when it is NaN
+    if not reference.bar <= MAX_BAR:  # also if it is NaN
         return f"the reference has not converged ({reference.source}): its error bar is {reference.bar:.1e}"
     return reference
 
 
 def reference_file(cell: Cell, cache_dir: Path) -> Path | None:
-    """Return the file that holds the cell's reference, None if there is none."""
+    """Return the file that holds the cell's reference, or None if there is none."""
     return _file(cell, reference_problem(cell, cache_dir), cache_dir)
 
 

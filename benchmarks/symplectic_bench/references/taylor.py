@@ -1,8 +1,8 @@
-"""References by Taylor series in quadruple precision, with integrators that heyoka compiles from the formula.
+"""References by Taylor series in quadruple precision, by integrators that heyoka compiles from the formula.
 
 Small problems are solved with their variational equations, which give dy(t)/dy0 and dy(t)/dtheta; larger ones with
 the adjoint equation, whose size does not grow with state times parameters. Samples of a batch are independent and are
-solved one by one. The loss and its gradient by ys are computed in fifty digits.
+solved one by one. The loss and its gradient with respect to ys are computed in fifty digits.
 
 Biscani and Izzo, Revisiting high-order Taylor methods for astrodynamics and celestial mechanics, MNRAS 504 (2021).
 """
@@ -24,19 +24,19 @@ from symplectic_bench.references.reference import Reference
 SOURCE = "Taylor series"
 
 CHECK_TOLERANCE = 1e-29
-"""Tolerance of a second solve. The error bar is its distance from the first one, solved to 2e-34."""
+"""The tolerance of a second solve. The error bar is its distance from the first, whose tolerance is 2e-34."""
 
 MAX_VARIATIONAL = 500
-"""Number of variational equations a sample above which the adjoint equation is faster."""
+"""The number of variational equations per sample above which the adjoint equation is faster."""
 
 MAX_VARIATIONAL_FALLBACK = 4_000
-"""Number of variational equations a sample that are still solved, however long it takes, if the adjoint one fails."""
+"""The largest number of variational equations per sample to solve, however slowly, if the adjoint equation fails."""
 
 MAX_STEPS = 100_000
 
 
 def can_expand(problem: Problem, max_equations: int) -> bool:
-    """Return whether heyoka is installed and the problem is one smooth field of at most max_equations equations.
+    """Return whether heyoka is installed and the problem is a single smooth field of at most max_equations equations.
 
     Equations are counted in adjoint form, over all samples.
     """
@@ -49,7 +49,7 @@ def can_expand(problem: Problem, max_equations: int) -> bool:
 def taylor_reference(problem: Problem, adjoint: bool | None = None) -> Reference:
     """Return the reference. Raise ArithmeticError if a series does not reach the next output.
 
-    adjoint: whether to solve the adjoint equation or the variational ones; by default the size decides.
+    adjoint: whether to solve the adjoint or the variational equations; by default the size decides.
     """
     solver = _Solver(problem, adjoint)
     try:
@@ -83,7 +83,7 @@ class _Solver:
         self.f = self._right_hand_side()
 
     def gradient(self, tolerance: float) -> tuple[np.ndarray, Any, list[np.ndarray], np.ndarray]:
-        """Return the final state, the loss, and its gradients by the inputs and by the times."""
+        """Return the final state, the loss, and its gradients with respect to the inputs and to the times."""
         problem, batch = self._problem, len(self._problem.y0)
         integrate = self._by_adjoint if self.adjoint else self._by_variations
         ys = np.stack([self._states(b, tolerance) for b in range(batch)], axis=1)
@@ -112,7 +112,7 @@ class _Solver:
         return [self.hy.expression(x) for x in problem.formula(_symbolic(self.hy), theta, held, self.hy.time, y)[0]]
 
     def _held_symbols(self) -> dict[str, np.ndarray]:
-        """Return symbols for each sample's own buffers, such as its noise; they follow theta among the parameters."""
+        """Return symbols for each sample's own buffers, such as its noise. They follow theta among the parameters."""
         first, found = len(self.theta), {}
         for name, value in self._held.items():
             found[name] = np.array([[self.hy.par[first + i] for i in range(value.shape[1])]], dtype=object)
@@ -178,13 +178,13 @@ class _Solver:
         found = np.full(inputs, FIFTY.mpf(0), dtype=object)
         for t, m in zip(times, mu[1:], strict=True):
             self._propagate(integrator, t)
-            # In heyoka's order: component by component, each by every input.
+            # In heyoka's order: by component, then by the input of the derivative.
             rows = _numbers(integrator.state[integrator.get_vslice(order=1)]).reshape(dim, inputs)
             found = found + m @ rows
         return found[:dim], found[dim:]
 
     def _by_adjoint(self, b: int, ys: np.ndarray, mu: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the same by the adjoint equation, from the last output to the start; y is reset at every output."""
+        """Return the same from the adjoint equation, from the last output to the start. y is reset at every output."""
         times, dim = self._twin.times, len(self.y)
         lam = np.full(dim, FIFTY.mpf(0), dtype=object)
         sums = np.full(len(self.theta), FIFTY.mpf(0), dtype=object)

@@ -1,1 +1,1 @@
-"""From findings to what people read: tables, figures, pages."""
+"""Reports for people to read: tables, figures, pages."""

@@ -1,4 +1,4 @@
-"""Claims as tables: the outcome of each, the criteria behind it, and the exponents behind those."""
+"""Claims as tables: their outcomes, the criteria behind them, and the exponents behind those."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,9 +11,9 @@ from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.spec.criteria import measure_label
 
 FEW = 4
-"""Cell ids that a printed line holds; all of them are in the CSV."""
+"""The number of cell ids in a printed line; the CSV has all of them."""
 
-# The CSV keeps the columns that it had when a criterion was called a trial and its outcome a ruling.
+# The CSV keeps its old column names, "trial" for a criterion and "ruling" for an outcome.
 
 
 def claim_tables(claims: Sequence[ClaimResult], exponents: Sequence[Line], where: str) -> list[Table]:
@@ -23,11 +23,11 @@ def claim_tables(claims: Sequence[ClaimResult], exponents: Sequence[Line], where
 
 
 def claims_table(claims: Sequence[ClaimResult], where: str) -> Table:
-    """Return a line for each claim, with the outcome by each criterion."""
+    """Return a line for each claim, with the outcome of each criterion."""
     caption = (
-        "holds: all cells that were measured meet every criterion of the claim; fails: none meets any; holds when: some"
-        " meet some. measured: how many of the criteria were. The numbers are those of the list of claims; the criteria"
-        " are in the next table."
+        "holds: all measured cells meet every criterion of the claim; fails: no cell meets any; holds when: some cells"
+        " meet some criteria. measured: how many of the criteria were measured. The numbers are those of the list of"
+        " claims; the criteria are in the next table."
     )
     data: list[Line] = []
     for result in claims:
@@ -50,8 +50,8 @@ def claims_table(claims: Sequence[ClaimResult], where: str) -> Table:
 def criteria_table(claims: Sequence[ClaimResult], where: str) -> Table:
     """Return a section for each claim, with a line for each criterion."""
     caption = (
-        "The values measured for each criterion, from the least to the largest of its cells; exponents have their 95 %"
-        f" confidence intervals. Cells are named by the beginnings of their ids, {FEW} a line; the CSV has all."
+        "The range of the values measured for each criterion; exponents have their 95 % confidence intervals. Cells are"
+        f" identified by the beginnings of their ids, {FEW} per line; the CSV has all."
     )
     sections, data = [], []
     for result in claims:
@@ -60,7 +60,7 @@ def criteria_table(claims: Sequence[ClaimResult], where: str) -> Table:
         shown = tuple(tuple(str(line[key]) for key in keys) for line in lines)
         sections.append(Section(f"{result.claim.point}. {result.claim.name}: {result.outcome}", shown))
         data += [{key: value for key, value in line.items() if key != "few"} for line in lines]
-    headings = ("criterion", "measured", "wanted", "met", "outcome", "cells")
+    headings = ("criterion", "measured", "limit", "met", "outcome", "cells")
     return Table("trials", "The criteria behind the claims", caption, where, headings, tuple(sections), tuple(data))
 
 
@@ -75,7 +75,7 @@ def _criterion_line(claim: ClaimResult, result: CriterionResult) -> Line:
         "measured": _range(measured) or "; ".join(reasons),
         "least": min(result.values, default=None),
         "largest": max(result.values, default=None),
-        "wanted": result.criterion.wanted,
+        "wanted": result.criterion.limit,
         "met": f"{len(result.having(CriterionOutcome.MET))} of {len(measured)}",
         "ruling": support_text(result),
         "few": ", ".join(id[:6] for id in ids[:FEW]) + (f" and {len(ids) - FEW} more" if len(ids) > FEW else ""),
@@ -84,7 +84,7 @@ def _criterion_line(claim: ClaimResult, result: CriterionResult) -> Line:
 
 
 def _range(measured: Sequence[Evaluation]) -> str:
-    """Return the least and the largest value, along each axis where they are exponents."""
+    """Return the least and the largest value, separately for each axis if they are exponents."""
     of_axis: dict[str, list[Evaluation]] = {}
     for evaluation in sorted(measured, key=lambda evaluation: evaluation.value or 0.0):
         of_axis.setdefault(evaluation.axis if evaluation.half_width is not None else "", []).append(evaluation)
@@ -117,8 +117,7 @@ def exponents_table(exponents: Sequence[Line], where: str) -> Table:
         shown = [(name, *(str(of.get(axis, MISSING)) for axis in axes)) for name, of in found.items()]
         sections.append(Section(measure_label(measure), tuple(shown)))
     caption = (
-        "The p of a growth like x^p, fitted to the longest series of cells that differ only in x, with the 95 %"
-        " confidence interval of the fit. A quantity that does not grow as a power of x bends the line and widens the"
-        " interval."
+        "The p of growth as x^p, fitted to the longest series of cells that differ only in x, with the 95 % confidence"
+        " interval of the fit. The interval is wide if the quantity does not grow as a power of x."
     )
     return Table("exponents", "Exponents", caption, where, ("gradient", *axes), tuple(sections), tuple(exponents))

@@ -1,4 +1,4 @@
-"""A suite's summary as figures."""
+"""The figures of a suite's summary."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -35,13 +35,13 @@ from symplectic_bench.spec.criteria import measure_label
 from symplectic_bench.spec.status import Status
 
 MANY = 12
-"""The number of points beyond which only those on a front are named."""
+"""The number of points above which only those on the front are labelled."""
 
 
 def all_figures(frame: pd.DataFrame, where: str, exponents: Sequence[Line] = ()) -> list[FigureSpec]:
     """Return every figure of a summary that has something to show; `where` names the machine.
 
-    exponents: those that a suite's claims fit (claims.exponents). With these, the figures show growth.
+    exponents are those fitted for a suite's claims (analysis.exponents). If there are any, the figures show growth.
     """
     if exponents:
         figures = [powers(exponents, where), growth(frame, where)]
@@ -54,15 +54,15 @@ def all_figures(frame: pd.DataFrame, where: str, exponents: Sequence[Line] = ())
 
 
 def true_errors(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
-    """Draw true error against tolerance, for suites that measure errors only: a panel a problem and method.
+    """Draw true error against tolerance, for suites that measure only errors: one panel per problem and method.
 
-    Where some have three tolerances or more, the others are drawn in a second figure.
+    If some have three tolerances or more, the others are drawn in a second figure.
     """
     caption = (
-        "The error of a gradient relative to that of the continuous problem, over the tolerance. The exact gradients of"
-        " one solve are drawn as one line, symplectic's. Where a panel is shaded, the continuous adjoint is nearer the"
-        " truth than the exact gradient; the two cross at the edges. Below the dotted line, if there is one, the"
-        " reference itself is not known."
+        "The error of a gradient relative to that of the continuous problem, against the tolerance. The exact"
+        " gradients of one solve are drawn as one line, symplectic's. In the shaded intervals the continuous adjoint is"
+        " closer to the true gradient than the exact gradient of the steps; the two cross at the edges. The dotted"
+        " line, if there is one, is the reference's own error."
     )
     title = "True error of the gradient"
     ladders = _panels_over(frame, "rtol", _tolerance_panel, fewest=3)
@@ -76,10 +76,11 @@ def true_errors(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
 
 
 def rounding(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw discrete error against steps, for suites that measure errors only: a panel a problem, method and dtype."""
+    """Draw discrete error against steps, for suites that measure only errors: a panel per problem, method and dtype."""
     caption = (
-        "The error of a gradient relative to that of the steps taken, which are replayed in float64 for float32 and, if"
-        " the problem is small enough, in fifty digits for float64. The dotted line is half a unit in the last place."
+        "The error of a gradient relative to that of the steps taken, which are replayed in float64 for float32 and,"
+        " if the problem is small enough, in fifty digits for float64. The dotted line is half a unit in the last"
+        " place."
     )
     return FigureSpec("rounding", "Rounding", caption, where, _panels_over(frame, "steps", _rounding_panel))
 
@@ -99,9 +100,9 @@ def _panels_over(
 
 
 def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw true error against time and, below, against memory: a column a problem, a line a gradient over accuracies.
+    """Draw true error against time and, below, against memory: one column per problem, one line per gradient.
 
-    Problems with a single accuracy are shown only if no problem has more.
+    A line joins the accuracies. Problems with a single accuracy are shown only if no problem has more.
     """
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
     families = collect(lines, _family)
@@ -112,16 +113,16 @@ def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
     below = tuple(_precision_panel(cells, MEMORY, mebibytes, varied) for cells in shown)
     rows = (above + below,) if len(shown) == 1 else (above, below)
     caption = (
-        "Work and precision: the error of the gradient relative to a converged reference, over its time and over its"
-        " memory; a line joins one gradient's tolerances. Lower left is better. Below the dotted line, if there is one,"
-        " the reference itself is not known."
+        "Work and precision: the error of the gradient relative to a converged reference, against its time and its"
+        " memory; a line joins one gradient's tolerances. Lower left is better. The dotted line, if there is one, is"
+        " the reference's own error."
     )
     rows = tuple(row for row in rows if any(panel.series for panel in row))
     return FigureSpec("work-precision", "Cost and accuracy of the gradient", caption, where, rows)
 
 
 def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw memory against time, a panel a group, with the Pareto front of the comparable cells.
+    """Draw memory against time, one panel per group, with the Pareto front of the comparable cells.
 
     Groups of a single cell compare nothing and are shown only if no group has more.
     """
@@ -132,30 +133,31 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
     panels = [_trade_off_panel(cells, varied) for cells in compared]
     caption = (
         "The grey line is the Pareto front: no other point beats one on it in both time and memory. Lower left is"
-        " better, but the continuous gradients are not exact: their errors are in the tables. Where there are many"
-        " points, only those on the front are named. A panel is a group; sizes that all cells of a problem share are in"
+        " better, but the continuous gradients are not exact: their errors are in the tables. If there are many points,"
+        " only those on the front are labelled. Each panel is a group; sizes that all cells of a problem share are in"
         " the tables."
     )
     return FigureSpec("memory-time", "Memory against time", caption, where, grid(panels))
 
 
 def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw time and memory as multiples of the floor, where it was measured: a column a gradient, a point a group."""
+    """Draw time and memory over the floor, if it was measured: one column per gradient, one point per group."""
     lines = lines_of(frame)
     floors = {(c["group_id"], c["gradient"]) for c in lines if c["contender"] == FLOOR and c["comparable"]}
     cells = [c for c in lines if (c["group_id"], c["gradient"]) in floors and c["contender"] != FLOOR]
-    measures = (("time_over_floor", "time over the floor"), ("memory_over_floor", "peak of tensors over the floor"))
+    measures = (("time_over_floor", "time over the floor"), ("memory_over_floor", "peak tensor memory over the floor"))
     panels = [_multiples_panel(cells, key, label) for key, label in measures]
     caption = (
-        "A point is a group: the cost of a gradient as a multiple of its own floor in the same group, which is the bare"
-        " calls of f and its vector-Jacobian product, and the tensors that it cannot avoid. At 1 nothing is lost."
+        "Each point is a group: the cost of a gradient as a multiple of its own floor in the same group, that is, of"
+        " the bare calls of f and its vector-Jacobian product and the tensors that it cannot avoid. At 1 nothing is"
+        " lost."
     )
     panels = [panel for panel in panels if panel.series]
     return FigureSpec("over-floor", "Cost over the floor", caption, where, (tuple(panels),) if panels else ())
 
 
 def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw time and, below, memory over each GROWING axis, by a problem's longest series of three values or more."""
+    """Draw time and, below, memory against each GROWING axis, for the longest series of three or more values."""
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
     varied = varied_sizes(lines)
     families = [
@@ -173,8 +175,8 @@ def growth(frame: pd.DataFrame, where: str) -> FigureSpec:
         for y, measure in ((TIME, milliseconds), (MEMORY, mebibytes))
     ]
     caption = (
-        "The cost of a gradient as a number grows. A line of slope one is linear growth: ten times the number costs ten"
-        " times as much."
+        "The cost of a gradient as one size grows. A slope of one is linear growth: ten times the size costs ten times"
+        " as much."
     )
     return FigureSpec("growth", "Growth", caption, where, tuple(row for row in rows if row))
 
@@ -194,7 +196,7 @@ def _without(line: Line, axis: str) -> tuple[object, ...]:
 
 
 def powers(exponents: Sequence[Line], where: str) -> FigureSpec:
-    """Draw every gradient's exponent along every axis, with its interval: a panel a measure."""
+    """Draw every gradient's exponent along every axis, with its interval: one panel per measure."""
     caption = (
         "The exponent p of growth as x^p, fitted to the longest series of cells that differ only in x, with its 95 %"
         " confidence interval. 0 is constant, 1 is linear, 2 is quadratic."
@@ -204,7 +206,7 @@ def powers(exponents: Sequence[Line], where: str) -> FigureSpec:
 
 
 SPREAD = 0.7
-"""The share of the space between two names that the gradients side by side occupy."""
+"""The fraction of the space between two axes that the gradients, side by side, occupy."""
 
 
 def _powers_panel(lines: Sequence[Line]) -> Panel:
@@ -247,9 +249,9 @@ def _is_leaders_line(line: Line) -> bool:
 
 
 def _nearer(cells: Sequence[Line]) -> tuple[tuple[float, float], ...]:
-    """Return the intervals of rtol in which the continuous adjoint is nearer the truth than the exact gradient.
+    """Return the intervals of rtol in which the continuous adjoint is closer to the truth than the exact gradient.
 
-    Between two tolerances both errors are interpolated as powers of rtol, and cross where these powers do.
+    Between two tolerances both errors are interpolated as powers of rtol, which gives the crossing.
     """
     errors = {(c["name"], c["rtol"]): c["error_true"] for c in cells if c["error_true"]}
     both = sorted(r for name, r in errors if name == "ours symplectic" and ("ours continuous", r) in errors)
@@ -260,7 +262,7 @@ def _nearer(cells: Sequence[Line]) -> tuple[tuple[float, float], ...]:
             continue
         crossing = x0 + (x1 - x0) * v0 / (v0 - v1) if (v0 < 0) != (v1 < 0) else None
         low, high = (x0 if v0 < 0 else crossing), (x1 if v1 < 0 else crossing)
-        assert low is not None and high is not None, "an end that is not below zero has a crossing"
+        assert low is not None and high is not None, "an interval with one end below zero has a crossing"
         if found and found[-1][1] == low:
             low = found.pop()[0]
         found.append((low, high))
@@ -275,7 +277,7 @@ def _rounding_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     half = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
     title = f"{title_of(cells[0], varied)}\n{cells[0]['method']}"
     rounded = [c["steps"] for c in cells if c["error_discrete_oracle"] == c["dtype"]]
-    note = f"From {int(min(rounded))} steps on the oracle rounds as coarsely as the gradient." if rounded else ""
+    note = f"From {int(min(rounded))} steps on, the oracle rounds as coarsely as the gradient." if rounded else ""
     return Panel(title, STEPS, DISCRETE, tuple(series), floor=(half, "half a unit in the last place"), note=note)
 
 
@@ -298,8 +300,8 @@ def _growth_panel(
     for name in sorted({c["name"] for c in cells}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: _number(c, axis) or 0)
         series += points_of(own[0], [(_number(c, axis), measure(c)) for c in own])
-    told = {problem: names - {axis} for problem, names in varied.items()}
-    return Panel(f"{title_of(cells[0], told)}\n{cells[0]['method']}", Axis(f"number of {axis}"), y, tuple(series))
+    others = {problem: names - {axis} for problem, names in varied.items()}
+    return Panel(f"{title_of(cells[0], others)}\n{cells[0]['method']}", Axis(f"number of {axis}"), y, tuple(series))
 
 
 def _precision_panel(
@@ -332,7 +334,7 @@ def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
 
 
 def _absences(cells: Sequence[Line], shown: Sequence[Line]) -> str:
-    """Say which cells have no point, and why, and which have one but are not compared."""
+    """Say which cells have no point and why, and which have a point but are not compared."""
     reasons = {
         c["name"]: "not measured" if c["status"] == Status.OK else str(c["status"]) for c in cells if c not in shown
     }

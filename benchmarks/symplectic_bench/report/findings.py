@@ -1,4 +1,4 @@
-"""Findings of a check or a comparison as Markdown, for example for a comment on a pull request."""
+"""Findings of a check or a comparison as Markdown, such as a comment on a pull request."""
 
 from collections.abc import Sequence
 from typing import Any

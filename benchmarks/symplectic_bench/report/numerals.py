@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 MISSING = "-"
-"""The text for a value that is not known."""
+"""The text for an unknown value."""
 
 
 def three_digits(value: float | None, scale: float = 1.0) -> str:

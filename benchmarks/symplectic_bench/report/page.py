@@ -13,7 +13,7 @@ from symplectic_bench.spec.suite import Suite
 
 @dataclass(frozen=True)
 class Chapter:
-    """One suite's part of a page. `where` says on what it was measured."""
+    """One suite's part of a page. `where` names the machine that measured it."""
 
     suite: Suite
     where: str
@@ -24,9 +24,9 @@ class Chapter:
 def page(chapter: Chapter, command: str, plots: str) -> str:
     """Return the text of a page of one suite.
 
-    `command` is the one that makes the page again, `plots` the folder of the figures relative to the page's.
+    `command` makes the page again; `plots` is the folder of the figures relative to the page's.
     """
-    made = f"{chapter.where} Made from the rows beside it by `{command}`; nothing here is written by hand."
+    made = f"{chapter.where} Made from the rows in this folder by `{command}`; nothing here is written by hand."
     return "\n\n".join([f"# {prose(chapter.suite.title)}", _body(chapter, made, plots, level=2)]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The parts of a figure, as plain frozen data: what is drawn, in which colour and with which words."""
+"""The parts of a figure as plain frozen data: what is drawn, its colours and its labels."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ class Axis:
     """An axis: its label with the unit, and whether it is logarithmic.
 
     names: the labels of the positions 0, 1, .. of a categorical axis.
-    counts: the values are 1, 2, .. up to this number, and all of them are in view, with or without points.
+    counts: the values are 1, 2, .. up to this number, and all of them are shown, with or without points.
     """
 
     label: str
@@ -25,7 +25,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Style:
-    """The looks of a contender's gradient, the same in every figure."""
+    """The appearance of a contender's gradient, the same in every figure."""
 
     color: str
     marker: str
@@ -37,7 +37,7 @@ class Style:
 class Series:
     """Points (x, y), in order, of one contender's gradient.
 
-    label is a shorter name for use beside points. doubt: half the height of each point's interval.
+    label is a shorter name, shown next to points. doubt: half the height of each point's confidence interval.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Series:
 class Panel:
     """One pair of axes.
 
-    front: the corners of a Pareto front. floor: (height, words) of a horizontal line. shaded: intervals of x in which
-    the continuous adjoint is nearer the truth.
+    front: the corners of a Pareto front. floor: (height, label) of a horizontal line. shaded: intervals of x in which
+    the continuous adjoint is closer to the truth.
     """
 
     title: str
@@ -70,7 +70,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """Panels row by row, with one legend for all. The caption is written beside the figure, not in it."""
+    """Panels row by row, with one legend for all. The caption goes next to the figure, not into it."""
 
     name: str
     title: str
@@ -80,7 +80,7 @@ class FigureSpec:
 
 
 TIME = Axis("time, forward and backward (ms)")
-MEMORY = Axis("peak of tensors (MiB)")
+MEMORY = Axis("peak tensor memory (MiB)")
 ERROR = Axis("true error of the gradient")
 TOLERANCE = Axis("rtol")
 STEPS = Axis("number of steps")
@@ -91,7 +91,7 @@ VariedSizes = dict[str, set[str]]  # problem -> its sizes that have several valu
 
 
 def style_of(contender: str, gradient: str) -> Style:
-    """Return the looks of a contender's gradient, from the records of both."""
+    """Return the appearance of a contender's gradient, from the records of both."""
     own, of_gradient = contender_record(contender), gradient_record(gradient)
     return Style(own.color or of_gradient.color, own.marker or of_gradient.marker, own.ours, not own.ours)
 
@@ -102,7 +102,7 @@ def milliseconds(line: Line) -> float | None:
 
 
 def mebibytes(line: Line) -> float | None:
-    """Return the cell's peak of tensors in mebibytes."""
+    """Return the cell's peak tensor memory in mebibytes."""
     return None if line["peak_tensor_bytes"] is None else line["peak_tensor_bytes"] / 2**20
 
 
@@ -116,7 +116,7 @@ def varied_sizes(lines: Iterable[Line]) -> VariedSizes:
 
 
 def points_of(cell: Line, points: Iterable[tuple[float | None, float | None]], joined: bool = True) -> list[Series]:
-    """Return the points that a logarithmic axis can show as a list of one series, empty if there are none."""
+    """Return a list with one series of the points that a logarithmic axis can show; empty if there are none."""
     known = [(x, y) for x, y in points if x and y and math.isfinite(x) and math.isfinite(y)]
     if not known:
         return []

@@ -29,9 +29,9 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 class Portrait:
     """How a problem is shown: its sizes, the columns of the state, and their labels.
 
-    Over "time" a line is a column of one sample, coloured by the column; a first sample with a name has a colour of its
-    own. In the "plane" columns are pairs, and a line is the path of a pair in one sample, starting at its dot, coloured
-    by the pair, or by the sample if there is one pair and few samples. An "image" is one sample over space and time.
+    In a "time" plot a line is a column of one sample, coloured by column; a first sample with a label has its own
+    colour. In a "plane" plot columns form pairs, and a line is the path of a pair in one sample, starting at its dot,
+    coloured by pair, or by sample if there is one pair and few samples. An "image" is one sample over space and time.
     """
 
     kind: Literal["time", "plane", "image"]
@@ -43,7 +43,7 @@ class Portrait:
     seed: int = 0
     moments: int = 240
     first: str = ""
-    """The label of the first sample, where it is unlike the others."""
+    """The label of the first sample, if it is unlike the others."""
     begin: float | None = None
     """The start of a logarithmic time axis; None for a linear one."""
     marks: tuple[tuple[float, float], ...] = ()
@@ -142,7 +142,7 @@ def build(name: str, portrait: Portrait) -> Problem:
 
 
 def solve(problem: Problem, portrait: Portrait) -> tuple[Tensor, Tensor]:
-    """Return times (moments,), and the states of all samples (moments, batch, dim); components follow each other."""
+    """Return times (moments,) and the states of all samples (moments, batch, dim), one component after another."""
     start, end = problem.t[[0, -1]].tolist()
     t = torch.linspace(start, end, portrait.moments, dtype=torch.float64)
     if portrait.begin is not None:

@@ -1,4 +1,4 @@
-"""Figures drawn and written to files, by matplotlib."""
+"""Draw figures with matplotlib and write them to files."""
 
 from collections.abc import Sequence
 from math import inf
@@ -53,7 +53,7 @@ def render(spec: FigureSpec, folder: Path, formats: Sequence[str] = ("svg", "png
 
 
 def save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
-    """Write the figure to path with each format's suffix, the same bytes for the same figure."""
+    """Write the figure to path with each format's suffix. The same figure gives the same bytes."""
     files = [path.with_name(f"{path.name}.{form}") for form in formats]
     for file, form in zip(files, formats, strict=True):
         with replacing(file) as part:
@@ -99,7 +99,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for place, series in enumerate(panel.series):
         if series.doubt:
             axes.errorbar(series.x, series.y, series.doubt, fmt="none", ecolor=series.style.color, elinewidth=1)
-        above = 2.9 - 0.01 * place  # of series on top of each other the first is visible
+        above = 2.9 - 0.01 * place  # the first of coinciding series is visible
         axes.plot(series.x, series.y, zorder=above, **_appearance(series.style, series.joined))
     _scale(axes, panel)
     if panel.floor is not None and panel.floor[0] > axes.get_ylim()[0] / NEAR:
@@ -109,10 +109,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         axes.annotate(fill(panel.note, 62), (0, 0), (0, -38), "axes fraction", "offset points", fontsize=7, va="top")
 
 
-def _draw_floor(axes: Axes, height: float, words: str) -> None:
+def _draw_floor(axes: Axes, height: float, label: str) -> None:
     axes.axhline(height, color="#888888", linewidth=1, linestyle=":")
-    across = axes.get_yaxis_transform()  # beside the panel, where no point can cover the words
-    axes.text(1.01, height, words, transform=across, va="center", rotation=-90, fontsize=7, color="#666666")
+    across = axes.get_yaxis_transform()  # outside the panel, where no point can cover the label
+    axes.text(1.01, height, label, transform=across, va="center", rotation=-90, fontsize=7, color="#666666")
 
 
 def _appearance(style: Style, joined: bool) -> dict[str, Any]:
@@ -159,13 +159,13 @@ def _draw_legend(figure: Figure, panels: Sequence[Panel], wide: int) -> None:
     if any(panel.front for panel in panels):
         handles.append(Line2D([], [], label="Pareto front", color="#999999", linewidth=4, alpha=0.4))
     if any(panel.shaded for panel in panels):
-        handles.append(Patch(label="continuous nearer the truth", **SHADE))
+        handles.append(Patch(label="continuous closer to the truth", **SHADE))
     if not handles:
         return  # the axes name the series
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, 2 * wide), fontsize=8)
 
 
-# Labels are tried ever further from their points, until they overlap neither each other nor a point.
+# Labels are placed ever further from their points until they overlap neither each other nor a point.
 
 _DIRECTIONS = [(1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 2), (-1, 2), (1, -2), (-1, -2)]
 _OFFSETS = [(8 * r * dx, 8 * r * dy) for r in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) for dx, dy in _DIRECTIONS]

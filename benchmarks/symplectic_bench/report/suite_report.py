@@ -40,7 +40,7 @@ class SuiteReport:
     """The rows of one suite in one environment, and the files made from them.
 
     cells are all the cells of a suite that has targets or claims, so that those without a row can be named; empty for
-    other suites. mix_machines: ratios may be of rows that different machines measured in one sweep.
+    other suites. mix_machines: whether ratios may be of rows that different machines measured in one sweep.
     """
 
     suite: Suite
@@ -59,7 +59,7 @@ class SuiteReport:
 
     @cached_property
     def where(self) -> str:
-        """The sentences that end each caption: on what the rows were measured, and whether some are missing."""
+        """The sentences that end each caption: which machine measured the rows, and whether some are missing."""
         cells, missing = read_cells(self.folder / self.environment_id), len(self._cells_without_rows)
         part = f" {len(cells) - missing} of the suite's {len(cells)} cells have been measured." if missing else ""
         folder = self.folder / self.environment_id
@@ -70,19 +70,19 @@ class SuiteReport:
         if machines == 1:
             return ""
         if self.mix_machines:
-            return f" Ratios may be of two of these {machines} machines."
-        return " No ratio is of two machines."
+            return f" Ratios may combine two of these {machines} machines."
+        return " No ratio combines two machines."
 
     @cached_property
     def _stored(self) -> list[Measurement]:
-        """The rows of the suite's present cells: a changed suite file leaves rows of cells that it no longer has."""
+        """The rows of the suite's present cells. Rows of cells that it no longer has are left out."""
         cells = set(read_cells(self.folder / self.environment_id))
         found = read_rows(self.folder / self.environment_id / "rows.jsonl").rows
         return [row for row in found if row.cell_id in cells]
 
     @cached_property
     def rows(self) -> list[Measurement]:
-        """The rows, without the machines that measured them if machines are mixed."""
+        """The rows; without the machines that measured them if machines are mixed."""
         if self.mix_machines:
             return [replace(row, environment=None) for row in self._stored]
         return self._stored
@@ -149,9 +149,9 @@ class SuiteReport:
 
 
 def choose_environment(suite_folder: Path, wanted: str | None) -> str:
-    """Return the wanted environment, or by default that of the newest run.
+    """Return the environment `wanted`, or by default that of the newest run.
 
-    Raises NoRows if there is none, UnknownEnvironment if the wanted one is not among them.
+    Raises NoRows if no environment has rows, UnknownEnvironment if `wanted` has none.
     """
     known = environment_ids(suite_folder)
     if not known:

@@ -1,4 +1,4 @@
-"""A summary as tables of text: their columns, formats and captions."""
+"""The tables of a summary: their columns, formats and captions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -21,7 +21,7 @@ Column = tuple[str, str, Callable[[Any], str]]  # heading, key in the line, form
 
 
 def _measured(columns: Sequence[Column], lines: Sequence[Line]) -> Sequence[Column]:
-    """Return the columns that some line has a value for: not every suite measures everything."""
+    """Return the columns for which some line has a value: not every suite measures everything."""
     return [column for column in columns if not lines or any(line.get(column[1]) is not None for line in lines)]
 
 
@@ -83,7 +83,7 @@ ORDERING: tuple[Column, ...] = (
 REACHED: tuple[Column, ...] = (
     ("point", "point", count),
     ("target", "target", text),
-    ("wanted", "wanted", text),
+    ("limit", "wanted", text),
     ("worst", "worst", three_digits),
     ("met", "met", count),
     ("of", "cells", count),
@@ -94,7 +94,7 @@ TARGETS: tuple[Column, ...] = (
     ("group", "group", text),
     ("cell", "cell", text),
     ("measured", "measured", three_digits),
-    ("wanted", "wanted", text),
+    ("limit", "wanted", text),
     ("outcome", "outcome", text),
     ("note", "note", text),
 )
@@ -118,7 +118,7 @@ TRUTH: tuple[Column, ...] = (
 
 
 def all_tables(frame: pd.DataFrame, where: str, targets: Sequence[ClaimResult] = ()) -> list[Table]:
-    """Every table of a summary; `where` says on what it was measured and ends each caption.
+    """Return every table of a summary. `where` names the machine and ends each caption.
 
     Tables of targets come first, if there are any. The order of memory needs the three gradients that it compares.
     """
@@ -132,7 +132,7 @@ def all_tables(frame: pd.DataFrame, where: str, targets: Sequence[ClaimResult] =
 
 
 def reached_table(targets: Sequence[ClaimResult], where: str) -> Table:
-    """Return one line a target."""
+    """Return one line per target."""
     caption = (
         "Every target with the worst of its cells. A target is met if all its cells meet it, and not measured if some"
         " were not measured and the others meet it. The numbers are those of the list of targets."
@@ -141,7 +141,7 @@ def reached_table(targets: Sequence[ClaimResult], where: str) -> Table:
         {
             "point": target.claim.point,
             "target": target.claim.name,
-            "wanted": result.criterion.wanted,
+            "wanted": result.criterion.limit,
             "worst": result.worst,
             "met": len(result.having(CriterionOutcome.MET)),
             "cells": len(result.evaluations),
@@ -171,28 +171,28 @@ def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
 
 def _target_line(target: ClaimResult, evaluation: Evaluation) -> Line:
     line: Line = {"point": target.claim.point, "target": target.claim.name, "group": evaluation.group or None}
-    line |= {"cell": evaluation.name or None, "measured": evaluation.value, "wanted": evaluation.criterion.wanted}
+    line |= {"cell": evaluation.name or None, "measured": evaluation.value, "wanted": evaluation.criterion.limit}
     return line | {"outcome": str(evaluation.outcome), "note": evaluation.note or None}
 
 
 def overview_table(frame: pd.DataFrame, where: str) -> Table:
-    """Return one line a contender and gradient, over all groups."""
+    """Return one line per contender and gradient, over all groups."""
     lines = overview(frame)
     caption = (
         "Worst discrete errors, and geometric means over all groups. x peer: as a multiple of"
         f" {PEER} in the same group (in the `compared` groups that have it). x floor: as a multiple of the bare"
-        " network calls that this gradient makes, and of the bytes of its own formula, which says how near the code is"
-        " to its method, not which method is leaner."
+        " network calls that this gradient makes, and of the bytes of its own formula, which shows how close the code"
+        " is to its method, not which method is leaner."
     )
     return _table("overview", "All gradients at a glance", caption, where, _measured(OVERVIEW, lines), lines)
 
 
 def truth_table(frame: pd.DataFrame, where: str) -> Table:
-    """Return one line a solve: the errors of the exact gradients and of the continuous adjoint, side by side."""
+    """Return one line per solve: the errors of the exact gradients and of the continuous adjoint, side by side."""
     caption = (
         "Errors relative to autograd through the recorded steps (discrete: the worst of the exact gradients that take"
         " the method's own steps) and to the continuous problem's gradient (true). continuous over exact: above 1 the"
-        " exact gradient of the steps is nearer the truth, below 1 the continuous adjoint."
+        " exact gradient of the steps is closer to the truth, below 1 the continuous adjoint."
     )
     lines = lines_of(frame)
     groups = {line["group_id"]: line["group"] for line in lines if line["rtol"] is not None}
@@ -227,7 +227,7 @@ def _truth_line(cells: Sequence[Line]) -> Line:
 
 
 def gradients_table(frame: pd.DataFrame, where: str) -> Table:
-    """Return one line a cell, a section a group."""
+    """Return one line per cell, one section per group."""
     lines = [line | {"shown_status": _shown_status(line)} for line in lines_of(frame)]
     groups = {line["group_id"]: line["group"] for line in lines}
     columns, sections = _measured(GRADIENTS, lines), []
@@ -246,10 +246,10 @@ def gradients_table(frame: pd.DataFrame, where: str) -> Table:
 
 
 def ordering_table(frame: pd.DataFrame, where: str) -> Table:
-    """Return one line a group: the order of memory, predicted and measured."""
+    """Return one line per group: the order of memory, predicted and measured."""
     caption = (
         "Whether the peak tensor bytes of symplectic, aca and baseline are in the order of the formulas (N + s) D + A,"
-        " N D + s A and D + N s A. Where the graph of f is smaller than four states, the kept states decide, and"
+        " N D + s A and D + N s A. If the graph of f is smaller than four states, the kept states decide, and"
         " symplectic need not come first."
     )
     return _table(
@@ -268,7 +268,7 @@ def _shown_status(line: Line) -> str:
 
 
 def _notes(cells: Sequence[Line]) -> tuple[str, ...]:
-    """Say why cells failed or numbers are missing, each reason once with all cells that it holds for."""
+    """Say why cells failed or numbers are missing: each reason once, with all the cells that it applies to."""
     holders: dict[str, list[str]] = {}
     for line in cells:
         reasons = [line["reason"], line["error_discrete_reason"], line["error_true_reason"]]
@@ -278,7 +278,7 @@ def _notes(cells: Sequence[Line]) -> tuple[str, ...]:
                 f"the forward solution is {error} tolerances off the reference: excluded from ratios and fronts"
             )
         if line["peak_tensor_source"] == "fit":
-            reasons.append("the peak of tensors is fitted to runs with fewer steps")
+            reasons.append("the peak tensor memory is fitted to runs with fewer steps")
         for reason in filter(None, reasons):
             holders.setdefault(reason, []).append(line["name"])
     return tuple(f"{', '.join(names)}: {reason}" for reason, names in holders.items())

@@ -31,7 +31,7 @@ def training_figures(frame: pd.DataFrame, where: str, name: str = "") -> list[Fi
 
 
 def curves(lines: Sequence[Line], where: str) -> FigureSpec:
-    """Draw the loss over the iterations of the longest trainings: a panel a setting, a line a seed."""
+    """Draw the loss against iterations for the longest trainings: one panel per setting, one line per seed."""
     panels = []
     for label, cells in _by_setting(lines).items():
         long = _longest(cells)
@@ -39,7 +39,7 @@ def curves(lines: Sequence[Line], where: str) -> FigureSpec:
         series = [_curve(c, _smoothed(c["losses"])) for c in _ordered(long)]
         panels.append(Panel(label, iterations_of(long), Axis("loss", log=logarithmic), tuple(series)))
     caption = (
-        "The loss of the training batches, as a running mean over a twentieth of the iterations; a line a seed. Where"
+        "The loss of the training batches, as a running mean over a twentieth of the iterations; one line per seed. If"
         " gradients agree, their lines coincide, with symplectic's on top."
     )
     return FigureSpec("curves", "Learning curves", caption, where, grid(panels))
@@ -77,14 +77,14 @@ def agreement(lines: Sequence[Line], where: str) -> FigureSpec:
             panels.append(Panel(label, x_axis, Axis("loss, relative difference"), tuple(series), floor=floor))
     caption = (
         f"The relative difference of the losses of the first {FIRST_ITERATIONS} iterations from those with symplectic,"
-        " from the same start with the same batches. Where a gradient has no point, the two losses are equal bit for"
-        " bit. mali, reversible and other libraries take other steps, so theirs are gradients of other numbers."
+        " from the same weights with the same batches. A missing point means that the two losses are equal bit for"
+        " bit. mali, reversible and other libraries take other steps, so they differentiate other numbers."
     )
     return FigureSpec("agreement", "Losses side by side", caption, where, grid(panels))
 
 
 def calls(lines: Sequence[Line], where: str) -> FigureSpec:
-    """Draw f calls over iterations, where they grow by a half or more in training."""
+    """Draw f calls against iterations, for settings in which they grow by half or more in training."""
     panels = []
     for label, cells in _by_setting(lines).items():
         long = [c for c in _longest(cells) if c["f_calls_samples"]]
@@ -93,7 +93,7 @@ def calls(lines: Sequence[Line], where: str) -> FigureSpec:
         series = [_curve(c, c["f_calls_samples"]) for c in _ordered(long)]
         panels.append(Panel(label, iterations_of(long), Axis("f calls"), tuple(series)))
     caption = "Calls of f in an iteration, forward and backward, as the network learns a field that is harder to solve."
-    return FigureSpec("calls", "Calls as learning goes on", caption, where, grid(panels))
+    return FigureSpec("calls", "Calls during training", caption, where, grid(panels))
 
 
 def _curve(line: Line, values: Sequence[float]) -> Series:

@@ -1,4 +1,4 @@
-"""Tables of trained networks: a row a gradient, a group of columns a setting."""
+"""Tables of trained networks: one row per gradient, one group of columns per setting."""
 
 import math
 import statistics
@@ -14,13 +14,13 @@ from symplectic_bench.spec.cell import ITERATIONS
 from symplectic_bench.spec.status import Status
 
 SIDE_BY_SIDE = 3
-"""The most settings in one table; further settings go to further tables."""
+"""The largest number of settings in one table; the others go into further tables."""
 
 CAPTION = (
     "s/iteration and f calls, forward and backward: medians over the first iterations that all gradients have in"
     " common. MiB: peak of live tensors in the first iteration, above those of network and data. losses off: the"
     " largest relative difference of the losses of the first iterations from symplectic's. The quality of the trained"
-    " network is given for those trained the longest: the median over several seeds, with the least and the largest."
+    " network is given for the longest trainings: the median over several seeds, with the smallest and the largest."
 )
 
 
@@ -59,7 +59,7 @@ UNLABELLED = (*NAMING, ITERATIONS, "test_rows", "test_trace")
 
 
 def setting_labels(lines: Sequence[Line]) -> dict[str, str]:
-    """Return setting_id -> its label: the data, equation or task, and all that distinguishes settings of one name."""
+    """Return the label of each setting_id: the data, equation or task, and what distinguishes settings of one name."""
     first = {line["setting_id"]: line for line in reversed(lines)}
     ordered = dict.fromkeys(line["setting_id"] for line in lines)
     alike: dict[str, list[Line]] = {}
@@ -73,7 +73,7 @@ def _name(line: Line) -> str:
 
 
 def _differences(line: Line, others: Sequence[Line]) -> list[str]:
-    """Return this line's values of the axes and sizes in which lines of its name differ."""
+    """Return this line's values of the axes and sizes in which lines with its name differ."""
     parts = [str(line[axis]) for axis in ("problem", "method", "dtype") if len({other[axis] for other in others}) > 1]
     for axis in ("rtol", "steps", "batch", "threads", "device"):
         if len({other[axis] for other in others}) > 1 and line[axis] is not None:
@@ -159,7 +159,7 @@ def _steps(lines: Sequence[Line]) -> str:
 
 
 def _trained(lines: Sequence[Line]) -> str:
-    """Describe the training: method, accuracy, iterations, seeds, and the size of the test."""
+    """Describe the training: method, accuracy, iterations, seeds, and the size of the test set."""
     long = sorted({int(line["sizes"][ITERATIONS]) for line in lines})
     first = lines[0]
     accuracy = (
@@ -187,10 +187,10 @@ def _sizes(lines: Sequence[Line]) -> str:
 
 
 def _data(names: set[str]) -> str:
-    """Say which data are not those that were published."""
+    """Say which data are not the published ones."""
     said = ""
     if any(name.startswith(SYNTHETIC) for name in names):
-        said += f" {SYNTHETIC}..: in place of that table, a mixture of five normal distributions of its dimension."
+        said += f" {SYNTHETIC}..: a mixture of five normal distributions of that table's dimension, in its place."
     if "digits" in names:
         said += " digits: scikit-learn's, 8 x 8 pixels."
     return said
@@ -209,7 +209,7 @@ def _seeds(lines: Sequence[Line]) -> str:
 
 
 def _remarks(settings: dict[str, list[Line]]) -> list[str]:
-    """Return notes on what failed, with the setting and the reason, and remarks on the rest."""
+    """Return notes on failures, with the setting and the reason, and remarks on the rest."""
     found: dict[str, list[str]] = {}
     for label, lines in settings.items():
         for line in lines:

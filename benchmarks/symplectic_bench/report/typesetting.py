@@ -65,7 +65,7 @@ def _markdown_lines(table: Table, section: Section) -> list[str]:
 
 
 def _spread(groups: Sequence[tuple[str, int]]) -> list[str]:
-    """Return a cell a column, each heading above its first: a Markdown cell cannot span columns."""
+    """Return one cell per column, with each heading above its first column: a Markdown cell cannot span columns."""
     return [text for group, span in groups for text in (group, *[""] * (span - 1))]
 
 
@@ -78,7 +78,7 @@ def _is_number(written: str) -> bool:
 
 
 def markdown_text(written: str) -> str:
-    """Return the text on one line, with the characters escaped that would end a cell or begin markup."""
+    """Return the text on one line, escaping characters that would end a cell or begin markup."""
     return "".join(f"\\{c}" if c in "\\|*_<`[]" else c for c in " ".join(written.split()))
 
 
@@ -97,7 +97,7 @@ def _csv_value(value: Any) -> Any:
     if isinstance(value, dict):
         return " ".join(f"{name}={size}" for name, size in value.items())
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)  # a count or bytes: a column with a missing value holds floats
+        return int(value)  # a count or bytes: pandas makes a column with a missing value floats
     return value
 
 

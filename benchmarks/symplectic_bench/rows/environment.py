@@ -1,4 +1,4 @@
-"""The environment of a run: machine, versions, source. It names no host, user or folder."""
+"""The environment of a run: machine, versions, source. It contains no host, user or folder name."""
 
 import hashlib
 import importlib.util
@@ -30,10 +30,10 @@ PEERS = ("torch_symplectic_adjoint", "torchdiffeqpack", "torchode", "diffrax", "
 
 @dataclass(frozen=True)
 class Environment:
-    """Facts that a measurement depends on. torch_build is "cpu" or the CUDA version torch was built for.
+    """The facts that a measurement depends on. torch_build is "cpu" or the CUDA version that torch was built for.
 
-    peers: the installed peers besides torchdiffeq, with their versions. Installing one later makes a new environment,
-    in which its cells, skipped before, are measured.
+    peers are the installed peers besides torchdiffeq, with their versions. Installing another one makes a new
+    environment, in which its cells, skipped before, are measured.
     """
 
     system: str
@@ -55,7 +55,7 @@ class Environment:
 
     @property
     def id(self) -> str:
-        """12 hex digits of machine, versions and library source, which must be equal to resume a run."""
+        """12 hex digits that identify machine, versions and library source; a run resumes only within one id."""
         hidden = {f.name for f in self.__dataclass_fields__.values() if not f.metadata.get("in_id", True)}
         facts = {key: value for key, value in asdict(self).items() if key not in hidden}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
@@ -67,7 +67,7 @@ class Environment:
 
 
 def capture() -> Environment:
-    """Return the environment of this process. torch's facts are read from its files: importing it takes seconds."""
+    """Return the environment of this process. torch's version is read from its files: importing it takes seconds."""
     suite, library = _package_folder("symplectic_bench"), _package_folder("symplectic_adjoint")
     commit, uncommitted_changes = _git_state(suite, library)
     return Environment(
@@ -91,7 +91,7 @@ def capture() -> Environment:
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """Return the facts of a stored environment.json as a sentence, which ends captions."""
+    """Return the facts of a stored environment.json as a sentence for the end of a caption."""
     machine = [facts["cpu"], f"{facts['cores']} cores", f"{facts['memory_gib']} GiB", *facts["gpus"], facts["system"]]
     torch = f"torch {facts['torch']} (built for {facts['torch_build']})"
     peers = {"torchdiffeq": facts["torchdiffeq"], **facts.get("peers", {})}
@@ -151,8 +151,8 @@ def _gpus() -> list[str]:
 def _git_state(suite: Path, library: Path) -> tuple[str | None, bool | None]:
     """Return the commit of the clone that tracks the suite, and whether suite or library differ from it.
 
-    (None, None) without such a clone: an installed suite may lie inside another project's repository, whose commit
-    says nothing about it. A library outside the clone is not the commit's, and counts as a change.
+    Return (None, None) without such a clone: an installed suite may lie inside another project's repository, whose
+    commit says nothing about it. A library outside the clone is not that commit's, so it counts as a change.
     """
     if shutil.which("git") is None or _git(suite, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
@@ -166,7 +166,7 @@ def _git_state(suite: Path, library: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return git's output in a folder, None if git fails."""
+    """Return git's output in a folder, or None if git fails."""
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else None
 

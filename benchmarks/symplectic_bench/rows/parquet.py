@@ -13,7 +13,7 @@ from symplectic_bench.files.atomic import replacing
 from symplectic_bench.rows.record import Measurement
 
 _TEXT = {"sizes", "metrics"}
-"""Their keys differ from problem to problem: stored as JSON text, so that all rows have one schema."""
+"""Fields stored as JSON text: their keys differ between problems, and all rows must have one schema."""
 
 _KINDS = {"list[float]": pyarrow.list_(pyarrow.float64()), "list[int]": pyarrow.list_(pyarrow.int64())}
 _KINDS |= {"bool": pyarrow.bool_(), "int": pyarrow.int64(), "float": pyarrow.float64()}

@@ -21,10 +21,10 @@ class UnreadableRow(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Everything measured for one cell. A value that was not measured is None; a *_reason says why, where needed.
+    """Everything measured for one cell. A value that was not measured is None; a *_reason field says why if needed.
 
-    Times are in seconds, medians of the samples stored beside them; memory is in bytes; gradient errors are relative.
-    A contender whose forward and backward pass cannot be timed apart has total_s only. compile_s is the whole first
+    Times are in seconds, medians of the samples stored with them; memory is in bytes; gradient errors are relative. A
+    contender whose forward and backward pass cannot be timed separately has total_s only. compile_s is the whole first
     call of a contender that compiles. f_call_s and vjp_call_s are one bare call each; floor_s and floor_tensor_bytes
     are the cost of the bare network calls that no method can avoid. state_bytes (D), graph_bytes (A, the graph of one f
     kept for its VJP) and parameter_bytes (P) are the symbols of the memory formulas. forward_error is the root mean
@@ -69,7 +69,7 @@ class Measurement:
     total_s: float | None = None
     forward_samples_s: list[float] | None = None
     backward_samples_s: list[float] | None = None
-    total_samples_s: list[float] | None = None  # only if forward and backward are not timed apart, or in training
+    total_samples_s: list[float] | None = None  # only if the passes are not timed separately, or in training
     compile_s: float | None = None
     f_call_s: float | None = None
     vjp_call_s: float | None = None
@@ -129,8 +129,8 @@ class Measurement:
     def from_json(cls, row: Any) -> Self:
         """Return the row that to_json turned into `row`. Fields that an older version did not write are None.
 
-        Raises UnreadableRow for a row of a newer version, and for one that no version wrote: with a value of the wrong
-        type, a negative cost, or an id that is not its cell's.
+        Raises UnreadableRow for a row of a newer version, and for an invalid one: a value of the wrong type, a negative
+        cost, or an id that is not its cell's.
         """
         if not isinstance(row, dict):
             raise UnreadableRow(f"not a row of measurements ({type(row).__name__}): {ADVICE}")
@@ -196,7 +196,7 @@ def _from_json_value(value: Any) -> Any:
 
 
 def _fits(kind: Any) -> Callable[[Any], bool]:
-    """Return a predicate: does a value read from JSON have this type, a field's annotation?"""
+    """Return a predicate that tells whether a value read from JSON has this type, a field's annotation."""
     own, inner = get_origin(kind) or kind, [_fits(argument) for argument in get_args(kind)]
     if own is UnionType:
         return lambda value: any(fits(value) for fits in inner)

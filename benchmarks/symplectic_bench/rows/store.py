@@ -22,7 +22,7 @@ from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.status import Status
 
 MAX_ATTEMPTS = 3
-"""How often a cell is measured in all if it keeps ending in an error, or in the death of its worker."""
+"""The number of times a cell is measured in all if it keeps ending in an error, or its worker keeps dying."""
 
 
 class StoreError(RuntimeError):
@@ -31,10 +31,10 @@ class StoreError(RuntimeError):
 
 @dataclass
 class Rows:
-    """One row per cell, in the order of their first lines, and warnings about faults of the file."""
+    """One row per cell, in the order of their first lines, and warnings about faults in the file."""
 
     by_cell: dict[str, Measurement] = field(default_factory=dict)
-    attempts: dict[str, int] = field(default_factory=dict)  # cell id -> how often it ended in an error
+    attempts: dict[str, int] = field(default_factory=dict)  # cell id -> number of errors so far
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -42,7 +42,7 @@ class Rows:
         return list(self.by_cell.values())
 
     def add(self, row: Measurement) -> bool:
-        """Add a row: the first finished row of a cell counts, otherwise its last error.
+        """Add a row. The first finished row of a cell counts, or its last error if none is finished.
 
         Returns False for a second finished row, which does not count.
         """
@@ -63,10 +63,10 @@ class Rows:
 
 
 def read_rows(path: Path) -> Rows:
-    """Return the rows of a file, none if there is no file.
+    """Return the rows of a file, which may not exist.
 
-    A line that is not JSON was torn by a crash: its cell counts as not measured. Raises UnreadableRow, with the line's
-    number, for a line that is no row or was written by a newer version.
+    A line that is not JSON was truncated by a crash: its cell counts as not measured. Raises UnreadableRow, with the
+    line number, for a line that is not a row or was written by a newer version.
     """
     known = Rows()
     for number, line in _lines(path):
@@ -74,7 +74,7 @@ def read_rows(path: Path) -> Rows:
             parsed = json.loads(line)
         except (ValueError, RecursionError):  # not JSON, or not UTF-8
             known.warnings.append(
-                f"{path.name} line {number} is torn (a run was killed while writing it) and is ignored"
+                f"{path.name} line {number} is truncated (a run was killed while writing it) and is ignored"
             )
             continue
         try:
@@ -89,16 +89,16 @@ def read_rows(path: Path) -> Rows:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield line numbers and lines one at a time: as text, a large sweep takes several times the memory of its rows."""
+    """Yield numbered lines one at a time: the text of a large sweep takes several times the memory of its rows."""
     if path.exists():
         with path.open("rb") as file:
             yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
 
 class Writer:
-    """Appends rows, each on disk before append returns. Made by `writing`.
+    """Appends rows, each of which is on disk before append returns. Made by `writing`.
 
-    known: the rows stored before, even if a fresh file is about to replace them. rows: the rows in the file now.
+    known are the rows stored before, even if a fresh file is about to replace them; rows are those in the file now.
     """
 
     def __init__(self, file: IO[bytes], known: Rows, rows: Rows) -> None:
@@ -108,9 +108,9 @@ class Writer:
     def append(self, row: Measurement) -> Measurement | None:
         """Write the row with the number of its cell's attempt, and return it as written.
 
-        Returns None and writes nothing if the cell has a finished row: a row delivered twice counts once. A row that
-        carries a higher attempt number, such as that of a cell that was given up, keeps it. Raises StoreError if the
-        disk is full; the rows written before are intact.
+        Returns None and writes nothing if the cell has a finished row: a row delivered twice counts once. A row with a
+        higher attempt number, such as that of an abandoned cell, keeps it. Raises StoreError if the disk is full; the
+        rows written before are intact.
         """
         if self.rows.is_finished(row.cell_id):
             return None
@@ -128,7 +128,7 @@ class Writer:
             os.fsync(self._file.fileno())
         except OSError as why:
             with contextlib.suppress(OSError):
-                os.truncate(self._file.fileno(), end)  # leave no torn line
+                os.truncate(self._file.fileno(), end)  # leave no truncated line
             raise StoreError(
                 f"a row could not be written ({why.strerror}); all rows before it are on disk: make room and run the"
                 " same command again, without --fresh"
@@ -139,8 +139,8 @@ class Writer:
 def writing(folder: Path, fresh: bool = False, keep: Collection[str] = ()) -> Iterator[Writer]:
     """Open a Writer to folder/rows.jsonl, while holding the folder's lock.
 
-    fresh: write to a new file, which starts with the old rows of the cells in `keep` and replaces the old file when the
-    block ends without an exception. Raises StoreError if another process is writing there, UnreadableRow if the old
+    If fresh, write to a new file, which starts with the old rows of the cells in `keep` and replaces the old file when
+    the block ends without an exception. Raises StoreError if another process is writing there, UnreadableRow if the old
     file is unreadable and needed.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def writing(folder: Path, fresh: bool = False, keep: Collection[str] = ()) -> It
         if fresh:
             path.unlink(missing_ok=True)
         with path.open("a+b") as file:
-            _end_torn_line(file)
+            _end_truncated_line(file)
         with path.open("ab", buffering=0) as file:
             writer = Writer(file, known, Rows() if fresh else known)
             for row in known.rows if fresh else ():
@@ -169,7 +169,7 @@ def writing(folder: Path, fresh: bool = False, keep: Collection[str] = ()) -> It
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold folder/.lock, which names its holder. The system releases it when the process dies."""
+    """Hold folder/.lock, which names its holder. The operating system releases it when the process dies."""
     file, where = folder / ".lock", f"{folder.parent.name}/{folder.name}"
     try:
         held = FileLock(file, blocking=False).acquire()
@@ -182,8 +182,8 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _end_torn_line(raw: IO[bytes]) -> None:
-    """Append a newline if the file lacks its last one, so that the next row does not join a torn line."""
+def _end_truncated_line(raw: IO[bytes]) -> None:
+    """Append a newline if the last line lacks one, so that the next row does not join a truncated line."""
     if raw.seek(0, os.SEEK_END) == 0:
         return
     raw.seek(-1, os.SEEK_END)
@@ -195,9 +195,9 @@ _PATH = re.compile(r"(?<![\w.:/~-])~?/(?:[^\s/'\":,;()\[\]]+/)+([^\s/'\":,;()\[\
 
 
 def anonymous(text: str) -> str:
-    """Return the text without the host name and without folders: only the last part of an absolute path remains.
+    """Return the text without the host name and with only the last part of absolute paths.
 
-    Rows are committed and published, and an error's message may contain both.
+    Rows are committed and published, and an error message may contain both.
     """
     host = re.escape(socket.gethostname())
     text = re.sub(rf"(?<![\w.-]){host}(?![\w-])", "<host>", text)
@@ -205,7 +205,7 @@ def anonymous(text: str) -> str:
 
 
 def write_environment(folder: Path, environment: Environment, scale: str) -> None:
-    """Write folder/environment.json, with the time of this run: a checkout does not preserve the dates of files."""
+    """Write folder/environment.json with the time of this run: a checkout does not preserve the dates of files."""
     facts: dict[str, Any] = {
         "id": environment.id,
         "scale": scale,
@@ -221,7 +221,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def write_machine(folder: Path, environment: Environment) -> None:
-    """Write folder/machines/<id>.json, if this environment, which measured rows, is not the folder's own."""
+    """Write folder/machines/<id>.json if the environment that measured rows is not the folder's own."""
     if folder.name == environment.id:
         return
     text = json.dumps({"id": environment.id} | asdict(environment), indent=2) + "\n"
@@ -229,20 +229,20 @@ def write_machine(folder: Path, environment: Environment) -> None:
 
 
 def read_machine(folder: Path, id: str) -> dict[str, Any]:
-    """Return the facts of the environment `id`, the folder's own or another machine's, with the scale of the run."""
+    """Return the facts of the environment `id` (the folder's own or another machine's), with the scale of the run."""
     own = read_environment(folder)
     if id == own["id"]:
         return own
     file = folder / "machines" / f"{id}.json"
     if not file.is_file():
         raise StoreError(
-            f"{folder.name}: a row is of environment {id}, but machines/{id}.json is missing: restore it or use --fresh"
+            f"{folder.name}: a row has environment {id}, but machines/{id}.json is missing: restore it or use --fresh"
         )
     return {"scale": own["scale"]} | json.loads(file.read_text(encoding="utf-8"))
 
 
 def write_cells(folder: Path, ids: Iterable[str]) -> None:
-    """Write the ids of the suite's cells to folder/cells.txt, one a line: rows may be fewer, or of an earlier suite."""
+    """Write the ids of the suite's cells to folder/cells.txt, one per line. Rows may be fewer, or of an older suite."""
     replace_text(folder / "cells.txt", "".join(f"{id}\n" for id in ids))
 
 
@@ -252,7 +252,7 @@ def read_cells(folder: Path) -> list[str]:
 
 
 def environment_ids(suite_folder: Path) -> list[str]:
-    """Return the ids of the environments that have rows, the newest run first."""
+    """Return the ids of the environments that have rows, newest run first."""
     folders = [path.parent for path in suite_folder.glob("*/environment.json")]
     folders = [folder for folder in folders if (folder / "rows.jsonl").exists()]
     return [f.name for f in sorted(folders, key=lambda f: read_environment(f)["last_run"], reverse=True)]

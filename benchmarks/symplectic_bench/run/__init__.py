@@ -1,1 +1,1 @@
-"""Running suites: the sweep, the processes that measure, and the executors that distribute cells."""
+"""Run suites: the sweep, the processes that measure, and the executors that distribute cells."""

@@ -1,7 +1,7 @@
 """The measurer of suites that do not train: which processes run, in which order, and how their values become rows.
 
-A cell's gradient, tensor memory and resident memory are measured in one process each; then the cells of a group are
-timed together in one process. A cell whose process fails gets its status and is not measured further.
+A cell's gradient, tensor memory and resident memory are each measured in a process of their own; then the cells of a
+group are timed together in one process. A cell whose process fails takes that status and is not measured further.
 """
 
 import statistics
@@ -35,10 +35,10 @@ Values = Iterable[dict[str, Any]]
 class MeasurementSettings:
     """Settings of measurements that do not train.
 
-    cell_timeout_s limits each part of a cell's measurement, and each single gradient of a group's timing. measure names
-    what is measured besides errors and counts: "memory", "time"; if it is empty, the errors of a group are measured in
-    one process. repeats is the number of timed rounds (fewer once a group has taken long enough), warmup that of the
-    untimed rounds before. cache_dir keeps data and reference gradients between runs. cores: see Limits.
+    cell_timeout_s limits each part of a cell's measurement, and each gradient when a group is timed. measure names what
+    is measured besides errors and counts: "memory", "time"; if it is empty, the errors of a group are measured in one
+    process. repeats is the number of timed rounds (fewer if a group takes too long), warmup that of the untimed rounds
+    before. cache_dir keeps data and reference gradients between runs. cores: see Limits.
     """
 
     cell_timeout_s: float
@@ -84,7 +84,7 @@ class CellMeasurer:
 
     settings: MeasurementSettings
     references: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
-    """By problem_id, so that each is computed once: None, or why there is no reference."""
+    """By problem_id, so that each reference is computed once: None, or why it is missing."""
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         return group_cells(cells)
@@ -122,7 +122,7 @@ class CellMeasurer:
             yield row.finished()
 
     def _reference(self, cell: Cell, settings: MeasurementSettings, on_progress: ProgressCallback) -> str | None:
-        """Prepare the cell's data and reference gradient. Returns why there is no reference, None if there is one."""
+        """Prepare the cell's data and reference gradient. Return why there is no reference, or None if there is one."""
         limits = Limits(settings.cell_timeout_s, cores=settings.cores)
         data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
         if isinstance(data, str) and not table_file(data, settings.cache_dir).exists():
@@ -137,7 +137,7 @@ class CellMeasurer:
 
 
 def errors_of_group(rows: list[Row], settings: MeasurementSettings, no_reference: str | None) -> None:
-    """Measure the errors of a group's cells. If one kills the process, those after it are measured in another."""
+    """Measure the errors of a group's cells. If one kills the process, the rest are measured in another."""
     while rows:
         cells = [row.cell for row in rows]
         outcome = process.run(measure_gradient_errors, (cells, settings.cache_dir), _limits(cells, settings))
@@ -159,12 +159,12 @@ def errors_of_group(rows: list[Row], settings: MeasurementSettings, no_reference
 
 
 def _take_errors(row: Row, values: list[dict[str, Any]], end: CallOutcome, no_reference: str | None) -> None:
-    """Take over the values of a process, even of one that ended early."""
+    """Put the values of a process, even of one that ended early, into the row."""
     row.take(values)
     if not values:
         return row.fail(end.status, end.reason)
     row.take([{"stages": METHODS[row.cell.method].stages}])
-    if not end.ok:  # the gradient is known, and whatever was measured before the end
+    if not end.ok:  # the gradient is known, and so is all that was measured before the end
         why = f"its process ended before ({end.status}): {end.reason}"
         late = [error for error in ("error_true", "error_discrete") if error not in row.measured]
         row.take([{f"{error}_reason": why for error in late if f"{error}_reason" not in row.measured}])
@@ -173,7 +173,7 @@ def _take_errors(row: Row, values: list[dict[str, Any]], end: CallOutcome, no_re
 
 
 def measure_cell(row: Row, settings: MeasurementSettings, no_reference: str | None) -> None:
-    """Measure the gradient's errors and, if wanted, tensor memory and resident memory, until one of them fails."""
+    """Measure the gradient's errors and, if asked for, tensor and resident memory, until one of them fails."""
     cell, cache_dir = row.cell, settings.cache_dir
     limits = _limits([cell], settings)
     outcome = process.run(measure_gradient_error, (cell, cache_dir), limits)
@@ -192,7 +192,7 @@ def measure_cell(row: Row, settings: MeasurementSettings, no_reference: str | No
 
 
 def _limits(cells: Sequence[Cell], settings: MeasurementSettings) -> Limits:
-    """Return the limits of a process that computes these cells of one group."""
+    """Return the limits for a process that computes these cells of one group."""
     spawned = any(CONTENDERS[cell.contender].framework == "jax" for cell in cells)
     cell = cells[0]
     return Limits(settings.cell_timeout_s, cell.device, spawned, cell.threads, cell.seed, settings.cores)
@@ -251,7 +251,7 @@ def _times(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _time_floor(counts: Counts, bare: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the times of a bare f call and of one with its VJP, and of the calls that these counts cannot avoid."""
+    """Return the times of a bare f call, of one with its VJP, and of the bare calls in these counts."""
     f_call_s, vjp_call_s = (statistics.median(value[name] for value in bare) for name in ("f_call_s", "vjp_call_s"))
     bare_calls = {"f_call_s": f_call_s, "vjp_call_s": vjp_call_s}
     if counts.floor_calls is None:

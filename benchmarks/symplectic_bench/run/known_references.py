@@ -1,6 +1,7 @@
-"""The references of the standard problems, which are stored in the package.
+"""The references of the standard problems that are stored in the package.
 
-Only references from Taylor series are stored, which need heyoka and may take minutes; others are computed when needed.
+Only references from Taylor series are stored, since they need heyoka and may take minutes. Others are computed when
+needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from symplectic_bench.spec.expansion import expand
 from symplectic_bench.spec.suite import Scale, load_suite
 
 MOST_EQUATIONS = 4_000
-"""The largest system, in adjoint form and all samples together, that is expanded: it takes a minute."""
+"""The largest system that is expanded, in adjoint form and over all samples: it takes a minute."""
 
 
 def standard_cells(suites: Sequence[str]) -> Iterator[Cell]:
@@ -56,7 +57,7 @@ def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
             yield f"{name}: {why}"
             continue
         save(reference, identity(problem), KNOWN / name)
-        yield f"{name}: known to {reference.bar:.1e}"
+        yield f"{name}: known to within {reference.bar:.1e}"
     for file in KNOWN.glob("*.npz"):
         if file.name not in current:
             file.unlink()

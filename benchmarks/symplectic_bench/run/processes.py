@@ -1,8 +1,8 @@
-"""Calls in new processes that have computed nothing, with a time limit: a crash in one does not end the suite.
+"""Calls in fresh processes with a time limit, so that a crash in one does not end the suite.
 
 On the CPU a process is forked from a server that has only imported modules, in 20 ms instead of seconds. CUDA and JAX
-do not survive a fork, so there the process is started from scratch. A process never outlives the one that started it:
-it ends when its lifeline, a pipe through which nothing is ever sent, is closed at the other end.
+do not survive a fork, so for them the process is started from scratch. A process never outlives the one that started
+it: it ends when its lifeline, a pipe through which nothing is ever sent, is closed at the other end.
 """
 
 import contextlib
@@ -42,16 +42,17 @@ PRELOAD = (
     "symplectic_bench.run.cells",
     "symplectic_bench.run.training.runner",
 )
-"""The modules that the server imports for all processes; those that cannot be imported are skipped. torch itself
-imports the second, with sympy, at the first torch.autograd.grad (0.6 s), and the third with the first optimizer
-(1.6 s). None of them computes, starts a thread or plots."""
+"""The modules that the server imports for all processes; any that cannot be imported are skipped. torch itself imports
+the second, with sympy, at the first torch.autograd.grad (0.6 s), and the third with the first optimizer (1.6 s). None
+of
+them computes, starts a thread or plots."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """How to start a process: the time limit for each of its values, and torch's settings for the call.
 
-    spawned: start it from scratch, whatever the device. cores: those it may run on; an empty tuple means all.
+    spawned: start it from scratch on any device. cores: the cores it may run on; an empty tuple means all.
     """
 
     timeout_s: float
@@ -64,7 +65,7 @@ class Limits:
 
 @dataclass
 class CallOutcome:
-    """The outcome of a call, and the values that it sent before it ended."""
+    """The outcome of a call, and the values that it sent."""
 
     status: Status = Status.OK
     reason: str | None = None
@@ -78,12 +79,12 @@ class CallOutcome:
 def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> CallOutcome:
     """Call `function(*args)` in a fresh process and wait for it.
 
-    Its return value is the outcome's only value. A generator's values arrive one by one: the time limit applies to each
+    The return value is the outcome's only value. A generator's values arrive one by one: the time limit applies to each
     of them, and those sent before a crash are kept. Values are plain numbers, strings, lists and dicts. A process that
     exceeds the limit is killed together with the processes it started.
     """
     if _forks(limits):
-        _ask_about_preload()
+        _warn_about_preload()
     return _run(function, args, limits)
 
 
@@ -93,7 +94,7 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) ->
     lifeline, held = context.Pipe(duplex=False)
     kills = _memory_kills()
     process = context.Process(target=_child, args=(sender, lifeline, function, args, limits))  # pyright: ignore
-    with _nothing_as_main():
+    with _without_main_module():
         process.start()
     sender.close()
     lifeline.close()
@@ -116,17 +117,17 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) ->
 
 
 @functools.cache
-def _ask_about_preload() -> None:
-    """Ask the server once which modules it failed to import, and warn: every process would import them anew.
+def _warn_about_preload() -> None:
+    """Ask the server once which modules it failed to import, and warn: every process would have to import them itself.
 
-    multiprocessing does not report it. A module that is not installed is no failure.
+    multiprocessing does not report such failures. A module that is not installed does not count as one.
     """
     outcome = _run(_not_preloaded, (PRELOAD,), Limits(timeout_s=120.0))
     failures = outcome.values[0] if outcome.ok else {"anything": str(outcome.reason)}
     for name, reason in failures.items():
         warnings.warn(
-            f"the server of measuring processes could not import {name} ({reason}): every cell imports it anew, which "
-            "takes seconds and counts as memory",
+            f"the server of measuring processes could not import {name} ({reason}): every cell imports it itself, "
+            "which takes seconds and counts as memory",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -147,7 +148,7 @@ def _not_preloaded(names: Sequence[str]) -> dict[str, str]:
 
 
 def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float) -> bool:
-    """Collect messages until the call ends (return True), or the process dies or the time is up (return False)."""
+    """Collect messages. Return True if the call ends, False if the process dies or the time is up."""
     while True:
         if not receiver.poll(timeout_s):
             outcome.status = Status.TIMEOUT
@@ -172,7 +173,7 @@ def _child(
         threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
     if limits.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, limits.cores)
-    gc.freeze()  # imported modules are no garbage: a collection takes 1 ms instead of 100 ms
+    gc.freeze()  # do not scan imported modules: a collection takes 1 ms instead of 100 ms
     torch.set_num_threads(limits.threads)
     torch.set_num_interop_threads(limits.threads)
     torch.manual_seed(limits.seed)
@@ -188,7 +189,7 @@ def _child(
 
 
 def _die_with(lifeline: Connection) -> None:
-    """Wait until the other end closes, which only the starting process holds, and kill this process group."""
+    """Wait until the other end, held only by the starting process, is closed; then kill this process group."""
     lifeline.poll(None)
     os.killpg(0, signal.SIGKILL)
 
@@ -216,15 +217,15 @@ def _kill(process: BaseProcess) -> None:
 
 
 def _memory_kills() -> int | None:
-    """Return how many processes the kernel has killed for lack of memory since boot, None if it does not report it."""
+    """Return how many processes the kernel has killed for lack of memory since boot, or None if it does not say."""
     counters = Path("/proc/vmstat")
     lines = counters.read_text().splitlines() if counters.exists() else []
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 
 @contextlib.contextmanager
-def _nothing_as_main() -> Iterator[None]:
-    """Hide the main module: multiprocessing imports it in every child, with all that it imports (pandas, ...)."""
+def _without_main_module() -> Iterator[None]:
+    """Hide the main module: multiprocessing would import it in every child, with its imports (pandas, ...)."""
     with _STARTING:
         program = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")

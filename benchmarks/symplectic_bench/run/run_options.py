@@ -9,7 +9,9 @@ import typer
 from symplectic_bench.run.executors.cluster import ExecutorChoice, Tls
 from symplectic_bench.spec.suite import Scale
 
-AtScale = Annotated[Scale, typer.Option(help="Size: the suite's own (cpu), seconds (smoke), a GPU's (gpu).")]
+AtScale = Annotated[
+    Scale, typer.Option(help="Size: the suite's own (cpu), a few seconds (smoke), or for a large GPU (gpu).")
+]
 Results = Annotated[Path, typer.Option(help="Folder of rows and tables.", file_okay=False)]
 Plots = Annotated[Path, typer.Option(help="Folder of figures.", file_okay=False)]
 
@@ -18,9 +20,9 @@ RESULTS, PLOTS = Path("results"), Path("plots")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of a run. An annotation is the option's declaration: `with_options` puts it on the command line.
+    """The options of a run. Each annotation declares a command-line option, which `with_options` adds to a command.
 
-    Raises ExecutorChoiceError if the options do not say where to measure.
+    Raises ExecutorChoiceError if the options do not say clearly where to measure.
     """
 
     scale: AtScale = Scale.CPU
@@ -28,20 +30,24 @@ class RunOptions:
         list[str] | None,
         typer.Option(
             metavar="AXIS=VALUE[,VALUE]",
-            help="Only the cells with one of these values of an axis: problem, gradient, rtol, a size, ... Repeatable.",
+            help="Only cells with one of these values of an axis: problem, gradient, rtol, a size, ... Repeatable.",
         ),
     ] = None
-    device: Annotated[str | None, typer.Option(help="Measure on this device (cpu, cuda), whatever the suite says.")] = (
+    device: Annotated[str | None, typer.Option(help="Measure on this device (cpu, cuda) instead of the suite's.")] = (
         None
     )
-    repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs a cell, whatever the suite says.")] = None
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew; the rows replace the old ones at the end.")] = (
-        False
+    repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs per cell, instead of the suite's number.")] = (
+        None
     )
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Measure finished cells again; the new rows replace the old ones at the end."),
+    ] = False
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the published data sets, for suites that train; stand-ins without it.", file_okay=False
+            help="Folder of the published data sets, for suites that train. Stand-ins replace missing ones.",
+            file_okay=False,
         ),
     ] = None
     results: Results = RESULTS
@@ -51,16 +57,17 @@ class RunOptions:
         typer.Option(metavar="ADDRESS", help="Measure on the workers of this Dask scheduler, tcp://... or tls://..."),
     ] = None
     tls_ca: Annotated[
-        Path | None, typer.Option(help="The authority that signed the scheduler's certificate (PEM).")
+        Path | None, typer.Option(help="Certificate of the authority that signed the scheduler's (PEM).")
     ] = None
-    tls_cert: Annotated[Path | None, typer.Option(help="Our certificate for the scheduler (PEM).")] = None
-    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate to present to the scheduler (PEM).")] = None
+    tls_key: Annotated[Path | None, typer.Option(help="Key of that certificate (PEM).")] = None
     cluster: Annotated[
         str | None,
         typer.Option(help="Measure in jobs of this queueing system (slurm, pbs, ...), started through dask-jobqueue."),
     ] = None
     cluster_options: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file of jobs, slots and an options table, for --cluster.")
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML file with jobs, slots and an options table, for --cluster."),
     ] = None
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Measure one suite: choose its cells, skip the finished ones, write rows as they arrive, show the progress."""
+"""Measure one suite: choose its cells, skip finished ones, write rows as they arrive, and show the progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,26 +48,26 @@ def make_plan(source: str, options: RunOptions) -> Plan:
 def plan_of(suite: Suite, source: str, options: RunOptions, problem: str | None = None) -> Plan:
     """Return the plan for a suite that is already at its scale.
 
-    `problem` is the import path of a problem of the user's own, which the suite may then name.
+    `problem` is the import path of a user's own problem, which the suite may then name.
     """
     if options.device is not None:
         suite = suite.on_device(options.device)
     if suite.trains and options.repeats is not None:
-        raise SuiteError(f"{suite.name}: --repeats has no meaning for a suite that trains: leave it out")
+        raise SuiteError(f"{suite.name}: --repeats has no effect on a suite that trains: leave it out")
     if suite.trains:
-        suite = with_data_at_hand(suite, options.data_dir)
+        suite = with_available_data(suite, options.data_dir)
     whole = cells_of_suite(suite, problem)
     cells = narrow(whole, parse_only(options.only or ()))
     repeats = options.repeats or suite.repeats
     return Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir)
 
 
-def with_data_at_hand(suite: Suite, data_dir: Path | None) -> Suite:
+def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:
     """Return the suite with a stand-in for every data set whose files are not in data_dir.
 
     Raises SuiteError if there is no such folder, or if a file in it is unusable.
     """
-    # Imported here because it imports torch, which takes seconds that --help, tables and plots should not.
+    # Imported here because it imports torch, which takes seconds and is not needed for --help, tables and plots.
     from symplectic_bench.data.datasets import available_dataset
 
     def replaced(problem: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def cells_of_suite(suite: Suite, problem: str | None = None) -> list[Cell]:
 
 
 def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabulary:
-    """Return the names that suites may use, those that train or the others, including the user's own `problem`.
+    """Return the names that suites may use (suites that train, or the others), including the user's own `problem`.
 
     Nothing is imported merely because a suite file names it. Raises SuiteError if the problem cannot be imported.
     """
@@ -152,7 +152,7 @@ def sweep(
         write_cells(folder, (cell.id for cell in plan.whole))
         if cells:
             write_environment(folder, environment, plan.scale.value)
-            # In a folder for this source of the suite, so that no run resumes with other code than it began with.
+            # In a folder named after the suite's source, so that no run resumes with code other than it began with.
             checkpoints = folder / "checkpoints" / environment.suite_sha256[:12]
             measurer = make_measurer(plan, cells, checkpoints, cache or results / ".cache")
             try:
@@ -203,7 +203,7 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.description}"),
         console=console,
         disable=not console.is_terminal,
-        speed_estimate_period=600,  # the smaller a cell's tolerance, the slower it is: average over many
+        speed_estimate_period=600,  # cells with small tolerances are slower: average over many
     )
 
 

@@ -1,1 +1,1 @@
-"""Specify what is measured: cells, suite files, their criteria and expansion, and how a cell may end."""
+"""What is measured: cells, suite files and their expansion, criteria, and the outcomes of a cell."""

@@ -11,15 +11,15 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 SCHEMA = 1
-"""Version of the meaning of cells and rows. Raising it changes every cell id, so that old rows no longer count."""
+"""The version of the meaning of cells and rows. Raising it changes every cell id, so old rows no longer count."""
 
 Size = int | float | str
 
 ITERATIONS = "iterations"
-"""The size of a task that is its number of training iterations. It does not change what is trained."""
+"""The size that gives a task's number of training iterations. It does not change what is trained."""
 
 FIRST_ITERATIONS = 20
-"""The number of iterations over which contenders are compared, whether or not they go on training."""
+"""The number of iterations over which contenders are compared, whether or not they train for longer."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits. They do not depend on the suite: cells of two suites may be the same measurement."""
+        """16 hex digits, independent of the suite: cells of two suites may be the same measurement."""
         return self._digest(without=("suite",))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Criteria in suite files: limits on measured quantities, alone as targets or together behind a claim."""
+"""Criteria in suite files: limits on measured quantities, used singly as targets or together to support a claim."""
 
 from typing import Annotated, Literal, Self
 
@@ -34,7 +34,7 @@ MEASURE_LABELS = {
     "calls": "calls of f and of its vector-Jacobian product",
     "kept_tensor_bytes": "bytes kept from the forward pass for the backward pass",
     "backward_tensor_bytes": "bytes of the backward pass above what was kept",
-    "peak_tensor_bytes": "peak of tensors",
+    "peak_tensor_bytes": "peak tensor memory",
     "backward_s": "time of the backward pass",
 }
 
@@ -47,17 +47,17 @@ def measure_label(measure: str) -> str:
 class Criterion(TomlTable):
     """A limit on a quantity measured at certain cells. A run never fails because of one.
 
-    name is the sentence that readers see. cells maps an axis or a size to the values selected, one or a list. The
-    quantity is one of:
+    name is the text that readers see. cells maps an axis or a size to the values selected, one or a list. The quantity
+    is one of:
 
     - the measure itself;
     - with `over`, its ratio to that of another contender and gradient in the same group ("torchdiffeq backprop");
     - with `along`, its change between neighbouring cells that differ only in that axis or size, or only in the method
-      where the axis is "stages". `change` is "per_unit", the difference divided by that of the axis, or "exponent", the
-      p of a growth like axis^p;
+      if the axis is "stages". `change` is "per_unit", the difference divided by that of the axis, or "exponent", the p
+      of growth as axis^p;
     - with `powers`, for each axis named, the exponent fitted to all cells that differ only in that axis.
 
-    The limit is `at_most` or `at_least`. With `powers` each exponent must come `within` that distance of the one given.
+    The limit is `at_most` or `at_least`. With `powers` each exponent must be `within` that distance of the one given.
     """
 
     name: Name
@@ -89,34 +89,36 @@ class Criterion(TomlTable):
         if (self.powers is None) != (self.within is None):
             raise ValueError("powers and within belong together: give both or none")
         if self.powers is not None and (self.over is not None or self.along is not None):
-            raise ValueError("powers are those of the measure along their own axes: remove over, along and change")
+            raise ValueError(
+                "powers already name the axes and apply to the measure itself: remove over, along and change"
+            )
         return self
 
     @property
-    def wanted(self) -> str:
+    def limit(self) -> str:
         """The limit in words."""
         if self.powers is not None:
             return f"{', '.join(f'{axis} {power:g}' for axis, power in self.powers.items())}, each ± {self.within:g}"
         return f"at least {self.at_least:g}" if self.at_most is None else f"at most {self.at_most:g}"
 
     def is_met_by(self, value: float, axis: str = "") -> bool:
-        """Return whether a value is within the limit. axis: with `powers`, the axis whose exponent the value is."""
+        """Return whether a value is within the limit. With `powers`, the value is the exponent along `axis`."""
         if self.powers is not None and self.within is not None:
             return abs(value - self.powers[axis]) <= self.within
         return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
 
 
 class Claim(TomlTable):
-    """A sentence, and the criteria that show how far it holds. point is its number in the list of claims."""
+    """A statement, and the criteria that show how far it holds. point is its number in the list of claims."""
 
     point: Count
     name: Name
-    # [[claim.trial]] is what older suite files call a criterion.
+    # Older suite files write [[claim.trial]] for a criterion.
     criterion: Annotated[list[Criterion], Field(min_length=1, validation_alias=AliasChoices("criterion", "trial"))]
 
 
 class Target(Criterion):
-    """A claim of one criterion, in one table: a goal of the library. point is its number in the list of targets."""
+    """A goal of the library: a claim with one criterion, in one table. point is its number in the list of targets."""
 
     point: Count
 

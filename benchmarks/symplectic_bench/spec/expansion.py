@@ -1,4 +1,4 @@
-"""The expansion of a suite to cells, in a fixed order, and its restriction by --only."""
+"""The expansion of a suite into cells, in a fixed order, and their selection by --only."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -27,7 +27,7 @@ def expand(suite: Suite, vocabulary: Vocabulary) -> list[Cell]:
     cells: dict[str, Cell] = {}
     for cell in generate(suite, vocabulary):
         if cell.id in cells:
-            raise SuiteError(f"{suite.name}: two blocks hold the same cell: {cell.group_label}, {cell.name}")
+            raise SuiteError(f"{suite.name}: two blocks contain the same cell: {cell.group_label}, {cell.name}")
         cells[cell.id] = cell
     if len(cells) > suite.max_cells:
         raise SuiteError(f"{suite.name}: {len(cells)} cells, more than its max_cells = {suite.max_cells}")
@@ -62,7 +62,7 @@ def _settings(block: Block, suite: Suite, vocabulary: Vocabulary, where: str) ->
 
 
 def _sizes(problem: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> tuple[tuple[str, Size], ...]:
-    """Return all sizes, defaults filled in, so that two spellings of one problem are one cell."""
+    """Return all sizes, with defaults filled in, so that two spellings of one problem give one cell."""
     name = problem["name"]
     if name not in vocabulary.problems:
         raise SuiteError(f"{where}.problem: unknown {name!r}{suggestion(name, vocabulary.problems)}")
@@ -75,24 +75,26 @@ def _sizes(problem: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> tu
             given[size] = float(value)
         elif type(value) is not type(defaults[size]):
             what = f"size {size!r} of {name!r}"
-            raise SuiteError(f"{where}.problem: {what} must be like {defaults[size]!r}; got {value!r}")
+            raise SuiteError(
+                f"{where}.problem: {what} must have the type of its default, {defaults[size]!r}; got {value!r}"
+            )
     return tuple(sorted((dict(defaults) | given).items()))
 
 
-def parse_only(wishes: Sequence[str]) -> dict[str, set[str]]:
+def parse_only(filters: Sequence[str]) -> dict[str, set[str]]:
     """Parse ["gradient=aca,backprop"] to {"gradient": {"aca", "backprop"}}. Raise SuiteError for any other form."""
     only: dict[str, set[str]] = {}
-    for wish in wishes:
-        axis, _, values = wish.partition("=")
+    for text in filters:
+        axis, _, values = text.partition("=")
         chosen = {value.strip() for value in values.split(",") if value.strip()}
         if not axis.strip() or not chosen:
-            raise SuiteError(f"--only takes AXIS=VALUE[,VALUE], such as gradient=aca,symplectic; got {wish!r}")
+            raise SuiteError(f"--only takes AXIS=VALUE[,VALUE], such as gradient=aca,symplectic; got {text!r}")
         only.setdefault(axis.strip(), set()).update(chosen)
     return only
 
 
 def narrow(cells: Sequence[Cell], only: Mapping[str, Collection[str]]) -> list[Cell]:
-    """Return the cells that have one of the wanted values on every axis in `only`. A size is an axis too.
+    """Return the cells that have one of the given values on every axis in `only`. A size is an axis too.
 
     Raise SuiteError for an axis that no cell has, NothingLeft for a value or a combination that no cell has.
     """
@@ -111,8 +113,8 @@ def narrow(cells: Sequence[Cell], only: Mapping[str, Collection[str]]) -> list[C
         if all(axis in of and any(_same(value, of[axis]) for value in wanted) for axis, wanted in only.items())
     ]
     if not left:
-        wishes = " ".join(f"{axis}={','.join(sorted(wanted))}" for axis, wanted in only.items())
-        raise NothingLeft(f"--only {wishes}: no cell has all of this")
+        given = " ".join(f"{axis}={','.join(sorted(wanted))}" for axis, wanted in only.items())
+        raise NothingLeft(f"--only {given}: no cell has all of this")
     return left
 
 

@@ -1,4 +1,4 @@
-"""Failures as results: the status that an exception or a dead process gives a cell, with a reason fit to publish."""
+"""Failures as results: the status of a cell after an exception or the death of its process, and a reason to publish."""
 
 import re
 import signal
@@ -9,7 +9,7 @@ from symplectic_bench.spec.status import Status
 
 LONGEST_REASON = 200
 
-# Folders tell where a user keeps files, and often who the user is: only the name of the file is kept.
+# Folder names reveal where a user keeps files, and often who the user is, so only the file name is kept.
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:|~)?[\\/](?:[^\s'\"\\/:]+[\\/])+")
 
 
@@ -18,7 +18,7 @@ class Diverged(RuntimeError):
 
 
 def diagnose(error: BaseException) -> tuple[Status, str]:
-    """Return the status that an exception gives a cell, and its type and first line without folders."""
+    """Return the status of a cell that raised this exception, and its type and first line without folder names."""
     text = str(error)
     if isinstance(error, Diverged):
         return Status.DIVERGED, publishable(text)
@@ -45,6 +45,6 @@ def diagnose_exit(exit_code: int | None, killed_for_memory: bool | None) -> tupl
 
 
 def publishable(text: str) -> str:
-    """Return the first line of the text, without folders, cut to LONGEST_REASON characters."""
+    """Return the first line of the text, without folder names, cut to LONGEST_REASON characters."""
     line = _FOLDERS.sub("", text.strip().partition("\n")[0])
     return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"

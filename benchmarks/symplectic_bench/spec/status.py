@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The outcome of a cell. All but `error` are results, and final; `error` is a failure of ours and is retried."""
+    """The outcome of a cell. All but `error` are final results; `error` is an internal failure and is retried."""
 
     OK = "ok"
     TIMEOUT = "timeout"

@@ -56,7 +56,7 @@ BUILT_IN: dict[str, list[Any]] = {
 
 
 FLOAT_LIMIT = 2**1000
-"""Sizes are smaller, so that an integer can be converted to a float where the problem's default is one."""
+"""Sizes must be smaller, so that an integer can be converted if the problem's default is a float."""
 
 
 class Block(Axes):
@@ -93,14 +93,14 @@ class Block(Axes):
         if (self.rtol is None) == (self.steps is None):
             raise ValueError("give rtol (adaptive steps) or steps (fixed steps), one of the two")
         if self.steps is not None and self.model_fields_set & {"atol", "atol_over_rtol"}:
-            raise ValueError("atol and atol_over_rtol mean nothing with fixed steps; remove them")
+            raise ValueError("atol and atol_over_rtol have no effect with fixed steps: remove them")
         if {"atol", "atol_over_rtol"} <= self.model_fields_set:
             raise ValueError("give atol or atol_over_rtol, not both")
         return self
 
     @property
     def accuracies(self) -> list[tuple[float | None, float | None, int | None]]:
-        """(rtol, atol, steps) of each accuracy. atol is rounded to 12 digits: 1e-9 * 1e-2 is 1.0000000000000001e-11."""
+        """The (rtol, atol, steps) of each accuracy. atol has 12 digits: 1e-9 * 1e-2 is 1.0000000000000001e-11."""
         if self.steps is not None:
             return [(None, None, n) for n in self.steps]
         return [(r, self.atol or float(f"{r * self.atol_over_rtol:.12g}"), None) for r in self.rtol or ()]
@@ -121,9 +121,9 @@ class Overrides(TomlTable):
 class Suite(TomlTable):
     """A suite file. `name` is that of the file and of the folder of its results.
 
-    measure lists what is measured besides errors and counts, which always are. trains: the suite's problems are tasks,
-    that is, networks to train; their losses, time, memory and calls are measured, and measure, repeats and warmup are
-    refused.
+    measure lists what is measured besides errors and counts, which always are. If trains is true, the suite's problems
+    are tasks, that is, networks to train: their losses, time, memory and calls are measured, and measure, repeats and
+    warmup are refused.
     """
 
     name: str
@@ -156,14 +156,14 @@ class Suite(TomlTable):
         idle = sorted(given & {"measure", "repeats", "warmup"})
         if self.trains and idle:
             raise ValueError(
-                f"{' and '.join(idle)} mean nothing where networks are trained (trains = true); remove them"
+                f"{' and '.join(idle)} have no effect if networks are trained (trains = true): remove them"
             )
         return self
 
     def at_scale(self, scale: Scale) -> "Suite":
-        """Return the suite at `scale`, renamed so that the results of small runs never pass for the suite's own.
+        """Return the suite at `scale`, renamed so that results of small runs are not mistaken for the suite's own.
 
-        Every suite has cpu, its own size. Raise SuiteError for a scale that the file does not have.
+        Every suite has the scale cpu, its own size. Raise SuiteError for a scale that the file does not have.
         """
         if scale not in self.scale and scale is not Scale.CPU:
             known = sorted({Scale.CPU.value, *(s.value for s in self.scale)})
@@ -185,7 +185,7 @@ class Suite(TomlTable):
 
 
 def suite_names() -> list[str]:
-    """Return the names of the suites that come with this package."""
+    """Return the names of the suites in this package."""
     return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 

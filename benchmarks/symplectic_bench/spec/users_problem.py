@@ -6,7 +6,7 @@ from symplectic_bench.spec.suite import Suite, SuiteError
 
 
 def suite_of_problem(path: str) -> Suite:
-    """Return a suite of the main gradients at one tolerance, and of torchdiffeq's. Raise SuiteError for a bad path."""
+    """Return a suite of our main gradients and torchdiffeq's at one tolerance. Raise SuiteError for a bad path."""
     name = factory_name(path)
     block = {
         "problem": [{"name": path}],

@@ -17,7 +17,7 @@ from symplectic_bench.tasks.task import RowsTask, TaskFamily, prepare_dataset
 
 
 class Classify(RowsTask):
-    """The loss is the cross-entropy, the metric the accuracy on test images."""
+    """The loss is the cross-entropy; the metric is the accuracy on test images."""
 
     def __init__(self, data: str, cache_dir: Path, test_rows: int, batch: int, seed: int, channels: int) -> None:
         super().__init__(data, cache_dir, test_rows, batch, seed)

@@ -1,7 +1,7 @@
 """Density estimation of a table by a continuous normalizing flow, as in Table 2.
 
 Grathwohl et al., FFJORD, ICLR 2019: concatsquash layers, Gaussian noise for Hutchinson's trace estimator, Adam at 1e-3.
-Their weight decay had no effect and their end time was never trained, so both are omitted.
+In their code weight decay has no effect and the end time is never trained, so both are omitted.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from symplectic_bench.tasks.task import RowsTask, TaskFamily, prepare_dataset
 
 
 class Density(RowsTask):
-    """The loss is the mean negative log-likelihood of a batch, in nats, the metric that of the test rows."""
+    """The loss is the mean negative log-likelihood of a batch, in nats; the metric is that of the test rows."""
 
     def __init__(
         self, data: str, cache_dir: Path, test_rows: int, batch: int, seed: int, exact_test: bool, **flow: Any

@@ -16,7 +16,7 @@ from symplectic_bench.tasks.task import RowsTask, TaskFamily, prepare_dataset
 
 
 class ImageDensity(RowsTask):
-    """The loss is the mean number of bits per pixel of a batch, the metric that of the test images."""
+    """The loss is the mean number of bits per pixel of a batch; the metric is that of the test images."""
 
     def __init__(self, data: str, cache_dir: Path, test_rows: int, batch: int, seed: int, **flow: int) -> None:
         super().__init__(data, cache_dir, test_rows, batch, seed)

@@ -17,10 +17,10 @@ from symplectic_bench.models.integrate import Integrate
 from symplectic_bench.tasks.task import Task, TaskFamily
 
 FAR_STRIDES = 10
-"""Number of successive strides predicted for the metric `far_error`."""
+"""The number of successive strides predicted for the metric `far_error`."""
 
 TEST_SERIES = 10
-"""The last tenth of the series, held out for testing."""
+"""The number of series, the last tenth, held out for testing."""
 
 
 class Physics(Task):
@@ -45,7 +45,7 @@ class Physics(Task):
         return (integrate(self.field, u, self.t)[-1] - target).square().sum() / (u - target).square().sum()
 
     def metrics(self, integrate: Integrate) -> dict[str, float]:
-        """Return error, that of all strides of the test series, and far_error, that FAR_STRIDES after their start."""
+        """Return error, over all strides of the test series, and far_error, FAR_STRIDES after their start."""
         before, after = (part.flatten(0, 1) for part in (self.test_series[:, :-1], self.test_series[:, 1:]))
         near = integrate(self.field, before, self.t)[-1]
         far = u = self.test_series[:, 0]
@@ -75,7 +75,7 @@ def draw(
     system = SYSTEMS[equation]
     whole = load_series(equation, cache_dir)
     if not 1 <= series <= len(whole) - TEST_SERIES:
-        raise ValueError(f"series must be 1 to {len(whole) - TEST_SERIES}, the others are for testing; got {series}")
+        raise ValueError(f"series must be 1 to {len(whole) - TEST_SERIES} (the others are for testing); got {series}")
     if not 1 <= FAR_STRIDES * stride < whole.shape[1]:
         raise ValueError(f"{FAR_STRIDES} strides must fit into {whole.shape[1] - 1} steps; got stride={stride}")
     field = EnergyField(Energy(width), equation, system.width / whole.shape[2])

@@ -1,8 +1,8 @@
 """Robertson's stiff reaction learned by a network, as in PNODE, but with an explicit method.
 
 Zhang and Zhao, PNODE, arXiv:2206.01298: 40 points from 1e-5 to 100, logarithmically spaced, hidden layers with GELU,
-AdamW at 5e-3, the mean absolute error. They solve with an implicit method, which neither this library nor the paper
-has. Each concentration is scaled to [0, 1], and the field is that of the scaled ones.
+AdamW at 5e-3, mean absolute error. They use an implicit method, which neither this library nor the paper has. Each
+concentration is scaled to [0, 1], and the field acts on the scaled ones.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from symplectic_bench.models.integrate import Integrate
 from symplectic_bench.tasks.task import Task, TaskFamily
 
 POINTS, BEGIN, END = 40, 1e-5, 100.0
-"""Number of times of the data, the first and the last of them."""
+"""The number of times in the data, the first and the last."""
 
 
 class RobertsonField(nn.Module):
@@ -52,7 +52,7 @@ class Robertson(Task):
         return (self._solved(integrate) - self.target).abs().mean()
 
     def metrics(self, integrate: Integrate) -> dict[str, float]:
-        """Return error, the loss itself: there are no other data."""
+        """Return error, which is the loss: there are no other data."""
         return {"error": float((self._solved(integrate) - self.target).abs().mean())}
 
     def _solved(self, integrate: Integrate) -> Tensor:
@@ -75,7 +75,7 @@ def prepare(sizes: Mapping[str, Any], cache_dir: Path, data_dir: Path | None) ->
     del sizes, data_dir
     if _file(cache_dir).exists():
         return
-    from scipy.integrate import solve_ivp  # Imported here: only filling the cache should pay for it.
+    from scipy.integrate import solve_ivp  # Imported here because only filling the cache needs it.
 
     def f(t: float, y: np.ndarray) -> list[float]:
         del t

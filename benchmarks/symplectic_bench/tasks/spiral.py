@@ -14,7 +14,7 @@ from symplectic_bench.models.integrate import Integrate
 from symplectic_bench.tasks.task import Task, TaskFamily
 
 PIECE = 10
-"""Points of a piece, its start included."""
+"""The number of points of a piece, including its start."""
 
 
 class TrueSpiral(nn.Module):
@@ -60,7 +60,7 @@ class Spiral(Task):
         return (integrate(self.field, target[0], self.t[:PIECE]) - target).abs().mean()
 
     def metrics(self, integrate: Integrate) -> dict[str, float]:
-        """Return error, the mean absolute error over the whole spiral solved from its start."""
+        """Return error, the mean absolute error over the whole spiral, solved from its start."""
         whole = integrate(self.field, self.spiral[:1], self.t)[:, 0]
         return {"error": float((whole - self.spiral).abs().mean())}
 

@@ -22,8 +22,8 @@ from symplectic_bench.spec.cell import ITERATIONS, Cell, Size
 class Task(nn.Module, ABC):
     """A module whose parameters are trained and whose buffers are the data that fit in memory.
 
-    loss and metrics solve the model's fields with `integrate`. The random numbers of an iteration depend only on it and
-    the seed, so training can be interrupted and resumed at any iteration.
+    loss and metrics solve the model's fields with `integrate`. The random numbers of an iteration depend only on its
+    number and the seed, so training can be interrupted and resumed at any iteration.
     """
 
     def __init__(self, batch: int, seed: int) -> None:
@@ -40,7 +40,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def metrics(self, integrate: Integrate) -> dict[str, float]:
-        """Return the metrics on test data, by name. It is called without gradients."""
+        """Return the metrics on test data, by name. Called under no_grad."""
 
     def release_iteration(self) -> None:
         """Release the gradients and the noise that an iteration leaves behind."""
@@ -48,7 +48,7 @@ class Task(nn.Module, ABC):
         clear_noise(self)
 
     def learning_rate_factor(self, iteration: int) -> float:
-        """Return the factor by which the optimizer's learning rate is multiplied in this iteration."""
+        """Return the factor on the optimizer's learning rate in this iteration."""
         del iteration
         return 1.0
 
@@ -57,14 +57,14 @@ class Task(nn.Module, ABC):
         return torch.Generator().manual_seed(1_000_003 * self.seed + iteration)
 
     def batch_indices(self, rows: int, iteration: int) -> np.ndarray:
-        """Return the sorted indices of the iteration's batch among `rows` rows, which every epoch shuffles anew."""
+        """Return the sorted indices of the iteration's batch among `rows` rows, reshuffled in every epoch."""
         batches = max(1, rows // self.batch)
         epoch, i = divmod(iteration, batches)
         return np.sort(_shuffled(rows, self.seed, epoch)[i * self.batch : (i + 1) * self.batch])
 
 
 class RowsTask(Task):
-    """A task on the rows of a data set, read from disk as they are used. It tests on test_rows of the test split."""
+    """A task on the rows of a data set, read from disk when used. It is tested on test_rows rows of the test split."""
 
     def __init__(self, data: str, cache_dir: Path, test_rows: int, batch: int, seed: int) -> None:
         super().__init__(batch, seed)
@@ -106,7 +106,7 @@ class TaskFamily:
     """Tasks of one kind. `draw(batch, seed, cache_dir, **sizes)` makes one, with weights from torch's global generator.
 
     The keyword-only arguments of draw are the sizes that a suite may give, with their defaults. prepare(sizes,
-    cache_dir, data_dir) writes the files that draw reads into cache_dir; it may take long.
+    cache_dir, data_dir) writes the files that draw reads into cache_dir; it may take a long time.
     """
 
     name: str

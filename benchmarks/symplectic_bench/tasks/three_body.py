@@ -1,7 +1,8 @@
 """The masses of three bodies estimated from their trajectories, as in ACA.
 
 Zhuang et al., Adaptive Checkpoint Adjoint Method, ICML 2020: masses 1.1, 1.1 and 0.9, 1,000 points on [0, 1], Adam at
-0.1 with both betas 0.5, a learning rate multiplied by 0.95 at every step, and larger weights for earlier points.
+0.1 with both betas 0.5, the learning rate multiplied by 0.95 after every iteration, and larger weights for earlier
+points.
 """
 
 import math
@@ -23,7 +24,7 @@ INITIAL_MASS = 0.5
 """The initial guess of every mass."""
 
 FAR_TIME = 2.0
-"""The time of the metric `far_error`; training data end at 1."""
+"""The time at which `far_error` is measured; the training data end at 1."""
 
 
 class ThreeBody(Task):

@@ -142,13 +142,13 @@ class TestPowers:
     def test_two_values_are_too_few(self, steps):
         (result,) = evaluated([fixed(n) for n in steps], criterion(powers={"steps": 1}, within=0.1)).criteria
         (evaluation,) = result.evaluations
-        assert evaluation.note == "an exponent takes 3 values of steps, and there are fewer at this scale"
+        assert evaluation.note == "an exponent needs 3 values of steps, and there are fewer at this scale"
 
     def test_a_value_of_zero_has_no_exponent(self):
         rows = [fixed(n, kept_tensor_bytes=0) for n in (10, 20, 40)]
         (result,) = evaluated(rows, criterion(measure="kept_tensor_bytes", powers={"steps": 0}, within=0.1)).criteria
         (evaluation,) = result.evaluations
-        assert evaluation.note == "kept_tensor_bytes is 0 there, and an exponent takes positive values"
+        assert evaluation.note == "kept_tensor_bytes is 0 here, and an exponent needs positive values"
 
 
 class TestTables:
@@ -180,7 +180,7 @@ class TestTables:
     def test_exponents_are_a_table_of_their_own(self):
         table = self.tables()["exponents"]
         assert table.headings == ("gradient", "steps", "components")
-        assert [section.heading for section in table.sections] == ["peak of tensors"]
+        assert [section.heading for section in table.sections] == ["peak tensor memory"]
         assert table.sections[0].lines[0][:2] == ("ours symplectic", "1.00 ± 0.00")
 
     def test_exponents_are_drawn_with_their_intervals(self):

@@ -27,7 +27,7 @@ def test_data_that_are_no_power_of_x_widen_the_interval():
 
 @pytest.mark.parametrize("points", [[(1, 1), (2, 2)], [(1, 1), (1, 2), (2, 2)], [(1, 1), (2, 0), (3, 1)], []])
 def test_too_few_points_and_numbers_without_a_logarithm_are_refused(points):
-    with pytest.raises(ValueError, match="an exponent takes 3 different x or more, and positive numbers; got"):
+    with pytest.raises(ValueError, match="an exponent needs at least 3 different x, and positive numbers; got"):
         fit(points)
 
 

@@ -109,7 +109,7 @@ def test_a_cell_that_could_not_be_measured_is_a_result(bench, status):
 def test_an_error_is_a_failure_of_ours_and_is_retried(bench):
     bench.status = {"ours aca": Status.ERROR}
     assert bench("run", "small.toml") == Exit.FAILURE
-    assert "2 of 8 cells ended in an error" in bench.output
+    assert "2 of 8 cells ended in an internal error" in bench.output
     bench.status = {}
     assert bench("run", "small.toml") == Exit.DONE
     assert [c.gradient for c in bench.asked[1]] == ["aca", "aca"]
@@ -332,10 +332,10 @@ def test_rows_of_several_machines_are_marked_and_compared_only_on_request(bench)
 
     assert bench("tables", "small.toml") == Exit.DONE
     text = table.with_suffix(".md").read_text()
-    assert "Some CPU" in text and "Another CPU" in text and "No ratio is of two machines" in text
+    assert "Some CPU" in text and "Another CPU" in text and "No ratio combines two machines" in text
     assert set(ratios()) == {""}
     assert bench("tables", "small.toml", "--mix-machines", "--parquet") == Exit.DONE
-    assert "" not in ratios() and "may be of two of these 2 machines" in table.with_suffix(".md").read_text()
+    assert "" not in ratios() and "may combine two of these 2 machines" in table.with_suffix(".md").read_text()
     assert parquet.read_table(bench.folder / "results/small/rows.parquet").num_rows == len(rows)
 
 

@@ -118,7 +118,10 @@ class TestDecline:
             ({"contender": "torchode", "gradient": "backprop", "method": "euler"}, "takes steps, not tolerances"),
             ({"contender": "diffrax", "gradient": "backprop", "method": "rk4", **FIXED, "steps": 3}, "no method 'rk4'"),
             ({"contender": "diffrax", "gradient": "backprop", "device": "cuda"}, "on the CPU only"),
-            ({"contender": "diffrax", "gradient": "backprop", "problem": "forced"}, "diffrax is not passed its jumps"),
+            (
+                {"contender": "diffrax", "gradient": "backprop", "problem": "forced"},
+                "diffrax is not passed the jump times",
+            ),
             ({"contender": "floor", "gradient": "continuous"}, "floor has no gradient 'continuous'"),
             ({"contender": "floor", "method": "rk4"}, "takes steps, not tolerances"),
             ({"contender": "ours-compiled", "gradient": "exact"}, "no gradient 'exact'"),

@@ -17,7 +17,7 @@ from symplectic_bench.report.training_figures import agreement, calls, curves, t
 from symplectic_bench.report.training_tables import training_tables
 from symplectic_bench.report.typesetting import to_latex, to_markdown
 from symplectic_bench.rows.record import Measurement
-from symplectic_bench.run.sweep import load_vocabulary, with_data_at_hand
+from symplectic_bench.run.sweep import load_vocabulary, with_available_data
 from symplectic_bench.spec.cell import ITERATIONS
 from symplectic_bench.spec.expansion import expand
 from symplectic_bench.spec.status import Status
@@ -30,7 +30,7 @@ SMOKE_S = 120
 
 def suite_of(experiment, scale=Scale.CPU):
     suite = load_suite(experiment.source).at_scale(scale).on_device("cpu")  # where there is no other
-    return with_data_at_hand(suite, None) if suite.trains else suite
+    return with_available_data(suite, None) if suite.trains else suite
 
 
 @pytest.mark.parametrize("scale", Scale)
@@ -107,7 +107,7 @@ class TestTables:
             "0",
         )
         assert lines["ours aca"] == ("-", "3.00", "0.300", "82", "0", *["-"] * 5)
-        assert "synthetic-..: in place of that table, a mixture of five normal" in table.caption
+        assert "synthetic-..: a mixture of five normal" in table.caption
         assert "a note" in table.sections[0].notes and "batch 3" in table.caption and "seeds 0" in table.caption
 
     def test_several_seeds_are_shown_as_a_median_with_its_spread(self):
@@ -271,7 +271,7 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         ("options", "words"),
-        [(["--show", "--fresh"], "--fresh is for measuring"), (["--environment", "abc"], "add --show")],
+        [(["--show", "--fresh"], "--fresh affects measurements"), (["--environment", "abc"], "add --show")],
     )
     def test_an_option_without_effect_is_bad_usage(self, paper, options, words):
         refused = paper("masses", *options)

@@ -69,7 +69,7 @@ def test_a_torn_last_line_is_tolerated(folder):
     tear(folder / "rows.jsonl")
     found = read_rows(folder / "rows.jsonl")
     assert [row.gradient for row in found.rows] == ["aca"]
-    assert "line 2 is torn" in found.warnings[0]
+    assert "line 2 is truncated" in found.warnings[0]
 
 
 def test_a_row_after_a_torn_line_is_not_lost(folder):

@@ -176,7 +176,7 @@ def test_a_cell_that_keeps_killing_its_worker_is_given_up_after_three_tries_and_
         0: Status.OK, 1: Status.OK, 2: Status.ERROR, 3: Status.OK
     }  # fmt: skip
     assert deaths.read_text() == "xxx"
-    assert (rows[2].attempt, rows[2].reason) == (3, "3 workers died while measuring it; it is given up")
+    assert (rows[2].attempt, rows[2].reason) == (3, "3 workers died while measuring it; it is abandoned")
 
 
 def test_a_worker_that_dies_once_costs_nothing(cluster, tmp_path):

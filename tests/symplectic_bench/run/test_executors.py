@@ -198,7 +198,7 @@ class TestExecutorChoice:
             ({"scheduler": "10.0.0.1"}, "address"),
             ({"scheduler": "tcp://host:port"}, "address"),
             ({"scheduler": "tls://host:1"}, "--tls-ca"),
-            ({"cluster_options": "x.toml"}, "belong to a --cluster"),
+            ({"cluster_options": "x.toml"}, "needs --cluster"),
         ],
     )
     def test_contradictory_options_are_refused(self, options, words):

@@ -205,4 +205,4 @@ def test_a_module_that_the_server_fails_to_import_is_reported_once(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["[1]", "[1]"]
     assert done.stderr.count("could not import") == 1
-    assert "could not import broken (ImportError: no luck): every cell imports it anew" in done.stderr
+    assert "could not import broken (ImportError: no luck): every cell imports it itself" in done.stderr

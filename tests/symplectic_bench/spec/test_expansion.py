@@ -84,8 +84,14 @@ def test_an_integer_stands_for_a_real_size():
     [
         ({"problem": [{"name": "mpl"}]}, r"block\[0\].problem: unknown 'mpl'; did you mean 'mlp'\?"),
         ({"problem": [{"name": "mlp", "widht": 3}]}, r"'mlp' has no size 'widht'; did you mean 'width'\?"),
-        ({"problem": [{"name": "mlp", "width": 3.5}]}, r"size 'width' of 'mlp' must be like 64; got 3.5"),
-        ({"problem": [{"name": "flow", "data": 3}]}, r"size 'data' of 'flow' must be like 'digits'; got 3"),
+        (
+            {"problem": [{"name": "mlp", "width": 3.5}]},
+            r"size 'width' of 'mlp' must have the type of its default, 64; got 3.5",
+        ),
+        (
+            {"problem": [{"name": "flow", "data": 3}]},
+            r"size 'data' of 'flow' must have the type of its default, 'digits'; got 3",
+        ),
         ({"method": "dorpi5"}, r"block\[0\].method: unknown 'dorpi5'; did you mean 'dopri5'\?"),
         ({"contenders": {"ours": ["acca"]}}, r"contenders: ours acca on mlp.*has no gradient 'acca'"),
         ({"contenders": {"torchdiffeq": ["aca"]}}, r"contenders: torchdiffeq aca on .*no gradient 'aca'"),
@@ -97,7 +103,7 @@ def test_what_cannot_be_measured_is_named(changes, message):
 
 
 def test_a_cell_in_two_blocks_is_an_error():
-    with pytest.raises(SuiteError, match=r"two blocks hold the same cell: mlp\(.*, ours aca"):
+    with pytest.raises(SuiteError, match=r"two blocks contain the same cell: mlp\(.*, ours aca"):
         cells(block(), block(rtol=[1e-6, 1e-3]))
 
 

@@ -143,7 +143,7 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
     [
         ("budget_s", "bugdet_s", r"small.toml: bugdet_s: unknown key; did you mean 'budget_s'\?"),
         ("budget_s = 10", "", r"small.toml: budget_s: is missing"),
-        ("budget_s = 10", "budget_s = 10\ntrains = true", r"repeats mean nothing where networks are trained"),
+        ("budget_s = 10", "budget_s = 10\ntrains = true", r"repeats have no effect if networks are trained"),
         ("method =", "methd =", r"block\[0\].methd: unknown key; did you mean 'method'\?"),
         ("batch = 4", "bach = 4", r"defaults.bach: unknown key; did you mean 'batch'\?"),
         ("repeats = 1", "repeat = 1", r"scale.smoke.repeat: unknown key; did you mean 'repeats'\?"),
@@ -156,7 +156,7 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         ("rtol = [1e-3, 1e-9]", "rtol = []", r"block\[0\].rtol: .*at least 1 item"),
         ("rtol = [1e-3, 1e-9]", "", r"block\[0\]: give rtol .* or steps"),
         ("rtol = [1e-3, 1e-9]", "rtol = 1e-3\nsteps = 3", r"block\[0\]: give rtol .* or steps"),
-        ("rtol = [1e-3, 1e-9]", "steps = 3\natol = 1e-3", r"block\[0\]: .* mean nothing with fixed steps"),
+        ("rtol = [1e-3, 1e-9]", "steps = 3\natol = 1e-3", r"block\[0\]: .* have no effect with fixed steps"),
         ("rtol = [", "atol = 1.0\natol_over_rtol = 1.0\nrtol = [", r"block\[0\]: give atol or atol_over_rtol"),
         ('{ name = "mlp", width = 8 }', "{ width = 8 }", r"block\[0\].problem: each problem .* name"),
         ("width = 8", "width = [8]", r"size 'width' of 'mlp' must be a finite number or a string; got \[8\]"),
@@ -173,7 +173,7 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         (
             "at_most = 1.03",
             "powers = { steps = 1 }\nwithin = 0.1\nover = 'ours aca'",
-            r"target\[0\]: powers are those of the measure along their own axes: remove over, along and change",
+            r"target\[0\]: powers already name the axes and apply to the measure itself: remove over, along and change",
         ),
         ("at_most = 1.03", "powers = { steps = -1 }\nwithin = 0.1", r"target\[0\].powers.steps: .*equal to 0; got -1"),
         ("at_most = 1.03", "at_most = 0", r"target\[0\].at_most: .*greater than 0; got 0"),

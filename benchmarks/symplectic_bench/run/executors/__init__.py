@@ -1,1 +1,1 @@
-"""Executors: they measure cells on this machine or on the workers of a Dask cluster."""
+"""Executors, which measure cells on this machine or on the workers of a Dask cluster."""

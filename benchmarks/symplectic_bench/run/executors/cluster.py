@@ -25,7 +25,7 @@ CLUSTERS = {
     "htcondor": "HTCondorCluster",
     "local": "LocalCluster",
 }
-"""The classes of dask-jobqueue. `local` starts the jobs on this machine, to try out options."""
+"""dask-jobqueue's classes, by the name in --cluster. `local` starts the jobs on this machine, to try out options."""
 
 ADDRESS = re.compile(r"(tcp|tls)://[^/\s]+:\d+")
 
@@ -33,7 +33,7 @@ CONNECT_S = 10.0
 
 
 class ExecutorChoiceError(ValueError):
-    """Options that do not say, or contradict each other on, where to measure."""
+    """The options do not say where to measure, or contradict each other."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Tls:
 
 
 class ClusterOptions(BaseModel):
-    """The contents of --cluster-options: the number of jobs, the slots that each one's worker declares, and options.
+    """The contents of --cluster-options: the number of jobs, the slots that each job's worker declares, and options.
 
-    `options` are passed to the class of dask-jobqueue.
+    `options` are passed to dask-jobqueue's class.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,10 +83,10 @@ class ExecutorChoice:
             raise ExecutorChoiceError("--scheduler tls://... needs --tls-ca, --tls-cert and --tls-key")
         if self.tls.given and self.scheduler is None:
             raise ExecutorChoiceError(
-                "--tls-ca, --tls-cert and --tls-key are for --scheduler tls://...: give its address too"
+                "--tls-ca, --tls-cert and --tls-key are for --scheduler tls://...: give the scheduler's address too"
             )
         if self.cluster_options is not None and self.cluster is None:
-            raise ExecutorChoiceError("--cluster-options belong to a --cluster, such as slurm: give it too")
+            raise ExecutorChoiceError("--cluster-options needs --cluster, such as slurm: give it too")
         if self.cluster is not None and self.cluster not in CLUSTERS:
             raise ExecutorChoiceError(f"--cluster {self.cluster}: unknown; choose one of {', '.join(CLUSTERS)}")
         for file in (self.tls.ca, self.tls.cert, self.tls.key, self.cluster_options):
@@ -95,7 +95,7 @@ class ExecutorChoice:
         self.options()
 
     def options(self) -> ClusterOptions:
-        """Return the contents of the file, or the defaults without one."""
+        """Return the contents of the file, or the defaults if there is none."""
         if self.cluster_options is None:
             return ClusterOptions()
         try:
@@ -137,7 +137,7 @@ def _started(name: str, chosen: ClusterOptions) -> Iterator[Any]:
     declared = ",".join(f"{slot}={number}" for slot, number in chosen.slots.items())
     options = dict(chosen.options)
     extra = list(options.pop("worker_extra_args", ()))
-    # No nanny: its worker would be a daemonic process, which may not start the processes that measure cells.
+    # No nanny: its worker would be a daemon process, which may not start the processes that measure cells.
     own = {"processes": 1, "nanny": False, "worker_extra_args": ["--resources", declared, *extra]}
     own["scheduler_options"] = {"dashboard_address": ":0"}  # the default port may be taken
     try:

@@ -1,8 +1,8 @@
 """Measure cells on the workers of a Dask cluster.
 
 A worker declares its slots (`--resources "cpu-slot=1"` or `"gpu=1"`), and a group of cells takes one. No more groups
-are submitted than there are slots: Dask blames the death of a worker on every task assigned to it, so that a group
-waiting there would be given up together with the one that killed it.
+are submitted than there are slots: Dask blames the death of a worker on every task assigned to it, so a waiting group
+would be abandoned together with the one that killed the worker.
 """
 
 import multiprocessing
@@ -43,13 +43,13 @@ TICK_S = 1.0
 """Time between counts of the free slots."""
 
 PATIENCE_S = 300.0
-"""How long to wait for a scheduler that does not answer."""
+"""Time to wait for a scheduler that does not answer."""
 
 RESULT_S = 60.0
 """Time limit for fetching the rows of a finished group."""
 
 LOST = (OSError, TimeoutError, CancelledError, FutureCancelledError, ClosedClientError)
-"""The exceptions raised when the connection is lost."""
+"""The exceptions that mean a lost connection."""
 
 SLOTS = {"cpu": "cpu-slot", "cuda": "gpu"}
 """The resource that a cell takes, by device."""
@@ -58,10 +58,10 @@ SLOTS = {"cpu": "cpu-slot", "cuda": "gpu"}
 # On a worker.
 
 
-def measure_there(
+def measure_on_worker(
     measurer: Measurer, group: Sequence[Cell], sources: tuple[str, str], job: str, sweep_id: str
 ) -> dict[str, Any]:
-    """Measure a group on the worker that this is called on; return its environment and the rows as plain values."""
+    """Measure a group on the worker that runs this; return the worker's environment and the rows as plain values."""
     worker = get_worker()
     environment = capture()
     if not sources == environment.sources == _sources_at_first():
@@ -72,7 +72,7 @@ def measure_there(
         )
     if multiprocessing.current_process().daemon:
         raise ExecutorError(
-            f"worker {worker.name} is a daemonic process, which may not start the processes that measure cells: start"
+            f"worker {worker.name} is a daemon process, which may not start the processes that measure cells: start"
             " it with --no-nanny, or with DASK_DISTRIBUTED__WORKER__DAEMON=False in its environment"
         )
 
@@ -93,12 +93,12 @@ def measure_there(
 
 @cache
 def _sources_at_first() -> tuple[str, str]:
-    """Return the digests at the worker's first group: its processes keep using the code imported then."""
+    """Return the digests as of the worker's first group: it keeps using the code that it imported then."""
     return capture().sources
 
 
 _MEASURERS: dict[str, dict[str, Measurer]] = {}
-"""This worker's measurers in the current sweep, which remember the references that they have computed."""
+"""This worker's measurers in the current sweep: they remember which references they have computed."""
 
 
 # On this machine.
@@ -106,7 +106,7 @@ _MEASURERS: dict[str, dict[str, Measurer]] = {}
 
 @dataclass
 class Job:
-    """A submitted group. `cell_id` is the cell that its worker last reported to be measuring, if it did."""
+    """A submitted group. `cell_id` is the cell that its worker last reported to be measuring, if any."""
 
     group: Sequence[Cell]
     future: Future
@@ -118,8 +118,8 @@ class DaskExecutor:
     """Measures on the workers of a Dask scheduler.
 
     `environment` is this machine's; the workers must have the same sources. `connect` returns a client of the scheduler
-    or raises OSError. The scheduler is set to report the first death of a group's worker: which cells to give up is
-    decided here.
+    or raises OSError. The scheduler is set to report the first death of a group's worker, because this class decides
+    which cells to abandon.
     """
 
     environment: Environment
@@ -127,7 +127,7 @@ class DaskExecutor:
     jobs: dict[str, Job] = field(default_factory=dict)
     """The submitted groups, by Dask's key."""
     deaths: Counter[str] = field(default_factory=Counter)
-    """Deaths of workers, by the cell that they measured, or by group where the cell is unknown."""
+    """Deaths of workers, by the cell that they were measuring, or by group if the cell is unknown."""
 
     def run(
         self, measurer: Measurer, cells: Sequence[Cell], on_row: RowCallback, on_progress: ProgressCallback
@@ -166,10 +166,10 @@ class DaskExecutor:
             try:
                 return self.connect()
             except OSError as why:
-                on_progress("waits for the scheduler", waits=True)
+                on_progress("waiting for the scheduler", waits=True)
                 if time.monotonic() > deadline:
                     raise ExecutorError(
-                        f"no Dask scheduler answers: {why}; check its address and that it runs"
+                        f"no Dask scheduler answers: {why}; check its address and that it is running"
                     ) from why
                 time.sleep(TICK_S)
             except (TypeError, ValueError, RuntimeError) as why:
@@ -177,12 +177,12 @@ class DaskExecutor:
                 raise ExecutorError(f"cannot connect to the Dask scheduler: {why}; {advice}") from why
 
     def _set_up(self, client: Client, on_progress: ProgressCallback) -> bool:
-        """Set up a new or restarted scheduler. Returns True."""
-        client.run_on_scheduler(_give_up_at_once)
-        client.subscribe_topic(TOPIC, lambda event: self._heard(event, on_progress))
+        """Set up a new or restarted scheduler. Return True."""
+        client.run_on_scheduler(_abandon_at_first_death)
+        client.subscribe_topic(TOPIC, lambda event: self._on_event(event, on_progress))
         return True
 
-    def _heard(self, event: tuple[float, dict[str, Any]], on_progress: ProgressCallback) -> None:
+    def _on_event(self, event: tuple[float, dict[str, Any]], on_progress: ProgressCallback) -> None:
         message = event[1]
         job = self.jobs.get(message["job"])
         if job is not None:
@@ -198,7 +198,7 @@ class DaskExecutor:
         sweep_id: str,
         on_progress: ProgressCallback,
     ) -> None:
-        """Submit as many groups as there are free slots, in their order, skipping those that find no slot."""
+        """Submit as many groups as there are free slots, in order, skipping groups for which no slot is free."""
         slots = _slots(client)
         for job in self.jobs.values():
             slots[slot_of(job.group)] = slots.get(slot_of(job.group), 0) - 1
@@ -208,7 +208,7 @@ class DaskExecutor:
                 slots[slot] -= 1
                 group, id = waiting[place], f"{TOPIC}-{waiting[place][0].group_id}-{uuid.uuid4().hex[:8]}"
                 arguments = (measurer, group, self.environment.sources, id, sweep_id)
-                future = client.submit(measure_there, *arguments, key=id, resources={slot: 1})
+                future = client.submit(measure_on_worker, *arguments, key=id, resources={slot: 1})
                 self.jobs[id] = Job(waiting.pop(place), future)
                 future.add_done_callback(lambda _: changed.set())
             elif not any(slots.values()):
@@ -216,12 +216,12 @@ class DaskExecutor:
         if waiting and not self.jobs:
             slot = slot_of(waiting[-1])
             on_progress(
-                f'waits: no worker has a slot for the remaining groups; start one with --resources "{slot}=1"',
+                f'waiting: no worker has a slot for the remaining groups; start one with --resources "{slot}=1"',
                 waits=True,
             )
 
     def _take(self, job: Job, on_row: RowCallback, on_progress: ProgressCallback) -> list[list[Cell]]:
-        """Pass on the rows of a finished job. Returns the groups that must be measured again."""
+        """Pass on the rows of a finished job. Return the groups that must be measured again."""
         again = [list(job.group)]
         if job.future.status == "finished":
             try:
@@ -246,9 +246,9 @@ class DaskExecutor:
         return again  # the connection to the scheduler was lost
 
     def _blame(self, job: Job, on_row: RowCallback, on_progress: ProgressCallback) -> list[list[Cell]]:
-        """Handle the death of a worker: after MAX_ATTEMPTS deaths give up the cell it measured, or the whole group.
+        """Handle a worker's death: after MAX_ATTEMPTS deaths abandon the cell it was measuring, or the whole group.
 
-        Returns the groups that must be measured again.
+        Return the groups that must be measured again.
         """
         culprits = [cell for cell in job.group if job.cell_id in (None, cell.id)]
         name = job.cell_id or " ".join(cell.id for cell in job.group)
@@ -256,7 +256,7 @@ class DaskExecutor:
         if self.deaths[name] < MAX_ATTEMPTS:
             on_progress(f"a worker died; its group is measured again: {culprits[0].group_label}")
             return [list(job.group)]
-        reason = f"{MAX_ATTEMPTS} workers died while measuring it; it is given up"
+        reason = f"{MAX_ATTEMPTS} workers died while measuring it; it is abandoned"
         for cell in culprits:
             row = Measurement.for_cell(cell, status=Status.ERROR, reason=reason, attempt=MAX_ATTEMPTS)
             on_row(row, self.environment)
@@ -277,5 +277,5 @@ def _slots(client: Client) -> dict[str, float]:
     return slots
 
 
-def _give_up_at_once(dask_scheduler: Any) -> None:
+def _abandon_at_first_death(dask_scheduler: Any) -> None:
     dask_scheduler.allowed_failures = 0

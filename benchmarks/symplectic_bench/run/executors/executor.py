@@ -1,4 +1,4 @@
-"""The interfaces between a sweep, the executor that distributes its cells, and the measurer that measures them."""
+"""The interfaces between a sweep, the executor that distributes its cells, and the measurer of the cells."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from symplectic_bench.spec.cell import Cell
 
 
 class ExecutorError(RuntimeError):
-    """The executor cannot measure cells. Rows measured before are on disk."""
+    """The executor cannot measure cells. Rows measured so far are on disk."""
 
 
 class ProgressCallback(Protocol):
-    """Receives the current activity as a line of text, with the cell that it concerns, if it concerns one.
+    """Receives the current activity as a line of text, and the cell that it concerns, if any.
 
     waits: nothing is being measured, for a reason that may need the user's attention.
     """
@@ -23,14 +23,14 @@ class ProgressCallback(Protocol):
 
 
 class Measurer(Protocol):
-    """Measures cells. A plain value, which may be sent to another machine."""
+    """Measures cells. It is a plain value that can be sent to another machine."""
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         """Return the cells in groups that are measured together."""
         ...
 
     def within(self, folder: Path) -> Self:
-        """Return a measurer that does the same and keeps all its files in `folder`."""
+        """Return the same measurer with all its files in `folder`."""
         ...
 
     def prepare(self, cells: Sequence[Cell], on_progress: ProgressCallback) -> None:
@@ -40,7 +40,7 @@ class Measurer(Protocol):
     def measure(
         self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
     ) -> Iterator[Measurement]:
-        """Measure a group on these cores (an empty tuple means all). Yields one row a cell, even for a failed one."""
+        """Measure a group on these cores (an empty tuple means all). Yield one row per cell, even for a failed one."""
         ...
 
 

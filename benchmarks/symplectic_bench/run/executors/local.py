@@ -1,4 +1,4 @@
-"""Measure cells on this machine: one lane per device, one group at a time in each."""
+"""Measure cells on this machine: one lane per device, which measures one group at a time."""
 
 import threading
 from collections.abc import Sequence

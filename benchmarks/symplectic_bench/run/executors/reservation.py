@@ -1,6 +1,7 @@
 """Reserve devices of this machine for one measurement, across processes: two timed cells never share a device.
 
-Each core and each GPU is a locked file in one folder per user. The system releases the lock when its holder dies.
+Each core and each GPU is a locked file in one folder per user. The operating system releases the lock when its holder
+dies.
 """
 
 import fcntl
@@ -23,7 +24,7 @@ PAUSE_S = 0.05
 def reserved(device: str, threads: int, on_progress: ProgressCallback) -> Iterator[tuple[int, ...]]:
     """Wait until the device and one core per thread are free, and reserve them while the block runs.
 
-    Yields the cores: all of them if there are more threads than cores, none on a system that cannot pin processes.
+    Yield the cores: all of them if there are more threads than cores, none on a system that cannot pin processes.
     """
     cores = sorted(os.sched_getaffinity(0), reverse=True) if hasattr(os, "sched_getaffinity") else []
     wanted = min(threads, len(cores))
@@ -34,14 +35,12 @@ def reserved(device: str, threads: int, on_progress: ProgressCallback) -> Iterat
             if len(taken) == wanted and len(_take(others, held, len(others))) == len(others):
                 yield tuple(sorted(int(name.removeprefix("core-")) for name in taken))
                 return
-        on_progress(
-            f"waits for {_name(device)} or a core, which another measurement on this machine is using", waits=True
-        )
+        on_progress(f"waiting for {_name(device)} or a core, in use by another measurement on this machine", waits=True)
         time.sleep(random.uniform(0.5, 1.5) * PAUSE_S)
 
 
 def _take(names: Sequence[str], held: ExitStack, wanted: int) -> list[str]:
-    """Lock up to `wanted` of the files that are free, and return their names."""
+    """Lock up to `wanted` free files, and return their names."""
     taken: list[str] = []
     for name in names:
         if len(taken) == wanted:
@@ -56,11 +55,11 @@ def _take(names: Sequence[str], held: ExitStack, wanted: int) -> list[str]:
 
 
 def _name(device: str) -> str:
-    """Return the device's name on this machine: "cuda" is the first GPU that this process may see."""
+    """Return the device's name on this machine: "cuda" is the first GPU visible to this process."""
     return f"cuda-{os.environ.get('CUDA_VISIBLE_DEVICES', '0').split(',')[0]}" if device == "cuda" else device
 
 
-# Not the folder that TMPDIR names: queueing systems give every job a folder of its own.
+# Not the folder in TMPDIR: queueing systems give every job a different one.
 FOLDER = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()) / f"symplectic-bench-devices-{os.getuid()}"
 
 

@@ -1,1 +1,1 @@
-"""Training networks with each contender's gradient: the same network, data and seeds."""
+"""Train networks with each contender's gradient, from the same weights, data and seeds."""

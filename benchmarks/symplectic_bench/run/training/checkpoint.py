@@ -1,4 +1,4 @@
-"""The checkpoint of a training run between two turns. Loading it executes no code from the file."""
+"""The checkpoint of a training run between two turns. Loading it runs no code from the file."""
 
 import os
 from dataclasses import asdict, dataclass, field
@@ -34,7 +34,7 @@ class Log:
 
 
 def save(file: Path, task: Task, optimizer: torch.optim.Optimizer, log: Log) -> None:
-    """Write the checkpoint atomically: a process that is killed meanwhile leaves the file unchanged."""
+    """Write the checkpoint atomically: if the process is killed meanwhile, the file is unchanged."""
     with replacing(file) as part, part.open("wb") as stream:
         torch.save({"task": task.state_dict(), "optimizer": optimizer.state_dict(), "log": asdict(log)}, stream)
         stream.flush()
@@ -42,7 +42,7 @@ def save(file: Path, task: Task, optimizer: torch.optim.Optimizer, log: Log) -> 
 
 
 def load(file: Path, task: Task, optimizer: torch.optim.Optimizer | None = None) -> Log:
-    """Restore the task and the optimizer, and return the log. A run without a file is at its start."""
+    """Restore the task and the optimizer, and return the log. Without a file the run is at its start."""
     if not file.exists():
         return Log()
     found: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")

@@ -31,7 +31,7 @@ class Integrator:
 
 
 def forward_only(cell: Cell) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-    """Return an `integrate` to evaluate networks, the same for every contender, with the cell's method and accuracy."""
+    """Return an `integrate` for evaluation, with the cell's method and accuracy, the same for every contender."""
 
     def integrate(func: nn.Module, y0: Tensor, t: Tensor, /) -> Tensor:
         if cell.steps is None:

@@ -1,7 +1,7 @@
 """The measurer of suites that train: the contenders of a group take turns of a few iterations, each in a new process.
 
-Every turn ends with a checkpoint on disk, so that a crash costs one turn at most. Since contenders alternate, a machine
-that slows down affects them all alike.
+Every turn ends with a checkpoint on disk, so a crash costs at most one turn. Since contenders alternate, a machine that
+slows down affects them all alike.
 """
 
 import statistics
@@ -27,7 +27,7 @@ TURN = 10
 """Iterations per turn."""
 
 EVALUATION = 20
-"""Time limit of an evaluation, in units of an iteration's."""
+"""Time limit of an evaluation, as a multiple of an iteration's."""
 
 PREPARATION_S = 3600.0
 """Time limit for reading and preparing data, once."""
@@ -37,9 +37,9 @@ PREPARATION_S = 3600.0
 class TrainingSettings:
     """Settings of training runs.
 
-    iteration_timeout_s limits each iteration. checkpoints is the folder of unfinished runs. longest has the largest
-    number of iterations in each group of the suite's cells, finished or not. cores: see Limits. fresh: a name for a run
-    that starts anew, so that no other machine resumes from its checkpoint of an earlier run.
+    iteration_timeout_s limits each iteration. checkpoints is the folder of unfinished runs. longest maps each group of
+    the suite's cells, finished or not, to its largest number of iterations. cores: see Limits. fresh names a run that
+    starts over, so that no other machine resumes from its own checkpoint of an earlier run.
     """
 
     iteration_timeout_s: float
@@ -89,12 +89,12 @@ class TrainingRun:
             self._continue(train, min(self.wanted, (self.log.iterations // TURN + 1) * TURN))
 
     def finish(self) -> Measurement:
-        """Evaluate the network, if it is to be evaluated, and return the row."""
+        """Evaluate the network if required, and return the row."""
         if self.status is Status.OK and self.evaluated:
-            outcome = self._run(evaluate, patience=EVALUATION)
+            outcome = self._run(evaluate, timeout_factor=EVALUATION)
             if outcome.ok:
                 self.measured["metrics"] = outcome.values[0]
-            else:  # training and its measurements are valid all the same
+            else:  # the training and its measurements are still valid
                 self.reason = f"not evaluated ({outcome.status}): {outcome.reason}"
         return Measurement.for_cell(
             self.cell,
@@ -121,9 +121,9 @@ class TrainingRun:
         else:
             self.fail(outcome)
 
-    def _run(self, function: Callable[..., Any], *args: Any, patience: int = 1) -> CallOutcome:
+    def _run(self, function: Callable[..., Any], *args: Any, timeout_factor: int = 1) -> CallOutcome:
         cell, settings = self.cell, self.settings
-        timeout_s = patience * settings.iteration_timeout_s
+        timeout_s = timeout_factor * settings.iteration_timeout_s
         limits = Limits(timeout_s, cell.device, threads=cell.threads, seed=cell.seed, cores=settings.cores)
         return process.run(function, (cell, settings.cache_dir, self.file, *args), limits)
 
@@ -132,7 +132,7 @@ class TrainingRun:
 class TrainingMeasurer:
     """Trains networks. A row is yielded when its cell is done.
 
-    Only the cells of a group with the most iterations are evaluated in the end: the others train too briefly.
+    Only the cells with the most iterations in a group are evaluated at the end: the others train too briefly.
     """
 
     settings: TrainingSettings
@@ -143,7 +143,7 @@ class TrainingMeasurer:
     def within(self, folder: Path) -> "TrainingMeasurer":
         """Return the same measurer with cache and checkpoints in `folder`.
 
-        If the folder is local to a machine, another machine starts anew what this one cannot finish.
+        If the folder is local to a machine, another machine starts over with a training that this one cannot finish.
         """
         checkpoints = folder / "checkpoints" / self.settings.fresh
         return TrainingMeasurer(replace(self.settings, cache_dir=folder / "cache", checkpoints=checkpoints))
@@ -201,9 +201,9 @@ def _prepare(cell: Cell, cache_dir: Path, data_dir: Path | None) -> str | None:
 
 
 def summarize_log(log: Log) -> dict[str, Any]:
-    """Return the row's fields for a log: medians over the FIRST_ITERATIONS, or over all if there are fewer.
+    """Return the row's fields for a log: medians over the first FIRST_ITERATIONS, or over all if there are fewer.
 
-    Times exclude the cold iterations, the first ones of each process: they are slower.
+    Times exclude cold iterations, the first of each process, which are slower.
     """
     memory = {**log.memory, "peak_tensor_source": "exact"} if log.memory else {}
     if not log.iterations:

@@ -76,7 +76,7 @@ def _now(cell: Cell) -> float:
 def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
     """Measure the bytes of live tensors in the checkpoint's next iteration, above those of network and data.
 
-    They are saved in its log, which is returned.
+    Save them in the checkpoint's log, and return the log.
     """
     contender = TRAINERS[cell.contender]
     contender.load()
