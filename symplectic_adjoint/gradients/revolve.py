@@ -16,7 +16,7 @@ from symplectic_adjoint.memory.storage import Offload, check_offload, make_stora
 
 @dataclass(frozen=True)
 class Revolve(Strategy):
-    """Keep the starts of some steps and recompute the others from there: memory (c + s) D + A.
+    """Keep the starts of some steps and recompute the others from there: memory (c + 1 + s) D + A.
 
     checkpoints: c, the number of states kept at a time besides y0; or their total size, such as "64 MiB". offload,
     folder: where to keep them, as in Symplectic. Raises ValueError for a number or size that holds no state.
@@ -45,7 +45,7 @@ class Revolve(Strategy):
         check_offload(self.offload, self.folder)
 
     def memory_formula(self) -> str:
-        return "(c + s) D + A"
+        return "(c + 1 + s) D + A"
 
     def predicted(self, model: MemoryModel, steps: int) -> Prediction | None:
         if self.offload is not None:
