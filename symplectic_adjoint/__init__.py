@@ -6,6 +6,7 @@ from importlib.metadata import version as _version
 from symplectic_adjoint.api import Solution as Solution
 from symplectic_adjoint.api import odeint as odeint
 from symplectic_adjoint.api import solve as solve
+from symplectic_adjoint.backward.strategy import Strategy as Strategy
 from symplectic_adjoint.dense import DenseSolution as DenseSolution
 from symplectic_adjoint.dense import odeint_dense as odeint_dense
 from symplectic_adjoint.diagnostics.advise import Advice as Advice

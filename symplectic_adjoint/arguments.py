@@ -75,9 +75,13 @@ class Arguments:
         """
         for name in keywords:
             if name not in accepted.__annotations__:
-                near = did_you_mean(name, accepted.__annotations__)
+                near = did_you_mean(name, (*accepted.__annotations__, *given))
                 raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{near}")
         return cls(**given, **keywords)
+
+    def with_constant_times(self) -> Self:
+        """Return the same arguments with a t that needs no gradient."""
+        return replace(self, t=self.t.detach()) if isinstance(self.t, Tensor) else self
 
 
 def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
@@ -95,7 +99,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     func, event_fn = given.func, given.event_fn
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
-    tableau = chosen_method(given.method, strategy)
+    tableau = chosen_method(given.method, strategy, gradient_name)
     times = checked_times(given.t)
     layout = checked_layout(given.y0)
     y = layout.pack(given.y0)
@@ -105,18 +109,18 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         checked_tolerance("rtol", given.rtol, layout, y),
         checked_tolerance("atol", given.atol, layout, y),
     )
+    coarsest = max((layout.time_dtype, given.t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
     with lock_of_func(func):
         parameters = collect_parameters(func, given.params)
-    coarsest = max((layout.time_dtype, given.t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
-    options, tableau = read_options(
-        given.options,
-        tableau,
-        *tolerances,
-        times,
-        lambda make: make(func, given.y0, given.t),
-        partial(packed_norm, layout),
-        coarsest,
-    )
+        options, tableau = read_options(
+            given.options,
+            tableau,
+            *tolerances,
+            times,
+            lambda make: make(func, given.y0, given.t),  # a grid_constructor may read func's parameters
+            partial(packed_norm, layout),
+            coarsest,
+        )
     options = _options_for(strategy, gradient_name, options, given.options)
     _check_grid(options, tolerances, layout, event_fn, (y, *parameters.trainable, *parameters.frozen))
     problem = Problem(
@@ -137,15 +141,15 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     return problem, strategy, y
 
 
-def chosen_method(method: str | None, strategy: Strategy) -> ButcherTableau:
+def chosen_method(method: str | None, strategy: Strategy, gradient_name: str) -> ButcherTableau:
     """Return the method of this name, or the gradient's own one; raise UnsupportedCombination if they conflict."""
     own = strategy.own_tableau
     if own is None:
         return named_method(method)
     if method not in (None, own.name):
         raise UnsupportedCombination(
-            f"{strategy} only works with its own method {own.name!r}, got method={method!r}: leave method out, or use "
-            'gradient="reversible", which wraps any method'
+            f"gradient={gradient_name!r} only works with its own method {own.name!r}, got method={method!r}: leave "
+            'method out, or use gradient="reversible", which wraps any method'
         )
     return own
 

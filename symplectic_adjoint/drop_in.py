@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.api import odeint
-from symplectic_adjoint.arguments import MethodKeywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT
@@ -121,15 +120,18 @@ def _as_in_the_paper(gradient: str) -> Callable[..., Any]:
         y0: Any,
         t: Tensor,
         *,
+        rtol: Any = 1e-7,
+        atol: Any = 1e-9,
+        method: str | None = None,
+        options: Mapping[str, Any] | None = None,
         event_fn: Callable[..., Tensor] | None = None,
         adjoint_params: Sequence[Tensor] | None = None,
-        **keywords: Unpack[MethodKeywords],
     ) -> Any:
-        keywords["params"] = (
-            *_listed("params", keywords.get("params")),
-            *_listed("adjoint_params", adjoint_params),
-        )
-        return odeint(func, y0, t, event_fn=event_fn, gradient=gradient, **keywords)
+        return odeint(
+            func, y0, t,
+            rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, gradient=gradient,
+            params=_listed("adjoint_params", adjoint_params),
+        )  # fmt: skip
 
     solve.__doc__ = f"""Solve like odeint with gradient="{gradient}", in the signature of the paper's own code.
 

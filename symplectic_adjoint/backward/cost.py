@@ -62,14 +62,16 @@ def call_cost(problem: Problem, y0: Tensor, *, with_time: bool) -> CallCost:
 
     Raises UnsupportedCombination on the CPU if torch's profiler, which does the measuring, is already running.
     """
-    known = _KNOWN.setdefault(cache_owner(problem.caller), {})
+    device = y0.device.type
+    autocast = torch.is_autocast_enabled(device) if torch.amp.is_autocast_available(device) else False
     params = tuple((p.shape, p.dtype) for p in problem.parameters.trainable)
-    modes = tuple(m.training for m in problem.parameters.all_modules)
-    autocast = torch.is_autocast_enabled(y0.device.type) if torch.amp.is_autocast_available(y0.device.type) else False
-    key = (y0.shape, y0.stride(), y0.dtype, y0.device, with_time, params, modes, autocast)
-    if key not in known:
-        known[key] = _measure(problem, y0, with_time)
-    return known[key]
+    with problem.lock:
+        known = _KNOWN.setdefault(cache_owner(problem.caller), {})
+        modes = tuple(m.training for m in problem.parameters.all_modules)
+        key = (y0.shape, y0.stride(), y0.dtype, y0.device, with_time, params, modes, autocast)
+        if key not in known:
+            known[key] = _measure(problem, y0, with_time)
+        return known[key]
 
 
 def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
@@ -84,7 +86,7 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
     linearizations: list[Linearization] = []
     edges: list[GradientEdge] = []
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), f.forward_state.lock, values_restored(buffers):
+    with torch.random.fork_rng(devices=devices), values_restored(buffers):
         f(t, y0)
         f.forward_state.finish()
         with f.forward_state.reinstated(), parameter_sums(f, w) as sums:

@@ -128,6 +128,11 @@ class Strategy:
         return self.make_step is not Step
 
     @property
+    def exact_for_method(self) -> bool:
+        """Whether it is the gradient of the method's own steps, to rounding."""
+        return self.exact and not self.own_steps
+
+    @property
     def own_tableau(self) -> ButcherTableau | None:
         """The only method that it works with; None if it takes any."""
         return None

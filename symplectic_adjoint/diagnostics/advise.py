@@ -93,7 +93,7 @@ def advise(
     alone, without the solver's own work. mali and continuous take other steps and are left out.
     """
     budget_bytes = None if memory_budget is None else parse_bytes("memory_budget", memory_budget)
-    problem, _, packed = build_problem(Arguments.of("advise", keywords, func=func, y0=y0, t=t))
+    problem, _, packed = build_problem(Arguments.of("advise", keywords, func=func, y0=y0, t=t).with_constant_times())
     y = packed.detach()
     cost = call_cost(problem, y, with_time=t.requires_grad)
     steps = _number_of_steps(problem, y)

@@ -73,7 +73,7 @@ def check_gradient(
     to call. Nothing of the caller's is changed, neither .grad nor parameters.
     """
     given = Arguments.of("check_gradient", keywords, func=func, y0=y0, t=t, gradient=gradient)
-    problem, strategy, packed = build_problem(given)
+    problem, strategy, packed = build_problem(given.with_constant_times())
     times = t.detach().clone().requires_grad_()
     y = packed.detach().clone().requires_grad_()
     parameters = problem.parameters.trainable

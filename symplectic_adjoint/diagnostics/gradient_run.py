@@ -22,7 +22,7 @@ class GradientRun:
     def __init__(self, given: Arguments):
         if named_gradient(given.gradient)[0].own_tableau is not None:
             given = replace(given, method=None)
-        self._problem, self._strategy, packed = build_problem(given)
+        self._problem, self._strategy, packed = build_problem(given.with_constant_times())
         self.name, self._t = self._problem.gradient_name, given.t.detach()
         self.y = packed.detach().clone().requires_grad_()
         self._inputs = [self.y, *self._problem.parameters.trainable]

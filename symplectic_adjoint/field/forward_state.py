@@ -45,6 +45,8 @@ class ForwardState:
         """The tensors that the modules held at the end of the solve."""
         self._changed_buffers: list[ModuleTensor] = []
         """The buffers that func changes when it is called."""
+        self.unchanged_tensors: list[Tensor] = []
+        """The tensors that func did not change in the solve: buffers, and plain attributes of its modules."""
         self._known_repeatable = False
         self._modes = [(m, m.training) for m in self._modules]
         self._device_type = device.type
@@ -59,13 +61,6 @@ class ForwardState:
     def has_buffers(self) -> bool:
         """Whether the modules have buffers, which func may change when it is called."""
         return bool(self._buffers)
-
-    @property
-    def unchanged_tensors(self) -> list[Tensor]:
-        """The tensors that func does not change: buffers, and plain attributes of its modules."""
-        tensors = [x for own in self._buffers for x in own if x not in self._changed_buffers]
-        tensors += [x for x in self._attributes if not x.changed()]
-        return [x.tensor for x in tensors if x.version is not None]
 
     def require_compilable(self) -> None:
         """Raise UnsupportedCombination if func draws random numbers or changes buffers, or if autocast is on.
@@ -104,6 +99,9 @@ class ForwardState:
         self._final_tensors = [x for m in self._modules for x in module_tensors_in(m._parameters)]
         self._final_tensors += [x for m in self._modules if m._buffers for x in module_tensors_in(m._buffers)]
         self._final_tensors += [x for x in self._find_attributes() if self._may_hold(x.tensor)]
+        unchanged = [x for own in self._buffers for x in own if x not in self._changed_buffers]
+        unchanged += [x for x in self._attributes if not x.changed()]
+        self.unchanged_tensors = [x.tensor for x in unchanged if x.version is not None]
 
     def _may_hold(self, attribute: Tensor) -> bool:
         """Return whether an attribute may be held between the passes.

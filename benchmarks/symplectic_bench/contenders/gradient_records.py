@@ -62,9 +62,8 @@ class GradientRecord:
     """The facts about a gradient. The defaults are those of a gradient without a record.
 
     color and marker belong to the gradient in every figure, whichever contender computes it.
-    exact: whether it is, to rounding, the gradient of the method's own steps.
+    exact_for_method: whether it is, to rounding, the gradient of the method's own steps.
     steps: the kind of steps that it takes, the method's or its own.
-    compiles, accumulates: whether the library accepts compile= and accumulate= with it.
     memory: formula for the bytes that must be live at once, or None.
     backward_calls: formula for its f calls in the backward pass, with one output at the end, or None.
     default_number: the number of a dial whose name gives none.
@@ -73,10 +72,8 @@ class GradientRecord:
     name: str
     color: str = UNKNOWN_COLOR
     marker: str = UNKNOWN_MARKER
-    exact: bool = False
+    exact_for_method: bool = False
     steps: Literal["method", "leapfrog", "coupled"] = "method"
-    compiles: bool = False
-    accumulates: bool = False
     memory: Formula | None = None
     backward_calls: Formula | None = None
     default_number: int = 0
@@ -90,9 +87,7 @@ _IN_DISPLAY_ORDER = (
         "symplectic",
         color="#D55E00",
         marker="o",
-        exact=True,
-        compiles=True,
-        accumulates=True,
+        exact_for_method=True,
         memory=lambda x: (x.N + x.s) * x.D + x.V + x.P,
         # Stages 1 .. s-1 of each step are recomputed, except the last step's, which are still available.
         backward_calls=lambda x: x.N * (2 * x.s - 1) - x.M * (x.s - 1),
@@ -101,8 +96,7 @@ _IN_DISPLAY_ORDER = (
         "aca",
         color="#0072B2",
         marker="s",
-        exact=True,
-        accumulates=True,
+        exact_for_method=True,
         memory=lambda x: x.N * x.D + x.s * x.A + x.V_above_A + x.P,
         backward_calls=lambda x: x.N * x.s,
     ),
@@ -110,7 +104,7 @@ _IN_DISPLAY_ORDER = (
         "baseline",
         color="#009E73",
         marker="^",
-        exact=True,
+        exact_for_method=True,
         memory=lambda x: x.M * x.D + -(-x.N // x.M) * x.s * x.A + x.V_above_A + x.P_above_A,
         backward_calls=lambda x: x.N * x.s,
     ),
@@ -118,9 +112,7 @@ _IN_DISPLAY_ORDER = (
         "stages",
         color="#CC79A7",
         marker="D",
-        exact=True,
-        compiles=True,
-        accumulates=True,
+        exact_for_method=True,
         memory=lambda x: x.N * x.s * x.D + x.V + x.P,
         backward_calls=lambda x: x.N * x.s,
     ),
@@ -128,7 +120,7 @@ _IN_DISPLAY_ORDER = (
         "backprop",
         color="#000000",
         marker="P",
-        exact=True,
+        exact_for_method=True,
         memory=lambda x: x.D + x.N * x.s * x.A + x.V_above_A + x.P_above_A,
         backward_calls=lambda x: 0,
     ),
@@ -138,9 +130,7 @@ _IN_DISPLAY_ORDER = (
         "revolve",
         color="#F0E442",
         marker="*",
-        exact=True,
-        compiles=True,
-        accumulates=True,
+        exact_for_method=True,
         memory=lambda x: (x.kept + 1 + x.s) * x.D + x.V + x.P,
         default_number=16,
     ),
@@ -148,15 +138,17 @@ _IN_DISPLAY_ORDER = (
         "graphs",
         color="#8B5A2B",
         marker="H",
-        exact=True,
+        exact_for_method=True,
         memory=lambda x: (x.N + max(x.s, x.held)) * x.D + x.held * x.A + x.V_above_A + x.P,
     ),
-    GradientRecord("disk", color="#7F7F7F", marker="h", exact=True, memory=lambda x: (1 + x.s) * x.D + x.V + x.P),
+    GradientRecord(
+        "disk", color="#7F7F7F", marker="h", exact_for_method=True, memory=lambda x: (1 + x.s) * x.D + x.V + x.P
+    ),
     GradientRecord(
         "auto",  # fills its budget of that many KiB, unless everything fits in less
         color="#B22222",
         marker="8",
-        exact=True,
+        exact_for_method=True,
         memory=lambda x: min(x.number * 1024, (x.N + x.N * x.s) * x.D + x.N * x.s * x.A + x.V_above_A + x.P),
     ),
     GradientRecord(

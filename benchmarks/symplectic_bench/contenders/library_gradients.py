@@ -7,7 +7,7 @@ KiB, and "disk" keeps every step's start on disk.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from symplectic_adjoint import GRADIENTS, Auto, Revolve, Symplectic
+from symplectic_adjoint import GRADIENTS, Auto, Revolve, Strategy, Symplectic
 from symplectic_bench.spec.cell import setting
 
 DIALS: Mapping[str, Callable[[int], Any]] = {
@@ -17,6 +17,14 @@ DIALS: Mapping[str, Callable[[int], Any]] = {
 }
 PLACES: Mapping[str, Any] = {"disk": Symplectic(offload="disk")}
 NAMES = (*GRADIENTS, *(f"{dial}-N" for dial in DIALS), *PLACES)
+STRATEGIES: Mapping[str, Strategy] = {**GRADIENTS, **{f"{dial}-N": make(8) for dial, make in DIALS.items()}, **PLACES}
+"""One strategy for each of NAMES: what it accumulates and compiles does not depend on a dial's number."""
+
+
+def family(name: str) -> str:
+    """Return the entry of NAMES that a gradient's name belongs to: "revolve-N" for "revolve-8"."""
+    dial, number = setting(name)
+    return f"{dial}-N" if number and dial in DIALS else name
 
 
 def library_gradient(name: str) -> Any:

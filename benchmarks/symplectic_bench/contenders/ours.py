@@ -13,9 +13,9 @@ from torch import Tensor
 from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, solve
 from symplectic_bench.contenders.contender import Solved
 from symplectic_bench.contenders.counts import Counts, total
-from symplectic_bench.contenders.gradient_records import GRADIENT_RECORDS, gradient_record
+from symplectic_bench.contenders.gradient_records import gradient_record
 from symplectic_bench.contenders.gradient_run import SolveRun, giving_up
-from symplectic_bench.contenders.library_gradients import NAMES, library_gradient
+from symplectic_bench.contenders.library_gradients import NAMES, STRATEGIES, family, library_gradient
 from symplectic_bench.contenders.observation import Observation, replay_in_turn
 from symplectic_bench.contenders.reasons import shared_reason
 from symplectic_bench.contenders.step_size import step_size
@@ -23,8 +23,8 @@ from symplectic_bench.oracles.recorded_grid import Replayed, replay_as
 from symplectic_bench.problems import Problem, in_turn
 from symplectic_bench.spec.cell import Cell
 
-COMPILED = tuple(name for name, record in GRADIENT_RECORDS.items() if record.compiles)
-ACCUMULATED = tuple(name for name, record in GRADIENT_RECORDS.items() if record.accumulates)
+COMPILED = tuple(name for name, one in STRATEGIES.items() if one.compiles and not one.obstacle_to_compile)
+ACCUMULATED = tuple(name for name, strategy in STRATEGIES.items() if strategy.accumulates)
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Ours:
             return f"the library has no gradient {cell.gradient!r}; it has {', '.join(NAMES)}"
         if cell.method not in METHODS:
             return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
-        if self.compiles and cell.gradient not in COMPILED:
+        if self.compiles and family(cell.gradient) not in COMPILED:
             return f"compile=True works with {' and '.join(COMPILED)}, not with {cell.gradient!r}"
-        if self.accumulate and cell.gradient not in ACCUMULATED:
+        if self.accumulate and family(cell.gradient) not in ACCUMULATED:
             return f"accumulate={self.accumulate!r} works with {', '.join(ACCUMULATED)}, not with {cell.gradient!r}"
         return shared_reason(cell, METHODS[cell.method].adaptive)
 

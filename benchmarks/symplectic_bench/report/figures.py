@@ -245,7 +245,7 @@ def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
 
 def _is_leaders_line(line: Line) -> bool:
     """Return whether the cell is another of our exact gradients, whose line would lie on LEADER's."""
-    return line["contender"] == "ours" and line["name"] != LEADER and gradient_record(line["gradient"]).exact
+    return line["contender"] == "ours" and line["name"] != LEADER and gradient_record(line["gradient"]).exact_for_method
 
 
 def _nearer(cells: Sequence[Line]) -> tuple[tuple[float, float], ...]:

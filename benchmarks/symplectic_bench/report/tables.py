@@ -210,7 +210,7 @@ def truth_table(frame: pd.DataFrame, where: str) -> Table:
 def _truth_line(cells: Sequence[Line]) -> Line:
     by_name = {c["name"]: c for c in cells}
     first = by_name.get(LEADER, cells[0])
-    exact = [c for c in cells if c["contender"] == "ours" and gradient_record(c["gradient"]).exact]
+    exact = [c for c in cells if c["contender"] == "ours" and gradient_record(c["gradient"]).exact_for_method]
     discrete = [c["error_discrete"] for c in exact if c["error_discrete"] is not None]
     sizes = ", ".join(f"{name}={size}" for name, size in first["sizes"].items())
     line: Line = {"problem": f"{first['problem']}({sizes}) batch {int(first['batch'])}"}

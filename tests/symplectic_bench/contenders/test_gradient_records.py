@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from symplectic_adjoint import GRADIENTS, CompilerNotFound, Revolve, UnsupportedCombination, solve
+from symplectic_adjoint import CompilerNotFound, Revolve, UnsupportedCombination, solve
 from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS
 from symplectic_bench.contenders.gradient_records import (
     GRADIENT_RECORDS,
@@ -15,8 +16,10 @@ from symplectic_bench.contenders.gradient_records import (
     gradient_record,
     series_name,
 )
+from symplectic_bench.contenders.library_gradients import NAMES, STRATEGIES, library_gradient
 from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.problems import PROBLEMS
+from tests.symplectic_bench.sample_cells import make_cell
 
 
 def test_every_gradient_of_every_contender_has_a_record():
@@ -46,18 +49,29 @@ def test_revolve_keeps_what_the_librarys_preset_keeps():
     assert GRADIENT_RECORDS["revolve"].default_number == Revolve().checkpoints
 
 
-@pytest.mark.parametrize("gradient", list(GRADIENTS))
-def test_the_library_accepts_a_keyword_with_exactly_the_gradients_that_a_record_says(gradient, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")  # so that nothing is compiled
-    problem, record = PROBLEMS["linear"].build({}, 2, "float64"), GRADIENT_RECORDS[gradient]
+@pytest.mark.parametrize("name", NAMES)
+def test_a_record_is_exact_for_the_method_where_the_library_is(name):
+    assert gradient_record(name.removesuffix("-N")).exact_for_method == STRATEGIES[name].exact_for_method
+
+
+def no_compiler():
+    raise CompilerNotFound
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_contender_declines_exactly_what_the_library_refuses(name, monkeypatch):
+    monkeypatch.setattr("symplectic_adjoint.arguments.require_compiler", no_compiler)  # so that nothing is compiled
+    problem, gradient = PROBLEMS["linear"].build({}, 2, "float64"), name.replace("-N", "-100")
     method = None if gradient == "mali" else "dopri5"
-    for keyword, accepted in (({"compile": True}, record.compiles), ({"accumulate": "float64"}, record.accumulates)):
+    cell = make_cell(problem="linear", gradient=gradient)
+    for contender, keyword in (("ours-compiled", {"compile": True}), ("ours-float64", {"accumulate": "float64"})):
         error = None
         try:
-            solve(problem.func, problem.y0, problem.t, gradient=gradient, method=method, **keyword)
+            solve(problem.func, problem.y0, problem.t, gradient=library_gradient(gradient), method=method, **keyword)
         except (CompilerNotFound, UnsupportedCombination) as raised:
             error = raised
-        assert isinstance(error, UnsupportedCombination) is not accepted, keyword
+        declined = CONTENDERS[contender].decline(replace(cell, contender=contender)) is not None
+        assert declined == isinstance(error, UnsupportedCombination), contender
 
 
 def test_the_paper_orders_memory_by_the_formulas():
