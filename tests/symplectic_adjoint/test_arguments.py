@@ -62,7 +62,7 @@ def test_a_bad_argument_is_named_before_func_is_called(change, message):
         ({"event_fn": 3}, r"event_fn must be callable as event_fn\(t, y\), got int"),
         ({"rtol": (1e-3, 1e-3)}, "rtol must be a number or a tensor, as y0 is one tensor"),
         ({"rtol": "1e-3"}, "rtol must be a number"),
-        ({"gradient": sa.Symplectic}, "gradient must be a name in GRADIENTS or one of their objects"),
+        ({"gradient": sa.Symplectic}, r"gradient must be a name in GRADIENTS or an object such as Symplectic\(\)"),
         ({"params": torch.ones(2)}, "params must be a sequence of tensors"),
         ({"params": [1.0]}, r"params\[0\] must be a tensor, got float"),
         ({"options": {"norm": "rms"}}, "option 'norm' must be a function"),
