@@ -22,9 +22,7 @@ def parse_bytes(name: str, size: int | str) -> int:
     if isinstance(size, str):
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
         if found is None or found[2] not in UNITS:
-            raise ValueError(
-                f'{name} must be a number of bytes or a string such as "512 MiB" or "2GB", got {size!r}'
-            )
+            raise ValueError(f'{name} must be a number of bytes or a string such as "512 MiB" or "2GB", got {size!r}')
         amount = int(float(found[1]) * UNITS[found[2]])
     assert isinstance(amount, int)
     if amount <= 0:
