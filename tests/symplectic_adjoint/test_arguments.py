@@ -20,7 +20,7 @@ def never_called(t, y):
     [
         ({"method": "dopri6"}, r"unknown method 'dopri6', did you mean 'dopri"),
         ({"gradient": "simplectic"}, r"unknown gradient 'simplectic', did you mean 'symplectic'"),
-        ({"options": {"frist_step": 0.1}}, r"unknown option 'frist_step': did you mean 'first_step'"),
+        ({"options": {"frist_step": 0.1}}, r"unknown option 'frist_step', did you mean 'first_step'"),
         ({"options": {"dtype": torch.float32}}, r"option 'dtype' .* must be torch.float64, got torch.float32"),
         ({"options": {"step_size": -0.1}}, r"option 'step_size' must be a positive number"),
         ({"options": {"step_size": 0.1, "grid_points": [0.0, 1.0]}}, r"both give the grid"),
