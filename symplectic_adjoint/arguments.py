@@ -86,7 +86,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     All checks that do not need func's values are made here, before func is called. Raises ValueError or TypeError for
     invalid arguments.
 
-    func's parameters are collected under the lock of its module, in which a backward pass of another thread may have
+    func's parameters are collected under the lock of its module, because a backward pass in another thread may have
     replaced them by aliases.
     """
     if given.on_failure not in ("raise", "return"):

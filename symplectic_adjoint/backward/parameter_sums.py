@@ -32,7 +32,7 @@ class ParameterSums(Protocol):
         ...
 
     def total(self) -> list[Tensor | None]:
-        """Return dL/dtheta, one entry per parameter, None where nothing was added."""
+        """Return dL/dtheta, one entry per parameter, None if nothing was added to it."""
         ...
 
 

@@ -72,7 +72,7 @@ class ParameterAliases:
         self._added |= {id(leaf) for leaf, added in zip(self.trainable, which, strict=True) if added}
 
     def grads(self) -> list[Tensor | None]:
-        """Return one entry per parameter, None where nothing was added."""
+        """Return the sums, one entry per parameter, None if nothing was added to it."""
         of_autograd = zip(self.trainable, self._first_versions, self.totals, strict=True)
         added = self._added | {id(leaf) for leaf, version, total in of_autograd if total._version != version}
         return [leaf.grad if id(leaf) in added else None for leaf in self.leaves]
