@@ -1,14 +1,14 @@
-"""Every private name of torch that the library uses, under a name that says what it is for.
+"""Every private name of torch that the library uses, each under a name that says what it is for.
 
-All of them are meant to exist in torch 2.11 to 2.13: the tests check 2.13, and solves and gradients have run on 2.11,
-except compile=True, which needs 2.13. A later version may drop any of them without notice. Where the public interface
-can do the same, it is the fallback, at the cost of speed alone. Where it cannot, a guess could give a wrong gradient or
-end the user's profile without a word, so the name is required: importing the library raises an ImportError with the
-name and the version of torch. The compiler's names are needed by compile=True alone and are looked up when it is used,
-because importing the compiler takes a second.
+All of them are expected to exist in torch 2.11 to 2.13: the tests check 2.13, and solves and gradients have run on
+2.11, except compile=True, which needs 2.13. A later version may drop any of them without notice. If the public
+interface can do the same, it is the fallback, and only speed is lost. If it cannot, a guess could give a wrong gradient
+or silently end the user's profile, so the name is required: importing the library raises an ImportError with the name
+and the version of torch. Only compile=True needs the compiler's names; they are looked up when it is used, because
+importing the compiler takes a second.
 
-Private *attributes* of tensors, modules and graph nodes are read where they are needed: a function to read them would
-cost more than the read. TENSOR_ATTRIBUTES, MODULE_ATTRIBUTES and NODE_ATTRIBUTES list them.
+Private *attributes* of tensors, modules and graph nodes are read where they are needed: calling a function to read one
+would cost more than the read. TENSOR_ATTRIBUTES, MODULE_ATTRIBUTES and NODE_ATTRIBUTES list them.
 """
 
 import os
@@ -28,13 +28,13 @@ OPTIONAL: list[str] = []
 """Names with a fallback."""
 
 TENSOR_ATTRIBUTES = ("_version", "_backward_hooks")
-"""Counts writes in place (torch's autograd notes describe it); holds the hooks of a leaf."""
+"""The count of in-place writes (described in torch's autograd notes), and the hooks of a leaf."""
 
 MODULE_ATTRIBUTES = ("_parameters", "_buffers")
-"""Hold a module's own tensors: the public iterators leave out duplicates and None, and cannot write."""
+"""A module's own tensors: the public iterators skip duplicates and None, and cannot write."""
 
 NODE_ATTRIBUTES = ("_sequence_nr",)
-"""Orders the nodes of a thread by when they were made. See nodes_made."""
+"""The order in which a thread created its nodes. See nodes_made."""
 
 
 def _find(name: str) -> Any:
@@ -85,18 +85,18 @@ Fallback: torch.autograd.grad or, with accumulate_grad, torch.autograd.backward.
 """
 
 nodes_made: Callable[[], int] = _required("torch._C._autograd:_get_sequence_nr")
-"""Number of graph nodes that autograd has made in this thread: two reads give the size of a graph. Required."""
+"""The number of graph nodes that autograd has created in this thread: two reads give a graph's size. Required."""
 
 PythonNode: type = _optional("torch._C:_FunctionBase", object)
-"""The class of the graph nodes made by Python Functions, which an edge to them must own.
+"""The class of the graph nodes of Python Functions: an edge to such a node must own it.
 
-Fallback: object, so that every node counts as one. An edge that owns its node is right for all, and slower to make.
+Fallback: object, so that every node counts as one. An edge that owns its node is always correct, but slower to create.
 """
 
 set_grad_enabled: Callable[[bool], Any] = _optional("torch._C:_set_grad_enabled", torch.set_grad_enabled)
-"""Switch grad mode: the context managers take as long as an operation on a small state.
+"""Set grad mode: the context managers take as long as an operation on a small state.
 
-Fallback: torch.set_grad_enabled, which switches it as soon as it is called.
+Fallback: torch.set_grad_enabled, which takes effect as soon as it is called.
 """
 
 
@@ -106,13 +106,13 @@ def _add_one_by_one(totals: Sequence[Tensor], parts: Sequence[Tensor], *, alpha:
 
 
 foreach_add_: Callable[..., None] = _optional("torch:_foreach_add_", _add_one_by_one)
-"""Add alpha times each part to its total, in place and in few kernels. Fallback: one addition after the other."""
+"""Add alpha times each part to its total, in place and in few kernels. Fallback: one addition per tensor."""
 
 _preserving_version: Any = _optional("torch.autograd.grad_mode:_unsafe_preserve_version_counter", None)
 
 
 def copy_keeping_version(x: Tensor, value: Tensor) -> None:
-    """Copy value into x so that x does not count as changed for a graph that saved it. Fallback: x.data."""
+    """Copy value into x without marking x as changed for a graph that saved it. Fallback: x.data."""
     if _preserving_version is None:
         x.data.copy_(value)
         return
@@ -156,7 +156,7 @@ def forward_mode_is_active() -> bool:
 # ---- the profiler ----
 
 profiler_is_running: Callable[[], bool] = _required("torch._C._autograd:_profiler_enabled")
-"""Whether a profile is being taken in this thread: starting another would end it without a word. Required."""
+"""Whether a profile is being taken in this thread: starting another would silently end it. Required."""
 
 _PROFILER = tuple(
     _optional(name, None)
@@ -215,7 +215,7 @@ allocation_events: Callable[[], AbstractContextManager[list[Any]]] = (
 )
 """Record the CPU's allocations and releases, and record_function's marks, in a list that is filled at the end.
 
-Fallback: torch.autograd.profiler.profile, which records every operator too, in three times the time and memory.
+Fallback: torch.autograd.profiler.profile, which also records every operator, at three times the time and memory.
 """
 
 _LOG_LEVEL = "KINETO_LOG_LEVEL"
@@ -257,7 +257,7 @@ def compiler_config() -> Any:
 
 
 def compiler_errors() -> tuple[type[Exception], type[Exception]]:
-    """Return the error at the limit of recompilations, and the base class of all errors of torch.compile's tracer."""
+    """Return the error raised at the recompilation limit, and the base class of all errors of the tracer."""
     return _find("torch._dynamo.exc:FailOnRecompileLimitHit"), _find("torch._dynamo.exc:TorchDynamoException")
 
 
@@ -267,5 +267,5 @@ def compile_graph(graph: torch.fx.GraphModule, examples: list[Any], options: dic
 
 
 def find_cpp_compiler() -> str:
-    """Return the command of the C++ compiler that inductor would use. Raises whatever torch does if there is none."""
+    """Return the command of the C++ compiler that inductor would use. Raises torch's own error if there is none."""
     return _find("torch._inductor.cpp_builder:get_cpp_compiler")()

@@ -1,4 +1,4 @@
-"""The public functions odeint and solve: they check the arguments before func is called, then solve."""
+"""The public functions odeint and solve: check the arguments before func is called, then solve."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Solution:
 
     @cached_property
     def grid(self) -> Grid:
-        """The recorded steps, collected on first access: for a short solve this takes as long as the solve."""
+        """The recorded steps, collected on first access, which for a short solve takes as long as the solve."""
         return self._make_grid()
 
 
@@ -65,30 +65,30 @@ def odeint(
 ) -> Any:
     """Solve dy/dt = func(t, y) from y(t[0]) = y0 and return y at every time in t.
 
-    Takes torchdiffeq's arguments, and from `gradient` on some more. Differentiable in y0, t, func's parameters and
-    `params`. Every gradient but "continuous" is exact: it is that of the steps taken, to rounding error.
+    Takes torchdiffeq's arguments, and additional ones from `gradient` on. Differentiable in y0, t, func's parameters
+    and `params`. Every gradient except "continuous" is exact: the gradient of the steps taken, to rounding error.
 
     func: called as func(t, y), with t a 0-dim tensor of y's real dtype; returns dy/dt with y's structure, shapes and
         dtypes. The parameters of a module, or of a bound method's module, are found; other tensors that func uses and
         that need a gradient go in `params`.
     y0: the initial state, a floating point or complex tensor of any shape, or a tuple, list, dict or nest of those.
     t: output times, a 1-D floating point tensor, strictly increasing or strictly decreasing. Times are kept in float64.
-    rtol, atol: tolerances of a step: the root mean square of its error is at most atol + rtol |y|. Numbers, tensors
-        that broadcast to y0, or either in y0's structure. Fixed steps ignore them.
+    rtol, atol: tolerances: a step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.
+        Numbers, tensors that broadcast to y0, or either in y0's structure. Fixed steps ignore them.
     method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
     options: the solver's options, listed in docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
-    event_fn: called as event_fn(t, y), and returns a tensor. The solve ends when one of its components changes sign. t
-        then has two entries, of which the second gives the direction of time only.
+    event_fn: called as event_fn(t, y); returns a tensor. The solve ends where one of its components changes sign. t
+        must then have two entries, of which the second only gives the direction of time.
     gradient: how the gradient is computed: a name in GRADIENTS, by default "symplectic", an object such as
         Symplectic(keep="stages"), or "auto".
     params: the tensors that func uses besides the parameters of its own module.
     memory_budget: for gradient="auto", a bound on the bytes that the solve and its backward pass hold at any one time:
-        a number, or a string such as "2 GiB". As few f calls are recomputed as it allows.
+        a number, or a string such as "2 GiB". The backward pass recomputes as few f calls as it allows.
     compile: whether to compile func and its VJP with torch.compile, once for all solves and step sizes. Needs a C++
         compiler and a func made of tensor operations only; for "symplectic", "stages" and "revolve".
-    accumulate: the precision in which the backward pass sums the adjoint state dL/dy and dL/dtheta over the steps: None
-        for their own, "float64", or "compensated", which is as accurate in their own dtype. For long solves in float32;
-        for "symplectic", "stages", "revolve", "aca" and "auto".
+    accumulate: how the backward pass sums dL/dy and dL/dtheta over the steps: None for sums in their own dtype,
+        "float64", or "compensated", which is as accurate but stays in their own dtype. For long solves in float32; for
+        "symplectic", "stages", "revolve", "aca" and "auto".
     on_failure: "raise", or "return" to return the outputs up to the time reached and NaN beyond.
 
     Returns y in y0's structure, each part of shape (len(t), *part.shape). With event_fn, returns (event_t, y): the time
@@ -97,7 +97,8 @@ def odeint(
     Raises ValueError or TypeError for arguments that are invalid or (UnsupportedCombination) do not work together,
     where possible before func is called; SolverError if the solve fails (NonFiniteError, StepSizeUnderflow,
     TooManySteps, EventNotFound; in the backward pass ReversalError); LostGradient if func uses a tensor whose gradient
-    would be lost; BudgetTooSmall with the least sufficient memory_budget; CompilerNotFound without a C++ compiler.
+    would be lost; BudgetTooSmall, with the least sufficient memory_budget; CompilerNotFound if compile=True finds no
+    C++ compiler.
     """
     given = Arguments(
         func=func, y0=y0, t=t,

@@ -90,8 +90,8 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     All checks that do not need func's values are made here, before func is called. Raises ValueError or TypeError for
     invalid arguments.
 
-    func's parameters are looked up under the lock of its module: meanwhile a backward pass in another thread may have
-    put aliases in their places.
+    func's parameters are collected under the lock of its module, because a backward pass in another thread may have
+    replaced them by aliases.
     """
     if given.on_failure not in ("raise", "return"):
         raise ValueError(f"on_failure must be 'raise' or 'return', got {given.on_failure!r}")
@@ -166,7 +166,7 @@ def named_gradient(gradient: str | Strategy, budget: Any = None) -> tuple[Strate
     if budget is not None:
         raise UnsupportedCombination(
             f'memory_budget={budget!r} belongs to gradient="auto", got gradient={gradient!r}: leave out one of '
-            'them (Revolve("64 MiB") keeps that many bytes of states)'
+            'the two (Revolve("64 MiB") keeps that many bytes of states)'
         )
     if isinstance(gradient, str):
         if gradient not in GRADIENTS:
@@ -175,7 +175,7 @@ def named_gradient(gradient: str | Strategy, budget: Any = None) -> tuple[Strate
             raise ValueError(f"unknown gradient {gradient!r}{near}: gradients are {', '.join(names)}")
         return GRADIENTS[gradient], gradient
     if isinstance(gradient, type) or not isinstance(gradient, Strategy):
-        raise TypeError(f"gradient must be a name in GRADIENTS or one of their objects, got {gradient!r}")
+        raise TypeError(f"gradient must be a name in GRADIENTS or an object such as Symplectic(), got {gradient!r}")
     return gradient, str(gradient)
 
 
@@ -262,7 +262,8 @@ def checked_accumulate(accumulate: Any, strategy: Strategy, gradient_name: str) 
 def checked_compile(given: Arguments, strategy: Strategy, gradient_name: str, layout: Layout) -> bool:
     """Return `compile` if this solve can be compiled.
 
-    Raises TypeError if it is not a bool, UnsupportedCombination for what cannot be compiled, CompilerNotFound.
+    Raises TypeError if it is not a bool, UnsupportedCombination for a solve that cannot be compiled, and
+    CompilerNotFound.
     """
     if not isinstance(given.compile, bool):
         raise TypeError(f"compile must be True or False, got {given.compile!r}")
@@ -358,8 +359,8 @@ def _check_positive(name: str, least: float, most: float) -> None:
 def check_resolution(rtol: float | Tensor, atol: float | Tensor, layout: Layout) -> None:
     """Raise ValueError for a tolerance that y0's dtype cannot resolve.
 
-    Below about a hundredth of a unit in the last place the error estimate is rounding error, and steps would shrink to
-    no effect.
+    Below about a hundredth of a unit in the last place the error estimate is rounding error, which shorter steps do not
+    reduce.
     """
     dtype = layout.time_dtype
     info = torch.finfo(dtype)

@@ -61,7 +61,10 @@ def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[T
 
 @dataclass
 class _Call:
-    """One application of the Function: its input, and its results besides ys."""
+    """One application of the Function: its input, and its results besides ys.
+
+    guarded: how many tensors were saved only to detect changes in place.
+    """
 
     problem: Problem
     strategy: Strategy
@@ -75,7 +78,7 @@ class _Call:
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
-        # params are inputs for autograd's sake (the frozen ones to detect changes in place); func reads its own
+        # params are inputs for autograd only (the frozen ones, to detect changes in place); func reads its own.
         y = y0.detach()
         keeper = call.strategy.keeper(ForwardPass(call.problem, y, ctx.needs_input_grad[2]))
         ys, trajectory = call.problem.solve(y, keeper, watch=True)
@@ -129,8 +132,8 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
     """
     if not strategy.exact:
         raise UnsupportedCombination(
-            f"create_graph=True (double backward) needs an exact gradient, got {strategy}: it approximates "
-            'the gradient, and its derivative is that of no computed quantity; use gradient="symplectic"'
+            f"create_graph=True (double backward) needs an exact gradient, got {strategy}: this one is an "
+            'approximation, whose derivative is not that of any computed quantity; use gradient="symplectic"'
         )
     f, gate = given.field, _Gate.State()
     y0 = _Gate.apply(gate, given.y0)

@@ -30,9 +30,9 @@ def odeint_dense(
     gradient: str | Strategy = DEFAULT_GRADIENT,
     **keywords: Unpack[MethodKeywords],
 ) -> "DenseSolution":
-    """Solve from t0 to t1; return y(t) as a function of any time between them (see DenseSolution).
+    """Solve from t0 to t1 and return y as a function of the time between them (see DenseSolution).
 
-    t0, t1: numbers or 0-dim tensors. Takes the other arguments of odeint and raises what it raises, and
+    t0, t1: numbers or 0-dim tensors. The other arguments are those of odeint. Raises odeint's errors, and
     UnsupportedCombination for a method without adequate dense output (dopri8), for a gradient with its own steps (mali,
     reversible), under torch.func and in forward mode.
     """
@@ -41,11 +41,11 @@ def odeint_dense(
     problem, strategy, y = build_problem(given)
     if strategy.own_steps:
         raise UnsupportedCombination(
-            f'gradient={problem.gradient_name!r} takes steps of its own, which have no dense output: take "symplectic"'
+            f'gradient={problem.gradient_name!r} takes its own steps, which have no dense output: use "symplectic"'
         )
     if not problem.tableau.interpolates:
         raise UnsupportedCombination(
-            f"method {problem.tableau.name!r} has no dense output as accurate as its steps: take 'dop853' or 'dopri5'"
+            f"method {problem.tableau.name!r} has no dense output as accurate as its steps: use 'dop853' or 'dopri5'"
         )
     if transforming():
         raise UnsupportedCombination("odeint_dense does not work under torch.func or forward mode: use odeint")
@@ -53,13 +53,13 @@ def odeint_dense(
 
 
 class DenseSolution:
-    """y(t) for t0 <= t <= t1, in either direction of time. grid and stats are those of the solve.
+    """y(t) between t0 and t1, in either direction of time. grid and stats are those of the solve.
 
     Called with a number or a 0-dim tensor, it returns a state like y0. Called with a 1-D tensor of n times, in any
-    order, it returns ys with a leading dimension of n. Differentiable in y0, t0, t1, the parameters and the times. A
-    call that needs a gradient repeats the recorded steps, with the chosen gradient, and takes s f calls a step; a call
-    that does not need one only evaluates polynomials. Raises ValueError for times outside the span, and RuntimeError if
-    an input was changed in place since the solve.
+    order, it returns ys with a leading dimension of n. Differentiable in y0, t0, t1, the parameters and the times. If
+    an input of the solve or the times need a gradient, a call repeats the recorded steps with the chosen gradient, at s
+    f calls per step; otherwise it only evaluates polynomials. Raises ValueError for times outside the span, and
+    RuntimeError if an input was changed in place since the solve and the steps must be repeated.
     """
 
     def __init__(self, problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor):
@@ -74,7 +74,7 @@ class DenseSolution:
             trajectory.field.require_repeatable()
         self._inputs += forward_state.unchanged_tensors
         self._versions = [None if x.is_inference() else x._version for x in self._inputs]
-        self._problem = replace(problem, forward_state=forward_state)  # the calls to come are calls of this solve
+        self._problem = replace(problem, forward_state=forward_state)  # later calls of func belong to this solve
         self._steps = keeper.steps if isinstance(keeper, _KeepSteps) else None
         self._plans = trajectory.plans
         self.grid: Grid = trajectory.make_grid()
@@ -92,8 +92,8 @@ class DenseSolution:
         for x in numbers:
             if not min(start, end) <= x <= max(start, end):
                 raise ValueError(f"t must lie between t0 = {start:g} and t1 = {end:g}, got {x:.17g}")
-        moves = transforming() or (torch.is_grad_enabled() and times.requires_grad)
-        if self._steps is not None and not moves:
+        differentiates = transforming() or (torch.is_grad_enabled() and times.requires_grad)
+        if self._steps is not None and not differentiates:
             ys = self._evaluated(numbers, self._steps)
         else:
             ys = self._solved(flat, numbers)
@@ -114,7 +114,7 @@ class DenseSolution:
         return ys
 
     def _solved(self, flat: Tensor, numbers: Sequence[float]) -> Tensor:
-        """Return ys at these times, as the outputs of a solve over the recorded steps."""
+        """Return ys at these times, as the outputs of another solve over the recorded steps."""
         for x, version in zip(self._inputs, self._versions, strict=True):
             if version is not None and x._version != version:
                 raise RuntimeError(
@@ -125,7 +125,7 @@ class DenseSolution:
         first = {x: i for i, x in reversed(list(enumerate(numbers)))}
         if flat.requires_grad and len(first) < len(numbers):
             raise ValueError(
-                "t requires a gradient but has repeated times, each of which needs its own: leave out repetitions"
+                "t requires a gradient but has repeated times, each of which needs its own: leave out the repetitions"
             )
         # A time equal to t0 or t1 is an output of its own, with its own gradient.
         inside = sorted(first, reverse=end < start)

@@ -37,21 +37,21 @@ def odeint_adjoint(
     accumulate: str | None = None,
     on_failure: str = "raise",
 ) -> Any:
-    """Solve like odeint, with torchdiffeq's additional arguments; exact gradient unless gradient="continuous".
+    """Solve like odeint, with torchdiffeq's adjoint arguments; the gradient is exact unless gradient="continuous".
 
     adjoint_params: tensors that func uses, like params; the parameters of func's own module may be left out.
     adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options: settings of the backward solve of
-    gradient="continuous"; refused by name with any other gradient, which has no backward solve.
+    gradient="continuous"; with any other gradient, which has no backward solve, they raise UnsupportedCombination.
 
-    Returns what odeint returns and raises what it raises.
+    Otherwise returns what odeint returns and raises what it raises.
     """
     given = {"rtol": adjoint_rtol, "atol": adjoint_atol, "method": adjoint_method, "options": adjoint_options}
     given = {name: _plain(value) for name, value in given.items() if value is not None}
     if given and gradient != "continuous":
         names = ", ".join(f"adjoint_{name}" for name in given)
         raise UnsupportedCombination(
-            f'{names}: these set the backward solve of gradient="continuous" and of nothing else, got '
-            f"gradient={gradient!r}: leave them out, or give that name (or pass their values to Continuous itself)"
+            f'{names}: only the backward solve of gradient="continuous" has these settings, got '
+            f'gradient={gradient!r}: leave them out, or use gradient="continuous" (or Continuous with their values)'
         )
     if adjoint_method is not None:
         named_method(adjoint_method)
@@ -80,10 +80,11 @@ def odeint_event(
 ) -> tuple[Tensor, Any]:
     """Solve from t0 until event_fn(t, y) changes sign; return (event time, ys at t0 and at the event).
 
-    t0: a number or a 0-dim tensor. reverse_time: solve backward in time. odeint_interface: this library's odeint or
-    odeint_adjoint, or a functools.partial of one; keywords are passed on to it.
+    t0: a number or a one-element tensor. reverse_time: solve backwards in time. odeint_interface: this library's odeint
+    or odeint_adjoint, or a functools.partial of one; keywords are passed on to it. ys has shape (2, *y0.shape).
 
-    Raises ValueError for the odeint of another library, whose results have no gradient through the time of the event.
+    Raises TypeError if event_fn is not callable, and ValueError for the odeint of another library, whose results have
+    no gradient through the time of the event.
     """
     if not callable(event_fn):
         raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
@@ -133,7 +134,7 @@ def _as_in_the_paper(gradient: str) -> Callable[..., Any]:
             params=_listed("adjoint_params", adjoint_params),
         )  # fmt: skip
 
-    solve.__doc__ = f"""Solve like odeint with gradient="{gradient}", in the signature of the paper's own code.
+    solve.__doc__ = f"""Solve like odeint with gradient="{gradient}", with the signature of the paper's own code.
 
     Matsubara, Miyatake and Yaguchi (NeurIPS 2021). adjoint_params are added to func's own parameters.
     """

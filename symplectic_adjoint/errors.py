@@ -1,4 +1,4 @@
-"""The errors of the library. Errors in the numbers of a solve derive from SolverError."""
+"""The errors of the library. Those of a solve that fails numerically derive from SolverError."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class InvalidTableau(ValueError):
-    """A Butcher tableau contradicts itself: rows that do not sum to c, weights that do not sum to 1."""
+    """A Butcher tableau is inconsistent: for example, a row does not sum to c, or the weights do not sum to 1."""
 
 
 class UnsupportedCombination(ValueError):
@@ -15,7 +15,7 @@ class UnsupportedCombination(ValueError):
 
 
 class CompilerNotFound(RuntimeError):
-    """compile=True was given, and no C++ compiler was found."""
+    """compile=True was given, but no C++ compiler was found."""
 
 
 class OffloadError(OSError):
@@ -31,7 +31,7 @@ class BudgetTooSmall(ValueError):
 
 
 class LostGradient(ValueError):
-    """func uses a tensor whose gradient would be lost: the solver does not know it as a parameter."""
+    """func uses a tensor whose gradient would be lost, usually one that the solver does not know as a parameter."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class StepSizeUnderflow(SolverError):
 
 
 class TooManySteps(SolverError):
-    """max_num_steps steps were tried before the last time was reached, or the fixed grid has more steps."""
+    """max_num_steps steps were tried before the last time was reached, or a fixed grid has more steps than that."""
 
 
 class ReversalError(SolverError):
@@ -103,6 +103,6 @@ class EventNotFound(SolverError):
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:
-    """Return ", did you mean 'x'?" for the closest known name, an empty string if none is close."""
+    """Return ", did you mean 'x'?" for the closest known name, or an empty string if none is close."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f", did you mean {near[0]!r}?" if near else ""

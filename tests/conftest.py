@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pytester", "tests.coverage_guard"]
 
-# A drawn problem is solved five times: its time means nothing, and a slow one is no reason to fail.
+# A generated problem is solved five times: its time means nothing, and a slow one is no reason to fail.
 EVERYWHERE = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", max_examples=100, derandomize=True, **EVERYWHERE)
 settings.register_profile("nightly", max_examples=2000, **EVERYWHERE)

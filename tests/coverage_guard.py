@@ -1,6 +1,6 @@
 """A pytest plugin that fails the run if every case of a method or gradient was skipped.
 
-Otherwise a registry entry that no test ran would look as green as one that passed.
+Otherwise an entry of a registry that no test ran would look the same as one that passed.
 """
 
 AXES = ("method", "gradient")

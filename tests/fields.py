@@ -1,4 +1,4 @@
-"""Small right-hand sides and problems that tests share, all in float64."""
+"""Small right-hand sides and a loss that tests share, all in float64."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""The registered gradients, sorted by what a test may ask of them, and how cases take turns over them."""
+"""The registered gradients, grouped by what a test may require of them, and the assignment of test cases to them."""
 
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
@@ -11,14 +11,14 @@ STANDARD = [name for name in GRADIENTS if name not in OWN_STEPS]
 EXACT = [name for name in STANDARD if GRADIENTS[name].exact]
 """Exact for the method's own steps."""
 FORWARD = ["backprop", "symplectic"]
-"""A forward pass on the graph, and one without: to a test of forward values the other gradients are like the second."""
+"""A forward pass on the graph, and one off it: for a test of forward values all others are like the second."""
 
 
 def taking_turns(cases: Iterable, gradients: Sequence[str] = STANDARD) -> list[tuple]:
-    """Return (gradient, *case) with every case and every gradient at least once, not every pair of them.
+    """Return (gradient, *case) with every case and every gradient at least once, but not in all combinations.
 
-    For tests where neither changes what the other does. gradients/test_exactness.py has all pairs of exact gradients,
-    methods, grids and directions.
+    For tests in which case and gradient are independent. gradients/test_exactness.py has all combinations of exact
+    gradients, methods, grids and directions.
     """
     parts = [case if isinstance(case, tuple) else (case,) for case in cases]
     length = max(len(parts), len(gradients))
@@ -26,9 +26,9 @@ def taking_turns(cases: Iterable, gradients: Sequence[str] = STANDARD) -> list[t
 
 
 def and_continuous(cases: Iterable) -> list[tuple]:
-    """As taking_turns over the exact gradients, and every case with "continuous".
+    """Return taking_turns over the exact gradients, and every case with "continuous".
 
-    For tests of gradients: the second solve of "continuous" takes the method and the options of the case itself.
+    For tests of gradients: the second solve of "continuous" depends on the method and the options of the case.
     """
     cases = list(cases)
     return taking_turns(cases, EXACT) + taking_turns(cases, ["continuous"])

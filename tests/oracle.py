@@ -12,7 +12,7 @@ def replay(func, tableau, grid, y0, t, pair=None):
     """Return ys at every entry of t, on the graph of y0, t and func's parameters, in the structure of y0.
 
     A pinned end T makes h = T - start; a free end is start + h with h constant. An output on its own pin is y+, any
-    other one is dense output. Where a step's start or end is open, func is passed the next time inside the step.
+    other one is dense output. If a step's start or end is open, func is passed the adjacent time inside the step.
     pair: for steps that carry a second state, ("leapfrog", eta) or ("coupled", coupling).
     """
     if pair is not None:
@@ -94,7 +94,7 @@ def _size_and_end(grid, n, start, t):
     pin = int(grid.pinned_to[n])
     if pin >= 0:
         return t[pin] - start, t[pin]
-    end = grid.t[n + 1] if n + 1 < len(grid.t) else grid.t[n] + grid.h[n]  # an event's step ends free
+    end = grid.t[n + 1] if n + 1 < len(grid.t) else grid.t[n] + grid.h[n]  # the step of an event has a free end
     if pin == -1:
         return end - start, end
     return grid.h[n], end + (start - start.detach())  # the start's own derivative, the recorded value

@@ -30,7 +30,7 @@ class Budget:
 
     @property
     def starts(self) -> int:
-        """Number of step starts that fit besides that of the current step, if nothing else is kept."""
+        """The number of step starts that fit besides that of the current step, if nothing else is kept."""
         return (self.limit_bytes - self.model.peak_bytes(1, 0, 0)) // self.model.cost.state_bytes
 
     def graphs_beside(self, starts: int, stages: int) -> int:
@@ -45,7 +45,7 @@ class Budget:
 
 
 class WithinBudget(KeepNothing):
-    """Keeps every start, stage and graph while they fit; then discards the oldest graphs, stages, and some starts.
+    """Keeps all starts, stages and graphs while they fit; then discards the oldest graphs and stages, and some starts.
 
     total: the number of steps, None if it is not known in advance.
     """
@@ -55,7 +55,7 @@ class WithinBudget(KeepNothing):
         self._budget, self._with_time = budget, with_time
         self._starts = SelectedStarts(budget.starts, total, OnDevice())
         self._graph_capacity = budget.graphs_beside(0, 0)
-        """Number of graphs that fit besides the states kept so far."""
+        """The number of graphs that fit besides the states kept so far."""
         most = 0 if total is None else budget.graphs_at_the_end(total)
         self._first = first_step_on_graph(most, budget.model.stages, total)
         self._stages: dict[int, list[Tensor]] = {}
@@ -96,7 +96,7 @@ class WithinBudget(KeepNothing):
     def _holds_graphs(self) -> bool:
         """Return whether a graph fits that will not have to be discarded before the end.
 
-        Once not a single graph fits, none ever will.
+        Once no graph fits, none ever will.
         """
         return self._graph_capacity > 0 and self._accepted >= self._first and self._starts.all_kept
 
@@ -116,7 +116,7 @@ class WithinBudget(KeepNothing):
         if len(self._pending):
             self.graphs += self._pending.take_step(n, step)
         self._accepted += 1
-        if not self._starts.all_kept:  # without its start a stage is useless; this step's start is there
+        if not self._starts.all_kept:  # without its start a stage is useless; this step's start is held
             self._stages.clear()
             self._number_of_stages = 0
             self.graphs.clear()  # no further call goes on a graph, so these will not be the last ones

@@ -59,7 +59,7 @@ class StartsAndLastStages(StepStarts):
 
 
 class Stages(StepStarts):
-    """Keeps the start and k_1 .. k_{s-1} of every step (k_s too of the last): N s states, in step order."""
+    """Keeps the start and k_1 .. k_{s-1} of every step, and k_s of the last: N s states, in step order."""
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         super().accept(plan, step)
@@ -160,7 +160,7 @@ class LastGraphs(KeepNothing):
 
 
 class KeptStarts:
-    """The start of each step, from the last to the first, where all of them were kept."""
+    """The start of each step, from the last to the first, if all of them were kept."""
 
     def __init__(self, given: BackwardPass):
         self._kept, self._device = given.take_starts(), given.y0.device
@@ -172,7 +172,7 @@ class KeptStarts:
 
 
 class RecomputedStarts:
-    """The start of each step, from the last to the first: up to `capacity` are held at a time, others recomputed.
+    """The start of each step, from the last to the first: up to `capacity` are held at a time, the others recomputed.
 
     A kept start comes with those stages of its step that were kept.
     """

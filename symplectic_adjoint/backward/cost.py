@@ -29,10 +29,10 @@ class CallCost:
     parameter_bytes (P): the parameters that need a gradient.
     graph_bytes (A): the memory that the graph of one f call keeps live for its vector-Jacobian product (VJP), including
         the state at which f was called, excluding the value of f.
-    saved_bytes: the same, if only the graph refers to that state, as with the whole solve on one graph.
+    saved_bytes: the same, if only the graph refers to that state, as when the whole solve is on one graph.
     vjp_peak_bytes (V): peak of one f call and its VJP, above the state, the cotangent and the sums of dL/dtheta.
     separate_peak_bytes (W): the same, if torch.autograd.grad returns the terms of dL/dtheta, as for a held graph.
-    linearize_peak_bytes, call_peak_bytes: peak of one f call alone, with and without a graph, above the state.
+    linearize_peak_bytes, call_peak_bytes: peak of one f call alone, with a graph and without, above the state.
     call_s, vjp_s: one f call on the graph, and its VJP.
     """
 
@@ -58,7 +58,7 @@ _KNOWN: WeakKeyDictionary[Any, dict[Any, CallCost]] = WeakKeyDictionary()
 def call_cost(problem: Problem, y0: Tensor, *, with_time: bool) -> CallCost:
     """Return the cost of one f call, measured once for each func and kind of state with a few extra calls.
 
-    The calls leave no trace: the random number generators and buffers are restored.
+    The random number generators and the buffers are restored afterwards.
 
     Raises UnsupportedCombination on the CPU if torch's profiler, which does the measuring, is already running.
     """
@@ -81,7 +81,7 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
             'you start it (the measurement is kept), or use another gradient, such as "symplectic"'
         )
     f = replace(problem, forward_state=None).field(y0)
-    buffers = [slot for m in problem.parameters.all_modules for slot in module_tensors_in(m._buffers)]
+    buffers = [x for m in problem.parameters.all_modules for x in module_tensors_in(m._buffers)]
     t, w, device = problem.times[0], torch.ones_like(y0), y0.device
     linearizations: list[Linearization] = []
     edges: list[GradientEdge] = []

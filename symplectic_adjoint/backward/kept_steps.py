@@ -1,4 +1,4 @@
-"""The steps of the backward pass, rebuilt from the last to the first out of what the forward pass kept."""
+"""The steps of the backward pass, rebuilt from the last to the first from what the forward pass kept."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ class _ReversedSteps:
 
 
 class StepsFromStarts(_ReversedSteps):
-    """Steps rebuilt from their starts, with recomputed stages; the first backward pass still has the last step's."""
+    """Steps rebuilt from their starts. Stages are recomputed; the first backward pass still has the last step's."""
 
     def __init__(self, given: BackwardPass, starts: KeptStarts | RecomputedStarts):
         super().__init__(given)
@@ -75,7 +75,7 @@ class StepsFromStarts(_ReversedSteps):
 
 
 class StepsFromStages(_ReversedSteps):
-    """Steps rebuilt from their starts and stages, all of which were kept."""
+    """Steps rebuilt from starts and stages that were all kept."""
 
     def __init__(self, given: BackwardPass):
         super().__init__(given)

@@ -45,7 +45,7 @@ class MemoryModel:
         return states * cost.state_bytes + graphs + cost.parameter_bytes
 
     def one_step_on_graph_bytes(self) -> int:
-        """Return the additional memory of the backward pass with a whole step on the graph instead of one f call."""
+        """Return how much more memory the backward pass takes with a whole step on the graph instead of one f call."""
         cost = self.cost
         return self.stages * cost.graph_bytes + max(0, cost.vjp_peak_bytes - cost.graph_bytes) - cost.vjp_peak_bytes
 
@@ -66,7 +66,7 @@ class MemoryModel:
         cost, states = self.cost, starts + max(stages, self.stages)
         return self._backward_overhead_bytes[graphs > 0] + states * cost.state_bytes + graphs * cost.graph_bytes
 
-    # Live bytes besides those kept, (without, with) graphs held. Cached, since a budget asks at every step.
+    # Live bytes besides those kept: (without, with) graphs held. Cached, because a budget asks at every step.
 
     @cached_property
     def _forward_overhead_bytes(self) -> tuple[int, int]:

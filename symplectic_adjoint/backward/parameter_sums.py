@@ -25,20 +25,20 @@ class ParameterSums(Protocol):
     def pull(
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
     ) -> Sequence[Tensor | None]:
-        """Return the cotangents of inputs, leaves made for this call; add those of the parameters to the sums.
+        """Return the cotangents of inputs (leaves made for this call); add those of the parameters to the sums.
 
         by_params: as in Pull.
         """
         ...
 
     def total(self) -> list[Tensor | None]:
-        """Return dL/dtheta, one entry per parameter, None where nothing was added."""
+        """Return dL/dtheta, one entry per parameter, None if nothing was added to it."""
         ...
 
 
 @contextmanager
 def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -> Iterator[ParameterSums]:
-    """Yield the sums of dL/dtheta for the calls of f in the block, with aliases standing in if possible.
+    """Yield the sums of dL/dtheta for the calls of f in the block, with aliases for the parameters if possible.
 
     cotangent: a tensor like those that will be pulled back. accumulate: how to sum, as in odeint.
     """
@@ -85,7 +85,7 @@ class AutogradSums:
         cotangents: Sequence[Tensor],
         *leaves: Sequence[Tensor],
     ) -> Sequence[Tensor | None]:
-        """Return the cotangents of inputs with torch.autograd.grad; add the parameters' cotangents to the sums here.
+        """Return the cotangents of inputs as torch.autograd.grad does; add those of the parameters to the sums here.
 
         leaves: the tensors through which the graph reaches the parameters, each with one entry per parameter: the
         aliases, the parameters themselves, or both.

@@ -1,4 +1,4 @@
-"""Shared by the gradients that reconstruct the states by reversing the steps, instead of keeping any of them."""
+"""Shared by the gradients that keep no states but reconstruct them by reversing the steps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,7 +45,7 @@ def pull_back_end_outputs(
 
 
 def check_reversal(given: BackwardPass, y: Tensor) -> None:
-    """Raise ReversalError if y, obtained by reversing every step, agrees with y0 in fewer than half of the digits."""
+    """Raise ReversalError if y, obtained by reversing every step, agrees with y0 in less than half of the digits."""
     if y.numel() == 0:
         return
     off = (y - given.y0).abs().amax() / given.y0.abs().amax().clamp_min(torch.finfo(y.dtype).tiny)
@@ -54,6 +54,6 @@ def check_reversal(given: BackwardPass, y: Tensor) -> None:
         raise ReversalError(
             f"reversing the {len(given.trajectory.plans)} steps of gradient={given.problem.gradient_name!r} gave y0 "
             f"with a relative error of {off.item():.1e}, and the gradient would be as inaccurate (up to {allowed:.1e} "
-            "is accepted): take larger steps, a state of higher precision, a coupling or an eta closer to 1, or "
+            "is accepted): use larger steps, a state of higher precision, a coupling or an eta closer to 1, or "
             'gradient="symplectic"'
         )

@@ -15,7 +15,7 @@ class RunningSum:
         self._own = False
 
     def add(self, x: Tensor) -> None:
-        """Add x. The first term is not copied, and never modified: it may be large, and it is the caller's."""
+        """Add x. The first term is neither copied nor modified: it may be large, and it is the caller's."""
         if self.value is None:
             self.value = x
         elif self._own:

@@ -2,9 +2,9 @@
 
 A step is reversed from its start. With the start of the solve and up to c more states held, reversing n steps takes at
 least advances(n, c) forward steps, including the forward pass (Griewank and Walther, ACM Trans. Math. Softw. 26, 2000,
-Algorithm 799: revolve; their number of checkpoints includes the start of the solve). A solve that does not know its
-number of steps keeps states by level (Wang, Moin and Iaccarino, SIAM J. Sci. Comput. 31, 2009), so that no step is
-taken more often than necessary.
+Algorithm 799: revolve; their number of checkpoints includes the start of the solve). If the number of steps is unknown,
+the solve keeps states by level (Wang, Moin and Iaccarino, SIAM J. Sci. Comput. 31, 2009), so that no step is taken more
+often than necessary.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,10 @@ def repetitions(steps: int, capacity: int) -> int:
 
 
 def advances(steps: int, capacity: int) -> int:
-    """Return the least number of forward steps that reverse `steps` steps, with the first pass up to the last one."""
+    """Return the least number of forward steps that reverse `steps` steps, including the first pass.
+
+    The first pass is counted up to the start of the last step: it takes steps - 1 of them.
+    """
     r = repetitions(steps, capacity)
     return r * steps - reach(capacity + 1, r - 1)
 
@@ -37,7 +40,7 @@ def stride(steps: int, capacity: int) -> int:
 
 
 def checkpoint_steps(steps: int, capacity: int) -> Iterator[int]:
-    """Yield the steps, after the first, whose starts the forward pass keeps when it knows the number of steps."""
+    """Yield the steps after the first whose starts the forward pass keeps if it knows the number of steps."""
     at = 0
     for left in range(capacity, 0, -1):
         if steps - at < 2:
@@ -49,7 +52,7 @@ def checkpoint_steps(steps: int, capacity: int) -> Iterator[int]:
 class OnlineCheckpoints:
     """A checkpoint schedule for an unknown number of steps: admits every start, and says which one to evict for it.
 
-    The newest checkpoint that some later one outranks in level is evicted, and the new start enters at level 0. If
+    The newest checkpoint with a lower level than some later one is evicted, and the new start enters at level 0. If
     there is none, the new start replaces the last checkpoint, one level up.
     """
 

@@ -19,7 +19,7 @@ from symplectic_adjoint.steps.runge_kutta import MakeStep, Step
 
 @dataclass(frozen=True)
 class Gradients:
-    """dL/dy0, dL/dt (None if t needs none) and dL/dtheta: one entry per parameter, None for one that f never used."""
+    """dL/dy0, dL/dt (None if not needed) and dL/dtheta: one entry per parameter, None for one that f never used."""
 
     y0: Tensor | None
     t: Tensor | None
@@ -39,8 +39,8 @@ class Keeper(Recorder, Protocol):
     """A recorder that keeps tensors for the backward pass.
 
     `kept`: tensors that stay until the graph is released. `steps`: the step that each of them belongs to; empty if
-    the same is kept of every step. Of several tensors of one step the first is its start, followed by k_1, k_2, ...;
-    the start of step 0 is y0, and is not kept. `last_stages`, the k_i of the last step, and `graphs` are for the first
+    every step keeps the same. Of several tensors of one step, the first is its start, followed by k_1, k_2, ...; the
+    start of step 0 is y0, and is not kept. `last_stages`, the k_i of the last step, and `graphs` are for the first
     backward pass only, which frees them as it goes: they save f calls without taking memory until the end.
     """
 
@@ -73,7 +73,7 @@ class BackwardPass:
     t: Tensor | None
     """None unless dL/dt is needed."""
     kept: list[Tensor]
-    """Referred to by nothing else unless the graph is retained: a tensor removed from the list is freed after use."""
+    """Nothing else refers to these unless the graph is retained: a tensor removed from the list is freed after use."""
     steps: Sequence[int]
     last_stages: list[Tensor]
     """Empty in a second backward pass. A strategy that uses the list empties it."""
@@ -115,7 +115,7 @@ class Strategy:
 
     @property
     def make_step(self) -> MakeStep:
-        """The kind of step that it takes with a method's tableau."""
+        """The kind of step that the gradient takes with a method's tableau."""
         return Step
 
     @property
@@ -139,7 +139,7 @@ class Strategy:
 
     @property
     def obstacle_to_compile(self) -> str | None:
-        """Description of the option that rules out `compile=True`, None if there is none."""
+        """The option that rules out `compile=True`, in words; None if there is none."""
         return None
 
     def memory_formula(self) -> str:

@@ -17,7 +17,7 @@ PullBack = Callable[[int, Tensor, Sequence[OutputCotangent], Pull], StepCotangen
 
 
 def sweep(given: BackwardPass, pull_back: PullBack) -> Gradients:
-    """Return the gradient by pulling lam back from the end of the last step to y0, adding each output's cotangent."""
+    """Return the gradient by pulling lam back from the end of the last step to y0, adding the outputs' cotangents."""
     with parameter_sums(given.field, given.grad_ys, given.problem.accumulate) as params:
         y0_bar, t_bar = _sweep_steps(given, pull_back, params.pull)
     return Gradients(y0_bar, t_bar, params.total())

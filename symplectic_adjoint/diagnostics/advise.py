@@ -1,4 +1,4 @@
-"""The cost of every exact gradient on the caller's own model, predicted from one call of f."""
+"""The cost of the exact gradients of the caller's own model, predicted from one call of f."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -86,11 +86,11 @@ def advise(
     memory_budget: int | str | None = None,
     **keywords: Unpack[MethodKeywords],
 ) -> Advice:
-    """Predict the time and memory of every exact gradient of a solve.
+    """Predict the time and memory of the exact gradients of a solve.
 
-    Takes the arguments of odeint and raises what it raises. memory_budget: bytes, or a text such as "2 GiB". Measures
-    one call of f and its VJP; adaptive steps are counted by a solve without a gradient. Times are those of the calls
-    alone, without the solver's own work. mali and continuous take other steps and are left out.
+    Takes odeint's rtol, atol, method, options and params, and raises odeint's errors. memory_budget: bytes, or a string
+    such as "2 GiB". Measures one call of f and its VJP; adaptive steps are counted by a solve without a gradient. Times
+    are those of the calls alone, without the solver's own work. mali and continuous take other steps and are excluded.
     """
     budget_bytes = None if memory_budget is None else parse_bytes("memory_budget", memory_budget)
     problem, _, packed = build_problem(Arguments.of("advise", keywords, func=func, y0=y0, t=t).with_constant_times())

@@ -1,4 +1,4 @@
-"""The check of a gradient on the caller's own model."""
+"""Check a gradient of the caller's own model."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +26,9 @@ TAYLOR_STEPS = [2.0**-k for k in range(4, 16)]
 class GradientCheck:
     """The result of check_gradient. str() is a report.
 
-    errors: the relative error of the gradient of each input against autograd on the recorded grid, by name. lost: the
+    errors: by name of the input, the relative error of its gradient against autograd on the recorded grid. lost: the
     tensors that func uses and that require a gradient but did not get one. repeats: whether a second pass over the
-    steps gave the same states. taylor_order: the power of eps at which (L(x + eps d) - L(x - eps d)) / 2 - eps g.d
+    steps gave the same outputs. taylor_order: the power of eps with which (L(x + eps d) - L(x - eps d)) / 2 - eps g.d
     vanishes, 3 for a correct gradient and 1 for a wrong one; None if the loss is quadratic along d up to rounding.
     tolerance: the largest error that passes.
     """
@@ -41,7 +41,7 @@ class GradientCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether the gradient is correct by every check."""
+        """Whether the gradient passes every check."""
         order = 3.0 if self.taylor_order is None else self.taylor_order
         worst = max(self.errors.values(), default=0.0)
         return worst <= self.tolerance and not self.lost and self.repeats and order > 2.5
@@ -50,8 +50,8 @@ class GradientCheck:
         lines = [f"{name:<32} {error:9.2e}" for name, error in self.errors.items()]
         lines += [f"lost: {text}" for text in self.lost]
         if not self.repeats:
-            lines.append("func gave other values in a second pass over the steps")
-        order = "loss is quadratic here" if self.taylor_order is None else f"{self.taylor_order:.2f} (3 is right)"
+            lines.append("func returned other values in a second pass over the steps")
+        order = "loss is quadratic here" if self.taylor_order is None else f"{self.taylor_order:.2f} (3 is correct)"
         verdict = "ok" if self.ok else "NOT ok"
         head = f"gradient check: {verdict}; errors up to {self.tolerance:g} pass"
         return "\n".join([head, *lines, f"Taylor order {order}"])
@@ -65,12 +65,12 @@ def check_gradient(
     gradient: str | Strategy = DEFAULT_GRADIENT,
     **keywords: Unpack[MethodKeywords],
 ) -> GradientCheck:
-    """Compare a gradient with plain autograd through the recorded steps, and with differences of the loss.
+    """Compare a gradient with plain autograd through the recorded steps, and with finite differences of the loss.
 
-    Takes the arguments of odeint and raises what it raises. Takes the memory of gradient="backprop". The loss is a
-    weighted sum of all outputs and their squares, with fixed weights. Finds errors that no check during a solve can
-    find: a tensor that func uses only sometimes, noise from func's own generator, a value that func changes from call
-    to call. Nothing of the caller's is changed, neither .grad nor parameters.
+    Takes odeint's rtol, atol, method, options and params, and raises odeint's errors. Needs the memory of
+    gradient="backprop". The loss is a weighted sum of all outputs and their squares, with fixed weights. Finds errors
+    that no check during a solve can find: a tensor that func uses only sometimes, noise from func's own generator, a
+    value that func changes from call to call. Leaves the caller's parameters and their .grad unchanged.
     """
     given = Arguments.of("check_gradient", keywords, func=func, y0=y0, t=t, gradient=gradient)
     problem, strategy, packed = build_problem(given.with_constant_times())
@@ -112,12 +112,12 @@ def _loss(ys: Tensor, weights: Tensor) -> Tensor:
 
 
 def rounding_floor(gradients: Sequence[Tensor | None], dtype: torch.dtype) -> float:
-    """Return the norm below which a gradient is only rounding error relative to the largest of them."""
+    """Return the norm below which a gradient is only rounding error, relative to the largest of the gradients."""
     return max((x.norm().item() for x in gradients if x is not None), default=0.0) * torch.finfo(dtype).eps * 100
 
 
 def relative_error(got: Tensor | None, expected: Tensor | None, floor: float) -> float:
-    """Return the relative error, or 0 if both it and the expected gradient are within floor, the rounding error.
+    """Return |got - expected| / |expected|, or 0 if both norms are within floor, the rounding error.
 
     A gradient that is zero has no scale of its own. None counts as zero.
     """
@@ -130,7 +130,7 @@ def relative_error(got: Tensor | None, expected: Tensor | None, floor: float) ->
 
 @contextmanager
 def _moved(leaves: Sequence[Tensor], directions: Sequence[Tensor], eps: float) -> Iterator[None]:
-    """Move the leaves by eps directions, and back; through .data, so that autograd does not see it."""
+    """Move the leaves by eps times the directions inside the block, through .data so that autograd does not see it."""
     held = [x.data for x in leaves]
     try:
         for x, d in zip(leaves, directions, strict=True):
@@ -154,8 +154,8 @@ def _taylor_order(
 ) -> float | None:
     """Return the order in eps of the remainder, along one direction in all inputs that are leaves.
 
-    The next term of symmetric differences is the third-order one, small enough for a relative error of 1e-6 to show
-    above it before rounding does.
+    With symmetric differences the remainder of a correct gradient is of third order, and so small that a relative error
+    of 1e-6 in the gradient stands out from it before rounding does.
     """
     pairs = [(x, g) for x, g in zip(inputs, gradients, strict=True) if x.is_leaf and g is not None and x.numel()]
     scale = [max(x.detach().abs().max().item(), 1e-3) * 0.1 for x, _ in pairs]

@@ -1,4 +1,4 @@
-"""Every gradient on the caller's own model: its time, its memory and its error."""
+"""Measure the time, memory and error of every gradient on the caller's own model."""
 
 import gc
 import math
@@ -25,7 +25,7 @@ class GradientCost:
     """The cost of one gradient of the caller's model.
 
     Times are medians over the rounds. error: the largest relative error of the gradient of any input against autograd
-    on the recorded grid. reason: why numbers are None.
+    on the recorded grid. reason: why the numbers are None.
     """
 
     gradient: str
@@ -89,13 +89,14 @@ def compare_gradients(
 ) -> GradientComparison:
     """Compute the gradient of the caller's problem in every way; measure time, memory, f calls and error of each.
 
-    Takes the arguments of odeint. gradients: names in GRADIENTS, or objects; all names if left out. rounds: how often
-    each gradient is timed; gradients take turns, so that a machine that slows down slows all of them. check: whether to
-    measure errors, which takes the memory of gradient="backprop". Nothing of the caller's is changed, neither .grad nor
-    parameters. A gradient that fails (out of memory on a GPU, an unsupported combination) gets a row with the reason.
-    mali uses its own method, whatever `method` is, and reversible wraps `method`: their ys and numbers of steps differ.
+    Takes odeint's rtol, atol, method, options and params. gradients: names in GRADIENTS, or objects; all names if left
+    out. rounds: how often each gradient is timed; gradients take turns, so that a machine that slows down slows all of
+    them. check: whether to measure errors, which takes the memory of gradient="backprop". Leaves the caller's
+    parameters and their .grad unchanged. A gradient that fails (out of memory on a GPU, an unsupported combination)
+    gets a row with the reason. mali uses its own method, whatever `method` is, and reversible wraps `method`: their ys
+    and numbers of steps differ.
 
-    Raises ValueError if rounds is not a positive integer, and what odeint raises for invalid arguments.
+    Raises ValueError if rounds is not a positive integer, and odeint's errors for invalid arguments.
     """
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds must be a whole number, 1 or more, got {rounds!r}")

@@ -15,8 +15,8 @@ from symplectic_adjoint.solve.trajectory import Trajectory
 class GradientRun:
     """One gradient of one problem: forward passes, each followed by its backward pass.
 
-    The cotangent of ys is fixed. y0 is a copy, and .grad of the parameters is left alone. A gradient that comes with a
-    method of its own takes that one, whatever the arguments name.
+    The cotangent of ys is fixed. y0 is a copy, and .grad of the parameters is left alone. A gradient with a method of
+    its own uses that method, whatever the arguments say.
     """
 
     def __init__(self, given: Arguments):
@@ -29,9 +29,9 @@ class GradientRun:
         self._ys: Tensor | None = None
         self._cotangent: Tensor | None = None
         self.trajectory: Trajectory | None = None
-        """Of the latest forward pass."""
+        """The trajectory of the latest forward pass."""
         self.gradients: Sequence[Tensor | None] = ()
-        """Of y0 and the parameters, from the latest backward pass."""
+        """Those of y0 and the parameters, from the latest backward pass."""
 
     def forward(self) -> None:
         """Solve."""

@@ -1,4 +1,4 @@
-"""The memory that a solve and its gradient take on the caller's own model."""
+"""Measure the memory that a solve and its gradient take on the caller's own model."""
 
 import gc
 from collections.abc import Callable
@@ -38,8 +38,9 @@ def measure_memory(
 ) -> MemoryUse:
     """Return the memory that one solve and its gradient take, in exact bytes of live tensors.
 
-    Takes the arguments of odeint and raises what it raises. The gradient is computed twice and measured the second
-    time, so that what a process allocates only once is not counted. Nothing of the caller's is changed.
+    Takes odeint's rtol, atol, method, options and params, and raises odeint's errors. The gradient is computed twice
+    and measured the second time, so that allocations that a process makes only once are not counted. Leaves the
+    caller's parameters and their .grad unchanged.
     """
     given = Arguments.of("measure_memory", keywords, func=func, y0=y0, t=t, gradient=gradient)
     gradient_run = GradientRun(given)
@@ -49,7 +50,7 @@ def measure_memory(
 
 
 def memory_of(gradient_run: GradientRun) -> MemoryUse:
-    """Return the memory of one forward and backward pass, which should not be the first ones."""
+    """Return the memory of one forward and one backward pass, which should not be the first of this run."""
     gradient_run.discard()
     gc.collect()
     forward, backward = watch_memory(gradient_run.y.device.type, gradient_run.forward, gradient_run.backward)

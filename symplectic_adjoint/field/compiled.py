@@ -1,8 +1,8 @@
 """compile=True: the f calls of a step, and the VJP of one stage, as machine code.
 
-torch.compile traces func as a whole and guards the assumptions that it made. Each pass over the steps runs the guards
-once and then calls the code directly, because checking the guards takes as long as a small network. Step sizes, times
-and coefficients are inputs of the code, so that no step needs code of its own.
+torch.compile traces func as a whole and guards its assumptions. Each pass over the steps checks the guards once and
+then calls the code directly, because checking them takes as long as a small network. Step sizes, times and coefficients
+are inputs of the code, so that all steps share it.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ INDUCTOR_OPTIONS = {"cpp_wrapper": True}
 def require_compiler() -> None:
     """Raise CompilerNotFound if there is no C++ compiler, before anything is traced.
 
-    Raise UnsupportedCombination if PyTorch is older than 2.13, ImportError if it lacks a private name that is needed.
+    Raises UnsupportedCombination if PyTorch is older than 2.13, ImportError if it lacks a private name that is needed.
     """
     if not hasattr(compiler_config(), "trace_autograd_ops"):
         raise UnsupportedCombination(f"compile=True needs PyTorch 2.13 or later, got {torch.__version__}")
@@ -59,7 +59,7 @@ class TracedFunction:
     def bind(self, constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Sequence[Any], "BoundCode"]:
         """Return the results for these tensors, and the code to call with other tensors like them.
 
-        No two of the tensors may be the same object. Raise UnsupportedCombination if func cannot be traced.
+        No two of the tensors may be the same object. Raises UnsupportedCombination if func cannot be traced.
         """
         FailOnRecompileLimitHit, TorchDynamoException = compiler_errors()
         self._last_run = None
@@ -130,7 +130,7 @@ class BoundCode:
     """Compiled code bound to func's own tensors (parameters, buffers), valid for one pass and without a graph.
 
     own: every input of the code, None where the caller's tensors go. placements: (input, caller's tensor) by index.
-    outputs: for each result the index of the code's output, None where the result is the constant at its place.
+    outputs: for each result, the index of the code's output, or None if the result is the entry of constants.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ def traced_function(fn: Callable[..., Any], func: Any, key: Any) -> TracedFuncti
 
 
 def cache_owner(func: Any) -> Any:
-    """Return the weak key of what is cached about func: its module, or else the code of its function.
+    """Return the object under which results about func are cached: its module, or else the code of its function.
 
     A lambda or a bound method is a new object in each solve; its code or its module is not.
     """
@@ -207,7 +207,7 @@ def _add_terms(start: Tensor | None, h: Tensor, terms: FloatTerms, ks: Sequence[
 
 
 def _as_output(x: Tensor) -> Tensor:
-    """Return a copy that is no input, with the strides that the code expects of it as an input of the next call."""
+    """Return a copy that is not an input, with the strides that the code expects when it is an input later."""
     return x.clone(memory_format=torch.contiguous_format)
 
 
@@ -230,8 +230,8 @@ def _step(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, .
 def _stage_vjp(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
     """Return which of theta f depends on, l_i and, with times, tau_i, k_i and w_i. Add to theta_bar in place.
 
-    tensors: scalars = (t_i, h a_i1 .., h b_i, h a_2i ..), y, k_1 .. k_{s-1}, lam, l_2 .. l_s, theta_bar. One code
-    serves every stage, because the coefficients are inputs, zero where a stage has no such term.
+    tensors: scalars = (t_i, h a_i1 .., h b_i, h a_2i ..), y, k_1 .. k_{s-1}, lam, l_2 .. l_s, theta_bar. All stages
+    share this code, because the coefficients are inputs, zero if a stage has no such term.
     """
     func, time_dtype, params, s, with_time = constants
     scalars, y, *tensors = tensors
@@ -272,7 +272,7 @@ class CompiledSteps:
         self._coefficients = _stage_coefficients(tableau)
 
     def for_another_pass(self) -> "CompiledSteps":
-        """Return the same without bound code: func's tensors may be other ones in another pass."""
+        """Return a copy without bound code: func may use other tensors in another pass."""
         return CompiledSteps(self._func, self._tableau, self._like, self._time_dtype)
 
     def evaluate(
@@ -280,8 +280,8 @@ class CompiledSteps:
     ) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
         """Return the k_i of a step that are not known yet, its y+ and its error estimates.
 
-        times: those of the rows to evaluate. ks: the first k_i, known already. y+ is None and there are no error
-        estimates where so few rows do not give them.
+        times: those of all rows up to the last one to evaluate. ks: the first k_i, if known already. y+ is None and
+        there are no error estimates if they need more rows.
         """
         terms, s, rows, known = self._tableau.terms, self._tableau.stages, len(times), len(ks)
         errors = terms.errors if all(e[-1][0] < rows for e in terms.errors) else ()
@@ -312,7 +312,7 @@ class CompiledSteps:
     ) -> list[Any]:
         """Return which of params f depends on, l_i and, with_time, tau_i, k_i and w_i. Add to theta_bar in place.
 
-        scalars: those of stage i. ks: k_1 .. k_{i-1}. ls: l_1 .. l_s, None where it is not known or zero. Raise
+        scalars: those of stage i. ks: k_1 .. k_{i-1}. ls: l_1 .. l_s, None for those that are unknown or zero. Raises
         UnsupportedCombination if func reaches a trainable tensor that is not one of params.
         """
         s, zero = self._tableau.stages, self._zero
@@ -339,7 +339,7 @@ class CompiledSteps:
 
 
 def _contiguous(states: Sequence[Tensor]) -> list[Tensor]:
-    """Return states with the strides that the code was compiled for: those of y0 may differ from the later ones'."""
+    """Return states with the strides that the code was compiled for, from which those of y0 may differ."""
     return [x.contiguous() for x in states]
 
 

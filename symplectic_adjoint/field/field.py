@@ -54,7 +54,7 @@ class Field:
         """The aliases that func uses in place of its parameters during a sweep."""
         self._place = place
         self._first_call: tuple[Tensor, Tensor, Tensor] | None = None
-        """t, y and f of the first call, where func may change what its value depends on."""
+        """t, y and f of the first call, if func's modules have buffers, which func may change."""
 
     def for_another_pass(self) -> "Field":
         """Return the same field with counts and a search of its own, for a backward pass."""
@@ -66,7 +66,7 @@ class Field:
 
     @property
     def code(self) -> CompiledSteps | None:
-        """The compiled code if the next calls may use it: not if one is to be searched or is to have a graph."""
+        """The compiled code; None if there is none, or if the next call is to be searched or to have a graph."""
         return None if self.search.due or torch.is_grad_enabled() else self.compiled
 
     @contextmanager
@@ -80,7 +80,7 @@ class Field:
             self.aliases = None
 
     def restart(self) -> None:
-        """Search the next call again: after a jump f may be another function."""
+        """Search the next call again: after a jump f may be a different function."""
         self.search.restart()
 
     def place(self, index: int) -> Place:
@@ -92,36 +92,36 @@ class Field:
     def require_repeatable(self) -> None:
         """Raise UnsupportedCombination if calls cannot be repeated: see ForwardState.require_repeatable.
 
-        To be called at the end of a solve whose backward pass will recompute.
+        Call this at the end of a solve whose backward pass will recompute.
         """
         self.forward_state.require_repeatable(self._repeats_first_call)
         self._first_call = None
 
     def _repeats_first_call(self) -> bool:
-        """Return whether f still has the value of the first call where that was made."""
+        """Return whether f, at the t and y of the first call, still returns the same value."""
         assert self._first_call is not None
         t, y, k = self._first_call
         with torch.no_grad():
             repeated = self(t, y)
-        # The operations are the same: a device may sum them in another order, no more.
+        # The operations are the same; at most the device sums in another order.
         return torch.allclose(repeated, k, rtol=100 * torch.finfo(k.dtype).eps, atol=torch.finfo(k.dtype).eps)
 
     def __call__(self, t: Time, y: Tensor) -> Tensor:
         """Return f(t, y), a tensor like the state, with a graph only in grad mode.
 
-        Raise TypeError or ValueError if func returns anything else or changes y in place, and LostGradient if this
-        call is searched and its graph leads to a tensor that is unknown.
+        Raises TypeError or ValueError if func returns anything else or changes y in place, and LostGradient if this
+        call is searched and its graph leads to an unknown tensor.
         """
         self.f_calls += 1
         if torch.is_grad_enabled():
             return self._on_graph(self.time(t), y)
         if self.search.due:
             self.search.due = False
-            return self._searched(t, y)
+            return self._call_and_search(t, y)
         if y.requires_grad:  # the caller's y0 in the backward pass: parts of it would seem to have a graph
             y = y.detach()
         k = self._evaluate(self.time(t), y)
-        if torch.is_grad_enabled():  # func enabled it and left it so
+        if torch.is_grad_enabled():  # func enabled it and did not restore it
             torch.set_grad_enabled(False)
         return k.detach() if k.requires_grad else k
 
@@ -133,20 +133,20 @@ class Field:
             time = time.detach().requires_grad_()
         was = torch.is_grad_enabled()
         searched, self.search.due = self.search.due, False
-        set_grad_enabled(True)  # enable_grad() and its like take as long as an operation on a small state
+        set_grad_enabled(True)  # enable_grad() and the like take as long as an operation on a small state
         try:
-            k = self._on_graph(time, y.clone() if searched else y)  # see _searched
+            k = self._on_graph(time, y.clone() if searched else y)  # see _call_and_search
         finally:
             set_grad_enabled(was)
         if searched:
             self._record_first_call(time.detach(), y.detach(), k.detach())
-        # An edge instead of k, which is as large as a state and which no node keeps unless its own derivative needs it.
+        # An edge instead of k: k is as large as a state, and no node keeps it unless its own derivative needs it.
         edge = edge_to(k) if k.requires_grad else None
         value = k.detach() if with_value else None
         return Linearization(edge, (y, time) if with_time else (y,), value, by_params=self.aliases is None)
 
     def transpose(self, linearization: Linearization, w: Tensor, pull: Pull) -> Sequence[Tensor | None]:
-        """Return w^T df/dy, and w^T df/dt where times are differentiated; pull keeps w^T df/dtheta.
+        """Return w^T df/dy, and w^T df/dt if times are differentiated; pull keeps w^T df/dtheta.
 
         w is like the state. The graph is freed: a linearization can be transposed once.
         """
@@ -165,7 +165,7 @@ class Field:
     ) -> tuple[Tensor | None, ...]:
         """Return the cotangents of inputs as torch.autograd.grad does, without calling the parameters' hooks.
 
-        cotangents: one like each of outputs. A returned entry is None where no output depends on the input.
+        cotangents: one like each of outputs. A returned entry is None if no output depends on that input.
         """
         pairs = pairs_with_graph(outputs, cotangents)
         if not pairs:
@@ -187,13 +187,13 @@ class Field:
         return tuple(next(found) if x.requires_grad else None for x in inputs)
 
     def time(self, t: Time) -> Tensor:
-        """Return t as func is passed it: a 0-dim tensor of dtype time_dtype on the state's device."""
+        """Return t as it is passed to func: a 0-dim tensor of dtype time_dtype on the state's device."""
         if type(t) is float:
             return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)  # no copy from the host
         return torch.as_tensor(t).to(dtype=self.time_dtype, device=self.device)
 
     def adjacent_time(self, t: Time, direction: float) -> Time:
-        """Return the number next to t, up or down by the sign of direction, in the dtype in which func is passed t."""
+        """Return the number next to t, up or down by the sign of direction, in the dtype that func gets."""
         exact = torch.as_tensor(t, dtype=torch.float64).detach().cpu()
         near = next_number(exact.to(self.time_dtype), direction).double()
         return t + (near - exact) if isinstance(t, Tensor) else near.item()
@@ -223,10 +223,10 @@ class Field:
             f"got shape {tuple(k.shape)}, {k.dtype}, {k.device}: it is not broadcast or cast for you"
         )
 
-    def _searched(self, t: Time, y: Tensor) -> Tensor:
-        """Return f without a graph, having made one only to search it."""
+    def _call_and_search(self, t: Time, y: Tensor) -> Tensor:
+        """Return f without a graph, after searching a graph made only for that."""
         with torch.enable_grad():
-            # A clone, so that a change in place raises our error and not torch's for a leaf.
+            # A clone, so that a change in place raises our error, not torch's error for a leaf.
             y, time = y.detach().requires_grad_().clone(), self.time(t).detach()
             k = self._on_graph(time, y).detach()
         self._record_first_call(time, y.detach(), k)

@@ -1,4 +1,4 @@
-"""The entry of a tensor that is not finite."""
+"""Find the entry of a tensor that is not finite."""
 
 import torch
 from torch import Tensor

@@ -11,19 +11,20 @@ from symplectic_adjoint.errors import UnsupportedCombination
 
 
 class ForwardRng:
-    """The random number generators of one solve: every call of func starts from the same state of them.
+    """The random number generators of one solve, which are in the same state at the start of every call of func.
 
     A func that draws new numbers in each call is not a function of t and y: step control fails on it and no call can
-    be repeated. With one state per solve, dropout masks and noise are fixed within it and differ between solves.
+    be repeated. With one state per solve, dropout masks and noise are fixed within a solve and differ between solves.
     """
 
     def __init__(self, device: torch.device):
         self._cuda = device if device.type == "cuda" else None
         self._before: tuple[Tensor, ...] = ()
-        """The states before and after the first call, where func draws."""
+        """The states before the first call, if func draws."""
         self._after: tuple[Tensor, ...] = ()
+        """The states after the first call, if func draws."""
         self._unchanged: tuple[int, ...] | None = None
-        """The fingerprint of the states, where the first call left them as they were."""
+        """The fingerprint of the states, if the first call did not change them."""
 
     @property
     def draws_nothing(self) -> bool:
@@ -31,7 +32,7 @@ class ForwardRng:
         return self._unchanged is not None
 
     def __call__(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
-        """Return func(t, y), which draws the numbers that the first call drew."""
+        """Return func(t, y), with the same numbers drawn as in the first call."""
         if self._before:
             self._set(self._before)
         elif self._unchanged is None:
@@ -49,7 +50,7 @@ class ForwardRng:
         return k
 
     def finish(self) -> None:
-        """Leave the generators where one call leaves them, so that the next solve draws other numbers."""
+        """Leave the generators as one call of func would, so that the next solve draws other numbers."""
         if self._before:
             self._set(self._after)
 
@@ -58,7 +59,7 @@ class ForwardRng:
         if self._unchanged is not None and self._unchanged != _fingerprint(self._get()):
             raise UnsupportedCombination(
                 "random numbers were drawn during the solve, though not in func's first call: a call in the backward "
-                'pass would draw other ones. Draw the noise before the solve, or use gradient="backprop"'
+                'pass would draw different ones. Draw the noise before the solve, or use gradient="backprop"'
             )
 
     @contextmanager
@@ -82,5 +83,5 @@ class ForwardRng:
 
 
 def _fingerprint(states: tuple[Tensor, ...]) -> tuple[int, ...]:
-    """Return a hash of each state. The states are kilobytes, and kept only where func draws."""
+    """Return a hash of each state: the states are kilobytes, and are kept only if func draws."""
     return tuple(hash(string_at(state.data_ptr(), state.numel())) for state in states)  # states are bytes on the host

@@ -34,13 +34,13 @@ class ForwardState:
     def __init__(self, modules: Sequence[nn.Module], device: torch.device):
         self.rng = ForwardRng(device)
         self.lock = lock_of(modules)
-        """To be held while func is called: a sweep replaces the parameters of its modules."""
+        """Held while func is called, because a sweep replaces the parameters of its modules."""
         self._modules = modules
         self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
         self._attributes = self._find_attributes()
         self._attribute_nodes = {x.tensor.grad_fn for x in self._attributes} - {None}
         self._reached_nodes: set[Node] = set()
-        """The nodes of attributes that func's graph reaches."""
+        """The nodes of those attributes that func's graph reaches."""
         self._final_tensors: list[ModuleTensor] = []
         """The tensors that the modules held at the end of the solve."""
         self._changed_buffers: list[ModuleTensor] = []
@@ -65,7 +65,7 @@ class ForwardState:
     def require_compilable(self) -> None:
         """Raise UnsupportedCombination if func draws random numbers or changes buffers, or if autocast is on.
 
-        To be called after the first call of func.
+        Call this after the first call of func.
         """
         draws, changes = not self.rng.draws_nothing, any(x.changed() for own in self._buffers for x in own)
         for found, what in ((draws, "draws random numbers"), (changes, "changes buffers of its module")):
@@ -90,7 +90,7 @@ class ForwardState:
             self._reached_nodes.add(node)
 
     def finish(self) -> None:
-        """Capture the state at the end of a solve, also of one that failed, and leave the generators as func would."""
+        """Capture the state at the end of a solve, even a failed one, and leave the generators as func would."""
         self.rng.finish()
         self._attribute_nodes.clear()
         self._attributes = [x for x in self._attributes if self._may_hold(x.tensor)]
@@ -106,14 +106,14 @@ class ForwardState:
     def _may_hold(self, attribute: Tensor) -> bool:
         """Return whether an attribute may be held between the passes.
 
-        One whose graph func's graph does not reach may be the output of an earlier solve, which it would keep alive.
+        If func's graph does not reach its graph, it may be the output of an earlier solve, and would keep that alive.
         """
         return attribute.grad_fn is None or attribute.grad_fn in self._reached_nodes
 
     def require_repeatable(self, repeats_first_call: Callable[[], bool]) -> None:
         """Raise UnsupportedCombination if a repeated call would not return what it returned in the solve.
 
-        repeats_first_call makes func's first call once more and compares the values. To be called after finish().
+        repeats_first_call repeats func's first call and compares the values. Call this after finish().
         """
         if self._known_repeatable:
             return
@@ -132,7 +132,7 @@ class ForwardState:
 
     @contextmanager
     def reinstated(self) -> Iterator[None]:
-        """Reinstate the state of the solve, with the lock held, and restore the present state at the end."""
+        """Reinstate the state of the solve, with the lock held, and restore the current state at the end."""
         attributes = bindings_restored([vars(m) for m in self._modules], exclude=STANDARD_ATTRIBUTES)
         with (
             self.lock,
@@ -154,7 +154,8 @@ class ForwardState:
     def _autocast_of_solve(self) -> Any:
         """Return autocast as it was in the solve, without its cache.
 
-        The cache would serve many calls with one cast weight, whose gradients would be summed in its low precision.
+        With the cache, many calls would share one cast weight, and autograd would sum their gradients in its low
+        precision.
         """
         device_type, dtype = self._device_type, self._autocast_dtype
         if not torch.amp.is_autocast_available(device_type):

@@ -1,4 +1,4 @@
-"""Switching grad mode off, where it is on."""
+"""Turn grad mode off if it is on."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,5 +6,8 @@ import torch
 
 
 def without_graph() -> AbstractContextManager[None]:
-    """Return torch.no_grad() if grad mode is on, else nothing: it takes as long as an operation on a small state."""
+    """Return torch.no_grad() if grad mode is on, else a null context.
+
+    torch.no_grad() takes as long as an operation on a small state.
+    """
     return torch.no_grad() if torch.is_grad_enabled() else nullcontext()

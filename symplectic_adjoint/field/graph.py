@@ -19,14 +19,14 @@ def find_unknown_leaves(
     visit: Callable[[Node], None] = lambda node: None,
     reached: set[int] | None = None,
 ) -> list[Tensor]:
-    """Return the leaves of k's graph that are not known. The walk stops at a known tensor that is no leaf.
+    """Return the leaves of k's graph that are not known. The walk stops at known tensors that are not leaves.
 
-    It stops at that one output of its node: of two halves of a chunked tensor one may be known and one not. A leaf
-    that func makes for itself, as for a trace or the slope of an energy, is held by the graph alone once func has
+    It stops at the one output of a node that is known: of two halves of a chunked tensor, only one may be. A leaf that
+    func makes for itself, for a trace or the gradient of an energy, say, is held by the graph alone once func has
     returned: nobody can read its gradient, so none is lost.
 
-    visit: called with every node that is neither a leaf nor a known tensor's. reached: gets the ids of the known
-    tensors that were met.
+    visit: called with every node that is neither a leaf nor a known tensor's. reached: a set to which the ids of the
+    known tensors that the graph reaches are added.
     """
     lone = _references_to_a_lone_leaf()
     leaves = {id(x) for x in known}
@@ -64,10 +64,7 @@ def _references_to_a_lone_leaf() -> int:
 
 
 def walk_edges(edges: list[Edge], ends: Container[Edge]) -> Iterator[tuple[Node, int]]:
-    """Yield every edge of the graph behind `edges`, each once, without going beyond those in `ends`.
-
-    The list is consumed.
-    """
+    """Yield every edge of the graph behind `edges` once, without going beyond those in `ends`. Empties `edges`."""
     seen: set[Edge] = set()
     while edges:
         edge = edges.pop()

@@ -39,7 +39,7 @@ def _rebuild(tree: Any, leaves: Iterator[Any]) -> Any:
 def _leaves_like(tree: Any, given: Any, path: str, name: str) -> Iterator[tuple[str, Any]]:
     """Yield the leaves of given, with their paths, in tree's order.
 
-    Tuples and lists are interchangeable. Raise TypeError, with the name of given, if its structure is another one.
+    Tuples and lists are interchangeable. Raises TypeError, which gives `name`, if the structures differ.
     """
     if isinstance(tree, dict):
         if not isinstance(given, dict) or set(given) != set(tree):
@@ -99,7 +99,7 @@ class Layout:
     def pack_slope(self, slope: Any) -> Tensor:
         """Return func's output as one tensor, packed like the state.
 
-        Raise TypeError or ValueError, with the path, if a part is not like the state's.
+        Raises TypeError or ValueError, with the path, if a part is not like the state's.
         """
         leaves = list(_leaves_like(self._tree, slope, "", "func's output"))
         for part, (_, leaf) in zip(self.parts, leaves, strict=True):
@@ -115,8 +115,8 @@ class Layout:
     def pack_tolerance(self, name: str, tolerance: Any, like: Tensor) -> Tensor:
         """Return a tolerance for every component, from a number or a tensor for each part of y0.
 
-        Raise TypeError or ValueError, with the path, if the tolerance has another structure than y0 or a part of it
-        does not broadcast.
+        Raises TypeError or ValueError, with the path, if the tolerance has a different structure from y0 or a part of
+        it does not broadcast.
         """
         rows = []
         for part, (path, value) in zip(self.parts, _leaves_like(self._tree, tolerance, "", name), strict=True):
@@ -138,7 +138,7 @@ class Layout:
         return self._split(ys, (len(ys),), cast=True)
 
     def unpack_errors(self, flat: Tensor) -> Any:
-        """Return what unpack does, but in the precision of the solve."""
+        """Return a packed state in its own structure, but in the precision of the solve."""
         return self._split(flat, (), cast=False)
 
     def norm(self, flat: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Layout:
         return self._tree is not None
 
     def place(self, index: int) -> Place:
-        """Return the part and the component of an element of the packed tensor. Raise IndexError beyond its end."""
+        """Return the part and the component of an element of the packed tensor. Raises IndexError beyond its end."""
         for part, size in zip(self.parts, self._sizes, strict=True):
             if index < size:
                 return Place(part.path or None, multi_index(index, part.shape))

@@ -1,4 +1,4 @@
-"""One f on the graph at one point, and how cotangents are pulled back through it."""
+"""One call of f on the graph, and how cotangents are pulled back through it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,14 +30,14 @@ class Pull(Protocol):
 
 @dataclass(slots=True)
 class Linearization:
-    """One f on the graph at one point, ready to be transposed."""
+    """One call of f on the graph, ready to be transposed."""
 
     edge: GradientEdge | None
-    """The edge at which the graph of f(t, y) begins, None where f depends on nothing."""
+    """The edge at which the graph of f(t, y) begins, None if f has no graph."""
     inputs: tuple[Tensor, ...]
-    """y, and t where times are differentiated."""
+    """y, and t if times are differentiated."""
     k: Tensor | None
-    """f(t, y) itself, detached, where it was asked for."""
+    """f(t, y) itself, detached, if it was requested."""
     by_params: bool = True
     """Whether the graph leads to the parameters, rather than to aliases that replaced them when it was made."""
 
@@ -54,9 +54,9 @@ def pairs_with_graph(
 def hooks_suspended(params: Sequence[Tensor]) -> Iterator[None]:
     """Suspend the tensors' own hooks and retained gradients.
 
-    Hooks that the user registered on a parameter wait for the whole gradient: they would clip, scale or count each
-    part of it, and retain_grad() would add each part to .grad. The dict of hooks is emptied, not replaced, because
-    autograd keeps a reference to it.
+    The user's hooks on a parameter expect the whole gradient, but would clip, scale or count each part of it, and
+    retain_grad() would add each part to .grad. The dict of hooks is emptied, not replaced, because autograd keeps a
+    reference to it.
     """
     hooked = [p for p in params if p._backward_hooks or p.retains_grad]
     retained = [(p, p.grad) for p in hooked if p.retains_grad]

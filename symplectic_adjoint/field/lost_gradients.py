@@ -18,15 +18,15 @@ from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 class LostGradientSearch:
     """The search for tensors that require a gradient and that are neither parameters nor known to be frozen.
 
-    Once started, it searches the graph of the next call, and from then on every graph of another size.
+    Once started, it searches the graph of the next call, and after that every graph of a new size.
     """
 
     def __init__(self, params: Sequence[Tensor], frozen: Sequence[Tensor], forward_state: ForwardState):
         self.active = False
         self.due = False
-        """Whether the next call is to be searched, even if it would have no graph otherwise."""
+        """Whether the next call is to be searched, even if it would otherwise have no graph."""
         self.must_retain = False
-        """Whether the graph of one call is needed by the next: func uses what was computed before it was called."""
+        """Whether a call's graph must outlive its VJP, because func uses values computed before it was called."""
         self._params, self._frozen, self._forward_state = params, frozen, forward_state
         self._sizes: set[int] = set()
         self._reached: set[int] = set()
@@ -38,7 +38,7 @@ class LostGradientSearch:
         self.active = self.due = True
 
     def restart(self) -> None:
-        """Search the next call again: f may be another function, with a graph of the same size."""
+        """Search the next call again: f may be a different function, with a graph of the same size."""
         self.due = self.active
         self._sizes.clear()
 
@@ -52,7 +52,7 @@ class LostGradientSearch:
     def check_graph(self, k: Tensor, y: Tensor, t: Tensor, nodes_before: int, aliases: ParameterAliases | None) -> None:
         """Raise LostGradient for an unknown leaf of k's graph, unless a graph of its size was searched before.
 
-        nodes_before: how many nodes autograd had made when f was called. aliases: those that replace the parameters.
+        nodes_before: how many nodes autograd had created when f was called. aliases: those that replace the parameters.
         """
         size = nodes_made() - nodes_before
         if size in self._sizes:
@@ -68,16 +68,16 @@ class LostGradientSearch:
             if p.grad_fn is not None:
                 self._forward_state.mark_reached(p.grad_fn)
         leaves = params if aliases is None else aliases.leaves
-        known, met = (*params, *leaves, *self._frozen, y, t), set[int]()
-        any_lost = bool(find_unknown_leaves(k, known, visit, met))
-        self._reached |= {i for i, pair in enumerate(zip(params, leaves, strict=True)) if met & set(map(id, pair))}
-        if aliases is not None and any(id(p) in met for p in params):
+        known, reached = (*params, *leaves, *self._frozen, y, t), set[int]()
+        any_lost = bool(find_unknown_leaves(k, known, visit, reached))
+        self._reached |= {i for i, pair in enumerate(zip(params, leaves, strict=True)) if reached & set(map(id, pair))}
+        if aliases is not None and any(id(p) in reached for p in params):
             aliases.bypassed = True
         if any_lost:
             self._refuse_lost(k, known)
 
     def _refuse_lost(self, k: Tensor, known: tuple[Tensor, ...]) -> None:
-        gc.collect()  # a leaf that only a cycle of func's garbage still holds is func's own
+        gc.collect()  # a leaf that only cyclic garbage still holds is func's own
         for lost in find_unknown_leaves(k, known):
             raise LostGradient(
                 f"func uses a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that requires a gradient and is "
@@ -86,7 +86,7 @@ class LostGradientSearch:
             )
 
     def refuse_dropped(self, bars: Sequence[Tensor | None]) -> None:
-        """Raise LostGradient if the forward pass reached a parameter, and no call of the backward pass did.
+        """Raise LostGradient if the forward pass reached a parameter but no call of the backward pass did.
 
         bars: the gradient of each of params, after every f call of the solve has been transposed.
         """
@@ -102,7 +102,7 @@ class LostGradientSearch:
 def refuse_bypass(
     aliases: ParameterAliases, outputs: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor]
 ) -> None:
-    """Raise LostGradient if a graph leads to a parameter itself where earlier ones led to its alias only."""
+    """Raise LostGradient if a graph leads to a parameter itself although earlier ones led only to its alias."""
     for output in outputs:
         lost = {id(x) for x in find_unknown_leaves(output, (*aliases.leaves, *inputs))}
         for p in aliases.params:

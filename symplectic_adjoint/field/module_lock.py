@@ -1,4 +1,4 @@
-"""One solve at a time for a module: a sweep replaces the module's parameters by aliases."""
+"""One solve at a time per module, because a sweep replaces the module's parameters by aliases."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +13,7 @@ _LOCK_OF_LOCKS = Lock()
 
 
 def lock_of(modules: Sequence[nn.Module]) -> AbstractContextManager[Any]:
-    """Return the lock of the first module. It is reentrant: a solve may call another one of the same module."""
+    """Return the lock of the first module. It is reentrant: a solve may run another one of the same module."""
     if not modules:
         return nullcontext()
     with _LOCK_OF_LOCKS:

@@ -11,7 +11,7 @@ from symplectic_adjoint._torch_internals import copy_keeping_version
 
 
 class ModuleTensor:
-    """A tensor that a module holds by name in one of its dicts, with its version when this object is made."""
+    """A tensor that a module holds by name in one of its dicts, with its version when this object was made."""
 
     __slots__ = ("holder", "name", "tensor", "version")
 
@@ -24,11 +24,11 @@ class ModuleTensor:
 
 
 STANDARD_ATTRIBUTES = frozenset(vars(nn.Module()))
-"""Attributes of every module. None holds a tensor of the user's, and a solve looks through all modules."""
+"""The attributes of every module. None holds a tensor of the user's; skipping them saves time in every solve."""
 
 
 def module_tensors_in(holder: dict[str, Any], exclude: frozenset[str] = frozenset()) -> list[ModuleTensor]:
-    """Return the tensors among a dict's values, but for the excluded names."""
+    """Return the tensors among a dict's values, except those under the excluded names."""
     tensors = [(name, x) for name, x in holder.items() if name not in exclude and isinstance(x, Tensor)]
     return [ModuleTensor(holder, name, x) for name, x in tensors]
 
@@ -39,7 +39,7 @@ def _version(x: Tensor) -> int | None:
 
 @contextmanager
 def installed(module_tensors: Sequence[ModuleTensor]) -> Iterator[None]:
-    """Put each tensor in its place, and at the end put back the one found there, whatever func does meanwhile."""
+    """Put each tensor in its place, and at the end restore the one found there, whatever func does in between."""
     found = [x.holder.get(x.name) for x in module_tensors]
     for x, tensor in zip(module_tensors, found, strict=True):
         if tensor is not x.tensor:
@@ -54,7 +54,7 @@ def installed(module_tensors: Sequence[ModuleTensor]) -> Iterator[None]:
 
 @contextmanager
 def bindings_restored(holders: Sequence[dict[str, Any]], exclude: frozenset[str]) -> Iterator[None]:
-    """Let the dicts hold at the end the tensors that they hold now: new ones may have graphs that lead to aliases."""
+    """Restore at the end the tensors that the dicts hold now: new ones may have graphs that lead to aliases."""
     found = [x for holder in holders for x in module_tensors_in(holder, exclude)]
     try:
         yield
@@ -66,7 +66,7 @@ def bindings_restored(holders: Sequence[dict[str, Any]], exclude: frozenset[str]
 
 @contextmanager
 def values_restored(module_tensors: Sequence[ModuleTensor]) -> Iterator[None]:
-    """Let the dicts hold at the end the tensors that they hold now, with the values that these have now."""
+    """Restore at the end the tensors that the dicts hold now, and the values that these have now."""
     tensors = [x.holder[x.name] for x in module_tensors]
     values = [None if tensor is None else tensor.clone() for tensor in tensors]
     try:

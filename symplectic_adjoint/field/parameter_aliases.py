@@ -1,12 +1,11 @@
 """Aliases that stand in for parameters during a sweep: autograd sums the VJPs of all stages in place in their .grad.
 
-The parameters' part of a gradient is a sum over every stage of every step. torch.autograd.grad would hand out a second
-tensor like theta for each term, to be added to the sum. To the .grad of a leaf autograd adds in place, one layer after
-the other, so that the terms of all parameters never exist at once. Measured: a peak of 18.0 MiB with aliases, 25.7 MiB
-without.
+The parameters' part of a gradient is a sum over every stage of every step. torch.autograd.grad would return a second
+tensor like theta for each term, to be added to the sum. Autograd adds to the .grad of a leaf in place, layer by layer,
+so that the terms of all parameters never exist at once. Measured: a peak of 18.0 MiB with aliases, 25.7 MiB without.
 
-The parameters' own .grad will not do: hooks that users have on it (an optimizer's step, a reduction over processes)
-would be called for every term.
+The parameters' own .grad cannot be used: the user's hooks on it (an optimizer's step, a reduction over processes) would
+be called for every term.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from symplectic_adjoint.field.module_tensors import ModuleTensor
 
 REPLACEABLE = (Tensor, nn.Parameter)
-"""Types of which a detached alias can replace a tensor. One of a subclass may lack what the subclass adds."""
+"""The types of tensors that a detached alias can replace. An alias of a subclass may lack what the subclass adds."""
 
 
 class ParameterAliases:
@@ -35,12 +34,12 @@ class ParameterAliases:
             for leaf, places in zip(self.leaves, locations, strict=True)
             for found in places
         ]
-        """The aliases where the modules are to hold them."""
+        """The aliases, at each place where a module is to hold one."""
         self.trainable = [leaf for leaf in self.leaves if leaf.requires_grad]
-        # A .grad from the start: autograd would keep the first term itself as .grad, memory and all, and a term may be
-        # a view of the cotangent, as another parameter's term may be as well.
+        # Set .grad now: autograd would otherwise keep the first term itself as .grad, and a term may be a view of the
+        # cotangent, whose memory another parameter's term may share.
         self.totals = [torch.zeros_like(leaf) for leaf in self.trainable]
-        """The .grad of every trainable leaf, to which others than autograd may add: see mark_added."""
+        """The .grad of every trainable leaf. Code other than autograd may add to it: see mark_added."""
         for leaf, total in zip(self.trainable, self.totals, strict=True):
             leaf.grad = total
         self._first_versions = [total._version for total in self.totals]
@@ -48,11 +47,11 @@ class ParameterAliases:
         self._patterns: set[tuple[bool, ...]] = set()
         self._added: set[int] = set()
         self.bypassed = False
-        """Whether func was seen to reach a parameter in another way than through its modules."""
+        """Whether func was seen to reach a parameter other than through its modules."""
 
     @staticmethod
     def can_replace(params: Sequence[Tensor], locations: Sequence[Sequence[ModuleTensor]]) -> bool:
-        """Return whether every parameter is held by a module, where func will find an alias of it."""
+        """Return whether every parameter is held by a module, where an alias can replace it."""
         return all(locations) and all(type(p) in REPLACEABLE for p in params)
 
     def reached_anew(self) -> bool:
@@ -69,11 +68,11 @@ class ParameterAliases:
         return len(self._patterns) > 1
 
     def mark_added(self, which: Sequence[bool]) -> None:
-        """Record to which of totals others than autograd have added."""
+        """Record the totals to which code other than autograd has added, one entry per trainable leaf."""
         self._added |= {id(leaf) for leaf, added in zip(self.trainable, which, strict=True) if added}
 
     def grads(self) -> list[Tensor | None]:
-        """Return one entry per parameter, None where nothing was added."""
+        """Return the sums, one entry per parameter, None if nothing was added to it."""
         of_autograd = zip(self.trainable, self._first_versions, self.totals, strict=True)
         added = self._added | {id(leaf) for leaf, version, total in of_autograd if total._version != version}
         return [leaf.grad if id(leaf) in added else None for leaf in self.leaves]

@@ -23,7 +23,7 @@ class Parameters:
     modules: tuple[nn.Module, ...]
     """The module that func is, or whose method it is, with its submodules."""
     named_modules: tuple[nn.Module, ...] = ()
-    """Modules that func names where it is a plain function, with their submodules: params may be theirs."""
+    """The modules that a plain function refers to by name, with their submodules: params may be theirs."""
 
     @property
     def all_modules(self) -> tuple[nn.Module, ...]:
@@ -34,7 +34,7 @@ class Parameters:
 def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None) -> Parameters:
     """Return the tensors of `params`, then the parameters of func's module, each once.
 
-    func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raise
+    func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raises
     TypeError if params is not a sequence of tensors, ValueError if a parameter is computed from another one, and
     UnsupportedCombination if parameters of func are sharded.
     """
@@ -55,9 +55,10 @@ def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None
 
 
 def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
-    """Return the modules of func and those that it names, all with their submodules.
+    """Return two groups of modules with their submodules, of which at least one is empty.
 
-    The first are the module that func is or whose method it is, the second those that a plain function names.
+    The first starts with the module that func is or whose method it is; the second has the modules that a plain
+    function refers to by name.
     """
     inner: Any = func
     while isinstance(inner, partial):
@@ -74,7 +75,7 @@ def lock_of_func(func: Callable[..., Any]) -> AbstractContextManager[Any]:
 
 
 def _modules_named_by(func: Any) -> tuple[nn.Module, ...]:
-    """Return the modules among the closure variables and globals that a Python function's code names."""
+    """Return the modules among the closure variables and globals that a Python function refers to."""
     code = getattr(func, "__code__", None)
     if code is None:
         return ()
@@ -93,7 +94,7 @@ def _own_parameters(module: nn.Module) -> list[Tensor]:
 
 
 def _refuse_sharded(params: Sequence[Tensor]) -> None:
-    """Raise UnsupportedCombination for DTensors: FSDP2 replaces them while func runs by tensors not known before."""
+    """Raise UnsupportedCombination for DTensors: while func runs, FSDP2 replaces them by tensors unknown until then."""
     sharding = sys.modules.get("torch.distributed.tensor")
     if sharding is not None and any(isinstance(p, sharding.DTensor) for p in params):
         raise UnsupportedCombination(
@@ -103,7 +104,7 @@ def _refuse_sharded(params: Sequence[Tensor]) -> None:
 
 
 def _refuse_ancestors(params: tuple[Tensor, ...]) -> None:
-    """Raise ValueError if a parameter is computed from another one, to which it would pass its gradient on."""
+    """Raise ValueError if a parameter is computed from another one, to which its gradient would also flow."""
     leaves = {id(q): q for q in params if q.grad_fn is None}
     others = {(q.grad_fn, q.output_nr): q for q in params if q.grad_fn is not None}
     for p in others.values():

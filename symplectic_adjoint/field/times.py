@@ -1,4 +1,4 @@
-"""Times, as the solver and func are passed them."""
+"""Times, as numbers or tensors."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 Time = float | Tensor
-"""A time or a step size: a Python float (float64), or a 0-dim tensor where times are differentiated."""
+"""A time or a step size: a Python float (float64), or a 0-dim tensor if times are differentiated."""
 
 
 def number(t: Time) -> float:

@@ -1,4 +1,4 @@
-"""Whether the solve runs inside a transform of torch.func or forward-mode differentiation.
+"""Detect whether the solve runs inside a transform of torch.func or forward-mode differentiation.
 
 Both trace every operation and pass func tensors of their own, which a custom torch.autograd.Function would hide.
 """

@@ -21,8 +21,8 @@ class Aca(Strategy):
     """Keep the state at every step; recompute each step with its f calls on the graph, and transpose it.
 
     Memory N D + s A; s f calls per step in the backward pass. Zhuang et al. (ICML 2020, arXiv:2006.02493), without the
-    step size search and the repeated step of the published code. Each f call has its own graph; the sums between them
-    are not on a graph, but transposed by transpose_step.
+    step size search and the repeated step of the published code. Each f call has its own graph; the sums between f
+    calls are not on a graph, but transposed by transpose_step.
     """
 
     accumulates: ClassVar[bool] = True

@@ -16,7 +16,7 @@ from symplectic_adjoint.memory.storage import OnDevice
 from symplectic_adjoint.solve.stats import Choice
 
 AUTO = "auto"
-"""The name of this gradient in `gradient=`, which needs `memory_budget=`."""
+"""The name of this gradient in `gradient=`, which also needs `memory_budget=`."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Auto(Strategy):
     hold at any one time: ys, what is kept, and the current step; not y0, the parameters, or anything else that the
     caller holds.
 
-    If the number of steps is known and the whole graph fits, this is plain backpropagation, the fastest. Otherwise
-    whatever no longer fits is discarded during the solve, so the number of steps need not be known: first the graphs of
-    the oldest f calls, then the oldest stages, then starts of steps, which are recomputed as in Revolve. The solve's
+    If the number of steps is known and the whole graph fits, this is plain backpropagation, the fastest. Otherwise the
+    solve discards what no longer fits as it goes, so the number of steps need not be known: first the graphs of the
+    oldest f calls, then the oldest stages, then step starts, which are recomputed as in Revolve. The solve's
     stats.choice says what was held. The first solve of a func with a new kind of state measures the cost of one f call
     with a few extra calls.
     """

@@ -11,7 +11,7 @@ from symplectic_adjoint.backward.strategy import Strategy
 class Backprop(Strategy):
     """Keep the whole solve on the caller's autograd graph: memory N s A, no f calls in the backward pass.
 
-    Step sizes are constants of the graph, so this too is the gradient of the recorded steps.
+    Step sizes are constants in the graph, so this too is the gradient of the recorded steps.
     """
 
     on_callers_graph: ClassVar[bool] = True

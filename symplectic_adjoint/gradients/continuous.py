@@ -1,4 +1,4 @@
-"""The continuous adjoint method: an approximate gradient, from solving the adjoint equation backwards in time."""
+"""The continuous adjoint method: an approximate gradient, by solving the adjoint equation backwards in time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -38,8 +38,8 @@ class Continuous(Strategy):
     seminorm of Kidger, Chen and Lyons, ICML 2021), so it costs s tensors like theta for the current step, and is not
     part of the state.
 
-    rtol, atol, method, options: those of the second solve; None takes the forward pass's. Raises ValueError for a
-    tolerance that is not positive and finite, and for an unknown method.
+    rtol, atol, method, options: those of the second solve; None means those of the forward pass. Raises ValueError for
+    a tolerance that is not positive and finite, and for an unknown method.
     """
 
     exact: ClassVar[bool] = False
@@ -99,7 +99,7 @@ class Continuous(Strategy):
         return Gradients(lam, t_bar, adjoint.params.total)
 
     def _slope(self, given: BackwardPass, j: int, y: Tensor) -> Tensor:
-        """Return f at output j, evaluated just inside the solve if func jumps there."""
+        """Return f at output j, evaluated just inside the span of the solve if func jumps there."""
         times = given.problem.times
         t: Time = times[j]
         if t in given.problem.options.jumps:
@@ -140,10 +140,10 @@ def _larger_of_two(norm: Norm) -> Norm:
 
 
 class _AdjointField(KeepNothing):
-    """The right hand side of (y, lam), stacked, and the running integral of dL/dtheta' = -(df/dtheta)^T lam.
+    """The right-hand side of (y, lam), stacked, and the running integral of dL/dtheta' = -(df/dtheta)^T lam.
 
     The integrand at a stage comes from the VJP that the stage needs anyway. It lives as long as the stage's k: it is
-    freed with a rejected step, and kept for a next step that starts with the same k.
+    freed with a rejected step, and kept if the next step starts with the same k.
     """
 
     code: None = None
@@ -182,7 +182,7 @@ class _AdjointField(KeepNothing):
         pass
 
     def place(self, index: int) -> Place:
-        """Return the place in y; lam comes after y, and its places are named like those of y."""
+        """Return the place in y; lam follows y, and its places have the names of those of y."""
         return self._f.place(index % max(1, self._f.shape.numel()))
 
     def accept(self, plan: StepPlan, step: Step) -> None:

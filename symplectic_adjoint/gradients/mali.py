@@ -24,10 +24,10 @@ class Mali(Strategy):
     The method (steps/leapfrog.py) is its own, of order 2, so ys differ from those of other methods at the same
     tolerances. Steps are adaptive or fixed, and end on every output. The gradient is exact for these steps, as far as
     reversing them restores the states: rounding errors grow as in a solve backwards in time. Memory 2 D + A besides the
-    outputs, whatever the number of steps; 1 f call per step in each pass, and one more at the start.
+    outputs, whatever the number of steps; 1 f call per step in each pass, and 1 more at the start.
 
-    eta: the damping coefficient, 1/2 < eta <= 1, where 1 means no damping. Damping makes the method stable, of order 1,
-    and reversing it amplifies rounding errors by 1 / |1 - 2 eta| per step. Raises ValueError for any other eta.
+    eta: the damping coefficient, 1/2 < eta <= 1, where 1 means no damping. Damping makes the method stable but of order
+    1, and reversing it amplifies rounding errors by 1 / |1 - 2 eta| per step. Raises ValueError for any other eta.
     """
 
     crosses_jumps: ClassVar[bool] = False  # the slope v would be carried over the jump
@@ -93,7 +93,7 @@ class _LeapfrogReversal:
         return bars
 
     def _pull_back_start(self, bars: StepCotangents, pull: Pull) -> None:
-        """Pull dL/dv back through v = f(t_0, y_0) at the start, and check that the reversal led to y0."""
+        """Pull dL/dv back through v = f(t_0, y_0) at the start, and check that the reversal returned to y0."""
         check_reversal(self._given, self._y)
         given, with_time = self._given, self._given.t is not None
         time = given.problem.step(given.field, given.trajectory.plans[0], given.y0).time(0)

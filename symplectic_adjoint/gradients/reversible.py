@@ -1,4 +1,4 @@
-"""Any explicit method made reversible, and reversed step by step: memory independent of the number of steps."""
+"""Any explicit method, made reversible and reversed step by step: memory independent of the number of steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, 
 
 @dataclass(frozen=True)
 class Reversible(Strategy):
-    """Couple the method's steps in pairs and reverse them (McCallum and Foster, 2024, arXiv:2410.11648).
+    """Couple the method's steps on a pair of states and reverse them (McCallum and Foster, 2024, arXiv:2410.11648).
 
     The coupled steps (steps/reversible.py) have the method's order, but ys differ from those of other gradients by an
     error of the size of the tolerance. Steps end on every output. The gradient is exact for these steps, as far as
@@ -62,7 +62,7 @@ class Reversible(Strategy):
 class _CoupledReversal:
     """The pair (y, z) at the end of the next step to reverse, and dL/dz there; dL/dy is the sweep's lam.
 
-    For the last step z is that at its start: nothing depends on z at its end.
+    For the last step, z is that at its start: nothing depends on z at its end.
     """
 
     def __init__(self, given: BackwardPass, coupling: float):

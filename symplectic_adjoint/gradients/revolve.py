@@ -19,7 +19,7 @@ class Revolve(Strategy):
     """Keep the starts of some steps and recompute the others from there: memory (c + 1 + s) D + A.
 
     checkpoints: c, the number of states kept at a time besides y0; or their total size, such as "64 MiB". offload,
-    folder: where to keep them, as in Symplectic. Raises ValueError for a number or size that holds no state.
+    folder: where to keep them, as in Symplectic. Raises ValueError for a number or size too small for one state.
 
     On a fixed grid the fewest possible steps are recomputed (Griewank and Walther, ACM Trans. Math. Softw. 26, 2000).
     An adaptive solve does not know its number of steps and keeps states by level (Wang, Moin and Iaccarino, SIAM J.
@@ -71,7 +71,7 @@ class Revolve(Strategy):
         if capacity < 1:
             raise ValueError(
                 f"Revolve(checkpoints={self.checkpoints!r}) holds no state: one takes "
-                f"{format_bytes(state_bytes)}, give at least that"
+                f"{format_bytes(state_bytes)}; give at least that"
             )
         return capacity
 

@@ -21,9 +21,9 @@ class Symplectic(Strategy):
         f calls per step in the backward pass (s in the last step, whose stages the first backward pass still has).
         "stages" keeps every stage: memory N s D + A, and s f calls per step.
     graphs: hold the graphs of the last `graphs` f calls until the first backward pass. Each takes A + D and saves up to
-        two f calls (one with keep="stages"). math.inf makes this backpropagation, in time and in memory.
-    offload: "cpu" keeps the tensors in host memory, "disk" in files in `folder` (by default the system's folder for
-        temporary files) that are removed when the process ends, however it ends.
+        two f calls (one with keep="stages"). With math.inf, time and memory are those of backpropagation.
+    offload: "cpu" keeps the tensors in host memory, "disk" in files in `folder` (by default the system's temporary
+        folder) that are removed when the process ends, even by a crash.
 
     Raises ValueError for any other value of these options.
     """

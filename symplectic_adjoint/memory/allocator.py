@@ -32,7 +32,7 @@ class Traffic:
 
 
 def watch_memory(device: str, *phases: Phase) -> list[Traffic]:
-    """Call the phases one after the other and return the traffic of each on "cpu" or "cuda". Their results are dropped.
+    """Call the phases in turn, discard their results and return the traffic of each, on "cpu" or "cuda".
 
     On the CPU this runs torch's profiler, which cannot run twice at once. It keeps about 3 kB per event: too much for a
     million allocations.

@@ -11,17 +11,18 @@ UNITS = {
 
 
 def parse_bytes(name: str, size: int | str) -> int:
-    """Return the number of bytes meant by 2_000_000, "2MB" or "64 MiB". `name` is the argument's, for messages.
+    """Return the number of bytes in a size such as 2_000_000, "2MB" or "64 MiB".
 
-    Raises TypeError if size is neither an int nor a string, ValueError if it cannot be read or is not positive.
+    name: the argument's name, for error messages. Raises TypeError if size is neither an int nor a string, ValueError
+    if it cannot be read or is not positive.
     """
     if isinstance(size, bool) or not isinstance(size, int | str):
-        raise TypeError(f'{name} must be a number of bytes or a text like "512 MiB", got {size!r}')
+        raise TypeError(f'{name} must be a number of bytes or a string such as "512 MiB", got {size!r}')
     amount = size
     if isinstance(size, str):
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
         if found is None or found[2] not in UNITS:
-            raise ValueError(f'{name} must be a number of bytes or a text like "512 MiB" or "2GB", got {size!r}')
+            raise ValueError(f'{name} must be a number of bytes or a string such as "512 MiB" or "2GB", got {size!r}')
         amount = int(float(found[1]) * UNITS[found[2]])
     assert isinstance(amount, int)
     if amount <= 0:
@@ -30,7 +31,7 @@ def parse_bytes(name: str, size: int | str) -> int:
 
 
 def format_bytes(nbytes: int, *, up: bool = False) -> str:
-    """Return three digits and a unit, such as "1.5 MiB". With `up` the size is rounded up, to nbytes or more."""
+    """Return the size with three digits and a unit, such as "1.5 MiB". up: round it up, to nbytes or more."""
     for unit in ("GiB", "MiB", "KiB"):
         if nbytes >= UNITS[unit]:
             amount = nbytes / UNITS[unit]

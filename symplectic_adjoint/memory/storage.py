@@ -42,7 +42,7 @@ class OnHost:
 class OnDisk:
     """Copies tensors to unnamed memory-mapped files in a folder (by default the system's temporary folder).
 
-    The operating system frees a file when its last tensor is freed or the process ends, however it ends. Raises
+    The operating system frees a file once its last tensor is freed or the process ends, even by a crash. Raises
     OffloadError if the folder is full or not writable.
     """
 
@@ -65,7 +65,7 @@ class OnDisk:
         copy.copy_(x)
         self._used_bytes += -(-nbytes // 64) * 64  # the alignment of torch's own memory
         if self._used_bytes + nbytes > len(self._chunk) and hasattr(mmap, "MADV_DONTNEED"):
-            self._chunk.madvise(mmap.MADV_DONTNEED)  # a full chunk leaves resident memory; its file holds it
+            self._chunk.madvise(mmap.MADV_DONTNEED)  # a full chunk need not stay resident: its file holds it
         return copy
 
     def _map_file(self, nbytes: int) -> mmap.mmap:

@@ -1,4 +1,4 @@
-"""Rows of exact coefficients: how they are written as text, and what is read off them."""
+"""Rows of exact coefficients: read from text, subtracted, counted and rounded to floats."""
 
 from collections.abc import Sequence
 from fractions import Fraction

@@ -66,9 +66,9 @@ class _Expansion(NamedTuple):
 
 
 def hermite(b: Row, A: tuple[Row, ...], c: Row, order: int = 3) -> Interpolant:
-    """Return the cubic Hermite interpolant, which takes the values and slopes of both ends of the step.
+    """Return the cubic Hermite interpolant, which matches the values and slopes at both ends of the step.
 
-    It adds the row of f at the end of the step if the method lacks it. `order` is that of the method if below 3.
+    It adds the row of f at the end of the step if the method lacks it. order: the method's order, but at most 3.
     """
     s = effective_stages(b)
     weights = hermite_weights(b, rows=max(len(A), s + 1))
@@ -111,7 +111,7 @@ def hermite_weights(b: Row, rows: int, corrections: Sequence[Row] = ()) -> tuple
 
 
 def _expand(weights: tuple[Row, ...], centre: int) -> _Expansion:
-    """Shift the polynomials to the centre, exactly, before they are rounded to floats."""
+    """Expand the polynomials about the centre exactly, then round their coefficients to floats."""
 
     def coefficient(row: Row, n: int) -> Fraction:
         terms = (comb(p, n) * w * centre ** (p - n) for p, w in enumerate(row, start=1) if p >= n)

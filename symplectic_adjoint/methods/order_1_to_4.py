@@ -81,7 +81,7 @@ BOSH3 = ButcherTableau(
     source="P. Bogacki, L. F. Shampine, A 3(2) pair of Runge-Kutta formulas, Appl. Math. Lett. 2 (1989) 321-325",
 )
 
-# The dense output of both methods of order 4 solves the order conditions up to 3 with the four stages alone.
+# The dense output of both methods of order 4 satisfies the order conditions up to 3 with the four stages alone.
 
 RK4 = ButcherTableau(
     name="rk4",

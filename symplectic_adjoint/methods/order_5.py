@@ -44,7 +44,7 @@ DOPRI5 = ButcherTableau(
 )
 
 # Tsitouras' coefficients to 34 digits. He prints the dense weights to 16-19 digits only, but those of the last row
-# are finite decimals, and given them the order conditions up to 4 determine all the others. The weights below solve
+# are terminating decimals, from which the order conditions up to 4 determine all the others. The weights below solve
 # those conditions and agree with the printed ones to 1e-16.
 _TSIT5_B = row(
     """

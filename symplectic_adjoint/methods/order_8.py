@@ -68,7 +68,7 @@ _DOP853_B = row(
     """
 )
 
-# Rows 13 to 15 serve dense output alone; row 12 is f at the end of the step.
+# Rows 13 to 15 are for dense output only; row 12 is f at the end of the step.
 _DOP853_EXTRA = table(
     """
     0.0561675022830479523392909219681 0 0 0 0 0 0.253500210216624811088794765333

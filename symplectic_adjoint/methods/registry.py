@@ -7,7 +7,7 @@ from symplectic_adjoint.methods import order_1_to_4, order_5, order_8
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 DEFAULT_METHOD = "dopri5"
-"""The method of a solve that names none."""
+"""The method of a solve that is given none."""
 
 
 def collect(*families: ModuleType) -> Mapping[str, ButcherTableau]:
@@ -30,4 +30,4 @@ def _defined_in(families: tuple[ModuleType, ...]) -> Iterator[ButcherTableau]:
 
 
 METHODS = collect(order_1_to_4, order_5, order_8)
-"""Read-only. The order is that of the lines above: a method added to one of these files needs nothing else."""
+"""Read-only, in the order of the files and their lines. A method defined in one of these files needs nothing else."""

@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods as data: frozen, torch-free, in rationals, validated on construction.
+"""Explicit Runge-Kutta methods as data: frozen, without torch, in rational numbers, validated on construction.
 
 Notation of Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I (1993), sections II.1 and
 II.6, with rows counted from 0:
@@ -24,7 +24,7 @@ from symplectic_adjoint.methods.interpolant import Interpolant, hermite
 FloatTerms = tuple[tuple[int, float], ...]
 
 ROUNDED_RESIDUAL = Fraction(1, 10**15)
-"""Largest error allowed in the sums of a method published with rounded coefficients: a few roundings of a double."""
+"""Largest error allowed in the sums of a method published with rounded coefficients: a few ulp of a double."""
 
 
 class TableauFloats(NamedTuple):
@@ -55,7 +55,7 @@ class ButcherTableau:
 
     `A` is the ragged strictly lower triangle: row i has i entries, row 0 is (). `b`, `c` and the error
     weights have one entry for each row of `A`. `b_error` is b - b_hat, or None if the method has no error
-    estimate. `error_order` is the order of b_hat; where the norms of two estimates are combined
+    estimate. `error_order` is the order of b_hat; if the norms of two estimates are combined
     (`b_error_low`), the combination falls as h^(error_order + 1). A method without an interpolant of its own
     gets the cubic Hermite one. `exact=False` marks a method published with rounded coefficients: its sums may
     be off by ROUNDED_RESIDUAL, whereas those of other methods must be exact.
@@ -72,7 +72,7 @@ class ButcherTableau:
     b_error: Row | None = None
     b_error_low: Row | None = None
     error_order: int | None = None
-    # None only until __post_init__ has set the cubic Hermite one: a reader always finds an Interpolant.
+    # None only until __post_init__ sets the cubic Hermite interpolant, hence the type.
     interpolant: Interpolant = field(default=None)  # pyright: ignore[reportAssignmentType]
     exact: bool = True
 

@@ -16,7 +16,7 @@ Callback = Callable[[Tensor, Any, Tensor], Any]
 
 
 class Callbacks:
-    """The callbacks that func has.
+    """The callbacks of func.
 
     callback_step(t0, y0, dt) is called before each attempted step, then callback_accept_step or callback_reject_step
     with the same arguments. suffix: "_adjoint" for the callbacks of the backward solve. Raises TypeError if one of

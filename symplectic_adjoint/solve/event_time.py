@@ -14,8 +14,8 @@ from symplectic_adjoint.steps.transpose import inner
 def through_event_time(trajectory: Trajectory, ys: Tensor) -> tuple[Tensor, Tensor]:
     """Return (tau, ys), both differentiable through the time tau of the event, which is NaN if there was none.
 
-    Let g(tau, y(tau)) = 0 and y' be the slope of the dense output. If the solve and g change by dy and dg at fixed tau,
-    then dtau = -dg / (g_t + g_y . y') and y(tau) changes by dy + y' dtau. Raises SolverError if the denominator is 0.
+    Let g(tau, y(tau)) = 0 and y' be the slope of the dense output. If y and g change by dy and dg at fixed tau, then
+    dtau = -dg / (g_t + g_y . y') and y(tau) changes by dy + y' dtau. Raises SolverError if the denominator is 0.
     """
     crossing = trajectory.crossing
     if crossing is None:

@@ -16,7 +16,7 @@ from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 
 class EventFunction:
-    """The caller's event_fn(t, y), of the packed state, as one number that is positive until the first event.
+    """The caller's event_fn(t, y), for the packed state, as one number that is positive until the first event.
 
     Each component is multiplied by its initial sign. A component that is zero at the start takes its first
     nonzero sign.
@@ -80,8 +80,8 @@ class EventSteps:
     """The steps of another sequence, up to the one in which the event function changes sign.
 
     The event is a zero of the dense output of that step. With `land`, for methods whose dense output is less accurate
-    than their steps, the step is repeated with other sizes until it ends on the zero. max_steps: how many steps to try.
-    on_found is called with the time of the event.
+    than their steps, the step is repeated with other sizes until it ends on the zero. max_steps: the number of steps to
+    try. on_found: called with the time of the event.
     """
 
     def __init__(
@@ -158,9 +158,9 @@ class EventSteps:
 
     @torch.no_grad()
     def _fix_signs_at_start(self, step: Step) -> None:
-        """Set the initial signs just after the start, once the state has moved by about its own rounding error.
+        """Set the initial signs just after the start, where the state has moved by about its own rounding error.
 
-        A solve that continues from an event starts on a zero, and rounding may put it on either side.
+        A solve that continues from an event starts on a zero, and rounding may put it on either side of it.
         """
         y, k, h = step.y.detach(), step.ks[0].detach(), number(step.h)
         ratio = torch.stack([y.abs().amax(), k.abs().amax()]).tolist() if y.numel() else [0.0, 0.0]

@@ -17,8 +17,8 @@ Pin = tuple[float, int]
 def pins_of(options: Options, times: Sequence[float]) -> list[Pin]:
     """Return the pins of a solve over `times`, in order.
 
-    A step that ends on an output at a jump is pinned to the jump, a constant: the output's time can move, the jump's
-    cannot.
+    A step that ends on an output at a jump is pinned to the jump, a constant: the time of the output can move, that of
+    the jump cannot.
     """
     if len(times) == 1:
         return []

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 CONSTANT = -1
-"""pinned_to of a step that ends at a prescribed time which is not an entry of t."""
+"""pinned_to of a step that ends at a prescribed time that is not an entry of t."""
 FREE = -2
 """pinned_to of a step whose end is determined by its step size."""
 
@@ -29,7 +29,7 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Grid:
-    """The accepted steps and the outputs of a solve: all that is needed to replay it. On the CPU, floats in float64.
+    """The accepted steps and the outputs of a solve: all that is needed to replay it. On the CPU, times in float64.
 
     t, h, pinned_to, open_start and open_end have one entry per step, output_step and output_sigma one per output.
     Output j is y(sigma) of step output_step[j] at sigma = output_sigma[j], or y+ itself if that step is pinned to j.
@@ -47,7 +47,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         for name in ("open_start", "open_end"):
-            if len(getattr(self, name)) != len(self.t):  # left out: func has no jumps
+            if len(getattr(self, name)) != len(self.t):  # left out if func has no jumps
                 object.__setattr__(self, name, torch.zeros(len(self.t), dtype=torch.bool))
 
     @staticmethod

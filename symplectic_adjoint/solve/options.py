@@ -1,6 +1,5 @@
 """The `options` of a solve: every entry is used, or refused by name."""
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.errors import UnsupportedCombination, did_you_mean
 from symplectic_adjoint.methods.interpolant import hermite, linear
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.step_control import Norm, StepControl, rms_norm
@@ -22,7 +21,7 @@ CONTROL_OPTIONS = (
 )  # fmt: skip
 COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype")
 MAX_EVENT_STEPS = 100_000
-"""Default number of steps to try before the search for an event is given up."""
+"""The default number of steps to try before the search for an event is given up."""
 KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
 FOREIGN_OPTIONS = {
     "max_order": "belongs to torchdiffeq's Adams methods, which are not supported",
@@ -35,9 +34,9 @@ FOREIGN_OPTIONS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How to step. At most one of control (adaptive), step_size and points is given; with none the grid is t.
+    """How to step. At most one of control (adaptive), step_size and points is given; without any, the grid is t.
 
-    land: whether steps end on outputs. stops: further times that a step must end at. jumps: the stops where func jumps.
+    land: whether steps end on outputs. stops: other times at which a step must end. jumps: the stops where func jumps.
     perturb: treat both ends of every step as jumps.
     """
 
@@ -50,7 +49,7 @@ class Options:
     perturb: bool
     max_num_steps: int
     max_event_steps: int
-    """Steps to try before the search for an event is given up."""
+    """The number of steps to try before the search for an event is given up."""
 
 
 def read_options(
@@ -66,8 +65,8 @@ def read_options(
     """Check `options`; return them with the tableau to use, in which `interp` replaces the interpolant.
 
     make_grid calls a grid_constructor with (func, y0, t). norm_of turns the user's norm, or None, into a norm of the
-    packed state. time_dtype: the coarsest dtype that times have. Raises ValueError or TypeError naming the option, or
-    UnsupportedCombination if two of them exclude each other.
+    packed state. time_dtype: the coarsest dtype of a time. Raises ValueError or TypeError naming the option, or
+    UnsupportedCombination if two options exclude each other.
     """
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"options must be a mapping of names to values, got {type(given).__name__}")
@@ -78,9 +77,8 @@ def read_options(
         if name in FOREIGN_OPTIONS:
             raise ValueError(f"option {name!r} {FOREIGN_OPTIONS[name]}: leave it out")
         if name not in KNOWN_OPTIONS:
-            near = difflib.get_close_matches(name, KNOWN_OPTIONS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown option {name!r}: {hint}options are {', '.join(KNOWN_OPTIONS)}")
+            near = did_you_mean(name, KNOWN_OPTIONS)
+            raise ValueError(f"unknown option {name!r}{near}: options are {', '.join(KNOWN_OPTIONS)}")
     _refuse_other_time_dtype(options.pop("dtype", torch.float64))
     grids = [name for name in GRID_OPTIONS if name in options]
     if len(grids) > 1:
@@ -124,7 +122,7 @@ def _refuse_control(options: Mapping[str, Any], reason: str) -> None:
         if name in options:
             raise UnsupportedCombination(
                 f"option {name!r} belongs to adaptive step sizes, which {reason} does not use: leave it out, or "
-                "take an adaptive method without step_size, grid_points or grid_constructor"
+                "use an adaptive method without step_size, grid_points or grid_constructor"
             )
 
 

@@ -15,8 +15,8 @@ class Outputs:
     """ys at `times`, filled in step by step. Times may be appended during the solve.
 
     length: the final number of outputs; that of times if left out.
-    on_graph: whether outputs are kept separately and stacked at the end, because writing them into a buffer would make
-    the backward pass quadratic in their number. Otherwise they are written into a buffer.
+    on_graph: whether outputs are on the autograd graph. If so, they are kept separately and stacked at the end, because
+    writing them into a buffer would make the backward pass quadratic in their number.
     """
 
     def __init__(self, times: Sequence[float], y0: Tensor, *, on_graph: bool, length: int | None = None):

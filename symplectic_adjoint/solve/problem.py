@@ -34,7 +34,7 @@ from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
 
 
 class StoppedEarly(Exception):
-    """Raised for on_failure="return": a SolverError, and the shorter problem that was solved before it."""
+    """Raised with on_failure="return": carries the SolverError and the shorter problem that was solved before it."""
 
     def __init__(self, failure: SolverError, solved: "Problem"):
         super().__init__(failure)
@@ -44,10 +44,10 @@ class StoppedEarly(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """dy/dt = f(t, y; theta) over `times`, with everything decided but the gradient.
+    """dy/dt = f(t, y; theta) over `times`, with everything decided except how the gradient is computed.
 
-    func: a function of the packed state. caller: the function that the user passed.
-    event: a function of the packed state that ends the solve; times is then the start and infinity.
+    func: a function of t and the packed state. caller: the function that the user passed.
+    event: a function of t and the packed state that ends the solve; times is then the start and infinity.
     accumulate: how a backward pass sums. compile: whether func is compiled. make_step: the kind of step to take.
     recorded: the steps to take, if they are those of an earlier solve; forward_state: the ForwardState of that solve.
     returns_early: whether a SolverError is raised as StoppedEarly.
@@ -121,9 +121,9 @@ class Problem:
         """Return ys of one forward pass, and its trajectory.
 
         watch: whether to search for gradients that func would lose. on_graph: whether the steps go on the autograd
-        graph, and with t given the times too. Raises SolverError, or StoppedEarly with returns_early.
+        graph, and so do the times if t is given. Raises SolverError, or StoppedEarly with returns_early.
         """
-        with self.lock:  # or func's state might include aliases that another thread's backward pass put in place
+        with self.lock:  # or the captured state might include aliases from a backward pass in another thread
             f = self.field(y0)
             if watch or self.compile:
                 f.search.start()
@@ -162,7 +162,7 @@ class Problem:
         return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing)
 
     def up_to_event(self, trajectory: Trajectory) -> "Problem":
-        """Return the problem up to the event that was found, whose time is then an ordinary output time."""
+        """Return the problem up to the event that was found, with its time as an ordinary output time."""
         if trajectory.crossing is None:
             return self
         return replace(self, times=(self.times[0], trajectory.crossing.t), event=None)
@@ -185,9 +185,9 @@ class Problem:
         return Step(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end, (plan.open_start, plan.open_end))
 
     def _name_non_finite(self, f: Field, y0: Tensor, plans: list[StepPlan]) -> None:
-        """Raise NonFiniteError with the place, found by solving again, since fixed steps are not checked one by one.
+        """Raise NonFiniteError with the place, found by solving again, because fixed steps are not checked one by one.
 
-        Only the plans before the failing step are left in `plans`.
+        Only the plans before the failing step remain in `plans`.
         """
         finite: list[StepPlan] = []
         outputs, y0 = Outputs(self.times[:1], y0.detach(), on_graph=False), y0.detach()
@@ -199,6 +199,6 @@ class Problem:
         finally:
             plans[:] = finite
         raise NonFiniteError(
-            f"the state at t = {self.times[-1]:.9g} is not finite, but was when the solve was repeated: func is not "
+            f"the state at t = {self.times[-1]:.9g} is not finite, but it was when the solve was repeated: func is not "
             "deterministic"
         )

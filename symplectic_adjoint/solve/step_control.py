@@ -49,7 +49,7 @@ class StepControl:
     max_num_steps: int = 2**31 - 1
 
     def error_ratio(self, step: Step) -> float:
-        """Return error / tolerance of the step, accepted up to 1. The only device synchronisation of a step."""
+        """Return error / tolerance of the step, accepted up to 1. This is the step's only device synchronisation."""
         errors, y_end = step.errors(), step.end()  # f calls in the caller's grad mode, the rest off the graph
         with without_graph():
             scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
@@ -60,7 +60,7 @@ class StepControl:
         return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
 
     def tolerance(self, size: Tensor) -> Tensor:
-        """Return atol + rtol size, computed in place of size."""
+        """Return atol + rtol size, which overwrites size."""
         return size.mul_(self.rtol).add_(self.atol)
 
     def worst_component(self, step: Step) -> int | None:
@@ -80,7 +80,7 @@ class StepControl:
         return value.real
 
     def factor(self, ratio: float, previous: float, order: int) -> float:
-        """Return next step size / this step size, from the error ratios of this step and the last accepted one.
+        """Return the next step size over this one, from the error ratios of this step and the last accepted one.
 
         I: safety ratio^(-1/order). PI: safety ratio^(-0.7/order) previous^(0.4/order) (Gustafsson 1991;
         Hairer and Wanner II, eq. IV.2.43c), which damps the oscillation of I near a stability limit.

@@ -23,7 +23,7 @@ class StepSequence(Protocol):
 
     @property
     def rejected(self) -> int:
-        """How many steps were rejected so far."""
+        """The number of steps rejected so far."""
         ...
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
@@ -44,7 +44,7 @@ class StepSequence(Protocol):
 
 
 class FixedSteps:
-    """Steps that are known in advance. All are accepted, without waiting for the device."""
+    """Steps that are known in advance. All are accepted without synchronising with the device."""
 
     def __init__(self, plans: Iterable[StepPlan]):
         self.rejected = 0
@@ -66,7 +66,7 @@ class FixedSteps:
 
 
 class CheckedSteps(FixedSteps):
-    """Steps that are known in advance, each checked: the first one that is not finite raises NonFiniteError."""
+    """Steps that are known in advance, each of which is checked: the first non-finite one raises NonFiniteError."""
 
     def __init__(self, plans: Iterable[StepPlan]):
         super().__init__(plans)
@@ -80,7 +80,7 @@ class CheckedSteps(FixedSteps):
 
 
 class AdaptiveSteps:
-    """Steps whose sizes are set by error control, and which land on every pin; the last pin is the end of the solve.
+    """Steps whose sizes are set by step size control and which end on every pin; the last pin is the end of the solve.
 
     A pin is (time, pinned_to); the last one may be at infinity. A step cut short by a pin does not shorten the steps
     after it. jumps: times where func jumps. Raises TooManySteps, StepSizeUnderflow or NonFiniteError if the end cannot
@@ -166,7 +166,7 @@ class AdaptiveSteps:
         return accepted
 
     def _note_non_finite(self, plan: StepPlan, step: Step) -> None:
-        """Note the error of a step that is not finite; raise it if no shorter step can help."""
+        """Record the error of a step that is not finite; raise it if no shorter step can help."""
         self._non_finite = step.non_finite_error(self._accepted)
         bad_at_start = not bool(step.ks[0].isfinite().all())
         if bad_at_start or abs(plan.h) <= self._control.min_step:
@@ -198,7 +198,7 @@ def steps_between(points: Sequence[float], pinned_to: Sequence[int]) -> list[Ste
 
 
 def even_count(t0: float, t_end: float, step_size: float) -> int:
-    """Return the number of steps of step_size from t0 to t_end, not counting a remainder that is only rounding.
+    """Return the number of steps of step_size from t0 to t_end, not counting a remainder that is only rounding error.
 
     Raises StepSizeUnderflow if step_size is too small to advance such times in float64.
     """

@@ -16,7 +16,7 @@ from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
 
 
 class Recorder(Protocol):
-    """What a gradient keeps of the forward pass."""
+    """The recorder of a forward pass, which keeps what a gradient needs of it."""
 
     def wrap(self, f: Field) -> RightHandSide:
         """Return the function that steps call in place of f."""
@@ -27,7 +27,7 @@ class Recorder(Protocol):
         ...
 
     def finish(self, step: Step) -> None:
-        """Note that this step was the last one."""
+        """Record that this accepted step was the last one."""
         ...
 
 
@@ -57,8 +57,8 @@ def integrate(
 ) -> Tensor:
     """Take every step that the sequence proposes and return the last state.
 
-    plans: a list that takes the accepted steps, also those before a failure. Raises SolverError, which says how far the
-    solve came.
+    plans: a list to which the accepted steps are added, so that those before a failure are known. Raises SolverError,
+    which says how far the solve got.
     """
     plans = [] if plans is None else plans
     plan = step = companion = None
@@ -82,7 +82,7 @@ def integrate(
             timeline.advance(plan)
             plans.append(plan)
             if plan.open_end:
-                step.end_companion()  # before f becomes that of the other side
+                step.end_companion()  # before f changes to the one beyond the jump
                 f.restart()
     except SolverError as error:
         if error.place is None and step is not None and (index := sequence.worst_component(step)) is not None:

@@ -17,7 +17,7 @@ from symplectic_adjoint.steps.runge_kutta import Step
 def recorded_time(value: float, time: Time) -> Time:
     """Return `time` with its value set to the recorded one if they differ only by rounding.
 
-    func may jump between the two. A larger difference means that t itself has been moved, and is left alone.
+    func may jump between the two. A larger difference means that t itself has changed, and `time` is returned as it is.
     """
     if not isinstance(time, Tensor):
         return value
@@ -48,7 +48,7 @@ class Timeline:
 class DifferentiableTimeline(Timeline):
     """Times as 0-dim float64 tensors on the CPU, differentiable in t.
 
-    Outputs beyond the entries of t are at times found during the solve, which are constants here.
+    Outputs beyond the entries of t lie at times found during the solve, which are constants here.
     """
 
     def __init__(self, t: Tensor):
@@ -81,7 +81,7 @@ class TimeCotangents:
         self._start: Tensor | float = 0.0
 
     def add_step(self, plan: StepPlan, t_bar: Tensor | float, h_bar: Tensor | float) -> None:
-        """Add the cotangents of the start and the size of a step; steps are added from the last to the first."""
+        """Add the cotangents of the start and the size of a step, from the last step to the first."""
         if plan.pinned_to == FREE:
             self._start = t_bar + self._start
             return
@@ -90,7 +90,7 @@ class TimeCotangents:
         self._start = t_bar - h_bar
 
     def add_output(self, j: int, bar: Tensor | float) -> None:
-        """Add the cotangent of the time of output j, unless that is not an entry of t."""
+        """Add the cotangent of the time of output j, if it is an entry of t."""
         if j < len(self._bars):
             self._bars[j] = self._bars[j] + bar
 

@@ -27,11 +27,11 @@ class Trajectory:
 
     @property
     def make_grid(self) -> Callable[[], Grid]:
-        """A function that returns the Grid of the steps. It refers neither to func nor to any tensor."""
+        """A function that returns the Grid of the steps and keeps neither func nor any tensor alive."""
         return partial(Grid.from_plans, self.plans, self.output_step, self.output_sigma)
 
     def dense_outputs(self) -> dict[int, list[int]]:
-        """Return, by step, the outputs inside the step or on its end, unless that end is pinned to the output."""
+        """Return, by step, the outputs inside the step or at its end, unless that end is pinned to the output."""
         inside: dict[int, list[int]] = {}
         for j, n in enumerate(self.output_step):
             if n >= 0 and self.plans[n].pinned_to != j:

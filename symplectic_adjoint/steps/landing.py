@@ -1,4 +1,4 @@
-"""Steps without dense output, which land on every output."""
+"""Steps without dense output, which end on every output."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from symplectic_adjoint.steps.runge_kutta import Step
 
 
 class LandingStep(Step):
-    """A step other than a Runge-Kutta step, whose only possible output (that of an event, say) is at its end."""
+    """A step other than a Runge-Kutta step, whose only possible output (at an event, say) is at its end."""
 
     __slots__ = ()
 

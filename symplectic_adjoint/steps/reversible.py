@@ -1,4 +1,4 @@
-"""A step of any explicit Runge-Kutta method, made reversible by a second state z that is carried along with y.
+"""A step of any explicit Runge-Kutta method, made reversible by a second state z carried alongside y.
 
     y+ = C y + (1 - C) z + P(t, z; h),   z+ = z - P(t + h, y+; -h),   P(t, y; h) = h sum_i b_i k_i
 
@@ -22,7 +22,7 @@ from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step, combine
 class CoupledStep(LandingStep):
     """One step of the pair (y, z).
 
-    Stages start from z and their k_1 may be known. y+ comes first; z+ is computed when first needed.
+    Stages start from z; k_1 may be known. z+ is computed from y+, when first needed.
     """
 
     __slots__ = ("_coupling", "_z_end", "z")

@@ -27,7 +27,7 @@ class RightHandSide(Protocol):
 
     @property
     def code(self) -> CompiledSteps | None:
-        """Compiled code that evaluates all stages at once; None where they are single calls."""
+        """Compiled code that evaluates all stages at once; None if each stage is a call of its own."""
         ...
 
     def __call__(self, t: Time, y: Tensor, /) -> Tensor:
@@ -39,11 +39,11 @@ class RightHandSide(Protocol):
         ...
 
     def restart(self) -> None:
-        """Note that f jumps here, and may be a different function from now on."""
+        """Prepare for calls beyond a jump, where f may be a different function."""
         ...
 
     def place(self, index: int) -> Place:
-        """Return the place in the state of this index into the flattened y."""
+        """Return the place in the state of an entry of the flattened y."""
         ...
 
 
@@ -114,7 +114,7 @@ class Step:
         self._errors: list[Tensor] = []
 
     def time(self, i: int) -> Time:
-        """Return the time of stage i: t_end itself where c = 1, so that k_1 of the next step is the same call."""
+        """Return the time of stage i: t_end itself if c = 1, so that k_1 of the next step is the same call."""
         c = self.tableau.floats.c[i]
         if c == 0.0:
             return self.f.adjacent_time(self.t, number(self.h)) if self.open_ends[0] else self.t
@@ -188,7 +188,7 @@ class Step:
         return [x for x in sums if x is not None]
 
     def non_finite_error(self, accepted: int) -> NonFiniteError:
-        """Return the error for a step that is not finite; it names the first place where it was not.
+        """Return the error for a step that is not finite, naming the first place where it is not.
 
         accepted: the number of steps accepted before this one.
         """
@@ -213,12 +213,12 @@ class Step:
         for k, version in zip(self.ks, self._versions, strict=False):
             if version is not None and k._version != version:
                 raise ValueError(
-                    "func wrote into a tensor that it had returned before: let it return a new one each time"
+                    "func wrote into a tensor that it had returned before: return a new one from each call"
                 )
 
 
 class MakeStep(Protocol):
-    """How a step is made from what the one before it hands on: a kind of Step."""
+    """A function that makes a step from what the previous step passes on, such as Step itself."""
 
     def __call__(
         self,

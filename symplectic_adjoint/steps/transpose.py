@@ -14,7 +14,7 @@ b_i = 0 is no special case. The cotangents of times use k_i, the value of f from
     t_bar = sum_i tau_i - sum_m sigma_bar_m / h
     h_bar = sum_i k_i . w_i / h + sum_i c_i tau_i - sum_m sigma_m sigma_bar_m / h
 
-where sum_i k_i . w_i / h collects by k_i the terms that docs/derivation.md collects by cotangent.
+where sum_i k_i . w_i / h groups by k_i the terms that docs/derivation.md groups by cotangent.
 """
 
 from collections.abc import Sequence
@@ -68,11 +68,11 @@ def transpose_step(
     with_time: bool,
     graphs: list[Linearization | None] | None = None,
 ) -> StepCotangents:
-    """Pull lam and the cotangents of the outputs back through a step of plain states.
+    """Pull lam and the cotangents of the outputs back through a step whose states have no graph.
 
-    Only one f is on the graph at a time, unless its graph was kept: `graphs` has one entry a row. The step must know
-    what the states of the other rows are computed from: k_1 .. k_{s-1} where there are no graphs, and its end where a
-    dense output needs f there. Step and graphs are consumed: each k_i is freed once no earlier state needs it.
+    Only one f is on the graph at a time, except for graphs that were kept: `graphs` has one entry per row. The step
+    must hold what the states of the other rows are computed from: k_1 .. k_{s-1} if there are no graphs, and its end if
+    a dense output needs f there. Step and graphs are consumed: each k_i is freed once no earlier state needs it.
     """
     tableau, h = step.tableau, step.h
     assert isinstance(h, float)  # times are numbers here: their cotangents come from the formulas above
@@ -136,7 +136,7 @@ def _transpose_compiled(
 
 
 class _TimeSums:
-    """The sums over stages that the cotangents of times consist of, in float64."""
+    """The sums over stages that make up the cotangents of times, in float64."""
 
     def __init__(self, step: Step, h: float, outputs: Sequence[OutputCotangent]):
         self._h = h
@@ -149,7 +149,7 @@ class _TimeSums:
         self._sigma_bars: list[Tensor | float] = [0.0] * len(outputs)
 
     def uses(self, i: int) -> bool:
-        """Return whether k_i is needed although w_i is zero."""
+        """Return whether k_i is needed even if w_i is zero."""
         return any(slope[i] != 0.0 for slope in self._slopes)
 
     def add(self, i: int, k: Tensor | None, t_bar: Tensor | None, w: Tensor) -> None:

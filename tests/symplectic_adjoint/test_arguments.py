@@ -20,7 +20,7 @@ def never_called(t, y):
     [
         ({"method": "dopri6"}, r"unknown method 'dopri6', did you mean 'dopri"),
         ({"gradient": "simplectic"}, r"unknown gradient 'simplectic', did you mean 'symplectic'"),
-        ({"options": {"frist_step": 0.1}}, r"unknown option 'frist_step': did you mean 'first_step'"),
+        ({"options": {"frist_step": 0.1}}, r"unknown option 'frist_step', did you mean 'first_step'"),
         ({"options": {"dtype": torch.float32}}, r"option 'dtype' .* must be torch.float64, got torch.float32"),
         ({"options": {"step_size": -0.1}}, r"option 'step_size' must be a positive number"),
         ({"options": {"step_size": 0.1, "grid_points": [0.0, 1.0]}}, r"both give the grid"),
@@ -62,7 +62,7 @@ def test_a_bad_argument_is_named_before_func_is_called(change, message):
         ({"event_fn": 3}, r"event_fn must be callable as event_fn\(t, y\), got int"),
         ({"rtol": (1e-3, 1e-3)}, "rtol must be a number or a tensor, as y0 is one tensor"),
         ({"rtol": "1e-3"}, "rtol must be a number"),
-        ({"gradient": sa.Symplectic}, "gradient must be a name in GRADIENTS or one of their objects"),
+        ({"gradient": sa.Symplectic}, r"gradient must be a name in GRADIENTS or an object such as Symplectic\(\)"),
         ({"params": torch.ones(2)}, "params must be a sequence of tensors"),
         ({"params": [1.0]}, r"params\[0\] must be a tensor, got float"),
         ({"options": {"norm": "rms"}}, "option 'norm' must be a function"),

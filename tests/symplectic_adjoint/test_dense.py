@@ -67,7 +67,7 @@ def test_a_structured_state_comes_back_in_its_structure():
 
 
 def test_invalid_requests_are_refused_with_the_reason():
-    with pytest.raises(ValueError, match="'dopri8' has no dense output as accurate as its steps: take 'dop853'"):
+    with pytest.raises(ValueError, match="'dopri8' has no dense output as accurate as its steps: use 'dop853'"):
         sa.odeint_dense(SmallNet(), start(), 0.0, 1.0, method="dopri8")
     net = SmallNet()
     dense = sa.odeint_dense(net, start(), 0.0, 1.0, rtol=1e-4, atol=1e-4)

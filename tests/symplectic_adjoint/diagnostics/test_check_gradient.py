@@ -75,7 +75,7 @@ def test_noise_from_funcs_own_generator_is_noticed():
     noise = torch.Generator().manual_seed(0)
     check = sa.check_gradient(lambda t, y: -y * torch.rand(3, generator=noise).double(), start(), T, **RK4)
     assert not check.repeats and not check.ok
-    assert "gave other values" in str(check)
+    assert "returned other values" in str(check)
 
 
 def test_the_callers_tensors_are_not_changed():

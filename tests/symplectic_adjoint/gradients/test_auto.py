@@ -152,9 +152,9 @@ def test_stats_report_the_choice():
     ("keywords", "message"),
     [
         ({"gradient": "auto"}, "needs memory_budget"),
-        ({"gradient": "auto", "memory_budget": "lots"}, "memory_budget must be a number of bytes or a text"),
+        ({"gradient": "auto", "memory_budget": "lots"}, "memory_budget must be a number of bytes or a string"),
         ({"gradient": "auto", "memory_budget": -5}, "memory_budget must be positive"),
-        ({"gradient": "auto", "memory_budget": "-5 MiB"}, "memory_budget must be a number of bytes or a text"),
+        ({"gradient": "auto", "memory_budget": "-5 MiB"}, "memory_budget must be a number of bytes or a string"),
         ({"gradient": "auto", "memory_budget": 0}, "memory_budget must be positive"),
         ({"memory_budget": "2 GiB"}, "belongs to gradient=\"auto\", got gradient='symplectic'"),
         ({"gradient": "auto", "memory_budget": "2 GiB", "compile": True}, "compile=True does not work with gradient="),
@@ -168,7 +168,7 @@ def test_bad_input_is_refused_before_func_is_called(keywords, message):
 
 
 def test_a_budget_that_is_not_a_size_is_a_type_error():
-    with pytest.raises(TypeError, match="memory_budget must be a number of bytes or a text"):
+    with pytest.raises(TypeError, match="memory_budget must be a number of bytes or a string"):
         sa.odeint(SmallNet(), start(), T, gradient="auto", memory_budget=1.5)
 
 

@@ -18,7 +18,7 @@ def test_a_size_is_a_number_with_an_optional_unit(size, nbytes):
 
 @pytest.mark.parametrize("size", ["", "GB", "2 Gb", "-1 GB", "1e9"])
 def test_unreadable_text_is_refused(size):
-    with pytest.raises(ValueError, match="budget must be a number of bytes or a text like"):
+    with pytest.raises(ValueError, match="budget must be a number of bytes or a string such as"):
         parse_bytes("budget", size)
 
 
