@@ -252,7 +252,7 @@ def require_compiler_names() -> None:
 
 
 def compiler_config() -> Any:
-    """Return the settings of torch.compile's tracer, which has a setting `trace_autograd_ops` from torch 2.13 on."""
+    """Return the settings of torch.compile's tracer. `trace_autograd_ops` takes effect from torch 2.13 on."""
     return _find("torch._dynamo:config")
 
 

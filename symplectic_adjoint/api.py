@@ -8,7 +8,13 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.arguments import Arguments, SolveKeywords, build_problem, refuse_adjoint_callbacks
+from symplectic_adjoint.arguments import (
+    Arguments,
+    SolveKeywords,
+    build_problem,
+    refuse_adjoint_callbacks,
+    shows_keywords,
+)
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import SolverError
@@ -109,6 +115,7 @@ def odeint(
     return solution.ys if event_fn is None else (solution.event_t, solution.ys)
 
 
+@shows_keywords(SolveKeywords)
 def solve(func: Callable[..., Any], y0: Any, t: Tensor, **keywords: Unpack[SolveKeywords]) -> Solution:
     """Solve like odeint, and return a Solution: the outputs, the recorded steps and the counts.
 

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem
+from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, shows_keywords
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
@@ -21,6 +21,7 @@ from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
+@shows_keywords(MethodKeywords)
 def odeint_dense(
     func: Callable[..., Any],
     y0: Any,

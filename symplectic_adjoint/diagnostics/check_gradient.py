@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem
+from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, shows_keywords
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import replayed, weights_like
@@ -57,6 +57,7 @@ class GradientCheck:
         return "\n".join([head, *lines, f"Taylor order {order}"])
 
 
+@shows_keywords(MethodKeywords)
 def check_gradient(
     func: Callable[..., Any],
     y0: Any,

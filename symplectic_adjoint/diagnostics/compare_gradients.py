@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.arguments import Arguments, MethodKeywords
+from symplectic_adjoint.arguments import Arguments, MethodKeywords, shows_keywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.check_gradient import relative_error, rounding_floor
 from symplectic_adjoint.diagnostics.gradient_run import GradientRun
@@ -77,6 +77,7 @@ def _cells(row: GradientCost) -> tuple[str, ...]:
     )
 
 
+@shows_keywords(MethodKeywords)
 def compare_gradients(
     func: Callable[..., Any],
     y0: Any,

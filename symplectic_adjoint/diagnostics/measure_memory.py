@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
-from symplectic_adjoint.arguments import Arguments, MethodKeywords
+from symplectic_adjoint.arguments import Arguments, MethodKeywords, shows_keywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import GradientRun
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT
@@ -28,6 +28,7 @@ class MemoryUse:
     kept_tensor_bytes: int
 
 
+@shows_keywords(MethodKeywords)
 def measure_memory(
     func: Callable[..., Any],
     y0: Any,

@@ -35,7 +35,7 @@ def require_compiler() -> None:
 
     Raises UnsupportedCombination if PyTorch is older than 2.13, ImportError if it lacks a private name that is needed.
     """
-    if not hasattr(compiler_config(), "trace_autograd_ops"):
+    if torch.__version__ < "2.13":  # 2.11 has the setting trace_autograd_ops too, and cannot trace
         raise UnsupportedCombination(f"compile=True needs PyTorch 2.13 or later, got {torch.__version__}")
     require_compiler_names()
     try:

@@ -11,8 +11,9 @@ from symplectic_adjoint.backward.reversal import FinalPair, check_reversal, pull
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Pull
+from symplectic_adjoint.methods.leapfrog import damping, leapfrog
 from symplectic_adjoint.methods.tableau import ButcherTableau
-from symplectic_adjoint.steps.leapfrog import LeapfrogStep, damping, leapfrog
+from symplectic_adjoint.steps.leapfrog import LeapfrogStep
 from symplectic_adjoint.steps.runge_kutta import MakeStep
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, inner
 

@@ -1,6 +1,7 @@
 """Methods by name, with hints for methods of other libraries that this one does not have."""
 
 from symplectic_adjoint.errors import did_you_mean
+from symplectic_adjoint.methods.leapfrog import NAME as LEAPFROG
 from symplectic_adjoint.methods.registry import DEFAULT_METHOD, METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
@@ -23,7 +24,7 @@ FOREIGN_METHODS = {
     "gl6": _IMPLICIT,
     "sdirk2": _IMPLICIT,
     "trbdf2": _IMPLICIT,
-    "alf": 'asynchronous leapfrog comes with gradient="mali": use that, and leave method out',
+    LEAPFROG: 'asynchronous leapfrog comes with gradient="mali": use that, and leave method out',
 }
 """Alternatives to the methods of torchdiffeq without a counterpart, and to one that is not a tableau."""
 

@@ -1,5 +1,7 @@
 """Bad arguments are refused by name, if possible before func is called."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -205,3 +207,27 @@ def test_a_change_in_place_before_backward_raises(victim, gradient):
         (state if victim == "y0" else net.inner.weight).add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         ys.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "function", [sa.solve, sa.odeint_dense, sa.check_gradient, sa.compare_gradients, sa.measure_memory, sa.advise]
+)
+def test_a_signature_shows_every_keyword_that_is_taken_with_odeints_default(function):
+    expected = inspect.signature(sa.odeint).parameters
+    found = inspect.signature(function).parameters
+    assert not [p for p in found.values() if p.kind is p.VAR_KEYWORD]
+    taken = {"rtol", "atol", "method", "options", "params"} if function is not sa.solve else set(expected)
+    assert taken <= set(found)
+    assert all(found[name].default == expected[name].default for name in taken)
+
+
+def test_an_unknown_keyword_is_refused_by_the_function_that_was_called():
+    net = torch.nn.Linear(1, 1)
+    t = torch.tensor([0.0, 1.0])
+    with pytest.raises(TypeError, match=r"check_gradient\(\) got .* 'gradeint', did you mean 'gradient'"):
+        sa.check_gradient(lambda t, y: net(y), torch.ones(1), t, gradeint="aca")
+    with pytest.raises(TypeError, match=r"advise\(\) got an unexpected keyword argument 'event_fn'"):
+        sa.advise(lambda t, y: net(y), torch.ones(1), t, event_fn=lambda t, y: y)
+    for name in ("params", "compile", "gradient"):
+        with pytest.raises(TypeError, match=name):
+            sa.odeint_symplectic_adjoint(lambda t, y: net(y), torch.ones(1), t, **{name: None})

@@ -243,3 +243,9 @@ def test_a_number_that_changes_in_every_solve_is_refused():
     with limit, pytest.raises(sa.UnsupportedCombination, match=r"differs in every solve.*buffer"):
         for n in range(4):
             sa.odeint(Decay(1.0 + n), start(), T, compile=True, **FIXED)
+
+
+def test_an_older_torch_is_named_before_anything_is_traced(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.11.0+cu130"))
+    with pytest.raises(sa.UnsupportedCombination, match=r"compile=True needs PyTorch 2\.13 or later, got 2\.11\.0"):
+        compiled.require_compiler.__wrapped__()

@@ -8,7 +8,7 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from symplectic_adjoint import METHODS, Mali, Reversible, solve
-from symplectic_adjoint.steps.leapfrog import leapfrog
+from symplectic_adjoint.methods.leapfrog import leapfrog
 from tests.fields import Counted, SmallNet, start, weighted_loss
 from tests.oracle import relative_error, replay
 

@@ -1,0 +1,132 @@
+"""y0, t, tolerances and events, checked before func is called: what, what was got, what to do instead."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.errors import NonFiniteError, UnsupportedCombination
+from symplectic_adjoint.field.finite import first_non_finite
+from symplectic_adjoint.field.layout import Layout, parts_of
+from symplectic_adjoint.field.transforms import batched, transforming
+
+
+def checked_layout(y0: Any) -> Layout:
+    """Return the layout of y0; raise TypeError, ValueError or NonFiniteError if it is not a valid state."""
+    named = list(parts_of(y0))
+    if not named:
+        raise ValueError(f"y0 must have at least one tensor, got {y0!r}")
+    for path, part in named:
+        if not isinstance(part, Tensor):
+            raise TypeError(
+                f"y0{path} must be a tensor (or a tuple, list or dict of tensors), got {type(part).__name__}"
+            )
+        if not (part.is_floating_point() or part.is_complex()) or part.dtype == torch.complex32:
+            raise ValueError(
+                f"y0{path} must be a floating point or complex tensor, got {part.dtype}: write y0.double() or "
+                "y0.float()"
+            )
+    _, first = named[0]
+    for path, part in named:
+        if part.is_complex() != first.is_complex():
+            raise ValueError(
+                f"y0's parts must be all real or all complex, got {first.dtype} in y0{named[0][0]} and {part.dtype} in "
+                f"y0{path}: write .to({torch.promote_types(part.dtype, first.dtype)})"
+            )
+        if part.device != first.device:
+            raise ValueError(f"y0's parts must be on one device, got {first.device} and, in y0{path}, {part.device}")
+    layout = Layout(y0)
+    y = layout.pack(y0).detach()
+    if not batched(y) and (index := first_non_finite(y)) is not None:
+        place = layout.place(index)
+        raise NonFiniteError(f"y0 is not finite: {place} is {y.flatten()[index].item()}", place)
+    return layout
+
+
+def checked_tolerance(name: str, value: Any, layout: Layout, y0: Tensor) -> float | Tensor:
+    """Return the tolerance as a number or as a tensor like the packed y0; raise TypeError or ValueError if invalid."""
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad:
+        value = value.item()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _check_positive(name, value, value)
+        return float(value)
+    for path, leaf in parts_of(value):
+        if isinstance(leaf, bool) or not isinstance(leaf, int | float | Tensor):
+            raise TypeError(f"{name}{path} must be a number or a tensor, got {leaf!r}")
+        if isinstance(leaf, Tensor) and leaf.requires_grad:
+            raise ValueError(f"{name}{path} requires a gradient, and tolerances have none: detach() it")
+    if not layout.structured and not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a number or a tensor, as y0 is one tensor, got {value!r}")
+    if layout.structured and isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a number, or have y0's structure: one tolerance for each part")
+    packed = layout.pack_tolerance(name, value, y0)
+    if packed.numel():
+        _check_positive(name, packed.amin().item(), packed.amax().item())
+    return packed
+
+
+def _check_positive(name: str, least: float, most: float) -> None:
+    for value in (least, most):
+        if not 0.0 < value < math.inf:
+            raise ValueError(
+                f"{name} must be positive and finite, got {value:g}: a step is accepted if its error is at most "
+                "atol + rtol |y|"
+            )
+
+
+def check_resolution(rtol: float | Tensor, atol: float | Tensor, layout: Layout) -> None:
+    """Raise ValueError for a tolerance that y0's dtype cannot resolve.
+
+    Below about a hundredth of a unit in the last place the error estimate is rounding error, which shorter steps do not
+    reduce.
+    """
+    dtype = layout.time_dtype
+    info = torch.finfo(dtype)
+    for name, value, least in (("rtol", rtol, info.eps / 100), ("atol", atol, info.smallest_normal)):
+        if isinstance(value, Tensor):
+            value = value.amin().item() if value.numel() else math.inf
+        if value < least:
+            raise ValueError(
+                f"{name} = {value:g} is beyond what y0's {dtype} can resolve: give {name} >= {least:.1g}, or a y0 of "
+                "higher precision"
+            )
+
+
+def checked_times(t: Tensor) -> tuple[float, ...]:
+    """Return the output times as float64 numbers; raise TypeError or ValueError if they are invalid."""
+    if not isinstance(t, Tensor):
+        raise TypeError(f"t must be a tensor of times, got {type(t).__name__}: write torch.tensor([0.0, 1.0])")
+    if t.ndim != 1 or len(t) == 0 or not t.is_floating_point():
+        raise ValueError(f"t must be a 1-D floating point tensor of times, got shape {tuple(t.shape)}, {t.dtype}")
+    if batched(t):
+        raise UnsupportedCombination("t must be the same for all samples of a vmap: pass in_dims=None for it")
+    times = tuple(t.detach().to(dtype=torch.float64, device="cpu").tolist())
+    for j, time in enumerate(times):
+        if not math.isfinite(time):
+            raise ValueError(f"t[{j}] must be finite, got {time}")
+    increasing = times[-1] > times[0]
+    for j in range(1, len(times)):
+        if not (times[j] > times[j - 1] if increasing else times[j] < times[j - 1]):
+            raise ValueError(
+                "t must be strictly increasing or strictly decreasing, got "
+                f"t[{j - 1}] = {times[j - 1]:.17g} and t[{j}] = {times[j]:.17g}: sort them and leave out repeated times"
+            )
+    return times
+
+
+def checked_event_times(event_fn: Any, times: tuple[float, ...]) -> tuple[float, float]:
+    """Return the start and an infinite end in the direction of t, for a solve that an event ends."""
+    if not callable(event_fn):
+        raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
+    if len(times) != 2:
+        raise ValueError(f"with event_fn t must have two entries, the start and any later time, got {len(times)}")
+    if transforming():
+        raise UnsupportedCombination("event_fn does not work under torch.func or forward mode: use torch.autograd")
+    return times[0], math.copysign(math.inf, times[1] - times[0])
+
+
+def packed_event(event_fn: Callable[..., Tensor], layout: Layout) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the event function of the packed state."""
+    return event_fn if layout.is_identity else lambda t, y: event_fn(t, layout.unpack(y))
