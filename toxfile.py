@@ -10,7 +10,7 @@ from tox.tox_env.python.virtual_env.runner import VirtualEnvRunner
 
 
 class SharedInfo(Info):
-    """What tox writes into the folder, with one name for all environments."""
+    """The file that tox writes into the folder, with one name for all environments."""
 
     def compare(self, value, section, sub_section=None):
         if section == "ToxEnv":

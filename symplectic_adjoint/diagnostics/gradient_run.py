@@ -31,7 +31,7 @@ class GradientRun:
         self.trajectory: Trajectory | None = None
         """The trajectory of the latest forward pass."""
         self.gradients: Sequence[Tensor | None] = ()
-        """Those of y0 and the parameters, from the latest backward pass."""
+        """The gradients of y0 and the parameters, from the latest backward pass."""
 
     def forward(self) -> None:
         """Solve."""

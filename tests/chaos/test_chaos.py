@@ -1,4 +1,4 @@
-"""Whatever is killed, wherever: no finished cell is lost or measured again, and the rows end as if nothing had been."""
+"""Sweeps whose parts are killed: no finished cell is lost or measured again, and the rows equal a quiet sweep's."""
 
 import json
 import os

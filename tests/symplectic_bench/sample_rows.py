@@ -120,7 +120,7 @@ UNMEASURED = {
         "peak_tensor_source", "floor_tensor_bytes", "state_bytes", "graph_bytes", "peak_rss_bytes",
     )
 }  # fmt: skip
-"""What rows of a suite that measures errors alone do not have."""
+"""The fields that rows of a suite that measures only errors lack."""
 
 
 def errors_alone() -> list[Measurement]:

@@ -1,1 +1,1 @@
-"""What is measured: cells, suite files and their expansion, criteria, and the outcomes of a cell."""
+"""The specification of a measurement: cells, suite files and their expansion, criteria, outcomes of a cell."""

@@ -1,4 +1,4 @@
-"""What is kept for the backward pass, and where: the gradient is the same for every choice."""
+"""Checkpoints for the backward pass, and where they are kept: the gradient is the same for every choice."""
 
 import gc
 import math

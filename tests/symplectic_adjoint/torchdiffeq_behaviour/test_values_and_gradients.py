@@ -109,7 +109,7 @@ def test_values_agree_with_torchdiffeqs(odeint, gradient, method, dtype, kind, d
 
 @pytest.mark.parametrize(("gradient", "method"), and_continuous(FIXED))
 def test_gradients_on_a_fixed_grid_are_torchdiffeqs(gradient, method):
-    """Those of torchdiffeq.odeint by backpropagation, on the grid t. Continuous is off by the order of the step."""
+    """Compare with torchdiffeq.odeint by backpropagation, on the grid t. Continuous is off by the order of the step."""
 
     def gradients(odeint, method):
         y0 = torch.linspace(-1.0, 1.3, 3, dtype=torch.float64, requires_grad=True)

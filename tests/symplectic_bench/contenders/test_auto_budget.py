@@ -1,4 +1,4 @@
-"""What gradient="auto" predicts of its peak, and what is measured of it, over the suite's problems."""
+"""The peak memory that gradient="auto" predicts, against the measured one, over the suite's problems."""
 
 import math
 

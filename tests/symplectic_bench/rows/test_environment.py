@@ -69,7 +69,7 @@ def test_the_command_line_does_not_import_torch():
 
 
 class TestCommit:
-    """What capture says of git, in a process that finds copies of the packages in folders of its own."""
+    """Return the git facts that capture finds in a process with copies of the packages in folders of its own."""
 
     @pytest.fixture
     def clone(self, tmp_path):
