@@ -7,15 +7,19 @@ from typing import Protocol
 
 from torch import Tensor
 
-from symplectic_adjoint.errors import NonFiniteError, StepSizeUnderflow, TooManySteps
+from symplectic_adjoint.errors import StepSizeUnderflow, TooManySteps
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.solve.barrier import Barrier, final_error
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.solve.step_control import StepControl, initial_step
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 STRETCH = 1.01
 """A step is lengthened by up to this factor to reach a pin just beyond its end."""
+
+COUNTED_ULPS = 1024.0
+"""Steps of fewer ulps of t are a whole number of them: rounding t + h would change such a step by too much."""
 
 
 class StepSequence(Protocol):
@@ -107,7 +111,7 @@ class AdaptiveSteps:
         self._accepted = 0
         self._previous_ratio = 1e-4
         self._after_rejection = False
-        self._non_finite: NonFiniteError | None = None
+        self._barrier: Barrier | None = None
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         if self._control.first_step is not None or not self._pins:
@@ -130,23 +134,28 @@ class AdaptiveSteps:
             )
         self._size = min(max(self._size, control.min_step), control.max_step)
         target, index = self._pins[self._next_pin]
-        remaining, rounding = abs(target - t), 4.0 * _ulp(t, target)
         jumped = t in self._jumps
-        if remaining <= max(min(STRETCH * self._size, control.max_step), self._size + rounding):
+        if self._reaches_pin(self._size):
             return StepPlan(t, target - t, target, index, jumped, target in self._jumps)
         h = self._direction * self._size
-        if t + h == t:
-            self._give_up(t, h)
-        return StepPlan(t, h, t + h, FREE, jumped)
+        end = t + h
+        if self._size < COUNTED_ULPS * math.ulp(t):
+            if self._after_rejection and abs(end - t) > self._size:
+                end = math.nextafter(end, t)  # rounding must not make a retry as long as the step that failed
+            if end == t:
+                self._give_up(t, h)
+            h = end - t
+        return StepPlan(t, h, end, FREE, jumped)
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         control, size = self._control, abs(plan.h)
         ratio = control.error_ratio(step)
         finite = math.isfinite(ratio)
-        if not finite:
-            self._note_non_finite(plan, step)
-        accepted = finite and (ratio <= 1.0 or size <= control.min_step)
         factor = control.factor(ratio, self._previous_ratio, self._order)
+        retry = size * min(factor, 0.99)  # a retry is always shorter
+        if not finite:
+            retry = self._retry_non_finite(plan, step, retry)
+        accepted = finite and (ratio <= 1.0 or size <= control.min_step)
         if accepted:
             if self._after_rejection:
                 factor = min(factor, 1.0)
@@ -158,32 +167,49 @@ class AdaptiveSteps:
             self._t = plan.t_end
             self._accepted += 1
             self._previous_ratio = max(ratio, 1e-4)
-            self._non_finite = None
+            if self._barrier is not None:
+                self._barrier.failure = None
+                if self._barrier.is_passed(self._t):
+                    self._barrier = None
         else:
             self.rejected += 1
-            self._size = size * min(factor, 0.99)  # a retry is always shorter
+            self._size = retry
         self._after_rejection = not accepted
         return accepted
 
-    def _note_non_finite(self, plan: StepPlan, step: Step) -> None:
-        """Record the error of a step that is not finite; raise it if no shorter step can help."""
-        self._non_finite = step.non_finite_error(self._accepted)
+    def _reaches_pin(self, size: float) -> bool:
+        """Return whether a step of this size is made to end on the next pin.
+
+        A retry is not lengthened to reach it, since that might be the very step that was rejected.
+        """
+        target, _ = self._pins[self._next_pin]
+        if not self._after_rejection:
+            size = max(min(STRETCH * size, self._control.max_step), size + 4.0 * _ulp(self._t, target))
+        return abs(target - self._t) <= size
+
+    def _retry_non_finite(self, plan: StepPlan, step: Step, retry: float) -> float:
+        """Return the size after a step that is not finite; raise NonFiniteError if no shorter step can help."""
+        error = step.non_finite_error(self._accepted)
         bad_at_start = not bool(step.ks[0].isfinite().all())
         if bad_at_start or abs(plan.h) <= self._control.min_step:
-            raise self._non_finite
+            raise error
+        if self._barrier is None:
+            self._barrier = Barrier(plan)
+        self._barrier.meet(plan, error)
+        if self._barrier.is_final:
+            self._give_up(plan.t, plan.h)
+        return self._barrier.retry(plan, retry)
 
     def worst_component(self, step: Step) -> int | None:
         return self._control.worst_component(step)
 
     def _give_up(self, t: float, h: float) -> None:
-        if self._non_finite is not None:
-            raise NonFiniteError(
-                f"{self._non_finite}; shorter steps, down to {abs(h):.3g}, did not avoid it", self._non_finite.place
-            )
+        if self._barrier is not None and self._barrier.failure is not None:
+            raise final_error(self._barrier.failure, h)
         raise StepSizeUnderflow(
             f"the step size {h:.3g} no longer advances t = {t:.9g} (after {self._accepted} accepted and "
-            f"{self.rejected} rejected steps): loosen rtol and atol, use a state of higher precision, or give min_step "
-            "in options"
+            f"{self.rejected} rejected steps): loosen rtol and atol, use a state of higher precision, give min_step "
+            "in options, end the solve before a singularity, or measure time in a larger unit from a nearer origin"
         )
 
 
