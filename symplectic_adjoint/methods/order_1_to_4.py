@@ -48,7 +48,9 @@ ADAPTIVE_HEUN = replace(
     source=f"{HEUN2.source}; error estimate: Euler's method",
 )
 
-# Propagates the formula of order 2; the one of order 1 estimates its error.
+# Propagates the formula of order 2; the one of order 1 estimates its error. That one almost has order 2 itself: its
+# error, and so the estimate, is only h^2 / 512 times the second derivative. Steps become so long that the solution is
+# tens of tolerances off, at every tolerance.
 FEHLBERG2 = ButcherTableau(
     name="fehlberg2",
     order=2,
