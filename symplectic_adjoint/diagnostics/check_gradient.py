@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import torch
@@ -75,7 +75,9 @@ def check_gradient(
     """
     given = Arguments.of("check_gradient", keywords, func=func, y0=y0, t=t, gradient=gradient)
     problem, strategy, packed = build_problem(given.with_constant_times())
-    times = t.detach().clone().requires_grad_()
+    distinct = t if problem.repeated is None else problem.repeated.distinct(t)
+    problem = replace(problem, repeated=None)
+    times = distinct.detach().clone().requires_grad_()
     y = packed.detach().clone().requires_grad_()
     parameters = problem.parameters.trainable
     inputs = {"y0": y, "t": times, **named_parameters(problem, parameters)}
