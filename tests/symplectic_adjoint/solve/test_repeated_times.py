@@ -338,6 +338,15 @@ def test_the_search_for_an_event_needs_a_direction():
         sa.odeint(lambda t, y: -y, start(), torch.tensor([0.5, 0.5]), event_fn=lambda t, y: y.sum())
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_event_is_found_from_a_start_that_rounds_away_one(reverse):
+    t0, sign = torch.tensor(1e8, dtype=torch.float32), -1.0 if reverse else 1.0
+    found, _ = sa.odeint_event(
+        lambda t, y: sign * torch.ones_like(y), torch.zeros(1), t0, event_fn=lambda t, y: y - 64.0, reverse_time=reverse
+    )
+    assert found.item() == 1e8 + sign * 64.0
+
+
 def test_a_dense_solution_needs_a_span():
     with pytest.raises(ValueError, match=r"t0 and t1 must differ, got 0\.5 twice"):
         sa.odeint_dense(lambda t, y: -y, start(), 0.5, 0.5)
