@@ -34,7 +34,7 @@ def odeint_dense(
 ) -> "DenseSolution":
     """Solve from t0 to t1 and return y as a function of the time between them (see DenseSolution).
 
-    t0, t1: numbers or 0-dim tensors. The other arguments are those of odeint. Raises odeint's errors, and
+    t0, t1: two different numbers or 0-dim tensors. The other arguments are those of odeint. Raises odeint's errors, and
     UnsupportedCombination for a method without adequate dense output (dopri8), for a gradient with its own steps (mali,
     reversible), under torch.func and in forward mode.
     """

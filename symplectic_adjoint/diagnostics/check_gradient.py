@@ -71,7 +71,8 @@ def check_gradient(
     Takes odeint's rtol, atol, method, options and params, and raises odeint's errors. Needs the memory of
     gradient="backprop". The loss is a weighted sum of all outputs and their squares, with fixed weights. Finds errors
     that no check during a solve can find: a tensor that func uses only sometimes, noise from func's own generator, a
-    value that func changes from call to call. Leaves the caller's parameters and their .grad unchanged.
+    value that func changes from call to call. A repeated time is checked once.
+    Leaves the caller's parameters and their .grad unchanged.
     """
     given = Arguments.of("check_gradient", keywords, func=func, y0=y0, t=t, gradient=gradient)
     problem, strategy, packed = build_problem(given.with_constant_times())
