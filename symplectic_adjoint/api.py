@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Unpack
 
 import torch
@@ -23,6 +23,7 @@ from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.event_time import through_event_time
 from symplectic_adjoint.solve.grid import Grid
 from symplectic_adjoint.solve.problem import Problem, StoppedEarly
+from symplectic_adjoint.solve.repeated_times import RepeatedTimes
 from symplectic_adjoint.solve.stats import Stats
 from symplectic_adjoint.solve.trajectory import Trajectory
 
@@ -78,7 +79,8 @@ def odeint(
         dtypes. The parameters of a module, or of a bound method's module, are found; other tensors that func uses and
         that need a gradient go in `params`.
     y0: the initial state, a floating point or complex tensor of any shape, or a tuple, list, dict or nest of those.
-    t: output times, a 1-D floating point tensor, strictly increasing or strictly decreasing. Times are kept in float64.
+    t: output times, a 1-D floating point tensor, increasing or decreasing. Times are kept in float64. A repeated time
+        is the same output again, with its own cotangent and time gradient; a single time returns y0.
     rtol, atol: tolerances: a step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.
         Numbers, tensors that broadcast to y0, or either in y0's structure. Fixed steps ignore them.
     method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
@@ -135,7 +137,14 @@ def _solution(given: Arguments) -> Solution:
         event_t = event_t.to(dtype=t.dtype, device=t.device)
         t = torch.cat([t[:1], event_t.reshape(1)])
     ys = ys if problem.layout.is_identity else problem.layout.unpack_outputs(ys)
-    return Solution(ys, t, trajectory.stats, event_t, failure, _make_grid=trajectory.make_grid)
+    make_grid = trajectory.make_grid
+    if (repeated := problem.repeated) is not None:
+        make_grid = partial(_expanded_grid, repeated, make_grid)
+    return Solution(ys, t, trajectory.stats, event_t, failure, _make_grid=make_grid)
+
+
+def _expanded_grid(repeated: RepeatedTimes, make_grid: Callable[[], Grid]) -> Grid:
+    return repeated.expand_grid(make_grid())
 
 
 def _run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory, SolverError | None]:

@@ -31,6 +31,7 @@ from symplectic_adjoint.solve.inputs import (
 )
 from symplectic_adjoint.solve.options import Options, read_options
 from symplectic_adjoint.solve.problem import Problem
+from symplectic_adjoint.solve.repeated_times import RepeatedTimes
 from symplectic_adjoint.solve.step_control import packed_norm
 
 
@@ -131,8 +132,12 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     times = checked_times(given.t)
     layout = checked_layout(given.y0)
     y = layout.pack(given.y0)
+    repeated = RepeatedTimes.of(times) if event_fn is None else None
+    distinct_t = given.t if repeated is None else repeated.distinct(given.t)
     if event_fn is not None:
         times = checked_event_times(event_fn, times)
+    elif repeated is not None:
+        times = tuple(times[j] for j in repeated.first)
     tolerances = (
         checked_tolerance("rtol", given.rtol, layout, y),
         checked_tolerance("atol", given.atol, layout, y),
@@ -145,7 +150,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
             tableau,
             *tolerances,
             times,
-            lambda make: make(func, given.y0, given.t),  # a grid_constructor may read func's parameters
+            lambda make: make(func, given.y0, distinct_t),  # a grid_constructor may read func's parameters
             partial(packed_norm, layout),
             coarsest,
         )
@@ -156,6 +161,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         parameters=parameters,
         tableau=tableau,
         times=times,
+        repeated=repeated,
         options=options,
         gradient_name=gradient_name,
         make_step=strategy.make_step,

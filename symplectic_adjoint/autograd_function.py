@@ -10,15 +10,28 @@ from torch import Tensor
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.problem import Problem
+from symplectic_adjoint.solve.repeated_outputs import repeat_outputs
 from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.solve.trajectory import Trajectory
 
 
 def run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
-    """Solve the problem; the caller's backward pass through ys then uses `strategy`.
+    """Solve the problem at every entry of t; the caller's backward pass through ys then uses `strategy`.
+
+    The trajectory is that of the distinct times. Raises UnsupportedCombination as _run_distinct does.
+    """
+    if problem.repeated is None:
+        return _run_distinct(problem, strategy, y0, t)
+    ys, trajectory = _run_distinct(problem, strategy, y0, problem.repeated.distinct(t))
+    return repeat_outputs(problem, problem.repeated, trajectory, ys, t), trajectory
+
+
+def _run_distinct(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
+    """Solve the problem at the distinct times t; the caller's backward pass through ys then uses `strategy`.
 
     Nothing is kept if no gradient can be requested. Under torch.func transforms and forward mode, which cannot go
     through a strategy, the operations of the solve themselves are differentiated: for an exact gradient the result is
@@ -135,9 +148,9 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
             f"create_graph=True (double backward) needs an exact gradient, got {strategy}: this one is an "
             'approximation, whose derivative is not that of any computed quantity; use gradient="symplectic"'
         )
-    f, gate = given.field, _Gate.State()
-    y0 = _Gate.apply(gate, given.y0)
-    t = None if given.t is None else _Gate.apply(gate, given.t)
+    f, gate = given.field, Gate.State()
+    y0 = Gate.apply(gate, given.y0)
+    t = None if given.t is None else Gate.apply(gate, given.t)
     ys = given.problem.replay(f, given.trajectory.plans, y0, t)
     inputs = [x for x in (y0, t) if x is not None and x.requires_grad]
     bars = f.pull((ys,), (*inputs, *f.params), (given.grad_ys,), create_graph=True)
@@ -148,24 +161,3 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
         t=None if t is None else bars[len(inputs) - 1],
         params=bars[len(inputs) :],
     )
-
-
-class _Gate(torch.autograd.Function):
-    """The identity, which passes no gradient on while it is closed.
-
-    y0 and t may themselves be computed from a parameter. The first derivative must stop at them, since the caller's
-    graph carries it on to the parameter later; second derivatives must pass.
-    """
-
-    @dataclass
-    class State:
-        open: bool = False
-
-    @staticmethod
-    def forward(ctx: Any, state: State, x: Tensor) -> Tensor:
-        ctx.state = state
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor | None]:
-        return None, grad_outputs[0] if ctx.state.open else None

@@ -16,6 +16,7 @@ from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.grid import Grid, StepPlan
 from symplectic_adjoint.solve.problem import Problem
+from symplectic_adjoint.solve.repeated_times import RepeatedTimes
 from symplectic_adjoint.solve.stats import Stats
 from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import Step
@@ -33,13 +34,15 @@ def odeint_dense(
 ) -> "DenseSolution":
     """Solve from t0 to t1 and return y as a function of the time between them (see DenseSolution).
 
-    t0, t1: numbers or 0-dim tensors. The other arguments are those of odeint. Raises odeint's errors, and
+    t0, t1: two different numbers or 0-dim tensors. The other arguments are those of odeint. Raises odeint's errors, and
     UnsupportedCombination for a method without adequate dense output (dopri8), for a gradient with its own steps (mali,
     reversible), under torch.func and in forward mode.
     """
     t = torch.stack([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(()) for x in (t0, t1)])
     given = Arguments.of("odeint_dense", keywords, func=func, y0=y0, t=t, gradient=gradient)
     problem, strategy, y = build_problem(given)
+    if len(problem.times) == 1:
+        raise ValueError(f"t0 and t1 must differ, got {problem.times[0]:g} twice: there, y is y0")
     if strategy.own_steps:
         raise UnsupportedCombination(
             f'gradient={problem.gradient_name!r} takes its own steps, which have no dense output: use "symplectic"'
@@ -123,20 +126,21 @@ class DenseSolution:
                     "odeint_dense solved: solve again"
                 )
         start, end = self._problem.times
-        first = {x: i for i, x in reversed(list(enumerate(numbers)))}
-        if flat.requires_grad and len(first) < len(numbers):
-            raise ValueError(
-                "t requires a gradient but has repeated times, each of which needs its own: leave out the repetitions"
-            )
+        order = sorted(range(len(numbers)), key=numbers.__getitem__, reverse=end < start)
+        inside = [numbers[i] for i in order]
         # A time equal to t0 or t1 is an output of its own, with its own gradient.
-        inside = sorted(first, reverse=end < start)
-        order = torch.tensor([first[x] for x in inside], dtype=torch.int64, device=flat.device)
+        repeated = RepeatedTimes.of(inside)
+        distinct = inside if repeated is None else [inside[j] for j in repeated.first]
+        problem = replace(
+            self._problem,
+            times=(start, *distinct, end),
+            recorded=_repinned(self._plans, len(distinct) + 1),
+            repeated=None if repeated is None else repeated.between_ends(),
+        )
+        order = torch.tensor(order, dtype=torch.int64, device=flat.device)
         t = torch.cat([self._t[:1], flat[order].to(self._t), self._t[1:]])
-        times = (start, *inside, end)
-        problem = replace(self._problem, times=times, recorded=_repinned(self._plans, len(times) - 1))
         ys, _ = run(problem, self._strategy, self._y0, t)
-        index = {x: j for j, x in enumerate(inside, start=1)}
-        return ys[torch.tensor([index[x] for x in numbers], dtype=torch.int64, device=ys.device)]
+        return ys[1:-1][order.to(ys.device).argsort()]
 
 
 class _KeepSteps(KeepNothing):

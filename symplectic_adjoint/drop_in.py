@@ -100,7 +100,9 @@ def odeint_event(
     if t0.numel() != 1:
         raise ValueError(f"t0 must be one time, got shape {tuple(t0.shape)}")
     t0 = t0.reshape(1)
-    t = torch.cat([t0, t0.detach() + (-1.0 if reverse_time else 1.0)])
+    other = t0.detach()  # t0 + 1 is t0 itself if t0 is large
+    other = other + (-1.0 if reverse_time else 1.0) * (1.0 + other.abs())
+    t = torch.cat([t0, other])
     return odeint_interface(func, y0, t, event_fn=event_fn, **keywords)
 
 

@@ -32,7 +32,7 @@ def _replay_tensor(func, tableau, grid, y0, t):
     b = [float(x) for x in tableau.b]
     dense = [[float(x) for x in row] for row in tableau.interpolant.weights]
     t = t.double()
-    ys, y, start = {0: y0}, y0, t[0]
+    ys, y, start = {j: y0 for j, n in enumerate(grid.output_step.tolist()) if n < 0}, y0, t[0]
     for n in range(len(grid.t)):
         pin = int(grid.pinned_to[n])
         h, end_time = _size_and_end(grid, n, start, t)
@@ -61,7 +61,7 @@ def _replay_tensor(func, tableau, grid, y0, t):
 def _replay_pairs(func, tableau, grid, y0, t, kind, number):
     """Replay asynchronous leapfrog with damping `number`, or the method coupled by `number`. Outputs are on pins."""
     t = t.double()
-    start, ys, y = t[0], [y0], y0
+    start, ys, y = t[0], [y0 for n in grid.output_step.tolist() if n < 0], y0
     other = func(_in_the_states_dtype(start, y0), y0) if kind == "leapfrog" else y0
     for n in range(len(grid.t)):
         h, end = _size_and_end(grid, n, start, t)
@@ -73,8 +73,7 @@ def _replay_pairs(func, tableau, grid, y0, t, kind, number):
         else:
             y = number * y + (1 - number) * other + _increment(func, tableau, start, end, h, other)
             other = other - _increment(func, tableau, end, start, -h, y)
-        if int(grid.pinned_to[n]) >= 0:
-            ys.append(y)
+        ys += [y for m in grid.output_step.tolist() if m == n]
         start = end
     return torch.stack(ys)
 

@@ -55,11 +55,12 @@ class GradientRun:
         assert self.trajectory is not None and self._cotangent is not None
         with torch.enable_grad():
             ys = replayed(self._problem, self.trajectory, self.y, None)
+            ys = ys if self._problem.repeated is None else self._problem.repeated.expand(ys)
             return torch.autograd.grad(ys, self._inputs, self._cotangent, allow_unused=True)
 
 
 def replayed(problem: Problem, trajectory: Trajectory, y: Tensor, t: Tensor | None) -> Tensor:
-    """Return ys of another pass over the recorded steps, on autograd's graph."""
+    """Return ys at the distinct times, of another pass over the recorded steps, on autograd's graph."""
     f = trajectory.field.for_another_pass()
     with f.forward_state.reinstated():
         return problem.replay(f, trajectory.plans, y, t)

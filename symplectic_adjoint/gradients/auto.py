@@ -47,6 +47,9 @@ class Auto(Strategy):
     def resolved(self, given: ForwardPass) -> tuple[Strategy, Choice | None]:
         """Return plain backpropagation if the number of steps is known and the whole graph fits."""
         steps = given.problem.total_steps
+        if steps == 0:
+            limit_bytes = parse_bytes("memory_budget", self.memory_budget)
+            return Backprop(), Choice(limit_bytes, 0, 0, 0, starts=0, stages=0, graphs=0)
         if steps is None or given.problem.accumulate is not None:
             return self, None
         budget = self._budget(given)
@@ -72,7 +75,7 @@ class Auto(Strategy):
         problem = given.problem
         cost = call_cost(problem, given.y0, with_time=given.with_time)
         adaptive = problem.recorded is None and problem.options.control is not None
-        model = MemoryModel(cost, problem.tableau.stages, len(problem.times), adaptive)
+        model = MemoryModel(cost, problem.tableau.stages, problem.held_outputs, adaptive)
         return Budget(parse_bytes("memory_budget", self.memory_budget), model)
 
     def backward(self, given: BackwardPass) -> Gradients:

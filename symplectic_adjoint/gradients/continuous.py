@@ -79,7 +79,7 @@ class Continuous(Strategy):
         with torch.no_grad():
             for j in range(last, 0, -1):
                 if given.t is not None:
-                    t_bars.append(inner(self._slope(given, j, ys[j]), grad_ys[j]))
+                    t_bars.append(inner(problem.slope(given.field, j, ys[j]), grad_ys[j]))
                 if times[j] == times[j - 1]:  # two outputs at the same time
                     lam = lam + grad_ys[j - 1]
                     continue
@@ -91,20 +91,13 @@ class Continuous(Strategy):
                 lam = end[1] + grad_ys[j - 1]
             t_bar = None
             if given.t is not None:
-                t_bars.append(-inner(self._slope(given, 0, given.y0), lam - grad_ys[0]))
+                if last > 0:
+                    t_bars.append(-inner(problem.slope(given.field, 0, given.y0), lam - grad_ys[0]))
                 t_bar = torch.zeros_like(given.t)
                 for j, bar in enumerate(t_bars[::-1][: len(t_bar)]):
                     t_bar[j] = bar
         given.trajectory.stats.accepted_backward += adjoint.accepted
         return Gradients(lam, t_bar, adjoint.params.total)
-
-    def _slope(self, given: BackwardPass, j: int, y: Tensor) -> Tensor:
-        """Return f at output j, evaluated just inside the span of the solve if func jumps there."""
-        times = given.problem.times
-        t: Time = times[j]
-        if t in given.problem.options.jumps:
-            t = given.field.adjacent_time(t, times[j - 1] - times[j] if j else times[-1] - times[0])
-        return given.field(t, y)
 
     def _backward_problem(self, problem: Problem) -> Problem:
         """Return the problem of the second solve, with the tolerances, method and options that were given for it."""

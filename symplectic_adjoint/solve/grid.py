@@ -33,8 +33,9 @@ class Grid:
 
     t, h, pinned_to, open_start and open_end have one entry per step, output_step and output_sigma one per output.
     Output j is y(sigma) of step output_step[j] at sigma = output_sigma[j], or y+ itself if that step is pinned to j.
-    ys[0] is y0, and its step is -1. open_start, open_end: whether func jumps at that end of the step; there it was
-    called with the adjacent number inside the step.
+    ys[0] is y0, and its step is -1. Of equal entries of t, pinned_to is the first; the others have its step, sigma = 1
+    and the same y+. open_start, open_end: whether func jumps at that end of the step; there it was called with the
+    adjacent number inside the step.
     """
 
     t: Tensor

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ def check_resolution(rtol: float | Tensor, atol: float | Tensor, layout: Layout)
 
 
 def checked_times(t: Tensor) -> tuple[float, ...]:
-    """Return the output times as float64 numbers; raise TypeError or ValueError if they are invalid."""
+    """Return the output times as float64 numbers, with repetitions; raise TypeError or ValueError if invalid."""
     if not isinstance(t, Tensor):
         raise TypeError(f"t must be a tensor of times, got {type(t).__name__}: write torch.tensor([0.0, 1.0])")
     if t.ndim != 1 or len(t) == 0 or not t.is_floating_point():
@@ -106,12 +107,12 @@ def checked_times(t: Tensor) -> tuple[float, ...]:
     for j, time in enumerate(times):
         if not math.isfinite(time):
             raise ValueError(f"t[{j}] must be finite, got {time}")
-    increasing = times[-1] > times[0]
+    increasing = next((b > a for a, b in pairwise(times) if a != b), True)
     for j in range(1, len(times)):
-        if not (times[j] > times[j - 1] if increasing else times[j] < times[j - 1]):
+        if not (times[j] >= times[j - 1] if increasing else times[j] <= times[j - 1]):
             raise ValueError(
-                "t must be strictly increasing or strictly decreasing, got "
-                f"t[{j - 1}] = {times[j - 1]:.17g} and t[{j}] = {times[j]:.17g}: sort them and leave out repeated times"
+                f"t must be increasing or decreasing throughout (times may repeat), got {times[0]:.17g} first, then "
+                f"t[{j - 1}] = {times[j - 1]:.17g} and t[{j}] = {times[j]:.17g}: sort the times"
             )
     return times
 
@@ -122,6 +123,11 @@ def checked_event_times(event_fn: Any, times: tuple[float, ...]) -> tuple[float,
         raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
     if len(times) != 2:
         raise ValueError(f"with event_fn t must have two entries, the start and any later time, got {len(times)}")
+    if times[0] == times[1]:
+        raise ValueError(
+            f"with event_fn t[1] gives the direction of time, got t[0] = t[1] = {times[0]:.17g}: give any later time "
+            "there, or an earlier one to search backwards"
+        )
     if transforming():
         raise UnsupportedCombination("event_fn does not work under torch.func or forward mode: use torch.autograd")
     return times[0], math.copysign(math.inf, times[1] - times[0])

@@ -269,7 +269,8 @@ def _read_points(
         return None
     points = _constants(name, options[name] if name == "grid_points" else make_grid(options[name]))
     points = tuple(map(match, points))
-    if len(points) < 2 or points[0] != times[0] or points[-1] != times[-1]:
+    points = tuple(p for i, p in enumerate(points) if i == 0 or p != points[i - 1])  # no step of length zero
+    if not points or points[0] != times[0] or points[-1] != times[-1]:
         raise ValueError(
             f"option {name!r} must start at t[0] = {times[0]:g} and end at t[-1] = {times[-1]:g}, "
             f"got {len(points)} points" + (f" from {points[0]:g} to {points[-1]:g}" if points else "")

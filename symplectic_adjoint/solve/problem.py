@@ -16,6 +16,7 @@ from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.parameters import Parameters
+from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
@@ -24,6 +25,7 @@ from symplectic_adjoint.solve.fixed_grid import fixed_plans, pins_of
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.options import Options
 from symplectic_adjoint.solve.outputs import Outputs
+from symplectic_adjoint.solve.repeated_times import RepeatedTimes
 from symplectic_adjoint.solve.stats import Stats
 from symplectic_adjoint.solve.step_control import Norm
 from symplectic_adjoint.solve.step_sequences import AdaptiveSteps, CheckedSteps, FixedSteps, StepSequence
@@ -46,6 +48,7 @@ class StoppedEarly(Exception):
 class Problem:
     """dy/dt = f(t, y; theta) over `times`, with everything decided except how the gradient is computed.
 
+    times: distinct. repeated: where t has some of them more than once, None if it does not.
     func: a function of t and the packed state. caller: the function that the user passed.
     event: a function of t and the packed state that ends the solve; times is then the start and infinity.
     accumulate: how a backward pass sums. compile: whether func is compiled. make_step: the kind of step to take.
@@ -68,6 +71,7 @@ class Problem:
     recorded: tuple[StepPlan, ...] | None = None
     forward_state: ForwardState | None = None
     returns_early: bool = False
+    repeated: RepeatedTimes | None = None
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
@@ -94,9 +98,16 @@ class Problem:
         """The number of steps that the solve will take; None if it is not known in advance."""
         if self.recorded is not None:
             return len(self.recorded)
+        if len(self.times) == 1:
+            return 0
         if self.options.control is not None or self.event is not None:
             return None
-        return sum(1 for _ in fixed_plans(self.options, self.times)) if len(self.times) > 1 else 0
+        return sum(1 for _ in fixed_plans(self.options, self.times))
+
+    @property
+    def held_outputs(self) -> int:
+        """The number of outputs in memory at once: those of distinct times, and those of all times if any repeat."""
+        return len(self.times) + (0 if self.repeated is None else len(self.repeated.group))
 
     def callbacks(self, suffix: str = "") -> Callbacks:
         """Return func's callbacks, by torchdiffeq's names with this suffix."""
@@ -183,6 +194,17 @@ class Problem:
     ) -> Step:
         """Return a recorded step as a Runge-Kutta step, whose stages are evaluated when needed."""
         return Step(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end, (plan.open_start, plan.open_end))
+
+    def slope(self, f: Field, j: int, y: Tensor, t: Tensor | None = None) -> Tensor:
+        """Return f at output j, evaluated just inside the span of the solve if func jumps there.
+
+        t: the time of the output, if it is on the autograd graph.
+        """
+        times = self.times
+        time: Time = times[j] if t is None else t
+        if times[j] in self.options.jumps:
+            time = f.adjacent_time(time, times[j - 1] - times[j] if j else times[-1] - times[0])
+        return f(time, y)
 
     def _name_non_finite(self, f: Field, y0: Tensor, plans: list[StepPlan]) -> None:
         """Raise NonFiniteError with the place, found by solving again, because fixed steps are not checked one by one.

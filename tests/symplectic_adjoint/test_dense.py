@@ -73,12 +73,20 @@ def test_invalid_requests_are_refused_with_the_reason():
     dense = sa.odeint_dense(net, start(), 0.0, 1.0, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match=r"t must lie between t0 = 0 and t1 = 1, got 1.5"):
         dense(1.5)
-    with pytest.raises(ValueError, match="repeated times"):
-        dense(torch.tensor([0.5, 0.5], requires_grad=True))
     with torch.no_grad():
         net.twice.add_(1.0)
     with pytest.raises(RuntimeError, match=r"shape \(3,\) was changed in place since odeint_dense solved"):
         dense(0.5)
+
+
+@pytest.mark.parametrize("gradient", [*EXACT, "continuous"])
+def test_a_repeated_time_has_a_gradient_of_its_own(gradient):
+    dense = sa.odeint_dense(lambda t, y: -y, torch.ones(1).double(), 0.0, 1.0, gradient=gradient)
+    times = torch.tensor([0.5, 0.0, 1.0, 0.5, 0.0, 1.0, 0.2], dtype=torch.float64, requires_grad=True)
+    ys = dense(times)
+    (slopes,) = torch.autograd.grad(ys.sum(), times)
+    assert torch.equal(ys[:3], ys[3:6])
+    assert slopes.tolist() == pytest.approx((-torch.exp(-times)).tolist(), rel=1e-5)
 
 
 @pytest.mark.parametrize("gradient", EXACT)

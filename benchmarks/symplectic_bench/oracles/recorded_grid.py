@@ -54,7 +54,7 @@ def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
     outputs: dict[int, list[int]] = {}
     for j, n in enumerate(grid.output_step.tolist()):
         outputs.setdefault(n, []).append(j)
-    number, y, ys = problem.number, problem.y0, {0: problem.y0}
+    number, y, ys = problem.number, problem.y0, dict.fromkeys(outputs[-1], problem.y0)
     for n, (t, h, pinned_to) in enumerate(zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True)):
         here = outputs.get(n, [])
         # The interpolant's rows cost f calls, so they are evaluated only if an output needs them.
@@ -109,12 +109,12 @@ def replay_as(kind: Kind, tableau: ButcherTableau, problem: Replayed, grid: Grid
 
 def replay_pairs(step: PairStep, begin: Func, problem: Replayed, grid: Grid) -> Any:
     """Replay steps that carry a second state, initially begin(t_0, y_0). Outputs must be at the ends of steps."""
-    number, y, ys = problem.number, problem.y0, [problem.y0]
+    outputs = grid.output_step.tolist()
+    number, y, ys = problem.number, problem.y0, [problem.y0] * outputs.count(-1)
     other = begin(number(grid.t[0].item()), y)
-    for t, h, pinned_to in zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True):
+    for n, (t, h) in enumerate(zip(grid.t.tolist(), grid.h.tolist(), strict=True)):
         y, other = step(within_step(problem, t, h), number(t), number(h), y, other)
-        if pinned_to >= 0:
-            ys.append(y)
+        ys += [y] * outputs.count(n)
     return problem.stack(ys)
 
 

@@ -41,7 +41,7 @@ def test_defect_16_errors_count_with_either_sign(norm, gradient):
         ({"atol": -1e-3}, ValueError, "atol"),
         ({"func": lambda t, y: y[:1]}, ValueError, "shape"),
         ({"y0": torch.full((4, 3), math.nan)}, sa.NonFiniteError, "y0"),
-        ({"t": torch.tensor([0.0, 1.0, 0.5])}, ValueError, "t must be strictly"),
+        ({"t": torch.tensor([0.0, 1.0, 0.5])}, ValueError, "t must be increasing or decreasing throughout"),
     ],
 )
 def test_defect_17_nonsense_is_refused_by_name(change, error, message, gradient):
@@ -54,7 +54,7 @@ OPTIMISED = """
 import torch, symplectic_adjoint as sa
 T = torch.tensor([0.0, 1.0])
 nonsense = [
-    lambda: sa.odeint(lambda t, y: -y, torch.ones(2), torch.tensor([0.0, 1.0, 1.0])),
+    lambda: sa.odeint(lambda t, y: -y, torch.ones(2), torch.tensor([0.0, 1.0, 0.5])),
     lambda: sa.odeint(lambda t, y: -y, torch.ones(2), T, rtol=-1.0),
     lambda: sa.odeint(lambda t, y: y[:1], torch.ones(2), T),
     lambda: sa.odeint(lambda t, y: -y, torch.tensor([1, 2]), T),
