@@ -10,8 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.errors import UnsupportedCombination, did_you_mean
+from symplectic_adjoint.errors import (
+    IgnoredArgumentWarning,
+    StepControlOffWarning,
+    UnsupportedCombination,
+    did_you_mean,
+    warn_once,
+)
 from symplectic_adjoint.methods.interpolant import hermite, linear
+from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.step_control import Norm, StepControl, rms_norm
 
@@ -24,12 +31,12 @@ MAX_EVENT_STEPS = 100_000
 """The default number of steps to try before the search for an event is given up."""
 KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
 FOREIGN_OPTIONS = {
-    "max_order": "belongs to torchdiffeq's Adams methods, which are not supported",
-    "max_iters": "belongs to torchdiffeq's implicit methods, which are not supported",
-    "solver": "belongs to torchdiffeq's scipy_solver, which is not supported",
-    "implicit": "belongs to torchdiffeq's Adams methods, which are not supported",
+    "max_order": "torchdiffeq's Adams methods",
+    "max_iters": "torchdiffeq's implicit methods",
+    "solver": "torchdiffeq's scipy_solver",
+    "implicit": "torchdiffeq's Adams methods",
 }
-"""Options of torchdiffeq that do not apply to explicit Runge-Kutta methods."""
+"""Options that belong to methods that only torchdiffeq has, which ignores them with any other method."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +78,14 @@ def read_options(
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"options must be a mapping of names to values, got {type(given).__name__}")
     options = {name: value for name, value in (given or {}).items() if name != "grid_constructor" or value is not None}
-    for name in options:
-        if not isinstance(name, str):
-            raise TypeError(f"options must have names as keys, got {name!r}")
-        if name in FOREIGN_OPTIONS:
-            raise ValueError(f"option {name!r} {FOREIGN_OPTIONS[name]}: leave it out")
-        if name not in KNOWN_OPTIONS:
-            near = did_you_mean(name, KNOWN_OPTIONS)
-            raise ValueError(f"unknown option {name!r}{near}: options are {', '.join(KNOWN_OPTIONS)}")
+    _check_names(options, tableau)
     _refuse_other_time_dtype(options.pop("dtype", torch.float64))
     grids = [name for name in GRID_OPTIONS if name in options]
     if len(grids) > 1:
         raise UnsupportedCombination(f"options {grids[0]!r} and {grids[1]!r} both give the grid: keep one")
     adaptive = tableau.adaptive and not grids
+    if tableau.adaptive and tableau.name in METHODS:  # a gradient's own method is not torchdiffeq's
+        _warn_of_control_off(grids, tableau)
     if not adaptive:
         _refuse_control(options, grids[0] if grids else f"method={tableau.name!r}")
     tableau = _with_interpolant(tableau, options.pop("interp", None), adaptive)
@@ -107,6 +109,37 @@ def read_options(
         ),
         tableau,
     )
+
+
+def _check_names(options: dict[str, Any], tableau: ButcherTableau) -> None:
+    """Remove the options that have no effect with any method here, with a warning; raise for unknown ones."""
+    for name in list(options):
+        if not isinstance(name, str):
+            raise TypeError(f"options must have names as keys, got {name!r}")
+        if name in FOREIGN_OPTIONS:
+            warn_once(
+                IgnoredArgumentWarning,
+                name,
+                f"option {name!r} has no effect with method={tableau.name!r}, as in torchdiffeq: it belongs to "
+                f"{FOREIGN_OPTIONS[name]}; leave it out",
+            )
+            del options[name]
+        elif name not in KNOWN_OPTIONS:
+            near = did_you_mean(name, KNOWN_OPTIONS)
+            raise ValueError(f"unknown option {name!r}{near}: options are {', '.join(KNOWN_OPTIONS)}")
+
+
+def _warn_of_control_off(grids: Sequence[str], tableau: ButcherTableau) -> None:
+    """Warn of an option that gives an adaptive method a fixed grid here and is ignored by torchdiffeq."""
+    for name in grids:
+        if name != "grid_points":  # torchdiffeq has no such option
+            warn_once(
+                StepControlOffWarning,
+                name,
+                f"option {name!r} turns step control off: {tableau.name!r} takes fixed steps, whatever their error, "
+                f"where torchdiffeq ignores {name} and stays adaptive: leave {name} out, or give a fixed method such "
+                "as 'rk4'",
+            )
 
 
 def _refuse_other_time_dtype(dtype: Any) -> None:
@@ -220,8 +253,8 @@ def _read_control(
         min_step=_positive("min_step", options.get("min_step", 0.0), or_zero=True),
         max_step=_positive("max_step", options.get("max_step", math.inf), or_infinite=True),
         safety=_positive("safety", options.get("safety", 0.9)),
-        ifactor=_positive("ifactor", options.get("ifactor", 10.0)),
-        dfactor=_positive("dfactor", options.get("dfactor", 0.2)),
+        ifactor=_positive("ifactor", options.get("ifactor", 10.0), or_infinite=True),
+        dfactor=_positive("dfactor", options.get("dfactor", 0.2), or_zero=True),
         controller=options.get("controller", "I"),
         max_num_steps=max_num_steps,
     )
@@ -229,13 +262,13 @@ def _read_control(
         raise ValueError(f"option 'controller' must be 'I' or 'PI', got {control.controller!r}")
     if control.max_step < control.min_step:
         raise ValueError(f"option 'max_step' is {control.max_step:g}, below min_step = {control.min_step:g}")
-    for name, value, low, high in (
-        ("safety", control.safety, 0.0, 1.0),
-        ("dfactor", control.dfactor, 0.0, 1.0),
-        ("ifactor", control.ifactor, 1.0, math.inf),
+    for name, value, valid, bounds in (
+        ("safety", control.safety, control.safety <= 1.0, "between 0, not included, and 1, included"),
+        ("dfactor", control.dfactor, control.dfactor <= 1.0, "between 0 and 1, both included"),
+        ("ifactor", control.ifactor, control.ifactor >= 1.0, "between 1 and inf, both included"),
     ):
-        if not low < value < high:
-            raise ValueError(f"option {name!r} must lie between {low:g} and {high:g}, got {value:g}")
+        if not valid:
+            raise ValueError(f"option {name!r} must lie {bounds}, got {value:g}")
     return control
 
 
@@ -252,9 +285,8 @@ def _positive(name: str, value: Any, *, or_zero: bool = False, or_infinite: bool
     value = float(value)
     in_range = value > 0.0 or (or_zero and value == 0.0)
     if not in_range or math.isnan(value) or (math.isinf(value) and not or_infinite):
-        raise ValueError(
-            f"option {name!r} must be a positive number (a magnitude, for either direction), got {value:g}"
-        )
+        sign = "positive number or zero" if or_zero else "positive number"
+        raise ValueError(f"option {name!r} must be a {sign} (a magnitude, for either direction), got {value:g}")
     return value
 
 
