@@ -37,6 +37,11 @@ FOREIGN_OPTIONS = {
     "implicit": "torchdiffeq's Adams methods",
 }
 """Options that belong to methods that only torchdiffeq has, which ignores them with any other method."""
+FIXED_GRIDS = {
+    "interp": "fixed grids, and adaptive methods use their own dense output",
+    "perturb": "fixed grids, and for adaptive steps 'jump_t' names the times where func jumps",
+}
+"""Options that torchdiffeq ignores with adaptive steps."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,8 @@ def read_options(
     adaptive = tableau.adaptive and not grids
     if tableau.adaptive and tableau.name in METHODS:  # a gradient's own method is not torchdiffeq's
         _warn_of_control_off(grids, tableau)
-    if not adaptive:
-        _refuse_control(options, grids[0] if grids else f"method={tableau.name!r}")
-    tableau = _with_interpolant(tableau, options.pop("interp", None), adaptive)
+    _check_fit(options, tableau, grids)
+    tableau = _with_interpolant(tableau, options.pop("interp", None))
     land = _read_outputs(options.get("outputs"), default=adaptive and not tableau.interpolates)
     max_num_steps = options.get("max_num_steps", 2**31 - 1)
     if isinstance(max_num_steps, bool) or not isinstance(max_num_steps, int) or max_num_steps < 1:
@@ -103,7 +107,7 @@ def read_options(
             land=land,
             stops=stops | jumps,
             jumps=jumps,
-            perturb=_read_perturb(options, adaptive),
+            perturb=_read_perturb(options),
             max_num_steps=max_num_steps,
             max_event_steps=max_num_steps if "max_num_steps" in options else MAX_EVENT_STEPS,
         ),
@@ -117,16 +121,41 @@ def _check_names(options: dict[str, Any], tableau: ButcherTableau) -> None:
         if not isinstance(name, str):
             raise TypeError(f"options must have names as keys, got {name!r}")
         if name in FOREIGN_OPTIONS:
-            warn_once(
-                IgnoredArgumentWarning,
-                name,
-                f"option {name!r} has no effect with method={tableau.name!r}, as in torchdiffeq: it belongs to "
-                f"{FOREIGN_OPTIONS[name]}; leave it out",
-            )
-            del options[name]
+            _ignore(options, name, tableau, FOREIGN_OPTIONS[name])
         elif name not in KNOWN_OPTIONS:
             near = did_you_mean(name, KNOWN_OPTIONS)
             raise ValueError(f"unknown option {name!r}{near}: options are {', '.join(KNOWN_OPTIONS)}")
+
+
+def _check_fit(options: dict[str, Any], tableau: ButcherTableau, grids: Sequence[str]) -> None:
+    """Remove, with a warning, the options that torchdiffeq ignores with the method.
+
+    Raises UnsupportedCombination for an option of step size control on a grid that turns the method's own control off.
+    """
+    if tableau.adaptive and not grids:
+        for name, owner in FIXED_GRIDS.items():
+            if options.get(name):  # None and False ask for nothing
+                _ignore(options, name, tableau, owner)
+        return
+    for name in [name for name in CONTROL_OPTIONS if name in options]:
+        if tableau.adaptive or name == "controller":  # torchdiffeq would use the option, or has no such option
+            reason = grids[0] if tableau.adaptive else f"method={tableau.name!r}"
+            raise UnsupportedCombination(
+                f"option {name!r} belongs to adaptive step sizes, which {reason} does not use: leave it out, or "
+                "use an adaptive method without step_size, grid_points or grid_constructor"
+            )
+        _ignore(options, name, tableau, "methods with adaptive step sizes")
+
+
+def _ignore(options: dict[str, Any], name: str, tableau: ButcherTableau, owner: str) -> None:
+    """Remove an option that has no effect here, as in torchdiffeq, with a warning."""
+    warn_once(
+        IgnoredArgumentWarning,
+        name,
+        f"option {name!r} has no effect with method={tableau.name!r}, as in torchdiffeq: it belongs to {owner}; leave "
+        "it out",
+    )
+    del options[name]
 
 
 def _warn_of_control_off(grids: Sequence[str], tableau: ButcherTableau) -> None:
@@ -150,22 +179,9 @@ def _refuse_other_time_dtype(dtype: Any) -> None:
         )
 
 
-def _refuse_control(options: Mapping[str, Any], reason: str) -> None:
-    for name in CONTROL_OPTIONS:
-        if name in options:
-            raise UnsupportedCombination(
-                f"option {name!r} belongs to adaptive step sizes, which {reason} does not use: leave it out, or "
-                "use an adaptive method without step_size, grid_points or grid_constructor"
-            )
-
-
-def _with_interpolant(tableau: ButcherTableau, interp: Any, adaptive: bool) -> ButcherTableau:
+def _with_interpolant(tableau: ButcherTableau, interp: Any) -> ButcherTableau:
     if interp is None:
         return tableau
-    if adaptive:
-        raise UnsupportedCombination(
-            "option 'interp' belongs to fixed grids; adaptive methods use their own dense output"
-        )
     if interp == "linear":
         return replace(tableau, interpolant=linear(tableau.b))
     if interp == "cubic":
@@ -209,14 +225,10 @@ def _read_stops(
     return frozenset(stop for stop in map(match, stops) if low <= stop <= high)
 
 
-def _read_perturb(options: Mapping[str, Any], adaptive: bool) -> bool:
+def _read_perturb(options: Mapping[str, Any]) -> bool:
     perturb = options.get("perturb", False)
     if not isinstance(perturb, bool):
         raise TypeError(f"option 'perturb' must be True or False, got {perturb!r}")
-    if perturb and adaptive:
-        raise UnsupportedCombination(
-            "option 'perturb' belongs to fixed grids; with adaptive steps name the times where func jumps in 'jump_t'"
-        )
     return perturb
 
 

@@ -24,6 +24,35 @@ def test_an_option_of_a_method_that_only_torchdiffeq_has_changes_nothing_with_a_
     assert torch.equal(ys, expected)
 
 
+@pytest.mark.parametrize("option", [{"interp": "cubic"}, {"perturb": True}])
+def test_an_option_of_fixed_grids_changes_nothing_in_adaptive_steps_with_a_warning(option):
+    t = torch.linspace(0.0, 2.0, 7)
+    (name,) = option
+    expected = sa.odeint(SmallNet(), start(), t, **LOOSE)
+    with pytest.warns(sa.IgnoredArgumentWarning, match=f"option '{name}' has no effect .* belongs to fixed grids"):
+        assert torch.equal(sa.odeint(SmallNet(), start(), t, options=option, **LOOSE), expected)
+
+
+@pytest.mark.parametrize("grid", [{}, {"step_size": 0.25}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"norm": torch.linalg.vector_norm},
+        {"first_step": 0.1},
+        {"min_step": 0.1},
+        {"max_step": 0.1},
+        {"safety": 0.5},
+        {"ifactor": 2.0},
+        {"dfactor": 0.5},
+    ],
+)
+def test_an_option_of_step_control_changes_nothing_in_a_fixed_method_with_a_warning(option, grid):
+    (name,) = option
+    expected = sa.odeint(SmallNet(), start(), T, method="rk4", options=grid)
+    with pytest.warns(sa.IgnoredArgumentWarning, match=f"option '{name}' has no effect with method='rk4'"):
+        assert torch.equal(sa.odeint(SmallNet(), start(), T, method="rk4", options={**grid, **option}), expected)
+
+
 @pytest.mark.parametrize("method", [name for name, tableau in sa.METHODS.items() if tableau.adaptive])
 @pytest.mark.parametrize(
     "option", [{"step_size": 0.25}, {"grid_constructor": lambda f, y, t: torch.linspace(0, 2, 9).double()}]
