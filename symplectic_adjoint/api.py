@@ -1,6 +1,6 @@
 """The public functions odeint and solve: check the arguments before func is called, then solve."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Unpack
@@ -12,13 +12,14 @@ from symplectic_adjoint.arguments import (
     Arguments,
     SolveKeywords,
     build_problem,
-    refuse_adjoint_callbacks,
     shows_keywords,
+    warn_of_adjoint_callbacks,
 )
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import SolverError
 from symplectic_adjoint.field.layout import Layout
+from symplectic_adjoint.field.parameters import Params
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.event_time import through_event_time
 from symplectic_adjoint.solve.grid import Grid
@@ -64,7 +65,7 @@ def odeint(
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
     gradient: str | Strategy = DEFAULT_GRADIENT,
-    params: Sequence[Tensor] | None = None,
+    params: Params | None = None,
     memory_budget: Any = None,
     compile: bool = False,
     accumulate: str | None = None,
@@ -82,14 +83,15 @@ def odeint(
     t: output times, a 1-D floating point tensor, increasing or decreasing. Times are kept in float64. A repeated time
         is the same output again, with its own cotangent and time gradient; a single time returns y0.
     rtol, atol: tolerances: a step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.
-        Numbers, tensors that broadcast to y0, or either in y0's structure. Fixed steps ignore them.
+        Numbers, tensors that broadcast to y0, or either in y0's structure. Fixed steps ignore them. Tolerances that
+        y0's dtype cannot resolve are raised, with a warning.
     method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
     options: the solver's options, listed in docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
     event_fn: called as event_fn(t, y); returns a tensor. The solve ends where one of its components changes sign. t
         must then have two entries, of which the second only gives the direction of time.
     gradient: how the gradient is computed: a name in GRADIENTS, by default "symplectic", an object such as
         Symplectic(keep="stages"), or "auto".
-    params: the tensors that func uses besides the parameters of its own module.
+    params: the tensors that func uses besides the parameters of its own module, or a module for its parameters.
     memory_budget: for gradient="auto", a bound on the bytes that the solve and its backward pass hold at any one time:
         a number, or a string such as "2 GiB". The backward pass recomputes as few f calls as it allows.
     compile: whether to compile func and its VJP with torch.compile, once for all solves and step sizes. Needs a C++
@@ -128,7 +130,7 @@ def solve(func: Callable[..., Any], y0: Any, t: Tensor, **keywords: Unpack[Solve
 
 def _solution(given: Arguments) -> Solution:
     problem, strategy, y = build_problem(given)
-    refuse_adjoint_callbacks(problem, strategy)
+    warn_of_adjoint_callbacks(problem, strategy)
     t = given.t
     ys, trajectory, failure = _run(problem, strategy, y, t if given.event_fn is None else t[:1])
     event_t = None

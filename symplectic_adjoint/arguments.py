@@ -11,10 +11,10 @@ from torch import Tensor
 
 from symplectic_adjoint.backward.running_sum import ACCUMULATIONS
 from symplectic_adjoint.backward.strategy import Strategy
-from symplectic_adjoint.errors import UnsupportedCombination, did_you_mean
+from symplectic_adjoint.errors import IgnoredArgumentWarning, UnsupportedCombination, did_you_mean, warn_once
 from symplectic_adjoint.field.compiled import require_compiler
 from symplectic_adjoint.field.layout import Layout, PackedFunc
-from symplectic_adjoint.field.parameters import collect_parameters, lock_of_func
+from symplectic_adjoint.field.parameters import Params, collect_parameters, listed, lock_of_func
 from symplectic_adjoint.field.transforms import batched, transforming
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
 from symplectic_adjoint.gradients.auto import AUTO, Auto
@@ -22,12 +22,12 @@ from symplectic_adjoint.methods.lookup import named_method
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
 from symplectic_adjoint.solve.inputs import (
-    check_resolution,
     checked_event_times,
     checked_layout,
     checked_times,
     checked_tolerance,
     packed_event,
+    resolved_tolerances,
 )
 from symplectic_adjoint.solve.options import Options, read_options
 from symplectic_adjoint.solve.problem import Problem
@@ -42,7 +42,7 @@ class MethodKeywords(TypedDict, total=False):
     atol: Any
     method: str | None
     options: Mapping[str, Any] | None
-    params: Sequence[Tensor] | None
+    params: Params | None
 
 
 class SolveKeywords(MethodKeywords, total=False):
@@ -69,11 +69,15 @@ class Arguments:
     options: Mapping[str, Any] | None = None
     event_fn: Callable[..., Tensor] | None = None
     gradient: str | Strategy = DEFAULT_GRADIENT
-    params: Sequence[Tensor] | None = None
+    params: Params | None = None
     memory_budget: Any = None
     compile: bool = False
     accumulate: str | None = None
     on_failure: str = "raise"
+
+    def __post_init__(self) -> None:
+        if self.params is not None:  # an iterator would be empty at a second solve of the same arguments
+            object.__setattr__(self, "params", listed("params", self.params))
 
     @classmethod
     def of(cls, caller: str, keywords: Mapping[str, Any], *, accepted: type = MethodKeywords, **given: Any) -> Self:
@@ -155,7 +159,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
             coarsest,
         )
     options = _options_for(strategy, gradient_name, options, given.options)
-    _check_grid(options, tolerances, layout, event_fn, (y, *parameters.trainable, *parameters.frozen))
+    options = _checked_grid(options, layout, event_fn, (y, *parameters.trainable, *parameters.frozen))
     problem = Problem(
         func=func if layout.is_identity else PackedFunc(func, layout),
         parameters=parameters,
@@ -230,16 +234,16 @@ def _options_for(strategy: Strategy, gradient_name: str, options: Options, given
     return replace(options, land=True)
 
 
-def _check_grid(
-    options: Options,
-    tolerances: tuple[float | Tensor, float | Tensor],
-    layout: Layout,
-    event_fn: Callable[..., Tensor] | None,
-    tensors: Sequence[Tensor],
-) -> None:
-    """Raise for tolerances below rounding error, adaptive steps under vmap, or an event on a grid without step_size."""
+def _checked_grid(
+    options: Options, layout: Layout, event_fn: Callable[..., Tensor] | None, tensors: Sequence[Tensor]
+) -> Options:
+    """Return the options with tolerances that y0's dtype resolves.
+
+    Raises UnsupportedCombination for adaptive steps under vmap, or an event on a grid without step_size.
+    """
     if options.control is not None:
-        check_resolution(*tolerances, layout)
+        rtol, atol = resolved_tolerances(options.control.rtol, options.control.atol, layout)
+        options = replace(options, control=replace(options.control, rtol=rtol, atol=atol))
         if any(map(batched, tensors)):
             raise UnsupportedCombination(
                 "vmap needs a fixed grid, since samples cannot take different steps: give step_size in options, or "
@@ -247,16 +251,24 @@ def _check_grid(
             )
     elif event_fn is not None and options.step_size is None:
         raise UnsupportedCombination("event_fn with fixed steps needs their size: give step_size in options")
+    return options
 
 
-def refuse_adjoint_callbacks(problem: Problem, strategy: Strategy) -> None:
-    """Raise UnsupportedCombination if func has callbacks of a second solve and this gradient has no second solve."""
+def warn_of_adjoint_callbacks(problem: Problem, strategy: Strategy) -> None:
+    """Warn if func has callbacks of a second solve and this gradient has no second solve."""
     names = Callbacks(problem.caller, problem.layout.unpack, "_adjoint").names
     if names and not strategy.second_solve:
-        raise UnsupportedCombination(
-            f"func has {', '.join(names)}, which are for a second solve, and gradient={problem.gradient_name!r} has "
-            'none: remove them, or use gradient="continuous"'
-        )
+        warn_without_second_solve("adjoint callbacks", [f"func.{name}" for name in names], problem.gradient_name)
+
+
+def warn_without_second_solve(subject: str, names: Sequence[str], gradient_name: str) -> None:
+    """Warn, once a process for each subject, that these settings of a second solve have no effect without one."""
+    warn_once(
+        IgnoredArgumentWarning,
+        subject,
+        f"{', '.join(names)}: no effect, because gradient={gradient_name!r} has no second solve: leave out what "
+        'belongs to one, or use gradient="continuous", which has one',
+    )
 
 
 def checked_accumulate(accumulate: Any, strategy: Strategy, gradient_name: str) -> str | None:

@@ -1,18 +1,20 @@
 """The names and signatures of torchdiffeq and of the code published with the paper."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.api import odeint
+from symplectic_adjoint.arguments import named_gradient, warn_without_second_solve
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.parameters import Params, listed
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT
-from symplectic_adjoint.gradients.continuous import Continuous
-from symplectic_adjoint.methods.lookup import named_method
+from symplectic_adjoint.methods.lookup import FOREIGN_METHODS, named_method
 
 
 def odeint_adjoint(
@@ -25,13 +27,13 @@ def odeint_adjoint(
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
-    adjoint_rtol: float | None = None,
-    adjoint_atol: float | None = None,
+    adjoint_rtol: Any = None,
+    adjoint_atol: Any = None,
     adjoint_method: str | None = None,
     adjoint_options: Mapping[str, Any] | None = None,
-    adjoint_params: Sequence[Tensor] | None = None,
+    adjoint_params: Params | None = None,
     gradient: str | Strategy = DEFAULT_GRADIENT,
-    params: Sequence[Tensor] | None = None,
+    params: Params | None = None,
     memory_budget: Any = None,
     compile: bool = False,
     accumulate: str | None = None,
@@ -40,30 +42,24 @@ def odeint_adjoint(
     """Solve like odeint, with torchdiffeq's adjoint arguments; the gradient is exact unless gradient="continuous".
 
     adjoint_params: tensors that func uses, like params; the parameters of func's own module may be left out.
-    adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options: settings of the backward solve of
-    gradient="continuous"; with any other gradient, which has no backward solve, they raise UnsupportedCombination.
+    adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options: settings of the second solve of gradient="continuous".
+    Any other gradient has no second solve: they have no effect there, which an IgnoredArgumentWarning says once.
 
-    Otherwise returns what odeint returns and raises what it raises.
+    Returns what odeint returns and raises what it raises.
     """
     given = {"rtol": adjoint_rtol, "atol": adjoint_atol, "method": adjoint_method, "options": adjoint_options}
     given = {name: _plain(value) for name, value in given.items() if value is not None}
-    if given and gradient != "continuous":
-        names = ", ".join(f"adjoint_{name}" for name in given)
-        raise UnsupportedCombination(
-            f'{names}: only the backward solve of gradient="continuous" has these settings, got '
-            f'gradient={gradient!r}: leave them out, or use gradient="continuous" (or Continuous with their values)'
+    if adjoint_method is not None and adjoint_method != method and options is not None and adjoint_options is None:
+        raise ValueError(
+            "with options and a different adjoint_method, adjoint_options must be given too (it may be {})"
         )
-    if adjoint_method is not None:
-        named_method(adjoint_method)
-        if adjoint_method != method and options is not None and adjoint_options is None:
-            raise ValueError(
-                "with options and a different adjoint_method, adjoint_options must be given too (it may be {})"
-            )
+    if given:
+        gradient = _with_second_solve(gradient, memory_budget, given)
     return odeint(
         func, y0, t,
         rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn,
-        gradient=Continuous(**given) if given else gradient,
-        params=(*_listed("params", params), *_listed("adjoint_params", adjoint_params)),
+        gradient=gradient,
+        params=(*listed("params", params), *listed("adjoint_params", adjoint_params)),
         memory_budget=memory_budget, compile=compile, accumulate=accumulate, on_failure=on_failure,
     )  # fmt: skip
 
@@ -110,11 +106,40 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
-def _listed(name: str, params: Any) -> tuple[Tensor, ...]:
-    """Return params as a tuple; like torchdiffeq, accept a generator."""
-    if isinstance(params, Tensor):
-        raise TypeError(f"{name} must be a sequence of tensors, got one tensor: write {name}=(tensor,)")
-    return tuple(params or ())
+def _with_second_solve(gradient: str | Strategy, memory_budget: Any, given: dict[str, Any]) -> str | Strategy:
+    """Return the gradient with these settings of its second solve; warn if it has none, for which they are checked."""
+    strategy, name = named_gradient(gradient, memory_budget)
+    if not strategy.second_solve:
+        _check_second_solve(given)
+        warn_without_second_solve("adjoint settings", [f"adjoint_{setting}" for setting in given], name)
+        return gradient
+    for setting, value in given.items():
+        own = getattr(strategy, setting)
+        if own is not None and own != value:
+            raise UnsupportedCombination(
+                f"adjoint_{setting}={value!r} and gradient={name} both set the second solve's {setting}: keep one"
+            )
+    if "method" in given:
+        named_method(given["method"])
+    return replace(cast(Any, strategy), **given)
+
+
+def _check_second_solve(given: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError for a setting that torchdiffeq cannot use either; all others are accepted."""
+    for setting in ("rtol", "atol"):
+        value = given.get(setting)
+        for entry in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(entry, bool) or not isinstance(entry, int | float | Tensor | None):
+                raise TypeError(f"adjoint_{setting} must be a number or a tensor, got {entry!r}")
+    method = given.get("method")
+    if method is not None and not (isinstance(method, str) and method in FOREIGN_METHODS):
+        named_method(method)
+    options = given.get("options", {})
+    if not isinstance(options, Mapping):
+        raise TypeError(f"adjoint_options must be a mapping of names to values, got {type(options).__name__}")
+    norm = options.get("norm", "seminorm")
+    if not (norm == "seminorm" or callable(norm)):
+        raise TypeError(f"adjoint_options: 'norm' must be a function or 'seminorm', got {norm!r}")
 
 
 def _as_in_the_paper(gradient: str) -> Callable[..., Any]:
@@ -128,12 +153,12 @@ def _as_in_the_paper(gradient: str) -> Callable[..., Any]:
         method: str | None = None,
         options: Mapping[str, Any] | None = None,
         event_fn: Callable[..., Tensor] | None = None,
-        adjoint_params: Sequence[Tensor] | None = None,
+        adjoint_params: Params | None = None,
     ) -> Any:
         return odeint(
             func, y0, t,
             rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, gradient=gradient,
-            params=_listed("adjoint_params", adjoint_params),
+            params=listed("adjoint_params", adjoint_params),
         )  # fmt: skip
 
     solve.__doc__ = f"""Solve like odeint with gradient="{gradient}", with the signature of the paper's own code.

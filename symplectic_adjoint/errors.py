@@ -1,6 +1,8 @@
-"""The errors of the library. Those of a solve that fails numerically derive from SolverError."""
+"""The errors and warnings of the library. Errors of a solve that fails numerically derive from SolverError."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +102,40 @@ class ReversalError(SolverError):
 
 class EventNotFound(SolverError):
     """The event function did not change sign before the solve had to stop."""
+
+
+class IgnoredArgumentWarning(UserWarning):
+    """An argument that torchdiffeq takes was accepted, and has no effect in this solve."""
+
+
+class StepControlOffWarning(UserWarning):
+    """An option turned step control off where torchdiffeq ignores the option and stays adaptive."""
+
+
+class ResolutionWarning(UserWarning):
+    """A tolerance is below what the dtype of y0 resolves, so the solve is only as accurate as that dtype allows."""
+
+
+_given: set[tuple[type[Warning], str]] = set()
+
+
+def warn_once(category: type[Warning], subject: str, message: str) -> None:
+    """Give a warning at the line that called the library, unless this process had one of this category and subject.
+
+    A warning that a filter turns into an error does not count as given.
+    """
+    if (category, subject) in _given:
+        return
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+    _given.add((category, subject))
+
+
+def forget_warnings() -> None:
+    """Let warnings that are given once a process be given once more, as tests of them need."""
+    _given.clear()
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """A solve as a layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ class NeuralODE(nn.Module):
     def __init__(self, func: Callable[..., Any], **keywords: Any):
         super().__init__()
         self.func = func
+        if isinstance(keywords.get("params"), Iterator):  # the first call would use it up
+            keywords["params"] = tuple(keywords["params"])
         self.keywords = keywords
 
     def forward(self, y0: Any, t: Tensor) -> Any:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from symplectic_adjoint.errors import forget_warnings
+
 pytest_plugins = ["pytester", "tests.coverage_guard"]
 
 # A generated problem is solved five times: its time means nothing, and a slow one is no reason to fail.
@@ -15,6 +17,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=50, help="how many random kills tests/chaos makes")
+
+
+@pytest.fixture(autouse=True)
+def _every_warning_anew():
+    """Warnings given once a process would otherwise depend on which test comes first."""
+    forget_warnings()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """The tensors that func is known to use, and the modules that hold them."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,20 +31,23 @@ class Parameters:
         return self.modules + self.named_modules
 
 
-def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None) -> Parameters:
+Params = Iterable[Tensor] | nn.Module
+"""What `params` may be; a module stands for its parameters."""
+
+
+def collect_parameters(func: Callable[..., Any], params: Params | None) -> Parameters:
     """Return the tensors of `params`, then the parameters of func's module, each once.
 
     func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raises
-    TypeError if params is not a sequence of tensors, ValueError if a parameter is computed from another one, and
+    TypeError if params is neither tensors nor a module, ValueError if a parameter is computed from another one, and
     UnsupportedCombination if parameters of func are sharded.
     """
-    if isinstance(params, Tensor):
-        raise TypeError("params must be a sequence of tensors, got one tensor: write params=(tensor,)")
+    given = listed("params", params)
     modules, named_modules = modules_of(func)
     own = [p for m in modules for p in _own_parameters(m)]
     _refuse_sharded(own)
     found: dict[int, Tensor] = {}
-    for index, p in enumerate((*(params or ()), *own)):
+    for index, p in enumerate((*given, *own)):
         if not isinstance(p, Tensor):
             raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
         found.setdefault(id(p), p)
@@ -52,6 +55,20 @@ def collect_parameters(func: Callable[..., Any], params: Sequence[Tensor] | None
     _refuse_ancestors(trainable)
     frozen = tuple(p for p in found.values() if not p.requires_grad)
     return Parameters(trainable, frozen, modules, named_modules)
+
+
+def listed(name: str, params: Params | None) -> tuple[Tensor, ...]:
+    """Return the tensors of an argument such as params, which may be any iterable of them, or a module."""
+    if params is None:
+        return ()
+    if isinstance(params, Tensor):
+        raise TypeError(f"{name} must be a sequence of tensors, got one tensor: write {name}=(tensor,)")
+    if isinstance(params, nn.Module):
+        with lock_of(tuple(params.modules())):
+            return tuple(p for m in params.modules() for p in _own_parameters(m))
+    if not isinstance(params, Iterable):
+        raise TypeError(f"{name} must be a sequence of tensors or a module, got {type(params).__name__}")
+    return tuple(params)
 
 
 def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:

@@ -19,6 +19,7 @@ from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.solve.callbacks import Callbacks
 from symplectic_adjoint.solve.grid import StepPlan
+from symplectic_adjoint.solve.inputs import resolved_tolerances
 from symplectic_adjoint.solve.options import read_options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.problem import Problem
@@ -117,6 +118,7 @@ class Continuous(Strategy):
         if control is not None:
             rtol = control.rtol if self.rtol is None else self.rtol
             atol = control.atol if self.atol is None else self.atol
+            rtol, atol = resolved_tolerances(rtol, atol, problem.layout)
             problem = replace(problem, options=replace(problem.options, control=replace(control, rtol=rtol, atol=atol)))
         return problem
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.errors import NonFiniteError, UnsupportedCombination
+from symplectic_adjoint.errors import NonFiniteError, ResolutionWarning, UnsupportedCombination, warn_once
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.layout import Layout, parts_of
 from symplectic_adjoint.field.transforms import batched, transforming
@@ -70,29 +70,41 @@ def checked_tolerance(name: str, value: Any, layout: Layout, y0: Tensor) -> floa
 
 def _check_positive(name: str, least: float, most: float) -> None:
     for value in (least, most):
-        if not 0.0 < value < math.inf:
+        if not 0.0 <= value < math.inf:
             raise ValueError(
-                f"{name} must be positive and finite, got {value:g}: a step is accepted if its error is at most "
+                f"{name} must be at least 0 and finite, got {value:g}: a step is accepted if its error is at most "
                 "atol + rtol |y|"
             )
 
 
-def check_resolution(rtol: float | Tensor, atol: float | Tensor, layout: Layout) -> None:
-    """Raise ValueError for a tolerance that y0's dtype cannot resolve.
+def resolved_tolerances(
+    rtol: float | Tensor, atol: float | Tensor, layout: Layout
+) -> tuple[float | Tensor, float | Tensor]:
+    """Return the tolerances, each raised with a warning to the least that y0's dtype resolves.
 
-    Below about a hundredth of a unit in the last place the error estimate is rounding error, which shorter steps do not
-    reduce.
+    Below about a hundredth of a unit in the last place the error estimate is rounding error. Shorter steps do not make
+    the solution more accurate there, and a solve of such steps may not end.
     """
-    dtype = layout.time_dtype
-    info = torch.finfo(dtype)
-    for name, value, least in (("rtol", rtol, info.eps / 100), ("atol", atol, info.smallest_normal)):
-        if isinstance(value, Tensor):
-            value = value.amin().item() if value.numel() else math.inf
-        if value < least:
-            raise ValueError(
-                f"{name} = {value:g} is beyond what y0's {dtype} can resolve: give {name} >= {least:.1g}, or a y0 of "
-                "higher precision"
-            )
+    info = torch.finfo(layout.time_dtype)
+    return (
+        _resolved("rtol", rtol, info.eps / 100, info),
+        _resolved("atol", atol, info.smallest_normal, info),
+    )
+
+
+def _resolved(name: str, value: float | Tensor, least: float, info: torch.finfo) -> float | Tensor:
+    if isinstance(value, Tensor) and not value.numel():
+        return value
+    smallest = value.amin().item() if isinstance(value, Tensor) else value
+    if smallest >= least:
+        return value
+    warn_once(
+        ResolutionWarning,
+        name,
+        f"{name} = {smallest:.3g} is below what {info.dtype} resolves, {least:.3g}: steps are controlled to "
+        f"{name} = {least:.3g}; give that or more, or a y0 of higher precision",
+    )
+    return value.clamp(min=least) if isinstance(value, Tensor) else least
 
 
 def checked_times(t: Tensor) -> tuple[float, ...]:

@@ -10,8 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.errors import UnsupportedCombination, did_you_mean
+from symplectic_adjoint.errors import (
+    IgnoredArgumentWarning,
+    StepControlOffWarning,
+    UnsupportedCombination,
+    did_you_mean,
+    warn_once,
+)
 from symplectic_adjoint.methods.interpolant import hermite, linear
+from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.step_control import Norm, StepControl, rms_norm
 
@@ -24,12 +31,17 @@ MAX_EVENT_STEPS = 100_000
 """The default number of steps to try before the search for an event is given up."""
 KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
 FOREIGN_OPTIONS = {
-    "max_order": "belongs to torchdiffeq's Adams methods, which are not supported",
-    "max_iters": "belongs to torchdiffeq's implicit methods, which are not supported",
-    "solver": "belongs to torchdiffeq's scipy_solver, which is not supported",
-    "implicit": "belongs to torchdiffeq's Adams methods, which are not supported",
+    "max_order": "torchdiffeq's Adams methods",
+    "max_iters": "torchdiffeq's implicit methods",
+    "solver": "torchdiffeq's scipy_solver",
+    "implicit": "torchdiffeq's Adams methods",
 }
-"""Options of torchdiffeq that do not apply to explicit Runge-Kutta methods."""
+"""Options that belong to methods that only torchdiffeq has, which ignores them with any other method."""
+FIXED_GRIDS = {
+    "interp": "fixed grids, and adaptive methods use their own dense output",
+    "perturb": "fixed grids, and for adaptive steps 'jump_t' names the times where func jumps",
+}
+"""Options that torchdiffeq ignores with adaptive steps."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +83,16 @@ def read_options(
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"options must be a mapping of names to values, got {type(given).__name__}")
     options = {name: value for name, value in (given or {}).items() if name != "grid_constructor" or value is not None}
-    for name in options:
-        if not isinstance(name, str):
-            raise TypeError(f"options must have names as keys, got {name!r}")
-        if name in FOREIGN_OPTIONS:
-            raise ValueError(f"option {name!r} {FOREIGN_OPTIONS[name]}: leave it out")
-        if name not in KNOWN_OPTIONS:
-            near = did_you_mean(name, KNOWN_OPTIONS)
-            raise ValueError(f"unknown option {name!r}{near}: options are {', '.join(KNOWN_OPTIONS)}")
+    _check_names(options, tableau)
     _refuse_other_time_dtype(options.pop("dtype", torch.float64))
     grids = [name for name in GRID_OPTIONS if name in options]
     if len(grids) > 1:
         raise UnsupportedCombination(f"options {grids[0]!r} and {grids[1]!r} both give the grid: keep one")
     adaptive = tableau.adaptive and not grids
-    if not adaptive:
-        _refuse_control(options, grids[0] if grids else f"method={tableau.name!r}")
-    tableau = _with_interpolant(tableau, options.pop("interp", None), adaptive)
+    if tableau.adaptive and tableau.name in METHODS:  # a gradient's own method is not torchdiffeq's
+        _warn_of_control_off(grids, tableau)
+    _check_fit(options, tableau, grids)
+    tableau = _with_interpolant(tableau, options.pop("interp", None))
     land = _read_outputs(options.get("outputs"), default=adaptive and not tableau.interpolates)
     max_num_steps = options.get("max_num_steps", 2**31 - 1)
     if isinstance(max_num_steps, bool) or not isinstance(max_num_steps, int) or max_num_steps < 1:
@@ -101,12 +107,68 @@ def read_options(
             land=land,
             stops=stops | jumps,
             jumps=jumps,
-            perturb=_read_perturb(options, adaptive),
+            perturb=_read_perturb(options),
             max_num_steps=max_num_steps,
             max_event_steps=max_num_steps if "max_num_steps" in options else MAX_EVENT_STEPS,
         ),
         tableau,
     )
+
+
+def _check_names(options: dict[str, Any], tableau: ButcherTableau) -> None:
+    """Remove the options that have no effect with any method here, with a warning; raise for unknown ones."""
+    for name in list(options):
+        if not isinstance(name, str):
+            raise TypeError(f"options must have names as keys, got {name!r}")
+        if name in FOREIGN_OPTIONS:
+            _ignore(options, name, tableau, FOREIGN_OPTIONS[name])
+        elif name not in KNOWN_OPTIONS:
+            near = did_you_mean(name, KNOWN_OPTIONS)
+            raise ValueError(f"unknown option {name!r}{near}: options are {', '.join(KNOWN_OPTIONS)}")
+
+
+def _check_fit(options: dict[str, Any], tableau: ButcherTableau, grids: Sequence[str]) -> None:
+    """Remove, with a warning, the options that torchdiffeq ignores with the method.
+
+    Raises UnsupportedCombination for an option of step size control on a grid that turns the method's own control off.
+    """
+    if tableau.adaptive and not grids:
+        for name, owner in FIXED_GRIDS.items():
+            if options.get(name):  # None and False ask for nothing
+                _ignore(options, name, tableau, owner)
+        return
+    for name in [name for name in CONTROL_OPTIONS if name in options]:
+        if tableau.adaptive or name == "controller":  # torchdiffeq would use the option, or has no such option
+            reason = grids[0] if tableau.adaptive else f"method={tableau.name!r}"
+            raise UnsupportedCombination(
+                f"option {name!r} belongs to adaptive step sizes, which {reason} does not use: leave it out, or "
+                "use an adaptive method without step_size, grid_points or grid_constructor"
+            )
+        _ignore(options, name, tableau, "methods with adaptive step sizes")
+
+
+def _ignore(options: dict[str, Any], name: str, tableau: ButcherTableau, owner: str) -> None:
+    """Remove an option that has no effect here, as in torchdiffeq, with a warning."""
+    warn_once(
+        IgnoredArgumentWarning,
+        name,
+        f"option {name!r} has no effect with method={tableau.name!r}, as in torchdiffeq: it belongs to {owner}; leave "
+        "it out",
+    )
+    del options[name]
+
+
+def _warn_of_control_off(grids: Sequence[str], tableau: ButcherTableau) -> None:
+    """Warn of an option that gives an adaptive method a fixed grid here and is ignored by torchdiffeq."""
+    for name in grids:
+        if name != "grid_points":  # torchdiffeq has no such option
+            warn_once(
+                StepControlOffWarning,
+                name,
+                f"option {name!r} turns step control off: {tableau.name!r} takes fixed steps, whatever their error, "
+                f"where torchdiffeq ignores {name} and stays adaptive: leave {name} out, or give a fixed method such "
+                "as 'rk4'",
+            )
 
 
 def _refuse_other_time_dtype(dtype: Any) -> None:
@@ -117,22 +179,9 @@ def _refuse_other_time_dtype(dtype: Any) -> None:
         )
 
 
-def _refuse_control(options: Mapping[str, Any], reason: str) -> None:
-    for name in CONTROL_OPTIONS:
-        if name in options:
-            raise UnsupportedCombination(
-                f"option {name!r} belongs to adaptive step sizes, which {reason} does not use: leave it out, or "
-                "use an adaptive method without step_size, grid_points or grid_constructor"
-            )
-
-
-def _with_interpolant(tableau: ButcherTableau, interp: Any, adaptive: bool) -> ButcherTableau:
+def _with_interpolant(tableau: ButcherTableau, interp: Any) -> ButcherTableau:
     if interp is None:
         return tableau
-    if adaptive:
-        raise UnsupportedCombination(
-            "option 'interp' belongs to fixed grids; adaptive methods use their own dense output"
-        )
     if interp == "linear":
         return replace(tableau, interpolant=linear(tableau.b))
     if interp == "cubic":
@@ -176,14 +225,10 @@ def _read_stops(
     return frozenset(stop for stop in map(match, stops) if low <= stop <= high)
 
 
-def _read_perturb(options: Mapping[str, Any], adaptive: bool) -> bool:
+def _read_perturb(options: Mapping[str, Any]) -> bool:
     perturb = options.get("perturb", False)
     if not isinstance(perturb, bool):
         raise TypeError(f"option 'perturb' must be True or False, got {perturb!r}")
-    if perturb and adaptive:
-        raise UnsupportedCombination(
-            "option 'perturb' belongs to fixed grids; with adaptive steps name the times where func jumps in 'jump_t'"
-        )
     return perturb
 
 
@@ -220,8 +265,8 @@ def _read_control(
         min_step=_positive("min_step", options.get("min_step", 0.0), or_zero=True),
         max_step=_positive("max_step", options.get("max_step", math.inf), or_infinite=True),
         safety=_positive("safety", options.get("safety", 0.9)),
-        ifactor=_positive("ifactor", options.get("ifactor", 10.0)),
-        dfactor=_positive("dfactor", options.get("dfactor", 0.2)),
+        ifactor=_positive("ifactor", options.get("ifactor", 10.0), or_infinite=True),
+        dfactor=_positive("dfactor", options.get("dfactor", 0.2), or_zero=True),
         controller=options.get("controller", "I"),
         max_num_steps=max_num_steps,
     )
@@ -229,13 +274,13 @@ def _read_control(
         raise ValueError(f"option 'controller' must be 'I' or 'PI', got {control.controller!r}")
     if control.max_step < control.min_step:
         raise ValueError(f"option 'max_step' is {control.max_step:g}, below min_step = {control.min_step:g}")
-    for name, value, low, high in (
-        ("safety", control.safety, 0.0, 1.0),
-        ("dfactor", control.dfactor, 0.0, 1.0),
-        ("ifactor", control.ifactor, 1.0, math.inf),
+    for name, value, valid, bounds in (
+        ("safety", control.safety, control.safety <= 1.0, "between 0, not included, and 1, included"),
+        ("dfactor", control.dfactor, control.dfactor <= 1.0, "between 0 and 1, both included"),
+        ("ifactor", control.ifactor, control.ifactor >= 1.0, "between 1 and inf, both included"),
     ):
-        if not low < value < high:
-            raise ValueError(f"option {name!r} must lie between {low:g} and {high:g}, got {value:g}")
+        if not valid:
+            raise ValueError(f"option {name!r} must lie {bounds}, got {value:g}")
     return control
 
 
@@ -252,9 +297,8 @@ def _positive(name: str, value: Any, *, or_zero: bool = False, or_infinite: bool
     value = float(value)
     in_range = value > 0.0 or (or_zero and value == 0.0)
     if not in_range or math.isnan(value) or (math.isinf(value) and not or_infinite):
-        raise ValueError(
-            f"option {name!r} must be a positive number (a magnitude, for either direction), got {value:g}"
-        )
+        sign = "positive number or zero" if or_zero else "positive number"
+        raise ValueError(f"option {name!r} must be a {sign} (a magnitude, for either direction), got {value:g}")
     return value
 
 

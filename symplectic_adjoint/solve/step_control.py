@@ -84,12 +84,13 @@ class StepControl:
 
         I: safety ratio^(-1/order). PI: safety ratio^(-0.7/order) previous^(0.4/order) (Gustafsson 1991;
         Hairer and Wanner II, eq. IV.2.43c), which damps the oscillation of I near a stability limit.
-        With I, the factor after an accepted step is at least 1. Every factor lies in [dfactor, ifactor].
+        With I, the factor after an accepted step is at least 1. Every factor lies in [dfactor, ifactor]; where the
+        ratio says nothing of the size and the bound is infinite or zero, the bound's default takes its place.
         """
         if ratio == 0.0:
-            return self.ifactor
+            return self.ifactor if math.isfinite(self.ifactor) else StepControl.ifactor
         if not math.isfinite(ratio):
-            return self.dfactor
+            return self.dfactor or StepControl.dfactor
         if self.controller == "PI" and ratio <= 1.0:
             factor = self.safety * ratio ** (-0.7 / order) * max(previous, 1e-4) ** (0.4 / order)
             return min(self.ifactor, max(self.dfactor, factor))

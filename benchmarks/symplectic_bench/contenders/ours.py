@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, solve
+from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, StepControlOffWarning, solve
 from symplectic_bench.contenders.contender import Solved
 from symplectic_bench.contenders.counts import Counts, total
 from symplectic_bench.contenders.gradient_records import gradient_record
@@ -22,6 +23,9 @@ from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.oracles.recorded_grid import Replayed, replay_as
 from symplectic_bench.problems import Problem, in_turn
 from symplectic_bench.spec.cell import Cell
+
+# A cell with `steps` asks for fixed steps of any method.
+warnings.filterwarnings("ignore", category=StepControlOffWarning)
 
 COMPILED = tuple(name for name, one in STRATEGIES.items() if one.compiles and not one.obstacle_to_compile)
 ACCUMULATED = tuple(name for name, strategy in STRATEGIES.items() if strategy.accumulates)

@@ -213,7 +213,7 @@ def test_a_state_that_cannot_be_solved_for_is_named(y0, message):
     ("y0", "tolerance", "message"),
     [
         ((start(), start()), (1e-3,), "atol must be a tuple or list of 2 parts like y0, got 1 parts"),
-        ((start(), start()), (1e-3, -1.0), "atol must be positive and finite, got -1"),
+        ((start(), start()), (1e-3, -1.0), "atol must be at least 0 and finite, got -1"),
         ((start(), start()), (1e-3, torch.ones(5)), r"atol\[1\] has shape \(5,\), which does not broadcast"),
         ((start(), start()), torch.ones(3), "atol must be a number, or have y0's structure"),
         (start(), (1e-3, 1e-3), "atol must be a number or a tensor, as y0 is one tensor"),

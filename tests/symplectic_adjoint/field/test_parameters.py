@@ -313,3 +313,28 @@ class TestParams:
         ys = solve(lambda t, y: weight * y, gradient=gradient, params=(idle, weight))
         of_weight, of_idle = torch.autograd.grad(ys.sum(), [weight, idle], allow_unused=True)
         assert of_weight is not None and of_idle is None
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            lambda net: net,
+            lambda net: net.parameters(),
+            lambda net: (p for p in net.parameters()),
+            lambda net: dict(net.named_parameters()).values(),
+            lambda net: nn.ParameterList(net.parameters()),
+        ],
+    )
+    def test_may_be_a_module_or_any_iterable_also_for_several_solves(self, given):
+        net = SmallNet()
+        holder = [net]
+
+        def func(t, y):
+            return holder[0](t, y)
+
+        layer = sa.NeuralODE(func, params=given(net), **FIXED)
+        inputs = [net.inner.weight, net.outer.bias]
+        expected = torch.autograd.grad(weighted_loss(sa.odeint(net, start(), T, **FIXED)), inputs)
+        for _ in range(2):
+            found = torch.autograd.grad(weighted_loss(layer(start(), T)), inputs)
+            assert all(relative_error(a, b) < ROUNDING for a, b in zip(found, expected, strict=True))
+        assert sa.check_gradient(func, start(), T, params=given(net), **FIXED).ok

@@ -1,4 +1,4 @@
-"""odeint_adjoint has torchdiffeq's signature, and methods and options that only torchdiffeq has are refused."""
+"""odeint_adjoint has torchdiffeq's signature, and what only torchdiffeq has is refused or has no effect, by name."""
 
 import inspect
 import math
@@ -22,7 +22,7 @@ def test_a_method_that_only_torchdiffeq_has_is_refused_with_one_to_use_instead(m
     assert any(name in str(refusal.value).replace(method, "") for name in sa.METHODS)
 
 
-@pytest.mark.parametrize("option", ["solver", "max_order", "nonsense", "stepsize"])
+@pytest.mark.parametrize("option", ["nonsense", "stepsize"])
 def test_an_unknown_option_is_an_error_and_not_a_warning(option):
     with pytest.raises(ValueError, match=option):
         sa.odeint(Swing(), torch.ones(2), times(0.0, 1.0), options={option: 1})
@@ -93,11 +93,75 @@ SECOND_SOLVE = [
 ]
 
 
-@pytest.mark.parametrize(("gradient", "name", "value"), taking_turns(SECOND_SOLVE, EXACT))
-def test_options_of_a_second_solve_are_refused_where_there_is_none(gradient, name, value):
+@pytest.mark.parametrize(
+    ("gradient", "name", "value"),
+    taking_turns(
+        [
+            *SECOND_SOLVE,
+            ("adjoint_rtol", torch.tensor(1e-3)),
+            ("adjoint_rtol", 0.0),
+            ("adjoint_atol", (1e-3, 1e-3)),
+            ("adjoint_method", "implicit_adams"),
+            ("adjoint_options", {"norm": max, "nonsense": 1}),
+        ],
+        [*EXACT, "mali", "reversible"],
+    ),
+)
+def test_settings_of_a_second_solve_change_nothing_where_there_is_none_with_one_warning(gradient, name, value):
     func = Mixed()
-    with pytest.raises(sa.UnsupportedCombination, match=name):
-        grads(sa.odeint_adjoint, func, [func.own], gradient=gradient, **{name: value})
+    expected = grads(sa.odeint, func, [func.own], gradient=gradient)
+    with pytest.warns(sa.IgnoredArgumentWarning, match=rf"^{name}: no effect, because gradient='{gradient}'") as given:
+        found = [grads(sa.odeint_adjoint, func, [func.own], gradient=gradient, **{name: value}) for _ in range(2)]
+    assert len(given) == 1 and given[0].filename == __file__
+    assert all(torch.equal(gradient[0], expected[0]) for gradient in found)
+
+
+def test_all_settings_of_a_second_solve_are_named_in_one_warning_and_auto_has_none_either():
+    func = Mixed()
+    with pytest.warns(sa.IgnoredArgumentWarning, match="adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options:"):
+        grads(sa.odeint_adjoint, func, [func.own], gradient="auto", memory_budget="1 GiB", **dict(SECOND_SOLVE))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("adjoint_rtol", "tight", TypeError),
+        ("adjoint_atol", [None, "tight"], TypeError),
+        ("adjoint_method", "dopri6", ValueError),
+        ("adjoint_options", ["seminorm"], TypeError),
+        ("adjoint_options", {"norm": "semi-norm"}, TypeError),
+    ],
+)
+def test_a_setting_of_a_second_solve_that_torchdiffeq_cannot_use_either_is_refused(name, value, error):
+    func = Mixed()
+    with pytest.raises(error, match="dopri6" if name == "adjoint_method" else name):
+        grads(sa.odeint_adjoint, func, [func.own], **{name: value})
+
+
+def test_a_gradient_object_with_a_second_solve_takes_its_settings_unless_it_has_them():
+    func = Mixed()
+    (expected,) = grads(sa.odeint, func, [func.own], gradient=sa.Continuous(rtol=1e-3, atol=1e-2))
+    keywords = {"adjoint_rtol": 1e-3, "adjoint_atol": torch.tensor(1e-2, dtype=torch.float64)}
+    for gradient in (sa.Continuous(), sa.Continuous(rtol=1e-3)):
+        assert torch.equal(grads(sa.odeint_adjoint, func, [func.own], gradient=gradient, **keywords)[0], expected)
+    with pytest.raises(sa.UnsupportedCombination, match=r"adjoint_rtol=0.001 and .* both set the second solve's rtol"):
+        grads(sa.odeint_adjoint, func, [func.own], gradient=sa.Continuous(rtol=1e-4), adjoint_rtol=1e-3)
+
+
+@pytest.mark.parametrize("gradient", STANDARD)
+@pytest.mark.parametrize("keyword", ["params", "adjoint_params"])
+def test_a_module_in_place_of_its_parameters_is_accepted(gradient, keyword):
+    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    holder = [net]
+
+    def func(t, y):
+        return holder[0](y)
+
+    found, expected = (
+        grads(sa.odeint_adjoint, func, list(net.parameters()), gradient=gradient, **{keyword: given})
+        for given in (net, tuple(net.parameters()))
+    )
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize(("name", "value"), SECOND_SOLVE)
