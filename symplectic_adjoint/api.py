@@ -80,11 +80,9 @@ def odeint(
         dtypes. The parameters of a module, or of a bound method's module, are found; other tensors that func uses and
         that need a gradient go in `params`.
     y0: the initial state, a floating point or complex tensor of any shape, or a tuple, list, dict or nest of those.
-    t: output times, a 1-D floating point tensor, increasing or decreasing. Times are kept in float64. A repeated time
-        is the same output again, with its own cotangent and time gradient; a single time returns y0.
-    rtol, atol: tolerances: a step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.
-        Numbers, tensors that broadcast to y0, or either in y0's structure. Fixed steps ignore them. Tolerances that
-        y0's dtype cannot resolve are raised, with a warning.
+    t: output times, a 1-D floating point tensor, increasing or decreasing; times may repeat. Kept in float64.
+    rtol, atol: an adaptive step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.
+        Numbers, tensors that broadcast to y0, or in y0's structure; raised, with a warning, to what its dtype resolves.
     method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
     options: the solver's options, listed in docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
     event_fn: called as event_fn(t, y); returns a tensor. The solve ends where one of its components changes sign. t
@@ -96,9 +94,8 @@ def odeint(
         a number, or a string such as "2 GiB". The backward pass recomputes as few f calls as it allows.
     compile: whether to compile func and its VJP with torch.compile, once for all solves and step sizes. Needs a C++
         compiler and a func made of tensor operations only; for "symplectic", "stages" and "revolve".
-    accumulate: how the backward pass sums dL/dy and dL/dtheta over the steps: None for sums in their own dtype,
-        "float64", or "compensated", which is as accurate but stays in their own dtype. For long solves in float32; for
-        "symplectic", "stages", "revolve", "aca" and "auto".
+    accumulate: None, or for long solves in float32 how dL/dy and dL/dtheta are summed over the steps: "float64", or
+        "compensated", as accurate in their own dtype. For "symplectic", "stages", "revolve", "aca" and "auto".
     on_failure: "raise", or "return" to return the outputs up to the time reached and NaN beyond.
 
     Returns y in y0's structure, each part of shape (len(t), *part.shape). With event_fn, returns (event_t, y): the time
