@@ -14,7 +14,9 @@ from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import IgnoredArgumentWarning, UnsupportedCombination, did_you_mean, warn_once
 from symplectic_adjoint.field.compiled import require_compiler
 from symplectic_adjoint.field.layout import Layout, PackedFunc
-from symplectic_adjoint.field.parameters import Params, collect_parameters, listed, lock_of_func
+from symplectic_adjoint.field.module_lock import lock_of
+from symplectic_adjoint.field.parameters import Params, collect_parameters, listed
+from symplectic_adjoint.field.reach import reach_of
 from symplectic_adjoint.field.transforms import batched, transforming
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
 from symplectic_adjoint.gradients.auto import AUTO, Auto
@@ -147,8 +149,9 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         checked_tolerance("atol", given.atol, layout, y),
     )
     coarsest = max((layout.time_dtype, given.t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
-    with lock_of_func(func):
-        parameters = collect_parameters(func, given.params)
+    reach = reach_of(func)
+    with lock_of(reach.modules):
+        parameters = collect_parameters(func, reach, given.params)
         options, tableau = read_options(
             given.options,
             tableau,
@@ -161,7 +164,8 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     options = _options_for(strategy, gradient_name, options, given.options)
     options = _checked_grid(options, layout, event_fn, (y, *parameters.trainable, *parameters.frozen))
     problem = Problem(
-        func=func if layout.is_identity else PackedFunc(func, layout),
+        func=reach.func if layout.is_identity else PackedFunc(reach.func, layout),
+        reach=reach,
         parameters=parameters,
         tableau=tableau,
         times=times,

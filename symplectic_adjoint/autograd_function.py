@@ -1,7 +1,7 @@
 """A solve as a single node of the caller's autograd graph: the library's only torch.autograd.Function for it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def _run_distinct(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -
         if not strategy.exact:
             raise UnsupportedCombination(f"torch.func and forward mode need an exact gradient, got {strategy}")
         return problem.solve(y0, KeepNothing(), on_graph=True, t=t)
-    differentiates = grad_mode and (wants_t or y0.requires_grad or bool(problem.parameters.trainable))
+    differentiates = grad_mode and (wants_t or y0.requires_grad or problem.may_need_gradient)
     choice = None
     if differentiates:
         strategy, choice = strategy.resolved(ForwardPass(problem, y0.detach(), wants_t))
@@ -55,10 +55,11 @@ def _run_distinct(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -
     if not differentiates or strategy.on_callers_graph:
         with torch.no_grad():
             return problem.solve(y0.detach(), KeepNothing(), watch=grad_mode)
-    call = _Call(problem, strategy)
-    ys = _Solve.apply(call, y0, t, *problem.parameters.trainable, *problem.parameters.frozen)
-    assert call.trajectory is not None
-    return ys, call.trajectory
+    call = _forward_pass(problem, strategy, y0.detach(), wants_t)
+    params = call.trajectory.field.params
+    if not (wants_t or y0.requires_grad or params):  # func uses none of the tensors that it could reach
+        return call.results[0], call.trajectory
+    return _Solve.apply(call, y0, t, *params), call.trajectory
 
 
 def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[Tensor], None]:
@@ -74,38 +75,50 @@ def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[T
 
 @dataclass
 class _Call:
-    """One application of the Function: its input, and its results besides ys.
+    """One forward pass, as its backward pass needs it.
 
-    guarded: how many tensors were saved only to detect changes in place.
+    problem: up to the event, if there was one. results: ys and the tensors kept, until they are saved for the backward
+    pass. guarded: how many tensors were saved only to detect changes in place.
     """
 
     problem: Problem
     strategy: Strategy
-    trajectory: Trajectory | None = None
+    trajectory: Trajectory
+    results: Sequence[Tensor]
+    steps: Sequence[int]
+    last_stages: list[Tensor]
+    graphs: list[StageGraph]
     guarded: int = 0
-    steps: Sequence[int] = ()
-    last_stages: list[Tensor] = field(default_factory=list)
-    graphs: list[StageGraph] = field(default_factory=list)
+
+
+@torch.no_grad()
+def _forward_pass(problem: Problem, strategy: Strategy, y0: Tensor, with_time: bool) -> _Call:
+    """Solve, and return what the backward pass needs.
+
+    The parameters are complete only now: tensors that no module holds are found in the graph of func's first call.
+    """
+    keeper = strategy.keeper(ForwardPass(problem, y0, with_time))
+    ys, trajectory = problem.solve(y0, keeper, adopt=True)
+    f = trajectory.field
+    f.require_repeatable()
+    f.forward_state.guard(f.params, f.search.reached)
+    trajectory.stats.f_calls_forward = f.f_calls
+    trajectory.stats.choice = keeper.choice
+    problem = problem.up_to_event(trajectory)
+    results, last_stages, graphs = [ys, *keeper.kept], list(keeper.last_stages), list(keeper.graphs)
+    return _Call(problem, strategy, trajectory, results, keeper.steps, last_stages, graphs)
 
 
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
-        # params are inputs for autograd only (the frozen ones, to detect changes in place); func reads its own.
-        y = y0.detach()
-        keeper = call.strategy.keeper(ForwardPass(call.problem, y, ctx.needs_input_grad[2]))
-        ys, trajectory = call.problem.solve(y, keeper, watch=True)
-        trajectory.field.require_repeatable()
-        trajectory.stats.f_calls_forward = trajectory.field.f_calls
-        call.trajectory, call.problem = trajectory, call.problem.up_to_event(trajectory)
-        trajectory.stats.choice = keeper.choice
-        call.steps, call.graphs = keeper.steps, list(keeper.graphs)
-        call.last_stages = list(keeper.last_stages)
-        constants = trajectory.field.forward_state.unchanged_tensors
+        del params  # inputs for autograd only; func reads its own
+        ys, *kept = call.results
+        guarded = call.trajectory.field.forward_state.guarded.saved
         outputs = (ys,) if call.strategy.uses_outputs else ()
         # Everything is saved with save_for_backward, so that a change in place before the backward pass raises.
-        ctx.save_for_backward(y0, t, *params, *constants, *outputs, *keeper.kept)
-        call.guarded = len(params) + len(constants)
+        ctx.save_for_backward(y0, t, *guarded, *outputs, *kept)
+        call.guarded, call.results = len(guarded), ()
         ctx.call = call
         return ys
 
@@ -120,21 +133,23 @@ class _Solve(torch.autograd.Function):
         ctx.maybe_clear_saved_tensors()
         ys = kept.pop(0) if call.strategy.uses_outputs else None
         trajectory = call.trajectory
-        assert trajectory is not None
+        trajectory.field.forward_state.require_unchanged()
         f = trajectory.field.for_another_pass()
         t = t if ctx.needs_input_grad[2] else None
         given = BackwardPass(
             call.problem, trajectory, f, y0, t, kept, call.steps, call.last_stages, call.graphs, ys, grad_ys
         )
         create_graph = torch.is_grad_enabled()
-        with f.forward_state.reinstated():
-            gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
+        if create_graph:
+            gradients = _differentiable(given, call.strategy)
+        else:
+            with f.forward_state.reinstated():
+                gradients = call.strategy.backward(given)
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
             f.search.refuse_dropped(gradients.params)
         trajectory.stats.f_calls_backward += f.f_calls
         trajectory.stats.vjps_backward += f.vjps
-        frozen = (None,) * len(call.problem.parameters.frozen)
-        return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params, *frozen
+        return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params
 
 
 def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
@@ -151,9 +166,10 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
     f, gate = given.field, Gate.State()
     y0 = Gate.apply(gate, given.y0)
     t = None if given.t is None else Gate.apply(gate, given.t)
-    ys = given.problem.replay(f, given.trajectory.plans, y0, t)
     inputs = [x for x in (y0, t) if x is not None and x.requires_grad]
-    bars = f.pull((ys,), (*inputs, *f.params), (given.grad_ys,), create_graph=True)
+    with f.behind(gate) as leaves:
+        ys = given.problem.replay(f, given.trajectory.plans, y0, t)
+        bars = f.pull((ys,), (*inputs, *leaves), (given.grad_ys,), create_graph=True)
     gate.open = True
     f.vjps += f.f_calls
     return Gradients(

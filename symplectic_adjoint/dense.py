@@ -68,15 +68,17 @@ class DenseSolution:
 
     def __init__(self, problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor):
         self._strategy, self._y0, self._t = strategy, y0, t
-        self._inputs = [y0, t, *problem.parameters.trainable, *problem.parameters.frozen]
-        differentiates = torch.is_grad_enabled() and any(x.requires_grad for x in self._inputs)
+        needed = y0.requires_grad or t.requires_grad or problem.may_need_gradient
+        differentiates = torch.is_grad_enabled() and needed
         keeper = KeepNothing() if differentiates else _KeepSteps()
         with torch.no_grad():
-            _, trajectory = problem.solve(y0.detach(), keeper, watch=differentiates)
-        forward_state = trajectory.field.forward_state
+            _, trajectory = problem.solve(y0.detach(), keeper, adopt=differentiates)
+        f = trajectory.field
+        forward_state = f.forward_state
         if differentiates:
-            trajectory.field.require_repeatable()
-        self._inputs += forward_state.unchanged_tensors
+            f.require_repeatable()
+            forward_state.guard(f.params, f.search.reached)
+        self._inputs = [y0, t, *forward_state.guarded.saved]
         self._versions = [None if x.is_inference() else x._version for x in self._inputs]
         self._problem = replace(problem, forward_state=forward_state)  # later calls of func belong to this solve
         self._steps = keeper.steps if isinstance(keeper, _KeepSteps) else None

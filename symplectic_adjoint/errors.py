@@ -104,6 +104,10 @@ class EventNotFound(SolverError):
     """The event function did not change sign before the solve had to stop."""
 
 
+class FunctionChanged(SolverError):
+    """func is not the function that the forward pass solved: something that it reads changed between the passes."""
+
+
 class IgnoredArgumentWarning(UserWarning):
     """An argument that torchdiffeq takes was accepted, and has no effect in this solve."""
 

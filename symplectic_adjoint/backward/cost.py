@@ -67,7 +67,7 @@ def call_cost(problem: Problem, y0: Tensor, *, with_time: bool) -> CallCost:
     params = tuple((p.shape, p.dtype) for p in problem.parameters.trainable)
     with problem.lock:
         known = _KNOWN.setdefault(cache_owner(problem.caller), {})
-        modes = tuple(m.training for m in problem.parameters.all_modules)
+        modes = tuple(m.training for m in problem.reach.modules)
         key = (y0.shape, y0.stride(), y0.dtype, y0.device, with_time, params, modes, autocast)
         if key not in known:
             known[key] = _measure(problem, y0, with_time)
@@ -81,14 +81,15 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
             'you start it (the measurement is kept), or use another gradient, such as "symplectic"'
         )
     f = replace(problem, forward_state=None).field(y0)
-    buffers = [x for m in problem.parameters.all_modules for x in module_tensors_in(m._buffers)]
+    buffers = [x for m in problem.reach.modules for x in module_tensors_in(m._buffers)]
     t, w, device = problem.times[0], torch.ones_like(y0), y0.device
     linearizations: list[Linearization] = []
     edges: list[GradientEdge] = []
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), values_restored(buffers):
-        f(t, y0)
-        f.forward_state.finish()
+        f.search.start(adopting=True)
+        with f.forward_state.first_pass(), torch.no_grad():
+            f(t, y0)
         with f.forward_state.reinstated(), parameter_sums(f, w) as sums:
 
             def call(Y: Tensor) -> None:
@@ -106,7 +107,7 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
             def pull_separately() -> None:
                 linearization = linearizations.pop()
                 if linearization.edge is not None:
-                    f.pull((linearization.edge,), (*linearization.inputs, *f.params), (w,))
+                    f.pull((linearization.edge,), (*linearization.inputs, *f.leaves), (w,))
 
             times = [(_seconds(device, lambda: call(y0)), _seconds(device, transpose)) for _ in range(REPEATS)]
             on_graph, vjp = watch_memory(device.type, lambda: call(y0), transpose)

@@ -62,9 +62,9 @@ class AutogradSums:
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
     ) -> Sequence[Tensor | None]:
         if by_params:
-            return self._pull_separately(reached, inputs, cotangents, self._f.params)
+            return self._pull_separately(reached, inputs, cotangents, self._f.leaves)
         if self._aliases.bypassed:
-            return self._pull_separately(reached, inputs, cotangents, self._aliases.leaves, self._f.params)
+            return self._pull_separately(reached, inputs, cotangents, self._aliases.leaves, self._f.leaves)
         run_backward(
             tuple(reached),
             tuple(cotangents),
@@ -113,7 +113,7 @@ class ExplicitSums:
     """
 
     def __init__(self, f: Field, accumulate: str | None):
-        self._f = f
+        self._f, self._leaves = f, f.leaves
         self._accumulator = (
             Accumulator(len(f.params)) if accumulate is None else PreciseAccumulator(accumulate, len(f.params))
         )
@@ -122,7 +122,7 @@ class ExplicitSums:
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
     ) -> Sequence[Tensor | None]:
         del by_params  # the graph always leads to the parameters themselves
-        bars = self._f.pull(reached, (*inputs, *self._f.params), cotangents)
+        bars = self._f.pull(reached, (*inputs, *self._leaves), cotangents)
         self._accumulator.add(bars[len(inputs) :])
         return bars[: len(inputs)]
 

@@ -80,10 +80,10 @@ def check_gradient(
     problem = replace(problem, repeated=None)
     times = distinct.detach().clone().requires_grad_()
     y = packed.detach().clone().requires_grad_()
-    parameters = problem.parameters.trainable
-    inputs = {"y0": y, "t": times, **named_parameters(problem, parameters)}
     with torch.enable_grad():
         ys, trajectory = run(problem, strategy, y, times)
+        parameters = trajectory.field.params
+        inputs = {"y0": y, "t": times, **named_parameters(problem, parameters)}
         weights = weights_like(ys)
         got = torch.autograd.grad(_loss(ys, weights), list(inputs.values()), allow_unused=True)
         again = replayed(problem, trajectory, y, times)
@@ -107,7 +107,8 @@ def named_parameters(problem: Problem, parameters: Sequence[Tensor]) -> dict[str
     modules = problem.parameters.modules
     with problem.lock:
         own = {id(p): name for name, p in modules[0].named_parameters()} if modules else {}
-    return {own.get(id(p), f"params[{i}]"): p for i, p in enumerate(parameters)}
+        names = [own.get(id(p)) or problem.reach.name_of(p) or f"params[{i}]" for i, p in enumerate(parameters)]
+    return dict(zip(names, parameters, strict=True))
 
 
 def _loss(ys: Tensor, weights: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class GradientRun:
         self._problem, self._strategy, packed = build_problem(given.with_constant_times())
         self.name, self._t = self._problem.gradient_name, given.t.detach()
         self.y = packed.detach().clone().requires_grad_()
-        self._inputs = [self.y, *self._problem.parameters.trainable]
+        self._inputs: list[Tensor] = []
         self._ys: Tensor | None = None
         self._cotangent: Tensor | None = None
         self.trajectory: Trajectory | None = None
@@ -37,6 +37,7 @@ class GradientRun:
         """Solve."""
         with torch.enable_grad():
             self._ys, self.trajectory = run(self._problem, self._strategy, self.y, self._t)
+        self._inputs = [self.y, *self.trajectory.field.params]
         if self._cotangent is None:
             self._cotangent = weights_like(self._ys).to(self._ys.dtype)
 
@@ -62,7 +63,7 @@ class GradientRun:
 def replayed(problem: Problem, trajectory: Trajectory, y: Tensor, t: Tensor | None) -> Tensor:
     """Return ys at the distinct times, of another pass over the recorded steps, on autograd's graph."""
     f = trajectory.field.for_another_pass()
-    with f.forward_state.reinstated():
+    with f.forward_state.reinstated(lambda x: x):
         return problem.replay(f, trajectory.plans, y, t)
 
 

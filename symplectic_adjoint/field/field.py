@@ -1,7 +1,7 @@
 """The vector field f(t, y): the user's function with its parameters, checked, counted, and transposed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import Any, NoReturn
 
@@ -14,11 +14,13 @@ from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.finite import multi_index
 from symplectic_adjoint.field.forward_state import ForwardState
+from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.linearization import Linearization, Pull, hooks_suspended, pairs_with_graph
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.module_tensors import installed
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
+from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.times import Time, next_number
 
 Func = Callable[[Tensor, Tensor], Tensor]
@@ -42,10 +44,10 @@ class Field:
         place: Callable[[int], Place] | None = None,
         forward_state: ForwardState | None = None,
     ):
-        self.func, self.params = func, params
+        self.func = func
         self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
         self.time_dtype = time_dtype or like.dtype.to_real()
-        self.forward_state = forward_state or ForwardState((), like.device)
+        self.forward_state = forward_state or ForwardState(Reach(func), like.device)
         self.search = LostGradientSearch(params, frozen, self.forward_state)
         self.f_calls = 0
         self.vjps = 0
@@ -65,6 +67,16 @@ class Field:
         return other
 
     @property
+    def params(self) -> tuple[Tensor, ...]:
+        """The parameters: those that were known when the solve began, and those found since."""
+        return self.search.params
+
+    @property
+    def leaves(self) -> tuple[Tensor, ...]:
+        """The tensors to which the graphs of f lead: the parameters, or their stand-ins."""
+        return tuple(map(self.forward_state.stand_ins.leaf_of, self.params))
+
+    @property
     def code(self) -> CompiledSteps | None:
         """The compiled code; None if there is none, or if the next call is to be searched or to have a graph."""
         return None if self.search.due or torch.is_grad_enabled() else self.compiled
@@ -78,6 +90,17 @@ class Field:
                 yield
         finally:
             self.aliases = None
+
+    @contextmanager
+    def behind(self, gate: Gate.State) -> Iterator[tuple[Tensor, ...]]:
+        """Reinstate the state of the solve for second derivatives: tensors with a history are behind a gate.
+
+        Yields the tensors to which graphs lead, one per parameter.
+        """
+        gated = {id(x): Gate.apply(gate, x) for x in self.forward_state.stand_ins.originals}
+        self.search.gated = True
+        with self.forward_state.reinstated(lambda x: gated[id(x)]):
+            yield tuple(gated.get(id(p), p) for p in self.params)
 
     def restart(self) -> None:
         """Search the next call again: after a jump f may be a different function."""
@@ -135,7 +158,8 @@ class Field:
         searched, self.search.due = self.search.due, False
         set_grad_enabled(True)  # enable_grad() and the like take as long as an operation on a small state
         try:
-            k = self._on_graph(time, y.clone() if searched else y)  # see _call_and_search
+            with self.forward_state.reads.watch() if searched else nullcontext():
+                k = self._on_graph(time, y.clone() if searched else y)  # see _call_and_search
         finally:
             set_grad_enabled(was)
         if searched:
@@ -228,7 +252,8 @@ class Field:
         with torch.enable_grad():
             # A clone, so that a change in place raises our error, not torch's error for a leaf.
             y, time = y.detach().requires_grad_().clone(), self.time(t).detach()
-            k = self._on_graph(time, y).detach()
+            with self.forward_state.reads.watch():
+                k = self._on_graph(time, y).detach()
         self._record_first_call(time, y.detach(), k)
         return k
 

@@ -1,19 +1,19 @@
 """The state that func's value depends on besides t and y, captured in the forward pass and reinstated to recompute.
 
-Autocast, training modes, random numbers and the tensors that a module holds belong to the process or the module, not
-to the arguments.
+Autocast, training modes, random numbers and what a module holds belong to the process or the module, not to the
+arguments.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch import Tensor
 
-from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.errors import FunctionChanged, UnsupportedCombination
 from symplectic_adjoint.field.forward_rng import ForwardRng
+from symplectic_adjoint.field.guarded_tensors import GuardedTensors
 from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.module_tensors import (
     STANDARD_ATTRIBUTES,
@@ -23,30 +23,39 @@ from symplectic_adjoint.field.module_tensors import (
     module_tensors_in,
     values_restored,
 )
+from symplectic_adjoint.field.module_values import ModuleValues
+from symplectic_adjoint.field.reach import Reach
+from symplectic_adjoint.field.read_tensors import Reads
+from symplectic_adjoint.field.stand_ins import StandIns
 
 
 class ForwardState:
     """The state that func depends on in one solve, from its first f call on.
 
-    modules: those of func, or those that a plain function names.
+    reach: what func reaches. detached: whether the solve is off the caller's graph, so that stand-ins may replace
+    tensors with a history.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], device: torch.device):
+    def __init__(self, reach: Reach, device: torch.device, *, detached: bool = True):
         self.rng = ForwardRng(device)
-        self.lock = lock_of(modules)
+        self.reach = reach
+        self.lock = lock_of(reach.modules)
         """Held while func is called, because a sweep replaces the parameters of its modules."""
-        self._modules = modules
+        self._modules = reach.modules
         self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
         self._attributes = self._find_attributes()
-        self._attribute_nodes = {x.tensor.grad_fn for x in self._attributes} - {None}
-        self._reached_nodes: set[Node] = set()
-        """The nodes of those attributes that func's graph reaches."""
+        self._values = ModuleValues(self._modules)
+        self.stand_ins = StandIns(self._places() if detached else [])
+        self.reads = Reads(self._constants(), hidden=reach.hides_reads)
+        """The tensors that func's searched calls read, of those that require no gradient."""
+        self._reached: set[int] = set()
+        """The ids of the attributes with a history that func's graph reaches."""
         self._final_tensors: list[ModuleTensor] = []
         """The tensors that the modules held at the end of the solve."""
         self._changed_buffers: list[ModuleTensor] = []
         """The buffers that func changes when it is called."""
-        self.unchanged_tensors: list[Tensor] = []
-        """The tensors that func did not change in the solve: buffers, and plain attributes of its modules."""
+        self.guarded = GuardedTensors(())
+        """The tensors that func used in the solve and did not change."""
         self._known_repeatable = False
         self._modes = [(m, m.training) for m in self._modules]
         self._device_type = device.type
@@ -56,6 +65,28 @@ class ForwardState:
 
     def _find_attributes(self) -> list[ModuleTensor]:
         return [x for m in self._modules for x in module_tensors_in(vars(m), exclude=STANDARD_ATTRIBUTES)]
+
+    def _places(self) -> list[ModuleTensor]:
+        """Return every place that holds a tensor and can hold another one: in modules and in copied functions."""
+        own = [x for m in self._modules for x in module_tensors_in(m._parameters)]
+        buffers = [x for own in self._buffers for x in own]
+        return own + buffers + self._attributes + self.reach.places
+
+    def _constants(self) -> list[Tensor]:
+        """Return the tensors that func may read and that require no gradient."""
+        held = [x.tensor for x in self._places()] + [x.tensor for x in self.reach.tensors]
+        return [x for x in held if x is not None and not x.requires_grad and (x.is_floating_point() or x.is_complex())]
+
+    @property
+    def candidates(self) -> list[Tensor]:
+        """The tensors with a history that func reaches, each of which is a parameter if func uses it."""
+        held = [*(x.tensor for x in self._attributes), *(x.tensor for x in self.reach.tensors)]
+        held = [*self.stand_ins.originals, *(x for x in held if x is not None and x.grad_fn is not None)]
+        return list({id(x): x for x in held}.values())
+
+    def mark_reached(self, x: Tensor) -> None:
+        """Note that func's graph reaches a tensor."""
+        self._reached.add(id(x))
 
     @property
     def has_buffers(self) -> bool:
@@ -77,43 +108,57 @@ class ForwardState:
             raise UnsupportedCombination("compile=True does not work under autocast: leave one of the two out")
 
     def locate(self, tensors: Sequence[Tensor]) -> list[list[ModuleTensor]]:
-        """Return, for each tensor, all places in modules that func may reach where it is held."""
+        """Return, for each tensor, all places that func may reach where it is held."""
         locations: dict[int, list[ModuleTensor]] = {id(x): [] for x in tensors}
-        for held in self._final_tensors:
+        for held in (*self._final_tensors, *self.reach.places):
             if id(held.tensor) in locations:
                 locations[id(held.tensor)].append(held)
         return [locations[id(x)] for x in tensors]
 
-    def mark_reached(self, node: Node) -> None:
-        """Record that func's graph reaches this node."""
-        if node in self._attribute_nodes:
-            self._reached_nodes.add(node)
+    def name_of(self, x: Tensor) -> str:
+        """Return the expression by which func reaches a tensor, or its shape if there is none."""
+        return self.reach.name_of(x) or f"a tensor of shape {tuple(x.shape)}, {x.dtype}"
 
-    def finish(self) -> None:
-        """Capture the state at the end of a solve, even a failed one, and leave the generators as func would."""
+    @contextmanager
+    def first_pass(self) -> Iterator[None]:
+        """Hold the lock, with the stand-ins in place, and capture the state at the end, even of a failed solve."""
+        try:
+            with self.lock, self.stand_ins.installed():
+                yield
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Capture the state at the end of a solve, and leave the generators as func would."""
         self.rng.finish()
-        self._attribute_nodes.clear()
+        self.stand_ins.keep(self._reached)
+        self._values.forget_changed()
+        for x in self.reach.watched:
+            x.forget_changed()
         self._attributes = [x for x in self._attributes if self._may_hold(x.tensor)]
         # A module's buffers change together: BatchNorm hides some changes from autograd.
         self._changed_buffers = [x for own in self._buffers if any(y.changed() for y in own) for x in own]
         self._final_tensors = [x for m in self._modules for x in module_tensors_in(m._parameters)]
         self._final_tensors += [x for m in self._modules if m._buffers for x in module_tensors_in(m._buffers)]
         self._final_tensors += [x for x in self._find_attributes() if self._may_hold(x.tensor)]
-        unchanged = [x for own in self._buffers for x in own if x not in self._changed_buffers]
-        unchanged += [x for x in self._attributes if not x.changed()]
-        self.unchanged_tensors = [x.tensor for x in unchanged if x.version is not None]
 
     def _may_hold(self, attribute: Tensor) -> bool:
         """Return whether an attribute may be held between the passes.
 
         If func's graph does not reach its graph, it may be the output of an earlier solve, and would keep that alive.
         """
-        return attribute.grad_fn is None or attribute.grad_fn in self._reached_nodes
+        return attribute.grad_fn is None or id(attribute) in self._reached
+
+    def guard(self, params: Sequence[Tensor], reached: Container[int]) -> None:
+        """Guard the params with these ids that func reached, and every other tensor that it read and did not change."""
+        changed = {id(x.tensor) for x in (*self._changed_buffers, *self._attributes) if x.changed()}
+        used = [p for p in params if id(p) in reached]
+        self.guarded = GuardedTensors([*used, *(x for x in self.reads.found if id(x) not in changed)])
 
     def require_repeatable(self, repeats_first_call: Callable[[], bool]) -> None:
         """Raise UnsupportedCombination if a repeated call would not return what it returned in the solve.
 
-        repeats_first_call repeats func's first call and compares the values. Call this after finish().
+        repeats_first_call repeats func's first call and compares the values.
         """
         if self._known_repeatable:
             return
@@ -130,14 +175,31 @@ class ForwardState:
                 )
         self._known_repeatable = True
 
+    def require_unchanged(self) -> None:
+        """Raise FunctionChanged, with its name, if a value that func reads and that is not put back has changed."""
+        self.guarded.require_unmoved(self.name_of)
+        for x in self.reach.watched:
+            name = x.changed()
+            if name is not None:
+                raise FunctionChanged(
+                    f"{name}, which func reads, has changed since the forward pass: the gradient would be that of "
+                    "another function. Pass its value as a default argument of a function made for each solve, hold it "
+                    'in a buffer or an attribute of func\'s module, or use gradient="backprop"'
+                )
+
     @contextmanager
-    def reinstated(self) -> Iterator[None]:
-        """Reinstate the state of the solve, with the lock held, and restore the current state at the end."""
+    def reinstated(self, stand_in: Callable[[Tensor], Tensor] | None = None) -> Iterator[None]:
+        """Reinstate the state of the solve, with the lock held, and restore the current state at the end.
+
+        stand_in: makes the tensors to use in place of those with a history; their leaves if left out.
+        """
         attributes = bindings_restored([vars(m) for m in self._modules], exclude=STANDARD_ATTRIBUTES)
         with (
             self.lock,
             attributes,
+            self._values.reinstated(),
             installed(self._final_tensors),
+            self.stand_ins.installed(stand_in),
             values_restored(self._changed_buffers),
             self.rng.reinstated(),
             self._autocast_of_solve(),

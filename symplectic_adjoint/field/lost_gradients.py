@@ -11,31 +11,46 @@ from torch.autograd.graph import GradientEdge, Node
 from symplectic_adjoint._torch_internals import nodes_made
 from symplectic_adjoint.errors import LostGradient
 from symplectic_adjoint.field.forward_state import ForwardState
-from symplectic_adjoint.field.graph import find_unknown_leaves
+from symplectic_adjoint.field.graph import find_unknown_leaves, walk_edges
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 
 
 class LostGradientSearch:
     """The search for tensors that require a gradient and that are neither parameters nor known to be frozen.
 
-    Once started, it searches the graph of the next call, and after that every graph of a new size.
+    Once started, it searches the graph of the next call, and after that every graph of a new size. In the forward pass
+    of a solve that can still take more inputs, an unknown tensor is adopted: it becomes a parameter.
+
+    leaf_of: returns the tensor to which graphs lead in place of a parameter.
     """
 
     def __init__(self, params: Sequence[Tensor], frozen: Sequence[Tensor], forward_state: ForwardState):
         self.active = False
         self.due = False
         """Whether the next call is to be searched, even if it would otherwise have no graph."""
+        self.adopting = False
+        """Whether an unknown tensor becomes a parameter."""
+        self.gated = False
+        """Whether tensors with a history are behind a gate, so that graphs lead to them."""
         self.must_retain = False
         """Whether a call's graph must outlive its VJP, because func uses values computed before it was called."""
-        self._params, self._frozen, self._forward_state = params, frozen, forward_state
+        self.params = tuple(params)
+        """The parameters: those given, then those adopted."""
+        self._frozen, self._forward_state = frozen, forward_state
         self._sizes: set[int] = set()
         self._reached: set[int] = set()
-        """The indices of the params that the searched graphs reach."""
+        """The ids of the params that the searched graphs reach."""
         self._reached_before: set[int] = set()
 
-    def start(self) -> None:
+    @property
+    def reached(self) -> set[int]:
+        """The ids of the params that the searched graphs of this pass reach."""
+        return self._reached
+
+    def start(self, *, adopting: bool = False) -> None:
         """Search the next call."""
         self.active = self.due = True
+        self.adopting = adopting
 
     def restart(self) -> None:
         """Search the next call again: f may be a different function, with a graph of the same size."""
@@ -43,16 +58,17 @@ class LostGradientSearch:
         self._sizes.clear()
 
     def for_another_pass(self) -> Self:
-        """Return a search for another pass, in which func may use other tensors."""
+        """Return a search for another pass, in which func may use other tensors, and none can be adopted."""
         other = copy(self)
-        other._sizes = set()
+        other.adopting, other._sizes = False, set()
         other._reached_before, other._reached = self._reached, set()
         return other
 
     def check_graph(self, k: Tensor, y: Tensor, t: Tensor, nodes_before: int, aliases: ParameterAliases | None) -> None:
-        """Raise LostGradient for an unknown leaf of k's graph, unless a graph of its size was searched before.
+        """Adopt or refuse an unknown tensor in k's graph, unless a graph of its size was searched before.
 
         nodes_before: how many nodes autograd had created when f was called. aliases: those that replace the parameters.
+        Raises LostGradient for one that is not adopted.
         """
         size = nodes_made() - nodes_before
         if size in self._sizes:
@@ -61,27 +77,70 @@ class LostGradientSearch:
 
         def visit(node: Node) -> None:
             self.must_retain = self.must_retain or node._sequence_nr() < nodes_before
-            self._forward_state.mark_reached(node)
 
-        params = self._params
-        for p in params:
-            if p.grad_fn is not None:
-                self._forward_state.mark_reached(p.grad_fn)
-        leaves = params if aliases is None else aliases.leaves
-        known, reached = (*params, *leaves, *self._frozen, y, t), set[int]()
-        any_lost = bool(find_unknown_leaves(k, known, visit, reached))
-        self._reached |= {i for i, pair in enumerate(zip(params, leaves, strict=True)) if reached & set(map(id, pair))}
-        if aliases is not None and any(id(p) in reached for p in params):
-            aliases.bypassed = True
-        if any_lost:
-            self._refuse_lost(k, known)
+        state = self._forward_state
+        leaves = aliases.leaves if aliases is not None else ()
+        known = [*self.params, *map(state.stand_ins.leaf_of, self.params), *leaves, *self._frozen, y, t]
+        candidates = state.candidates if self.adopting else []
+        known += [x for one in candidates for x in (one, state.stand_ins.leaf_of(one))]
+        reached = set[int]()
+        unknown = find_unknown_leaves(k, tuple(known), visit, reached)
+        if unknown and not self.adopting:
+            self._refuse_lost(k, tuple(known))
+        found = [x for x in candidates if id(x) in reached or id(state.stand_ins.leaf_of(x)) in reached]
+        self._adopt([*found, *unknown])
+        self._note_reached(reached | {id(x) for x in unknown}, aliases)
+
+    def _adopt(self, tensors: Sequence[Tensor]) -> None:
+        held = {id(p) for p in self.params}
+        new = {id(x): x for x in tensors if id(x) not in held}
+        self.params = (*self.params, *new.values())
+
+    def _note_reached(self, reached: set[int], aliases: ParameterAliases | None) -> None:
+        """Note which params a graph reaches, and which of those other than through the leaf in its place."""
+        leaf_of = self._forward_state.stand_ins.leaf_of
+        for i, p in enumerate(self.params):
+            leaves = {id(p), id(leaf_of(p))} | ({id(aliases.leaves[i])} if aliases is not None else set())
+            if reached & leaves:
+                self._reached.add(id(p))
+                self._forward_state.mark_reached(p)
+            if id(p) in reached and aliases is not None:
+                aliases.bypassed = True
+            if id(p) in reached and p.grad_fn is not None and not self.gated:
+                self._require_one_way(p)
+                self._refuse_ancestors(p)
+
+    def _require_one_way(self, p: Tensor) -> None:
+        """Raise LostGradient if func reaches a tensor itself as well as the stand-in in its place."""
+        if self._forward_state.stand_ins.leaf_of(p) is not p:
+            raise LostGradient(
+                f"func reaches {self._forward_state.name_of(p)} in a variable or an attribute of its module, and in "
+                "another way too (in a list, dict or object): its gradient would be lost. Reach it in one way only, "
+                'or use gradient="backprop"'
+            )
+
+    def _refuse_ancestors(self, p: Tensor) -> None:
+        """Raise LostGradient if p, which has no stand-in, is computed from another parameter."""
+        ends = {(q.grad_fn, q.output_nr): q for q in self.params if q.grad_fn is not None}
+        leaves = {id(q): q for q in self.params if q.grad_fn is None}
+        for node, output_nr in walk_edges([(p.grad_fn, p.output_nr)], set()):
+            q = leaves.get(id(getattr(node, "variable", None)), ends.get((node, output_nr)))
+            if q is not None and q is not p:
+                name_of = self._forward_state.name_of
+                raise LostGradient(
+                    f"{name_of(p)}, which func uses, is computed from another parameter, {name_of(q)}, which would "
+                    "get its gradient twice: hold it in a variable of func, a default argument or an attribute of "
+                    "func's module, not inside a list, dict or object, or compute it inside func"
+                )
 
     def _refuse_lost(self, k: Tensor, known: tuple[Tensor, ...]) -> None:
         gc.collect()  # a leaf that only cyclic garbage still holds is func's own
         for lost in find_unknown_leaves(k, known):
+            name = self._forward_state.reach.name_of(lost)
             raise LostGradient(
-                f"func uses a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that requires a gradient and is "
-                "neither a parameter of func's module nor in params: its gradient would be lost. "
+                f"func uses {f'{name}, ' if name else ''}a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that "
+                "requires a gradient and was not known when the solve began, for example because func uses it only at "
+                "later times: its gradient would be lost. "
                 "Pass it (or what is computed from it outside func) as odeint(..., params=(tensor,)), or detach() it."
             )
 
@@ -90,8 +149,8 @@ class LostGradientSearch:
 
         bars: the gradient of each of params, after every f call of the solve has been transposed.
         """
-        for i, (p, bar) in enumerate(zip(self._params, bars, strict=True)):
-            if bar is None and i in self._reached_before - self._reached and p.requires_grad:
+        for p, bar in zip(self.params, bars, strict=True):
+            if bar is None and id(p) in self._reached_before - self._reached and p.requires_grad:
                 raise LostGradient(
                     f"func used a parameter of shape {tuple(p.shape)} in its first call, and in later ones only a "
                     "value that it had computed from it and kept: the gradient would be lost. Compute the value anew "

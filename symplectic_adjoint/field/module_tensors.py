@@ -8,14 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from symplectic_adjoint._torch_internals import copy_keeping_version
+from symplectic_adjoint.field.places import Holder
 
 
 class ModuleTensor:
-    """A tensor that a module holds by name in one of its dicts, with its version when this object was made."""
+    """A tensor that a module holds by name in one of its dicts, with its version when this object was made.
+
+    A copied function can be the holder too.
+    """
 
     __slots__ = ("holder", "name", "tensor", "version")
 
-    def __init__(self, holder: dict[str, Any], name: str, tensor: Tensor):
+    def __init__(self, holder: Holder, name: Any, tensor: Tensor):
         self.holder, self.name, self.tensor, self.version = holder, name, tensor, _version(tensor)
 
     def changed(self) -> bool:
@@ -67,7 +71,7 @@ def bindings_restored(holders: Sequence[dict[str, Any]], exclude: frozenset[str]
 @contextmanager
 def values_restored(module_tensors: Sequence[ModuleTensor]) -> Iterator[None]:
     """Restore at the end the tensors that the dicts hold now, and the values that these have now."""
-    tensors = [x.holder[x.name] for x in module_tensors]
+    tensors = [x.holder.get(x.name) for x in module_tensors]
     values = [None if tensor is None else tensor.clone() for tensor in tensors]
     try:
         yield

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.field.graph import walk_edges
 from symplectic_adjoint.field.module_lock import lock_of
+from symplectic_adjoint.field.reach import Reach
 
 
 @dataclass(frozen=True)
@@ -22,29 +21,22 @@ class Parameters:
     frozen: tuple[Tensor, ...]
     modules: tuple[nn.Module, ...]
     """The module that func is, or whose method it is, with its submodules."""
-    named_modules: tuple[nn.Module, ...] = ()
-    """The modules that a plain function refers to by name, with their submodules: params may be theirs."""
-
-    @property
-    def all_modules(self) -> tuple[nn.Module, ...]:
-        """All modules that func is known to call."""
-        return self.modules + self.named_modules
 
 
 Params = Iterable[Tensor] | nn.Module
 """What `params` may be; a module stands for its parameters."""
 
 
-def collect_parameters(func: Callable[..., Any], params: Params | None) -> Parameters:
-    """Return the tensors of `params`, then the parameters of func's module, each once.
+def collect_parameters(func: Callable[..., Any], reach: Reach, params: Params | None) -> Parameters:
+    """Return the tensors of `params`, the parameters of func's module, and those in its variables, each once.
 
-    func may be a module, a bound method of one, a functools.partial of these, or any function (which has none). Raises
-    TypeError if params is neither tensors nor a module, ValueError if a parameter is computed from another one, and
-    UnsupportedCombination if parameters of func are sharded.
+    func may be a module, a bound method of one, a functools.partial of these, or any function; reach is what it
+    reaches. Raises TypeError if params is neither tensors nor a module, and UnsupportedCombination if parameters of
+    func are sharded.
     """
     given = listed("params", params)
-    modules, named_modules = modules_of(func)
-    own = [p for m in modules for p in _own_parameters(m)]
+    modules = own_modules(func)
+    own = [*(p for m in modules for p in _own_parameters(m)), *reach.variables()]
     _refuse_sharded(own)
     found: dict[int, Tensor] = {}
     for index, p in enumerate((*given, *own)):
@@ -52,9 +44,8 @@ def collect_parameters(func: Callable[..., Any], params: Params | None) -> Param
             raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
         found.setdefault(id(p), p)
     trainable = tuple(p for p in found.values() if p.requires_grad)
-    _refuse_ancestors(trainable)
     frozen = tuple(p for p in found.values() if not p.requires_grad)
-    return Parameters(trainable, frozen, modules, named_modules)
+    return Parameters(trainable, frozen, modules)
 
 
 def listed(name: str, params: Params | None) -> tuple[Tensor, ...]:
@@ -71,36 +62,13 @@ def listed(name: str, params: Params | None) -> tuple[Tensor, ...]:
     return tuple(params)
 
 
-def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
-    """Return two groups of modules with their submodules, of which at least one is empty.
-
-    The first starts with the module that func is or whose method it is; the second has the modules that a plain
-    function refers to by name.
-    """
+def own_modules(func: Callable[..., Any]) -> tuple[nn.Module, ...]:
+    """Return the module that func is, or whose method it is, with its submodules; none for other functions."""
     inner: Any = func
     while isinstance(inner, partial):
         inner = inner.func
     owner = inner if isinstance(inner, nn.Module) else getattr(inner, "__self__", None)
-    if isinstance(owner, nn.Module):
-        return tuple(owner.modules()), ()
-    return (), _modules_named_by(inner)
-
-
-def lock_of_func(func: Callable[..., Any]) -> AbstractContextManager[Any]:
-    """Return the lock of the modules that func calls, to be held while their parameters are collected."""
-    return lock_of(sum(modules_of(func), ()))
-
-
-def _modules_named_by(func: Any) -> tuple[nn.Module, ...]:
-    """Return the modules among the closure variables and globals that a Python function refers to."""
-    code = getattr(func, "__code__", None)
-    if code is None:
-        return ()
-    named = [func.__globals__.get(name) for name in code.co_names]
-    for cell in func.__closure__ or ():
-        with suppress(ValueError):  # the variable has no value yet
-            named.append(cell.cell_contents)
-    return tuple(module for x in named if isinstance(x, nn.Module) for module in x.modules())
+    return tuple(owner.modules()) if isinstance(owner, nn.Module) else ()
 
 
 def _own_parameters(module: nn.Module) -> list[Tensor]:
@@ -118,18 +86,3 @@ def _refuse_sharded(params: Sequence[Tensor]) -> None:
             "func's parameters are sharded (DTensor, as FSDP2 leaves them), and each f call would gather them again: "
             "wrap the model in DistributedDataParallel, or shard the layers around the solve only"
         )
-
-
-def _refuse_ancestors(params: tuple[Tensor, ...]) -> None:
-    """Raise ValueError if a parameter is computed from another one, to which its gradient would also flow."""
-    leaves = {id(q): q for q in params if q.grad_fn is None}
-    others = {(q.grad_fn, q.output_nr): q for q in params if q.grad_fn is not None}
-    for p in others.values():
-        for node, output_nr in walk_edges([(p.grad_fn, p.output_nr)], set()):
-            q = leaves.get(id(getattr(node, "variable", None)), others.get((node, output_nr)))
-            if q is not None and q is not p:
-                raise ValueError(
-                    f"a tensor of shape {tuple(p.shape)} in params is computed from another parameter, of shape "
-                    f"{tuple(q.shape)}, which would get its gradient twice: pass one of the two, or compute the first "
-                    "one inside func"
-                )

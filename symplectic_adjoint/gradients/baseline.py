@@ -37,5 +37,5 @@ class Baseline(Strategy):
         f.vjps += f.f_calls
         times = () if t is None else (t,)
         # The only VJP: there is nothing to sum.
-        bars = f.pull((edge_to(ys),), (y0, *times, *f.params), (given.grad_ys,))
+        bars = f.pull((edge_to(ys),), (y0, *times, *f.leaves), (given.grad_ys,))
         return Gradients(bars[0], bars[1] if times else None, bars[1 + len(times) :])

@@ -159,7 +159,7 @@ class _AdjointField(KeepNothing):
             reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
         ) -> Sequence[Tensor | None]:
             del by_params
-            bars = self._f.pull(reached, (*inputs, *self._f.params), cotangents)
+            bars = self._f.pull(reached, (*inputs, *self._f.leaves), cotangents)
             integrand.extend(bars[len(inputs) :])
             return bars[: len(inputs)]
 

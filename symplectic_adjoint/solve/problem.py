@@ -16,6 +16,7 @@ from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.parameters import Parameters
+from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -49,7 +50,7 @@ class Problem:
     """dy/dt = f(t, y; theta) over `times`, with everything decided except how the gradient is computed.
 
     times: distinct. repeated: where t has some of them more than once, None if it does not.
-    func: a function of t and the packed state. caller: the function that the user passed.
+    func: a function of t and the packed state. caller: the function that the user passed; reach: what it reaches.
     event: a function of t and the packed state that ends the solve; times is then the start and infinity.
     accumulate: how a backward pass sums. compile: whether func is compiled. make_step: the kind of step to take.
     recorded: the steps to take, if they are those of an earlier solve; forward_state: the ForwardState of that solve.
@@ -57,6 +58,7 @@ class Problem:
     """
 
     func: Func
+    reach: Reach
     parameters: Parameters
     tableau: ButcherTableau
     times: tuple[float, ...]
@@ -76,10 +78,16 @@ class Problem:
     @property
     def lock(self) -> AbstractContextManager[Any]:
         """The lock of the modules that func calls. A thread may acquire it again while it holds it."""
-        return lock_of(self.parameters.all_modules)
+        return lock_of(self.reach.modules)
 
-    def field(self, like: Tensor) -> Field:
-        """Return f for states like `like`."""
+    @property
+    def may_need_gradient(self) -> bool:
+        """Whether func may depend on a tensor that requires a gradient, as far as it is known before func is called."""
+        reached = (x.tensor for x in self.reach.tensors)
+        return bool(self.parameters.trainable) or any(x is not None and x.requires_grad for x in reached)
+
+    def field(self, like: Tensor, *, detached: bool = True) -> Field:
+        """Return f for states like `like`. detached: whether its calls are off the caller's graph."""
         f = Field(
             self.func,
             self.parameters.trainable,
@@ -87,7 +95,7 @@ class Problem:
             frozen=self.parameters.frozen,
             time_dtype=self.layout.time_dtype,
             place=self.layout.place,
-            forward_state=self.forward_state or ForwardState(self.parameters.all_modules, like.device),
+            forward_state=self.forward_state or ForwardState(self.reach, like.device, detached=detached),
         )
         if self.compile:
             f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)
@@ -127,17 +135,25 @@ class Problem:
         return AdaptiveSteps(self.tableau, times[0], pins_of(options, times), control, options.jumps)
 
     def solve(
-        self, y0: Tensor, recorder: Recorder, *, watch: bool = False, on_graph: bool = False, t: Tensor | None = None
+        self,
+        y0: Tensor,
+        recorder: Recorder,
+        *,
+        watch: bool = False,
+        adopt: bool = False,
+        on_graph: bool = False,
+        t: Tensor | None = None,
     ) -> tuple[Tensor, Trajectory]:
         """Return ys of one forward pass, and its trajectory.
 
-        watch: whether to search for gradients that func would lose. on_graph: whether the steps go on the autograd
-        graph, and so do the times if t is given. Raises SolverError, or StoppedEarly with returns_early.
+        watch: whether to search for gradients that func would lose. adopt: whether tensors found so become parameters
+        of the trajectory's field. on_graph: whether the steps go on the autograd graph, and so do the times if t is
+        given. Raises SolverError, or StoppedEarly with returns_early.
         """
         with self.lock:  # or the captured state might include aliases from a backward pass in another thread
-            f = self.field(y0)
-            if watch or self.compile:
-                f.search.start()
+            f = self.field(y0, detached=adopt)
+            if watch or adopt or self.compile:
+                f.search.start(adopting=adopt)
             return self._solved(f, y0, recorder, on_graph, t)
 
     def _solved(
@@ -156,7 +172,7 @@ class Problem:
             sequence = self.callbacks().wrap(sequence)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
-            with f.forward_state.lock if self.forward_state is None else f.forward_state.reinstated():
+            with f.forward_state.first_pass() if self.forward_state is None else f.forward_state.reinstated():
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
                 if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
@@ -165,9 +181,6 @@ class Problem:
             if self.returns_early and error.t is not None:
                 raise StoppedEarly(error, self._truncated(plans, f.forward_state)) from error
             raise
-        finally:
-            if self.forward_state is None:
-                f.forward_state.finish()
         stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=sequence.rejected)
         crossing = None if search is None else search.crossing
         return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing)

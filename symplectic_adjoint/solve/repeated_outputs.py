@@ -37,7 +37,7 @@ def repeat_outputs(problem: Problem, repeated: RepeatedTimes, trajectory: Trajec
         return expanded
     if not (torch.is_grad_enabled() and t.requires_grad):
         return repeated.expand(ys)
-    return _Repeated.apply(call, ys, t, *problem.parameters.trainable)
+    return _Repeated.apply(call, ys, t, *trajectory.field.params)
 
 
 @dataclass
@@ -94,15 +94,16 @@ class _Repeated(torch.autograd.Function):
         call: _Repeats = ctx.call
         ys, t = ctx.saved_tensors
         f = call.trajectory.field.for_another_pass()
-        with f.forward_state.reinstated():
-            if torch.is_grad_enabled():
-                gate = Gate.State()
-                inputs = (Gate.apply(gate, ys), Gate.apply(gate, t))
+        if torch.is_grad_enabled():
+            gate = Gate.State()
+            inputs = (Gate.apply(gate, ys), Gate.apply(gate, t))
+            with f.behind(gate) as leaves:
                 moving = call.moving(f, *inputs)
-                bars = f.pull((moving,), (*inputs, *f.params), (grad_ys,), create_graph=True)
-                gate.open = True
-                f.vjps += f.f_calls
-            else:
+                bars = f.pull((moving,), (*inputs, *leaves), (grad_ys,), create_graph=True)
+            gate.open = True
+            f.vjps += f.f_calls
+        else:
+            with f.forward_state.reinstated():
                 columns = [torch.as_tensor(x, dtype=torch.float64) for x in call.time_bars(f, ys, grad_ys)]
                 t_bar = torch.stack([x.to(t.device) for x in columns]).to(t.dtype)
                 bars = (call.repeated.fold(grad_ys), t_bar, *(None for _ in f.params))

@@ -1,0 +1,75 @@
+"""The names that a Python function reads and assigns, found in its code."""
+
+import dis
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+_LOADS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
+_ASSIGNS_GLOBAL = ("STORE_GLOBAL", "DELETE_GLOBAL")
+_ASSIGNS_VARIABLE = ("STORE_DEREF", "DELETE_DEREF")
+
+
+@dataclass(frozen=True)
+class CodeNames:
+    """The names in a function's code and in the functions defined inside it.
+
+    attributes: attributes read, and strings that may name one or be the key of a dict.
+    """
+
+    globals: frozenset[str]
+    assigned_globals: frozenset[str]
+    assigned_variables: frozenset[str]
+    attributes: frozenset[str]
+
+    @classmethod
+    def of(cls, code: CodeType) -> "CodeNames":
+        """Return the names in this code, which are collected once."""
+        if code not in _KNOWN:
+            _KNOWN[code] = cls._collected(code)
+        return _KNOWN[code]
+
+    @classmethod
+    def _collected(cls, code: CodeType) -> "CodeNames":
+        found = [(x.opname, x.argval) for x in dis.get_instructions(code)]
+        strings = {x for x in code.co_consts if isinstance(x, str) and x.isidentifier()}
+        inner = [cls.of(x) for x in code.co_consts if isinstance(x, CodeType)]
+        return cls(
+            frozenset(x for name, x in found if name in _LOADS_GLOBAL).union(*(x.globals for x in inner)),
+            frozenset(x for name, x in found if name in _ASSIGNS_GLOBAL).union(*(x.assigned_globals for x in inner)),
+            frozenset(x for name, x in found if name in _ASSIGNS_VARIABLE).union(
+                *(x.assigned_variables for x in inner)
+            ),
+            frozenset({*code.co_names, *strings}).union(*(x.attributes for x in inner)),
+        )
+
+
+_KNOWN: WeakKeyDictionary[CodeType, CodeNames] = WeakKeyDictionary()
+
+
+def attributes_read(kind: type, entry: frozenset[str]) -> frozenset[str]:
+    """Return the attributes that objects of this class may read when methods named in `entry` are called."""
+    of_kind = _READ.setdefault(kind, {})
+    if entry not in of_kind:
+        names, pending, seen = set(entry), list(entry), set[int]()
+        while pending:
+            code = _code_of(getattr(kind, pending.pop(), None))
+            if code is not None and id(code) not in seen:
+                seen.add(id(code))
+                new = CodeNames.of(code).attributes - names
+                names |= new
+                pending += new
+        of_kind[entry] = frozenset(names)
+    return of_kind[entry]
+
+
+_READ: WeakKeyDictionary[type, dict[frozenset[str], frozenset[str]]] = WeakKeyDictionary()
+
+
+def _code_of(member: Any) -> CodeType | None:
+    """Return the code of a method or property; None for anything else."""
+    member = member.fget if isinstance(member, property) else member
+    while hasattr(member, "__wrapped__"):
+        member = member.__wrapped__
+    return member.__code__ if isinstance(member, FunctionType) else None
