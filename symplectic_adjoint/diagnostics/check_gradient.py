@@ -90,7 +90,7 @@ def check_gradient(
         expected = torch.autograd.grad(
             _loss(again, weights), list(inputs.values()), allow_unused=True, retain_graph=True
         )
-        lost = [_described(x) for x in find_unknown_leaves(again, (*parameters, y, times))]
+        lost = [_described(problem, x) for x in find_unknown_leaves(again, (*parameters, y, times))]
     precision = torch.finfo(y.dtype).eps
     floor = rounding_floor(expected, y.dtype)
     return GradientCheck(
@@ -146,8 +146,10 @@ def _moved(leaves: Sequence[Tensor], directions: Sequence[Tensor], eps: float) -
             x.data = data
 
 
-def _described(x: Tensor) -> str:
-    return f"a tensor of shape {tuple(x.shape)}, {x.dtype}, that is neither a parameter of func's module nor in params"
+def _described(problem: Problem, x: Tensor) -> str:
+    name = problem.reach.name_of(x)
+    known = "" if name is None else f"{name}, "
+    return f"{known}a tensor of shape {tuple(x.shape)}, {x.dtype}, that was not known when the solve began"
 
 
 def _taylor_order(

@@ -26,6 +26,9 @@ MOST_NESTED = 4
 
 _OPAQUE = (*SCALARS, type(None), torch.dtype, torch.device, torch.Generator, BuiltinFunctionType, slice, range)
 _OPAQUE_MODULES = ("OptimizedModule", "RecursiveScriptModule", "TopLevelTracedModule", "TracedModule", "ScriptModule")
+_HOLDS_VALUES = ("types", "argparse")
+"""Modules of the standard library whose objects hold values of the caller's: SimpleNamespace and Namespace."""
+
 _LIBRARIES = frozenset(sys.stdlib_module_names) - {"__main__"} | {"torch", "numpy", "scipy", "symplectic_adjoint"}
 
 
@@ -170,7 +173,7 @@ class _Walk:
             read = partial(_attributes, x, self.names)
         else:
             kind = x if isinstance(x, type) else type(x)
-            if _is_library_name(kind.__module__) and not kind.__module__.startswith("torch.distributions"):
+            if _is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
                 return
             read = partial(_attributes, x, attributes_read(kind, self.names | {"__call__"}))
             if kind is not x:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -83,7 +84,8 @@ class Problem:
     @property
     def may_need_gradient(self) -> bool:
         """Whether func may depend on a tensor that requires a gradient, as far as it is known before func is called."""
-        reached = (x.tensor for x in self.reach.tensors)
+        buffers = (x for m in self.reach.modules for x in m._buffers.values())
+        reached = chain((x.tensor for x in self.reach.tensors), buffers)
         return bool(self.parameters.trainable) or any(x is not None and x.requires_grad for x in reached)
 
     def field(self, like: Tensor, *, detached: bool = True) -> Field:
