@@ -30,8 +30,8 @@ OPTIONAL: list[str] = []
 TENSOR_ATTRIBUTES = ("_version", "_backward_hooks")
 """The count of in-place writes (described in torch's autograd notes), and the hooks of a leaf."""
 
-MODULE_ATTRIBUTES = ("_parameters", "_buffers")
-"""A module's own tensors: the public iterators skip duplicates and None, and cannot write."""
+MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
+"""What a module holds by name: the public iterators skip duplicates and None, and cannot write."""
 
 NODE_ATTRIBUTES = ("_sequence_nr",)
 """The order in which a thread created its nodes. See nodes_made."""
