@@ -14,10 +14,11 @@ from torch.autograd.graph import Node
 
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.forward_rng import ForwardRng
-from symplectic_adjoint.field.module_lock import lock_of
+from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
 from symplectic_adjoint.field.module_tensors import (
     STANDARD_ATTRIBUTES,
     ModuleTensor,
+    all_held,
     bindings_restored,
     installed,
     module_tensors_in,
@@ -28,12 +29,12 @@ from symplectic_adjoint.field.module_tensors import (
 class ForwardState:
     """The state that func depends on in one solve, from its first f call on.
 
-    modules: those of func, or those that a plain function names.
+    modules: those of func, or those that a plain function names. lock: that of the solve, which covers them.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], device: torch.device):
+    def __init__(self, modules: Sequence[nn.Module], device: torch.device, lock: ModuleLock | None = None):
         self.rng = ForwardRng(device)
-        self.lock = lock_of(modules)
+        self.lock = lock or lock_of(modules)
         """Held while func is called, because a sweep replaces the parameters of its modules."""
         self._modules = modules
         self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
@@ -134,22 +135,24 @@ class ForwardState:
     def reinstated(self) -> Iterator[None]:
         """Reinstate the state of the solve, with the lock held, and restore the current state at the end."""
         attributes = bindings_restored([vars(m) for m in self._modules], exclude=STANDARD_ATTRIBUTES)
-        with (
-            self.lock,
-            attributes,
-            installed(self._final_tensors),
-            values_restored(self._changed_buffers),
-            self.rng.reinstated(),
-            self._autocast_of_solve(),
-        ):
+        with self.lock:
             modes = [(module, module.training) for module, training in self._modes if module.training != training]
-            for module, training in modes:
-                module.training = not training
-            try:
-                yield
-            finally:
+            if modes or self._changed_buffers or not all_held(self._final_tensors):
+                self.lock.mark_replaced()
+            with (
+                attributes,
+                installed(self._final_tensors),
+                values_restored(self._changed_buffers),
+                self.rng.reinstated(),
+                self._autocast_of_solve(),
+            ):
                 for module, training in modes:
-                    module.training = training
+                    module.training = not training
+                try:
+                    yield
+                finally:
+                    for module, training in modes:
+                        module.training = training
 
     def _autocast_of_solve(self) -> Any:
         """Return autocast as it was in the solve, without its cache.

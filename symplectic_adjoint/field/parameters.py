@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.graph import walk_edges
 from symplectic_adjoint.field.module_lock import lock_of
+from symplectic_adjoint.field.parameter_aliases import original
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Parameters:
     def all_modules(self) -> tuple[nn.Module, ...]:
         """All modules that func is known to call."""
         return self.modules + self.named_modules
+
+    @property
+    def all_tensors(self) -> tuple[Tensor, ...]:
+        """All tensors that func is known to use."""
+        return self.trainable + self.frozen
 
 
 Params = Iterable[Tensor] | nn.Module
@@ -50,6 +56,7 @@ def collect_parameters(func: Callable[..., Any], params: Params | None) -> Param
     for index, p in enumerate((*given, *own)):
         if not isinstance(p, Tensor):
             raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
+        p = original(p)
         found.setdefault(id(p), p)
     trainable = tuple(p for p in found.values() if p.requires_grad)
     _refuse_ancestors(trainable)
