@@ -44,7 +44,7 @@ def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -
     """
     locations = f.forward_state.locate(f.params)
     explicit = accumulate is not None or batched(cotangent) or any(p.dtype in HALF_DTYPES for p in f.params)
-    if explicit or not ParameterAliases.can_replace(f.params, locations):
+    if explicit or not (ParameterAliases.can_replace(f.params, locations) and f.forward_state.lock.try_replace()):
         yield ExplicitSums(f, accumulate)
         return
     aliases = ParameterAliases(f.params, locations)

@@ -172,6 +172,7 @@ def _taylor_order(
 
     def loss_at(eps: float) -> float:
         with problem.lock, torch.no_grad(), _moved(leaves, directions, eps):
+            problem.lock.mark_replaced()
             return _loss(replayed(problem, trajectory, inputs[0], inputs[1]), weights).item()
 
     rounding = 1e3 * torch.finfo(inputs[0].dtype).eps * max(abs(loss_at(0.0)), 1e-300)

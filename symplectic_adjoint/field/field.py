@@ -18,7 +18,6 @@ from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.linearization import Linearization, Pull, hooks_suspended, pairs_with_graph
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
-from symplectic_adjoint.field.module_tensors import installed
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.times import Time, next_number
@@ -86,7 +85,7 @@ class Field:
         """Replace the parameters by their aliases in func's modules."""
         self.aliases = aliases
         try:
-            with installed(aliases.module_tensors):
+            with aliases.in_place():
                 yield
         finally:
             self.aliases = None

@@ -1,5 +1,6 @@
 """The random numbers that func draws."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import string_at
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.module_lock import lock_of_generators
 
 
 class ForwardRng:
@@ -19,6 +21,7 @@ class ForwardRng:
 
     def __init__(self, device: torch.device):
         self._cuda = device if device.type == "cuda" else None
+        self._lock = lock_of_generators()
         self._before: tuple[Tensor, ...] = ()
         """The states before the first call, if func draws."""
         self._after: tuple[Tensor, ...] = ()
@@ -33,11 +36,13 @@ class ForwardRng:
 
     def __call__(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
         """Return func(t, y), with the same numbers drawn as in the first call."""
-        if self._before:
-            self._set(self._before)
-        elif self._unchanged is None:
+        if self.draws_nothing:
+            return func(t, y)
+        with self._lock:
+            if self._before:
+                self._set(self._before)
+                return func(t, y)
             return self._first_call(func, t, y)
-        return func(t, y)
 
     def _first_call(self, func: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
         before = self._get()
@@ -55,8 +60,13 @@ class ForwardRng:
             self._set(self._after)
 
     def require_repeatable(self) -> None:
-        """Raise UnsupportedCombination if func began to draw after its first call, which cannot be repeated."""
-        if self._unchanged is not None and self._unchanged != _fingerprint(self._get()):
+        """Raise UnsupportedCombination if func began to draw after its first call, which cannot be repeated.
+
+        Beside other threads, which may have drawn instead, nothing is known: recomputed values tell.
+        """
+        if threading.active_count() > 1 or self._unchanged is None:
+            return
+        if self._unchanged != _fingerprint(self._get()):
             raise UnsupportedCombination(
                 "random numbers were drawn during the solve, though not in func's first call: a call in the backward "
                 'pass would draw different ones. Draw the noise before the solve, or use gradient="backprop"'

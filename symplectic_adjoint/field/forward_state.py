@@ -14,10 +14,11 @@ from torch import Tensor
 from symplectic_adjoint.errors import FunctionChanged, UnsupportedCombination
 from symplectic_adjoint.field.forward_rng import ForwardRng
 from symplectic_adjoint.field.guarded_tensors import GuardedTensors
-from symplectic_adjoint.field.module_lock import lock_of
+from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
 from symplectic_adjoint.field.module_tensors import (
     STANDARD_ATTRIBUTES,
     ModuleTensor,
+    all_held,
     bindings_restored,
     installed,
     module_tensors_in,
@@ -33,13 +34,13 @@ class ForwardState:
     """The state that func depends on in one solve, from its first f call on.
 
     reach: what func reaches. detached: whether the solve is off the caller's graph, so that stand-ins may replace
-    tensors with a history.
+    tensors with a history. lock: that of the solve, which covers func's modules.
     """
 
-    def __init__(self, reach: Reach, device: torch.device, *, detached: bool = True):
+    def __init__(self, reach: Reach, device: torch.device, lock: ModuleLock | None = None, *, detached: bool = True):
         self.rng = ForwardRng(device)
         self.reach = reach
-        self.lock = lock_of(reach.modules)
+        self.lock = lock or lock_of(reach.modules)
         """Held while func is called, because a sweep replaces the parameters of its modules."""
         self._modules = reach.modules
         self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
@@ -124,6 +125,8 @@ class ForwardState:
         """Hold the lock, with the stand-ins in place, and capture the state at the end, even of a failed solve."""
         try:
             with self.lock, self.stand_ins.installed():
+                if self.stand_ins.are_seen:
+                    self.lock.mark_replaced()
                 yield
         finally:
             self._finish()
@@ -194,24 +197,27 @@ class ForwardState:
         stand_in: makes the tensors to use in place of those with a history; their leaves if left out.
         """
         attributes = bindings_restored([vars(m) for m in self._modules], exclude=STANDARD_ATTRIBUTES)
-        with (
-            self.lock,
-            attributes,
-            self._values.reinstated(),
-            installed(self._final_tensors),
-            self.stand_ins.installed(stand_in),
-            values_restored(self._changed_buffers),
-            self.rng.reinstated(),
-            self._autocast_of_solve(),
-        ):
+        with self.lock:
             modes = [(module, module.training) for module, training in self._modes if module.training != training]
-            for module, training in modes:
-                module.training = not training
-            try:
-                yield
-            finally:
+            held = all_held(self._final_tensors) and self._values.unchanged
+            if modes or self._changed_buffers or self.stand_ins.are_seen or not held:
+                self.lock.mark_replaced()
+            with (
+                attributes,
+                self._values.reinstated(),
+                installed(self._final_tensors),
+                self.stand_ins.installed(stand_in),
+                values_restored(self._changed_buffers),
+                self.rng.reinstated(),
+                self._autocast_of_solve(),
+            ):
                 for module, training in modes:
-                    module.training = training
+                    module.training = not training
+                try:
+                    yield
+                finally:
+                    for module, training in modes:
+                        module.training = training
 
     def _autocast_of_solve(self) -> Any:
         """Return autocast as it was in the solve, without its cache.

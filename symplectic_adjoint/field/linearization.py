@@ -1,12 +1,15 @@
 """One call of f on the graph, and how cotangents are pulled back through it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from threading import Lock, get_ident
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+
+from symplectic_adjoint.field.module_lock import runs_in_another_thread
 
 
 class Pull(Protocol):
@@ -55,18 +58,52 @@ def hooks_suspended(params: Sequence[Tensor]) -> Iterator[None]:
     """Suspend the tensors' own hooks and retained gradients.
 
     The user's hooks on a parameter expect the whole gradient, but would clip, scale or count each part of it, and
-    retain_grad() would add each part to .grad. The dict of hooks is emptied, not replaced, because autograd keeps a
-    reference to it.
+    retain_grad() would add each part to .grad. Another thread may end a backward pass at the same parameter meanwhile.
     """
     hooked = [p for p in params if p._backward_hooks or p.retains_grad]
     retained = [(p, p.grad) for p in hooked if p.retains_grad]
-    held = [(hooks, dict(hooks)) for p in hooked if (hooks := p._backward_hooks)]
-    for hooks, _ in held:
-        hooks.clear()
+    dicts = [hooks for p in hooked if (hooks := p._backward_hooks)]
+    suspended = [pair for hooks in dicts for pair in _suspend(hooks)]
     try:
         yield
     finally:
-        for hooks, content in held:
-            hooks.update(content)
+        for hooks, key in suspended:
+            _resume(hooks, key)
         for p, grad in retained:
             p.grad = grad
+
+
+def _suspend(hooks: dict[Any, Any]) -> list[tuple[dict[Any, Any], Any]]:
+    """Suspend the hooks in a dict, to which autograd keeps a reference and which it may read in another thread."""
+    with _SUSPENDING:
+        for key, hook in hooks.items():
+            if not isinstance(hook, _SuspendedHook):
+                hook = hooks[key] = _SuspendedHook(hook)
+            hook.threads.append(get_ident())
+        return [(hooks, key) for key in hooks]
+
+
+def _resume(hooks: dict[Any, Any], key: Any) -> None:
+    with _SUSPENDING:
+        hook = hooks.get(key)
+        if isinstance(hook, _SuspendedHook):  # func has not removed it
+            hook.threads.remove(get_ident())
+            if not hook.threads:
+                hooks[key] = hook.hook
+
+
+class _SuspendedHook:
+    """A hook that is called only where another thread of Python has a whole gradient for it.
+
+    Autograd's own threads work for one of the threads that suspended it.
+    """
+
+    def __init__(self, hook: Callable[[Tensor], Tensor | None]):
+        self.hook = hook
+        self.threads: list[int] = []
+
+    def __call__(self, grad: Tensor) -> Tensor | None:
+        return self.hook(grad) if runs_in_another_thread(self.threads) else None
+
+
+_SUSPENDING = Lock()

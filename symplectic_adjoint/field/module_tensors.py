@@ -41,6 +41,11 @@ def _version(x: Tensor) -> int | None:
     return None if x.is_inference() else x._version
 
 
+def all_held(module_tensors: Sequence[ModuleTensor]) -> bool:
+    """Return whether each tensor is still in its place."""
+    return all([x.holder.get(x.name) is x.tensor for x in module_tensors])  # a list is faster than a generator
+
+
 @contextmanager
 def installed(module_tensors: Sequence[ModuleTensor]) -> Iterator[None]:
     """Put each tensor in its place, and at the end restore the one found there, whatever func does in between."""

@@ -27,6 +27,11 @@ class ModuleValues:
         """Forget the values that have changed: func itself changed them, to count its calls for example."""
         self._held = [(own, key, x) for own, key, x in self._held if own.get(key, _MISSING) is x]
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether each value is still in its place."""
+        return all([own.get(key, _MISSING) is x for own, key, x in self._held])  # a list is faster than a generator
+
     @contextmanager
     def reinstated(self) -> Iterator[None]:
         """Put the values back, and at the end the newer ones again."""

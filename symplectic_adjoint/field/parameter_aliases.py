@@ -8,16 +8,34 @@ The parameters' own .grad cannot be used: the user's hooks on it (an optimizer's
 be called for every term.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from operator import ne
+from threading import get_ident
 
 import torch
 from torch import Tensor, nn
 
-from symplectic_adjoint.field.module_tensors import ModuleTensor
+from symplectic_adjoint.field.module_tensors import ModuleTensor, installed
 
 REPLACEABLE = (Tensor, nn.Parameter)
 """The types of tensors that a detached alias can replace. An alias of a subclass may lack what the subclass adds."""
+
+_IN_PLACE: dict[int, list["ParameterAliases"]] = {}
+"""By thread, the aliases of its sweeps that run now, the innermost last."""
+
+
+def original(x: Tensor) -> Tensor:
+    """Return the parameter, if x is an alias that the user found in a module during a sweep of another thread.
+
+    An alias from a sweep of this thread is what func, called there, solves with: it is returned.
+    """
+    while (p := vars(x).get("aliased")) is not None:
+        if any(x is leaf for aliases in _IN_PLACE.get(get_ident(), ()) for leaf in aliases.leaves):
+            break
+        x = p
+    return x
 
 
 class ParameterAliases:
@@ -48,6 +66,19 @@ class ParameterAliases:
         self._added: set[int] = set()
         self.bypassed = False
         """Whether func was seen to reach a parameter other than through its modules."""
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Replace the parameters by the aliases in func's modules."""
+        mine = _IN_PLACE.setdefault(get_ident(), [])
+        mine.append(self)
+        try:
+            with installed(self.module_tensors):
+                yield
+        finally:
+            mine.remove(self)
+            if not mine:
+                del _IN_PLACE[get_ident()]
 
     @staticmethod
     def can_replace(params: Sequence[Tensor], locations: Sequence[Sequence[ModuleTensor]]) -> bool:
@@ -84,5 +115,17 @@ def _alias(p: Tensor) -> Tensor:
     if isinstance(p, nn.Parameter):
         alias = nn.Parameter(alias, requires_grad=p.requires_grad)
         vars(alias).update(vars(p))  # attributes that a layer sets on its parameters
-        return alias
+    vars(alias)["aliased"] = p  # see original()
     return alias.requires_grad_(p.requires_grad)
+
+
+def _put_back_other_threads() -> None:
+    """In a forked process, put back what threads that do not exist there had replaced."""
+    for thread in set(_IN_PLACE) - {get_ident()}:
+        for aliases in reversed(_IN_PLACE.pop(thread)):
+            for x in aliases.module_tensors:
+                x.holder[x.name] = vars(x.tensor)["aliased"]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_put_back_other_threads)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.module_lock import lock_of
+from symplectic_adjoint.field.parameter_aliases import original
 from symplectic_adjoint.field.reach import Reach
 
 
@@ -21,6 +22,11 @@ class Parameters:
     frozen: tuple[Tensor, ...]
     modules: tuple[nn.Module, ...]
     """The module that func is, or whose method it is, with its submodules."""
+
+    @property
+    def all_tensors(self) -> tuple[Tensor, ...]:
+        """All tensors that func is known to use."""
+        return self.trainable + self.frozen
 
 
 Params = Iterable[Tensor] | nn.Module
@@ -42,6 +48,7 @@ def collect_parameters(func: Callable[..., Any], reach: Reach, params: Params | 
     for index, p in enumerate((*given, *own)):
         if not isinstance(p, Tensor):
             raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
+        p = original(p)
         found.setdefault(id(p), p)
     trainable = tuple(p for p in found.values() if p.requires_grad)
     frozen = tuple(p for p in found.values() if not p.requires_grad)

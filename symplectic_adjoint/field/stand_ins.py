@@ -25,6 +25,11 @@ class StandIns:
         """The tensors that have a stand-in, each once."""
         return list({id(x.tensor): x.tensor for x in self._places}.values())
 
+    @property
+    def are_seen(self) -> bool:
+        """Whether a stand-in lies in a module, where other threads see it."""
+        return any(isinstance(x.holder, dict) for x in self._places)
+
     def leaf_of(self, x: Tensor) -> Tensor:
         """Return the stand-in of a tensor; the tensor itself if it has none."""
         return self._leaves.get(id(x), x)

@@ -1,7 +1,6 @@
 """A validated initial value problem, which can be solved with any gradient strategy."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -15,7 +14,7 @@ from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.field import Field, Func
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.layout import Layout
-from symplectic_adjoint.field.module_lock import lock_of
+from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
 from symplectic_adjoint.field.parameters import Parameters
 from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.times import Time
@@ -76,10 +75,10 @@ class Problem:
     returns_early: bool = False
     repeated: RepeatedTimes | None = None
 
-    @property
-    def lock(self) -> AbstractContextManager[Any]:
-        """The lock of the modules that func calls. A thread may acquire it again while it holds it."""
-        return lock_of(self.reach.modules)
+    @cached_property
+    def lock(self) -> ModuleLock:
+        """The lock of the modules that func calls, and of its parameters."""
+        return lock_of(self.reach.modules, self.parameters.all_tensors)
 
     @property
     def may_need_gradient(self) -> bool:
@@ -97,7 +96,7 @@ class Problem:
             frozen=self.parameters.frozen,
             time_dtype=self.layout.time_dtype,
             place=self.layout.place,
-            forward_state=self.forward_state or ForwardState(self.reach, like.device, detached=detached),
+            forward_state=self.forward_state or ForwardState(self.reach, like.device, self.lock, detached=detached),
         )
         if self.compile:
             f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)
