@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -231,6 +231,39 @@ def _quiet_profiler() -> Iterator[None]:
     finally:
         if given is None:
             del os.environ[_LOG_LEVEL]
+
+
+# ---- torch.compile around the library ----
+
+_TRACER = tuple(
+    _optional(name, None)
+    for name in (
+        "torch._C._dynamo.eval_frame:set_code_exec_strategy",
+        "torch._C._dynamo.eval_frame:_FrameExecStrategy",
+        "torch._C._dynamo.eval_frame:_FrameAction",
+    )
+)
+
+_WHY_UNTRACED = (
+    "symplectic_adjoint solves outside of compiled graphs, so fullgraph=True does not work around a solve: leave it "
+    "out, or compile func (torch.compile(func), or compile=True in the solve)"
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def untraced(function: F) -> F:
+    """Mark a function: torch.compile breaks the graph there, and runs it and all that it calls as they are written.
+
+    A traced solve would be specialised to every number in it, and rounded otherwise. What was compiled itself, func for
+    example, is compiled inside too. Fallback: torch.compiler.disable, which does the same and takes a second to import.
+    """
+    set_strategy, Strategy, Action = _TRACER
+    if None in _TRACER:
+        return torch.compiler.disable(function, reason=_WHY_UNTRACED)
+    set_strategy(function.__code__, Strategy(Action.SKIP, Action.SKIP))  # this frame, and those that it calls
+    vars(function).update(_torchdynamo_disable=True, _torchdynamo_disable_msg=_WHY_UNTRACED)
+    return function
 
 
 # ---- the compiler ----

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
@@ -65,6 +66,7 @@ def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[T
     """Return a hook that counts the VJPs of autograd's own backward pass: one per f call of the accepted steps."""
     stats, vjps = trajectory.stats, trajectory.f_calls_on_graph(tableau)
 
+    @untraced
     def count(grad: Tensor) -> None:
         del grad
         stats.vjps_backward += vjps
@@ -110,6 +112,7 @@ class _Solve(torch.autograd.Function):
         return ys
 
     @staticmethod
+    @untraced
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_ys,) = grad_outputs
         call: _Call = ctx.call

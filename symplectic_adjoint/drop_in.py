@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.api import odeint
 from symplectic_adjoint.arguments import named_gradient, warn_without_second_solve
 from symplectic_adjoint.backward.strategy import Strategy
@@ -17,6 +18,7 @@ from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.methods.lookup import FOREIGN_METHODS, named_method
 
 
+@untraced
 def odeint_adjoint(
     func: Callable[..., Any],
     y0: Any,
@@ -64,6 +66,7 @@ def odeint_adjoint(
     )  # fmt: skip
 
 
+@untraced
 def odeint_event(
     func: Callable[..., Any],
     y0: Any,
@@ -143,6 +146,7 @@ def _check_second_solve(given: Mapping[str, Any]) -> None:
 
 
 def _as_in_the_paper(gradient: str) -> Callable[..., Any]:
+    @untraced
     def solve(
         func: Callable[..., Any],
         y0: Any,

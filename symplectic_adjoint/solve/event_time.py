@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.errors import SolverError, UnsupportedCombination
 from symplectic_adjoint.solve.events import Crossing
 from symplectic_adjoint.solve.trajectory import Trajectory
@@ -68,6 +69,7 @@ class _DifferentiableEvent(torch.autograd.Function):
         ctx.like = value.dtype, value.device
 
     @staticmethod
+    @untraced
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise UnsupportedCombination(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint._torch_internals import forward_mode_is_active, is_wrapped
+from symplectic_adjoint._torch_internals import forward_mode_is_active, is_wrapped, untraced
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.transforms import transforming
@@ -89,6 +89,7 @@ class _Repeated(torch.autograd.Function):
         return call.repeated.expand(ys)
 
     @staticmethod
+    @untraced
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_ys,) = grad_outputs
         call: _Repeats = ctx.call
