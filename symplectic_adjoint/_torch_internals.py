@@ -153,6 +153,26 @@ def forward_mode_is_active() -> bool:
     return level > 0
 
 
+# ---- tensors without values ----
+
+_FakeTensor: Any = _optional("torch._subclasses.fake_tensor:FakeTensor", ())
+_get_proxy_mode: Any = _optional("torch.fx.experimental.proxy_tensor:get_proxy_mode", lambda: None)
+
+
+def is_fake(x: Any) -> bool:
+    """Return whether x is a fake tensor, which has a device but no values. Fallback: False; torch refuses it later."""
+    return isinstance(x, _FakeTensor)
+
+
+def records_operations() -> bool:
+    """Return whether torch records operations instead of calculating: torch.export, make_fx, FakeTensorMode.
+
+    Fallback: False where it cannot be told; torch then refuses the first read of a value.
+    """
+    exporting = torch.compiler.is_exporting() or _get_proxy_mode() is not None
+    return exporting or is_fake(torch.empty(0, device="cpu"))
+
+
 # ---- the profiler ----
 
 profiler_is_running: Callable[[], bool] = _required("torch._C._autograd:_profiler_enabled")

@@ -27,6 +27,7 @@ from symplectic_adjoint.solve.inputs import (
     checked_times,
     checked_tolerance,
     packed_event,
+    require_values,
     resolved_tolerances,
 )
 from symplectic_adjoint.solve.options import Options, read_options
@@ -133,6 +134,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
     tableau = chosen_method(given.method, strategy, gradient_name)
+    require_values(given.y0, given.t)
     times = checked_times(given.t)
     layout = checked_layout(given.y0)
     y = layout.pack(given.y0)

@@ -88,7 +88,7 @@ class DenseSolution:
 
     @untraced
     def __call__(self, t: Tensor | float) -> Any:
-        times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
+        times = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
         if times.ndim > 1 or not times.is_floating_point():
             raise ValueError(
                 f"t must be one time or a 1-D floating point tensor of them, got shape {tuple(times.shape)}"

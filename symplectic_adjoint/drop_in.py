@@ -95,7 +95,7 @@ def odeint_event(
             f"odeint_interface must be symplectic_adjoint's odeint or odeint_adjoint, got {odeint_interface!r}: import "
             "both from the same library"
         )
-    t0 = torch.as_tensor(t0, dtype=None if isinstance(t0, Tensor) else torch.float64)
+    t0 = t0 if isinstance(t0, Tensor) else torch.tensor(t0, dtype=torch.float64, device="cpu")
     if t0.numel() != 1:
         raise ValueError(f"t0 must be one time, got shape {tuple(t0.shape)}")
     t0 = t0.reshape(1)

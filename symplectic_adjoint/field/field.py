@@ -190,11 +190,11 @@ class Field:
         """Return t as it is passed to func: a 0-dim tensor of dtype time_dtype on the state's device."""
         if type(t) is float:
             return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)  # no copy from the host
-        return torch.as_tensor(t).to(dtype=self.time_dtype, device=self.device)
+        return torch.as_tensor(t, dtype=self.time_dtype, device=self.device)
 
     def adjacent_time(self, t: Time, direction: float) -> Time:
         """Return the number next to t, up or down by the sign of direction, in the dtype that func gets."""
-        exact = torch.as_tensor(t, dtype=torch.float64).detach().cpu()
+        exact = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach()
         near = next_number(exact.to(self.time_dtype), direction).double()
         return t + (near - exact) if isinstance(t, Tensor) else near.item()
 

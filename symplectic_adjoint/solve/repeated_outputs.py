@@ -104,8 +104,9 @@ class _Repeated(torch.autograd.Function):
                 gate.open = True
                 f.vjps += f.f_calls
             else:
-                columns = [torch.as_tensor(x, dtype=torch.float64) for x in call.time_bars(f, ys, grad_ys)]
-                t_bar = torch.stack([x.to(t.device) for x in columns]).to(t.dtype)
+                entries = call.time_bars(f, ys, grad_ys)
+                columns = [torch.as_tensor(x, dtype=torch.float64, device=t.device) for x in entries]
+                t_bar = torch.stack(columns).to(t.dtype)
                 bars = (call.repeated.fold(grad_ys), t_bar, *(None for _ in f.params))
         call.trajectory.stats.f_calls_backward += f.f_calls
         call.trajectory.stats.vjps_backward += f.vjps
