@@ -48,6 +48,7 @@ def _run_distinct(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -
     if differentiates:
         strategy, choice = strategy.resolved(ForwardPass(problem, y0.detach(), wants_t))
     if grad_mode and strategy.on_callers_graph:  # autograd also reaches tensors that only func knows
+        y0 = y0.view_as(y0)  # func is passed no leaf, for which the hooks of FlopCounterMode lack a node
         ys, trajectory = problem.solve(y0, KeepNothing(), on_graph=True, t=t if wants_t else None)
         if ys.requires_grad:
             ys.register_hook(_vjp_counter(trajectory, problem.tableau))

@@ -135,7 +135,7 @@ class Field:
         searched, self.search.due = self.search.due, False
         set_grad_enabled(True)  # enable_grad() and the like take as long as an operation on a small state
         try:
-            k = self._on_graph(time, y.clone() if searched else y)  # see _call_and_search
+            k = self._on_graph(*self._passed(time, y, searched))
         finally:
             set_grad_enabled(was)
         if searched:
@@ -207,6 +207,14 @@ class Field:
         if not isinstance(k, Tensor) or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
             self._refuse(k)
         return k
+
+    def _passed(self, t: Tensor, y: Tensor, searched: bool) -> tuple[Tensor, Tensor]:
+        """Return the leaves t and y as func gets them."""
+        if searched:
+            y = y.clone()  # see _call_and_search
+        if self.aliases is None:  # the hooks of FlopCounterMode need a node, unless autograd sums in .grad
+            return t.view_as(t) if t.requires_grad else t, y.view_as(y)
+        return t, y
 
     def _on_graph(self, t: Tensor, y: Tensor) -> Tensor:
         nodes_before = nodes_made()
