@@ -120,6 +120,9 @@ def copy_keeping_version(x: Tensor, value: Tensor) -> None:
         x.copy_(value)
 
 
+hooks_on_all_modules: Any = _optional("torch.nn.modules.module:_global_forward_pre_hooks", True)
+"""The hooks called before every module, as FlopCounterMode sets them. Fallback: true, as if there were some."""
+
 # ---- torch.func and forward mode ----
 
 functorch_is_active: Callable[[], bool] = _required("torch._C:_are_functorch_transforms_active")

@@ -14,7 +14,7 @@ from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import IgnoredArgumentWarning, UnsupportedCombination, did_you_mean, warn_once
 from symplectic_adjoint.field.compiled import require_compiler
 from symplectic_adjoint.field.layout import Layout, PackedFunc
-from symplectic_adjoint.field.parameters import Params, collect_parameters, listed, lock_of_func
+from symplectic_adjoint.field.parameters import Params, collect_parameters, has_lazy_parameters, listed, lock_of_func
 from symplectic_adjoint.field.transforms import batched, transforming
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
 from symplectic_adjoint.gradients.auto import AUTO, Auto
@@ -150,6 +150,10 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     )
     coarsest = max((layout.time_dtype, given.t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
     with lock_of_func(func):
+        lazy = has_lazy_parameters(func, given.params)
+        if lazy:
+            with torch.no_grad():
+                func(torch.tensor(times[0], dtype=layout.time_dtype, device=y.device), layout.unpack(y.detach()))
         parameters = collect_parameters(func, given.params)
         options, tableau = read_options(
             given.options,
@@ -177,6 +181,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         accumulate=checked_accumulate(given.accumulate, strategy, gradient_name),
         compile=checked_compile(given, strategy, gradient_name, layout),
         returns_early=given.on_failure == "return",
+        calls_before=int(lazy),
     )
     return problem, strategy, y
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from symplectic_adjoint._torch_internals import nodes_made, run_backward, set_grad_enabled
+from symplectic_adjoint._torch_internals import hooks_on_all_modules, nodes_made, run_backward, set_grad_enabled
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.finite import multi_index
@@ -212,7 +212,7 @@ class Field:
         """Return the leaves t and y as func gets them."""
         if searched:
             y = y.clone()  # see _call_and_search
-        if self.aliases is None:  # the hooks of FlopCounterMode need a node, unless autograd sums in .grad
+        if hooks_on_all_modules and self.aliases is None:  # FlopCounterMode's need a node, unless VJPs add to .grad
             return t.view_as(t) if t.requires_grad else t, y.view_as(y)
         return t, y
 

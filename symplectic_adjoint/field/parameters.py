@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.graph import walk_edges
@@ -84,6 +86,13 @@ def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[n
     if isinstance(owner, nn.Module):
         return tuple(owner.modules()), ()
     return (), _modules_named_by(inner)
+
+
+def has_lazy_parameters(func: Callable[..., Any], params: Params | None) -> bool:
+    """Return whether func's first call will give parameters or buffers their shapes (LazyLinear)."""
+    modules = sum(modules_of(func), ())
+    lazy = any(isinstance(m, LazyModuleMixin) and m.has_uninitialized_params() for m in modules)
+    return lazy or any(map(is_lazy, listed("params", params)))
 
 
 def lock_of_func(func: Callable[..., Any]) -> AbstractContextManager[Any]:

@@ -53,7 +53,7 @@ class Problem:
     event: a function of t and the packed state that ends the solve; times is then the start and infinity.
     accumulate: how a backward pass sums. compile: whether func is compiled. make_step: the kind of step to take.
     recorded: the steps to take, if they are those of an earlier solve; forward_state: the ForwardState of that solve.
-    returns_early: whether a SolverError is raised as StoppedEarly.
+    returns_early: whether a SolverError is raised as StoppedEarly. calls_before: the f calls made before the solve.
     """
 
     func: Func
@@ -72,6 +72,7 @@ class Problem:
     forward_state: ForwardState | None = None
     returns_early: bool = False
     repeated: RepeatedTimes | None = None
+    calls_before: int = 0
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
@@ -136,6 +137,7 @@ class Problem:
         """
         with self.lock:  # or the captured state might include aliases from a backward pass in another thread
             f = self.field(y0)
+            f.f_calls = self.calls_before
             if watch or self.compile:
                 f.search.start()
             return self._solved(f, y0, recorder, on_graph, t)
