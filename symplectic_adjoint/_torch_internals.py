@@ -12,10 +12,11 @@ would cost more than the read. TENSOR_ATTRIBUTES, MODULE_ATTRIBUTES and NODE_ATT
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pkgutil import resolve_name
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -167,6 +168,10 @@ def is_fake(x: Any) -> bool:
     return isinstance(x, _FakeTensor)
 
 
+is_jit_tracing: Callable[[], bool] = _required("torch.jit:is_tracing")
+"""Whether torch.jit.trace is at work. Public, though not exported. Required."""
+
+
 def records_operations() -> bool:
     """Return whether torch records operations instead of calculating: torch.export, make_fx, FakeTensorMode.
 
@@ -283,7 +288,7 @@ def untraced(function: F) -> F:
     """
     set_strategy, Strategy, Action = _TRACER
     if None in _TRACER:
-        return torch.compiler.disable(function, reason=_WHY_UNTRACED)
+        return cast(F, torch.compiler.disable(function, reason=_WHY_UNTRACED))
     set_strategy(function.__code__, Strategy(Action.SKIP, Action.SKIP))  # this frame, and those that it calls
     vars(function).update(_torchdynamo_disable=True, _torchdynamo_disable_msg=_WHY_UNTRACED)
     return function
@@ -315,6 +320,25 @@ def compiler_config() -> Any:
 def compiler_errors() -> tuple[type[Exception], type[Exception]]:
     """Return the error raised at the recompilation limit, and the base class of all errors of the tracer."""
     return _find("torch._dynamo.exc:FailOnRecompileLimitHit"), _find("torch._dynamo.exc:TorchDynamoException")
+
+
+def side_effects_in(warning: str) -> list[str]:
+    """Return what a traced function changes, as the tracer's warning names it; an empty list for any other warning.
+
+    The tracer's name of func, the first of a traced function's constants, is replaced by "func".
+    """
+    _, found, sources = warning.partition("certain side effects happened")
+    if not found:
+        return []
+    names = re.findall(r"""(?:"([^"]*)"|'([^']*)')(?=[,\]])""", sources)
+    return [_readable(a or b) for a, b in names] or [sources]
+
+
+def _readable(source: str) -> str:
+    """Return the tracer's name of an object as a user would write it."""
+    source = source.replace("L['constants'][0]", "func")
+    source = re.sub(r"^G\['__import_(\w+)'\]", lambda m: f"a global of {m[1].replace('_dot_', '.')}", source)
+    return re.sub(r"\._modules\['(\w+)'\]", r".\1", source)
 
 
 def compile_graph(graph: torch.fx.GraphModule, examples: list[Any], options: dict[str, Any]) -> Callable[..., Any]:

@@ -29,6 +29,7 @@ from symplectic_adjoint.solve.inputs import (
     packed_event,
     require_values,
     resolved_tolerances,
+    savable,
 )
 from symplectic_adjoint.solve.options import Options, read_options
 from symplectic_adjoint.solve.problem import Problem
@@ -77,6 +78,7 @@ class Arguments:
     on_failure: str = "raise"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "t", savable(self.t))
         if self.params is not None:  # an iterator would be empty at a second solve of the same arguments
             object.__setattr__(self, "params", listed("params", self.params))
 
@@ -137,7 +139,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     require_values(given.y0, given.t)
     times = checked_times(given.t)
     layout = checked_layout(given.y0)
-    y = layout.pack(given.y0)
+    y = savable(layout.pack(given.y0))
     repeated = RepeatedTimes.of(times) if event_fn is None else None
     distinct_t = given.t if repeated is None else repeated.distinct(given.t)
     if event_fn is not None:

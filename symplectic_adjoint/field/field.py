@@ -243,5 +243,6 @@ class Field:
     def _record_first_call(self, t: Tensor, y: Tensor, k: Tensor) -> None:
         if self.compiled is not None:
             self.forward_state.require_compilable()
+            self.compiled.counters.learn()
         if self._first_call is None and self.forward_state.has_buffers:
             self._first_call = (t, y, k)

@@ -38,7 +38,7 @@ class _OfScriptModule(dict[str, Any]):
         return self._held.items()
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self._held[name] if name in self._held else default
+        return self._held[name] if name in self._held else default  # noqa: SIM401 (it has no get)
 
     def __getitem__(self, name: str) -> Any:
         return self._held[name]

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
@@ -54,8 +55,9 @@ def collect_parameters(func: Callable[..., Any], params: Params | None) -> Param
             raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
         found.setdefault(id(p), p)
     trainable = tuple(p for p in found.values() if p.requires_grad)
+    _refuse_unsavable(trainable)
     _refuse_ancestors(trainable)
-    frozen = tuple(p for p in found.values() if not p.requires_grad)
+    frozen = tuple(p for p in found.values() if not p.requires_grad and not p.is_inference())
     return Parameters(trainable, frozen, modules, named_modules)
 
 
@@ -91,7 +93,7 @@ def modules_of(func: Callable[..., Any]) -> tuple[tuple[nn.Module, ...], tuple[n
 def has_lazy_parameters(func: Callable[..., Any], params: Params | None) -> bool:
     """Return whether func's first call will give parameters or buffers their shapes (LazyLinear)."""
     modules = sum(modules_of(func), ())
-    lazy = any(isinstance(m, LazyModuleMixin) and m.has_uninitialized_params() for m in modules)
+    lazy = any(isinstance(m, LazyModuleMixin) and cast(Any, m).has_uninitialized_params() for m in modules)
     return lazy or any(map(is_lazy, listed("params", params)))
 
 
@@ -127,6 +129,18 @@ def _refuse_sharded(params: Sequence[Tensor]) -> None:
             "func's parameters are sharded (DTensor, as FSDP2 leaves them), and each f call would gather them again: "
             "wrap the model in DistributedDataParallel, or shard the layers around the solve only"
         )
+
+
+def _refuse_unsavable(params: Sequence[Tensor]) -> None:
+    """Raise UnsupportedCombination for a parameter made in inference mode if a gradient may be wanted."""
+    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        return
+    for p in params:
+        if p.is_inference():
+            raise UnsupportedCombination(
+                f"a parameter of shape {tuple(p.shape)} was made in inference mode, so autograd cannot save it: make "
+                "the model outside torch.inference_mode(), or solve under torch.no_grad()"
+            )
 
 
 def _refuse_ancestors(params: tuple[Tensor, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint._torch_internals import is_fake, records_operations
+from symplectic_adjoint._torch_internals import is_fake, is_jit_tracing, records_operations
 from symplectic_adjoint.errors import NonFiniteError, ResolutionWarning, UnsupportedCombination, warn_once
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.layout import Layout, parts_of
@@ -21,7 +21,7 @@ def require_values(y0: Any, t: Any) -> None:
     A record would repeat the steps of the values that it was made with, whatever it is given.
     """
     why = "the steps of a solve depend on the values of y0 and t"
-    if torch.jit.is_tracing():
+    if is_jit_tracing():
         raise UnsupportedCombination(f"torch.jit.trace cannot record a solve, because {why}: trace func alone")
     if records_operations():
         raise UnsupportedCombination(
@@ -33,6 +33,13 @@ def require_values(y0: Any, t: Any) -> None:
                 f"{name} is a {'meta' if x.is_meta else 'fake'} tensor, which has no values, and {why}: give real "
                 "tensors, on the CPU for example"
             )
+
+
+def savable(x: Any) -> Any:
+    """Return x, or a copy of a tensor from inference mode that autograd may have to save now, and could not."""
+    if isinstance(x, Tensor) and torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and x.is_inference():
+        return x.clone()
+    return x
 
 
 def checked_layout(y0: Any) -> Layout:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import NonFiniteError, SolverError
+from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.field import Field, Func
 from symplectic_adjoint.field.forward_state import ForwardState
@@ -91,7 +92,8 @@ class Problem:
             forward_state=self.forward_state or ForwardState(self.parameters.all_modules, like.device),
         )
         if self.compile:
-            f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)
+            counters = CallCounters(self.caller, self.parameters.all_modules)
+            f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype, counters)
         return f
 
     @cached_property

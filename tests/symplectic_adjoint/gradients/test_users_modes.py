@@ -39,7 +39,7 @@ MODES = {
 }
 
 
-class deterministic:  # noqa: N801 (a context manager)
+class deterministic:
     def __enter__(self):
         torch.use_deterministic_algorithms(True)
 
