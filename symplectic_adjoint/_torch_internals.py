@@ -12,10 +12,11 @@ would cost more than the read. TENSOR_ATTRIBUTES, MODULE_ATTRIBUTES and NODE_ATT
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -120,6 +121,9 @@ def copy_keeping_version(x: Tensor, value: Tensor) -> None:
         x.copy_(value)
 
 
+hooks_on_all_modules: Any = _optional("torch.nn.modules.module:_global_forward_pre_hooks", True)
+"""The hooks called before every module, as FlopCounterMode sets them. Fallback: true, as if there were some."""
+
 # ---- torch.func and forward mode ----
 
 functorch_is_active: Callable[[], bool] = _required("torch._C:_are_functorch_transforms_active")
@@ -151,6 +155,30 @@ def forward_mode_is_active() -> bool:
         return True
     forward_ad.exit_dual_level(level=level)
     return level > 0
+
+
+# ---- tensors without values ----
+
+_FakeTensor: Any = _optional("torch._subclasses.fake_tensor:FakeTensor", ())
+_get_proxy_mode: Any = _optional("torch.fx.experimental.proxy_tensor:get_proxy_mode", lambda: None)
+
+
+def is_fake(x: Any) -> bool:
+    """Return whether x is a fake tensor, which has a device but no values. Fallback: False; torch refuses it later."""
+    return isinstance(x, _FakeTensor)
+
+
+is_jit_tracing: Callable[[], bool] = _required("torch.jit:is_tracing")
+"""Whether torch.jit.trace is at work. Public, though not exported. Required."""
+
+
+def records_operations() -> bool:
+    """Return whether torch records operations instead of calculating: torch.export, make_fx, FakeTensorMode.
+
+    Fallback: False where it cannot be told; torch then refuses the first read of a value.
+    """
+    exporting = torch.compiler.is_exporting() or _get_proxy_mode() is not None
+    return exporting or is_fake(torch.empty(0, device="cpu"))
 
 
 # ---- the profiler ----
@@ -233,6 +261,39 @@ def _quiet_profiler() -> Iterator[None]:
             del os.environ[_LOG_LEVEL]
 
 
+# ---- torch.compile around the library ----
+
+_TRACER = tuple(
+    _optional(name, None)
+    for name in (
+        "torch._C._dynamo.eval_frame:set_code_exec_strategy",
+        "torch._C._dynamo.eval_frame:_FrameExecStrategy",
+        "torch._C._dynamo.eval_frame:_FrameAction",
+    )
+)
+
+_WHY_UNTRACED = (
+    "symplectic_adjoint solves outside of compiled graphs, so fullgraph=True does not work around a solve: leave it "
+    "out, or compile func (torch.compile(func), or compile=True in the solve)"
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def untraced(function: F) -> F:
+    """Mark a function: torch.compile breaks the graph there, and runs it and all that it calls as they are written.
+
+    A traced solve would be specialised to every number in it, and rounded otherwise. What was compiled itself, func for
+    example, is compiled inside too. Fallback: torch.compiler.disable, which does the same and takes a second to import.
+    """
+    set_strategy, Strategy, Action = _TRACER
+    if None in _TRACER:
+        return cast(F, torch.compiler.disable(function, reason=_WHY_UNTRACED))
+    set_strategy(function.__code__, Strategy(Action.SKIP, Action.SKIP))  # this frame, and those that it calls
+    vars(function).update(_torchdynamo_disable=True, _torchdynamo_disable_msg=_WHY_UNTRACED)
+    return function
+
+
 # ---- the compiler ----
 
 COMPILER = (
@@ -259,6 +320,25 @@ def compiler_config() -> Any:
 def compiler_errors() -> tuple[type[Exception], type[Exception]]:
     """Return the error raised at the recompilation limit, and the base class of all errors of the tracer."""
     return _find("torch._dynamo.exc:FailOnRecompileLimitHit"), _find("torch._dynamo.exc:TorchDynamoException")
+
+
+def side_effects_in(warning: str) -> list[str]:
+    """Return what a traced function changes, as the tracer's warning names it; an empty list for any other warning.
+
+    The tracer's name of func, the first of a traced function's constants, is replaced by "func".
+    """
+    _, found, sources = warning.partition("certain side effects happened")
+    if not found:
+        return []
+    names = re.findall(r"""(?:"([^"]*)"|'([^']*)')(?=[,\]])""", sources)
+    return [_readable(a or b) for a, b in names] or [sources]
+
+
+def _readable(source: str) -> str:
+    """Return the tracer's name of an object as a user would write it."""
+    source = source.replace("L['constants'][0]", "func")
+    source = re.sub(r"^G\['__import_(\w+)'\]", lambda m: f"a global of {m[1].replace('_dot_', '.')}", source)
+    return re.sub(r"\._modules\['(\w+)'\]", r".\1", source)
 
 
 def compile_graph(graph: torch.fx.GraphModule, examples: list[Any], options: dict[str, Any]) -> Callable[..., Any]:

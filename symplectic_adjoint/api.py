@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import (
     Arguments,
     SolveKeywords,
@@ -54,6 +55,7 @@ class Solution:
         return self._make_grid()
 
 
+@untraced
 def odeint(
     func: Callable[..., Any],
     y0: Any,
@@ -116,6 +118,7 @@ def odeint(
     return solution.ys if event_fn is None else (solution.event_t, solution.ys)
 
 
+@untraced
 @shows_keywords(SolveKeywords)
 def solve(func: Callable[..., Any], y0: Any, t: Tensor, **keywords: Unpack[SolveKeywords]) -> Solution:
     """Solve like odeint, and return a Solution: the outputs, the recorded steps and the counts.

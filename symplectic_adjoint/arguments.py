@@ -15,7 +15,7 @@ from symplectic_adjoint.errors import IgnoredArgumentWarning, UnsupportedCombina
 from symplectic_adjoint.field.compiled import require_compiler
 from symplectic_adjoint.field.layout import Layout, PackedFunc
 from symplectic_adjoint.field.module_lock import lock_of
-from symplectic_adjoint.field.parameters import Params, collect_parameters, listed
+from symplectic_adjoint.field.parameters import Params, collect_parameters, has_lazy_parameters, listed
 from symplectic_adjoint.field.reach import reach_of
 from symplectic_adjoint.field.transforms import batched, transforming
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
@@ -29,7 +29,9 @@ from symplectic_adjoint.solve.inputs import (
     checked_times,
     checked_tolerance,
     packed_event,
+    require_values,
     resolved_tolerances,
+    savable,
 )
 from symplectic_adjoint.solve.options import Options, read_options
 from symplectic_adjoint.solve.problem import Problem
@@ -78,6 +80,7 @@ class Arguments:
     on_failure: str = "raise"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "t", savable(self.t))
         if self.params is not None:  # an iterator would be empty at a second solve of the same arguments
             object.__setattr__(self, "params", listed("params", self.params))
 
@@ -135,9 +138,10 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     if not callable(func):
         raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
     tableau = chosen_method(given.method, strategy, gradient_name)
+    require_values(given.y0, given.t)
     times = checked_times(given.t)
     layout = checked_layout(given.y0)
-    y = layout.pack(given.y0)
+    y = savable(layout.pack(given.y0))
     repeated = RepeatedTimes.of(times) if event_fn is None else None
     distinct_t = given.t if repeated is None else repeated.distinct(given.t)
     if event_fn is not None:
@@ -151,6 +155,10 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     coarsest = max((layout.time_dtype, given.t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
     reach = reach_of(func)
     with lock_of(reach.modules):
+        lazy = has_lazy_parameters(reach, given.params)
+        if lazy:
+            with torch.no_grad():
+                func(torch.tensor(times[0], dtype=layout.time_dtype, device=y.device), layout.unpack(y.detach()))
         parameters = collect_parameters(func, reach, given.params)
         options, tableau = read_options(
             given.options,
@@ -179,6 +187,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         accumulate=checked_accumulate(given.accumulate, strategy, gradient_name),
         compile=checked_compile(given, strategy, gradient_name, layout),
         returns_early=given.on_failure == "return",
+        calls_before=int(lazy),
     )
     return problem, strategy, y
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
@@ -47,6 +48,7 @@ def _run_distinct(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -
     if differentiates:
         strategy, choice = strategy.resolved(ForwardPass(problem, y0.detach(), wants_t))
     if grad_mode and strategy.on_callers_graph:  # autograd also reaches tensors that only func knows
+        y0 = y0.view_as(y0)  # func is passed no leaf, for which the hooks of FlopCounterMode lack a node
         ys, trajectory = problem.solve(y0, KeepNothing(), on_graph=True, t=t if wants_t else None)
         if ys.requires_grad:
             ys.register_hook(_vjp_counter(trajectory, problem.tableau))
@@ -66,6 +68,7 @@ def _vjp_counter(trajectory: Trajectory, tableau: ButcherTableau) -> Callable[[T
     """Return a hook that counts the VJPs of autograd's own backward pass: one per f call of the accepted steps."""
     stats, vjps = trajectory.stats, trajectory.f_calls_on_graph(tableau)
 
+    @untraced
     def count(grad: Tensor) -> None:
         del grad
         stats.vjps_backward += vjps
@@ -123,6 +126,7 @@ class _Solve(torch.autograd.Function):
         return ys
 
     @staticmethod
+    @untraced
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_ys,) = grad_outputs
         call: _Call = ctx.call

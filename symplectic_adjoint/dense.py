@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, shows_keywords
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
@@ -22,6 +23,7 @@ from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
+@untraced
 @shows_keywords(MethodKeywords)
 def odeint_dense(
     func: Callable[..., Any],
@@ -86,8 +88,9 @@ class DenseSolution:
         self.grid: Grid = trajectory.make_grid()
         self.stats: Stats = trajectory.stats
 
+    @untraced
     def __call__(self, t: Tensor | float) -> Any:
-        times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
+        times = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
         if times.ndim > 1 or not times.is_floating_point():
             raise ValueError(
                 f"t must be one time or a 1-D floating point tensor of them, got shape {tuple(times.shape)}"

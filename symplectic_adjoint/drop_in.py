@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.api import odeint
 from symplectic_adjoint.arguments import named_gradient, warn_without_second_solve
 from symplectic_adjoint.backward.strategy import Strategy
@@ -17,6 +18,7 @@ from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.methods.lookup import FOREIGN_METHODS, named_method
 
 
+@untraced
 def odeint_adjoint(
     func: Callable[..., Any],
     y0: Any,
@@ -64,6 +66,7 @@ def odeint_adjoint(
     )  # fmt: skip
 
 
+@untraced
 def odeint_event(
     func: Callable[..., Any],
     y0: Any,
@@ -92,7 +95,7 @@ def odeint_event(
             f"odeint_interface must be symplectic_adjoint's odeint or odeint_adjoint, got {odeint_interface!r}: import "
             "both from the same library"
         )
-    t0 = torch.as_tensor(t0, dtype=None if isinstance(t0, Tensor) else torch.float64)
+    t0 = t0 if isinstance(t0, Tensor) else torch.tensor(t0, dtype=torch.float64, device="cpu")
     if t0.numel() != 1:
         raise ValueError(f"t0 must be one time, got shape {tuple(t0.shape)}")
     t0 = t0.reshape(1)
@@ -143,6 +146,7 @@ def _check_second_solve(given: Mapping[str, Any]) -> None:
 
 
 def _as_in_the_paper(gradient: str) -> Callable[..., Any]:
+    @untraced
     def solve(
         func: Callable[..., Any],
         y0: Any,

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.api import odeint
 
 
@@ -22,6 +23,7 @@ class NeuralODE(nn.Module):
             keywords["params"] = tuple(keywords["params"])
         self.keywords = keywords
 
+    @untraced
     def forward(self, y0: Any, t: Tensor) -> Any:
         """Return what odeint returns: ys of shape (len(t), *y0.shape), or a structure like y0 of such tensors."""
         return odeint(self.func, y0, t, **self.keywords)

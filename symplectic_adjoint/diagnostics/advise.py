@@ -7,6 +7,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, shows_keywords
 from symplectic_adjoint.backward.cost import CallCost, call_cost
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
@@ -78,6 +79,7 @@ class Advice:
         return f'* the fastest of these within {budget}; gradient="auto" may do better between them'
 
 
+@untraced
 @shows_keywords(MethodKeywords)
 def advise(
     func: Callable[..., Any],

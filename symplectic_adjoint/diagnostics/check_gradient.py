@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, shows_keywords
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
@@ -57,6 +58,7 @@ class GradientCheck:
         return "\n".join([head, *lines, f"Taylor order {order}"])
 
 
+@untraced
 @shows_keywords(MethodKeywords)
 def check_gradient(
     func: Callable[..., Any],

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, shows_keywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.check_gradient import relative_error, rounding_floor
@@ -77,6 +78,7 @@ def _cells(row: GradientCost) -> tuple[str, ...]:
     )
 
 
+@untraced
 @shows_keywords(MethodKeywords)
 def compare_gradients(
     func: Callable[..., Any],

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, shows_keywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import GradientRun
@@ -28,6 +29,7 @@ class MemoryUse:
     kept_tensor_bytes: int
 
 
+@untraced
 @shows_keywords(MethodKeywords)
 def measure_memory(
     func: Callable[..., Any],

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from types import FunctionType
 from typing import Any
-from warnings import catch_warnings, simplefilter
+from warnings import WarningMessage, catch_warnings, filterwarnings, simplefilter, warn_explicit
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,8 +21,10 @@ from symplectic_adjoint._torch_internals import (
     compiler_errors,
     find_cpp_compiler,
     require_compiler_names,
+    side_effects_in,
 )
 from symplectic_adjoint.errors import CompilerNotFound, UnsupportedCombination
+from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.methods.tableau import ButcherTableau, FloatTerms
 
 INDUCTOR_OPTIONS = {"cpp_wrapper": True}
@@ -54,20 +56,28 @@ class TracedFunction:
         # A separate code object: torch.compile keeps its cache and its recompilation limit by code object.
         fn = FunctionType(fn.__code__.replace(co_name=name), fn.__globals__, name, fn.__defaults__, fn.__closure__)
         self._last_run: _CompiledGraph | None = None
+        self._refusal: str | None = None
+        self.compilations = self.checked = 0
+        """How many graphs were compiled, and how many of them were known to be free of counters' values."""
         self._guarded: Callable[..., Any] = torch.compile(fn, fullgraph=True, dynamic=False, backend=self._backend)
 
-    def bind(self, constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Sequence[Any], "BoundCode"]:
+    def bind(
+        self, constants: tuple[Any, ...], tensors: Sequence[Tensor], counters: CallCounters, calls: int
+    ) -> tuple[Sequence[Any], "BoundCode"]:
         """Return the results for these tensors, and the code to call with other tensors like them.
 
-        No two of the tensors may be the same object. Raises UnsupportedCombination if func cannot be traced.
+        No two of the tensors may be the same object. calls: how often func is called. Raises UnsupportedCombination if
+        func cannot be traced, or has side effects besides its counters.
         """
         FailOnRecompileLimitHit, TorchDynamoException = compiler_errors()
         self._last_run = None
-        settings = {"trace_autograd_ops": True, "side_effect_replay_policy": "error"}
-        with compiler_config().patch(settings), torch.no_grad(), catch_warnings():
+        settings = {"trace_autograd_ops": True, "side_effect_replay_policy": "warn"}
+        with compiler_config().patch(settings), torch.no_grad(), catch_warnings(record=True) as warned:
             simplefilter("ignore", DeprecationWarning)  # torch warns about its own calls while it compiles
+            filterwarnings("always", message="While compiling, we found certain side effects")
             try:
-                results = self._guarded(constants, tensors)
+                with counters.traced(calls):
+                    results = self._guarded(constants, tensors)
             except FailOnRecompileLimitHit as error:
                 raise UnsupportedCombination(
                     "compile=True: something in func, most often a number, differs in every solve, and each value "
@@ -78,6 +88,7 @@ class TracedFunction:
                     f"compile=True: func cannot be compiled as a whole. {_first_lines(error)} Leave compile out, or "
                     "write func with tensor operations only, without side effects"
                 ) from error
+        self._refuse_side_effects(warned, counters)
         if self._last_run is None:
             raise UnsupportedCombination(
                 "compile=True: torch.compile is disabled (by TORCHDYNAMO_DISABLE?): enable it, or leave compile out"
@@ -85,8 +96,27 @@ class TracedFunction:
         graph, self._last_run = self._last_run, None
         return results, graph.bind(tensors, results)
 
+    def _refuse_side_effects(self, warned: Sequence[WarningMessage], counters: CallCounters) -> None:
+        """Raise UnsupportedCombination if torch warned, now or before, that func changes more than its counters.
+
+        Any other warning is given again.
+        """
+        counting = len({id(x.holder) for x in counters.found})
+        for x in warned:
+            changed = side_effects_in(str(x.message))
+            if not changed:
+                warn_explicit(x.message, x.category, x.filename, x.lineno)
+            elif len(changed) > counting:  # one of the objects that change has no counter
+                self._refusal = ", ".join(changed)
+        if self._refusal is not None:
+            raise UnsupportedCombination(
+                f"compile=True: func cannot be compiled as a whole, because it changes {self._refusal}, which compiled "
+                "code would not do: leave compile out, or write func without side effects (counters may stay)"
+            )
+
     def _backend(self, graph: torch.fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
         """Compile a traced graph with inductor, and record which graph runs."""
+        self.compilations += 1
         compiled = _CompiledGraph(compile_graph(graph, examples, INDUCTOR_OPTIONS))
 
         def run(*inputs: Tensor) -> Any:
@@ -264,8 +294,11 @@ def _stage_vjp(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[A
 class CompiledSteps:
     """Compiled steps and stage VJPs for one pass; the first call of each kind binds code to func's current tensors."""
 
-    def __init__(self, func: Any, tableau: ButcherTableau, like: Tensor, time_dtype: torch.dtype):
+    def __init__(
+        self, func: Any, tableau: ButcherTableau, like: Tensor, time_dtype: torch.dtype, counters: CallCounters
+    ):
         self._func, self._tableau, self._like, self._time_dtype = func, tableau, like, time_dtype
+        self.counters = counters
         self._bound: dict[Any, BoundCode] = {}
         self._params: Sequence[Tensor] = ()
         self._zero = torch.zeros_like(like, memory_format=torch.contiguous_format)
@@ -273,7 +306,7 @@ class CompiledSteps:
 
     def for_another_pass(self) -> "CompiledSteps":
         """Return a copy without bound code: func may use other tensors in another pass."""
-        return CompiledSteps(self._func, self._tableau, self._like, self._time_dtype)
+        return CompiledSteps(self._func, self._tableau, self._like, self._time_dtype, self.counters)
 
     def evaluate(
         self, h: float, times: Sequence[float], y: Tensor, ks: Sequence[Tensor]
@@ -288,8 +321,8 @@ class CompiledSteps:
         scalars = torch.tensor([h, *times], dtype=torch.float64, device=self._like.device)
         constants = (self._func, self._time_dtype, terms.A, terms.b, errors, s, rows)
         key = (known, rows)
-        computed = self._run(_step, key, constants, [scalars, *_contiguous((y, *ks))])
         new = rows - known
+        computed = self._run(_step, key, constants, [scalars, *_contiguous((y, *ks))], calls=new)
         has_end = rows >= s
         return computed[:new], computed[new] if has_end else None, computed[new + has_end :]
 
@@ -321,21 +354,40 @@ class CompiledSteps:
         constants = (self._func, self._time_dtype, tuple(params), s, with_time)
         self._params = params
         states = _contiguous((y, *before, lam, *after))
-        return self._run(_stage_vjp, with_time, constants, [scalars, *states, *theta_bar])
+        return self._run(_stage_vjp, with_time, constants, [scalars, *states, *theta_bar], calls=1)
 
     def _run(
-        self, fn: Callable[..., Any], key: Any, constants: tuple[Any, ...], tensors: Sequence[Tensor]
+        self, fn: Callable[..., Any], key: Any, constants: tuple[Any, ...], tensors: Sequence[Tensor], *, calls: int
     ) -> list[Any]:
         bound = self._bound.get((fn, key))
         if bound is not None:
+            self.counters.add(calls)
             return bound(tensors)
         traced = traced_function(fn, self._func, (self._tableau.name, self._like.dtype, self._like.shape, key))
         distinct = [x.detach() for x in tensors]  # one object passed twice would be traced as one input
-        results, bound = traced.bind(constants, distinct)
+        results, bound = traced.bind(constants, distinct, self.counters, calls)
+        if traced.compilations > traced.checked:
+            self._refuse_counters_that_matter(distinct[0][1 if fn is _step else 0], distinct[1])
+            traced.checked = traced.compilations
         if fn is _stage_vjp:
             bound.require_parameters_among(self._params)
         self._bound[fn, key] = bound
         return list(results)
+
+    def _refuse_counters_that_matter(self, t: Tensor, y: Tensor) -> None:
+        """Raise UnsupportedCombination if func's value depends on a counter, which compiled code takes to be zero."""
+        if not self.counters.found:
+            return
+        values = []
+        for count in (0, 10**6):
+            with self.counters.at(count), torch.no_grad():
+                values.append(self._func(t.to(self._time_dtype), y))
+        if not torch.equal(*values):
+            names = ", ".join(x.path for x in self.counters.found)
+            raise UnsupportedCombination(
+                f"compile=True: func's value depends on a number that every call changes ({names}), so it is no "
+                "function of t and y: leave that number out"
+            )
 
 
 def _contiguous(states: Sequence[Tensor]) -> list[Tensor]:

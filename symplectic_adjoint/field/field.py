@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from symplectic_adjoint._torch_internals import nodes_made, run_backward, set_grad_enabled
+from symplectic_adjoint._torch_internals import hooks_on_all_modules, nodes_made, run_backward, set_grad_enabled
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.finite import multi_index
@@ -158,7 +158,7 @@ class Field:
         set_grad_enabled(True)  # enable_grad() and the like take as long as an operation on a small state
         try:
             with self.forward_state.reads.watch() if searched else nullcontext():
-                k = self._on_graph(time, y.clone() if searched else y)  # see _call_and_search
+                k = self._on_graph(*self._passed(time, y, searched))
         finally:
             set_grad_enabled(was)
         if searched:
@@ -213,11 +213,11 @@ class Field:
         """Return t as it is passed to func: a 0-dim tensor of dtype time_dtype on the state's device."""
         if type(t) is float:
             return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)  # no copy from the host
-        return torch.as_tensor(t).to(dtype=self.time_dtype, device=self.device)
+        return torch.as_tensor(t, dtype=self.time_dtype, device=self.device)
 
     def adjacent_time(self, t: Time, direction: float) -> Time:
         """Return the number next to t, up or down by the sign of direction, in the dtype that func gets."""
-        exact = torch.as_tensor(t, dtype=torch.float64).detach().cpu()
+        exact = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach()
         near = next_number(exact.to(self.time_dtype), direction).double()
         return t + (near - exact) if isinstance(t, Tensor) else near.item()
 
@@ -230,6 +230,14 @@ class Field:
         if not isinstance(k, Tensor) or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
             self._refuse(k)
         return k
+
+    def _passed(self, t: Tensor, y: Tensor, searched: bool) -> tuple[Tensor, Tensor]:
+        """Return the leaves t and y as func gets them."""
+        if searched:
+            y = y.clone()  # see _call_and_search
+        if hooks_on_all_modules and self.aliases is None:  # FlopCounterMode's need a node, unless VJPs add to .grad
+            return t.view_as(t) if t.requires_grad else t, y.view_as(y)
+        return t, y
 
     def _on_graph(self, t: Tensor, y: Tensor) -> Tensor:
         nodes_before = nodes_made()
@@ -259,5 +267,6 @@ class Field:
     def _record_first_call(self, t: Tensor, y: Tensor, k: Tensor) -> None:
         if self.compiled is not None:
             self.forward_state.require_compilable()
+            self.compiled.counters.learn()
         if self._first_call is None and self.forward_state.has_buffers:
             self._first_call = (t, y, k)

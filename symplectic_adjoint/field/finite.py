@@ -6,7 +6,7 @@ from torch import Tensor
 
 def multi_index(index: int, shape: torch.Size) -> tuple[int, ...]:
     """Return the multi-index of an entry of the flattened tensor; () for a 0-dim one."""
-    return tuple(int(i) for i in torch.unravel_index(torch.tensor(index), shape)) if shape else ()
+    return tuple(int(i) for i in torch.unravel_index(torch.tensor(index, device="cpu"), shape)) if shape else ()
 
 
 def first_non_finite(x: Tensor) -> int | None:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
+
 
 class Gate(torch.autograd.Function):
     """The identity, which passes no gradient on while it is closed.
@@ -24,5 +26,6 @@ class Gate(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
+    @untraced
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor | None]:
         return None, grad_outputs[0] if ctx.state.open else None

@@ -58,7 +58,7 @@ def edge_to(k: Tensor) -> GradientEdge:
 @cache
 def _references_to_a_lone_leaf() -> int:
     """Return how many references Python counts to a leaf that only its graph holds: versions of torch differ."""
-    node = get_gradient_edge(torch.ones((), requires_grad=True)).node
+    node = get_gradient_edge(torch.ones((), requires_grad=True, device="cpu")).node
     leaf = getattr(node, "variable", None)
     return sys.getrefcount(leaf)
 

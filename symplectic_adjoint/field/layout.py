@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -131,15 +132,23 @@ class Layout:
 
     def unpack(self, flat: Tensor) -> Any:
         """Return a packed state in its own structure and dtypes."""
-        return self._split(flat, (), cast=True)
+        return self._split(flat, cast=True)
 
     def unpack_outputs(self, ys: Tensor) -> Any:
-        """Return outputs (time first, then a packed state) in the state's structure and dtypes."""
-        return self._split(ys, (len(ys),), cast=True)
+        """Return outputs (time first, then a packed state) in the state's structure and dtypes.
+
+        Each part is a view of its own, which the caller may change in place: autograd forbids that for pieces of a
+        split.
+        """
+        if self._tree is None:
+            return ys.to(self.parts[0].dtype)
+        starts = accumulate(self._sizes[:-1], initial=0)
+        pieces = [ys.narrow(-1, start, size) for start, size in zip(starts, self._sizes, strict=True)]
+        return self._rebuilt(pieces, (len(ys),), cast=True)
 
     def unpack_errors(self, flat: Tensor) -> Any:
         """Return a packed state in its own structure, but in the precision of the solve."""
-        return self._split(flat, (), cast=False)
+        return self._split(flat, cast=False)
 
     def norm(self, flat: Tensor) -> Tensor:
         """Return the largest of the parts' root mean squares, which is torchdiffeq's norm of a tuple."""
@@ -165,11 +174,15 @@ class Layout:
             return leaves[0].to(self.dtype)
         return torch.cat([leaf.reshape(-1).to(self.dtype) for leaf in leaves])
 
-    def _split(self, flat: Tensor, lead: tuple[int, ...], *, cast: bool) -> Any:
+    def _split(self, flat: Tensor, *, cast: bool) -> Any:
         if self._tree is None:
             return flat.to(self.parts[0].dtype) if cast else flat
-        pieces = zip(self.parts, flat.split(self._sizes, dim=-1), strict=True)
-        leaves = (x.reshape((*lead, *part.shape)).to(part.dtype if cast else x.dtype) for part, x in pieces)
+        return self._rebuilt(flat.split(self._sizes), (), cast=cast)
+
+    def _rebuilt(self, pieces: Sequence[Tensor], lead: tuple[int, ...], *, cast: bool) -> Any:
+        """Return the structure of the flattened parts."""
+        named = zip(self.parts, pieces, strict=True)
+        leaves = (x.reshape((*lead, *part.shape)).to(part.dtype if cast else x.dtype) for part, x in named)
         return _rebuild(self._tree, leaves)
 
 

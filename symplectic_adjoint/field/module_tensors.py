@@ -31,8 +31,30 @@ STANDARD_ATTRIBUTES = frozenset(vars(nn.Module()))
 """The attributes of every module. None holds a tensor of the user's; skipping them saves time in every solve."""
 
 
+class _OfScriptModule(dict[str, Any]):
+    """The parameters or the buffers of a ScriptModule by name, which are no dict: reads and writes go to the module."""
+
+    def __init__(self, held: Any):
+        super().__init__()
+        self._held = held
+
+    def items(self) -> Any:
+        return self._held.items()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._held[name] if name in self._held else default  # noqa: SIM401 (it has no get)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._held[name]
+
+    def __setitem__(self, name: str, tensor: Any) -> None:
+        self._held[name] = tensor
+
+
 def module_tensors_in(holder: dict[str, Any], exclude: frozenset[str] = frozenset()) -> list[ModuleTensor]:
     """Return the tensors among a dict's values, except those under the excluded names."""
+    if not isinstance(holder, dict):
+        holder = _OfScriptModule(holder)
     tensors = [(name, x) for name, x in holder.items() if name not in exclude and isinstance(x, Tensor)]
     return [ModuleTensor(holder, name, x) for name, x in tensors]
 

@@ -20,7 +20,7 @@ class ModuleValues:
             own = vars(m)
             self._held += [(own, key, x) for key, x in own.items() if _is_value(key, x)]
             self._held += [(own, key, _MISSING) for key in _class_values(type(m)) if key not in own]
-            if m._modules:
+            if m._modules and isinstance(m._modules, dict):  # a ScriptModule has no dict, and keeps its submodules
                 self._held += [(m._modules, key, x) for key, x in m._modules.items()]
 
     def forget_changed(self) -> None:

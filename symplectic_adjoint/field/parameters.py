@@ -4,9 +4,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.module_lock import lock_of
@@ -51,7 +54,8 @@ def collect_parameters(func: Callable[..., Any], reach: Reach, params: Params | 
         p = original(p)
         found.setdefault(id(p), p)
     trainable = tuple(p for p in found.values() if p.requires_grad)
-    frozen = tuple(p for p in found.values() if not p.requires_grad)
+    _refuse_unsavable(trainable)
+    frozen = tuple(p for p in found.values() if not p.requires_grad and not p.is_inference())
     return Parameters(trainable, frozen, modules)
 
 
@@ -78,6 +82,12 @@ def own_modules(func: Callable[..., Any]) -> tuple[nn.Module, ...]:
     return tuple(owner.modules()) if isinstance(owner, nn.Module) else ()
 
 
+def has_lazy_parameters(reach: Reach, params: Params | None) -> bool:
+    """Return whether func's first call will give parameters or buffers their shapes (LazyLinear)."""
+    lazy = (isinstance(m, LazyModuleMixin) and cast(Any, m).has_uninitialized_params() for m in reach.modules)
+    return any(lazy) or any(map(is_lazy, listed("params", params)))
+
+
 def _own_parameters(module: nn.Module) -> list[Tensor]:
     """Return the module's own parameters; a DataParallel replica's are plain attributes, copies on its device."""
     if "_is_replica" not in vars(module):
@@ -93,3 +103,15 @@ def _refuse_sharded(params: Sequence[Tensor]) -> None:
             "func's parameters are sharded (DTensor, as FSDP2 leaves them), and each f call would gather them again: "
             "wrap the model in DistributedDataParallel, or shard the layers around the solve only"
         )
+
+
+def _refuse_unsavable(params: Sequence[Tensor]) -> None:
+    """Raise UnsupportedCombination for a parameter made in inference mode if a gradient may be wanted."""
+    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        return
+    for p in params:
+        if p.is_inference():
+            raise UnsupportedCombination(
+                f"a parameter of shape {tuple(p.shape)} was made in inference mode, so autograd cannot save it: make "
+                "the model outside torch.inference_mode(), or solve under torch.no_grad()"
+            )

@@ -131,7 +131,7 @@ def _no_grid(constructor: Any) -> Any:
 
 def _larger_of_two(norm: Norm) -> Norm:
     """Return the norm of (y, lam) stacked: the larger of their norms, each as given for y."""
-    return lambda z: torch.maximum(torch.as_tensor(norm(z[0])), torch.as_tensor(norm(z[1])))
+    return lambda z: torch.maximum(*(torch.as_tensor(norm(x), device=x.device) for x in z))
 
 
 class _AdjointField(KeepNothing):

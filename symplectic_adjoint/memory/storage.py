@@ -36,7 +36,7 @@ class OnHost:
         if x.device.type == "cpu":
             return x
         pinned = x.device.type == "cuda"
-        return torch.empty(x.shape, dtype=x.dtype, pin_memory=pinned).copy_(x, non_blocking=pinned)
+        return torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=pinned).copy_(x, non_blocking=pinned)
 
 
 class OnDisk:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.errors import SolverError, UnsupportedCombination
 from symplectic_adjoint.solve.events import Crossing
 from symplectic_adjoint.solve.trajectory import Trajectory
@@ -19,8 +20,8 @@ def through_event_time(trajectory: Trajectory, ys: Tensor) -> tuple[Tensor, Tens
     """
     crossing = trajectory.crossing
     if crossing is None:
-        return torch.tensor(torch.nan, dtype=torch.float64), ys
-    tau = torch.tensor(crossing.t, dtype=torch.float64)
+        return torch.tensor(torch.nan, dtype=torch.float64, device="cpu"), ys
+    tau = torch.tensor(crossing.t, dtype=torch.float64, device="cpu")
     if not torch.is_grad_enabled():
         return tau, ys
     y = ys[-1]
@@ -35,11 +36,11 @@ def through_event_time(trajectory: Trajectory, ys: Tensor) -> tuple[Tensor, Tens
 def _rate(crossing: Crossing, y: Tensor) -> Tensor:
     """Return g_t + g_y . y', the rate of change of g along the solution."""
     with torch.enable_grad():
-        time = torch.tensor(crossing.t, dtype=torch.float64, requires_grad=True)
+        time = torch.tensor(crossing.t, dtype=torch.float64, device="cpu", requires_grad=True)
         state = y.detach().requires_grad_()
         value = crossing.event.crossing(time, state)
         bars = torch.autograd.grad(value, (time, state), allow_unused=True) if value.requires_grad else (None, None)
-    rate = torch.zeros((), dtype=torch.float64)
+    rate = torch.zeros((), dtype=torch.float64, device="cpu")
     if bars[0] is not None:
         rate = rate + bars[0].cpu()
     if bars[1] is not None:
@@ -68,6 +69,7 @@ class _DifferentiableEvent(torch.autograd.Function):
         ctx.like = value.dtype, value.device
 
     @staticmethod
+    @untraced
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise UnsupportedCombination(

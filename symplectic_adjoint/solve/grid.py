@@ -43,23 +43,23 @@ class Grid:
     pinned_to: Tensor
     output_step: Tensor
     output_sigma: Tensor
-    open_start: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
-    open_end: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    open_start: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool, device="cpu"))
+    open_end: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool, device="cpu"))
 
     def __post_init__(self) -> None:
         for name in ("open_start", "open_end"):
             if len(getattr(self, name)) != len(self.t):  # left out if func has no jumps
-                object.__setattr__(self, name, torch.zeros(len(self.t), dtype=torch.bool))
+                object.__setattr__(self, name, torch.zeros(len(self.t), dtype=torch.bool, device="cpu"))
 
     @staticmethod
     def from_plans(plans: Sequence[StepPlan], output_step: Sequence[int], output_sigma: Sequence[float]) -> "Grid":
         """Return the grid of these accepted steps, with the step and the sigma of each output."""
         return Grid(
-            t=torch.tensor([p.t for p in plans], dtype=torch.float64),
-            h=torch.tensor([p.h for p in plans], dtype=torch.float64),
-            pinned_to=torch.tensor([p.pinned_to for p in plans], dtype=torch.int64),
-            output_step=torch.tensor(output_step, dtype=torch.int64),
-            output_sigma=torch.tensor(output_sigma, dtype=torch.float64),
-            open_start=torch.tensor([p.open_start for p in plans], dtype=torch.bool),
-            open_end=torch.tensor([p.open_end for p in plans], dtype=torch.bool),
+            t=torch.tensor([p.t for p in plans], dtype=torch.float64, device="cpu"),
+            h=torch.tensor([p.h for p in plans], dtype=torch.float64, device="cpu"),
+            pinned_to=torch.tensor([p.pinned_to for p in plans], dtype=torch.int64, device="cpu"),
+            output_step=torch.tensor(output_step, dtype=torch.int64, device="cpu"),
+            output_sigma=torch.tensor(output_sigma, dtype=torch.float64, device="cpu"),
+            open_start=torch.tensor([p.open_start for p in plans], dtype=torch.bool, device="cpu"),
+            open_end=torch.tensor([p.open_end for p in plans], dtype=torch.bool, device="cpu"),
         )

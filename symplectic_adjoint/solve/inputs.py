@@ -8,10 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import is_fake, is_jit_tracing, records_operations
 from symplectic_adjoint.errors import NonFiniteError, ResolutionWarning, UnsupportedCombination, warn_once
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.layout import Layout, parts_of
 from symplectic_adjoint.field.transforms import batched, transforming
+
+
+def require_values(y0: Any, t: Any) -> None:
+    """Raise UnsupportedCombination while torch records operations, or if y0 or t has no values.
+
+    A record would repeat the steps of the values that it was made with, whatever it is given.
+    """
+    why = "the steps of a solve depend on the values of y0 and t"
+    if is_jit_tracing():
+        raise UnsupportedCombination(f"torch.jit.trace cannot record a solve, because {why}: trace func alone")
+    if records_operations():
+        raise UnsupportedCombination(
+            f"torch.export, make_fx and FakeTensorMode cannot record a solve, because {why}: export func alone"
+        )
+    for name, x in (*((f"y0{path}", part) for path, part in parts_of(y0)), ("t", t)):
+        if isinstance(x, Tensor) and (x.is_meta or is_fake(x)):
+            raise UnsupportedCombination(
+                f"{name} is a {'meta' if x.is_meta else 'fake'} tensor, which has no values, and {why}: give real "
+                "tensors, on the CPU for example"
+            )
+
+
+def savable(x: Any) -> Any:
+    """Return x, or a copy of a tensor from inference mode that autograd may have to save now, and could not."""
+    if isinstance(x, Tensor) and torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and x.is_inference():
+        return x.clone()
+    return x
 
 
 def checked_layout(y0: Any) -> Layout:

@@ -204,10 +204,13 @@ def _matching(times: Sequence[float], dtype: torch.dtype) -> Callable[[float], f
 
     @cache
     def known() -> dict[float, float]:
-        rounded = torch.tensor(times, dtype=torch.float64).to(dtype).double().tolist()
+        rounded = torch.tensor(times, dtype=torch.float64, device="cpu").to(dtype).double().tolist()
         return dict(zip(rounded, times, strict=True)) if len(set(rounded)) == len(times) else {}
 
-    return lambda x: x if x in exact else known().get(torch.tensor(x, dtype=torch.float64).to(dtype).item(), x)
+    def rounded_like_them(x: float) -> float:
+        return torch.tensor(x, dtype=torch.float64, device="cpu").to(dtype).item()
+
+    return lambda x: x if x in exact else known().get(rounded_like_them(x), x)
 
 
 def _read_stops(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import NonFiniteError, SolverError
+from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.field import Field, Func
 from symplectic_adjoint.field.forward_state import ForwardState
@@ -54,7 +55,7 @@ class Problem:
     event: a function of t and the packed state that ends the solve; times is then the start and infinity.
     accumulate: how a backward pass sums. compile: whether func is compiled. make_step: the kind of step to take.
     recorded: the steps to take, if they are those of an earlier solve; forward_state: the ForwardState of that solve.
-    returns_early: whether a SolverError is raised as StoppedEarly.
+    returns_early: whether a SolverError is raised as StoppedEarly. calls_before: the f calls made before the solve.
     """
 
     func: Func
@@ -74,6 +75,7 @@ class Problem:
     forward_state: ForwardState | None = None
     returns_early: bool = False
     repeated: RepeatedTimes | None = None
+    calls_before: int = 0
 
     @cached_property
     def lock(self) -> ModuleLock:
@@ -99,7 +101,8 @@ class Problem:
             forward_state=self.forward_state or ForwardState(self.reach, like.device, self.lock, detached=detached),
         )
         if self.compile:
-            f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype)
+            counters = CallCounters(self.caller, self.reach.modules)
+            f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype, counters)
         return f
 
     @cached_property
@@ -153,6 +156,7 @@ class Problem:
         """
         with self.lock:  # or the captured state might include aliases from a backward pass in another thread
             f = self.field(y0, detached=adopt)
+            f.f_calls = self.calls_before
             if watch or adopt or self.compile:
                 f.search.start(adopting=adopt)
             return self._solved(f, y0, recorder, on_graph, t)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint._torch_internals import forward_mode_is_active, is_wrapped
+from symplectic_adjoint._torch_internals import forward_mode_is_active, is_wrapped, untraced
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.transforms import transforming
@@ -89,6 +89,7 @@ class _Repeated(torch.autograd.Function):
         return call.repeated.expand(ys)
 
     @staticmethod
+    @untraced
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_ys,) = grad_outputs
         call: _Repeats = ctx.call
@@ -104,8 +105,9 @@ class _Repeated(torch.autograd.Function):
             f.vjps += f.f_calls
         else:
             with f.forward_state.reinstated():
-                columns = [torch.as_tensor(x, dtype=torch.float64) for x in call.time_bars(f, ys, grad_ys)]
-                t_bar = torch.stack([x.to(t.device) for x in columns]).to(t.dtype)
+                entries = call.time_bars(f, ys, grad_ys)
+                columns = [torch.as_tensor(x, dtype=torch.float64, device=t.device) for x in entries]
+                t_bar = torch.stack(columns).to(t.dtype)
                 bars = (call.repeated.fold(grad_ys), t_bar, *(None for _ in f.params))
         call.trajectory.stats.f_calls_backward += f.f_calls
         call.trajectory.stats.vjps_backward += f.vjps

@@ -60,7 +60,7 @@ class RepeatedTimes:
 
     def expand_grid(self, grid: Grid) -> Grid:
         """Return the grid with an output for every entry of t, and its pins as indices into t."""
-        first, group = torch.tensor(self.first), torch.tensor(self.group)
+        first, group = (torch.tensor(x, device="cpu") for x in (self.first, self.group))
         group = group[group < len(grid.output_step)]  # a solve that failed has fewer outputs
         return replace(
             grid,

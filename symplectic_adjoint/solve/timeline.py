@@ -97,5 +97,5 @@ class TimeCotangents:
     def total(self) -> Tensor:
         """Return dL/dt, like t."""
         bars = [self._bars[0] + self._start, *self._bars[1:]]
-        columns = [torch.as_tensor(bar, dtype=torch.float64).to(self._like.device) for bar in bars]
+        columns = [torch.as_tensor(bar, dtype=torch.float64, device=self._like.device) for bar in bars]
         return torch.stack(columns).to(self._like.dtype)

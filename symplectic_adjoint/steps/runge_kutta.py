@@ -57,7 +57,7 @@ def combine(y: Tensor, h: Time, terms: Iterable[tuple[int, Time]], ks: Sequence[
     for i, weight in terms:
         scale = h * weight
         if type(scale) is not float:
-            total = total + torch.as_tensor(scale).to(dtype=y.dtype, device=y.device) * ks[i]
+            total = total + torch.as_tensor(scale, dtype=y.dtype, device=y.device) * ks[i]
         elif total is y:
             total = torch.add(y, ks[i], alpha=scale)
         else:

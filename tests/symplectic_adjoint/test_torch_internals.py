@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.autograd import forward_ad
 from torch.autograd.graph import get_gradient_edge
 from torch.autograd.profiler import record_function
@@ -258,6 +259,26 @@ def test_parts_are_added_to_their_totals_in_place(gone):
     foreach_add_(totals, parts, alpha=0.5)
     assert first.tolist() == [1.5, 1.5] and totals[1].tolist() == [2.5] * 3
     assert all(x._version > before for x, before in zip(totals, versions, strict=True))  # as parameter aliases need
+
+
+@with_and_without
+def test_a_function_is_kept_from_the_tracer_with_all_that_it_calls(gone):
+    names = [name for name in installed.OPTIONAL if "eval_frame" in name]
+    untraced = internals(gone, *names).untraced
+    counter = CompileCounter()
+
+    def called(x):
+        return 2 * x.sin()
+
+    @untraced
+    def kept(x):
+        return called(x) + 1
+
+    x = torch.ones(3)
+    around = torch.compile(lambda x: kept(x.cos()).tan(), backend=counter)
+    assert torch.equal(around(x), kept(x.cos()).tan()) and counter.op_count == 2
+    assert torch.equal(torch.compile(kept, backend=counter)(x), kept(x)) and counter.op_count == 2
+    torch._dynamo.reset()
 
 
 @with_and_without
