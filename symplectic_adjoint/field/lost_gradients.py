@@ -10,6 +10,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from symplectic_adjoint._torch_internals import nodes_made
 from symplectic_adjoint.errors import LostGradient
+from symplectic_adjoint.field.cotangent_scale import computes_in_float16
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
@@ -27,6 +28,8 @@ class LostGradientSearch:
         """Whether the next call is to be searched, even if it would otherwise have no graph."""
         self.must_retain = False
         """Whether a call's graph must outlive its VJP, because func uses values computed before it was called."""
+        self.found_float16 = False
+        """Whether a searched graph computes in float16."""
         self._params, self._frozen, self._forward_state = params, frozen, forward_state
         self._sizes: set[int] = set()
         self._reached: set[int] = set()
@@ -61,6 +64,7 @@ class LostGradientSearch:
 
         def visit(node: Node) -> None:
             self.must_retain = self.must_retain or node._sequence_nr() < nodes_before
+            self.found_float16 = self.found_float16 or computes_in_float16(node)
             self._forward_state.mark_reached(node)
 
         params = self._params
