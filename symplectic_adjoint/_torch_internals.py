@@ -34,8 +34,8 @@ TENSOR_ATTRIBUTES = ("_version", "_backward_hooks")
 MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
 """What a module holds by name: the public iterators skip duplicates and None, and cannot write."""
 
-NODE_ATTRIBUTES = ("_sequence_nr",)
-"""The order in which a thread created its nodes. See nodes_made."""
+NODE_ATTRIBUTES = ("_sequence_nr", "_input_metadata")
+"""The order in which a thread created its nodes (see nodes_made), and the dtypes of their results."""
 
 
 def _find(name: str) -> Any:

@@ -78,9 +78,9 @@ def odeint(
     Takes torchdiffeq's arguments, and additional ones from `gradient` on. Differentiable in y0, t, func's parameters
     and `params`. Every gradient except "continuous" is exact: the gradient of the steps taken, to rounding error.
 
-    func: called as func(t, y), with t a 0-dim tensor of y's real dtype; returns dy/dt with y's structure, shapes and
-        dtypes. The parameters of a module, or of a bound method's module, are found; other tensors that func uses and
-        that need a gradient go in `params`.
+    func: called as func(t, y), with t a 0-dim tensor of y's real dtype; returns dy/dt with y's structure and shapes, in
+        any precision, which is cast to y's. The parameters of a module, or of a bound method's module, are found; other
+        tensors that func uses and that need a gradient go in `params`.
     y0: the initial state, a floating point or complex tensor of any shape, or a tuple, list, dict or nest of those.
     t: output times, a 1-D floating point tensor, increasing or decreasing; times may repeat. Kept in float64.
     rtol, atol: an adaptive step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.

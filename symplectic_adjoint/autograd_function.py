@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint._torch_internals import untraced
+from symplectic_adjoint.backward.float16_passes import within_float16
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
@@ -144,11 +145,14 @@ class _Solve(torch.autograd.Function):
             call.problem, trajectory, f, y0, t, kept, call.steps, call.last_stages, call.graphs, ys, grad_ys
         )
         create_graph = torch.is_grad_enabled()
-        if create_graph:
-            gradients = _differentiable(given, call.strategy)
-        else:
+
+        def compute(given: BackwardPass) -> Gradients:
+            if create_graph:
+                return _differentiable(given, call.strategy)
             with f.forward_state.reinstated():
-                gradients = call.strategy.backward(given)
+                return call.strategy.backward(given)
+
+        gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
             f.search.refuse_dropped(gradients.params)
         trajectory.stats.f_calls_backward += f.f_calls

@@ -117,7 +117,7 @@ class StepControlOffWarning(UserWarning):
 
 
 class ResolutionWarning(UserWarning):
-    """A tolerance is below what the dtype of y0 resolves, so the solve is only as accurate as that dtype allows."""
+    """A tolerance is below what the dtype of y0 or of func's values resolves: the solve is as accurate as that."""
 
 
 _given: set[tuple[type[Warning], str]] = set()

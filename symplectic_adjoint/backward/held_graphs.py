@@ -10,6 +10,7 @@ from torch import Tensor
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.linearization import Linearization
+from symplectic_adjoint.field.resolution import Resolution
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.steps.runge_kutta import Step
 
@@ -95,6 +96,10 @@ class LinearizingField:
         linearization.k = None  # so that no graph keeps k alive beyond the step, unless `record` sets it again
         self._record(linearization, k)
         return k
+
+    @property
+    def resolution(self) -> Resolution | None:
+        return self._f.resolution
 
     def adjacent_time(self, t: Time, direction: float) -> Time:
         return self._f.adjacent_time(t, direction)

@@ -44,7 +44,8 @@ def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -
     """
     locations = f.forward_state.locate(f.params)
     explicit = accumulate is not None or batched(cotangent) or any(p.dtype in HALF_DTYPES for p in f.params)
-    if explicit or not (ParameterAliases.can_replace(f.params, locations) and f.forward_state.lock.try_replace()):
+    explicit = explicit or f.cotangent_scale is not None or not ParameterAliases.can_replace(f.params, locations)
+    if explicit or not f.forward_state.lock.try_replace():
         yield ExplicitSums(f, accumulate)
         return
     aliases = ParameterAliases(f.params, locations)
@@ -108,8 +109,8 @@ class AutogradSums:
 class ExplicitSums:
     """Sums formed here, of the cotangents that torch.autograd.grad returns for each VJP.
 
-    Needed for parameters that func reaches other than through a module, for batches of cotangents (vmap), and for sums
-    in a precision other than the parameters'.
+    Needed for parameters that func reaches other than through a module, for batches of cotangents (vmap), for scaled
+    cotangents, and for sums in a precision other than the parameters'.
     """
 
     def __init__(self, f: Field, accumulate: str | None):

@@ -251,7 +251,7 @@ def _step(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, .
     known, h, end = len(ks), scalars[0], []
     for i in range(known, rows):
         Y = end[0] if i == s else _add_terms(y, h, A[i], ks)
-        ks.append(_as_output(func(scalars[1 + i].to(time_dtype), Y)))
+        ks.append(_as_output(func(scalars[1 + i].to(time_dtype), Y).to(y.dtype)))
         if i == s - 1:
             end = [_as_output(_add_terms(y, h, b, ks))]
     return (*ks[known:], *end, *(_add_terms(None, h, terms, ks) for terms in errors))
@@ -276,7 +276,7 @@ def _stage_vjp(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[A
         time = scalars[0].to(time_dtype).detach()
         if with_time:
             time = time.requires_grad_()
-        k = func(time, Y)
+        k = func(time, Y).to(y.dtype)
         inputs = (Y, time, *params) if with_time else (Y, *params)
         bars = torch.autograd.grad(k, inputs, w, allow_unused=True) if k.requires_grad else (None,) * len(inputs)
     of_params = bars[len(inputs) - len(params) :]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +12,17 @@ from torch.autograd.graph import GradientEdge
 from symplectic_adjoint._torch_internals import hooks_on_all_modules, nodes_made, run_backward, set_grad_enabled
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.compiled import CompiledSteps
+from symplectic_adjoint.field.cotangent_scale import CotangentScale, unscaled
 from symplectic_adjoint.field.finite import multi_index
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.graph import edge_to
+from symplectic_adjoint.field.layout import PackedFunc
 from symplectic_adjoint.field.linearization import Linearization, Pull, hooks_suspended, pairs_with_graph
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.reach import Reach
+from symplectic_adjoint.field.resolution import Resolution, can_cast, resolution_of
 from symplectic_adjoint.field.times import Time, next_number
 
 Func = Callable[[Tensor, Tensor], Tensor]
@@ -53,7 +56,10 @@ class Field:
         self.compiled: CompiledSteps | None = None
         self.aliases: ParameterAliases | None = None
         """The aliases that func uses in place of its parameters during a sweep."""
+        self.cotangent_scale: CotangentScale | None = None
+        """How cotangents are scaled for their VJPs; None if they are not."""
         self._place = place
+        self._resolution: Resolution | None = None
         self._first_call: tuple[Tensor, Tensor, Tensor] | None = None
         """t, y and f of the first call, if func's modules have buffers, which func may change."""
 
@@ -74,6 +80,17 @@ class Field:
     def leaves(self) -> tuple[Tensor, ...]:
         """The tensors to which the graphs of f lead: the parameters, or their stand-ins."""
         return tuple(map(self.forward_state.stand_ins.leaf_of, self.params))
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """The resolution of f's values, if that is coarser than the state's."""
+        return self.func.resolution if isinstance(self.func, PackedFunc) else self._resolution
+
+    @property
+    def computes_in_float16(self) -> bool:
+        """Whether f is known to compute in float16, so that its VJPs need scaled cotangents."""
+        halves = (self.forward_state.autocast_dtype, *(p.dtype for p in self.params))
+        return self.search.found_float16 or torch.float16 in halves
 
     @property
     def code(self) -> CompiledSteps | None:
@@ -194,16 +211,21 @@ class Field:
         if not pairs:
             return (None,) * len(inputs)
         wanted = [x for x in inputs if x.requires_grad]  # one may have been frozen since the forward pass
+        given, inverse = tuple(cotangent for _, cotangent in pairs), None
+        if self.cotangent_scale is not None:
+            given, inverse = self.cotangent_scale.apply(given)
         with hooks_suspended(self.params):
             bars = run_backward(
                 tuple(x for x, _ in pairs),
-                tuple(cotangent for _, cotangent in pairs),
+                given,
                 create_graph or self.search.must_retain,
                 create_graph,
                 tuple(wanted),
                 allow_unreachable=True,
                 accumulate_grad=False,
             )
+        if inverse is not None:
+            bars = tuple(unscaled(bars, inverse))
         if len(wanted) == len(inputs):
             return bars
         found = iter(bars)
@@ -228,7 +250,7 @@ class Field:
         if version is not None and y._version != version:
             raise ValueError("func changed y in place: return a new tensor instead (write y + 1, not y.add_(1))")
         if not isinstance(k, Tensor) or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
-            self._refuse(k)
+            return self._cast(k)
         return k
 
     def _passed(self, t: Tensor, y: Tensor, searched: bool) -> tuple[Tensor, Tensor]:
@@ -246,12 +268,17 @@ class Field:
             self.search.check_graph(k, y, t, nodes_before, self.aliases)
         return k
 
-    def _refuse(self, k: Any) -> NoReturn:
+    def _cast(self, k: Any) -> Tensor:
+        """Return k in y's dtype if only its precision differs, as under autocast; raise TypeError or ValueError."""
         if not isinstance(k, Tensor):
             raise TypeError(f"func must return a tensor like y, got {type(k).__name__}")
+        if k.shape == self.shape and k.device == self.device and can_cast(k.dtype, self.dtype):
+            if self._resolution is None:
+                self._resolution = resolution_of((k.dtype,), (k.numel(),), self.dtype, k.device)
+            return k.to(self.dtype)
         raise ValueError(
             f"func must return a tensor like y (shape {tuple(self.shape)}, {self.dtype}, {self.device}), "
-            f"got shape {tuple(k.shape)}, {k.dtype}, {k.device}: it is not broadcast or cast for you"
+            f"got shape {tuple(k.shape)}, {k.dtype}, {k.device}: only its precision may differ"
         )
 
     def _call_and_search(self, t: Time, y: Tensor) -> Tensor:
@@ -266,7 +293,7 @@ class Field:
 
     def _record_first_call(self, t: Tensor, y: Tensor, k: Tensor) -> None:
         if self.compiled is not None:
-            self.forward_state.require_compilable()
+            self.forward_state.require_compilable(float16=self.computes_in_float16)
             self.compiled.counters.learn()
         if self._first_call is None and self.forward_state.has_buffers:
             self._first_call = (t, y, k)

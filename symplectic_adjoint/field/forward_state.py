@@ -62,7 +62,8 @@ class ForwardState:
         self._device_type = device.type
         available = torch.amp.is_autocast_available(self._device_type)
         self._autocast = available and torch.is_autocast_enabled(self._device_type)
-        self._autocast_dtype = torch.get_autocast_dtype(self._device_type) if self._autocast else None
+        self.autocast_dtype = torch.get_autocast_dtype(self._device_type) if self._autocast else None
+        """The dtype of autocast; None if it is off."""
 
     def _find_attributes(self) -> list[ModuleTensor]:
         return [x for m in self._modules for x in module_tensors_in(vars(m), exclude=STANDARD_ATTRIBUTES)]
@@ -94,8 +95,10 @@ class ForwardState:
         """Whether the modules have buffers, which func may change when it is called."""
         return bool(self._buffers)
 
-    def require_compilable(self) -> None:
+    def require_compilable(self, *, float16: bool) -> None:
         """Raise UnsupportedCombination if func draws random numbers or changes buffers, or if autocast is on.
+
+        float16: whether func computes in float16, whose VJPs need scaled cotangents; that is refused too.
 
         Call this after the first call of func.
         """
@@ -107,6 +110,8 @@ class ForwardState:
                 )
         if self._autocast:
             raise UnsupportedCombination("compile=True does not work under autocast: leave one of the two out")
+        if float16:
+            raise UnsupportedCombination("compile=True does not work with a func that computes in float16")
 
     def locate(self, tensors: Sequence[Tensor]) -> list[list[ModuleTensor]]:
         """Return, for each tensor, all places that func may reach where it is held."""
@@ -225,7 +230,7 @@ class ForwardState:
         With the cache, many calls would share one cast weight, and autograd would sum their gradients in its low
         precision.
         """
-        device_type, dtype = self._device_type, self._autocast_dtype
+        device_type, dtype = self._device_type, self.autocast_dtype
         if not torch.amp.is_autocast_available(device_type):
             return nullcontext()
         return torch.autocast(device_type, dtype=dtype, enabled=self._autocast, cache_enabled=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.finite import multi_index
+from symplectic_adjoint.field.resolution import Resolution, can_cast, resolution_of
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 
@@ -97,8 +98,8 @@ class Layout:
         """
         return self._join([leaf for _, leaf in parts_of(state)])
 
-    def pack_slope(self, slope: Any) -> Tensor:
-        """Return func's output as one tensor, packed like the state.
+    def slope_parts(self, slope: Any) -> list[Tensor]:
+        """Return the parts of func's output, which may have any precision.
 
         Raises TypeError or ValueError, with the path, if a part is not like the state's.
         """
@@ -106,12 +107,20 @@ class Layout:
         for part, (_, leaf) in zip(self.parts, leaves, strict=True):
             if not isinstance(leaf, Tensor):
                 raise TypeError(f"func's output{part.path} must be a tensor, got {type(leaf).__name__}")
-            if leaf.shape != part.shape or leaf.dtype != part.dtype:
+            if leaf.shape != part.shape or not can_cast(leaf.dtype, part.dtype):
                 raise ValueError(
                     f"func must return a tensor like y{part.path} (shape {tuple(part.shape)}, {part.dtype}), "
-                    f"got shape {tuple(leaf.shape)}, {leaf.dtype}: it is not broadcast or cast for you"
+                    f"got shape {tuple(leaf.shape)}, {leaf.dtype}: only its precision may differ"
                 )
-        return self._join([leaf for _, leaf in leaves])
+        return [leaf for _, leaf in leaves]
+
+    def pack_slope(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the parts of func's output as one tensor, packed like the state."""
+        return self._join(parts)
+
+    def resolution(self, dtypes: Sequence[torch.dtype], device: torch.device) -> Resolution | None:
+        """Return the resolution of func's output from the dtypes of its parts; None if it is that of the state."""
+        return resolution_of(dtypes, self._sizes, self.dtype, device)
 
     def pack_tolerance(self, name: str, tolerance: Any, like: Tensor) -> Tensor:
         """Return a tolerance for every component, from a number or a tensor for each part of y0.
@@ -187,10 +196,17 @@ class Layout:
 
 
 class PackedFunc:
-    """A func of a structured state as a function of the packed one."""
+    """A func of a structured state as a function of the packed one. resolution: that of its last value."""
 
     def __init__(self, func: Callable[..., Any], layout: Layout):
         self._func, self._layout = func, layout
+        self._resolutions: dict[tuple[torch.dtype, ...], Resolution | None] = {}
+        self.resolution: Resolution | None = None
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        return self._layout.pack_slope(self._func(t, self._layout.unpack(y)))
+        parts = self._layout.slope_parts(self._func(t, self._layout.unpack(y)))
+        dtypes = tuple(part.dtype for part in parts)
+        if dtypes not in self._resolutions:
+            self._resolutions[dtypes] = self._layout.resolution(dtypes, y.device)
+        self.resolution = self._resolutions[dtypes]
+        return self._layout.pack_slope(parts)

@@ -10,6 +10,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from symplectic_adjoint._torch_internals import nodes_made
 from symplectic_adjoint.errors import LostGradient
+from symplectic_adjoint.field.cotangent_scale import computes_in_float16
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import find_unknown_leaves, walk_edges
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
@@ -34,6 +35,8 @@ class LostGradientSearch:
         """Whether tensors with a history are behind a gate, so that graphs lead to them."""
         self.must_retain = False
         """Whether a call's graph must outlive its VJP, because func uses values computed before it was called."""
+        self.found_float16 = False
+        """Whether a searched graph computes in float16."""
         self.params = tuple(params)
         """The parameters: those given, then those adopted."""
         self._frozen, self._forward_state = frozen, forward_state
@@ -77,6 +80,7 @@ class LostGradientSearch:
 
         def visit(node: Node) -> None:
             self.must_retain = self.must_retain or node._sequence_nr() < nodes_before
+            self.found_float16 = self.found_float16 or computes_in_float16(node)
 
         state = self._forward_state
         leaves = aliases.leaves if aliases is not None else ()

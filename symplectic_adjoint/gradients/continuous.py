@@ -15,6 +15,7 @@ from symplectic_adjoint.backward.parameter_sums import Accumulator, Reached
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import Place, UnsupportedCombination
 from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.resolution import Resolution
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.solve.callbacks import Callbacks
@@ -169,6 +170,11 @@ class _AdjointField(KeepNothing):
         k = torch.stack((linearization.k, torch.zeros_like(lam) if y_bar is None else -y_bar))
         self._integrands[k] = integrand
         return k
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """That of y's slope; lam's slope comes from the same operations."""
+        return self._f.resolution
 
     def adjacent_time(self, t: Time, direction: float) -> Time:
         return self._f.adjacent_time(t, direction)

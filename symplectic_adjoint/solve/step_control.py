@@ -6,12 +6,15 @@ None of it is on the graph: a step size is a constant, not a function of theta.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.errors import ResolutionWarning, warn_once
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.layout import Layout
+from symplectic_adjoint.field.resolution import Resolution
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 Norm = Callable[[Tensor], Tensor]
@@ -49,15 +52,42 @@ class StepControl:
     max_num_steps: int = 2**31 - 1
 
     def error_ratio(self, step: Step) -> float:
-        """Return error / tolerance of the step, accepted up to 1. This is the step's only device synchronisation."""
+        """Return error / tolerance of the step, accepted up to 1. This is the step's only device synchronisation.
+
+        Where f returns a lower precision than y's, the tolerance includes what rounding its values contributes to the
+        error estimate: shorter steps would not make the solution more accurate, and their number would be unbounded.
+        """
         errors, y_end = step.errors(), step.end()  # f calls in the caller's grad mode, the rest off the graph
+        resolution = step.f.resolution
         with without_graph():
             scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
-            norms = [self.measure(error.div_(scale)) for error in errors]
+            scales = [scale] * len(errors)
+            if resolution is not None:
+                self._warn_of_resolution(resolution)
+                scales = [scale + x for x in step.rounding(resolution)]
+            norms = [self.measure(error.div_(x)) for error, x in zip(errors, scales, strict=True)]
         if len(norms) == 1:
             return norms[0].item()
         high, low = torch.stack(norms).tolist()  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
         return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
+
+    @cached_property
+    def _smallest_rtol(self) -> float:
+        if isinstance(self.rtol, Tensor):
+            return self.rtol.amin().item() if self.rtol.numel() else math.inf
+        return self.rtol
+
+    def _warn_of_resolution(self, resolution: Resolution) -> None:
+        """Warn, once a process, if rtol is below what func's values resolve."""
+        least = resolution.coarsest / 100.0
+        if self._smallest_rtol < least:
+            warn_once(
+                ResolutionWarning,
+                "func",
+                f"rtol = {self._smallest_rtol:.3g} is below what func's values resolve, {least:.3g}, as they have a "
+                "lower precision than y0 (autocast?): steps are controlled to their rounding errors, and the solution "
+                "is as accurate as func; give a larger rtol, or turn autocast off in func",
+            )
 
     def tolerance(self, size: Tensor) -> Tensor:
         """Return atol + rtol size, which overwrites size."""

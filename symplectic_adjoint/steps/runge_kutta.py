@@ -16,6 +16,7 @@ from symplectic_adjoint.errors import NonFiniteError, Place
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.grad_mode import without_graph
+from symplectic_adjoint.field.resolution import Resolution
 from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
@@ -28,6 +29,11 @@ class RightHandSide(Protocol):
     @property
     def code(self) -> CompiledSteps | None:
         """Compiled code that evaluates all stages at once; None if each stage is a call of its own."""
+        ...
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """The resolution of f's values, if that is coarser than the state's."""
         ...
 
     def __call__(self, t: Time, y: Tensor, /) -> Tensor:
@@ -186,6 +192,16 @@ class Step:
         with without_graph():
             sums = [weighted_sum(h, [(weight, ks[i]) for i, weight in terms]) for terms in estimates]
         return [x for x in sums if x is not None]
+
+    def rounding(self, resolution: Resolution) -> list[Tensor]:
+        """Return eps h sum_i |e_i| |k_i| for each error estimate: twice the most that rounding f's values adds."""
+        h = abs(number(self.h))
+        with without_graph():
+            sums = [
+                weighted_sum(h, [(abs(weight), self.ks[i].abs()) for i, weight in terms])
+                for terms in self.tableau.terms.errors
+            ]
+            return [x.mul_(resolution.eps) for x in sums if x is not None]
 
     def non_finite_error(self, accepted: int) -> NonFiniteError:
         """Return the error for a step that is not finite, naming the first place where it is not.

@@ -85,7 +85,8 @@ def test_an_argument_of_the_wrong_type_is_named(change, message):
     ("wrong", "message"),
     [
         (lambda t, y: y[:1], r"shape \(4, 3\).*got shape \(1, 3\)"),
-        (lambda t, y: y.float(), r"torch.float64.*got shape \(4, 3\), torch.float32"),
+        (lambda t, y: y + 0j, r"torch.float64.*got shape \(4, 3\), torch.complex128"),
+        (lambda t, y: y.int(), r"torch.float64.*got shape \(4, 3\), torch.int32"),
         (lambda t, y: y.to("meta"), r"got shape \(4, 3\), torch.float64, meta"),
     ],
 )

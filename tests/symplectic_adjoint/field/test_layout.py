@@ -184,7 +184,8 @@ def test_a_single_time_returns_the_start(gradient, method):
             r"func's output must be a dict with the keys \['a', 'b'\] of y0, got keys \['a'\]",
         ),
         (lambda t, y: {"a": y["a"], "b": y["b"][0]}, r"tensor like y\['b'\] \(shape \(4,\).*got shape \(\)"),
-        (lambda t, y: {"a": y["a"], "b": y["b"].float()}, r"like y\['b'\].*torch.float32"),
+        (lambda t, y: {"a": y["a"], "b": y["b"] + 0j}, r"like y\['b'\].*torch.complex128.*only its precision may"),
+        (lambda t, y: {"a": y["a"], "b": y["b"].long()}, r"like y\['b'\].*torch.int64: only its precision may"),
         (lambda t, y: {"a": y["a"], "b": None}, r"func's output\['b'\] must be a tensor, got NoneType"),
     ],
 )
