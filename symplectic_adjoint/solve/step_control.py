@@ -50,14 +50,18 @@ class StepControl:
 
     def error_ratio(self, step: Step) -> float:
         """Return error / tolerance of the step, accepted up to 1. This is the step's only device synchronisation."""
-        errors, y_end = step.errors(), step.end()  # f calls in the caller's grad mode, the rest off the graph
-        with without_graph():
-            scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
-            norms = [self.measure(error.div_(scale)) for error in errors]
+        norms = self.error_norms(step)
         if len(norms) == 1:
             return norms[0].item()
         high, low = torch.stack(norms).tolist()  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
         return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
+
+    def error_norms(self, step: Step) -> list[Tensor]:
+        """Return the norm of each error estimate over the tolerance: one, or two for dop853."""
+        errors, y_end = step.errors(), step.end()  # f calls in the caller's grad mode, the rest off the graph
+        with without_graph():
+            scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
+            return [self.measure(error.div_(scale)) for error in errors]
 
     def tolerance(self, size: Tensor) -> Tensor:
         """Return atol + rtol size, which overwrites size."""
