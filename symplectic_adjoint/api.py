@@ -87,8 +87,8 @@ def odeint(
         Numbers, tensors that broadcast to y0, or in y0's structure; raised, with a warning, to what its dtype resolves.
     method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
     options: the solver's options, listed in docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
-    event_fn: called as event_fn(t, y); returns a tensor. The solve ends where one of its components changes sign. t
-        must then have two entries, of which the second only gives the direction of time.
+    event_fn: called as event_fn(t, y); returns a tensor. The solve ends where one of its components changes sign,
+        continuously or by a jump. t must then have two entries, of which the second only gives the direction of time.
     gradient: how the gradient is computed: a name in GRADIENTS, by default "symplectic", an object such as
         Symplectic(keep="stages"), or "auto".
     params: the tensors that func uses besides the parameters of its own module, or a module for its parameters.
@@ -101,7 +101,8 @@ def odeint(
     on_failure: "raise", or "return" to return the outputs up to the time reached and NaN beyond.
 
     Returns y in y0's structure, each part of shape (len(t), *part.shape). With event_fn, returns (event_t, y): the time
-    of the event, a 0-dim tensor, and y at t[0] and at that time, both differentiable through the time of the event.
+    of the event, a 0-dim tensor, and y at t[0] and at that time, both differentiable through the time of the event. If
+    event_fn jumps there, a backward pass that needs the derivative of that time raises SolverError.
 
     Raises ValueError or TypeError for arguments that are invalid or (UnsupportedCombination) do not work together,
     where possible before func is called; SolverError if the solve fails (NonFiniteError, StepSizeUnderflow,

@@ -45,6 +45,8 @@ def odeint_adjoint(
 
     adjoint_params: tensors that func uses, like params; the parameters of func's own module may be left out.
     adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options: settings of the second solve of gradient="continuous".
+        The norm in adjoint_options is "seminorm", the default, "mixed" for step control of the parameters' gradient
+        too, as torchdiffeq's default norm has it, or a function of a state.
     Any other gradient has no second solve: they have no effect there, which an IgnoredArgumentWarning says once.
 
     Returns what odeint returns and raises what it raises.
@@ -141,8 +143,8 @@ def _check_second_solve(given: Mapping[str, Any]) -> None:
     if not isinstance(options, Mapping):
         raise TypeError(f"adjoint_options must be a mapping of names to values, got {type(options).__name__}")
     norm = options.get("norm", "seminorm")
-    if not (norm == "seminorm" or callable(norm)):
-        raise TypeError(f"adjoint_options: 'norm' must be a function or 'seminorm', got {norm!r}")
+    if not (norm in ("seminorm", "mixed") or callable(norm)):
+        raise TypeError(f"adjoint_options: 'norm' must be a function, 'seminorm' or 'mixed', got {norm!r}")
 
 
 def _as_in_the_paper(gradient: str) -> Callable[..., Any]:

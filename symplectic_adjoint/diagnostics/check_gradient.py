@@ -1,7 +1,7 @@
 """Check a gradient of the caller's own model."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
@@ -14,6 +14,7 @@ from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_proble
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import replayed, weights_like
+from symplectic_adjoint.diagnostics.halved_steps import ADVICE, halved, largest_change, tolerance_of
 from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.problem import Problem
@@ -32,6 +33,11 @@ class GradientCheck:
     steps gave the same outputs. taylor_order: the power of eps with which (L(x + eps d) - L(x - eps d)) / 2 - eps g.d
     vanishes, 3 for a correct gradient and 1 for a wrong one; None if the loss is quadratic along d up to rounding.
     tolerance: the largest error that passes.
+
+    step_errors: by name, how much the gradient changes relatively if every step is halved: an estimate of its distance
+    from the gradient of the ODE. A gradient below the tolerance of step control, relative to the largest, counts as
+    zero. step_limit: the largest of them that passes, except that of t, the slope of a dense output of lower order;
+    None on a fixed grid, which has no tolerance.
     """
 
     errors: Mapping[str, float]
@@ -39,22 +45,34 @@ class GradientCheck:
     repeats: bool
     taylor_order: float | None
     tolerance: float
+    step_errors: Mapping[str, float]
+    step_limit: float | None
+
+    @property
+    def steps_suffice(self) -> bool:
+        """Whether the steps are short enough for the gradient of the ODE, as far as a solve of half steps shows."""
+        worst = max((error for name, error in self.step_errors.items() if name != "t"), default=0.0)
+        return self.step_limit is None or worst <= self.step_limit
 
     @property
     def ok(self) -> bool:
         """Whether the gradient passes every check."""
         order = 3.0 if self.taylor_order is None else self.taylor_order
         worst = max(self.errors.values(), default=0.0)
-        return worst <= self.tolerance and not self.lost and self.repeats and order > 2.5
+        return worst <= self.tolerance and not self.lost and self.repeats and order > 2.5 and self.steps_suffice
 
     def __str__(self) -> str:
-        lines = [f"{name:<32} {error:9.2e}" for name, error in self.errors.items()]
+        lines = [f"{'':<32} {'error':>9} {'if steps are halved':>20}"]
+        lines += [f"{name:<32} {error:9.2e} {self.step_errors[name]:20.2e}" for name, error in self.errors.items()]
         lines += [f"lost: {text}" for text in self.lost]
         if not self.repeats:
             lines.append("func returned other values in a second pass over the steps")
+        if not self.steps_suffice:
+            lines.append(ADVICE)
         order = "loss is quadratic here" if self.taylor_order is None else f"{self.taylor_order:.2f} (3 is correct)"
         verdict = "ok" if self.ok else "NOT ok"
-        head = f"gradient check: {verdict}; errors up to {self.tolerance:g} pass"
+        steps = "" if self.step_limit is None else f", changes up to {self.step_limit:.2g} if steps are halved"
+        head = f"gradient check: {verdict}; errors up to {self.tolerance:g} pass{steps}"
         return "\n".join([head, *lines, f"Taylor order {order}"])
 
 
@@ -70,10 +88,12 @@ def check_gradient(
 ) -> GradientCheck:
     """Compare a gradient with plain autograd through the recorded steps, and with finite differences of the loss.
 
+    Then halve every step, to estimate how far the gradient is from that of the ODE. Step control bounds the error of y:
+    where a term of func is zero, y may be exact on steps that are useless for the gradient.
     Takes odeint's rtol, atol, method, options and params, and raises odeint's errors. Needs the memory of
-    gradient="backprop". The loss is a weighted sum of all outputs and their squares, with fixed weights. Finds errors
-    that no check during a solve can find: a tensor that func uses only sometimes, noise from func's own generator, a
-    value that func changes from call to call. A repeated time is checked once.
+    gradient="backprop" with twice the steps. The loss is a weighted sum of all outputs and their squares, with fixed
+    weights. Finds errors that no check during a solve can find: a tensor that func uses only sometimes, noise from
+    func's own generator, a value that func changes from call to call. A repeated time is checked once.
     Leaves the caller's parameters and their .grad unchanged.
     """
     given = Arguments.of("check_gradient", keywords, func=func, y0=y0, t=t, gradient=gradient)
@@ -93,15 +113,27 @@ def check_gradient(
             _loss(again, weights), list(inputs.values()), allow_unused=True, retain_graph=True
         )
         lost = [_described(problem, x) for x in find_unknown_leaves(again, (*parameters, y, times))]
+        again = again.detach()  # its graph is freed before the next one is built
+        finer = replayed(problem, replace(trajectory, plans=list(halved(trajectory.plans))), y, times)
+        fine = torch.autograd.grad(_loss(finer, weights), list(inputs.values()), allow_unused=True)
     precision = torch.finfo(y.dtype).eps
-    floor = rounding_floor(expected, y.dtype)
+    ys, finer = ys.detach(), finer.detach()
+    allowed = tolerance_of(problem, ys)
     return GradientCheck(
-        errors={name: relative_error(a, b, floor) for name, a, b in zip(inputs, got, expected, strict=True)},
+        errors=_errors(inputs, got, expected, rounding_floor(expected, y.dtype)),
         lost=lost,
         repeats=torch.allclose(again, ys, rtol=1e3 * precision, atol=1e3 * precision),
         taylor_order=_taylor_order(problem, trajectory, list(inputs.values()), got, weights),
         tolerance=1e-12 if precision < 1e-12 else 1e-4,
+        step_errors=_errors(inputs, got, fine, max(rounding_floor(fine, y.dtype), allowed * largest_norm(fine))),
+        step_limit=largest_change(allowed, relative_error(ys, finer, 0.0)) if allowed > 0.0 else None,
     )
+
+
+def _errors(
+    names: Iterable[str], got: Sequence[Tensor | None], expected: Sequence[Tensor | None], floor: float
+) -> dict[str, float]:
+    return {name: relative_error(a, b, floor) for name, a, b in zip(names, got, expected, strict=True)}
 
 
 def named_parameters(problem: Problem, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -120,7 +152,12 @@ def _loss(ys: Tensor, weights: Tensor) -> Tensor:
 
 def rounding_floor(gradients: Sequence[Tensor | None], dtype: torch.dtype) -> float:
     """Return the norm below which a gradient is only rounding error, relative to the largest of the gradients."""
-    return max((x.norm().item() for x in gradients if x is not None), default=0.0) * torch.finfo(dtype).eps * 100
+    return largest_norm(gradients) * torch.finfo(dtype).eps * 100
+
+
+def largest_norm(gradients: Sequence[Tensor | None]) -> float:
+    """Return the largest of the gradients' norms."""
+    return max((x.norm().item() for x in gradients if x is not None), default=0.0)
 
 
 def relative_error(got: Tensor | None, expected: Tensor | None, floor: float) -> float:

@@ -1,8 +1,8 @@
 """The continuous adjoint method: an approximate gradient, by solving the adjoint equation backwards in time."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Grad
 from symplectic_adjoint.errors import Place, UnsupportedCombination
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.resolution import Resolution
-from symplectic_adjoint.field.times import Time
+from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.solve.callbacks import Callbacks
 from symplectic_adjoint.solve.grid import StepPlan
@@ -24,10 +24,10 @@ from symplectic_adjoint.solve.inputs import resolved_tolerances
 from symplectic_adjoint.solve.options import read_options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.problem import Problem
-from symplectic_adjoint.solve.step_control import Norm, packed_norm
+from symplectic_adjoint.solve.step_control import Norm, StepControl, packed_norm, rms_norm
 from symplectic_adjoint.solve.time_loop import KeepNothing, integrate
 from symplectic_adjoint.solve.timeline import Timeline
-from symplectic_adjoint.steps.runge_kutta import Step
+from symplectic_adjoint.steps.runge_kutta import Step, weighted_sum
 from symplectic_adjoint.steps.transpose import inner
 
 
@@ -36,12 +36,15 @@ class Continuous(Strategy):
     """Solve y' = f, lam' = -(df/dy)^T lam backwards from output to output (Chen et al., NeurIPS 2018).
 
     NOT the gradient of the steps taken: it has the error of this second solve. y is recomputed backwards from each
-    stored output. dL/dtheta is integrated with the weights of the accepted steps and takes no part in step control (the
-    seminorm of Kidger, Chen and Lyons, ICML 2021), so it costs s tensors like theta for the current step, and is not
-    part of the state.
+    stored output. dL/dtheta is integrated with the weights of the accepted steps, so it costs s tensors like theta for
+    the current step, and is not part of the state. It takes no part in step control (the seminorm of Kidger, Chen and
+    Lyons, ICML 2021) unless options has "norm": "mixed".
 
-    rtol, atol, method, options: those of the second solve; None means those of the forward pass. Raises ValueError for
-    a tolerance that is not positive and finite, and for an unknown method.
+    rtol, atol, method, options: those of the second solve; None means those of the forward pass. The norm in options:
+    "seminorm" for the larger of y's and lam's, "mixed" for the largest of those and the root mean square of each
+    parameter's gradient, or a function of a state. "mixed" finds the steps that dL/dtheta needs where y needs none (a
+    term of func whose coefficient is zero), at the same f calls per step and a few tensors like the largest
+    parameter. Raises ValueError for a tolerance that is not positive and finite, and for an unknown method.
     """
 
     exact: ClassVar[bool] = False
@@ -60,6 +63,10 @@ class Continuous(Strategy):
         if self.method is not None and self.method not in METHODS:
             raise ValueError(f"Continuous(method=...) must be one of {', '.join(METHODS)}, got {self.method!r}")
 
+    @property
+    def _is_mixed(self) -> bool:
+        return (self.options or {}).get("norm") == "mixed"
+
     def memory_formula(self) -> str:
         return "D + A"
 
@@ -72,7 +79,11 @@ class Continuous(Strategy):
         assert ys is not None
         back = self._backward_problem(problem)
         adjoint = _AdjointField(given.field)
-        norm = _larger_of_two(back.options.control.norm) if back.options.control else None
+        control = back.options.control
+        norm = _larger_of_two(control.norm) if control else None
+        if control is not None and self._is_mixed:
+            control = _ControlOfAll(**{x.name: getattr(control, x.name) for x in fields(control)}, adjoint=adjoint)
+            back = replace(back, options=replace(back.options, control=control))
         unpack = problem.layout.unpack
         callbacks = Callbacks(problem.caller, lambda z: (unpack(z[0]), unpack(z[1])), "_adjoint")
         last = len(given.trajectory.output_step) - 1
@@ -108,12 +119,16 @@ class Continuous(Strategy):
         problem = replace(problem, recorded=None, event=None, tableau=tableau)
         if self.options is not None or self.method is not None:
             given = dict(self.options or {})
-            if given.get("norm") == "seminorm":  # theta never takes part in step control here
+            if given.get("norm") in ("seminorm", "mixed"):  # norms of more than a state, which are made here
                 del given["norm"]
             rtol, atol = (control.rtol, control.atol) if control else (1e-7, 1e-9)
             norm_of = partial(packed_norm, problem.layout)
             options, tableau = read_options(given, tableau, rtol, atol, times[::-1], _no_grid, norm_of)
             control = options.control
+            if control is None and self._is_mixed:
+                raise UnsupportedCombination(
+                    "norm 'mixed' belongs to adaptive step sizes, and the second solve has fixed steps: leave it out"
+                )
             stops, jumps = problem.options.stops | options.stops, problem.options.jumps | options.jumps
             problem = replace(problem, options=replace(options, stops=stops, jumps=jumps), tableau=tableau)
         if control is not None:
@@ -186,7 +201,42 @@ class _AdjointField(KeepNothing):
         """Return the place in y; lam follows y, and its places have the names of those of y."""
         return self._f.place(index % max(1, self._f.shape.numel()))
 
+    def parameter_errors(self, step: Step, weights: Sequence[tuple[int, float]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield, by parameter, the error of dL/dtheta in a step, and the larger of its sizes at both ends.
+
+        weights: (stage, weight) of the error estimate.
+        """
+        h = number(step.h)
+        for p, total in enumerate(self.params.total):
+            bars = [self._integrands[k][p] for k in step.ks]
+            error, change = (
+                weighted_sum(h, [(w, bar) for i, w in terms if (bar := bars[i]) is not None])
+                for terms in (weights, enumerate(step.tableau.floats.b))
+            )
+            if error is None:
+                continue
+            before = torch.zeros_like(error) if total is None else total
+            after = before if change is None else before - change
+            yield error.abs(), torch.maximum(before.abs(), after.abs())
+
     def accept(self, plan: StepPlan, step: Step) -> None:
         self.accepted += 1
         for k, weight in zip(step.ks, step.tableau.floats.b, strict=False):
             self.params.add(self._integrands[k], weight=-plan.h * weight)
+
+
+@dataclass(frozen=True)
+class _ControlOfAll(StepControl):
+    """Step control by the error of y, lam and every parameter's gradient, whichever is largest over its tolerance."""
+
+    adjoint: _AdjointField | None = None
+
+    def error_norms(self, step: Step) -> list[Tensor]:
+        assert self.adjoint is not None
+        norms = super().error_norms(step)
+        rtol, atol = (float(torch.as_tensor(x).amin()) for x in (self.rtol, self.atol))
+        for i, weights in enumerate(step.tableau.terms.errors):
+            for error, size in self.adjoint.parameter_errors(step, weights):
+                of_parameter = rms_norm(error.div_(size.mul_(rtol).add_(atol)))
+                norms[i] = torch.maximum(norms[i], of_parameter.to(norms[i]))
+        return norms

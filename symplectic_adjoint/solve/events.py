@@ -10,6 +10,7 @@ from torch import Tensor
 from symplectic_adjoint.errors import EventNotFound
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.times import Time, number
+from symplectic_adjoint.solve.bracket import Bracket
 from symplectic_adjoint.solve.grid import FREE, StepPlan
 from symplectic_adjoint.solve.step_sequences import StepSequence
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
@@ -36,10 +37,10 @@ class EventFunction:
             raise TypeError(f"event_fn must return a tensor, got {type(values).__name__}")
         if values.numel() == 0 or not values.is_floating_point():
             raise ValueError(
-                f"event_fn must return real numbers that pass through zero, got shape {tuple(values.shape)}, "
-                f"{values.dtype}"
+                f"event_fn must return real numbers that change sign, got shape {tuple(values.shape)}, {values.dtype}: "
+                "return y - height rather than y > height"
             )
-        if bool(values.isnan().any()):
+        if bool(values.detach().isnan().any()):
             raise ValueError(f"event_fn returned nan at t = {number(t):.9g}")
         return values.reshape(-1)
 
@@ -54,14 +55,19 @@ class EventFunction:
     def value(self, t: Time, y: Tensor) -> float:
         """Return the component nearest to its event, or infinity if no component has a sign yet."""
         with torch.no_grad():
-            return self._signed(t, y).amin().item()
+            return self.signed(t, y).amin().item()
 
     def crossing(self, t: Time, y: Tensor) -> Tensor:
         """Return the component that crosses zero, on the graph."""
-        values = self._signed(t, y)
+        values = self.signed(t, y)
         return values[int(values.detach().argmin())]
 
-    def _signed(self, t: Time, y: Tensor) -> Tensor:
+    def index(self, t: Time, y: Tensor) -> int:
+        """Return the index of the component that crosses zero."""
+        return int(self.signed(t, y).detach().argmin())
+
+    def signed(self, t: Time, y: Tensor) -> Tensor:
+        """Return all components, each positive until its event, or infinity if it has no sign yet; on the graph."""
         assert self._signs is not None
         values = self.components(t, y)
         return torch.where(self._signs == 0, math.inf, values * self._signs)
@@ -69,11 +75,20 @@ class EventFunction:
 
 @dataclass(frozen=True)
 class Crossing:
-    """An event: its time, dy/dt of the dense output at that time, and the function that is zero there."""
+    """An event: the bracket of its time, and the function that changes sign there.
 
-    t: float
+    slope: dy/dt of the dense output at the time of the event. h: the size of the step.
+    """
+
+    bracket: Bracket
     slope: Tensor
     event: EventFunction
+    h: float
+
+    @property
+    def t(self) -> float:
+        """The earliest time found at which the function has changed sign."""
+        return self.bracket.high
 
 
 class EventSteps:
@@ -101,7 +116,9 @@ class EventSteps:
         self._has_signs = False
         self._tried = 0
         self._bracket: Bracket | None = None
-        self._crossing_plan: StepPlan | None = None
+        self._landing: StepPlan | None = None
+        """The shortest step tried that ends after the event."""
+        self._found = False
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         self._event.components(t0, y0)  # raise its errors before the first step
@@ -111,9 +128,13 @@ class EventSteps:
     def propose(self) -> StepPlan | None:
         if self.crossing is not None:
             return None
-        if self._bracket is not None and self._crossing_plan is not None:
-            h, t = self._bracket.guess(), self._crossing_plan.t
-            return StepPlan(t, h, t + h, FREE, self._crossing_plan.open_start)
+        if self._bracket is not None and (landing := self._landing) is not None:
+            low, high = sorted((self._bracket.low, self._bracket.high))
+            h = self._bracket.guess() - landing.t
+            if not self._bracket.converged and low < landing.t + h < high:
+                return StepPlan(landing.t, h, landing.t + h, FREE, landing.open_start)
+            self._found = True
+            return landing
         if self._tried >= self._max_steps:
             raise EventNotFound(
                 f"event_fn did not change sign up to t = {self._t:.9g}, in {self._tried} steps: is there an event in "
@@ -145,12 +166,13 @@ class EventSteps:
             self._value = self._event.value(plan.t_end, step.end())
             self._t = plan.t_end
             return True
-        tolerance = 4.0 * torch.finfo(step.y.dtype).eps
+        grain = math.ulp(max(abs(plan.t), abs(plan.h))) if self._land else 0.0  # the rounding of t + h
+        eps = torch.finfo(step.y.dtype).eps
+        bracket = Bracket(plan.t, plan.t_end, self._value, value, eps, grain)
         if self._land:
-            self._crossing_plan = plan
-            self._bracket = Bracket(0.0, plan.h, self._value, value, tolerance * abs(plan.h))
-            return self._accepts_landing(plan, step, self._bracket)
-        self._locate(plan, step, Bracket(0.0, 1.0, self._value, value, tolerance))
+            self._landing, self._bracket = plan, bracket
+            return self._accepts_landing(plan, step, bracket)
+        self._locate(plan, step, bracket)
         return True
 
     def worst_component(self, step: Step) -> int | None:
@@ -171,65 +193,28 @@ class EventSteps:
         self._value = self._event.value(t, y)
         self._has_signs = True
 
-    def _locate(self, plan: StepPlan, step: Step, bracket: "Bracket") -> None:
+    def _locate(self, plan: StepPlan, step: Step, bracket: Bracket) -> None:
         step.evaluate(step.tableau.interpolant.rows)  # in the caller's grad mode, not that of the search
         with torch.no_grad():
             while not bracket.converged:
-                sigma = bracket.guess()
-                bracket.update(sigma, self._event.value(plan.t + sigma * plan.h, step.output(sigma)))
-            t = plan.t + bracket.best * plan.h
-            self._finish(t, step.slope((t - plan.t) / plan.h))
+                t = bracket.guess()
+                bracket.update(t, self._event.value(t, step.output((t - plan.t) / plan.h)))
+            self._finish(bracket, step.slope((bracket.high - plan.t) / plan.h), plan.h)
 
-    def _accepts_landing(self, plan: StepPlan, step: Step, bracket: "Bracket") -> bool:
-        bracket.update(plan.h, self._event.value(plan.t_end, step.end()))
-        if not bracket.converged or plan.h != bracket.best:
+    def _accepts_landing(self, plan: StepPlan, step: Step, bracket: Bracket) -> bool:
+        if plan is not self._landing:  # which the bracket knows
+            value = self._event.value(plan.t_end, step.end())
+            bracket.update(plan.t_end, value)
+            if not value > 0.0:
+                self._landing = plan
+        if plan is not self._landing or not (self._found or bracket.converged):
             self.rejected += 1
             return False
         step.evaluate(step.tableau.interpolant.rows)
         with torch.no_grad():
-            self._finish(plan.t_end, step.slope(1.0))
+            self._finish(bracket, step.slope(1.0), plan.h)
         return True
 
-    def _finish(self, t: float, slope: Tensor) -> None:
-        self.crossing = Crossing(t, slope, self._event)
-        self._on_found(t)
-
-
-class Bracket:
-    """A bracketed zero, narrowed by false position with the Illinois rule (Dowell and Jarratt, BIT 11, 1971).
-
-    value_low is positive and value_high is not. The search has converged once guesses move by at most the tolerance.
-    """
-
-    def __init__(self, low: float, high: float, value_low: float, value_high: float, tolerance: float):
-        self.converged = value_high == 0.0
-        self.best = high
-        self._ends = [low, high]
-        self._values = [value_low, value_high]
-        self._tolerance = tolerance
-        self._last_side = -1
-        self._updates = 0
-
-    def guess(self) -> float:
-        """Return where to evaluate the event function next."""
-        if self.converged:
-            return self.best
-        (low, high), (a, b) = self._ends, self._values
-        secant = high - b * (high - low) / (b - a) if math.isfinite(a) else low
-        inside = min(low, high) < secant < max(low, high)
-        return secant if inside and self._updates % 8 != 7 else 0.5 * (low + high)  # bisection bounds the worst case
-
-    def update(self, x: float, value: float) -> None:
-        """Narrow the bracket by the value of the event function at the guess x."""
-        if self.converged:
-            return
-        self._updates += 1
-        side = 0 if value > 0.0 else 1
-        moved, self.best = abs(x - self.best), x
-        self._ends[side], self._values[side] = x, value
-        if side == self._last_side:
-            self._values[1 - side] *= 0.5
-        self._last_side = side
-        width = abs(self._ends[1] - self._ends[0])
-        small = width <= self._tolerance or (moved <= self._tolerance and self._updates > 1)
-        self.converged = value == 0.0 or small or self._updates > 100
+    def _finish(self, bracket: Bracket, slope: Tensor, h: float) -> None:
+        self.crossing = Crossing(bracket, slope, self._event, h)
+        self._on_found(bracket.high)

@@ -52,7 +52,15 @@ class StepControl:
     max_num_steps: int = 2**31 - 1
 
     def error_ratio(self, step: Step) -> float:
-        """Return error / tolerance of the step, accepted up to 1. This is the step's only device synchronisation.
+        """Return error / tolerance of the step, accepted up to 1. This is the step's only device synchronisation."""
+        norms = self.error_norms(step)
+        if len(norms) == 1:
+            return norms[0].item()
+        high, low = torch.stack(norms).tolist()  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
+        return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
+
+    def error_norms(self, step: Step) -> list[Tensor]:
+        """Return the norm of each error estimate over the tolerance: one, or two for dop853.
 
         Where f returns a lower precision than y's, the tolerance includes what rounding its values contributes to the
         error estimate: shorter steps would not make the solution more accurate, and their number would be unbounded.
@@ -65,11 +73,7 @@ class StepControl:
             if resolution is not None:
                 self._warn_of_resolution(resolution)
                 scales = [scale + x for x in step.rounding(resolution)]
-            norms = [self.measure(error.div_(x)) for error, x in zip(errors, scales, strict=True)]
-        if len(norms) == 1:
-            return norms[0].item()
-        high, low = torch.stack(norms).tolist()  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
-        return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
+            return [self.measure(error.div_(x)) for error, x in zip(errors, scales, strict=True)]
 
     @cached_property
     def _smallest_rtol(self) -> float:

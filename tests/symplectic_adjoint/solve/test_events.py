@@ -130,11 +130,15 @@ def test_a_solve_that_finds_no_event_is_given_up():
 def test_an_event_that_only_touches_zero_has_no_gradient():
     """The event function is flat where it changes sign; steps of 0.5 are exact, so the state is exactly zero there."""
     y0 = vector(-1.0, requires_grad=True)
-    with pytest.raises(sa.SolverError, match="touches zero at t = 1 and does not cross it"):
-        sa.odeint(
-            lambda t, y: torch.ones_like(y), y0, vector(0.0, 1.0), method="euler", options={"step_size": 0.5},
-            event_fn=lambda t, y: y[0] ** 3,
-        )  # fmt: skip
+    event_t, ys = sa.odeint(
+        lambda t, y: torch.ones_like(y), y0, vector(0.0, 1.0), method="euler", options={"step_size": 0.5},
+        event_fn=lambda t, y: y[0] ** 3,
+    )  # fmt: skip
+    assert event_t.item() == pytest.approx(1.0, abs=1e-5)  # the cube is below 1e-15 there
+    assert torch.autograd.grad(ys[0].sum(), y0, retain_graph=True)[0].item() == 1.0
+    for output in (event_t, ys[-1].sum()):
+        with pytest.raises(sa.SolverError, match="touches zero at t = 1 and does not cross it"):
+            torch.autograd.grad(output, y0, retain_graph=True)
 
 
 def test_a_second_derivative_through_an_event_is_refused():
@@ -150,7 +154,10 @@ def test_a_second_derivative_through_an_event_is_refused():
         ({"method": "rk4"}, "event_fn with fixed steps needs their size: give step_size"),
         ({"t": vector(0.0, 0.5, 1.0)}, "with event_fn t must have two entries"),
         ({"event_fn": lambda t, y: y[:0]}, r"event_fn must return real numbers .*, got shape \(0,\)"),
-        ({"event_fn": lambda t, y: y[0] < 2.0}, "event_fn must return real numbers .*, torch.bool"),
+        (
+            {"event_fn": lambda t, y: y[0] < 2.0},
+            "real numbers that change sign, .* torch.bool: return y - height",
+        ),
         ({"event_fn": lambda t, y: y[0] * torch.nan}, "event_fn returned nan at t = 0"),
     ],
 )
