@@ -48,7 +48,7 @@ class ForwardState:
         self.unchanged_tensors: list[Tensor] = []
         """The tensors that func did not change in the solve: buffers, and plain attributes of its modules."""
         self._known_repeatable = False
-        self._modes = [(m, m.training) for m in self._modules]
+        self._modes = [(m, m.training) for m in self._modules if hasattr(m, "training")]  # frozen TorchScript has none
         self._device_type = device.type
         available = torch.amp.is_autocast_available(self._device_type)
         self._autocast = available and torch.is_autocast_enabled(self._device_type)
