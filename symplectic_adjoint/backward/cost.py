@@ -13,10 +13,10 @@ from torch.autograd.graph import GradientEdge
 from symplectic_adjoint._torch_internals import profiler_is_running
 from symplectic_adjoint.backward.parameter_sums import parameter_sums
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.field.compiled import cache_owner
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.field.module_tensors import module_tensors_in, values_restored
+from symplectic_adjoint.field.traced_function import cache_owner
 from symplectic_adjoint.memory.allocator import watch_memory
 from symplectic_adjoint.solve.problem import Problem
 

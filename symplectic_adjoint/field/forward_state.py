@@ -58,7 +58,7 @@ class ForwardState:
         self.guarded = GuardedTensors(())
         """The tensors that func used in the solve and did not change."""
         self._known_repeatable = False
-        self._modes = [(m, m.training) for m in self._modules]
+        self._modes = [(m, m.training) for m in self._modules if hasattr(m, "training")]  # frozen TorchScript has none
         self._device_type = device.type
         available = torch.amp.is_autocast_available(self._device_type)
         self._autocast = available and torch.is_autocast_enabled(self._device_type)

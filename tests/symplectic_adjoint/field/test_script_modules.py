@@ -163,6 +163,26 @@ def test_dropout_is_that_of_the_forward_pass():
     assert_same(*results)
 
 
+@pytest.mark.parametrize("prepared", [torch.jit.freeze, torch.jit.optimize_for_inference])
+def test_frozen_code_has_no_parameters(prepared):
+    results = []
+    for func in (prepared(torch.jit.script(Net().eval())), Net()):
+        y0 = start().requires_grad_()
+        results.append(torch.autograd.grad(weighted_loss(sa.odeint(func, y0, T)), (y0,)))
+    assert_same(*results)
+
+
+def test_a_method_of_a_scripted_module_takes_its_parameters_from_params():
+    func, plain = torch.jit.script(Net()), Net()
+    with pytest.raises(sa.LostGradient):
+        sa.odeint(func.forward, start(), T)
+    results = []
+    for module in (func, plain):
+        ys = sa.odeint(module.forward, start(), T, params=module)
+        results.append(torch.autograd.grad(weighted_loss(ys), tuple(module.parameters()), allow_unused=True))
+    assert_same(*results)
+
+
 def test_a_plain_function_may_name_a_scripted_module():
     net, plain = torch.jit.script(Net()), Net()
     results = []
