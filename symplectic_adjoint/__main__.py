@@ -21,13 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("target", help="the script to run, or the module")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the arguments of the script")
     given = parser.parse_args(arguments)
+    if not given.is_module and not os.path.exists(given.target):
+        parser.error(f"there is no file {given.target!r}")
     replace_torchdiffeq()
     sys.argv[:] = [given.target, *given.arguments]
     if given.is_module:
         runpy.run_module(given.target, run_name="__main__", alter_sys=True)
         return
-    if not os.path.exists(given.target):
-        parser.error(f"there is no file {given.target!r}")
     if not sys.flags.safe_path and os.path.isfile(given.target):  # as Python does
         sys.path[0] = os.path.dirname(os.path.realpath(given.target))
     runpy.run_path(given.target, run_name="__main__")

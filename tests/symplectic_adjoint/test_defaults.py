@@ -10,6 +10,7 @@ import symplectic_adjoint as sa
 from tests.fields import SmallNet, start
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
+STEPS = {"step_size": 0.5}
 
 
 @pytest.fixture(autouse=True)
@@ -22,11 +23,11 @@ def _nothing_is_set(monkeypatch):
 
 def used(**keywords):
     """Return the name of the gradient that a solve used."""
-    return sa.solve(SmallNet(), start(), T, options={"step_size": 0.5}, **keywords).stats.gradient
+    return sa.solve(SmallNet(), start(), T, options=STEPS, **keywords).stats.gradient
 
 
 def budget_used(**keywords):
-    return sa.solve(SmallNet(), start(), T, options={"step_size": 0.5}, **keywords).stats.choice.budget_bytes
+    return sa.solve(SmallNet(), start(), T, options=STEPS, **keywords).stats.choice.budget_bytes
 
 
 class TestPrecedence:
@@ -150,7 +151,7 @@ def test_the_functions_of_the_paper_keep_their_gradients(name):
 @pytest.mark.parametrize("diagnose", [sa.advise, sa.compare_gradients])
 def test_what_covers_all_gradients_does_not_depend_on_the_default(diagnose):
     with sa.set_default(gradient="mali"):
-        names = {row.gradient for row in diagnose(SmallNet(), start(), T, method="rk4").rows}
+        names = {row.gradient for row in diagnose(SmallNet(), start(), T, method="rk4", options=STEPS).rows}
     assert {"symplectic", "aca", "backprop"} <= names
 
 
