@@ -21,7 +21,7 @@ from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import SolverError
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.parameters import Params
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT
+from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.solve.event_time import through_event_time
 from symplectic_adjoint.solve.grid import Grid
 from symplectic_adjoint.solve.problem import Problem, StoppedEarly
@@ -40,6 +40,8 @@ class Solution:
     stats: the counts of the solve; those of the backward pass are added when it runs.
     event_t: the time of the event, a differentiable 0-dim tensor; None without event_fn.
     failure: the error that ended the solve early, with on_failure="return"; ys is NaN from there on.
+    stopped_t, stopped_y: the time at which option "stop" ended the solve, a constant, and the state there, in y0's
+        structure and differentiable; None if it did not end it. ys is NaN beyond.
     """
 
     ys: Any
@@ -47,6 +49,8 @@ class Solution:
     stats: Stats
     event_t: Tensor | None = None
     failure: SolverError | None = None
+    stopped_t: float | None = None
+    stopped_y: Any = None
     _make_grid: Callable[[], Grid] = field(kw_only=True, repr=False)
 
     @cached_property
@@ -66,7 +70,7 @@ def odeint(
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
-    gradient: str | Strategy = DEFAULT_GRADIENT,
+    gradient: str | Strategy | None = None,
     params: Params | None = None,
     memory_budget: Any = None,
     compile: bool = False,
@@ -79,21 +83,21 @@ def odeint(
     and `params`. Every gradient except "continuous" is exact: the gradient of the steps taken, to rounding error.
 
     func: called as func(t, y), with t a 0-dim tensor of y's real dtype; returns dy/dt with y's structure and shapes, in
-        any precision, which is cast to y's. The parameters of a module, or of a bound method's module, are found; other
-        tensors that func uses and that need a gradient go in `params`.
+        any precision. Its tensors that need a gradient are found: of its module, its variables, and its first call.
     y0: the initial state, a floating point or complex tensor of any shape, or a tuple, list, dict or nest of those.
     t: output times, a 1-D floating point tensor, increasing or decreasing; times may repeat. Kept in float64.
     rtol, atol: an adaptive step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.
         Numbers, tensors that broadcast to y0, or in y0's structure; raised, with a warning, to what its dtype resolves.
     method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
     options: the solver's options, listed in docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
-    event_fn: called as event_fn(t, y); returns a tensor. The solve ends where one of its components changes sign,
-        continuously or by a jump. t must then have two entries, of which the second only gives the direction of time.
-    gradient: how the gradient is computed: a name in GRADIENTS, by default "symplectic", an object such as
-        Symplectic(keep="stages"), or "auto".
-    params: the tensors that func uses besides the parameters of its own module, or a module for its parameters.
+    event_fn: called as event_fn(t, y); returns a tensor. The solve ends where a component changes sign or jumps across
+        zero. t must then have two entries, of which the second only gives the direction of time.
+    gradient: how the gradient is computed: a name in GRADIENTS, an object such as Symplectic(keep="stages"), or "auto".
+        None: that of set_default, or "symplectic".
+    params: tensors that only later calls of func use, from a list or an object, or a module for its parameters.
     memory_budget: for gradient="auto", a bound on the bytes that the solve and its backward pass hold at any one time:
-        a number, or a string such as "2 GiB". The backward pass recomputes as few f calls as it allows.
+        a number, or a string such as "2 GiB". The backward pass recomputes as few f calls as it allows. None: that of
+        set_default, or 80 % of what the device has free.
     compile: whether to compile func and its VJP with torch.compile, once for all solves and step sizes. Needs a C++
         compiler and a func made of tensor operations only; for "symplectic", "stages" and "revolve".
     accumulate: None, or for long solves in float32 how dL/dy and dL/dtheta are summed over the steps: "float64", or
@@ -106,9 +110,8 @@ def odeint(
 
     Raises ValueError or TypeError for arguments that are invalid or (UnsupportedCombination) do not work together,
     where possible before func is called; SolverError if the solve fails (NonFiniteError, StepSizeUnderflow,
-    TooManySteps, EventNotFound; in the backward pass ReversalError); LostGradient if func uses a tensor whose gradient
-    would be lost; BudgetTooSmall, with the least sufficient memory_budget; CompilerNotFound if compile=True finds no
-    C++ compiler.
+    TooManySteps, EventNotFound; in the backward pass ReversalError, FunctionChanged); LostGradient if the gradient of a
+    tensor that func uses would be lost; BudgetTooSmall, with the least memory_budget; CompilerNotFound.
     """
     given = Arguments(
         func=func, y0=y0, t=t,
@@ -133,6 +136,8 @@ def _solution(given: Arguments) -> Solution:
     problem, strategy, y = build_problem(given)
     warn_of_adjoint_callbacks(problem, strategy)
     t = given.t
+    if problem.options.stop is not None:
+        return _up_to_stop(problem, strategy, y, t)
     ys, trajectory, failure = _run(problem, strategy, y, t if given.event_fn is None else t[:1])
     event_t = None
     if given.event_fn is not None:
@@ -140,14 +145,41 @@ def _solution(given: Arguments) -> Solution:
         event_t = event_t.to(dtype=t.dtype, device=t.device)
         t = torch.cat([t[:1], event_t.reshape(1)])
     ys = ys if problem.layout.is_identity else problem.layout.unpack_outputs(ys)
-    make_grid = trajectory.make_grid
-    if (repeated := problem.repeated) is not None:
-        make_grid = partial(_expanded_grid, repeated, make_grid)
+    make_grid = partial(_grid, trajectory.make_grid, problem.repeated)
     return Solution(ys, t, trajectory.stats, event_t, failure, _make_grid=make_grid)
 
 
-def _expanded_grid(repeated: RepeatedTimes, make_grid: Callable[[], Grid]) -> Grid:
-    return repeated.expand_grid(make_grid())
+def _grid(make_grid: Callable[[], Grid], repeated: RepeatedTimes | None) -> Grid:
+    return make_grid() if repeated is None else repeated.expand_grid(make_grid())
+
+
+def _up_to_stop(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> Solution:
+    """Solve until `stop` returns True; with a gradient, solve once more over the steps up to there."""
+    with torch.no_grad():
+        ys, found, failure = _run(problem, strategy, y0, t)
+    stopped_y, trajectory = found.stopped_y, found
+    if torch.is_grad_enabled() or transforming():
+        solved = problem.up_to_stop(found)
+        reached = len(found.output_step)
+        entries = reached if problem.repeated is None else sum(g < reached for g in problem.repeated.group)
+        times = t.to(dtype=torch.float64, device="cpu")[:entries]
+        if len(solved.times) > reached:
+            times = torch.cat([times, torch.tensor(solved.times[-1:], dtype=torch.float64)])
+        rows, trajectory = run(solved, strategy, y0, times)
+        stopped_y = None if stopped_y is None else rows[-1]
+        ys = torch.cat([rows[:entries], torch.full_like(ys[entries:], torch.nan)])
+        trajectory.stats.f_calls_forward += found.stats.f_calls_forward
+        trajectory.stats.rejected = found.stats.rejected
+    layout = problem.layout
+    return Solution(
+        ys if layout.is_identity else layout.unpack_outputs(ys),
+        t,
+        trajectory.stats,
+        failure=failure,
+        stopped_t=None if stopped_y is None else found.plans[-1].t_end,
+        stopped_y=None if stopped_y is None else layout.unpack(stopped_y),
+        _make_grid=partial(_grid, found.make_grid, problem.repeated),
+    )
 
 
 def _run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory, SolverError | None]:

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from symplectic_adjoint.backward.running_sum import ACCUMULATIONS
 from symplectic_adjoint.backward.strategy import Strategy
+from symplectic_adjoint.defaults import check_gradient_name, default_budget, default_gradient
 from symplectic_adjoint.errors import IgnoredArgumentWarning, UnsupportedCombination, did_you_mean, warn_once
 from symplectic_adjoint.field.compiled import require_compiler
 from symplectic_adjoint.field.layout import Layout, PackedFunc
 from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.parameters import Params, collect_parameters, has_lazy_parameters, listed
-from symplectic_adjoint.field.reach import reach_of
+from symplectic_adjoint.field.reach_walk import reach_of
 from symplectic_adjoint.field.transforms import batched, transforming
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
+from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.gradients.auto import AUTO, Auto
 from symplectic_adjoint.methods.lookup import named_method
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -53,7 +54,7 @@ class SolveKeywords(MethodKeywords, total=False):
     """All keywords of odeint."""
 
     event_fn: Callable[..., Tensor] | None
-    gradient: str | Strategy
+    gradient: str | Strategy | None
     memory_budget: Any
     compile: bool
     accumulate: str | None
@@ -72,7 +73,7 @@ class Arguments:
     method: str | None = None
     options: Mapping[str, Any] | None = None
     event_fn: Callable[..., Tensor] | None = None
-    gradient: str | Strategy = DEFAULT_GRADIENT
+    gradient: str | Strategy | None = None
     params: Params | None = None
     memory_budget: Any = None
     compile: bool = False
@@ -94,6 +95,8 @@ class Arguments:
             if name not in accepted.__annotations__:
                 near = did_you_mean(name, (*accepted.__annotations__, *given))
                 raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{near}")
+        if accepted is MethodKeywords and (keywords.get("options") or {}).get("stop") is not None:
+            raise UnsupportedCombination(f"{caller}() solves up to the last time: leave out option 'stop'")
         return cls(**given, **keywords)
 
     def with_constant_times(self) -> Self:
@@ -126,7 +129,18 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     """Return the problem that the arguments define, the strategy of its gradient, and y0 packed into one tensor.
 
     All checks that do not need func's values are made here, before func is called. Raises ValueError or TypeError for
-    invalid arguments.
+    invalid arguments; UnsupportedCombination says where the gradient was set, if the call does not give it.
+    """
+    try:
+        return _checked_problem(given)
+    except UnsupportedCombination as error:
+        if given.gradient is not None or (origin := default_gradient().origin) is None:
+            raise
+        raise UnsupportedCombination(f"{error} (this gradient is the default that was set by {origin})") from error
+
+
+def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
+    """Return what build_problem does.
 
     func's parameters are collected under the lock of its module, because a backward pass in another thread may have
     replaced them by aliases.
@@ -139,15 +153,10 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
     tableau = chosen_method(given.method, strategy, gradient_name)
     require_values(given.y0, given.t)
-    times = checked_times(given.t)
+    times, repeated = _checked_times(given)
+    distinct_t = given.t if repeated is None else repeated.distinct(given.t)
     layout = checked_layout(given.y0)
     y = savable(layout.pack(given.y0))
-    repeated = RepeatedTimes.of(times) if event_fn is None else None
-    distinct_t = given.t if repeated is None else repeated.distinct(given.t)
-    if event_fn is not None:
-        times = checked_event_times(event_fn, times)
-    elif repeated is not None:
-        times = tuple(times[j] for j in repeated.first)
     tolerances = (
         checked_tolerance("rtol", given.rtol, layout, y),
         checked_tolerance("atol", given.atol, layout, y),
@@ -156,7 +165,7 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     reach = reach_of(func)
     with lock_of(reach.modules):
         lazy = has_lazy_parameters(reach, given.params)
-        if lazy:
+        if lazy:  # the first call gives them their shapes
             with torch.no_grad():
                 func(torch.tensor(times[0], dtype=layout.time_dtype, device=y.device), layout.unpack(y.detach()))
         parameters = collect_parameters(func, reach, given.params)
@@ -192,6 +201,15 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     return problem, strategy, y
 
 
+def _checked_times(given: Arguments) -> tuple[tuple[float, ...], RepeatedTimes | None]:
+    """Return the distinct output times, and where t repeats some of them, None if it does not."""
+    times = checked_times(given.t)
+    if given.event_fn is not None:
+        return checked_event_times(given.event_fn, times), None
+    repeated = RepeatedTimes.of(times)
+    return times if repeated is None else tuple(times[j] for j in repeated.first), repeated
+
+
 def chosen_method(method: str | None, strategy: Strategy, gradient_name: str) -> ButcherTableau:
     """Return the method of this name, or the gradient's own one; raise UnsupportedCombination if they conflict."""
     own = strategy.own_tableau
@@ -205,29 +223,20 @@ def chosen_method(method: str | None, strategy: Strategy, gradient_name: str) ->
     return own
 
 
-def named_gradient(gradient: str | Strategy, budget: Any = None) -> tuple[Strategy, str]:
-    """Return the strategy and its name. budget is memory_budget, which is for "auto" only.
+def named_gradient(gradient: str | Strategy | None, budget: Any = None) -> tuple[Strategy, str]:
+    """Return the strategy and its name; those of set_default for None. budget is memory_budget, for "auto" only.
 
     Raises ValueError or TypeError if there is no such gradient, UnsupportedCombination for a budget without "auto".
     """
-    if isinstance(gradient, str) and gradient == AUTO:
-        if budget is None:
-            raise ValueError('gradient="auto" needs memory_budget: give a number of bytes or a string such as "2 GiB"')
-        return Auto(budget), AUTO
+    gradient = check_gradient_name(default_gradient().value if gradient is None else gradient)
+    if gradient == AUTO:
+        return Auto(default_budget() if budget is None else budget), AUTO
     if budget is not None:
         raise UnsupportedCombination(
             f'memory_budget={budget!r} belongs to gradient="auto", got gradient={gradient!r}: leave out one of '
             'the two (Revolve("64 MiB") keeps that many bytes of states)'
         )
-    if isinstance(gradient, str):
-        if gradient not in GRADIENTS:
-            names = (*GRADIENTS, AUTO)
-            near = did_you_mean(gradient, names)
-            raise ValueError(f"unknown gradient {gradient!r}{near}: gradients are {', '.join(names)}")
-        return GRADIENTS[gradient], gradient
-    if isinstance(gradient, type) or not isinstance(gradient, Strategy):
-        raise TypeError(f"gradient must be a name in GRADIENTS or an object such as Symplectic(), got {gradient!r}")
-    return gradient, str(gradient)
+    return (GRADIENTS[gradient], gradient) if isinstance(gradient, str) else (gradient, str(gradient))
 
 
 def _options_for(strategy: Strategy, gradient_name: str, options: Options, given: Mapping[str, Any] | None) -> Options:
@@ -252,8 +261,11 @@ def _checked_grid(
 ) -> Options:
     """Return the options with tolerances that y0's dtype resolves.
 
-    Raises UnsupportedCombination for adaptive steps under vmap, or an event on a grid without step_size.
+    Raises UnsupportedCombination for adaptive steps under vmap, an event on a grid without step_size, or an event with
+    the option stop.
     """
+    if options.stop is not None and event_fn is not None:
+        raise UnsupportedCombination("option 'stop' and event_fn both end the solve: keep one")
     if options.control is not None:
         rtol, atol = resolved_tolerances(options.control.rtol, options.control.atol, layout)
         options = replace(options, control=replace(options.control, rtol=rtol, atol=atol))

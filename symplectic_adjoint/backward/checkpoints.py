@@ -52,10 +52,14 @@ class StepStarts(KeepNothing):
 
 
 class StartsAndLastStages(StepStarts):
-    """Keeps the step starts and, for the first backward pass, the stages k_1 .. k_s of the last step."""
+    """Keeps the step starts and, for the first backward pass, the stages k_1 .. k_s of the last step.
+
+    A solve of one step keeps no stages: many such solves in a row, as in an ODE-RNN, would hold s states each.
+    """
 
     def finish(self, step: Step) -> None:
-        self.last_stages = step.ks[: step.tableau.stages]
+        if self._accepted > 1:
+            self.last_stages = step.ks[: step.tableau.stages]
 
 
 class Stages(StepStarts):

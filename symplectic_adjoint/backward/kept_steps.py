@@ -52,7 +52,10 @@ class _ReversedSteps:
 
 
 class StepsFromStarts(_ReversedSteps):
-    """Steps rebuilt from their starts. Stages are recomputed; the first backward pass still has the last step's."""
+    """Steps rebuilt from their starts.
+
+    Stages are recomputed, except the last step's if they were kept for the first backward pass.
+    """
 
     def __init__(self, given: BackwardPass, starts: KeptStarts | RecomputedStarts):
         super().__init__(given)
@@ -61,8 +64,11 @@ class StepsFromStarts(_ReversedSteps):
     def step(self, n: int) -> tuple[Step, list[Linearization | None] | None]:
         """Return step n and the graphs held of its stages, None if there are none."""
         is_last, last_stages, graphs = self._is_last, self._given.last_stages, self._graphs(n)
+        tableau = self._given.problem.tableau
         start, *known = self._starts.take(n)
-        known, rows = last_stages if is_last else known, self._given.problem.tableau.stages - (0 if is_last else 1)
+        known, rows = last_stages or known, tableau.stages - 1  # the last stage is evaluated on its graph
+        if is_last and n in self._holds_output and tableau.interpolant.rows > tableau.stages:
+            rows = tableau.stages  # of which the end of the step is made, where the output needs f
         if graphs is not None and None not in graphs:
             known = [one.k for one in graphs if one is not None and one.k is not None]
         elif graphs is not None and n not in self._holds_output:

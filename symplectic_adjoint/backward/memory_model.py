@@ -16,6 +16,11 @@ class Prediction:
     peak_tensor_bytes: int
 
 
+def backward_calls(steps: int, stages: int) -> int:
+    """Return the f calls of a backward pass that recomputes stages; the last of several steps still has its own."""
+    return steps * (2 * stages - 1) - (stages - 1 if steps > 1 else 0)
+
+
 @dataclass(frozen=True)
 class MemoryModel:
     """Peak bytes of live tensors, given how many states and graphs are kept.

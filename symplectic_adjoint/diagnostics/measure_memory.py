@@ -11,7 +11,6 @@ from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, shows_keywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import GradientRun
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.memory.allocator import watch_memory
 
 
@@ -36,7 +35,7 @@ def measure_memory(
     y0: Any,
     t: Tensor,
     *,
-    gradient: str | Strategy = DEFAULT_GRADIENT,
+    gradient: str | Strategy | None = None,
     **keywords: Unpack[MethodKeywords],
 ) -> MemoryUse:
     """Return the memory that one solve and its gradient take, in exact bytes of live tensors.

@@ -1,5 +1,6 @@
 """Places that hold a value by name, other than dicts: cells, tuples and default arguments of copied functions."""
 
+from collections.abc import Callable
 from types import CellType, FunctionType
 from typing import Any, Protocol
 
@@ -61,6 +62,29 @@ class DefaultsHolder:
         items = list(self._function.__defaults__ or ())
         items[key] = value
         self._function.__defaults__ = tuple(items)
+
+
+class BoundPartial:
+    """A functools.partial whose arguments can be replaced."""
+
+    def __init__(self, func: Callable[..., Any], args: list[Any], keywords: dict[str, Any]):
+        self.func, self.args, self.keywords = func, args, keywords
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return self.func(*self.args, *args, **{**self.keywords, **keywords})
+
+
+class ListHolder:
+    """A list."""
+
+    def __init__(self, items: list[Any]):
+        self._items = items
+
+    def get(self, key: int) -> Any:
+        return self._items[key]
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        self._items[key] = value
 
 
 def tuple_like(x: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from symplectic_adjoint.backward.checkpoints import RecomputedStarts, SelectedStarts
 from symplectic_adjoint.backward.kept_steps import StepsFromStarts, transpose_steps
-from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
+from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction, backward_calls
 from symplectic_adjoint.backward.schedule import advances
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
@@ -52,7 +52,7 @@ class Revolve(Strategy):
             return None
         s, c = model.stages, self._capacity(model.cost.state_bytes)
         recomputed = max(0, advances(steps, c) - (steps - 1))
-        calls = steps * (2 * s - 1) - (s - 1) + s * recomputed
+        calls = backward_calls(steps, s) + s * recomputed
         return Prediction(steps * s, calls, steps * s, model.peak_bytes(min(max(0, steps - 1), c + 1), 0, 0))
 
     def keeper(self, given: ForwardPass) -> SelectedStarts:

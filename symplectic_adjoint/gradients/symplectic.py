@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from symplectic_adjoint.backward.checkpoints import KeptStarts, LastGraphs, Stages, StartsAndLastStages
 from symplectic_adjoint.backward.held_graphs import first_step_on_graph
 from symplectic_adjoint.backward.kept_steps import StepsFromStages, StepsFromStarts, transpose_steps
-from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
+from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction, backward_calls
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.memory.storage import Offload, check_offload, make_storage
 
@@ -18,7 +18,8 @@ class Symplectic(Strategy):
     Matsubara, Miyatake and Yaguchi (NeurIPS 2021), Algorithms 1 and 2, in the form of steps/transpose.py.
 
     keep: "steps" keeps the state at every step and recomputes the stages of each step: memory (N + s) D + A, and 2s - 1
-        f calls per step in the backward pass (s in the last step, whose stages the first backward pass still has).
+        f calls per step in the backward pass (s in the last of several steps, whose stages the first backward pass
+        still has).
         "stages" keeps every stage: memory N s D + A, and s f calls per step.
     graphs: hold the graphs of the last `graphs` f calls until the first backward pass. Each takes A + D and saves up to
         two f calls (one with keep="stages"). With math.inf, time and memory are those of backpropagation.
@@ -56,7 +57,8 @@ class Symplectic(Strategy):
         s, starts = model.stages, max(0, steps - 1)
         if self.keep == "stages":
             return Prediction(steps * s, steps * s, steps * s, model.peak_bytes(starts, steps * (s - 1) + 1, 0))
-        return Prediction(steps * s, steps * (2 * s - 1) - (s - 1), steps * s, model.peak_bytes(starts, 0, 0))
+        calls = backward_calls(steps, s)
+        return Prediction(steps * s, calls, steps * s, model.peak_bytes(starts, 0, 0))
 
     def keeper(self, given: ForwardPass) -> StartsAndLastStages | Stages | LastGraphs:
         storage = make_storage(self.offload, self.folder)

@@ -26,7 +26,7 @@ GRID_OPTIONS = ("step_size", "grid_points", "grid_constructor")
 CONTROL_OPTIONS = (
     "first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "norm", "controller"
 )  # fmt: skip
-COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype")
+COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype", "stop")
 MAX_EVENT_STEPS = 100_000
 """The default number of steps to try before the search for an event is given up."""
 KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
@@ -62,6 +62,8 @@ class Options:
     max_num_steps: int
     max_event_steps: int
     """The number of steps to try before the search for an event is given up."""
+    stop: Callable[[Tensor, Any], Any] | None = None
+    """Called as stop(t, y) after each accepted step; the solve ends where it returns True."""
 
 
 def read_options(
@@ -110,6 +112,7 @@ def read_options(
             perturb=_read_perturb(options),
             max_num_steps=max_num_steps,
             max_event_steps=max_num_steps if "max_num_steps" in options else MAX_EVENT_STEPS,
+            stop=_read_stop(options),
         ),
         tableau,
     )
@@ -235,6 +238,13 @@ def _read_perturb(options: Mapping[str, Any]) -> bool:
     return perturb
 
 
+def _read_stop(options: Mapping[str, Any]) -> Callable[[Tensor, Any], Any] | None:
+    stop = options.get("stop")
+    if not (stop is None or callable(stop)):
+        raise TypeError(f"option 'stop' must be a function of (t, y) that returns True or False, got {stop!r}")
+    return stop
+
+
 def _constants(name: str, raw: Any) -> tuple[float, ...]:
     """Return constant times as floats; raise ValueError or TypeError naming the option."""
     many = isinstance(raw, Sequence | set | frozenset) or hasattr(raw, "__array__")  # also NumPy arrays
@@ -289,11 +299,11 @@ def _read_control(
 
 def _positive(name: str, value: Any, *, or_zero: bool = False, or_infinite: bool = False) -> float:
     """Return the value as a float; step sizes are magnitudes in the units of t, for either direction of time."""
-    if isinstance(value, Tensor):
-        if value.requires_grad:
-            raise ValueError(
-                f"option {name!r} requires a gradient, which does not flow through step sizes: give {name}.item()"
-            )
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(
+            f"option {name!r} requires a gradient, which does not flow through step sizes: give {name}.item()"
+        )
+    if isinstance(value, Tensor) or hasattr(value, "__array__"):  # also NumPy's numbers
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"option {name!r} must be a number, got {value!r}")

@@ -76,7 +76,7 @@ class FloorRun(GradientRun):
         self._call(self.bare_forward)
         states = {"symplectic": self.steps, "aca": self.steps, "stages": self.steps * self.stages}
         self.kept = self._states(states.get(self.gradient, 0))
-        if self.gradient == "symplectic":
+        if self.gradient == "symplectic" and self.steps > 1:
             self.last_stages = self._states(self.stages)
         if self.gradient == "backprop":
             self.kept = self._graphs(self.vjps)
@@ -98,7 +98,7 @@ class FloorRun(GradientRun):
                 self._call(bare)
                 self._one_by_one(vjps, [self.kept.pop() for _ in range(self.stages)])
         else:
-            for bare, vjps in self._by_step(self.bare_backward, spared=1):
+            for bare, vjps in self._by_step(self.bare_backward, spared=1 if self.steps > 1 else 0):
                 stages = self.last_stages or self._states(self.stages)
                 self.last_stages = []
                 self._call(bare)

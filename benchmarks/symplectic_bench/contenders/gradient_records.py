@@ -89,8 +89,8 @@ _IN_DISPLAY_ORDER = (
         marker="o",
         exact_for_method=True,
         memory=lambda x: (x.N + x.s) * x.D + x.V + x.P,
-        # Stages 1 .. s-1 of each step are recomputed, except the last step's, which are still available.
-        backward_calls=lambda x: x.N * (2 * x.s - 1) - x.M * (x.s - 1),
+        # Stages 1 .. s-1 of each step are recomputed, except those of the last of several steps, which are still there.
+        backward_calls=lambda x: x.N * (2 * x.s - 1) - (x.M * (x.s - 1) if x.N > x.M else 0),
     ),
     GradientRecord(
         "aca",

@@ -1,0 +1,344 @@
+"""The walk from func over everything that its code names.
+
+A plain function, lambda or partial is replaced by a copy that keeps what its closure variables and globals hold now, so
+that a variable which the caller assigns afterwards does not change this solve. The caller's own variables, containers
+and objects are never written to.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from symplectic_adjoint.field.code_names import CodeNames, attributes_read
+from symplectic_adjoint.field.module_tensors import STANDARD_ATTRIBUTES
+from symplectic_adjoint.field.places import (
+    BoundPartial,
+    CellHolder,
+    DefaultsHolder,
+    Holder,
+    ListHolder,
+    Place,
+    TupleHolder,
+    tuple_like,
+)
+from symplectic_adjoint.field.reach import Reach, ReachedTensor
+from symplectic_adjoint.field.watched_values import MOST_WATCHED, SCALARS, WatchedValues
+
+MOST_NESTED = 4
+"""How deep containers and objects are followed."""
+
+_OPAQUE = (*SCALARS, type(None), torch.dtype, torch.device, torch.Generator, BuiltinFunctionType, slice, range)
+_HOLDS_VALUES = ("types", "argparse")
+"""Modules of the standard library whose objects hold values of the caller's: SimpleNamespace and Namespace."""
+
+_LIBRARIES = frozenset(sys.stdlib_module_names) - {"__main__"} | {"torch", "numpy", "scipy", "symplectic_adjoint"}
+
+
+def reach_of(func: Callable[..., Any]) -> Reach:
+    """Return what func reaches. func may be a module, a function, a bound method, a partial or any callable object."""
+    walk = _Walk(func)
+    copied = walk.follow(func, "func", None, 0)
+    return Reach(
+        copied,
+        tuple(walk.roots),
+        tuple(walk.modules.values()),
+        tuple(walk.tensors),
+        tuple(walk.watched),
+        walk.names,
+    )
+
+
+class _Walk:
+    """One walk from func over everything that its code names."""
+
+    def __init__(self, func: Any):
+        self.roots: list[tuple[str, nn.Module]] = []
+        self.modules: dict[int, nn.Module] = {}
+        self.tensors: list[ReachedTensor] = []
+        self.watched: list[WatchedValues] = []
+        self.names: frozenset[str] = frozenset()
+        """The attributes that the functions found so far read."""
+        self._package = _package_of(func)
+        self._copies: dict[int, Any] = {}
+        self._cells: dict[int, CellType] = {}
+        self._assigned = _Assigned(func, self._is_library)
+        self._seen: set[int] = set()
+
+    def follow(self, x: Any, name: str, place: Place | None, depth: int) -> Any:
+        """Collect what x reaches; return x, or the copy to be used in its place if it is or holds a plain function.
+
+        place: where a copied function holds x. None if x belongs to the caller: then nothing in it is copied, except
+        func itself, at depth 0.
+        """
+        if isinstance(x, _OPAQUE):
+            return x
+        if isinstance(x, Tensor):
+            self.tensors.append(ReachedTensor(name, ref(x), place))
+        elif isinstance(x, nn.Module):
+            self._follow_module(x, name, depth)
+        elif isinstance(x, FunctionType):
+            return self._follow_function(x, name, depth, copying=place is not None or depth == 0)
+        elif isinstance(x, MethodType):
+            return self._follow_method(x, name, depth, copying=place is not None or depth == 0)
+        elif isinstance(x, partial):
+            return self._follow_partial(x, name, depth, copying=place is not None or depth == 0)
+        elif depth < MOST_NESTED:
+            if isinstance(x, tuple):
+                holder = None if place is None else TupleHolder(place)
+                items = [self.follow(v, f"{name}[{i}]", _at(holder, i), depth + 1) for i, v in enumerate(x)]
+                return x if all(a is b for a, b in zip(x, items, strict=True)) else tuple_like(x, items)
+            self._follow_holder(x, name, depth)
+        return x
+
+    def _follow_holder(self, x: Any, name: str, depth: int) -> None:
+        """Follow and watch the values of a list, dict, object, class or Python module that the caller owns."""
+        if id(x) in self._seen:
+            return
+        self._seen.add(id(x))
+        form = "{}.{}"
+        if isinstance(x, list | dict):
+            read, form = partial(_entries, x, self.names), "{}[{!r}]"
+        elif isinstance(x, ModuleType):
+            if _is_library_name(x.__name__):
+                return
+            read = partial(_attributes, x, self.names)
+        else:
+            kind = x if isinstance(x, type) else type(x)
+            if _is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
+                return
+            read = partial(_attributes, x, attributes_read(kind, self.names | {"__call__"}))
+            if kind is not x:
+                self._follow_holder(kind, kind.__name__, depth)
+        values = read()
+        if not 0 < len(values) <= MOST_WATCHED:
+            return
+        self.watched.append(WatchedValues(name, read, form))
+        for key, value in values.items():
+            self.follow(value, form.format(name, key), None, depth + 1)
+
+    def _follow_module(self, module: nn.Module, name: str, depth: int) -> None:
+        if id(module) in self.modules:
+            return
+        self.roots.append((name, module))
+        for path, sub in module.named_modules():
+            if id(sub) not in self.modules:
+                self.modules[id(sub)] = sub
+                self._follow_attributes(sub, f"{name}.{path}" if path else name, depth)
+
+    def _follow_attributes(self, module: nn.Module, name: str, depth: int) -> None:
+        """Follow the plain attributes of a module: its tensors, and what its own code reads."""
+        holder, kind = vars(module), type(module)
+        names: frozenset[str] = frozenset()
+        if not _is_library_name(kind.__module__):
+            names = attributes_read(kind, self.names | {"forward"})
+            self._follow_class(kind, depth)
+        for key, x in holder.items():
+            if key in STANDARD_ATTRIBUTES or isinstance(x, _OPAQUE):
+                continue
+            if isinstance(x, Tensor):
+                self.tensors.append(ReachedTensor(f"{name}.{key}", ref(x), None))
+            elif key in names:
+                self.follow(x, f"{name}.{key}", (holder, key) if isinstance(x, tuple) else None, depth + 1)
+
+    def _follow_class(self, kind: type, depth: int) -> None:
+        """Follow what the forward method of a module's class reads: its closure, its globals, and the class."""
+        forward = getattr(kind, "forward", None)
+        if isinstance(forward, FunctionType) and not self._is_library(forward):
+            self._follow_function(forward, kind.__name__, depth, copying=False)
+        self._follow_holder(kind, kind.__name__, depth)
+
+    def _follow_method(self, method: MethodType, name: str, depth: int, *, copying: bool) -> Any:
+        owner, function = method.__self__, method.__func__
+        if not isinstance(function, FunctionType):
+            return method
+        self.names |= CodeNames.of(function.__code__).attributes | {function.__name__}
+        if isinstance(owner, nn.Module):
+            self._follow_module(owner, name, depth)
+        else:
+            self._follow_holder(owner, name, depth)
+        copied = self._follow_function(function, name, depth, copying=copying)
+        return method if copied is function else MethodType(copied, owner)
+
+    def _follow_partial(self, x: "partial[Any]", name: str, depth: int, *, copying: bool) -> Any:
+        copied = BoundPartial(x.func, list(x.args), dict(x.keywords))
+        at_args, at_keywords, at_func = ListHolder(copied.args), copied.keywords, vars(copied)
+        for i, value in enumerate(x.args):
+            at_args[i] = self.follow(value, f"{name}.args[{i}]", (at_args, i) if copying else None, depth + 1)
+        for key, value in x.keywords.items():
+            at_keywords[key] = self.follow(value, key, (at_keywords, key) if copying else None, depth + 1)
+        at_func["func"] = self.follow(x.func, name, (at_func, "func") if copying else None, depth)
+        return copied if copying else x
+
+    def _follow_function(self, function: FunctionType, name: str, depth: int, *, copying: bool) -> Any:
+        """Follow a function's variables; return its copy, which holds what they hold now, or the function itself."""
+        if id(function) in self._copies:
+            return self._copies[id(function)]
+        inner = getattr(function, "_torchdynamo_orig_callable", None)  # which is cached by the identity of its globals
+        if inner is not None or self._is_library(function):
+            self.follow(inner or getattr(function, "__wrapped__", None), name, None, depth + 1)
+            return function
+        names = CodeNames.of(function.__code__)
+        self.names |= names.attributes
+        if not copying:
+            if id(function) not in self._seen:
+                self._seen.add(id(function))
+                self._follow_cells(function, names, depth)
+                self._follow_globals(function, names, depth)
+            return function
+        namespace = self._copied_globals(function, names)
+        cells = [self._copied_cell(cell) for cell in function.__closure__ or ()]
+        copied = FunctionType(function.__code__, namespace, function.__name__, function.__defaults__, tuple(cells))
+        copied.__kwdefaults__ = None if function.__kwdefaults__ is None else dict(function.__kwdefaults__)
+        copied.__qualname__, copied.__dict__ = function.__qualname__, function.__dict__
+        self._copies[id(function)] = copied
+        for variable, cell, own in zip(function.__code__.co_freevars, function.__closure__ or (), cells, strict=True):
+            if own is not cell and not _is_set(own):
+                own.cell_contents = cell.cell_contents
+                own.cell_contents = self.follow(own.cell_contents, variable, (CellHolder(own), variable), depth + 1)
+            elif own is cell and _is_set(cell):
+                self.follow(cell.cell_contents, variable, None, depth + 1)
+        if namespace is function.__globals__:
+            self._follow_globals(function, names, depth)
+        else:
+            self._bind(namespace, depth)
+        for i, value in enumerate(function.__defaults__ or ()):
+            holder = DefaultsHolder(copied)
+            holder[i] = self.follow(value, f"{name}.__defaults__[{i}]", (holder, i), depth + 1)
+        self._bind(copied.__kwdefaults__ or {}, depth)
+        return copied
+
+    def _follow_cells(self, function: FunctionType, names: CodeNames, depth: int) -> None:
+        """Follow the closure variables of a function that is not copied."""
+        for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            if _is_set(cell) and variable not in names.assigned_variables:
+                self.follow(cell.cell_contents, variable, None, depth + 1)
+
+    def _follow_globals(self, function: FunctionType, names: CodeNames, depth: int) -> None:
+        """Follow and watch the globals that a function names, if it reads them where the caller does."""
+        own = function.__globals__
+        chosen = frozenset(x for x in names.globals - names.assigned_globals if x in own and self._is_value(own[x]))
+        if chosen:
+            self.watched.append(WatchedValues("global", partial(_chosen, own, chosen), "{} {}"))
+        for key in sorted(chosen):
+            self.follow(own[key], key, None, depth + 1)
+
+    def _bind(self, holder: dict[str, Any], depth: int) -> None:
+        """Follow the values of a copy's own dict, and put the copies of functions into it."""
+        for key, value in list(holder.items()):
+            if not key.startswith("__"):
+                holder[key] = self.follow(value, key, (holder, key), depth + 1)
+
+    def _copied_cell(self, cell: CellType) -> CellType:
+        """Return a new cell, the same one for all copies; the cell itself if func assigns it or has not done so yet."""
+        if id(cell) in self._assigned.cells or not _is_set(cell):
+            return cell
+        return self._cells.setdefault(id(cell), CellType())
+
+    def _copied_globals(self, function: FunctionType, names: CodeNames) -> dict[str, Any]:
+        """Return a namespace with the globals that the function names, or its own one.
+
+        Its own if it assigns them, or if none holds a value that the caller could change.
+        """
+        own = function.__globals__
+        builtins = own.get("__builtins__", {})
+        builtins = builtins if isinstance(builtins, dict) else vars(builtins)
+        used = {x for x in names.globals if x in own}
+        unknown = any(x not in own and x not in builtins for x in names.globals)
+        assigned = any((id(own), x) in self._assigned.globals for x in used)
+        if unknown or assigned or "globals" in names.globals or not any(self._is_value(own[x]) for x in used):
+            return own
+        return {**{x: own[x] for x in used}, "__builtins__": own.get("__builtins__"), "__name__": own.get("__name__")}
+
+    def _is_value(self, x: Any) -> bool:
+        """Return whether a global is a value that the caller may change, not an imported module, class or function."""
+        if isinstance(x, ModuleType):
+            return not _is_library_name(x.__name__)
+        if isinstance(x, FunctionType):
+            return not self._is_library(x)
+        return not isinstance(x, type | BuiltinFunctionType)
+
+    def _is_library(self, function: FunctionType) -> bool:
+        """Return whether a function belongs to an installed package other than that of func."""
+        name = function.__globals__.get("__name__") or ""
+        if _is_library_name(name):
+            return True
+        return name.partition(".")[0] != self._package and "site-packages" in function.__code__.co_filename
+
+
+class _Assigned:
+    """The closure variables and globals that func, or a function that it names, assigns: they stay the caller's."""
+
+    def __init__(self, func: Any, is_library: Callable[[FunctionType], bool]):
+        self.cells: set[int] = set()
+        self.globals: set[tuple[int, str]] = set()
+        pending, seen = [func], set[int]()
+        while pending:
+            x = pending.pop()
+            while isinstance(x, partial | MethodType):
+                x = x.func if isinstance(x, partial) else x.__func__
+            if not isinstance(x, FunctionType) or id(x) in seen or is_library(x):
+                continue
+            seen.add(id(x))
+            names, own = CodeNames.of(x.__code__), x.__globals__
+            self.globals |= {(id(own), name) for name in names.assigned_globals}
+            for variable, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
+                if variable in names.assigned_variables:
+                    self.cells.add(id(cell))
+                if _is_set(cell):
+                    pending.append(cell.cell_contents)
+            pending += [own[name] for name in names.globals if name in own]
+
+
+def _at(holder: Holder | None, key: Any) -> Place | None:
+    return None if holder is None else (holder, key)
+
+
+def _is_set(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 (raises if the variable has no value yet)
+    except ValueError:
+        return False
+    return True
+
+
+def _entries(x: list[Any] | dict[Any, Any], names: frozenset[str]) -> Mapping[Any, Any]:
+    """Return the entries of a list or dict that func may read: of a dict those that its code names, if it does."""
+    if isinstance(x, list):
+        return dict(enumerate(x))
+    named = {key: value for key, value in x.items() if key in names}
+    return named or x
+
+
+def _attributes(x: Any, names: frozenset[str]) -> Mapping[str, Any]:
+    """Return the attributes of an object, class or Python module with these names; of a class, no functions."""
+    if not isinstance(x, type):
+        return {key: value for key, value in getattr(x, "__dict__", {}).items() if key in names}
+    bases = [vars(base) for base in reversed(x.__mro__) if not _is_library_name(base.__module__)]
+    return {
+        key: value
+        for base in bases
+        for key, value in base.items()
+        if key in names and not (callable(value) or hasattr(value, "__get__") or key.startswith("__"))
+    }
+
+
+def _chosen(x: Mapping[str, Any], names: frozenset[str]) -> Mapping[str, Any]:
+    return {key: x[key] for key in names if key in x}
+
+
+def _package_of(func: Any) -> str:
+    """Return the name of the package whose code func is."""
+    while isinstance(func, partial | MethodType):
+        func = func.func if isinstance(func, partial) else func.__func__
+    name = func.__globals__.get("__name__") if isinstance(func, FunctionType) else type(func).__module__
+    return (name or "").partition(".")[0]
+
+
+def _is_library_name(module_name: str) -> bool:
+    return module_name.partition(".")[0] in _LIBRARIES
