@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -148,7 +149,7 @@ def test_the_functions_of_the_paper_keep_their_gradients(name):
     assert type(found.grad_fn) is type(expected.grad_fn)
 
 
-@pytest.mark.parametrize("diagnose", [sa.advise, sa.compare_gradients])
+@pytest.mark.parametrize("diagnose", [sa.advise, partial(sa.compare_gradients, rounds=1, check=False)])
 def test_what_covers_all_gradients_does_not_depend_on_the_default(diagnose):
     with sa.set_default(gradient="mali"):
         names = {row.gradient for row in diagnose(SmallNet(), start(), T, method="rk4", options=STEPS).rows}
