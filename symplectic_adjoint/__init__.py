@@ -27,9 +27,11 @@ from symplectic_adjoint.drop_in import odeint_symplectic_adjoint as odeint_sympl
 from symplectic_adjoint.errors import BudgetTooSmall as BudgetTooSmall
 from symplectic_adjoint.errors import CompilerNotFound as CompilerNotFound
 from symplectic_adjoint.errors import EventNotFound as EventNotFound
+from symplectic_adjoint.errors import FunctionChanged as FunctionChanged
 from symplectic_adjoint.errors import IgnoredArgumentWarning as IgnoredArgumentWarning
 from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
 from symplectic_adjoint.errors import LostGradient as LostGradient
+from symplectic_adjoint.errors import NoiseWarning as NoiseWarning
 from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
 from symplectic_adjoint.errors import OffloadError as OffloadError
 from symplectic_adjoint.errors import ResolutionWarning as ResolutionWarning

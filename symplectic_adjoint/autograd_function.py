@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.held_graphs import StageGraph
+from symplectic_adjoint.backward.recomputed_values import RecomputedValues, can_compare
+from symplectic_adjoint.backward.state_sketch import Marks
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.gate import Gate
@@ -85,6 +87,7 @@ class _Call:
     guarded: int = 0
     steps: Sequence[int] = ()
     last_stages: list[Tensor] = field(default_factory=list)
+    marks: Marks | None = None
     graphs: list[StageGraph] = field(default_factory=list)
 
 
@@ -100,7 +103,7 @@ class _Solve(torch.autograd.Function):
         call.trajectory, call.problem = trajectory, call.problem.up_to_event(trajectory)
         trajectory.stats.choice = keeper.choice
         call.steps, call.graphs = keeper.steps, list(keeper.graphs)
-        call.last_stages = list(keeper.last_stages)
+        call.last_stages, call.marks = list(keeper.last_stages), keeper.marks
         constants = trajectory.field.forward_state.unchanged_tensors
         outputs = (ys,) if call.strategy.uses_outputs else ()
         # Everything is saved with save_for_backward, so that a change in place before the backward pass raises.
@@ -123,12 +126,17 @@ class _Solve(torch.autograd.Function):
         assert trajectory is not None
         f = trajectory.field.for_another_pass()
         t = t if ctx.needs_input_grad[2] else None
+        values = None
+        if call.strategy.check and call.marks is not None and can_compare(y0):
+            values = RecomputedValues(call.problem, trajectory, f, y0.detach(), call.marks)
         given = BackwardPass(
-            call.problem, trajectory, f, y0, t, kept, call.steps, call.last_stages, call.graphs, ys, grad_ys
+            call.problem, trajectory, f, y0, t, kept, call.steps, call.last_stages, call.graphs, ys, grad_ys, values
         )
         create_graph = torch.is_grad_enabled()
         with f.forward_state.reinstated():
             gradients = _differentiable(given, call.strategy) if create_graph else call.strategy.backward(given)
+            if values is not None:
+                values.settle()
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
             f.search.refuse_dropped(gradients.params)
         trajectory.stats.f_calls_backward += f.f_calls
@@ -151,7 +159,7 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
     f, gate = given.field, Gate.State()
     y0 = Gate.apply(gate, given.y0)
     t = None if given.t is None else Gate.apply(gate, given.t)
-    ys = given.problem.replay(f, given.trajectory.plans, y0, t)
+    ys = given.problem.replay(f, given.trajectory.plans, y0, t, given.values_of_solve())
     inputs = [x for x in (y0, t) if x is not None and x.requires_grad]
     bars = f.pull((ys,), (*inputs, *f.params), (given.grad_ys,), create_graph=True)
     gate.open = True

@@ -100,6 +100,17 @@ class ReversalError(SolverError):
     """A reversible solve, reversed step by step, did not return to y0."""
 
 
+class FunctionChanged(SolverError):
+    """func, evaluated again in the backward pass, does not return what it returned in the forward pass.
+
+    t: the time at which it was found. difference: the largest difference, relative to the value.
+    """
+
+    def __init__(self, message: str, t: float, difference: float):
+        super().__init__(message)
+        self.t, self.difference = t, difference
+
+
 class EventNotFound(SolverError):
     """The event function did not change sign before the solve had to stop."""
 
@@ -114,6 +125,10 @@ class StepControlOffWarning(UserWarning):
 
 class ResolutionWarning(UserWarning):
     """A tolerance is below what the dtype of y0 resolves, so the solve is only as accurate as that dtype allows."""
+
+
+class NoiseWarning(UserWarning):
+    """func returns slightly different values for the same arguments: the gradient is as inexact as func."""
 
 
 _given: set[tuple[type[Warning], str]] = set()

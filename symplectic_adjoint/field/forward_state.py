@@ -62,6 +62,11 @@ class ForwardState:
         """Whether the modules have buffers, which func may change when it is called."""
         return bool(self._buffers)
 
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """The dtype of autocast in the solve, None if it was off."""
+        return self._autocast_dtype
+
     def require_compilable(self) -> None:
         """Raise UnsupportedCombination if func draws random numbers or changes buffers, or if autocast is on.
 

@@ -1,7 +1,7 @@
 """The search of func's graphs for tensors whose gradient would be lost."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Self
 
@@ -13,6 +13,9 @@ from symplectic_adjoint.errors import LostGradient
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
+
+FIRST_CALLS = 4
+"""How many graphs of a pass are searched whatever their size, if they lead to what was computed before the call."""
 
 
 class LostGradientSearch:
@@ -27,8 +30,11 @@ class LostGradientSearch:
         """Whether the next call is to be searched, even if it would otherwise have no graph."""
         self.must_retain = False
         """Whether a call's graph must outlive its VJP, because func uses values computed before it was called."""
+        self.missed: set[int] = set()
+        """The params that another call reaches and the graph searched last does not. Empty in the forward pass."""
         self._params, self._frozen, self._forward_state = params, frozen, forward_state
         self._sizes: set[int] = set()
+        self._searched = 0
         self._reached: set[int] = set()
         """The indices of the params that the searched graphs reach."""
         self._reached_before: set[int] = set()
@@ -45,8 +51,8 @@ class LostGradientSearch:
     def for_another_pass(self) -> Self:
         """Return a search for another pass, in which func may use other tensors."""
         other = copy(self)
-        other._sizes = set()
-        other._reached_before, other._reached = self._reached, set()
+        other._sizes, other._searched = set(), 0
+        other._reached_before, other._reached, other.missed = self._reached, set(), set()
         return other
 
     def check_graph(self, k: Tensor, y: Tensor, t: Tensor, nodes_before: int, aliases: ParameterAliases | None) -> None:
@@ -57,10 +63,11 @@ class LostGradientSearch:
         size = nodes_made() - nodes_before
         if size in self._sizes:
             return
-        self._sizes.add(size)
+        older: list[Node] = []
 
         def visit(node: Node) -> None:
-            self.must_retain = self.must_retain or node._sequence_nr() < nodes_before
+            if node._sequence_nr() < nodes_before:
+                older.append(node)
             self._forward_state.mark_reached(node)
 
         params = self._params
@@ -70,11 +77,39 @@ class LostGradientSearch:
         leaves = params if aliases is None else aliases.leaves
         known, reached = (*params, *leaves, *self._frozen, y, t), set[int]()
         any_lost = bool(find_unknown_leaves(k, known, visit, reached))
-        self._reached |= {i for i, pair in enumerate(zip(params, leaves, strict=True)) if reached & set(map(id, pair))}
+        self.must_retain = self.must_retain or bool(older)
+        self._searched += 1
+        if not older or self._searched > FIRST_CALLS:  # another graph of this size may lack what was made before
+            self._sizes.add(size)
+        of_params = self._indices(reached, leaves)
+        self._reached |= of_params
+        self.missed = (self._reached_before | self._reached) - of_params if self._reached_before else set()
         if aliases is not None and any(id(p) in reached for p in params):
             aliases.bypassed = True
         if any_lost:
             self._refuse_lost(k, known)
+
+    def _indices(self, reached: set[int], leaves: Sequence[Tensor]) -> set[int]:
+        """Return the indices of the params that are reached, themselves or through their leaves."""
+        pairs = enumerate(zip(self._params, leaves, strict=True))
+        return {i for i, pair in pairs if reached & set(map(id, pair))}
+
+    def refuse_kept(self, beside: Iterable[Tensor], y: Tensor, aliases: ParameterAliases | None) -> None:
+        """Raise LostGradient if the values of f just before and after a time reach a param that f there missed.
+
+        f then used a value that it had computed from the param in an earlier call at that time, without a graph. A
+        func with a branch in time reaches the param on one side at most. Clears `missed`.
+        """
+        missed, self.missed = self.missed, set()
+        leaves = self._params if aliases is None else aliases.leaves
+        for k in beside:
+            reached = set[int]()
+            find_unknown_leaves(k, (*self._params, *leaves, *self._frozen, y), reached=reached)
+            missed &= self._indices(reached, leaves)
+            if not missed:
+                return
+        for i in missed:
+            raise LostGradient(_kept_value(self._params[i], "in some calls, and in others"))
 
     def _refuse_lost(self, k: Tensor, known: tuple[Tensor, ...]) -> None:
         gc.collect()  # a leaf that only cyclic garbage still holds is func's own
@@ -92,11 +127,15 @@ class LostGradientSearch:
         """
         for i, (p, bar) in enumerate(zip(self._params, bars, strict=True)):
             if bar is None and i in self._reached_before - self._reached and p.requires_grad:
-                raise LostGradient(
-                    f"func used a parameter of shape {tuple(p.shape)} in its first call, and in later ones only a "
-                    "value that it had computed from it and kept: the gradient would be lost. Compute the value anew "
-                    "in each call, or outside func and pass it as odeint(..., params=(tensor,))"
-                )
+                raise LostGradient(_kept_value(p, "in its first call, and in later ones"))
+
+
+def _kept_value(p: Tensor, when: str) -> str:
+    return (
+        f"func used a parameter of shape {tuple(p.shape)} {when} only a value that it had computed from it and kept: "
+        "the gradient would be lost. Compute the value anew in each call, or outside func and pass it as odeint(..., "
+        "params=(tensor,))"
+    )
 
 
 def refuse_bypass(

@@ -33,7 +33,7 @@ class Baseline(Strategy):
         with torch.enable_grad():
             y0 = given.y0.detach().requires_grad_()
             t = None if given.t is None else given.t.detach().requires_grad_()
-            ys = given.problem.replay(f, given.trajectory.plans, y0, t)
+            ys = given.problem.replay(f, given.trajectory.plans, y0, t, given.values_of_solve())
         f.vjps += f.f_calls
         times = () if t is None else (t,)
         # The only VJP: there is nothing to sum.

@@ -182,11 +182,13 @@ class Problem:
         """Return the same problem over the steps that were accepted before a failure."""
         return replace(self, recorded=tuple(plans), event=None, forward_state=forward_state, returns_early=False)
 
-    def replay(self, f: Field, plans: Sequence[StepPlan], y0: Tensor, t: Tensor | None) -> Tensor:
+    def replay(
+        self, f: Field, plans: Sequence[StepPlan], y0: Tensor, t: Tensor | None, recorder: Recorder | None = None
+    ) -> Tensor:
         """Return ys of another pass over recorded steps, on the autograd graph."""
         outputs = Outputs(self.times, y0, on_graph=True)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
-        integrate(f, self.tableau, FixedSteps(plans), y0, outputs, KeepNothing(), timeline, self.make_step)
+        integrate(f, self.tableau, FixedSteps(plans), y0, outputs, recorder or KeepNothing(), timeline, self.make_step)
         return outputs.ys()
 
     def step(
