@@ -157,7 +157,9 @@ class RecomputedValues:
         self._clear()
         self._numbers[ROWS].zero_()
         if score > 0.0:
-            judge(self._problem, self._plans, self._f, self._y0, Difference(int(n), int(stage), size))
+            at_end = n == len(self._plans) - 1 and stage >= 0
+            found = Difference(int(n), int(stage), size, self._marks.last_value if at_end else None)
+            judge(self._problem, self._plans, self._f, self._y0, found)
 
     def _compare_last(self, n: int, stage: int, found: Tensor, k: Tensor, duration: float) -> None:
         end = self._marks.end

@@ -8,6 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.backward.state_sketch import StateSketch
 from symplectic_adjoint.errors import FunctionChanged, NoiseWarning, warn_once
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.precision import coarsest_eps
@@ -36,11 +37,15 @@ END, WHOLE = -1, -2
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A difference in stage `stage` of step n, or in its end, in the maximum norm."""
+    """A difference in stage `stage` of step n, or in its end, in the maximum norm.
+
+    mark: the sketch of the value of the forward pass, if it was compared with a state that was only restored.
+    """
 
     n: int
     stage: int
     size: float
+    mark: StateSketch | None = None
 
 
 def eps_of(problem: Problem, f: Field) -> float:
@@ -68,6 +73,8 @@ def judge(problem: Problem, plans: Sequence[StepPlan], f: Field, y0: Tensor, fou
     s = step.tableau.stages
     i = found.stage if found.stage >= 0 else s - 1
     again = list(_values(f, step, i))
+    if found.mark is not None and _is_marked(again[0], found.mark, value_bound(eps)):
+        return
     k_spread, k_sizes = _spread(again), [_size(k) for k in step.ks[:s]]
     if found.stage >= 0:
         spread, size, rounding = k_spread, _size(again[0]), 0.0
@@ -93,6 +100,11 @@ def judge(problem: Problem, plans: Sequence[StepPlan], f: Field, y0: Tensor, fou
         )
         return
     raise _changed(step.time(i), relative, repeats=not spread > 0.0)
+
+
+def _is_marked(k: Tensor, mark: StateSketch, bound: float) -> bool:
+    """Return whether a value of f, recomputed from the exact state, has this mark after all."""
+    return _size(StateSketch(k).minus(mark)) <= bound * mark.spread * _size(k)
 
 
 def _changed(t: float | Tensor, relative: float, *, repeats: bool) -> FunctionChanged:
