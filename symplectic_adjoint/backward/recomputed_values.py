@@ -6,6 +6,7 @@ exceeds a bound that takes few operations and is at most the one that recomputed
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -74,15 +75,23 @@ class RecomputedValues:
         if f.compiled is not None:  # compiled code rounds every sum in its own way
             self._y_factor *= 1 + problem.tableau.stages
         self._on_cpu = f.device.type == "cpu"
-        self._k_factor = value_bound(eps_of(problem, f))
-        self._numbers = torch.zeros(ROWS + 1, 4, dtype=f.dtype.to_real(), device=f.device)
-        """In each row |difference|, |value| and |extra|. In the last one the largest excess so far: factor by which it
-        exceeds its bound, size, n, stage."""
         self._cells: list[tuple[Tensor, ...]] = []
         """The entries of the rows used so far."""
         self._rows: list[_Row] = []
         self._scales: tuple[int, int] | None = None
         """The row with the latest |y| and |k|, and its step."""
+
+    @cached_property
+    def _k_factor(self) -> float:
+        return value_bound(eps_of(self._problem, self._f))
+
+    @cached_property
+    def _numbers(self) -> Tensor:
+        """In each row |difference|, |value| and |extra|, in the maximum norm.
+
+        In the last one the largest excess so far: factor by which it exceeds its bound, size, n, stage.
+        """
+        return torch.zeros(ROWS + 1, 4, dtype=self._f.dtype.to_real(), device=self._f.device)
 
     def of_step(self, n: int, *, kept: int = 0, end: Tensor | None = None) -> "StepValues":
         """Return the comparison of step n, whose first `kept` stages are those of the forward pass.
@@ -138,13 +147,18 @@ class RecomputedValues:
         if kept is None:
             return
         self._make_room()
-        difference, spread = StateSketch(found).minus(kept), kept.spread
+        again, spread = StateSketch(found), kept.spread
+        if self._surely_equal(again.numbers, kept.numbers):
+            return
+        difference = again.minus(kept)
         # A step is too large for the method long before h |df/dy| is 16.
         amplified = 0.0 if y is None else 16.0 * self._y_factor * spread / abs(self._plans[n].h)
         self._add(n, i, difference, kept.numbers, y, self._k_factor, amplified, spread=spread)
 
     def settle(self) -> None:
         """Read the differences; raise FunctionChanged, or give NoiseWarning, for one that is no rounding error."""
+        if not self._cells:
+            return
         numbers, rows = self._numbers.tolist(), self._rows
         score, size, n, stage = numbers[ROWS]
         for row, (difference, *_) in zip(rows, numbers, strict=False):
@@ -162,8 +176,10 @@ class RecomputedValues:
             judge(self._problem, self._plans, self._f, self._y0, found)
 
     def _compare_last(self, n: int, stage: int, found: Tensor, k: Tensor, duration: float) -> None:
-        end = self._marks.end
-        difference, k_factor = StateSketch(found).minus(end), self._k_factor * duration
+        end, again = self._marks.end, StateSketch(found)
+        if self._surely_equal(again.numbers, end.numbers):
+            return
+        difference, k_factor = again.minus(end), self._k_factor * duration
         self._add(n, stage, difference, end.numbers, k, self._y_factor, k_factor, spread=end.spread)
 
     def _add_with_scales(

@@ -11,6 +11,7 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from symplectic_adjoint import GRADIENTS, FunctionChanged, LostGradient, NoiseWarning
+from symplectic_adjoint.backward.recomputed_values import RecomputedValues
 from symplectic_adjoint.errors import forget_warnings
 from tests.fields import SmallNet, start, weighted_loss
 from tests.gradients import EXACT, OWN_STEPS
@@ -235,6 +236,28 @@ def test_a_change_before_a_double_backward_pass_is_found(gradient, steps):
     func.u = 1.5
     with pytest.raises(FunctionChanged):
         torch.autograd.grad(weighted_loss(ys), y0, create_graph=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("when", [None, 0.02, 0.5, 0.985])
+@pytest.mark.parametrize("gradient", ["symplectic", "stages", "aca", "revolve", "baseline"])
+def test_differences_are_selected_on_the_device(gradient, when, dtype, monkeypatch):
+    """As on CUDA, where equal values cannot be told at once: of many differences the host reads the largest."""
+    monkeypatch.setattr(RecomputedValues, "_surely_equal", lambda self, a, b: False)
+    net, box = SmallNet().to(dtype), [1.0]
+
+    def func(t, y):
+        return net(t, y) * (box[0] if when is not None and abs(float(t) - when) < 0.004 else 1.0)
+
+    ys = solve(func, gradient=gradient, steps=150, t=T[[0, 2]], y0=start().to(dtype), params=tuple(net.parameters()))
+    box[0] = 1.1
+    if when is None:
+        backward(ys)
+        return
+    with pytest.raises(FunctionChanged) as caught:
+        backward(ys)
+    if gradient not in ("baseline", "revolve"):  # they notice it where the next kept state is reached
+        assert caught.value.t == pytest.approx(when, abs=0.02)
 
 
 @pytest.mark.parametrize("compile_", [False, True])

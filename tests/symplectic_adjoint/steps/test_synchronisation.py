@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from symplectic_adjoint import GRADIENTS, METHODS, solve
+from symplectic_adjoint.backward.recomputed_values import RecomputedValues
 from tests.fields import SmallNet, start
 from tests.gradients import STANDARD
 
@@ -54,8 +55,12 @@ def test_reads_of_a_solve_on_a_fixed_grid_do_not_grow_with_its_steps(reads, meth
 
 
 @pytest.mark.parametrize("gradient", STANDARD)
-def test_the_backward_pass_over_a_fixed_grid_reads_once(reads, gradient):
-    """That read ends the comparison of recomputed values, of which backprop has none."""
+def test_the_backward_pass_over_a_fixed_grid_reads_once(reads, gradient, monkeypatch):
+    """That read ends the comparison of recomputed values, of which backprop has none.
+
+    On the CPU, where nothing waits, equal values are found without it.
+    """
+    monkeypatch.setattr(RecomputedValues, "_surely_equal", lambda self, a, b: False)
     expected = 0 if gradient == "backprop" else 1
     assert reads_of(reads, {"step_size": 0.02}, "rk4", gradient, backward=True)[0] == expected
 
