@@ -32,6 +32,7 @@ from symplectic_adjoint.errors import FunctionChanged as FunctionChanged
 from symplectic_adjoint.errors import IgnoredArgumentWarning as IgnoredArgumentWarning
 from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
 from symplectic_adjoint.errors import LostGradient as LostGradient
+from symplectic_adjoint.errors import NoiseWarning as NoiseWarning
 from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
 from symplectic_adjoint.errors import NotReplacedWarning as NotReplacedWarning
 from symplectic_adjoint.errors import OffloadError as OffloadError

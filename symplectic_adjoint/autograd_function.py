@@ -10,6 +10,8 @@ from torch import Tensor
 from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.backward.float16_passes import within_float16
 from symplectic_adjoint.backward.held_graphs import StageGraph
+from symplectic_adjoint.backward.recomputed_values import RecomputedValues, can_compare
+from symplectic_adjoint.backward.state_sketch import Marks
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.gate import Gate
@@ -92,6 +94,7 @@ class _Call:
     steps: Sequence[int]
     last_stages: list[Tensor]
     graphs: list[StageGraph]
+    marks: Marks | None
     guarded: int = 0
 
 
@@ -110,7 +113,7 @@ def _forward_pass(problem: Problem, strategy: Strategy, y0: Tensor, with_time: b
     trajectory.stats.choice = keeper.choice
     problem = problem.up_to_event(trajectory)
     results, last_stages, graphs = [ys, *keeper.kept], list(keeper.last_stages), list(keeper.graphs)
-    return _Call(problem, strategy, trajectory, results, keeper.steps, last_stages, graphs)
+    return _Call(problem, strategy, trajectory, results, keeper.steps, last_stages, graphs, keeper.marks)
 
 
 class _Solve(torch.autograd.Function):
@@ -141,8 +144,11 @@ class _Solve(torch.autograd.Function):
         trajectory.field.forward_state.require_unchanged()
         f = trajectory.field.for_another_pass()
         t = t if ctx.needs_input_grad[2] else None
+        values = None
+        if call.strategy.check and call.marks is not None and can_compare(y0):
+            values = RecomputedValues(call.problem, trajectory, f, y0.detach(), call.marks)
         given = BackwardPass(
-            call.problem, trajectory, f, y0, t, kept, call.steps, call.last_stages, call.graphs, ys, grad_ys
+            call.problem, trajectory, f, y0, t, kept, call.steps, call.last_stages, call.graphs, ys, grad_ys, values
         )
         create_graph = torch.is_grad_enabled()
 
@@ -150,7 +156,9 @@ class _Solve(torch.autograd.Function):
             if create_graph:
                 return _differentiable(given, call.strategy)
             with f.forward_state.reinstated():
-                return call.strategy.backward(given)
+                gradients = call.strategy.backward(given)
+                given.settle()
+                return gradients
 
         gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
@@ -176,8 +184,9 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
     t = None if given.t is None else Gate.apply(gate, given.t)
     inputs = [x for x in (y0, t) if x is not None and x.requires_grad]
     with f.behind(gate) as leaves:
-        ys = given.problem.replay(f, given.trajectory.plans, y0, t)
+        ys = given.problem.replay(f, given.trajectory.plans, y0, t, given.values_of_solve())
         bars = f.pull((ys,), (*inputs, *leaves), (given.grad_ys,), create_graph=True)
+        given.settle()
     gate.open = True
     f.vjps += f.f_calls
     return Gradients(

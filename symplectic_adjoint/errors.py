@@ -100,12 +100,20 @@ class ReversalError(SolverError):
     """A reversible solve, reversed step by step, did not return to y0."""
 
 
+class FunctionChanged(SolverError):
+    """func is not the function that the forward pass solved: something that it reads changed between the passes.
+
+    t: the time at which another value was found, and difference: the largest difference, relative to the value. None if
+    the change was found without calling func.
+    """
+
+    def __init__(self, message: str, t: float | None = None, difference: float | None = None):
+        super().__init__(message)
+        self.t, self.difference = t, difference
+
+
 class EventNotFound(SolverError):
     """The event function did not change sign before the solve had to stop."""
-
-
-class FunctionChanged(SolverError):
-    """func is not the function that the forward pass solved: something that it reads changed between the passes."""
 
 
 class IgnoredArgumentWarning(UserWarning):
@@ -122,6 +130,10 @@ class StepControlOffWarning(UserWarning):
 
 class ResolutionWarning(UserWarning):
     """A tolerance is below what the dtype of y0 or of func's values resolves: the solve is as accurate as that."""
+
+
+class NoiseWarning(UserWarning):
+    """func returns slightly different values for the same arguments: the gradient is as inexact as func."""
 
 
 _given: set[tuple[type[Warning], str]] = set()

@@ -12,6 +12,7 @@ from torch import Tensor
 from symplectic_adjoint.backward.checkpoints import SelectedStarts
 from symplectic_adjoint.backward.held_graphs import LinearizingField, PendingGraphs, StageGraph, first_step_on_graph
 from symplectic_adjoint.backward.memory_model import MemoryModel
+from symplectic_adjoint.backward.state_sketch import Marks
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.memory.storage import OnDevice
@@ -76,6 +77,10 @@ class WithinBudget(KeepNothing):
     @property
     def last_stages(self) -> Sequence[Tensor]:
         return self._starts.last_stages
+
+    @property
+    def marks(self) -> Marks | None:
+        return self._starts.marks
 
     @property
     def choice(self) -> Choice:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from symplectic_adjoint.backward.held_graphs import LinearizingField, PendingGraphs, StageGraph
 from symplectic_adjoint.backward.schedule import OnlineCheckpoints, checkpoint_steps, stride
+from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.backward.strategy import BackwardPass
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.linearization import Linearization
@@ -25,6 +26,10 @@ class NoCheckpoints(KeepNothing):
     last_stages: Sequence[Tensor] = ()
     graphs: Sequence[StageGraph] = ()
     choice: None = None
+    marks: Marks | None = None
+
+    def finish(self, step: Step) -> None:
+        self.marks = Marks(StateSketch(step.end()))
 
 
 class StepStarts(KeepNothing):
@@ -33,6 +38,7 @@ class StepStarts(KeepNothing):
     last_stages: Sequence[Tensor] = ()
     graphs: Sequence[StageGraph] = ()
     choice: None = None
+    marks: Marks | None = None
 
     def __init__(self, storage: Storage | None = None) -> None:
         self.kept: list[Tensor] = []
@@ -50,6 +56,9 @@ class StepStarts(KeepNothing):
         del n
         self.kept.append(self._storage.put(y))
 
+    def finish(self, step: Step) -> None:
+        self.marks = Marks(StateSketch(step.end()))
+
 
 class StartsAndLastStages(StepStarts):
     """Keeps the step starts and, for the first backward pass, the stages k_1 .. k_s of the last step.
@@ -58,6 +67,7 @@ class StartsAndLastStages(StepStarts):
     """
 
     def finish(self, step: Step) -> None:
+        super().finish(step)
         if self._accepted > 1:
             self.last_stages = step.ks[: step.tableau.stages]
 
@@ -70,6 +80,7 @@ class Stages(StepStarts):
         self.kept.extend(map(self._storage.put, step.ks[: step.tableau.stages - 1]))
 
     def finish(self, step: Step) -> None:
+        super().finish(step)
         s = step.tableau.stages
         self.kept.extend(map(self._storage.put, step.ks[s - 1 : s]))
 
@@ -139,6 +150,10 @@ class LastGraphs(KeepNothing):
     @property
     def last_stages(self) -> Sequence[Tensor]:
         return self._states.last_stages
+
+    @property
+    def marks(self) -> Marks | None:
+        return self._states.marks
 
     def wrap(self, f: Field) -> RightHandSide:
         return LinearizingField(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.checkpoints import KeptStarts, RecomputedStarts
+from symplectic_adjoint.backward.recomputed_values import StepValues
 from symplectic_adjoint.backward.strategy import BackwardPass, Gradients
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Linearization, Pull
@@ -19,12 +20,15 @@ def transpose_steps(given: BackwardPass, steps: "StepsFromStarts | StepsFromStag
     with_time = given.t is not None
 
     def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
-        step, graphs = steps.step(n)
+        step, graphs, values = steps.step(n)
         if graphs is not None:
             graphs += [None] * (rows_of(step.tableau, outputs) - len(graphs))
-        return transpose_step(given.field, step, lam, outputs, pull, with_time=with_time, graphs=graphs)
+        return transpose_step(given.field, step, lam, outputs, pull, with_time=with_time, graphs=graphs, values=values)
 
     return sweep(given, pull_back)
+
+
+ReversedStep = tuple[Step, list[Linearization | None] | None, StepValues | None]
 
 
 class _ReversedSteps:
@@ -35,12 +39,16 @@ class _ReversedSteps:
         self._is_last = True
         self._holds_output = given.trajectory.dense_outputs()
         self._end: Tensor | None = None
-        """The end of the next step to rebuild, if that step holds a dense output, which may need f there."""
+        """The end of the next step to rebuild, where it is compared, or f may be needed there for a dense output."""
 
-    def _step(self, n: int, start: Tensor, ks: Sequence[Tensor]) -> Step:
-        end, self._end = self._end, start if n - 1 in self._holds_output else None
+    def _step(self, n: int, start: Tensor, ks: Sequence[Tensor]) -> tuple[Step, StepValues | None]:
+        """Return step n and its comparison. ks: its first stages, as the forward pass kept them."""
+        given, end = self._given, self._end
+        self._end = start if given.values is not None or n - 1 in self._holds_output else None
         self._is_last = False
-        return self._given.problem.step(self._given.field, self._given.trajectory.plans[n], start, ks, end=end)
+        known_end = end if n in self._holds_output else None
+        step = given.problem.step(given.field, given.trajectory.plans[n], start, ks, end=known_end)
+        return step, given.values_of_step(n, kept=len(ks), end=end)
 
     def _graphs(self, n: int) -> list[Linearization | None] | None:
         """Remove and return the graphs held of step n, one entry per stage; None if there are none."""
@@ -61,8 +69,8 @@ class StepsFromStarts(_ReversedSteps):
         super().__init__(given)
         self._starts = starts
 
-    def step(self, n: int) -> tuple[Step, list[Linearization | None] | None]:
-        """Return step n and the graphs held of its stages, None if there are none."""
+    def step(self, n: int) -> ReversedStep:
+        """Return step n, the graphs held of its stages, None if there are none, and its comparison."""
         is_last, last_stages, graphs = self._is_last, self._given.last_stages, self._graphs(n)
         tableau = self._given.problem.tableau
         start, *known = self._starts.take(n)
@@ -73,11 +81,11 @@ class StepsFromStarts(_ReversedSteps):
             known = [one.k for one in graphs if one is not None and one.k is not None]
         elif graphs is not None and n not in self._holds_output:
             rows = max(i for i, one in enumerate(graphs) if one is None)  # the state of that stage needs these k_i
-        step = self._step(n, start, known)
+        step, values = self._step(n, start, known)
         last_stages.clear()
         with torch.no_grad():
             step.evaluate(rows)
-        return step, graphs
+        return step, graphs, values
 
 
 class StepsFromStages(_ReversedSteps):
@@ -87,10 +95,11 @@ class StepsFromStages(_ReversedSteps):
         super().__init__(given)
         self._kept, self._device = given.take_starts(), given.y0.device
 
-    def step(self, n: int) -> tuple[Step, list[Linearization | None] | None]:
-        """Return step n and the graphs held of its stages, None if there are none."""
+    def step(self, n: int) -> ReversedStep:
+        """Return step n, the graphs held of its stages, None if there are none, and its comparison."""
         stages = self._given.problem.tableau.stages - (0 if self._is_last else 1)
         first = len(self._kept) - stages
         ks = [to_device(k, self._device) for k in self._kept[first:]]
         del self._kept[first:]
-        return self._step(n, to_device(self._kept.pop(), self._device), ks), self._graphs(n)
+        step, values = self._step(n, to_device(self._kept.pop(), self._device), ks)
+        return step, self._graphs(n), values

@@ -1,13 +1,15 @@
 """The strategy of a gradient: what the forward pass keeps, and how the backward pass uses it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, cast
 
 from torch import Tensor
 
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
+from symplectic_adjoint.backward.recomputed_values import EndOfSolve, RecomputedValues, StepValues
+from symplectic_adjoint.backward.state_sketch import Marks
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.problem import Problem
@@ -42,6 +44,7 @@ class Keeper(Recorder, Protocol):
     every step keeps the same. Of several tensors of one step, the first is its start, followed by k_1, k_2, ...; the
     start of step 0 is y0, and is not kept. `last_stages`, the k_i of the last step, and `graphs` are for the first
     backward pass only, which frees them as it goes: they save f calls without taking memory until the end.
+    `marks` are what the forward pass is recognised by.
     """
 
     @property
@@ -55,6 +58,11 @@ class Keeper(Recorder, Protocol):
 
     @property
     def graphs(self) -> Sequence[StageGraph]: ...
+
+    @property
+    def marks(self) -> Marks | None:
+        """The marks of the forward pass, None without a step."""
+        ...
 
     @property
     def choice(self) -> Choice | None:
@@ -82,6 +90,8 @@ class BackwardPass:
     ys: Tensor | None
     """The outputs, if the strategy has `uses_outputs`."""
     grad_ys: Tensor
+    values: RecomputedValues | None
+    """Compares what is recomputed with the forward pass; None if the strategy does not `check`."""
 
     def take_starts(self) -> list[Tensor]:
         """Return y0 and the kept tensors in step order, to be popped from the end; empty `kept`."""
@@ -89,14 +99,33 @@ class BackwardPass:
         self.kept.clear()
         return starts
 
+    def values_of_step(self, n: int, *, kept: int = 0, end: Tensor | None = None) -> StepValues | None:
+        """Return the comparison of step n, as RecomputedValues.of_step does; None if nothing is compared."""
+        return None if self.values is None else self.values.of_step(n, kept=kept, end=end)
 
+    def values_of_solve(self) -> Recorder | None:
+        """Return a recorder that compares the end of a repeated solve; None if nothing is compared."""
+        return None if self.values is None else EndOfSolve(self.values)
+
+    def settle(self) -> None:
+        """Raise FunctionChanged if a value that was compared shows that func changed since the forward pass."""
+        if self.values is not None:
+            self.values.settle()
+
+
+@dataclass(frozen=True)
 class Strategy:
     """A way of computing the gradient.
 
     Subclasses are small frozen dataclasses of their options, one per file in `gradients/`. Facts about a gradient are
     stated there, by overriding the attributes and methods below; the rest of the library asks for the fact, never for
     the class.
+
+    check: whether the values that the backward pass recomputes are compared with those of the forward pass, which
+        raises FunctionChanged if func changed in between.
     """
+
+    check: bool = field(default=True, kw_only=True)
 
     exact: ClassVar[bool] = True
     """Whether it is the gradient of the recorded steps, to rounding error."""

@@ -15,6 +15,7 @@ from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import replayed, weights_like
 from symplectic_adjoint.diagnostics.halved_steps import ADVICE, halved, largest_change, tolerance_of
+from symplectic_adjoint.errors import FunctionChanged
 from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.trajectory import Trajectory
@@ -28,8 +29,9 @@ class GradientCheck:
     """The result of check_gradient. str() is a report.
 
     errors: by name of the input, the relative error of its gradient against autograd on the recorded grid. lost: the
-    tensors that func uses and that require a gradient but did not get one. repeats: whether a second pass over the
-    steps gave the same outputs. taylor_order: the power of eps with which (L(x + eps d) - L(x - eps d)) / 2 - eps g.d
+    tensors that func uses and that require a gradient but did not get one. changed: the FunctionChanged that the
+    backward pass raised, None if it raised none. repeats: whether a second pass over the steps gave the same outputs.
+    taylor_order: the power of eps with which (L(x + eps d) - L(x - eps d)) / 2 - eps g.d
     vanishes, 3 for a correct gradient and 1 for a wrong one; None if the loss is quadratic along d up to rounding.
     tolerance: the largest error that passes.
 
@@ -46,6 +48,7 @@ class GradientCheck:
     tolerance: float
     step_errors: Mapping[str, float]
     step_limit: float | None
+    changed: FunctionChanged | None = None
 
     @property
     def steps_suffice(self) -> bool:
@@ -58,12 +61,15 @@ class GradientCheck:
         """Whether the gradient passes every check."""
         order = 3.0 if self.taylor_order is None else self.taylor_order
         worst = max(self.errors.values(), default=0.0)
-        return worst <= self.tolerance and not self.lost and self.repeats and order > 2.5 and self.steps_suffice
+        is_gradient = worst <= self.tolerance and not self.lost and self.repeats and order > 2.5
+        return is_gradient and self.changed is None and self.steps_suffice
 
     def __str__(self) -> str:
         lines = [f"{'':<32} {'error':>9} {'if steps are halved':>20}"]
         lines += [f"{name:<32} {error:9.2e} {self.step_errors[name]:20.2e}" for name, error in self.errors.items()]
         lines += [f"lost: {text}" for text in self.lost]
+        if self.changed is not None:
+            lines.append(f"changed: {self.changed}")
         if not self.repeats:
             lines.append("func returned other values in a second pass over the steps")
         if not self.steps_suffice:
@@ -91,8 +97,8 @@ def check_gradient(
     where a term of func is zero, y may be exact on steps that are useless for the gradient.
     Takes odeint's rtol, atol, method, options and params, and raises odeint's errors. Needs the memory of
     gradient="backprop" with twice the steps. The loss is a weighted sum of all outputs and their squares, with fixed
-    weights. Finds errors that no check during a solve can find: a tensor that func uses only sometimes, noise from
-    func's own generator, a value that func changes from call to call. A repeated time is checked once.
+    weights. Finds errors that no check during a solve can find, such as a tensor that func uses only sometimes, and
+    reports what a backward pass refuses with FunctionChanged. A repeated time is checked once.
     Leaves the caller's parameters and their .grad unchanged.
     """
     given = Arguments.of("check_gradient", keywords, func=func, y0=y0, t=t, gradient=gradient)
@@ -106,7 +112,13 @@ def check_gradient(
         parameters = trajectory.field.params
         inputs = {"y0": y, "t": times, **named_parameters(problem, parameters)}
         weights = weights_like(ys)
-        got = torch.autograd.grad(_loss(ys, weights), list(inputs.values()), allow_unused=True)
+        changed = None
+        try:
+            got = torch.autograd.grad(_loss(ys, weights), list(inputs.values()), allow_unused=True)
+        except FunctionChanged as error:
+            changed = error
+            ys, trajectory = run(problem, replace(strategy, check=False), y, times)
+            got = torch.autograd.grad(_loss(ys, weights), list(inputs.values()), allow_unused=True)
         again = replayed(problem, trajectory, y, times)
         expected = torch.autograd.grad(
             _loss(again, weights), list(inputs.values()), allow_unused=True, retain_graph=True
@@ -126,6 +138,7 @@ def check_gradient(
         tolerance=1e-12 if precision < 1e-12 else 1e-4,
         step_errors=_errors(inputs, got, fine, max(rounding_floor(fine, y.dtype), allowed * largest_norm(fine))),
         step_limit=largest_change(allowed, relative_error(ys, finer, 0.0)) if allowed > 0.0 else None,
+        changed=changed,
     )
 
 

@@ -68,7 +68,7 @@ def _step(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, .
 
 
 def _stage_vjp(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    """Return which of theta f depends on, l_i and, with times, tau_i, k_i and w_i. Add to theta_bar in place.
+    """Return which of theta f depends on, l_i, k_i and, with times, tau_i and w_i. Add to theta_bar in place.
 
     tensors: scalars = (t_i, h a_i1 .., h b_i, h a_2i ..), y, k_1 .. k_{s-1}, lam, l_2 .. l_s, theta_bar. All stages
     share this code, because the coefficients are inputs, zero if a stage has no such term.
@@ -95,10 +95,11 @@ def _stage_vjp(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[A
             total.add_(bar)
     l = torch.zeros_like(w) if bars[0] is None else _as_output(bars[0])  # noqa: E741 (the paper's name)
     used = tuple(bar is not None for bar in of_params)
+    k = _as_output(k.detach())
     if not with_time:
-        return used, l
+        return used, l, k
     tau = torch.zeros_like(time) if bars[1] is None else bars[1].clone()
-    return used, l, tau, _as_output(k.detach()), _as_output(w)
+    return used, l, k, tau, _as_output(w)
 
 
 class CompiledSteps:
@@ -153,7 +154,7 @@ class CompiledSteps:
         *,
         with_time: bool,
     ) -> list[Any]:
-        """Return which of params f depends on, l_i and, with_time, tau_i, k_i and w_i. Add to theta_bar in place.
+        """Return which of params f depends on, l_i, k_i and, with_time, tau_i and w_i. Add to theta_bar in place.
 
         scalars: those of stage i. ks: k_1 .. k_{i-1}. ls: l_1 .. l_s, None for those that are unknown or zero. Raises
         UnsupportedCombination if func reaches a trainable tensor that is not one of params.

@@ -266,6 +266,9 @@ class Field:
         k = self._evaluate(t, y)
         if self.search.active and k.grad_fn is not None:
             self.search.check_graph(k, y, t, nodes_before, self.aliases)
+            if self.search.missed:
+                beside = (self._evaluate(next_number(t.detach(), direction), y) for direction in (-1.0, 1.0))
+                self.search.refuse_kept(beside, y, self.aliases)
         return k
 
     def _cast(self, k: Any) -> Tensor:

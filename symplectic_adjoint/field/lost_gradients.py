@@ -1,7 +1,7 @@
 """The search of func's graphs for tensors whose gradient would be lost."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Self
 
@@ -14,6 +14,9 @@ from symplectic_adjoint.field.cotangent_scale import computes_in_float16
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import find_unknown_leaves, walk_edges
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
+
+FIRST_CALLS = 4
+"""How many graphs of a pass are searched whatever their size, if they lead to what was computed before the call."""
 
 
 class LostGradientSearch:
@@ -37,10 +40,16 @@ class LostGradientSearch:
         """Whether a call's graph must outlive its VJP, because func uses values computed before it was called."""
         self.found_float16 = False
         """Whether a searched graph computes in float16."""
+        self.missed: set[int] = set()
+        """The ids of the params that another call reaches and the graph searched last does not.
+
+        Empty in the forward pass.
+        """
         self.params = tuple(params)
         """The parameters: those given, then those adopted."""
         self._frozen, self._forward_state = frozen, forward_state
         self._sizes: set[int] = set()
+        self._searched = 0
         self._reached: set[int] = set()
         """The ids of the params that the searched graphs reach."""
         self._reached_before: set[int] = set()
@@ -63,8 +72,8 @@ class LostGradientSearch:
     def for_another_pass(self) -> Self:
         """Return a search for another pass, in which func may use other tensors, and none can be adopted."""
         other = copy(self)
-        other.adopting, other._sizes = False, set()
-        other._reached_before, other._reached = self._reached, set()
+        other.adopting, other._sizes, other._searched = False, set(), 0
+        other._reached_before, other._reached, other.missed = self._reached, set(), set()
         return other
 
     def check_graph(self, k: Tensor, y: Tensor, t: Tensor, nodes_before: int, aliases: ParameterAliases | None) -> None:
@@ -76,24 +85,33 @@ class LostGradientSearch:
         size = nodes_made() - nodes_before
         if size in self._sizes:
             return
-        self._sizes.add(size)
+        older: list[Node] = []
 
         def visit(node: Node) -> None:
-            self.must_retain = self.must_retain or node._sequence_nr() < nodes_before
+            if node._sequence_nr() < nodes_before:
+                older.append(node)
             self.found_float16 = self.found_float16 or computes_in_float16(node)
 
         state = self._forward_state
-        leaves = aliases.leaves if aliases is not None else ()
-        known = [*self.params, *map(state.stand_ins.leaf_of, self.params), *leaves, *self._frozen, y, t]
+        known = self._known(aliases, y, t)
         candidates = state.candidates if self.adopting else []
         known += [x for one in candidates for x in (one, state.stand_ins.leaf_of(one))]
         reached = set[int]()
         unknown = find_unknown_leaves(k, tuple(known), visit, reached)
+        self.must_retain = self.must_retain or bool(older)
+        self._searched += 1
+        if not older or self._searched > FIRST_CALLS:  # another graph of this size may lack what was made before
+            self._sizes.add(size)
         if unknown and not self.adopting:
             self._refuse_lost(k, tuple(known))
         found = [x for x in candidates if id(x) in reached or id(state.stand_ins.leaf_of(x)) in reached]
         self._adopt([*found, *unknown])
         self._note_reached(reached | {id(x) for x in unknown}, aliases)
+
+    def _known(self, aliases: ParameterAliases | None, *inputs: Tensor) -> list[Tensor]:
+        """Return the tensors at which graphs may end."""
+        leaves = () if aliases is None else aliases.leaves
+        return [*self.params, *map(self._forward_state.stand_ins.leaf_of, self.params), *leaves, *self._frozen, *inputs]
 
     def _adopt(self, tensors: Sequence[Tensor]) -> None:
         held = {id(p) for p in self.params}
@@ -102,17 +120,24 @@ class LostGradientSearch:
 
     def _note_reached(self, reached: set[int], aliases: ParameterAliases | None) -> None:
         """Note which params a graph reaches, and which of those other than through the leaf in its place."""
-        leaf_of = self._forward_state.stand_ins.leaf_of
-        for i, p in enumerate(self.params):
-            leaves = {id(p), id(leaf_of(p))} | ({id(aliases.leaves[i])} if aliases is not None else set())
-            if reached & leaves:
-                self._reached.add(id(p))
+        of_params = self._params_in(reached, aliases)
+        self._reached |= of_params
+        self.missed = (self._reached_before | self._reached) - of_params if self._reached_before else set()
+        for p in self.params:
+            if id(p) in of_params:
                 self._forward_state.mark_reached(p)
             if id(p) in reached and aliases is not None:
                 aliases.bypassed = True
             if id(p) in reached and p.grad_fn is not None and not self.gated:
                 self._require_one_way(p)
                 self._refuse_ancestors(p)
+
+    def _params_in(self, reached: set[int], aliases: ParameterAliases | None) -> set[int]:
+        """Return the ids of the params that are reached, themselves or through the leaves in their place."""
+        leaf_of = self._forward_state.stand_ins.leaf_of
+        leaves = self.params if aliases is None else aliases.leaves
+        pairs = zip(self.params, leaves, strict=True)
+        return {id(p) for p, leaf in pairs if reached & {id(p), id(leaf_of(p)), id(leaf)}}
 
     def _require_one_way(self, p: Tensor) -> None:
         """Raise LostGradient if func reaches a tensor itself as well as the stand-in in its place."""
@@ -137,6 +162,23 @@ class LostGradientSearch:
                     "func's module, not inside a list, dict or object, or compute it inside func"
                 )
 
+    def refuse_kept(self, beside: Iterable[Tensor], y: Tensor, aliases: ParameterAliases | None) -> None:
+        """Raise LostGradient if the values of f just before and after a time reach a param that f there missed.
+
+        f then used a value that it had computed from the param in an earlier call at that time, without a graph. A
+        func with a branch in time reaches the param on one side at most. Clears `missed`.
+        """
+        missed, self.missed = self.missed, set()
+        for k in beside:
+            reached = set[int]()
+            find_unknown_leaves(k, tuple(self._known(aliases, y)), reached=reached)
+            missed &= self._params_in(reached, aliases)
+            if not missed:
+                return
+        for p in self.params:
+            if id(p) in missed:
+                raise LostGradient(_kept_value(p, "in some calls, and in others"))
+
     def _refuse_lost(self, k: Tensor, known: tuple[Tensor, ...]) -> None:
         gc.collect()  # a leaf that only cyclic garbage still holds is func's own
         for lost in find_unknown_leaves(k, known):
@@ -155,11 +197,15 @@ class LostGradientSearch:
         """
         for p, bar in zip(self.params, bars, strict=True):
             if bar is None and id(p) in self._reached_before - self._reached and p.requires_grad:
-                raise LostGradient(
-                    f"func used a parameter of shape {tuple(p.shape)} in its first call, and in later ones only a "
-                    "value that it had computed from it and kept: the gradient would be lost. Compute the value anew "
-                    "in each call, or outside func and pass it as odeint(..., params=(tensor,))"
-                )
+                raise LostGradient(_kept_value(p, "in its first call, and in later ones"))
+
+
+def _kept_value(p: Tensor, when: str) -> str:
+    return (
+        f"func used a parameter of shape {tuple(p.shape)} {when} only a value that it had computed from it and kept: "
+        "the gradient would be lost. Compute the value anew in each call, or outside func and pass it as odeint(..., "
+        "params=(tensor,))"
+    )
 
 
 def refuse_bypass(

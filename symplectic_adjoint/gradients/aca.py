@@ -42,8 +42,10 @@ class Aca(Strategy):
     def backward(self, given: BackwardPass) -> Gradients:
         starts, with_time = given.take_starts(), given.t is not None
         problem, plans = given.problem, given.trajectory.plans
+        end: Tensor | None = None
 
         def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
+            nonlocal end
             graphs: list[Linearization | None] = []
 
             def record(graph: Linearization, k: Tensor) -> None:
@@ -54,6 +56,9 @@ class Aca(Strategy):
             step = problem.step(f, plans[n], starts.pop())
             with torch.no_grad():
                 step.evaluate(rows_of(problem.tableau, outputs))
+                if (values := given.values_of_step(n, end=end)) is not None:
+                    values.see_end(step)
+                    end = step.y
             step.ks.clear()
             return transpose_step(given.field, step, lam, outputs, pull, with_time=with_time, graphs=graphs)
 

@@ -34,7 +34,7 @@ class Baseline(Strategy):
             y0 = given.y0.detach().requires_grad_()
             t = None if given.t is None else given.t.detach().requires_grad_()
             start = y0.view_as(y0)  # func is passed no leaf: see Field._passed
-            ys = given.problem.replay(f, given.trajectory.plans, start, t)
+            ys = given.problem.replay(f, given.trajectory.plans, start, t, given.values_of_solve())
         f.vjps += f.f_calls
         times = () if t is None else (t,)
         # The only VJP: there is nothing to sum.

@@ -1,7 +1,7 @@
 """The continuous adjoint method: an approximate gradient, by solving the adjoint equation backwards in time."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from symplectic_adjoint.backward.checkpoints import NoCheckpoints
 from symplectic_adjoint.backward.parameter_sums import Accumulator, Reached
+from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import Place, UnsupportedCombination
 from symplectic_adjoint.field.field import Field
@@ -70,15 +71,15 @@ class Continuous(Strategy):
     def memory_formula(self) -> str:
         return "D + A"
 
-    def keeper(self, given: ForwardPass) -> NoCheckpoints:
+    def keeper(self, given: ForwardPass) -> "_ValuesAtEnds":
         self._backward_problem(given.problem)  # raise for bad options before func is called
-        return NoCheckpoints()
+        return _ValuesAtEnds()
 
     def backward(self, given: BackwardPass) -> Gradients:
         problem, times, ys, grad_ys = given.problem, given.problem.times, given.ys, given.grad_ys
         assert ys is not None
         back = self._backward_problem(problem)
-        adjoint = _AdjointField(given.field)
+        adjoint = _AdjointField(given.field, _comparison(given))
         control = back.options.control
         norm = _larger_of_two(control.norm) if control else None
         if control is not None and self._is_mixed:
@@ -139,6 +140,38 @@ class Continuous(Strategy):
         return problem
 
 
+def _comparison(given: BackwardPass) -> Callable[[Tensor], None] | None:
+    """Return the comparison of f at the end of the solve, where the second solve starts, with the forward pass.
+
+    None if the forward pass did not call f there, or nothing is compared; f at the start may be compared instead.
+    """
+    values, plans = given.values, given.trajectory.plans
+    if values is None or not plans:
+        return None
+    s = given.problem.tableau.stages
+    if values.has_last_value and plans[-1].pinned_to == len(given.problem.times) - 1:
+        return partial(values.compare_last_value, s)
+    step = given.problem.step(given.field, plans[0], given.y0.detach())
+    with torch.no_grad():
+        values.compare_first_value(step.evaluate(1)[0])
+    return None
+
+
+class _ValuesAtEnds(NoCheckpoints):
+    """Keeps no state, and marks f at both ends of the solve, as far as the steps called it there."""
+
+    _first_value: StateSketch | None = None
+
+    def accept(self, plan: StepPlan, step: Step) -> None:
+        if self._first_value is None:
+            self._first_value = StateSketch(step.ks[0])
+
+    def finish(self, step: Step) -> None:
+        slope = step.end_slope()
+        last_value = None if slope is None else StateSketch(slope)
+        self.marks = Marks(StateSketch(step.end()), self._first_value, last_value)
+
+
 def _no_grid(constructor: Any) -> Any:
     raise UnsupportedCombination(
         "the backward solve goes from output to output and cannot follow a grid of its own: give step_size instead"
@@ -159,12 +192,13 @@ class _AdjointField(KeepNothing):
 
     code: None = None
 
-    def __init__(self, f: Field):
+    def __init__(self, f: Field, compare_first: Callable[[Tensor], None] | None):
         self.params = Accumulator(len(f.params))
         self.f_calls = 0
         self.accepted = 0
         self._f = f
         self._integrands = WeakIdKeyDictionary()
+        self._compare_first = compare_first
 
     def __call__(self, t: Time, z: Tensor) -> Tensor:
         self.f_calls += 1
@@ -182,6 +216,9 @@ class _AdjointField(KeepNothing):
         linearization = self._f.linearize(t, y, with_value=True)
         (y_bar,) = self._f.transpose(linearization, lam, pull)
         assert linearization.k is not None
+        if self._compare_first is not None:
+            self._compare_first(linearization.k)
+            self._compare_first = None
         k = torch.stack((linearization.k, torch.zeros_like(lam) if y_bar is None else -y_bar))
         self._integrands[k] = integrand
         return k

@@ -78,6 +78,8 @@ class _LeapfrogReversal:
         self._y = torch.add(self._y, self._v, alpha=-0.5 * h)  # y_half
         linearization = given.field.linearize(plan.t + 0.5 * h, self._y, with_time=with_time, with_value=True)
         assert linearization.k is not None
+        if given.values is not None and n == len(given.trajectory.plans) - 1:
+            given.values.compare_last_value(1, linearization.k, self._y)
         self._v, linearization.k = torch.sub(self._v, linearization.k, alpha=2.0 * eta).div_(1.0 - 2.0 * eta), None
         y_bar, *tau = given.field.transpose(linearization, v_bar.mul_(2.0 * eta), pull)  # v_bar is dL/du from here on
         if y_bar is not None:
@@ -95,10 +97,13 @@ class _LeapfrogReversal:
 
     def _pull_back_start(self, bars: StepCotangents, pull: Pull) -> None:
         """Pull dL/dv back through v = f(t_0, y_0) at the start, and check that the reversal returned to y0."""
-        check_reversal(self._given, self._y)
         given, with_time = self._given, self._given.t is not None
         time = given.problem.step(given.field, given.trajectory.plans[0], given.y0).time(0)
-        linearization = given.field.linearize(time, given.y0, with_time=with_time)
+        linearization = given.field.linearize(time, given.y0, with_time=with_time, with_value=given.values is not None)
+        if given.values is not None and linearization.k is not None:
+            given.values.compare_first_value(linearization.k)
+            linearization.k = None
+        check_reversal(given, self._y)
         assert self._v_bar is not None
         y0_bar, *tau = given.field.transpose(linearization, self._v_bar, pull)
         if y0_bar is not None:

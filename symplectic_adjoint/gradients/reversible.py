@@ -105,6 +105,8 @@ class _CoupledReversal:
         tableau, ends = given.problem.tableau, (plan.open_start, plan.open_end)
         step = Step(given.field, tableau, plan.t, plan.h, plan.t_end, self._z, open_ends=ends)
         moved = combine(self._y, -plan.h, tableau.terms.b, step.evaluate(tableau.stages))
+        if given.values is not None and n == len(given.trajectory.plans) - 1:
+            given.values.compare_last_value(tableau.stages - 1, step.ks[tableau.stages - 1])
         self._y = moved.sub_(self._z).mul_(1.0 / self._coupling).add_(self._z)
         found = transpose_step(given.field, step, lam, (), pull, with_time=given.t is not None)
         bars.t_bar, bars.h_bar = bars.t_bar + found.t_bar, bars.h_bar + found.h_bar

@@ -220,11 +220,13 @@ class Problem:
         solved = self._truncated(plans, found.field.forward_state)
         return replace(solved, times=times, repeated=repeated)
 
-    def replay(self, f: Field, plans: Sequence[StepPlan], y0: Tensor, t: Tensor | None) -> Tensor:
+    def replay(
+        self, f: Field, plans: Sequence[StepPlan], y0: Tensor, t: Tensor | None, recorder: Recorder | None = None
+    ) -> Tensor:
         """Return ys of another pass over recorded steps, on the autograd graph."""
         outputs = Outputs(self.times, y0, on_graph=True)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
-        integrate(f, self.tableau, FixedSteps(plans), y0, outputs, KeepNothing(), timeline, self.make_step)
+        integrate(f, self.tableau, FixedSteps(plans), y0, outputs, recorder or KeepNothing(), timeline, self.make_step)
         return outputs.ys()
 
     def step(

@@ -19,6 +19,7 @@ where sum_i k_i . w_i / h groups by k_i the terms that docs/derivation.md groups
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -53,6 +54,18 @@ class StepCotangents:
     output_bars: dict[int, Tensor | float] = field(default_factory=dict)
 
 
+class StageValues(Protocol):
+    """Compares the values of a step's stages, as they are evaluated again, with those of the forward pass."""
+
+    def wants(self, i: int) -> bool:
+        """Return whether the value of stage i is needed."""
+        ...
+
+    def see(self, step: Step, i: int, k: Tensor, known: Tensor | None, later: Sequence[Tensor], /) -> None:
+        """Compare the value k of stage i; known is the one that the step held, later the stages after it."""
+        ...
+
+
 def rows_of(tableau: ButcherTableau, outputs: Sequence[OutputCotangent]) -> int:
     """Return how many rows of the extended tableau a step with these outputs uses."""
     return max(tableau.stages, tableau.interpolant.rows) if outputs else tableau.stages
@@ -67,12 +80,14 @@ def transpose_step(
     *,
     with_time: bool,
     graphs: list[Linearization | None] | None = None,
+    values: StageValues | None = None,
 ) -> StepCotangents:
     """Pull lam and the cotangents of the outputs back through a step whose states have no graph.
 
     Only one f is on the graph at a time, except for graphs that were kept: `graphs` has one entry per row. The step
     must hold what the states of the other rows are computed from: k_1 .. k_{s-1} if there are no graphs, and its end if
     a dense output needs f there. Step and graphs are consumed: each k_i is freed once no earlier state needs it.
+    values: compares what is evaluated here with the forward pass.
     """
     tableau, h = step.tableau, step.h
     assert isinstance(h, float)  # times are numbers here: their cotangents come from the formulas above
@@ -83,23 +98,23 @@ def transpose_step(
         with without_graph():
             step.evaluate(rows - 1)  # the stages that only the interpolant needs
     if graphs is None and not outputs and (code := f.code) is not None and f.aliases is not None:
-        return _transpose_compiled(f, f.aliases, code, step, lam, with_time=with_time)
+        return _transpose_compiled(f, f.aliases, code, step, lam, values, with_time=with_time)
+    stages = _Stages(f, step, graphs, values, with_time=with_time)
     times = _TimeSums(step, h, outputs) if with_time else None
     l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
     for i in reversed(range(rows)):
         terms = [(b[i], lam)] if i < s and b[i] != 0.0 else []
         terms += [(weight[i], o.mu) for weight, o in zip(weights, outputs, strict=True) if weight[i] != 0.0]
         terms += [(a_ji, l_j) for j, a_ji in columns[i] if (l_j := l[j]) is not None]
-        w, linearization = weighted_sum(h, terms), graphs.pop() if graphs else None
+        used = bool(terms) or (times is not None and times.uses(i))
+        linearization = stages.take(i, used=used)
+        if linearization is None:
+            continue
+        w = weighted_sum(h, terms)
         if w is None:
-            if times is None or not times.uses(i):
-                continue
             w = torch.zeros_like(lam)
         if w.dtype != step.y.dtype:  # lam may be carried in a higher precision
             w = w.to(step.y.dtype)
-        del step.ks[i:]
-        if linearization is None:
-            linearization = f.linearize(step.time(i), step.state(i), with_time=with_time, with_value=with_time)
         l[i], *t_bar = f.transpose(linearization, w, pull)
         if times is not None:
             times.add(i, linearization.k, t_bar[0], w)
@@ -108,8 +123,54 @@ def transpose_step(
     return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
 
 
+class _Stages:
+    """f at the stages of a step, from the last to the first, on graphs that were kept or are made when needed."""
+
+    def __init__(
+        self,
+        f: Field,
+        step: Step,
+        graphs: list[Linearization | None] | None,
+        values: StageValues | None,
+        *,
+        with_time: bool,
+    ):
+        self._f, self._step, self._graphs, self._with_time = f, step, graphs, with_time
+        self._values = None if graphs and None not in graphs else values
+        self._later: list[Tensor] = []
+        """The stages from the one whose graph was kept last."""
+
+    def take(self, i: int, *, used: bool) -> Linearization | None:
+        """Return the graph of stage i, None if it is not used. The step then holds only the stages before it."""
+        step, values, with_time = self._step, self._values, self._with_time
+        kept = self._graphs.pop() if self._graphs else None
+        if not used:
+            return None
+        if kept is not None:
+            if values is not None and kept.k is not None and i < step.tableau.stages:
+                self._later.insert(0, kept.k)
+            del step.ks[i:]
+            return kept
+        compared = values is not None and i < step.tableau.stages and values.wants(i)
+        known = step.ks[i] if compared and i < len(step.ks) else None
+        del step.ks[i:]
+        made = self._f.linearize(step.time(i), step.state(i), with_time=with_time, with_value=with_time or compared)
+        if compared and values is not None and made.k is not None:
+            values.see(step, i, made.k, known, self._later)
+            self._later.clear()
+            made.k = made.k if with_time else None
+        return made
+
+
 def _transpose_compiled(
-    f: Field, aliases: ParameterAliases, code: CompiledSteps, step: Step, lam: Tensor, *, with_time: bool
+    f: Field,
+    aliases: ParameterAliases,
+    code: CompiledSteps,
+    step: Step,
+    lam: Tensor,
+    values: StageValues | None,
+    *,
+    with_time: bool,
 ) -> StepCotangents:
     """Transpose a step without outputs, each stage in one call of compiled code."""
     s, b, columns = step.tableau.stages, step.tableau.floats.b, step.tableau.terms.columns
@@ -121,15 +182,19 @@ def _transpose_compiled(
     for i in reversed(range(s)):
         if b[i] == 0.0 and all(l[j] is None for j, _ in columns[i]):
             continue
+        compared = values is not None and values.wants(i)
+        known = step.ks[i] if compared and i < len(step.ks) else None
         del step.ks[i:]
         f.f_calls += 1
         f.vjps += 1
-        used, l[i], *of_times = code.stage_vjp(
+        used, l[i], k, *of_times = code.stage_vjp(
             scalars[i], step.y, step.ks, lam, l, aliases.trainable, theta_bar, with_time=with_time
         )
         aliases.mark_added(used)
+        if compared and values is not None:
+            values.see(step, i, k, known, ())
         if times is not None:
-            tau, k, w = of_times
+            tau, w = of_times
             times.add(i, k, tau, w)
     y_terms = [x for x in l if x is not None]
     return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
