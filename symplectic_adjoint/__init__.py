@@ -7,6 +7,7 @@ from symplectic_adjoint.api import Solution as Solution
 from symplectic_adjoint.api import odeint as odeint
 from symplectic_adjoint.api import solve as solve
 from symplectic_adjoint.backward.strategy import Strategy as Strategy
+from symplectic_adjoint.defaults import set_default as set_default
 from symplectic_adjoint.dense import DenseSolution as DenseSolution
 from symplectic_adjoint.dense import odeint_dense as odeint_dense
 from symplectic_adjoint.diagnostics.advise import Advice as Advice
@@ -31,6 +32,7 @@ from symplectic_adjoint.errors import IgnoredArgumentWarning as IgnoredArgumentW
 from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
 from symplectic_adjoint.errors import LostGradient as LostGradient
 from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
+from symplectic_adjoint.errors import NotReplacedWarning as NotReplacedWarning
 from symplectic_adjoint.errors import OffloadError as OffloadError
 from symplectic_adjoint.errors import ResolutionWarning as ResolutionWarning
 from symplectic_adjoint.errors import ReversalError as ReversalError
@@ -55,6 +57,7 @@ from symplectic_adjoint.methods.interpolant import Interpolant as Interpolant
 from symplectic_adjoint.methods.registry import METHODS as METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau as ButcherTableau
 from symplectic_adjoint.module import NeuralODE as NeuralODE
+from symplectic_adjoint.replacement.modules import replace_torchdiffeq as replace_torchdiffeq
 from symplectic_adjoint.solve.grid import Grid as Grid
 from symplectic_adjoint.solve.stats import Choice as Choice
 from symplectic_adjoint.solve.stats import Stats as Stats

@@ -20,7 +20,6 @@ from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import SolverError
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.parameters import Params
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.event_time import through_event_time
 from symplectic_adjoint.solve.grid import Grid
 from symplectic_adjoint.solve.problem import Problem, StoppedEarly
@@ -64,7 +63,7 @@ def odeint(
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
-    gradient: str | Strategy = DEFAULT_GRADIENT,
+    gradient: str | Strategy | None = None,
     params: Params | None = None,
     memory_budget: Any = None,
     compile: bool = False,
@@ -87,11 +86,12 @@ def odeint(
     options: the solver's options, listed in docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
     event_fn: called as event_fn(t, y); returns a tensor. The solve ends where one of its components changes sign. t
         must then have two entries, of which the second only gives the direction of time.
-    gradient: how the gradient is computed: a name in GRADIENTS, by default "symplectic", an object such as
-        Symplectic(keep="stages"), or "auto".
+    gradient: how the gradient is computed: a name in GRADIENTS, an object such as Symplectic(keep="stages"), or "auto".
+        None: that of set_default, or "symplectic".
     params: the tensors that func uses besides the parameters of its own module, or a module for its parameters.
     memory_budget: for gradient="auto", a bound on the bytes that the solve and its backward pass hold at any one time:
-        a number, or a string such as "2 GiB". The backward pass recomputes as few f calls as it allows.
+        a number, or a string such as "2 GiB". The backward pass recomputes as few f calls as it allows. None: that of
+        set_default, or 80 % of what the device has free.
     compile: whether to compile func and its VJP with torch.compile, once for all solves and step sizes. Needs a C++
         compiler and a func made of tensor operations only; for "symplectic", "stages" and "revolve".
     accumulate: None, or for long solves in float32 how dL/dy and dL/dtheta are summed over the steps: "float64", or

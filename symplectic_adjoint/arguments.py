@@ -11,12 +11,13 @@ from torch import Tensor
 
 from symplectic_adjoint.backward.running_sum import ACCUMULATIONS
 from symplectic_adjoint.backward.strategy import Strategy
+from symplectic_adjoint.defaults import check_gradient_name, default_budget, default_gradient
 from symplectic_adjoint.errors import IgnoredArgumentWarning, UnsupportedCombination, did_you_mean, warn_once
 from symplectic_adjoint.field.compiled import require_compiler
 from symplectic_adjoint.field.layout import Layout, PackedFunc
 from symplectic_adjoint.field.parameters import Params, collect_parameters, listed, lock_of_func
 from symplectic_adjoint.field.transforms import batched, transforming
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
+from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.gradients.auto import AUTO, Auto
 from symplectic_adjoint.methods.lookup import named_method
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -49,7 +50,7 @@ class SolveKeywords(MethodKeywords, total=False):
     """All keywords of odeint."""
 
     event_fn: Callable[..., Tensor] | None
-    gradient: str | Strategy
+    gradient: str | Strategy | None
     memory_budget: Any
     compile: bool
     accumulate: str | None
@@ -68,7 +69,7 @@ class Arguments:
     method: str | None = None
     options: Mapping[str, Any] | None = None
     event_fn: Callable[..., Tensor] | None = None
-    gradient: str | Strategy = DEFAULT_GRADIENT
+    gradient: str | Strategy | None = None
     params: Params | None = None
     memory_budget: Any = None
     compile: bool = False
@@ -121,7 +122,18 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     """Return the problem that the arguments define, the strategy of its gradient, and y0 packed into one tensor.
 
     All checks that do not need func's values are made here, before func is called. Raises ValueError or TypeError for
-    invalid arguments.
+    invalid arguments; UnsupportedCombination says where the gradient was set, if the call does not give it.
+    """
+    try:
+        return _checked_problem(given)
+    except UnsupportedCombination as error:
+        if given.gradient is not None or (origin := default_gradient().origin) is None:
+            raise
+        raise UnsupportedCombination(f"{error} (this gradient is the default that was set by {origin})") from error
+
+
+def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
+    """Return what build_problem does.
 
     func's parameters are collected under the lock of its module, because a backward pass in another thread may have
     replaced them by aliases.
@@ -192,29 +204,20 @@ def chosen_method(method: str | None, strategy: Strategy, gradient_name: str) ->
     return own
 
 
-def named_gradient(gradient: str | Strategy, budget: Any = None) -> tuple[Strategy, str]:
-    """Return the strategy and its name. budget is memory_budget, which is for "auto" only.
+def named_gradient(gradient: str | Strategy | None, budget: Any = None) -> tuple[Strategy, str]:
+    """Return the strategy and its name; those of set_default for None. budget is memory_budget, for "auto" only.
 
     Raises ValueError or TypeError if there is no such gradient, UnsupportedCombination for a budget without "auto".
     """
-    if isinstance(gradient, str) and gradient == AUTO:
-        if budget is None:
-            raise ValueError('gradient="auto" needs memory_budget: give a number of bytes or a string such as "2 GiB"')
-        return Auto(budget), AUTO
+    gradient = check_gradient_name(default_gradient().value if gradient is None else gradient)
+    if gradient == AUTO:
+        return Auto(default_budget() if budget is None else budget), AUTO
     if budget is not None:
         raise UnsupportedCombination(
             f'memory_budget={budget!r} belongs to gradient="auto", got gradient={gradient!r}: leave out one of '
             'the two (Revolve("64 MiB") keeps that many bytes of states)'
         )
-    if isinstance(gradient, str):
-        if gradient not in GRADIENTS:
-            names = (*GRADIENTS, AUTO)
-            near = did_you_mean(gradient, names)
-            raise ValueError(f"unknown gradient {gradient!r}{near}: gradients are {', '.join(names)}")
-        return GRADIENTS[gradient], gradient
-    if isinstance(gradient, type) or not isinstance(gradient, Strategy):
-        raise TypeError(f"gradient must be a name in GRADIENTS or an object such as Symplectic(), got {gradient!r}")
-    return gradient, str(gradient)
+    return (GRADIENTS[gradient], gradient) if isinstance(gradient, str) else (gradient, str(gradient))
 
 
 def _options_for(strategy: Strategy, gradient_name: str, options: Options, given: Mapping[str, Any] | None) -> Options:

@@ -13,7 +13,6 @@ from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.transforms import transforming
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.grid import Grid, StepPlan
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.repeated_times import RepeatedTimes
@@ -29,7 +28,7 @@ def odeint_dense(
     t0: Tensor | float,
     t1: Tensor | float,
     *,
-    gradient: str | Strategy = DEFAULT_GRADIENT,
+    gradient: str | Strategy | None = None,
     **keywords: Unpack[MethodKeywords],
 ) -> "DenseSolution":
     """Solve from t0 to t1 and return y as a function of the time between them (see DenseSolution).

@@ -13,7 +13,6 @@ from symplectic_adjoint.arguments import named_gradient, warn_without_second_sol
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.parameters import Params, listed
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.methods.lookup import FOREIGN_METHODS, named_method
 
 
@@ -32,7 +31,7 @@ def odeint_adjoint(
     adjoint_method: str | None = None,
     adjoint_options: Mapping[str, Any] | None = None,
     adjoint_params: Params | None = None,
-    gradient: str | Strategy = DEFAULT_GRADIENT,
+    gradient: str | Strategy | None = None,
     params: Params | None = None,
     memory_budget: Any = None,
     compile: bool = False,
@@ -82,8 +81,6 @@ def odeint_event(
     Raises TypeError if event_fn is not callable, and ValueError for the odeint of another library, whose results have
     no gradient through the time of the event.
     """
-    if not callable(event_fn):
-        raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
     base = odeint_interface
     while isinstance(base, partial):
         base = base.func
@@ -92,21 +89,43 @@ def odeint_event(
             f"odeint_interface must be symplectic_adjoint's odeint or odeint_adjoint, got {odeint_interface!r}: import "
             "both from the same library"
         )
+    return solve_until_event(func, y0, t0, event_fn, reverse_time, odeint_interface, keywords)
+
+
+def solve_until_event(
+    func: Callable[..., Any],
+    y0: Any,
+    t0: Tensor | float,
+    event_fn: Callable[..., Tensor],
+    reverse_time: bool,
+    odeint_interface: Callable[..., Any],
+    keywords: Mapping[str, Any],
+) -> tuple[Tensor, Any]:
+    """Return what odeint_event returns, by any interface; raise ValueError if it loses the gradient of the time."""
+    if not callable(event_fn):
+        raise TypeError(f"event_fn must be callable as event_fn(t, y), got {type(event_fn).__name__}")
     t0 = torch.as_tensor(t0, dtype=None if isinstance(t0, Tensor) else torch.float64)
     if t0.numel() != 1:
         raise ValueError(f"t0 must be one time, got shape {tuple(t0.shape)}")
     t0 = t0.reshape(1)
     other = t0.detach()  # t0 + 1 is t0 itself if t0 is large
     other = other + (-1.0 if reverse_time else 1.0) * (1.0 + other.abs())
-    t = torch.cat([t0, other])
-    return odeint_interface(func, y0, t, event_fn=event_fn, **keywords)
+    event_t, ys = odeint_interface(func, y0, torch.cat([t0, other]), event_fn=event_fn, **keywords)
+    parts = [ys] if isinstance(ys, Tensor) else ys
+    if not event_t.requires_grad and any(isinstance(x, Tensor) and x.requires_grad for x in parts):
+        raise ValueError(
+            f"{odeint_interface!r} loses the gradient of the event time: solve by symplectic_adjoint's odeint"
+        )
+    return event_t, ys
 
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
-def _with_second_solve(gradient: str | Strategy, memory_budget: Any, given: dict[str, Any]) -> str | Strategy:
+def _with_second_solve(
+    gradient: str | Strategy | None, memory_budget: Any, given: dict[str, Any]
+) -> str | Strategy | None:
     """Return the gradient with these settings of its second solve; warn if it has none, for which they are checked."""
     strategy, name = named_gradient(gradient, memory_budget)
     if not strategy.second_solve:

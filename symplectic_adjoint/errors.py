@@ -108,6 +108,10 @@ class IgnoredArgumentWarning(UserWarning):
     """An argument that torchdiffeq takes was accepted, and has no effect in this solve."""
 
 
+class NotReplacedWarning(UserWarning):
+    """Code uses torchdiffeq itself although replace_torchdiffeq() was called."""
+
+
 class StepControlOffWarning(UserWarning):
     """An option turned step control off where torchdiffeq ignores the option and stays adaptive."""
 

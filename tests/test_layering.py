@@ -18,10 +18,12 @@ steps
 solve
 backward
 gradients
-autograd_function
+autograd_function defaults
 arguments
 api
 diagnostics dense drop_in module
+replacement
+__main__
 """
 
 

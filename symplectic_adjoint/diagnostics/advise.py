@@ -10,7 +10,7 @@ from torch import Tensor
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, shows_keywords
 from symplectic_adjoint.backward.cost import CallCost, call_cost
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
-from symplectic_adjoint.gradients import GRADIENTS
+from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import KeepNothing
@@ -94,7 +94,8 @@ def advise(
     are those of the calls alone, without the solver's own work. mali and continuous take other steps and are excluded.
     """
     budget_bytes = None if memory_budget is None else parse_bytes("memory_budget", memory_budget)
-    problem, _, packed = build_problem(Arguments.of("advise", keywords, func=func, y0=y0, t=t).with_constant_times())
+    given = Arguments.of("advise", keywords, func=func, y0=y0, t=t, gradient=DEFAULT_GRADIENT)
+    problem, _, packed = build_problem(given.with_constant_times())
     y = packed.detach()
     cost = call_cost(problem, y, with_time=t.requires_grad)
     steps = _number_of_steps(problem, y)

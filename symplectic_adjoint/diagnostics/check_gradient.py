@@ -14,7 +14,6 @@ from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import replayed, weights_like
 from symplectic_adjoint.field.graph import find_unknown_leaves
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.trajectory import Trajectory
 
@@ -63,7 +62,7 @@ def check_gradient(
     y0: Any,
     t: Tensor,
     *,
-    gradient: str | Strategy = DEFAULT_GRADIENT,
+    gradient: str | Strategy | None = None,
     **keywords: Unpack[MethodKeywords],
 ) -> GradientCheck:
     """Compare a gradient with plain autograd through the recorded steps, and with finite differences of the loss.

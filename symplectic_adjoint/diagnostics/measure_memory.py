@@ -10,7 +10,6 @@ from torch import Tensor
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, shows_keywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import GradientRun
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT
 from symplectic_adjoint.memory.allocator import watch_memory
 
 
@@ -34,7 +33,7 @@ def measure_memory(
     y0: Any,
     t: Tensor,
     *,
-    gradient: str | Strategy = DEFAULT_GRADIENT,
+    gradient: str | Strategy | None = None,
     **keywords: Unpack[MethodKeywords],
 ) -> MemoryUse:
     """Return the memory that one solve and its gradient take, in exact bytes of live tensors.

@@ -1,6 +1,6 @@
 """The fastest exact gradient within a memory budget."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from symplectic_adjoint.backward.budget import Budget, WithinBudget
@@ -12,11 +12,12 @@ from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Grad
 from symplectic_adjoint.errors import BudgetTooSmall
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
+from symplectic_adjoint.memory.free import free_budget
 from symplectic_adjoint.memory.storage import OnDevice
 from symplectic_adjoint.solve.stats import Choice
 
 AUTO = "auto"
-"""The name of this gradient in `gradient=`, which also needs `memory_budget=`."""
+"""The name of this gradient in `gradient=`, which `memory_budget=` belongs to."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Auto(Strategy):
 
     memory_budget: a number of bytes or a string such as "2 GiB", a bound on all that the solve and its backward pass
     hold at any one time: ys, what is kept, and the current step; not y0, the parameters, or anything else that the
-    caller holds.
+    caller holds. None: 80 % of what y0's device has free when the solve begins.
 
     If the number of steps is known and the whole graph fits, this is plain backpropagation, the fastest. Otherwise the
     solve discards what no longer fits as it goes, so the number of steps need not be known: first the graphs of the
@@ -36,20 +37,22 @@ class Auto(Strategy):
 
     accumulates: ClassVar[bool] = True
 
-    memory_budget: int | str
+    memory_budget: int | str | None = None
 
     def __post_init__(self) -> None:
-        parse_bytes("memory_budget", self.memory_budget)
+        if self.memory_budget is not None:
+            parse_bytes("memory_budget", self.memory_budget)
 
     def memory_formula(self) -> str:
         return "memory_budget"
 
     def resolved(self, given: ForwardPass) -> tuple[Strategy, Choice | None]:
         """Return plain backpropagation if the number of steps is known and the whole graph fits."""
+        if self.memory_budget is None:
+            return replace(self, memory_budget=free_budget(given.y0.device)).resolved(given)
         steps = given.problem.total_steps
         if steps == 0:
-            limit_bytes = parse_bytes("memory_budget", self.memory_budget)
-            return Backprop(), Choice(limit_bytes, 0, 0, 0, starts=0, stages=0, graphs=0)
+            return Backprop(), Choice(self._limit_bytes, 0, 0, 0, starts=0, stages=0, graphs=0)
         if steps is None or given.problem.accumulate is not None:
             return self, None
         budget = self._budget(given)
@@ -76,7 +79,12 @@ class Auto(Strategy):
         cost = call_cost(problem, given.y0, with_time=given.with_time)
         adaptive = problem.recorded is None and problem.options.control is not None
         model = MemoryModel(cost, problem.tableau.stages, problem.held_outputs, adaptive)
-        return Budget(parse_bytes("memory_budget", self.memory_budget), model)
+        return Budget(self._limit_bytes, model)
+
+    @property
+    def _limit_bytes(self) -> int:
+        assert self.memory_budget is not None, "resolved gives a budget"
+        return parse_bytes("memory_budget", self.memory_budget)
 
     def backward(self, given: BackwardPass) -> Gradients:
         starts = len({n for n in given.steps if n > 0})

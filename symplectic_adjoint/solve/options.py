@@ -286,11 +286,11 @@ def _read_control(
 
 def _positive(name: str, value: Any, *, or_zero: bool = False, or_infinite: bool = False) -> float:
     """Return the value as a float; step sizes are magnitudes in the units of t, for either direction of time."""
-    if isinstance(value, Tensor):
-        if value.requires_grad:
-            raise ValueError(
-                f"option {name!r} requires a gradient, which does not flow through step sizes: give {name}.item()"
-            )
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(
+            f"option {name!r} requires a gradient, which does not flow through step sizes: give {name}.item()"
+        )
+    if isinstance(value, Tensor) or hasattr(value, "__array__"):  # also NumPy's numbers
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"option {name!r} must be a number, got {value!r}")

@@ -151,7 +151,6 @@ def test_stats_report_the_choice():
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"gradient": "auto"}, "needs memory_budget"),
         ({"gradient": "auto", "memory_budget": "lots"}, "memory_budget must be a number of bytes or a string"),
         ({"gradient": "auto", "memory_budget": -5}, "memory_budget must be positive"),
         ({"gradient": "auto", "memory_budget": "-5 MiB"}, "memory_budget must be a number of bytes or a string"),

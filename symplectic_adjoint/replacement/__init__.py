@@ -1,0 +1,1 @@
+"""torchdiffeq replaced by this library for code that imports it."""
