@@ -64,6 +64,12 @@ def exact_solvers(request):
     return request.param
 
 
+@pytest.fixture(params=[case for case in EXACT_CASES if case.id != "symplectic-adaptive"])
+def grid_solvers(request):
+    """Return the exact gradients on the grid of t: for fields that are no function of t and y."""
+    return request.param
+
+
 @pytest.fixture(params=EXACT)
 def gradient(request):
     return request.param

@@ -8,6 +8,8 @@ import symplectic_adjoint as sa
 from tests.clients.gradients import gradients_of
 from tests.oracle import relative_error
 
+# dynamo reads .grad of everything that the compiled code takes.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 T = torch.linspace(0.0, 1.0, 4, dtype=torch.float64)
 ROUNDING = 1e-12  # as in test_exactness: the generated code rounds in another order
 
@@ -88,5 +90,5 @@ def test_a_default_device_of_another_kind():
 def test_an_initial_state_made_in_inference_mode():
     with torch.inference_mode():
         y0 = torch.ones(3)
-    with pytest.raises((RuntimeError, ValueError), match="inference.*clone"):
+    with pytest.raises((RuntimeError, ValueError), match="(?is)inference.*clone"):
         sa.odeint(Field(), y0, T)[-1].sum().backward()

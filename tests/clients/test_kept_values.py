@@ -48,8 +48,8 @@ def right_or_refused(train, solvers):
     return None
 
 
-def test_a_memo_of_time_embeddings(solvers):
-    right_or_refused(memo_of_a_later_call, solvers)
+def test_a_memo_of_time_embeddings(grid_solvers):
+    right_or_refused(memo_of_a_later_call, grid_solvers)
 
 
 class Momentum(nn.Module):
@@ -65,13 +65,13 @@ class Momentum(nn.Module):
         return self.last[0]
 
 
-def test_a_field_that_remembers_its_last_output(solvers):
+def test_a_field_that_remembers_its_last_output(grid_solvers):
     def train(odeint):
         field = Momentum()
         odeint(field, torch.ones(2, 3), T)[-1].square().sum().backward()
         return gradients_of(field)
 
-    right_or_refused(train, solvers)
+    right_or_refused(train, grid_solvers)
 
 
 class Alternating(nn.Module):
@@ -87,17 +87,17 @@ class Alternating(nn.Module):
         return torch.tanh(self.net(y)) * (1.0 + 0.5 * (self.calls % 3))
 
 
-def test_a_field_that_reads_its_own_counter(solvers):
+def test_a_field_that_reads_its_own_counter(grid_solvers):
     def train(odeint):
         field = Alternating()
         odeint(field, torch.ones(2, 3), T)[-1].square().sum().backward()
         return gradients_of(field)
 
-    right_or_refused(train, solvers)
+    right_or_refused(train, grid_solvers)
 
 
 @pytest.mark.parametrize("source", ["numpy", "random"])
-def test_noise_that_is_not_torchs(source, solvers):
+def test_noise_that_is_not_torchs(source, grid_solvers):
     import random
 
     import numpy
@@ -114,12 +114,12 @@ def test_noise_that_is_not_torchs(source, solvers):
         def forward(self, t, y):
             return torch.tanh(self.net(y)) + draw(0.0, 0.1)
 
-    if solvers.ours.keywords["gradient"] != "backprop":
+    if grid_solvers.ours.keywords["gradient"] != "backprop":
         with pytest.raises((sa.SolverError, ValueError)):
-            solvers.ours(Noisy(), torch.ones(2, 3), T)[-1].square().sum().backward()
+            grid_solvers.ours(Noisy(), torch.ones(2, 3), T)[-1].square().sum().backward()
 
 
-def test_batch_norm_statistics_in_two_solves(solvers):
+def test_batch_norm_statistics_in_two_solves(grid_solvers):
     """Training mode uses the batch's statistics, so the truth does not depend on the running ones."""
 
     class Normed(nn.Module):
@@ -137,4 +137,4 @@ def test_batch_norm_statistics_in_two_solves(solvers):
         (y.cos() * torch.arange(6.0).unsqueeze(1)).sum().backward()
         return gradients_of(field)
 
-    solvers.check(train)
+    grid_solvers.check(train)

@@ -36,11 +36,11 @@ class Thresholded(nn.Module):
 @pytest.mark.parametrize("field", [Residual, Thresholded])
 def test_check_gradient_finds_the_steps_too_long(field):
     check = sa.check_gradient(field(), torch.ones(3, 2), T, **TIGHT)
-    assert not check.passed
+    assert not check.ok
     assert "max_step" in str(check) or "first_step" in str(check)
 
 
 @pytest.mark.parametrize("field", [Residual, Thresholded])
 def test_bounded_steps_give_the_gradient_of_the_ode(field):
     check = sa.check_gradient(field(), torch.ones(3, 2), T, options={"max_step": 0.01}, **TIGHT)
-    assert check.passed, str(check)
+    assert check.ok, str(check)
