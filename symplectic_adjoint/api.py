@@ -20,6 +20,7 @@ from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import SolverError
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.parameters import Params
+from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.solve.event_time import through_event_time
 from symplectic_adjoint.solve.grid import Grid
 from symplectic_adjoint.solve.problem import Problem, StoppedEarly
@@ -38,6 +39,8 @@ class Solution:
     stats: the counts of the solve; those of the backward pass are added when it runs.
     event_t: the time of the event, a differentiable 0-dim tensor; None without event_fn.
     failure: the error that ended the solve early, with on_failure="return"; ys is NaN from there on.
+    stopped_t, stopped_y: the time at which option "stop" ended the solve, a constant, and the state there, in y0's
+        structure and differentiable; None if it did not end it. ys is NaN beyond.
     """
 
     ys: Any
@@ -45,6 +48,8 @@ class Solution:
     stats: Stats
     event_t: Tensor | None = None
     failure: SolverError | None = None
+    stopped_t: float | None = None
+    stopped_y: Any = None
     _make_grid: Callable[[], Grid] = field(kw_only=True, repr=False)
 
     @cached_property
@@ -129,6 +134,8 @@ def _solution(given: Arguments) -> Solution:
     problem, strategy, y = build_problem(given)
     warn_of_adjoint_callbacks(problem, strategy)
     t = given.t
+    if problem.options.stop is not None:
+        return _up_to_stop(problem, strategy, y, t)
     ys, trajectory, failure = _run(problem, strategy, y, t if given.event_fn is None else t[:1])
     event_t = None
     if given.event_fn is not None:
@@ -136,14 +143,41 @@ def _solution(given: Arguments) -> Solution:
         event_t = event_t.to(dtype=t.dtype, device=t.device)
         t = torch.cat([t[:1], event_t.reshape(1)])
     ys = ys if problem.layout.is_identity else problem.layout.unpack_outputs(ys)
-    make_grid = trajectory.make_grid
-    if (repeated := problem.repeated) is not None:
-        make_grid = partial(_expanded_grid, repeated, make_grid)
+    make_grid = partial(_grid, trajectory.make_grid, problem.repeated)
     return Solution(ys, t, trajectory.stats, event_t, failure, _make_grid=make_grid)
 
 
-def _expanded_grid(repeated: RepeatedTimes, make_grid: Callable[[], Grid]) -> Grid:
-    return repeated.expand_grid(make_grid())
+def _grid(make_grid: Callable[[], Grid], repeated: RepeatedTimes | None) -> Grid:
+    return make_grid() if repeated is None else repeated.expand_grid(make_grid())
+
+
+def _up_to_stop(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> Solution:
+    """Solve until `stop` returns True; with a gradient, solve once more over the steps up to there."""
+    with torch.no_grad():
+        ys, found, failure = _run(problem, strategy, y0, t)
+    stopped_y, trajectory = found.stopped_y, found
+    if torch.is_grad_enabled() or transforming():
+        solved = problem.up_to_stop(found)
+        reached = len(found.output_step)
+        entries = reached if problem.repeated is None else sum(g < reached for g in problem.repeated.group)
+        times = t.to(dtype=torch.float64, device="cpu")[:entries]
+        if len(solved.times) > reached:
+            times = torch.cat([times, torch.tensor(solved.times[-1:], dtype=torch.float64)])
+        rows, trajectory = run(solved, strategy, y0, times)
+        stopped_y = None if stopped_y is None else rows[-1]
+        ys = torch.cat([rows[:entries], torch.full_like(ys[entries:], torch.nan)])
+        trajectory.stats.f_calls_forward += found.stats.f_calls_forward
+        trajectory.stats.rejected = found.stats.rejected
+    layout = problem.layout
+    return Solution(
+        ys if layout.is_identity else layout.unpack_outputs(ys),
+        t,
+        trajectory.stats,
+        failure=failure,
+        stopped_t=None if stopped_y is None else found.plans[-1].t_end,
+        stopped_y=None if stopped_y is None else layout.unpack(stopped_y),
+        _make_grid=partial(_grid, found.make_grid, problem.repeated),
+    )
 
 
 def _run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory, SolverError | None]:

@@ -90,6 +90,8 @@ class Arguments:
             if name not in accepted.__annotations__:
                 near = did_you_mean(name, (*accepted.__annotations__, *given))
                 raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{near}")
+        if accepted is MethodKeywords and (keywords.get("options") or {}).get("stop") is not None:
+            raise UnsupportedCombination(f"{caller}() solves up to the last time: leave out option 'stop'")
         return cls(**given, **keywords)
 
     def with_constant_times(self) -> Self:
@@ -171,6 +173,8 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
             coarsest,
         )
     options = _options_for(strategy, gradient_name, options, given.options)
+    if options.stop is not None and event_fn is not None:
+        raise UnsupportedCombination("option 'stop' and event_fn both end the solve: keep one")
     options = _checked_grid(options, layout, event_fn, (y, *parameters.trainable, *parameters.frozen))
     problem = Problem(
         func=func if layout.is_identity else PackedFunc(func, layout),

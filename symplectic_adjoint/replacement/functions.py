@@ -26,7 +26,7 @@ ADAPTIVE_OPTIONS = (
     "dtype",
 )  # fmt: skip
 FIXED_OPTIONS = ("norm", "step_size", "grid_constructor", "interp", "perturb")
-OWN_OPTIONS = ("outputs", "controller")
+OWN_OPTIONS = ("outputs", "controller", "stop")
 """Options of this library that torchdiffeq has no name for."""
 OPTIONAL = ("first_step", "step_t", "jump_t", "step_size", "grid_constructor")
 """Options of which torchdiffeq reads None as not given."""

@@ -26,7 +26,7 @@ GRID_OPTIONS = ("step_size", "grid_points", "grid_constructor")
 CONTROL_OPTIONS = (
     "first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "norm", "controller"
 )  # fmt: skip
-COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype")
+COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype", "stop")
 MAX_EVENT_STEPS = 100_000
 """The default number of steps to try before the search for an event is given up."""
 KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
@@ -62,6 +62,8 @@ class Options:
     max_num_steps: int
     max_event_steps: int
     """The number of steps to try before the search for an event is given up."""
+    stop: Callable[[Tensor, Any], Any] | None = None
+    """Called as stop(t, y) after each accepted step; the solve ends where it returns True."""
 
 
 def read_options(
@@ -110,6 +112,7 @@ def read_options(
             perturb=_read_perturb(options),
             max_num_steps=max_num_steps,
             max_event_steps=max_num_steps if "max_num_steps" in options else MAX_EVENT_STEPS,
+            stop=_read_stop(options),
         ),
         tableau,
     )
@@ -230,6 +233,13 @@ def _read_perturb(options: Mapping[str, Any]) -> bool:
     if not isinstance(perturb, bool):
         raise TypeError(f"option 'perturb' must be True or False, got {perturb!r}")
     return perturb
+
+
+def _read_stop(options: Mapping[str, Any]) -> Callable[[Tensor, Any], Any] | None:
+    stop = options.get("stop")
+    if not (stop is None or callable(stop)):
+        raise TypeError(f"option 'stop' must be a function of (t, y) that returns True or False, got {stop!r}")
+    return stop
 
 
 def _constants(name: str, raw: Any) -> tuple[float, ...]:

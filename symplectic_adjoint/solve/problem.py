@@ -22,13 +22,14 @@ from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
 from symplectic_adjoint.solve.events import EventFunction, EventSteps
 from symplectic_adjoint.solve.fixed_grid import fixed_plans, pins_of
-from symplectic_adjoint.solve.grid import StepPlan
+from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.solve.options import Options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.repeated_times import RepeatedTimes
 from symplectic_adjoint.solve.stats import Stats
 from symplectic_adjoint.solve.step_control import Norm
 from symplectic_adjoint.solve.step_sequences import AdaptiveSteps, CheckedSteps, FixedSteps, StepSequence
+from symplectic_adjoint.solve.stopping import StoppableSteps
 from symplectic_adjoint.solve.time_loop import KeepNothing, Recorder, integrate
 from symplectic_adjoint.solve.timeline import DifferentiableTimeline, Timeline
 from symplectic_adjoint.solve.trajectory import Trajectory
@@ -152,8 +153,11 @@ class Problem:
             sequence = search = EventSteps(
                 sequence, event, self.options.max_event_steps, times.append, land=self.options.land
             )
+        stoppable = None
         if self.recorded is None:
             sequence = self.callbacks().wrap(sequence)
+            if self.options.stop is not None:
+                sequence = stoppable = StoppableSteps(sequence, self.options.stop, self.layout.unpack)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         try:
             with f.forward_state.lock if self.forward_state is None else f.forward_state.reinstated():
@@ -170,7 +174,10 @@ class Problem:
                 f.forward_state.finish()
         stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=sequence.rejected)
         crossing = None if search is None else search.crossing
-        return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing)
+        stopped_y = None if stoppable is None else stoppable.stopped_y
+        if stopped_y is not None and plans[-1].pinned_to == FREE:
+            plans[-1] = replace(plans[-1], pinned_to=CONSTANT)
+        return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing, stopped_y)
 
     def up_to_event(self, trajectory: Trajectory) -> "Problem":
         """Return the problem up to the event that was found, with its time as an ordinary output time."""
@@ -181,6 +188,19 @@ class Problem:
     def _truncated(self, plans: Sequence[StepPlan], forward_state: ForwardState) -> "Problem":
         """Return the same problem over the steps that were accepted before a failure."""
         return replace(self, recorded=tuple(plans), event=None, forward_state=forward_state, returns_early=False)
+
+    def up_to_stop(self, found: Trajectory) -> "Problem":
+        """Return the problem over the steps up to a stop, whose time, a constant, is its last output time."""
+        reached, plans = len(found.output_step), list(found.plans)
+        times, repeated = self.times[:reached], self.repeated
+        one_more = found.stopped_y is not None and plans[-1].t_end != times[-1]
+        if one_more:
+            times = (*times, plans[-1].t_end)
+            plans[-1] = replace(plans[-1], pinned_to=reached)
+        if repeated is not None:
+            repeated = repeated.up_to(reached, one_more=one_more)
+        solved = self._truncated(plans, found.field.forward_state)
+        return replace(solved, times=times, repeated=repeated)
 
     def replay(self, f: Field, plans: Sequence[StepPlan], y0: Tensor, t: Tensor | None) -> Tensor:
         """Return ys of another pass over recorded steps, on the autograd graph."""

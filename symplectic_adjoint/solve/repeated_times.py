@@ -45,6 +45,12 @@ class RepeatedTimes:
             group=(0, *(g + 1 for g in self.group), last),
         )
 
+    def up_to(self, distinct: int, *, one_more: bool) -> Self:
+        """Return the map of the first `distinct` times; one_more: with another time after them."""
+        group = tuple(g for g in self.group if g < distinct)
+        more_first, more_group = ((len(group),), (distinct,)) if one_more else ((), ())
+        return replace(self, first=(*self.first[:distinct], *more_first), group=(*group, *more_group))
+
     def distinct(self, t: Tensor) -> Tensor:
         """Return each distinct time once. Its gradient is that of the first entry of t."""
         return t.index_select(0, torch.tensor(self.first, device=t.device))

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from torch import Tensor
+
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.events import Crossing
@@ -15,7 +17,8 @@ from symplectic_adjoint.solve.stats import Stats
 class Trajectory:
     """The record of a forward pass. Outputs that were not reached have no entry.
 
-    crossing: the event that ended the solve, None without an event.
+    crossing: the event that ended the solve, None without an event. stopped_y: the last state if option "stop" ended
+    the solve, else None; without a graph.
     """
 
     plans: Sequence[StepPlan]
@@ -24,6 +27,7 @@ class Trajectory:
     stats: Stats
     field: Field
     crossing: Crossing | None = None
+    stopped_y: Tensor | None = None
 
     @property
     def make_grid(self) -> Callable[[], Grid]:
