@@ -34,14 +34,14 @@ class Solvers(NamedTuple):
 
 
 def on_the_grid_of_t(gradient):
-    """The truth is torchdiffeq's odeint, whose "rk4" is the 3/8 rule: plain autograd through the same steps."""
+    """Compare with torchdiffeq's odeint, whose "rk4" is the 3/8 rule: plain autograd through the same steps."""
     return Solvers(
         partial(sa.odeint, gradient=gradient, method="rk38"), partial(torchdiffeq.odeint, method="rk4"), ROUNDING
     )
 
 
 def adaptive(gradient, tolerance, bound=ROUNDING):
-    """The truth is backprop: torchdiffeq's odeint also differentiates its first step size, so it has other steps."""
+    """Compare with backprop: torchdiffeq's odeint also differentiates its first step size, so it has other steps."""
     solve = partial(sa.odeint, rtol=tolerance, atol=tolerance)
     return Solvers(partial(solve, gradient=gradient), partial(solve, gradient="backprop"), bound)
 

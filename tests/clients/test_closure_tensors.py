@@ -150,7 +150,11 @@ def test_attention_weights_computed_before_the_solve(solvers):
             super().__init__()
             torch.manual_seed(0)
             # No bias of the key: softmax does not depend on it, and rounding errors have no relative error.
-            self.query, self.key, self.scale = nn.Linear(2, 4), nn.Linear(2, 4, bias=False), nn.Parameter(torch.ones(()))
+            self.query, self.key, self.scale = (
+                nn.Linear(2, 4),
+                nn.Linear(2, 4, bias=False),
+                nn.Parameter(torch.ones(())),
+            )
             self.attention = None
 
         def attend(self, x):

@@ -90,5 +90,5 @@ def test_a_default_device_of_another_kind():
 def test_an_initial_state_made_in_inference_mode():
     with torch.inference_mode():
         y0 = torch.ones(3)
-    with pytest.raises((RuntimeError, ValueError), match="(?is)inference.*clone"):
+    with pytest.raises((RuntimeError, ValueError), match=r"(?is)inference.*clone"):
         sa.odeint(Field(), y0, T)[-1].sum().backward()

@@ -71,6 +71,10 @@ def test_several_training_steps_with_weight_averaging(solvers):
             average.update_parameters(model)
             loss.backward()
             optimizer.step()
-        return {**gradients_of(model.student), "weight": model.student.weight, "averaged": average.module.student.weight}
+        return {
+            **gradients_of(model.student),
+            "weight": model.student.weight,
+            "averaged": average.module.student.weight,
+        }
 
     solvers.check(train)

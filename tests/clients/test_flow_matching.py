@@ -27,7 +27,7 @@ class TargetPrediction(nn.Module):
 
 
 def log_likelihood(odeint, velocity, x1):
-    """The nested functions of a sampling library: noise drawn once, divergence by a vector-Jacobian product."""
+    """Estimate as sampling libraries do, in nested functions: noise drawn once, one vector-Jacobian product a call."""
     noise = (torch.randn(x1.shape, generator=torch.Generator().manual_seed(2)) > 0) * 2.0 - 1.0
 
     def dynamics(t, states):

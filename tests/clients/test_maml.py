@@ -25,7 +25,8 @@ def tasks(count=2):
 def adapted(odeint, field, parameters, y0, target, inner_steps=2):
     """Return the parameters after some steps of gradient descent, on the graph of the given ones."""
     for _ in range(inner_steps):
-        loss = (odeint(lambda t, y: functional_call(field, parameters, (t, y)), y0, T)[-1] - target).square().mean()
+        y = odeint(lambda t, y: functional_call(field, parameters, (t, y)), y0, T)[-1]  # noqa: B023
+        loss = (y - target).square().mean()
         slopes = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
         parameters = {name: p - 0.1 * g for (name, p), g in zip(parameters.items(), slopes, strict=True)}
     return parameters

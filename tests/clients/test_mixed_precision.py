@@ -48,7 +48,7 @@ AS_NEAR = 2.0
 
 @pytest.fixture(autouse=True)
 def _in_float64():
-    """Overrides the folder's fixture: the models of this situation are in float32."""
+    """Override the folder's fixture: the models of this situation are in float32."""
 
 
 @pytest.fixture(params=STANDARD)

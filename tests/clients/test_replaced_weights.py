@@ -28,7 +28,7 @@ def by_data(field):
 
 
 def by_a_vector(field):
-    """A perturbation, as evolution strategies and line searches make it."""
+    """Perturb all weights, as evolution strategies and line searches do."""
     vector_to_parameters(0.5 * parameters_to_vector(field.parameters()).detach(), field.parameters())
 
 

@@ -56,7 +56,7 @@ def by_one_function_and_a_cell(odeint, layer, y, t):
 def by_a_global(odeint, layer, y, t):
     global gain
     for gain in CONTROLS:
-        y = odeint(lambda t, y: driven(layer, y, gain), y, t)[-1]
+        y = odeint(lambda t, y: driven(layer, y, gain), y, t)[-1]  # noqa: B023
     return y
 
 

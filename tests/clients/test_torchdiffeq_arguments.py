@@ -98,7 +98,7 @@ def test_an_event_that_jumps():
 
 
 def test_epochs_in_nanoseconds_end():
-    """float64 has no times between 1.7e18 and its neighbours 256 ns away: an error or the value, and no endless loop."""
+    """At 1.7e18 the next time in float64 is 256 ns away: the value or an error, and no endless loop."""
     calls = []
 
     def f(t, y):

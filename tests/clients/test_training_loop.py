@@ -24,7 +24,7 @@ class LitModel(nn.Module):
         return self.odeint(self.vector_field, x, T)[-1]
 
     def by_a_nested_function(self, x):
-        """Sampling code of libraries, which users cannot edit: the closure holds the module."""
+        """Solve as libraries do, in code that users cannot edit: the closure holds the module."""
 
         def f(t, y):
             return self.net(self.norm(y)) * t.cos()
@@ -32,7 +32,7 @@ class LitModel(nn.Module):
         return self.odeint(f, x, T)[-1]
 
     def by_a_conditioned_function(self, x):
-        """The condition is computed from the same module's parameters."""
+        """Solve with a condition that is computed from the same module's parameters."""
         context = self.head(x).mean(1, keepdim=True)
         return self.odeint(lambda t, y: self.net(self.norm(y)) + context * y, x, T)[-1]
 

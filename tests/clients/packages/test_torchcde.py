@@ -42,7 +42,7 @@ def trained(spline, call, *, adjoint, encoded):
     path = interpolation(of_path)
     keywords = CALLS[call]
     if encoded and adjoint:  # as torchcde's documentation asks
-        keywords = {**keywords, "adjoint_params": tuple(field.parameters()) + (of_path,)}
+        keywords = {**keywords, "adjoint_params": (*field.parameters(), of_path)}
     zs = torchcde.cdeint(X=path, func=field, z0=start(path.evaluate(0.0)), t=path.interval, adjoint=adjoint, **keywords)
     zs[:, -1].square().sum().backward()
     return gradients_of(field, start, encoder)

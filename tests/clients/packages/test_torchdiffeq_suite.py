@@ -16,22 +16,15 @@ PRIVATE = {
 WITHOUT_SECOND_SOLVE = {
     # An exact gradient transposes the steps of the solve: it has no second solve that calls back or evaluates f.
     r"odeint_tests.py::TestCallbacks::test_steps": "callbacks of the second solve",
-    r"perturb=\w+\) odeint_tests.py::TestDiscontinuities::test_odeint_perturb": "the times at which a second solve calls f",
-}
-DIFFERENCES = {
-    # Documented in docs/coming-from-torchdiffeq.md.
-    r"method='(euler|midpoint|heun2|heun3|rk4)'\) odeint_tests.py::TestCallbacks::test_wrong_callback": "callbacks of "
-    "accepted steps work on fixed grids too, where torchdiffeq warns that they do not",
-    r"gradient_tests.py::TestCompareAdjointGradient::test_against_dopri5": "the gradient of an unused parameter is None, "
-    "as in plain autograd, and not zero",
+    r"odeint_tests.py::TestDiscontinuities::test_odeint_perturb": "the times at which a second solve calls f",
 }
 
 
 @pytest.mark.parametrize(
     ("gradient", "expected"),
     [
-        ("symplectic", {**PRIVATE, **WITHOUT_SECOND_SOLVE, **DIFFERENCES}),
-        ("continuous", {**PRIVATE, **DIFFERENCES}),
+        ("symplectic", PRIVATE | WITHOUT_SECOND_SOLVE),
+        ("continuous", PRIVATE),
     ],
 )
 def test_all_but_what_they_read_of_torchdiffeqs_inside(gradient, expected, tmp_path, request):

@@ -1,4 +1,4 @@
-"""zuko, and lampe on top of it: continuous flows by zuko's odeint, in whose place stands one that calls torchdiffeq's."""
+"""zuko, and lampe on top of it: continuous flows, with torchdiffeq's odeint in the place of zuko's own."""
 
 import pytest
 import torch
