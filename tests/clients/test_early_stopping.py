@@ -49,6 +49,26 @@ def test_a_solve_ends_when_the_state_is_at_rest(gradient):
     assert max(relative_error(got[name], expected[name]) for name in got) < AT_AN_EVENT
 
 
+def test_a_solve_is_stopped_by_a_function_of_the_state(gradient):
+    """As solver classes derived from torchdiffeq's do: the state is tested after each step."""
+
+    def train(name):
+        field = Diffusion()
+
+        def at_rest(t, x):
+            return field(t, x).square().mean().sqrt() < 0.2
+
+        solution = sa.solve(
+            field, nodes(), torch.tensor([0.0, 20.0]), options={"stop": at_rest}, gradient=name, rtol=1e-6, atol=1e-6
+        )
+        assert 0.1 < solution.stopped_t < 19.0 and solution.ys[-1].isnan().all()
+        solution.stopped_y.square().sum().backward()
+        return gradients_of(field)
+
+    got, expected = train(gradient), train("backprop")
+    assert max(relative_error(got[name], expected[name]) for name in got) < 1e-12  # as in test_exactness
+
+
 def test_the_best_weights_are_restored_between_the_passes_of_a_run(solvers):
     """Validation each epoch, a deep copy of the best state, and load_state_dict at the end."""
 
