@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symplectic_adjoint.api import odeint as our_odeint
 from symplectic_adjoint.arguments import named_gradient
@@ -14,9 +14,11 @@ from symplectic_adjoint.dense import odeint_dense as our_odeint_dense
 from symplectic_adjoint.drop_in import odeint_adjoint as our_odeint_adjoint
 from symplectic_adjoint.drop_in import solve_until_event
 from symplectic_adjoint.errors import IgnoredArgumentWarning, NotReplacedWarning, warn_once
+from symplectic_adjoint.field.parameters import listed
 from symplectic_adjoint.methods.lookup import named_method
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.replacement.genuine import genuine
+from symplectic_adjoint.replacement.unused_parameters import with_zeros
 
 KEYWORDS = ("rtol", "atol", "method", "options")
 NAMES_THERE = {"rk4": "rk38"}
@@ -28,6 +30,7 @@ ADAPTIVE_OPTIONS = (
 FIXED_OPTIONS = ("norm", "step_size", "grid_constructor", "interp", "perturb")
 OWN_OPTIONS = ("outputs", "controller", "stop")
 """Options of this library that torchdiffeq has no name for."""
+ADAPTIVE_CALLBACKS = ("callback_accept_step", "callback_reject_step")
 OPTIONAL = ("first_step", "step_t", "jump_t", "step_size", "grid_constructor")
 """Options of which torchdiffeq reads None as not given."""
 
@@ -52,7 +55,7 @@ def odeint(
     given: dict[str, Any] = {"rtol": rtol, "atol": atol, "event_fn": event_fn}
     if (theirs := _left_to_torchdiffeq("odeint", method, more)) is not None:
         return theirs(func, y0, t, method=method, options=options, **given)
-    return our_odeint(func, y0, t, **_as_here(method, options, _intervals(t), more), **given, **more)
+    return our_odeint(func, y0, t, **_as_here(func, method, options, _intervals(t), more), **given, **more)
 
 
 def odeint_adjoint(
@@ -74,7 +77,8 @@ def odeint_adjoint(
 ) -> Any:
     """Solve as torchdiffeq.odeint_adjoint does; the gradient is exact unless the default is "continuous".
 
-    more, returns and raises: as for odeint. adjoint_params are added to func's own parameters.
+    more, returns and raises: as for odeint. adjoint_params are added to func's own parameters. The gradient of a
+    parameter that func does not use is zero, not None.
     """
     given: dict[str, Any] = {"rtol": rtol, "atol": atol, "event_fn": event_fn}
     second = {"rtol": adjoint_rtol, "atol": adjoint_atol, "method": adjoint_method, "options": adjoint_options}
@@ -82,7 +86,12 @@ def odeint_adjoint(
     if (theirs := _left_to_torchdiffeq("odeint_adjoint", method, more)) is not None:
         return theirs(func, y0, t, method=method, options=options, **given)
     given["adjoint_method"] = NAMES_THERE.get(str(adjoint_method), adjoint_method)
-    return our_odeint_adjoint(func, y0, t, **_as_here(method, options, _intervals(t), more), **given, **more)
+    if adjoint_params is not None:
+        differentiated = given["adjoint_params"] = listed("adjoint_params", adjoint_params)
+    else:
+        differentiated = listed("func", func) if isinstance(func, nn.Module) else ()
+    here = _as_here(func, method, options, _intervals(t), more)
+    return our_odeint_adjoint(func, with_zeros(y0, differentiated), t, **here, **given, **more)
 
 
 def odeint_event(
@@ -133,12 +142,12 @@ def odeint_dense(
     **more: Any,
 ) -> DenseSolution:
     """Solve from t0 to t1 and return y as a function of the time between them, as torchdiffeq.odeint_dense does."""
-    given = _as_here(method, options, 1, more, dense=True)
+    given = _as_here(func, method, options, 1, more, dense=True)
     return our_odeint_dense(func, y0, t0, t1, rtol=rtol, atol=atol, **given, **more)
 
 
 def _as_here(
-    method: str | None, options: Any, intervals: int, more: Mapping[str, Any], *, dense: bool = False
+    func: Any, method: str | None, options: Any, intervals: int, more: Mapping[str, Any], *, dense: bool = False
 ) -> dict[str, Any]:
     """Return method and options as this library's odeint takes them; warn of those that torchdiffeq ignores.
 
@@ -146,6 +155,7 @@ def _as_here(
     function of time.
     """
     method = NAMES_THERE.get(str(method), method)
+    _warn_of_callbacks(func, method)
     if not isinstance(options, Mapping):
         return {"method": method, "options": options}
     adaptive = named_method(method).adaptive
@@ -174,6 +184,18 @@ def _warn_ignored(name: Any, method: str | None, reason: str) -> None:
     warn_once(
         IgnoredArgumentWarning, f"replaced {name}", f"option {name!r} has no effect with method={method!r}: {reason}"
     )
+
+
+def _warn_of_callbacks(func: Any, method: str | None) -> None:
+    """Warn, as torchdiffeq does, of callbacks that it has with adaptive methods only; here they are called."""
+    names = [name for name in ADAPTIVE_CALLBACKS if getattr(func, name, None) is not None]
+    if names and not named_method(method).adaptive:
+        warn_once(
+            UserWarning,
+            f"replaced {method} {names}",
+            f"{', '.join(names)} with method={method!r}: torchdiffeq calls them with adaptive methods only; here every "
+            "fixed step is accepted",
+        )
 
 
 def _left_to_torchdiffeq(name: str, method: Any, more: Mapping[str, Any]) -> Callable[..., Any] | None:
