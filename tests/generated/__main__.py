@@ -36,7 +36,8 @@ def main():
     print(tally.table())
     print(*grouped(bad), sep="\n")
     if given.allow:
-        ALLOWED.write_text(json.dumps(json.loads(ALLOWED.read_text()) | {str(tally.total): tally.refusals}, indent=2))
+        allowed = json.loads(ALLOWED.read_text()) | {str(tally.total): tally.refusals}
+        ALLOWED.write_text(json.dumps(allowed, indent=2, sort_keys=True) + "\n")
     return 1 if bad else 0
 
 

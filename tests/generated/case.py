@@ -52,7 +52,7 @@ def draw(case_id: int) -> Case:
     changes = [name for name, change in CHANGES.items() if change.applies(CLOSURES[closure])]
     if gradient == "backprop" and "data assigned" in changes:
         changes.remove("data assigned")  # plain autograd, whose saved tensors follow the assignment
-    change = random.choice([*changes, *(["turned"] * 3 if "turned" in changes else [])])
+    change = random.choices(changes, weights=[CHANGES[name].weight for name in changes])[0]
     passes = [x for x in PASSES if CLOSURES[closure].encodes or not x.startswith("upstream")]
     event = random.choices(list(EVENTS), weights=list(EVENTS.values()))[0]
     return Case(

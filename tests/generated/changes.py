@@ -10,12 +10,14 @@ import torch
 class Change:
     """A change of what is around func. act(closure, k) makes it for the k-th time; applies(kind) says whether it can.
 
-    at_end: whether it is made after the last solve only, because later solves would see it.
+    at_end: whether it is made after the last solve only, because later solves would see it. weight: how often it is
+    drawn; seldom where a solve may be refused.
     """
 
     act: Callable
     applies: Callable = lambda kind: True
     at_end: bool = False
+    weight: int = 2
 
 
 def of_model(kind):
@@ -65,14 +67,15 @@ def _data_assigned(closure, k):
 
 
 CHANGES = {
-    "nothing": Change(lambda closure, k: None),
-    "turned": Change(lambda closure, k: closure.turn(k), lambda kind: kind.turns is not None),
+    "nothing": Change(lambda closure, k: None, weight=6),
+    "turned": Change(lambda closure, k: closure.turn(k), lambda kind: kind.turns is not None, weight=8),
     "mode": Change(_mode, of_model),
     "norm statistics": Change(_norm_statistics, of_model),
     "counter": Change(_counter, of_model),
     "teacher": Change(_teacher, of_model),
     "other step": Change(_other_step, of_model),
-    "own step": Change(_own_step, at_end=True),
-    "data assigned": Change(_data_assigned, at_end=True),
+    "own step": Change(_own_step, at_end=True, weight=1),
+    # Not where an encoder has saved the leaf: its own backward pass reads the new data, whatever the solver does.
+    "data assigned": Change(_data_assigned, lambda kind: not kind.encodes, at_end=True, weight=1),
 }
 """By name. "turned" and "mode" change what later solves compute; see World."""

@@ -40,24 +40,52 @@ def test_an_id_is_always_the_same_case():
     assert draw(4711) == first and str(first).startswith("id=4711, state=")
 
 
-@pytest.mark.parametrize(
-    ("axis", "kinds"),
-    [
-        ("state", STATES), ("dtype", DTYPES), ("method", [*sa.METHODS, "leapfrog"]), ("gradient", sa.GRADIENTS),
-        ("outputs", TIMES), ("event", EVENTS), ("closure", CLOSURES), ("change", CHANGES), ("passes", PASSES),
-        ("autocast", [True, False]), ("wants_t", [True, False]), ("wants_y0", [True, False]),
-        ("stepping", ["adaptive", "step size", "grid t"]),
-    ],
-)  # fmt: skip
-def test_ci_runs_every_kind_several_times(axis, kinds):
+AXES = {
+    "state": STATES,
+    "dtype": DTYPES,
+    "method": [*sa.METHODS, "leapfrog"],
+    "stepping": ["adaptive", "step size", "grid t"],
+    "gradient": sa.GRADIENTS,
+    "outputs": TIMES,
+    "event": EVENTS,
+    "closure": CLOSURES,
+    "change": CHANGES,
+    "passes": PASSES,
+    "autocast": [True, False],
+    "wants_t": [True, False],
+    "wants_y0": [True, False],
+}
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_ci_runs_every_kind_several_times(axis):
     drawn = Counter(getattr(case, axis) for case in FIRST)
-    assert set(drawn) == set(kinds) and min(drawn.values()) >= 8
+    assert set(drawn) == set(AXES[axis]) and min(drawn.values()) >= 8
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_ci_runs_every_change_with_every_exact_gradient(change):
-    gradients = {case.gradient for case in FIRST if case.change == change}
-    assert gradients >= {"symplectic", "aca", "stages", "revolve", "baseline"}
+PAIRS = {
+    **{(axis, "gradient"): kinds for axis, kinds in AXES.items() if axis not in ("method", "stepping", "gradient")},
+    ("closure", "dtype"): CLOSURES,
+    ("state", "dtype"): STATES,
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_nightly_run_has_every_pair(pair, nightly):
+    one, other = pair
+    drawn = {(getattr(case, one), getattr(case, other)) for case in nightly}
+    missing = {(a, b) for a in PAIRS[pair] for b in AXES[other]} - drawn
+    assert missing <= {("data assigned", "backprop")}
+
+
+def test_the_nightly_run_has_every_change_of_every_closure(nightly):
+    drawn = {(case.closure, case.change) for case in nightly}
+    assert drawn == {(a, b) for a, kind in CLOSURES.items() for b, change in CHANGES.items() if change.applies(kind)}
+
+
+@pytest.fixture(scope="module")
+def nightly():
+    return [draw(n) for n in range(10000)]
 
 
 @pytest.mark.parametrize("passes", [x for x in PASSES if not x.startswith("upstream")])

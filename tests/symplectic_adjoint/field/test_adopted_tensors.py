@@ -1,4 +1,4 @@
-"""Tensors that func reads from closures and objects get their gradients without params, and nothing upstream suffers."""
+"""Tensors that func reads from closures and objects get their gradients without params; nothing upstream suffers."""
 
 import gc
 import weakref
