@@ -69,6 +69,7 @@ def _data_assigned(closure, k):
 CHANGES = {
     "nothing": Change(lambda closure, k: None, weight=6),
     "turned": Change(lambda closure, k: closure.turn(k), lambda kind: kind.turns is not None, weight=8),
+    "touched": Change(lambda closure, k: closure.touch(k), lambda kind: hasattr(kind, "touch")),
     "mode": Change(_mode, of_model),
     "norm statistics": Change(_norm_statistics, of_model),
     "counter": Change(_counter, of_model),

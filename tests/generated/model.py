@@ -28,7 +28,8 @@ class Model(nn.Module):
         if W is not None:
             self.W = W
         self.b, self.gain, self.which, self.code = b, GAINS[0], 0, None
-        self.networks = None
+        self.networks = self.last_time = None
+        self.calls_of_field = 0
         self.head = nn.BatchNorm1d(2)
         self.teacher = nn.Linear(2, 2).requires_grad_(False)
         self.student = nn.Linear(2, 2)
@@ -48,5 +49,24 @@ class Model(nn.Module):
         network = self.networks[self.which]
         return network(t, y, self._gain())
 
+    def counted(self, t, y):
+        self.calls_of_field += 1
+        self.last_time = t
+        return self.scaled(1.0, t, y)
+
+    def scheduled(self, t, y):
+        return self._with_gain(self.schedule[0] * self.schedule[1], t, y)
+
+    def configured(self, t, y):
+        return self._with_gain(self.config.gain, t, y)
+
+    def _with_gain(self, gain, t, y):
+        return slope(t, y, self.W, self.b, gain if self.training else gain * IN_EVAL)
+
     def _gain(self):
         return self.gain if self.training else self.gain * IN_EVAL
+
+
+def networks(leaves):
+    """Return the networks of two segments."""
+    return [Network(leaves["W0"], leaves["b0"]), Network(leaves["W1"], leaves["b1"])]
