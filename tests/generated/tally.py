@@ -40,11 +40,11 @@ class Tally:
     def table(self):
         """Return the outcomes by kind of case, and the share that was refused by name."""
         widths = [len(kind) + 3 for kind in KINDS]
-        lines = [f"{'':36}" + "".join(f"{kind:>{width}}" for kind, width in zip(KINDS, widths, strict=True))]
+        lines = [f"{'':40}" + "".join(f"{kind:>{width}}" for kind, width in zip(KINDS, widths, strict=True))]
         for axis in AXES:
             for name in sorted(key for key in self.kinds if key.startswith(f"{axis}: ")):
                 counts = [self.kinds[name][kind] or "." for kind in KINDS]
-                lines.append(f"{name:36}" + "".join(f"{n:>{width}}" for n, width in zip(counts, widths, strict=True)))
+                lines.append(f"{name:40}" + "".join(f"{n:>{width}}" for n, width in zip(counts, widths, strict=True)))
         for name, n in sorted(self.refusals.items()):
             lines.append(f"refused: {n:5} of {self.total}, {n / self.total:6.2%}: {name}")
         n = self.refusals.total()

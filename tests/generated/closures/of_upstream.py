@@ -55,12 +55,12 @@ class OutputsOfOneFunction(LeafInClosure):
 
 
 class TwoOutputs(torch.autograd.Function):
-    """(a, b) -> (2a, 3b + sum(a)), differentiable twice."""
+    """(a, b) -> (0.9 a, 0.5 b + 0.2 sum(a)), differentiable twice."""
 
     @staticmethod
     def forward(ctx, a, b):
-        return 2.0 * a, 3.0 * b + a.sum()
+        return 0.9 * a, 0.5 * b + 0.2 * a.sum()
 
     @staticmethod
     def backward(ctx, grad_a, grad_b):
-        return 2.0 * grad_a + grad_b.sum(), 3.0 * grad_b
+        return 0.9 * grad_a + 0.2 * grad_b.sum(), 0.5 * grad_b
