@@ -12,7 +12,7 @@ from tests.generated.times import TIMES
 
 EVENTS = {"none": 20, "smooth": 4, "jump": 1, "jump aside": 2}
 """How often each is drawn. "jump aside": the gradient wanted does not go through the event."""
-PASSES = ("once", "twice", "double", "several", "upstream afterwards", "upstream reused")
+PASSES = ("once", "twice", "double", "several", "apart", "upstream afterwards", "upstream reused")
 """How the backward pass is made: see script.py."""
 
 OF_TIGHT_SOLVES = ("dopri5", "tsit5", "dopri8", "dop853")

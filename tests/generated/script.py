@@ -6,7 +6,9 @@ from tests.generated.events import EVENT_FUNCTIONS
 from tests.generated.states import mapped
 from tests.oracle import leaves
 
-SOLVES = {"several": 3}
+SOLVES = {"several": 3, "apart": 3}
+ORDER = (1, 0, 2)
+"""In which solves that are apart are differentiated."""
 
 
 class Script:
@@ -23,12 +25,15 @@ class Script:
 
     def run(self):
         """Return the gradients by name; a name may be None where nothing depends on it."""
-        loss = self._solves()
+        losses = self._losses()
         inputs = self.world.leaves.inputs
         wanted = {name: x for name, x in inputs.items() if x.requires_grad}
+        loss, passes = sum(losses), self._passes
         if not loss.requires_grad:
             return dict.fromkeys(wanted)
-        passes = self._passes
+        if passes == "apart":  # what is upstream of all of them is retained
+            each = {n: self._gradients(losses[n], wanted, retain_graph=True) for n in ORDER if losses[n].requires_grad}
+            return {f"{name} by solve {n}": x for n, found in each.items() for name, x in found.items()}
         if passes == "twice":
             first = self._gradients(loss, wanted, retain_graph=True)
             return first | {f"{name} again": x for name, x in self._gradients(loss, wanted).items()}
@@ -38,9 +43,10 @@ class Script:
             return self._upstream_afterwards(loss, wanted)
         return self._gradients(loss, wanted)
 
-    def _solves(self):
-        case, world = self._case, self.world
-        y, t, total = world.leaves.y0, world.leaves.t, torch.zeros(())
+    def _losses(self):
+        """Return the loss of each solve; each starts where the one before ended, unless they are apart."""
+        case, world, losses = self._case, self.world, []
+        y, t = world.leaves.y0, world.leaves.t
         solves = SOLVES.get(case.passes, 1)
         for n in range(solves):
             event_fn = EVENT_FUNCTIONS[case.event](case)
@@ -49,18 +55,17 @@ class Script:
             self.values[f"ys of solve {n}"] = flat
             if event_t is not None:
                 self.values[f"event of solve {n}"] = event_t
-            aside = case.event == "jump aside"
-            if aside:
-                ys, flat = mapped(lambda part: part[:1], ys), flat[:1]
-            elif event_t is not None:
-                total = total + 0.5 * event_t
+            if case.event == "jump aside":
+                ys, flat, event_t = mapped(lambda part: part[:1], ys), flat[:1], None
             linear, quadratic = world.leaves.weights[:, : len(flat)]
-            total = total + size(linear * flat + 0.5 * quadratic * flat * flat)
-            y = mapped(lambda part: part[-1], ys)
+            loss = size(linear * flat + 0.5 * quadratic * flat * flat)
+            losses.append(loss if event_t is None else loss + 0.5 * event_t)
+            if case.passes != "apart":
+                y = mapped(lambda part: part[-1], ys)
             world.change(last=n == solves - 1)
         if case.passes == "upstream reused":
-            total = total + sum(size(x * x) for x in world.adopted)
-        return total
+            losses += [size(x * x) for x in world.adopted]
+        return losses
 
     def _gradients(self, loss, inputs, **keywords):
         """Return the gradients by name; that of t has one entry for each distinct time."""
