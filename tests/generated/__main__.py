@@ -9,7 +9,7 @@ from collections import Counter
 import torch
 
 from tests.generated.case import draw
-from tests.generated.outcome import run
+from tests.generated.judgement import run
 from tests.generated.tally import ALLOWED, Tally
 
 

@@ -4,7 +4,7 @@
 """
 
 from tests.generated.case import draw
-from tests.generated.outcome import run
+from tests.generated.judgement import run
 from tests.generated.refusal_guard import PROPERTY
 from tests.generated.tally import Tally
 

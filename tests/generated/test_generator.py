@@ -15,7 +15,8 @@ from tests.generated.case import EVENTS, PASSES, draw
 from tests.generated.changes import CHANGES
 from tests.generated.closures import CLOSURES
 from tests.generated.dtypes import DTYPES
-from tests.generated.outcome import Outcome, run
+from tests.generated.judgement import run
+from tests.generated.outcome import Outcome
 from tests.generated.refusal_guard import RefusalGuard
 from tests.generated.solvers import Library, Replay
 from tests.generated.states import STATES, mapped

@@ -9,7 +9,8 @@ from symplectic_adjoint.solve.grid import Grid
 from tests.generated.case import PASSES, draw
 from tests.generated.changes import CHANGES
 from tests.generated.closures import CLOSURES
-from tests.generated.outcome import Outcome, run
+from tests.generated.judgement import run
+from tests.generated.outcome import Outcome
 from tests.generated.solvers import Torchdiffeq
 
 OF_BOTH = {"euler": "euler", "midpoint": "midpoint", "rk38": "rk4"}
