@@ -26,7 +26,8 @@ class Leaves:
         for n in range(2 if kind.turns == "network" else 1):
             for name, shape in ((f"W{n}", (size, size)), (f"b{n}", (size,))):
                 drawn = torch.randn(shape, dtype=of_truth, generator=generator) * 0.8 / size ** (0.5 * len(shape))
-                leaf = cast(drawn.to(dtype.of_state))
+                bounded = drawn / drawn.norm().clamp(min=1.0)  # the sine of a complex number may explode
+                leaf = cast(bounded.to(dtype.of_state))
                 self.tensors[name] = nn.Parameter(leaf) if name in kind.parameters else leaf.requires_grad_()
         self.inputs = dict(self.tensors)
         if case.wants_y0:
