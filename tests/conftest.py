@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 from symplectic_adjoint.errors import forget_warnings
 
-pytest_plugins = ["pytester", "tests.coverage_guard"]
+pytest_plugins = ["pytester", "tests.coverage_guard", "tests.generated.refusal_guard"]
 
 # A generated problem is solved five times: its time means nothing, and a slow one is no reason to fail.
 EVERYWHERE = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
@@ -17,6 +17,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=50, help="how many random kills tests/chaos makes")
+    parser.addoption("--generated-cases", type=int, default=1000, help="how many cases tests/generated runs")
 
 
 @pytest.fixture(autouse=True)

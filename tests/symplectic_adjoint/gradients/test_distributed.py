@@ -126,12 +126,27 @@ def fully_sharded(net, mesh):
     return fully_shard(net, mesh=mesh)
 
 
+class Owner:
+    """A plain object that holds a module."""
+
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self, t, y):
+        return self.net(t, y)
+
+
+# However func reaches the module.
+FUNCS = {"module": lambda net: net, "closure": lambda net: lambda t, y: net(t, y), "object": Owner}
+
+
+@pytest.mark.parametrize("func", FUNCS)
 @pytest.mark.parametrize("shard", [distributed_by_hand, fully_sharded])
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_sharded_parameters_are_refused_by_name(gradient, shard, mesh):
+def test_sharded_parameters_are_refused_by_name(gradient, shard, func, mesh):
     calls = []
     net = shard(SmallNet(), mesh)
     net.register_forward_pre_hook(lambda *_: calls.append(1))
     with pytest.raises(sa.UnsupportedCombination, match=r"func's parameters are sharded \(DTensor.*DistributedDataPar"):
-        sa.odeint(net, start(), T, gradient=gradient)
+        sa.odeint(FUNCS[func](net), start(), T, gradient=gradient)
     assert not calls
