@@ -57,7 +57,8 @@ class ForwardRng:
     def finish(self) -> None:
         """Leave the generators as one call of func would, so that the next solve draws other numbers."""
         if self._before:
-            self._set(self._after)
+            with self._lock:  # another thread may be about to draw
+                self._set(self._after)
 
     def require_repeatable(self) -> None:
         """Raise UnsupportedCombination if func began to draw after its first call, which cannot be repeated.
@@ -80,7 +81,8 @@ class ForwardRng:
             yield
         finally:
             if now:
-                self._set(now)
+                with self._lock:
+                    self._set(now)
 
     def _get(self) -> tuple[Tensor, ...]:
         state = torch.get_rng_state()

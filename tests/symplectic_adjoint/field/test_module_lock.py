@@ -264,7 +264,7 @@ def backward_in_a_thread(gate):
 
     def work():
         ys = sa.odeint(gate, start(), T, **STEPS)
-        gate.closed = True
+        gate.closed.set()
         torch.autograd.grad(ys.sum(), leaf)
 
     leaf = gate.layer.weight
@@ -278,11 +278,11 @@ class Gate(nn.Module):
 
     def __init__(self, layer):
         super().__init__()
-        self.layer, self.closed = layer, False
+        self.layer, self.closed = layer, threading.Event()  # set between the passes; an attribute would be put back
         self.entered, self.opened = threading.Event(), threading.Event()
 
     def forward(self, t, y):
-        if self.closed:
+        if self.closed.is_set():
             self.entered.set()
             wait(self.opened)
         return torch.tanh(self.layer(y))
@@ -512,7 +512,7 @@ def test_a_backward_pass_that_waits_as_the_forward_pass_never_did_is_not_waited_
         sa.odeint(gate, start(), T, **STEPS)
     gate.opened.set()
     threads.join()
-    gate.closed = False
+    gate.closed.clear()
     sa.odeint(gate, start(), T, **STEPS)
 
 
@@ -638,7 +638,7 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_lacks():
     if child == 0:
         try:
             signal.alarm(int(TIME_LIMIT_S))  # ends the process if it waits
-            gate.closed = False
+            gate.closed.clear()
             sa.odeint(gate, start(), T, **STEPS)
             os._exit(0)
         finally:
@@ -668,5 +668,5 @@ def test_parameters_listed_in_another_threads_backward_pass_are_the_modules_own(
     assert aliases[0] is not leaves[0]
     gate.opened.set()
     threads.join()
-    gate.closed = False
+    gate.closed.clear()
     assert largest_error(gradients(lambda t, y: gate(t, y), leaves, params=aliases), expected) < ROUNDING
