@@ -37,7 +37,7 @@ def test_the_truth_of_each_kind_is_torchdiffeqs_gradient_through_the_same_steps(
     kind = CLOSURES[closure]
     changes = [name for name, change in CHANGES.items() if change.applies(kind) and name not in NEVER_RIGHT]
     passes = [x for x in PASSES if kind.encodes or not x.startswith("upstream")]
-    for n in range(2 * max(len(changes), len(passes))):
+    for n in range(max(len(changes), len(passes))):
         case = replace(
             draw(n), closure=closure, change=changes[n % len(changes)], passes=passes[(n + n // 9) % len(passes)],
             stepping="grid t", event="none", method=list(OF_BOTH)[n % 3], gradient="backprop", autocast=False,
