@@ -54,12 +54,14 @@ def attributes_read(kind: type, entry: frozenset[str]) -> frozenset[str]:
     if entry not in of_kind:
         names, pending, seen = set(entry), list(entry), set[int]()
         while pending:
-            code = _code_of(getattr(kind, pending.pop(), None))
-            if code is not None and id(code) not in seen:
-                seen.add(id(code))
-                new = CodeNames.of(code).attributes - names
-                names |= new
-                pending += new
+            name = pending.pop()
+            for base in kind.__mro__:  # a method may call the one that it overrides
+                code = _code_of(vars(base).get(name))
+                if code is not None and id(code) not in seen:
+                    seen.add(id(code))
+                    new = CodeNames.of(code).attributes - names
+                    names |= new
+                    pending += new
         of_kind[entry] = frozenset(names)
     return of_kind[entry]
 

@@ -104,9 +104,24 @@ class LostGradientSearch:
             self._sizes.add(size)
         if unknown and not self.adopting:
             self._refuse_lost(k, tuple(known))
+        self._refuse_hidden(unknown, older)
         found = [x for x in candidates if id(x) in reached or id(state.stand_ins.leaf_of(x)) in reached]
         self._adopt([*found, *unknown])
         self._note_reached(reached | {id(x) for x in unknown}, aliases)
+
+    def _refuse_hidden(self, leaves: Sequence[Tensor], older: Sequence[Node]) -> None:
+        """Raise LostGradient for a leaf that only a tensor computed before the call leads to, which was not found.
+
+        That tensor itself would get no gradient, and hooks on it none either.
+        """
+        behind = {id(getattr(node, "variable", None)) for one in older for node, _ in one.next_functions}
+        for x in leaves:
+            if id(x) in behind:
+                raise LostGradient(
+                    f"func uses a tensor that was computed outside it from {self._forward_state.name_of(x)}, and holds "
+                    "it where it is not found (inside an object of a library, or too deep in containers): its gradient "
+                    "would be lost. Pass it as odeint(..., params=(tensor,)), or hold it in a variable of func"
+                )
 
     def _known(self, aliases: ParameterAliases | None, *inputs: Tensor) -> list[Tensor]:
         """Return the tensors at which graphs may end."""

@@ -30,7 +30,7 @@ from symplectic_adjoint.field.places import (
 from symplectic_adjoint.field.reach import Reach, ReachedTensor
 from symplectic_adjoint.field.watched_values import MOST_WATCHED, SCALARS, WatchedValues
 
-MOST_NESTED = 4
+MOST_NESTED = 6
 """How deep containers and objects are followed."""
 
 _OPAQUE = (*SCALARS, type(None), torch.dtype, torch.device, torch.Generator, BuiltinFunctionType, slice, range)

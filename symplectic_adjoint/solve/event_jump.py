@@ -20,10 +20,10 @@ def jumps(crossing: Crossing, y: Tensor) -> bool:
 
     It does if it falls as far over the bracket, which is rounding error wide, as over a much wider interval.
     """
-    bracket, eps = crossing.bracket, torch.finfo(y.dtype).eps
+    bracket, eps = crossing.bracket, max(torch.finfo(y.dtype).eps, crossing.event.eps)
     if bracket.drop == math.inf:
         return True
-    if bracket.drop <= 1e3 * eps * bracket.fall < math.inf:
+    if bracket.drop <= min(1e3 * eps, 0.5) * bracket.fall < math.inf:
         return False
     slope = crossing.slope
     still = float(slope.abs().amax()) if y.numel() else 0.0

@@ -27,6 +27,11 @@ class EventFunction:
         self._event_fn, self._time = event_fn, time
         self._signs: Tensor | None = None
 
+    @property
+    def eps(self) -> float:
+        """The spacing of the numbers that event_fn gets: for a state in half precision, that of its own dtype."""
+        return torch.finfo(self._time(0.0).dtype).eps
+
     def components(self, t: Time, y: Tensor) -> Tensor:
         """Return all components, flattened, on the graph of t and y.
 
