@@ -141,7 +141,8 @@ class _Solve(torch.autograd.Function):
         ctx.maybe_clear_saved_tensors()
         ys = kept.pop(0) if call.strategy.uses_outputs else None
         trajectory = call.trajectory
-        trajectory.field.forward_state.require_unchanged()
+        if call.strategy.check:
+            trajectory.field.forward_state.require_unchanged()
         f = trajectory.field.for_another_pass()
         t = t if ctx.needs_input_grad[2] else None
         values = None

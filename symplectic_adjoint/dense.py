@@ -129,6 +129,8 @@ class DenseSolution:
                     f"y0, t, a parameter or a buffer of shape {tuple(x.shape)} was changed in place since "
                     "odeint_dense solved: solve again"
                 )
+        if self._strategy.check and self._problem.forward_state is not None:
+            self._problem.forward_state.require_unchanged()
         start, end = self._problem.times
         order = sorted(range(len(numbers)), key=numbers.__getitem__, reverse=end < start)
         inside = [numbers[i] for i in order]
