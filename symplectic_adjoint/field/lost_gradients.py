@@ -1,7 +1,7 @@
 """The search of func's graphs for tensors whose gradient would be lost."""
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Self
 
@@ -47,6 +47,8 @@ class LostGradientSearch:
         """
         self.params = tuple(params)
         """The parameters: those given, then those adopted."""
+        self.direct: dict[int, Tensor] = {}
+        """The params with a history that graphs reach themselves, because no stand-in can be put in their place."""
         self._frozen, self._forward_state = frozen, forward_state
         self._sizes: set[int] = set()
         self._searched = 0
@@ -145,7 +147,9 @@ class LostGradientSearch:
                 aliases.bypassed = True
             if id(p) in reached and p.grad_fn is not None and not self.gated:
                 self._require_one_way(p)
-                self._refuse_ancestors(p)
+                self.direct[id(p)] = p
+                if not self.adopting:
+                    self.separate_ancestors(may_add=False)
 
     def _params_in(self, reached: set[int], aliases: ParameterAliases | None) -> set[int]:
         """Return the ids of the params that are reached, themselves or through the leaves in their place."""
@@ -163,19 +167,30 @@ class LostGradientSearch:
                 'or use gradient="backprop"'
             )
 
-    def _refuse_ancestors(self, p: Tensor) -> None:
-        """Raise LostGradient if p, which has no stand-in, is computed from another parameter."""
+    def separate_ancestors(self, *, may_add: bool) -> None:
+        """Let a VJP that reaches a tensor without a stand-in not run on to the parameters that it was computed from.
+
+        may_add: whether these parameters can get stand-ins, because no graph leads to them yet. Raises LostGradient for
+        one that cannot, whose gradient would be counted twice.
+        """
+        stand_ins, name_of = self._forward_state.stand_ins, self._forward_state.name_of
+        for p in self.direct.values():
+            for q in self._ancestors(p):
+                if stand_ins.leaf_of(q) is q and not (may_add and stand_ins.add(*self._forward_state.locate([q]))):
+                    raise LostGradient(
+                        f"{name_of(p)}, which func uses, is computed from another parameter, {name_of(q)}, which would "
+                        "get its gradient twice: hold it in a variable of func, a default argument or an attribute of "
+                        "func's module, not inside a list, dict or object, or compute it inside func"
+                    )
+
+    def _ancestors(self, p: Tensor) -> Iterator[Tensor]:
+        """Yield the other params that p was computed from."""
         ends = {(q.grad_fn, q.output_nr): q for q in self.params if q.grad_fn is not None}
         leaves = {id(q): q for q in self.params if q.grad_fn is None}
         for node, output_nr in walk_edges([(p.grad_fn, p.output_nr)], set()):
             q = leaves.get(id(getattr(node, "variable", None)), ends.get((node, output_nr)))
             if q is not None and q is not p:
-                name_of = self._forward_state.name_of
-                raise LostGradient(
-                    f"{name_of(p)}, which func uses, is computed from another parameter, {name_of(q)}, which would "
-                    "get its gradient twice: hold it in a variable of func, a default argument or an attribute of "
-                    "func's module, not inside a list, dict or object, or compute it inside func"
-                )
+                yield q
 
     def refuse_kept(self, beside: Iterable[Tensor], y: Tensor, aliases: ParameterAliases | None) -> None:
         """Raise LostGradient if the values of f just before and after a time reach a param that f there missed.

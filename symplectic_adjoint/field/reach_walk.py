@@ -264,11 +264,12 @@ class _Walk:
         return not isinstance(x, type | BuiltinFunctionType)
 
     def _is_library(self, function: FunctionType) -> bool:
-        """Return whether a function belongs to an installed package other than that of func."""
+        """Return whether a function belongs to an installed package other than that of func, and holds no values."""
         name = function.__globals__.get("__name__") or ""
         if _is_library_name(name):
             return True
-        return name.partition(".")[0] != self._package and "site-packages" in function.__code__.co_filename
+        own = name.partition(".")[0] == self._package or function.__closure__
+        return not own and "site-packages" in function.__code__.co_filename
 
 
 class _Assigned:
