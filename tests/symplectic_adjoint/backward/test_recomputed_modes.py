@@ -1,7 +1,5 @@
 """The backward pass has the attributes, the training mode and the autocast of the forward pass."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
@@ -68,20 +66,6 @@ class TestTheTrainingMode:
         bound = ROUNDING if gradient in EXACT else APPROXIMATE
         assert max(relative_error(a, b) for a, b in zip(got, expected, strict=True)) < bound
         assert all(module.training != training for module in func.modules())
-
-    @every_gradient
-    def test_of_a_module_behind_a_plain_object_is_that_of_the_forward_pass(self, gradient):
-        def solution(gradient):
-            held = SimpleNamespace(net=Field(nn.BatchNorm1d(3).double()))
-            return solve(lambda t, y: held.net(t, y), gradient=gradient), held.net
-
-        expected = gradients(*solution("backprop"))
-        ys, net = solution(gradient)
-        net.eval()
-        got = gradients(ys, net)
-        bound = ROUNDING if gradient in EXACT else APPROXIMATE
-        assert max(relative_error(a, b) for a, b in zip(got, expected, strict=True)) < bound
-        assert not net.training
 
     @every_gradient
     def test_of_a_submodule_is_its_own(self, gradient):
