@@ -186,7 +186,7 @@ class ForwardState:
     def require_unchanged(self) -> None:
         """Raise FunctionChanged, with its name, if a value that func reads and that is not put back has changed."""
         with self.lock:  # another thread's check_gradient assigns .data for a while
-            self.guarded.require_unmoved(self.name_of)
+            self.guarded.require_same(self.name_of)
         for x in self.reach.watched:
             name = x.changed()
             if name is not None:
