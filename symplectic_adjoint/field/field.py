@@ -22,6 +22,7 @@ from symplectic_adjoint.field.linearization import Linearization, Pull, cut_at, 
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.reach import Reach
+from symplectic_adjoint.field.read_tensors import Reads
 from symplectic_adjoint.field.resolution import Resolution, can_cast, resolution_of
 from symplectic_adjoint.field.times import Time, next_number
 
@@ -62,6 +63,7 @@ class Field:
         self._resolution: Resolution | None = None
         self._first_call: tuple[Tensor, Tensor, Tensor] | None = None
         """t, y and f of the first call, if func's modules have buffers, which func may change."""
+        self._first_time: Tensor | None = None
 
     def for_another_pass(self) -> "Field":
         """Return the same field with counts and a search of its own, for a backward pass."""
@@ -267,9 +269,27 @@ class Field:
         if self.search.active and k.grad_fn is not None:
             self.search.check_graph(k, y, t, nodes_before, self.aliases)
             if self.search.missed:
-                beside = (self._evaluate(next_number(t.detach(), direction), y) for direction in (-1.0, 1.0))
-                self.search.refuse_kept(beside, y, self.aliases)
+                self.search.refuse_kept(self._beside(t.detach(), y), y, self.aliases)
         return k
+
+    def _beside(self, t: Tensor, y: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Yield f just before and just after t, each with the tensors that it reads and that func keeps for times near.
+
+        What it reads at the first time too, it keeps for all times.
+        """
+        kept = self.forward_state.kept_since_the_start()
+        if kept and self._first_time is not None:
+            _, read = self._evaluate_and_watch(self._first_time, y, kept)
+            kept = [x for x in kept if all(x is not one for one in read)]
+        for direction in (-1.0, 1.0):
+            yield self._evaluate_and_watch(next_number(t, direction), y, kept)
+
+    def _evaluate_and_watch(self, t: Tensor, y: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return f(t, y) and those of the tensors that it reads."""
+        reads = Reads(tensors, hidden=False)
+        with reads.watch():
+            k = self._evaluate(t, y)
+        return k, reads.found
 
     def _cast(self, k: Any) -> Tensor:
         """Return k in y's dtype if only its precision differs, as under autocast; raise TypeError or ValueError."""
@@ -298,5 +318,6 @@ class Field:
         if self.compiled is not None:
             self.forward_state.require_compilable(float16=self.computes_in_float16)
             self.compiled.counters.learn()
+        self._first_time = t if self._first_time is None else self._first_time
         if self._first_call is None and self.forward_state.has_buffers:
             self._first_call = (t, y, k)

@@ -26,6 +26,7 @@ from symplectic_adjoint.field.module_tensors import (
 )
 from symplectic_adjoint.field.module_values import ModuleValues
 from symplectic_adjoint.field.reach import Reach
+from symplectic_adjoint.field.reach_walk import reach_of
 from symplectic_adjoint.field.read_tensors import Reads
 from symplectic_adjoint.field.stand_ins import StandIns
 
@@ -85,6 +86,12 @@ class ForwardState:
         held = [*(x.tensor for x in self._attributes), *(x.tensor for x in self.reach.tensors)]
         held = [*self.stand_ins.originals, *(x for x in held if x is not None and x.grad_fn is not None)]
         return list({id(x): x for x in held}.values())
+
+    def kept_since_the_start(self) -> list[Tensor]:
+        """Return the tensors without a gradient that func has put somewhere since the solve began."""
+        before = {id(x.tensor) for x in self.reach.tensors}
+        now = [x.tensor for x in reach_of(self.reach.func).tensors]
+        return [x for x in now if x is not None and id(x) not in before and not x.requires_grad]
 
     def mark_reached(self, x: Tensor) -> None:
         """Note that func's graph reaches a tensor."""

@@ -166,21 +166,28 @@ class LostGradientSearch:
                 'or use gradient="backprop"'
             )
 
-    def refuse_kept(self, beside: Iterable[Tensor], y: Tensor, aliases: ParameterAliases | None) -> None:
-        """Raise LostGradient if the values of f just before and after a time reach a param that f there missed.
+    def refuse_kept(
+        self, beside: Iterable[tuple[Tensor, Sequence[Tensor]]], y: Tensor, aliases: ParameterAliases | None
+    ) -> None:
+        """Raise LostGradient if f missed a param because it used a value computed from it in an earlier call.
 
-        f then used a value that it had computed from the param in an earlier call at that time, without a graph. A
-        func with a branch in time reaches the param on one side at most. Clears `missed`.
+        beside: f just before and just after the time, each with the tensors that it read there and that func has put
+        somewhere since the solve began. If both reach the param, func kept a value for that very time: a branch in time
+        reaches it on one side at most. If neither does and both read one tensor, func kept that for times around.
+        Clears `missed`.
         """
         missed, self.missed = self.missed, set()
-        for k in beside:
+        anew, behind, read_twice = missed, missed, None
+        for k, read in beside:
             reached = set[int]()
             find_unknown_leaves(k, tuple(self._known(aliases, y)), reached=reached)
-            missed &= self._params_in(reached, aliases)
-            if not missed:
+            reached = self._params_in(reached, aliases)
+            read_twice = {id(x) for x in read} & ({id(x) for x in read} if read_twice is None else read_twice)
+            anew, behind = anew & reached, behind - reached if read_twice else set()
+            if not anew and not behind:
                 return
         for p in self.params:
-            if id(p) in missed:
+            if id(p) in anew | behind:
                 raise LostGradient(_kept_value(p, "in some calls, and in others"))
 
     def _refuse_lost(self, k: Tensor, known: tuple[Tensor, ...]) -> None:

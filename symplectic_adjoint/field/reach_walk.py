@@ -137,6 +137,7 @@ class _Walk:
         names: frozenset[str] = frozenset()
         if not _is_library_name(kind.__module__):
             names = attributes_read(kind, self.names | {"forward"})
+            self.names |= names
             self._follow_class(kind, depth)
         for key, x in holder.items():
             if key in STANDARD_ATTRIBUTES or isinstance(x, _OPAQUE):

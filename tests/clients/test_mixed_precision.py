@@ -26,7 +26,7 @@ class Model(nn.Module):
 def gradients(odeint, *, autocast=None, dtype=torch.float32, scale=1.0):
     """Return the gradient of a mean loss in float64, computed at a loss scale and unscaled."""
     model = Model().to(dtype)
-    x = torch.randn(64, 3, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(1)).to(dtype)
     with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
         loss = odeint(model.field, x, T.to(dtype))[-1].square().mean()
     (loss * scale).backward()
@@ -67,7 +67,7 @@ def test_the_gradient_is_as_near_to_float64_as_autograds_own(ours, dtype):
 def test_float16_at_the_loss_scales_of_a_gradient_scaler(ours, scale):
     """In float16 a small cotangent vanishes and a large one overflows, unless each product is scaled."""
     got = gradients(ours, autocast=torch.float16, scale=scale)
-    if ours.keywords["gradient"] in ("backprop", "baseline", "aca"):  # whose products are autograd's
+    if ours.keywords["gradient"] == "backprop":  # whose products are autograd's
         expected = gradients(autograd, autocast=torch.float16, scale=scale)
         assert got.isfinite().all() == expected.isfinite().all()
     elif ours.keywords["gradient"] != "continuous":
@@ -76,8 +76,8 @@ def test_float16_at_the_loss_scales_of_a_gradient_scaler(ours, scale):
 
 def test_adaptive_steps_under_autocast(ours):
     adaptive = partial(ours, method="dopri5", rtol=1e-2, atol=1e-2)
-    # Two digits of bfloat16, and a hundredth of error in each step.
-    assert error(gradients(adaptive, autocast=torch.bfloat16)) < 0.05
+    # Two digits of bfloat16; the error of the steps is below 1e-3.
+    assert error(gradients(adaptive, autocast=torch.bfloat16)) < 0.02
 
 
 def test_the_state_keeps_its_precision(ours):

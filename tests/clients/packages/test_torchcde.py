@@ -74,7 +74,7 @@ def test_an_encoder_whose_coefficients_are_not_named(compare):
     """Without adjoint_params torchdiffeq's adjoint loses the encoder's gradient; here it is found."""
 
     def unnamed():
-        field, encoder = Field(), nn.Linear(3, 3)
+        field, encoder = Field(), nn.Linear(3, 3, bias=False)  # a path's slope does not depend on a bias
         x = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1))
         path = torchcde.CubicSpline(torchcde.natural_cubic_coeffs(encoder(x)))
         zs = torchcde.cdeint(X=path, func=field, z0=torch.ones(2, 4), t=path.interval, adjoint=False, **CALLS["fixed"])

@@ -184,6 +184,38 @@ def test_data_assigned_to_a_parameter_is_found(gradient, steps, assign):
         backward(ys)
 
 
+def gradients(net, ys):
+    return torch.autograd.grad(weighted_loss(ys), (*net.inner.parameters(), net.twice))
+
+
+@recomputing_gradients
+def test_data_swapped_out_and_back_is_no_change(gradient):
+    """Averaged weights for an evaluation: the old values come back, at another address."""
+    net = SmallNet()
+    expected = gradients(net, solve(net, gradient=gradient))
+    ys = solve(net, gradient=gradient)
+    for p in net.parameters():
+        kept = p.detach().clone()
+        p.data = 1.01 * kept
+        p.data = kept
+    assert all(torch.equal(got, x) for got, x in zip(gradients(net, ys), expected, strict=True))
+
+
+@pytest.mark.parametrize("change", ["values", "dtype", "shape"])
+@recomputing_gradients
+def test_other_data_is_found_by_the_data_alone(gradient, change):
+    """Not by what func computes from it, nor by its address, at which memory that was freed may be used again."""
+    net = SmallNet()
+    ys = solve(net, gradient=gradient)
+    weight = net.inner.weight
+    rounded = torch.nextafter(weight, torch.zeros(()))  # less than the comparison of values of func can tell
+    new = {"values": rounded, "dtype": weight.float(), "shape": weight[:1]}[change].detach().clone()
+    weight.data = torch.empty(0)
+    weight.data = new
+    with pytest.raises(FunctionChanged, match=r"func\.inner\.weight was changed.*\.data was assigned"):
+        backward(ys)
+
+
 @pytest.mark.parametrize("steps", [1, 5])
 @recomputing_gradients
 def test_a_change_before_a_second_backward_pass_is_found(gradient, steps):

@@ -83,6 +83,7 @@ HOLDERS = {
     "list": lambda rates, drive: reading_list([rates, drive]),
     "dict": lambda rates, drive: reading_dict({"rates": rates, "drive": drive}),
     "helper's closure": lambda rates, drive: around(decay(rates, drive)),
+    "object that another method reads": lambda rates, drive: Delegating(rates, drive),
 }
 
 
@@ -112,6 +113,23 @@ class Holder(nn.Module):
 
     def forward(self, t, y):
         return torch.tanh(self.rates * y) + self.drive * t
+
+
+class Delegating(nn.Module):
+    """A module whose forward method leaves the reading of a plain object to others."""
+
+    def __init__(self, rates, drive):
+        super().__init__()
+        self.owner = SimpleNamespace(rates=rates, drive=drive)
+
+    def decay(self, y):
+        return self.owner.rates * y
+
+    def slope(self, t, y):
+        return torch.tanh(self.decay(y)) + self.owner.drive * t
+
+    def forward(self, t, y):
+        return self.slope(t, y)
 
 
 def reading(held):
