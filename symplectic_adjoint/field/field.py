@@ -304,7 +304,7 @@ class Field:
         """Raise FunctionChanged if the graph of k is not that of the first call, with the same parameters trained."""
         if self.search.gated or not self.first_graph.differs(k, y, self.search.known(self.aliases, *passed)):
             return
-        if not self.search.freezes_changed:
+        if not (self.search.freezes_changed or self.search.drops):
             raise self.first_graph.changed()
 
     def _cast(self, k: Any) -> Tensor:

@@ -143,12 +143,15 @@ class ForwardState:
         self._values.forget_changed()
         for x in self.reach.watched:
             x.forget_changed()
+        before = {id(x.tensor) for x in self._attributes}
         self._attributes = [x for x in self._attributes if self._may_hold(x.tensor)]
         # A module's buffers change together: BatchNorm hides some changes from autograd.
         self._changed_buffers = [x for own in self._buffers if any(y.changed() for y in own) for x in own]
         self._final_tensors = [x for m in self._modules for x in module_tensors_in(m._parameters)]
         self._final_tensors += [x for m in self._modules if m._buffers for x in module_tensors_in(m._buffers)]
-        self._final_tensors += [x for x in self._find_attributes() if self._may_hold(x.tensor)]
+        # A new one is func's own: a value that its first call computed, with a graph, and kept.
+        own = [x for x in self._find_attributes() if id(x.tensor) not in before or self._may_hold(x.tensor)]
+        self._final_tensors += own
 
     def _may_hold(self, attribute: Tensor) -> bool:
         """Return whether an attribute may be held between the passes.

@@ -66,6 +66,11 @@ class LostGradientSearch:
         """Whether a parameter was frozen, or a frozen tensor requires a gradient, since the solve began."""
         return any(p.requires_grad for p in self._frozen) or not all(p.requires_grad for p in self.params)
 
+    @property
+    def drops(self) -> bool:
+        """Whether no graph of this pass has reached a parameter that the forward pass reached: see refuse_dropped."""
+        return not self._reached_before <= self._reached
+
     def start(self, *, adopting: bool = False) -> None:
         """Search the next call."""
         self.active = self.due = True

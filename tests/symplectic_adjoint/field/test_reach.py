@@ -187,3 +187,32 @@ def test_a_changed_slot_or_attribute_of_a_function_is_named(make):
     func.scale = 2.0
     with pytest.raises(sa.FunctionChanged, match=r"func\.scale, which func reads"):
         ys.sum().backward()
+
+
+class Remembering(nn.Module):
+    """Computes a context in its first call, and keeps it until reset."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.encoder, self.context = SmallNet(), nn.Linear(3, 3).double(), None
+
+    def forward(self, t, y):
+        if self.context is None:
+            self.context = self.encoder(torch.ones(3, dtype=torch.float64))
+        return self.net(t, y) + self.context
+
+
+@exact_gradients
+def test_what_the_first_call_computes_and_keeps_belongs_to_its_solve(gradient):
+    func = Remembering()
+
+    def solution(name, params):
+        solved = []
+        for _ in range(2):
+            func.context = None
+            solved.append(solve(func, gradient=name, params=params))
+        func.context = None
+        return torch.cat(solved)
+
+    assert_as_backprop(solution, list(func.parameters()), gradient)
+    assert func.context is None
