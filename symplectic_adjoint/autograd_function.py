@@ -108,7 +108,6 @@ def _forward_pass(problem: Problem, strategy: Strategy, y0: Tensor, with_time: b
     keeper = strategy.keeper(ForwardPass(problem, y0, with_time))
     ys, trajectory = problem.solve(y0, keeper, adopt=True)
     f = trajectory.field
-    f.search.separate_ancestors(may_add=not keeper.graphs)
     f.require_repeatable()
     f.forward_state.guard(f.params, f.search.reached)
     trajectory.stats.f_calls_forward = f.f_calls

@@ -19,7 +19,7 @@ from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.layout import PackedFunc
-from symplectic_adjoint.field.linearization import Linearization, Pull, hooks_suspended, pairs_with_graph
+from symplectic_adjoint.field.linearization import Linearization, Pull, cut_at, hooks_suspended, pairs_with_graph
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.reach import Reach
@@ -224,7 +224,7 @@ class Field:
         given, inverse = tuple(cotangent for _, cotangent in pairs), None
         if self.cotangent_scale is not None:
             given, inverse = self.cotangent_scale.apply(given)
-        with hooks_suspended(self.params):
+        with hooks_suspended(self.params), cut_at(self.search.direct.values()):
             bars = run_backward(
                 tuple(x for x, _ in pairs),
                 given,

@@ -1,8 +1,9 @@
 """One call of f on the graph, and how cotangents are pulled back through it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock, get_ident
 from typing import Any, Protocol
 
@@ -51,6 +52,25 @@ def pairs_with_graph(
     """Return the outputs that have a graph, each with its cotangent."""
     pairs = zip(outputs, cotangents, strict=True)
     return [(x, cotangent) for x, cotangent in pairs if isinstance(x, GradientEdge) or x.requires_grad]
+
+
+@contextmanager
+def cut_at(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Let VJPs end at tensors with a history, which are among their inputs, and not run into what these came from.
+
+    Autograd captures the cotangent of an input before it calls the hook of the node that made it.
+    """
+    handles = [x.grad_fn.register_prehook(partial(_without, x.output_nr)) for x in tensors if x.grad_fn is not None]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _without(index: int, cotangents: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Return the cotangents of a node's outputs without one of them."""
+    return tuple(None if i == index else x for i, x in enumerate(cotangents))
 
 
 @contextmanager

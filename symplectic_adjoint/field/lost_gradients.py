@@ -1,7 +1,7 @@
 """The search of func's graphs for tensors whose gradient would be lost."""
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Self
 
@@ -12,7 +12,7 @@ from symplectic_adjoint._torch_internals import nodes_made
 from symplectic_adjoint.errors import LostGradient
 from symplectic_adjoint.field.cotangent_scale import computes_in_float16
 from symplectic_adjoint.field.forward_state import ForwardState
-from symplectic_adjoint.field.graph import find_unknown_leaves, walk_edges
+from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 
 FIRST_CALLS = 4
@@ -161,8 +161,7 @@ class LostGradientSearch:
             if id(p) in reached and p.grad_fn is not None and not self.gated:
                 self._require_one_way(p)
                 self.direct[id(p)] = p
-                if not self.adopting:
-                    self.separate_ancestors(may_add=False)
+                self.must_retain = True  # a VJP visits what p came from, although no cotangent gets there
 
     def _params_in(self, reached: set[int], aliases: ParameterAliases | None) -> set[int]:
         """Return the ids of the params that are reached, themselves or through the leaves in their place."""
@@ -179,31 +178,6 @@ class LostGradientSearch:
                 "another way too (in a list, dict or object): its gradient would be lost. Reach it in one way only, "
                 'or use gradient="backprop"'
             )
-
-    def separate_ancestors(self, *, may_add: bool) -> None:
-        """Let a VJP that reaches a tensor without a stand-in not run on to the parameters that it was computed from.
-
-        may_add: whether these parameters can get stand-ins, because no graph leads to them yet. Raises LostGradient for
-        one that cannot, whose gradient would be counted twice.
-        """
-        stand_ins, name_of = self._forward_state.stand_ins, self._forward_state.name_of
-        for p in self.direct.values():
-            for q in self._ancestors(p):
-                if stand_ins.leaf_of(q) is q and not (may_add and stand_ins.add(*self._forward_state.locate([q]))):
-                    raise LostGradient(
-                        f"{name_of(p)}, which func uses, is computed from another parameter, {name_of(q)}, which would "
-                        "get its gradient twice: hold it in a variable of func, a default argument or an attribute of "
-                        "func's module, not inside a list, dict or object, or compute it inside func"
-                    )
-
-    def _ancestors(self, p: Tensor) -> Iterator[Tensor]:
-        """Yield the other params that p was computed from."""
-        ends = {(q.grad_fn, q.output_nr): q for q in self.params if q.grad_fn is not None}
-        leaves = {id(q): q for q in self.params if q.grad_fn is None}
-        for node, output_nr in walk_edges([(p.grad_fn, p.output_nr)], set()):
-            q = leaves.get(id(getattr(node, "variable", None)), ends.get((node, output_nr)))
-            if q is not None and q is not p:
-                yield q
 
     def refuse_kept(self, beside: Iterable[Tensor], y: Tensor, aliases: ParameterAliases | None) -> None:
         """Raise LostGradient if the values of f just before and after a time reach a param that f there missed.

@@ -46,7 +46,7 @@ def collect_parameters(func: Callable[..., Any], reach: Reach, params: Params | 
     given = listed("params", params)
     modules = own_modules(func)
     own = [*(p for m in modules for p in _own_parameters(m)), *reach.variables()]
-    _refuse_sharded(own)
+    _refuse_sharded(own, reach.modules)
     found: dict[int, Tensor] = {}
     for index, p in enumerate((*given, *own)):
         if not isinstance(p, Tensor):
@@ -95,13 +95,18 @@ def _own_parameters(module: nn.Module) -> list[Tensor]:
     return [x for x in vars(module).values() if isinstance(x, Tensor) and x.requires_grad]
 
 
-def _refuse_sharded(params: Sequence[Tensor]) -> None:
-    """Raise UnsupportedCombination for DTensors: while func runs, FSDP2 replaces them by tensors unknown until then."""
-    sharding = sys.modules.get("torch.distributed.tensor")
-    if sharding is not None and any(isinstance(p, sharding.DTensor) for p in params):
+def _refuse_sharded(params: Sequence[Tensor], modules: Sequence[nn.Module]) -> None:
+    """Raise UnsupportedCombination for FSDP: while func runs, it replaces parameters by tensors unknown until then."""
+    tensor, fsdp = sys.modules.get("torch.distributed.tensor"), sys.modules.get("torch.distributed.fsdp")
+    found = None
+    if tensor is not None and any(isinstance(p, tensor.DTensor) for p in params):
+        found = "DTensor, as FSDP2 leaves them"
+    elif fsdp is not None and any(isinstance(m, fsdp.FullyShardedDataParallel) for m in modules):
+        found = "FullyShardedDataParallel, FSDP1"
+    if found:
         raise UnsupportedCombination(
-            "func's parameters are sharded (DTensor, as FSDP2 leaves them), and each f call would gather them again: "
-            "wrap the model in DistributedDataParallel, or shard the layers around the solve only"
+            f"func's parameters are sharded ({found}), and each f call would gather them again: wrap the model in "
+            "DistributedDataParallel, or shard the layers around the solve only"
         )
 
 

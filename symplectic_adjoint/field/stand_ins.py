@@ -34,14 +34,6 @@ class StandIns:
         """Return the stand-in of a tensor; the tensor itself if it has none."""
         return self._leaves.get(id(x), x)
 
-    def add(self, places: Sequence[ModuleTensor]) -> bool:
-        """Let stand-ins replace a tensor that is at these places; return whether there is one."""
-        if not places or type(places[0].tensor) not in REPLACEABLE:
-            return False
-        self._places += places
-        self._leaves[id(places[0].tensor)] = places[0].tensor.detach().requires_grad_()
-        return True
-
     def keep(self, ids: Container[int]) -> None:
         """Drop all but those of the tensors with these ids: one that func does not use may hold an earlier solve."""
         self._places = [x for x in self._places if id(x.tensor) in ids]

@@ -10,6 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Self
 
+from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.errors import NotReplacedWarning, warn_once
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.replacement import functions
@@ -29,6 +30,7 @@ REFUSED = {"ImplicitFnGradientRerouting": "the gradient of the event time is par
 _lock = threading.Lock()
 
 
+@untraced
 def replace_torchdiffeq(*, rebind: bool = False) -> "Replacement":
     """Let code that imports torchdiffeq from now on get this library instead, whether torchdiffeq is installed or not.
 

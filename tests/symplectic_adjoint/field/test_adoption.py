@@ -246,3 +246,46 @@ def test_second_derivatives_reach_what_a_tensor_was_computed_from(gradient):
 
     for got, expected in zip(second(gradient), second("backprop"), strict=True):
         assert (got - expected).norm() < 1e-11 * expected.norm()  # one order of derivatives more
+
+
+def in_containers(first):
+    second, third = first.sin(), first.exp().chunk(3)
+    held = [first, {"second": second}, third]
+    return lambda t, y: torch.tanh(held[0] * y + held[1]["second"]) * held[2][0] - held[2][2]
+
+
+@every_gradient
+@pytest.mark.parametrize("own", [False, True], ids=["outside", "of func's own module"])
+def test_a_container_may_hold_a_tensor_and_what_it_was_computed_from(own, gradient):
+    """No leaf can stand in there: the VJPs end at the tensors themselves."""
+
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(leaf(3))
+
+        def forward(self, t, y):
+            return self.func(t, y) * self.weight
+
+    holder = Holder()
+    weight = holder.weight if own else leaf(3)
+
+    def solution(g, _):
+        first = (0.5 * weight).cos()
+        holder.func = in_containers(first)
+        func = holder if own else holder.func
+        return solve(func, gradient=g) * first
+
+    assert_as_backprop(solution, [weight], gradient)
+
+
+@pytest.mark.parametrize("gradient", ["symplectic", "aca", "baseline", "revolve", "stages"])
+def test_second_derivatives_of_tensors_in_containers(gradient):
+    def second(gradient):
+        weight, y0 = leaf(3), start().requires_grad_()
+        ys = solve(in_containers((0.5 * weight).cos()), y0, gradient=gradient)
+        (first,) = torch.autograd.grad(ys.square().sum(), y0, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), [weight, y0])
+
+    for got, expected in zip(second(gradient), second("backprop"), strict=True):
+        assert (got - expected).norm() < 1e-11 * expected.norm()  # one order of derivatives more

@@ -44,13 +44,6 @@ class TestALostGradient:
         with pytest.raises(sa.LostGradient, match=r"computed in a variable or an attribute .* another way"):
             solve(lambda t, y: computed * y + held[0], gradient=gradient)
 
-    @losing_gradients
-    def test_is_an_error_where_a_list_holds_a_tensor_and_what_it_was_computed_from(self, gradient):
-        first = leaf(3).exp()
-        held = [first, first.sin()]
-        with pytest.raises(sa.LostGradient, match=r"held\[1\], which func uses, is computed from another parameter"):
-            solve(lambda t, y: held[0] * y + held[1], gradient=gradient)
-
     @every_gradient
     def test_is_no_error_under_no_grad(self, gradient):
         weight = leaf(3)

@@ -126,6 +126,13 @@ def fully_sharded(net, mesh):
     return fully_shard(net, mesh=mesh)
 
 
+def fully_sharded_by_a_wrapper(net, mesh):
+    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+
+    del mesh
+    return FullyShardedDataParallel(net, sharding_strategy=ShardingStrategy.NO_SHARD, device_id=torch.device("cpu"))
+
+
 class Owner:
     """A plain object that holds a module."""
 
@@ -141,12 +148,12 @@ FUNCS = {"module": lambda net: net, "closure": lambda net: lambda t, y: net(t, y
 
 
 @pytest.mark.parametrize("func", FUNCS)
-@pytest.mark.parametrize("shard", [distributed_by_hand, fully_sharded])
+@pytest.mark.parametrize("shard", [distributed_by_hand, fully_sharded, fully_sharded_by_a_wrapper])
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_sharded_parameters_are_refused_by_name(gradient, shard, func, mesh):
     calls = []
     net = shard(SmallNet(), mesh)
     net.register_forward_pre_hook(lambda *_: calls.append(1))
-    with pytest.raises(sa.UnsupportedCombination, match=r"func's parameters are sharded \(DTensor.*DistributedDataPar"):
+    with pytest.raises(sa.UnsupportedCombination, match=r"func's parameters are sharded \(.*FSDP.*DistributedDataPar"):
         sa.odeint(FUNCS[func](net), start(), T, gradient=gradient)
     assert not calls
