@@ -94,8 +94,7 @@ def odeint(
         zero. t must then have two entries, of which the second only gives the direction of time.
     gradient: how the gradient is computed: a name in GRADIENTS, an object such as Symplectic(keep="stages"), or "auto".
         None: that of set_default, or "symplectic".
-    params: tensors that only later calls of func use, from a list, dict, object or plain attribute of a module; or a
-        module, for its parameters.
+    params: tensors that only later calls of func use, from a list, dict or object; a module stands for its parameters.
     memory_budget: for gradient="auto", a bound on the bytes that the solve and its backward pass hold at any one time:
         a number, or a string such as "2 GiB". The backward pass recomputes as few f calls as it allows. None: that of
         set_default, or 80 % of what the device has free.

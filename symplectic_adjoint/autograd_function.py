@@ -14,6 +14,7 @@ from symplectic_adjoint.backward.recomputed_values import RecomputedValues, can_
 from symplectic_adjoint.backward.state_sketch import Marks
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.first_graph import FirstGraph
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -144,6 +145,8 @@ class _Solve(torch.autograd.Function):
         if call.strategy.check:
             trajectory.field.forward_state.require_unchanged()
         f = trajectory.field.for_another_pass()
+        if not call.strategy.check:
+            f.first_graph = FirstGraph()
         t = t if ctx.needs_input_grad[2] else None
         values = None
         if call.strategy.check and call.marks is not None and can_compare(y0):

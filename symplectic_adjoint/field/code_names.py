@@ -10,6 +10,14 @@ _LOADS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 _ASSIGNS_GLOBAL = ("STORE_GLOBAL", "DELETE_GLOBAL")
 _ASSIGNS_VARIABLE = ("STORE_DEREF", "DELETE_DEREF")
 
+_BINARY = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+_OTHERS = (
+    *("call", "getattr", "getattribute", "getitem", "contains", "len", "iter", "next", "reversed", "enter", "exit"),
+    *("bool", "int", "float", "index", "neg", "pos", "abs", "invert", "array", "torch_function"),
+)
+OPERATORS = frozenset(f"__{x}__" for x in (*_BINARY, *(f"r{x}" for x in _BINARY), *_OTHERS))
+"""The methods that Python calls for a name or an operator in the code, without naming them there."""
+
 
 @dataclass(frozen=True)
 class CodeNames:

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint._torch_internals import hooks_on_all_modules, nodes_made, run_backward, set_grad_enabled
-from symplectic_adjoint.errors import Place
+from symplectic_adjoint.errors import LostGradient, Place
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.cotangent_scale import CotangentScale, unscaled
 from symplectic_adjoint.field.finite import multi_index
+from symplectic_adjoint.field.first_graph import FirstGraph, edges_of
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.graph import edge_to
@@ -52,6 +53,7 @@ class Field:
         self.time_dtype = time_dtype or like.dtype.to_real()
         self.forward_state = forward_state or ForwardState(Reach(func), like.device)
         self.search = LostGradientSearch(params, frozen, self.forward_state)
+        self.first_graph = FirstGraph()
         self.f_calls = 0
         self.vjps = 0
         self.compiled: CompiledSteps | None = None
@@ -155,7 +157,11 @@ class Field:
         """
         self.f_calls += 1
         if torch.is_grad_enabled():
-            return self._on_graph(self.time(t), y)
+            time = self.time(t)
+            k = self._on_graph(time, y)
+            if self.first_graph.is_at(t):
+                self._require_first_graph(k, y, (y, time))
+            return k
         if self.search.due:
             self.search.due = False
             return self._call_and_search(t, y)
@@ -177,11 +183,15 @@ class Field:
         set_grad_enabled(True)  # enable_grad() and the like take as long as an operation on a small state
         try:
             with self.forward_state.reads.watch() if searched else nullcontext():
-                k = self._on_graph(*self._passed(time, y, searched))
+                passed = self._passed(time, y, searched)
+                k = self._on_graph(*passed)
         finally:
             set_grad_enabled(was)
         if searched:
+            self._note_first_graph(k, t, y, passed)
             self._record_first_call(time.detach(), y.detach(), k.detach())
+        elif not with_time and self.first_graph.is_at(t):
+            self._require_first_graph(k, y, passed)
         # An edge instead of k: k is as large as a state, and no node keeps it unless its own derivative needs it.
         edge = edge_to(k) if k.requires_grad else None
         value = k.detach() if with_value else None
@@ -267,10 +277,37 @@ class Field:
         nodes_before = nodes_made()
         k = self._evaluate(t, y)
         if self.search.active and k.grad_fn is not None:
-            self.search.check_graph(k, y, t, nodes_before, self.aliases)
-            if self.search.missed:
-                self.search.refuse_kept(self._beside(t.detach(), y), y, self.aliases)
+            searched = self.search.check_graph(k, y, t, nodes_before, self.aliases)
+            if searched and not self.search.adopting:
+                self._refuse_kept(k, t, y)
         return k
+
+    def _refuse_kept(self, k: Tensor, t: Tensor, y: Tensor) -> None:
+        """Raise LostGradient if f there used a value that an earlier call had computed without a graph."""
+        known = self.search.known(self.aliases, y, t)
+        fewer = self.first_graph.exceeds(k, known)
+        if not (fewer or self.search.missed):
+            return
+        beside = list(self._beside(t.detach(), y))
+        if self.search.missed:
+            self.search.refuse_kept(beside, y, self.aliases)
+        if fewer and min(edges_of(one, known) for one, _ in beside) > edges_of(k, known):
+            raise LostGradient(
+                f"func used at t = {t.item():.9g} a value that it had computed in an earlier call, which had no graph, "
+                "and kept: a part of the gradient would be lost. Compute the value anew in each call, or outside func"
+            )
+
+    def _note_first_graph(self, k: Tensor, t: Time, y: Tensor, passed: tuple[Tensor, ...]) -> None:
+        # With its cache, autocast casts a weight once; without, as in the backward pass, for each use.
+        if self.search.adopting and self.forward_state.autocast_dtype is None:
+            self.first_graph.note(k, t, y, self.search.known(None, *passed))
+
+    def _require_first_graph(self, k: Tensor, y: Tensor, passed: tuple[Tensor, ...]) -> None:
+        """Raise FunctionChanged if the graph of k is not that of the first call, with the same parameters trained."""
+        if self.search.gated or not self.first_graph.differs(k, y, self.search.known(self.aliases, *passed)):
+            return
+        if not (self.search.freezes_changed or self.search.drops):
+            raise self.first_graph.changed()
 
     def _beside(self, t: Tensor, y: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Yield f just before and just after t, each with the tensors that it reads and that func keeps for times near.
@@ -308,9 +345,12 @@ class Field:
         """Return f without a graph, after searching a graph made only for that."""
         with torch.enable_grad():
             # A clone, so that a change in place raises our error, not torch's error for a leaf.
-            y, time = y.detach().requires_grad_().clone(), self.time(t).detach()
+            given, time = y, self.time(t).detach()
+            y = y.detach().requires_grad_().clone()
             with self.forward_state.reads.watch():
-                k = self._on_graph(time, y).detach()
+                k = self._on_graph(time, y)
+        self._note_first_graph(k, t, given, (y, time))
+        k = k.detach()
         self._record_first_call(time, y.detach(), k)
         return k
 

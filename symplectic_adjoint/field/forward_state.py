@@ -150,12 +150,15 @@ class ForwardState:
         self._values.forget_changed()
         for x in self.reach.watched:
             x.forget_changed()
+        before = {id(x.tensor) for x in self._attributes}
         self._attributes = [x for x in self._attributes if self._may_hold(x.tensor)]
         # A module's buffers change together: BatchNorm hides some changes from autograd.
         self._changed_buffers = [x for own in self._buffers if any(y.changed() for y in own) for x in own]
         self._final_tensors = [x for m in self._modules for x in module_tensors_in(m._parameters)]
         self._final_tensors += [x for m in self._modules if m._buffers for x in module_tensors_in(m._buffers)]
-        self._final_tensors += [x for x in self._find_attributes() if self._may_hold(x.tensor)]
+        # A new one is func's own: a value that its first call computed, with a graph, and kept.
+        own = [x for x in self._find_attributes() if id(x.tensor) not in before or self._may_hold(x.tensor)]
+        self._final_tensors += own
 
     def _may_hold(self, attribute: Tensor) -> bool:
         """Return whether an attribute may be held between the passes.
@@ -168,7 +171,8 @@ class ForwardState:
         """Guard the params with these ids that func reached, and every other tensor that it read and did not change."""
         changed = {id(x.tensor) for x in (*self._changed_buffers, *self._attributes) if x.changed()}
         used = [p for p in params if id(p) in reached]
-        self.guarded = GuardedTensors([*used, *(x for x in self.reads.found if id(x) not in changed)])
+        with self.lock:  # another thread's check_gradient assigns .data for a while
+            self.guarded = GuardedTensors([*used, *(x for x in self.reads.found if id(x) not in changed)])
 
     def require_repeatable(self, repeats_first_call: Callable[[], bool]) -> None:
         """Raise UnsupportedCombination if a repeated call would not return what it returned in the solve.

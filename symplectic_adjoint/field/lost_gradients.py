@@ -61,6 +61,16 @@ class LostGradientSearch:
         """The ids of the params that the searched graphs of this pass reach."""
         return self._reached
 
+    @property
+    def freezes_changed(self) -> bool:
+        """Whether a parameter was frozen, or a frozen tensor requires a gradient, since the solve began."""
+        return any(p.requires_grad for p in self._frozen) or not all(p.requires_grad for p in self.params)
+
+    @property
+    def drops(self) -> bool:
+        """Whether no graph of this pass has reached a parameter that the forward pass reached: see refuse_dropped."""
+        return not self._reached_before <= self._reached
+
     def start(self, *, adopting: bool = False) -> None:
         """Search the next call."""
         self.active = self.due = True
@@ -78,15 +88,17 @@ class LostGradientSearch:
         other._reached_before, other._reached, other.missed = self._reached, set(), set()
         return other
 
-    def check_graph(self, k: Tensor, y: Tensor, t: Tensor, nodes_before: int, aliases: ParameterAliases | None) -> None:
+    def check_graph(self, k: Tensor, y: Tensor, t: Tensor, nodes_before: int, aliases: ParameterAliases | None) -> bool:
         """Adopt or refuse an unknown tensor in k's graph, unless a graph of its size was searched before.
+
+        Returns whether it was searched now.
 
         nodes_before: how many nodes autograd had created when f was called. aliases: those that replace the parameters.
         Raises LostGradient for one that is not adopted.
         """
         size = nodes_made() - nodes_before
         if size in self._sizes:
-            return
+            return False
         older: list[Node] = []
 
         def visit(node: Node) -> None:
@@ -95,7 +107,7 @@ class LostGradientSearch:
             self.found_float16 = self.found_float16 or computes_in_float16(node)
 
         state = self._forward_state
-        known = self._known(aliases, y, t)
+        known = self.known(aliases, y, t)
         candidates = state.candidates if self.adopting else []
         known += [x for one in candidates for x in (one, state.stand_ins.leaf_of(one))]
         reached = set[int]()
@@ -108,8 +120,9 @@ class LostGradientSearch:
             self._refuse_lost(k, tuple(known))
         self._refuse_hidden(unknown, older)
         found = [x for x in candidates if id(x) in reached or id(state.stand_ins.leaf_of(x)) in reached]
-        self._adopt([*found, *unknown])
+        self._adopt([*found, *unknown, *state.reach.beside(unknown)])
         self._note_reached(reached | {id(x) for x in unknown}, aliases)
+        return True
 
     def _refuse_hidden(self, leaves: Sequence[Tensor], older: Sequence[Node]) -> None:
         """Raise LostGradient for a leaf that only a tensor computed before the call leads to, which was not found.
@@ -125,7 +138,7 @@ class LostGradientSearch:
                     "would be lost. Pass it as odeint(..., params=(tensor,)), or hold it in a variable of func"
                 )
 
-    def _known(self, aliases: ParameterAliases | None, *inputs: Tensor) -> list[Tensor]:
+    def known(self, aliases: ParameterAliases | None, *inputs: Tensor) -> list[Tensor]:
         """Return the tensors at which graphs may end."""
         leaves = () if aliases is None else aliases.leaves
         return [*self.params, *map(self._forward_state.stand_ins.leaf_of, self.params), *leaves, *self._frozen, *inputs]
@@ -180,7 +193,7 @@ class LostGradientSearch:
         anew, behind, read_twice = missed, missed, None
         for k, read in beside:
             reached = set[int]()
-            find_unknown_leaves(k, tuple(self._known(aliases, y)), reached=reached)
+            find_unknown_leaves(k, tuple(self.known(aliases, y)), reached=reached)
             reached = self._params_in(reached, aliases)
             read_twice = {id(x) for x in read} & ({id(x) for x in read} if read_twice is None else read_twice)
             anew, behind = anew & reached, behind - reached if read_twice else set()

@@ -85,14 +85,27 @@ def installed(module_tensors: Sequence[ModuleTensor]) -> Iterator[None]:
 
 @contextmanager
 def bindings_restored(holders: Sequence[dict[str, Any]], exclude: frozenset[str]) -> Iterator[None]:
-    """Restore at the end the tensors that the dicts hold now: new ones may have graphs that lead to aliases."""
-    found = [x for holder in holders for x in module_tensors_in(holder, exclude)]
+    """Put back at the end what the dicts hold now where they hold another tensor then, or none.
+
+    A new tensor may have a graph that leads to aliases, or that is freed with the pass.
+    """
+    found = [(holder, dict(holder)) for holder in holders]
     try:
         yield
     finally:
-        for x in found:
-            if x.holder.get(x.name) is not x.tensor:
-                x.holder[x.name] = x.tensor
+        for holder, before in found:
+            for name in holder.keys() | before.keys():
+                _put_back(holder, before, name, exclude)
+
+
+def _put_back(holder: dict[str, Any], before: dict[str, Any], name: str, exclude: frozenset[str]) -> None:
+    x, now = before.get(name), holder.get(name)
+    if x is now or name in exclude or not (isinstance(x, Tensor) or isinstance(now, Tensor)):
+        return
+    if name in before:
+        holder[name] = x
+    else:
+        del holder[name]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What modules hold besides tensors: numbers, flags, references, submodules."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +11,12 @@ from symplectic_adjoint.field.module_tensors import STANDARD_ATTRIBUTES
 
 _MISSING: Any = object()
 
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+_FLAGS_OF_HOOKS = ("_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs", "_forward_hooks_always_called")
+
 
 class ModuleValues:
-    """The values of the modules' attributes and the submodules that they hold, when this object was made."""
+    """The values of the modules' attributes, the submodules and the hooks that they hold, when this object was made."""
 
     def __init__(self, modules: Sequence[nn.Module]):
         self._held: list[tuple[dict[str, Any], str, Any]] = []
@@ -22,20 +26,24 @@ class ModuleValues:
             self._held += [(own, key, _MISSING) for key in _class_values(type(m)) if key not in own]
             if m._modules and isinstance(m._modules, dict):  # a ScriptModule has no dict, and keeps its submodules
                 self._held += [(m._modules, key, x) for key, x in m._modules.items()]
+        self._hooks = [(vars(m), key, dict(held)) for m in modules for key, held in _hooks_in(m)]
 
     def forget_changed(self) -> None:
         """Forget the values that have changed: func itself changed them, to count its calls for example."""
         self._held = [(own, key, x) for own, key, x in self._held if own.get(key, _MISSING) is x]
+        self._hooks = [(own, key, x) for own, key, x in self._hooks if own[key] == x]
 
     @property
     def unchanged(self) -> bool:
         """Whether each value is still in its place."""
-        return all([own.get(key, _MISSING) is x for own, key, x in self._held])  # a list is faster than a generator
+        held = all([own.get(key, _MISSING) is x for own, key, x in self._held])  # a list is faster than a generator
+        return held and all([own[key] == x for own, key, x in self._hooks])
 
     @contextmanager
     def reinstated(self) -> Iterator[None]:
         """Put the values back, and at the end the newer ones again."""
         newer = [(own, key, x, now) for own, key, x in self._held if (now := own.get(key, _MISSING)) is not x]
+        newer += [(own, key, OrderedDict(x), now) for own, key, x in self._hooks if (now := own[key]) != x]
         for own, key, x, _ in newer:
             _put(own, key, x)
         try:
@@ -43,6 +51,17 @@ class ModuleValues:
         finally:
             for own, key, _, now in newer:
                 _put(own, key, now)
+
+
+def hooks_of(module: nn.Module) -> list[Any]:
+    """Return the hooks that a module calls before and after its forward method."""
+    return [x for key in _HOOKS for x in (vars(module).get(key) or {}).values()]
+
+
+def _hooks_in(module: nn.Module) -> list[tuple[str, dict[int, Any]]]:
+    """Return a module's hooks and their flags, each under the attribute that holds them."""
+    own = vars(module)
+    return [(key, own[key]) for key in (*_HOOKS, *_FLAGS_OF_HOOKS) if key in own]
 
 
 def _is_value(key: str, x: Any) -> bool:

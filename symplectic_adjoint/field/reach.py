@@ -1,6 +1,6 @@
 """What func reaches by name: modules, tensors, and values of the caller's own containers and objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import ref
@@ -60,17 +60,25 @@ class Reach:
         return any(type(m).__name__ in _OPAQUE_MODULES for m in self.modules)
 
     def variables(self) -> list[Tensor]:
-        """Return the tensors that require a gradient in func's variables: those of modules that they hold included.
+        """Return the tensors that func's variables hold and that require a gradient, and the parameters of its modules.
 
-        Of a module of which func names submodules, only the parameters of those, and its own.
+        Of a module of which func names submodules, only the parameters of those, and its own. Frozen ones as well: they
+        may be trained again before the backward pass.
         """
         own = [x.tensor for x in self.tensors if x.place is not None and not _is_attribute(x.place)]
-        found = [x for x in own if x is not None]
+        found = [x for x in own if x is not None and x.requires_grad]
         for _, root in self.roots:
             named = [child for key, child in root._modules.items() if child is not None and key in self.names]
             modules = [root, *(m for child in named for m in child.modules())] if named else root.modules()
             found += [p for m in modules for p in m._parameters.values() if p is not None]
-        return [x for x in found if x.requires_grad]
+        return found
+
+    def beside(self, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """Return the leaves in the lists and dicts that hold one of these: func may use each at another time."""
+        ids = {id(x) for x in leaves}
+        containers = {_container(x.name) for x in self.tensors if id(x.tensor) in ids} - {""}
+        held = [x.tensor for x in self.tensors if containers and _container(x.name) in containers]
+        return [x for x in held if x is not None and x.requires_grad and x.is_leaf]
 
     def name_of(self, x: Tensor) -> str | None:
         """Return the expression by which func reaches a tensor; None if it was not found."""
@@ -83,6 +91,11 @@ class Reach:
                     if held is x:
                         return ".".join(part for part in (name, path, key) if part)
         return None
+
+
+def _container(name: str) -> str:
+    """Return the expression of the list or dict in which an expression finds a value; "" for any other expression."""
+    return name.rpartition("[")[0] if name.endswith("]") else ""
 
 
 def _is_attribute(place: Place) -> bool:

@@ -8,15 +8,16 @@ and objects are never written to.
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from symplectic_adjoint.field.code_names import CodeNames, attributes_read
+from symplectic_adjoint.field.code_names import OPERATORS, CodeNames, attributes_read
 from symplectic_adjoint.field.module_tensors import STANDARD_ATTRIBUTES
+from symplectic_adjoint.field.module_values import hooks_of
 from symplectic_adjoint.field.places import (
     BoundPartial,
     CellHolder,
@@ -112,9 +113,16 @@ class _Walk:
             kind = x if isinstance(x, type) else type(x)
             if _is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
                 return
-            read = partial(_attributes, x, attributes_read(kind, self.names | {"__call__"}))
+            read = partial(_attributes, x, attributes_read(kind, self.names | OPERATORS))
             if kind is not x:
                 self._follow_holder(kind, kind.__name__, depth)
+        self._follow_values(name, read, form, depth)
+        if isinstance(x, dict) and len(x) <= MOST_WATCHED:  # the key of an entry may be computed
+            for key, value in list(x.items()):
+                self.follow(value, form.format(name, key), None, depth + 1)
+
+    def _follow_values(self, name: str, read: Callable[[], Mapping[Any, Any]], form: str, depth: int) -> None:
+        """Follow and watch the values that `read` returns, by key."""
         values = read()
         if not 0 < len(values) <= MOST_WATCHED:
             return
@@ -136,7 +144,7 @@ class _Walk:
         holder, kind = vars(module), type(module)
         names: frozenset[str] = frozenset()
         if not _is_library_name(kind.__module__):
-            names = attributes_read(kind, self.names | {"forward"})
+            names = attributes_read(kind, self.names | OPERATORS | {"forward"})
             self.names |= names
             self._follow_class(kind, depth)
         for key, x in holder.items():
@@ -146,6 +154,8 @@ class _Walk:
                 self.tensors.append(ReachedTensor(f"{name}.{key}", ref(x), None))
             elif key in names:
                 self.follow(x, f"{name}.{key}", (holder, key) if isinstance(x, tuple) else None, depth + 1)
+        for hook in hooks_of(module):
+            self.follow(hook, f"a hook of {name}", None, depth + 1)
 
     def _follow_class(self, kind: type, depth: int) -> None:
         """Follow what the forward method of a module's class reads: its closure, its globals, and the class."""
@@ -186,6 +196,8 @@ class _Walk:
             return function
         names = CodeNames.of(function.__code__)
         self.names |= names.attributes
+        if function.__dict__:
+            self._follow_values(name, partial(_attributes, function, self.names), "{}.{}", depth)
         if not copying:
             if id(function) not in self._seen:
                 self._seen.add(id(function))
@@ -320,7 +332,8 @@ def _entries(x: list[Any] | dict[Any, Any], names: frozenset[str]) -> Mapping[An
 def _attributes(x: Any, names: frozenset[str]) -> Mapping[str, Any]:
     """Return the attributes of an object, class or Python module with these names; of a class, no functions."""
     if not isinstance(x, type):
-        return {key: value for key, value in getattr(x, "__dict__", {}).items() if key in names}
+        own = {key: value for key, value in getattr(x, "__dict__", {}).items() if key in names}
+        return own | {key: getattr(x, key) for key in _slots(type(x)) if key in names and hasattr(x, key)}
     bases = [vars(base) for base in reversed(x.__mro__) if not _is_library_name(base.__module__)]
     return {
         key: value
@@ -328,6 +341,12 @@ def _attributes(x: Any, names: frozenset[str]) -> Mapping[str, Any]:
         for key, value in base.items()
         if key in names and not (callable(value) or hasattr(value, "__get__") or key.startswith("__"))
     }
+
+
+def _slots(kind: type) -> list[str]:
+    """Return the attributes that objects of a class hold without a dict, as __slots__ declares."""
+    bases = [base for base in kind.__mro__ if "__slots__" in vars(base)]
+    return [key for base in bases for key, value in vars(base).items() if isinstance(value, MemberDescriptorType)]
 
 
 def _chosen(x: Mapping[str, Any], names: frozenset[str]) -> Mapping[str, Any]:

@@ -1,5 +1,7 @@
 """A tensor that func uses and that neither a module nor params holds: its lost gradient is an error."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -17,21 +19,23 @@ pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 class TestALostGradient:
-    """A tensor that no search of the forward pass can find: in a list, and used late only."""
+    """A tensor that no search of the forward pass can find: in an object, and used late only."""
 
     @losing_gradients
     def test_is_named_with_what_to_do(self, gradient):
-        held = [leaf(3), leaf(3, seed=1)]
+        first, late = leaf(3), leaf(3, seed=1)
+        held = SimpleNamespace(first=first, late=late)
 
         def func(t, y):
-            return held[0] * y if t < 0.5 else held[0] * y + held[1].sin()
+            return held.first * y if t < 0.5 else held.first * y + held.late.sin()
 
         ys = solve(func, gradient=gradient, **FIXED)
-        message = r"held\[1\], a tensor of shape \(3,\), torch.float64.*params=\(tensor,\).*or detach\(\) it"
+        message = r"held.late, a tensor of shape \(3,\), torch.float64.*params=\(tensor,\).*or detach\(\) it"
         with pytest.raises(sa.LostGradient, match=message):
             ys.sum().backward()
-        assert held[0].grad is None
-        assert_as_backprop(lambda g, p: solve(func, gradient=g, params=p, **FIXED), held, gradient, params=held)
+        assert first.grad is None
+        both = (first, late)
+        assert_as_backprop(lambda g, p: solve(func, gradient=g, params=p, **FIXED), both, gradient, params=both)
 
     @losing_gradients
     def test_is_an_error_where_it_and_its_stand_in_are_used(self, gradient):
