@@ -304,9 +304,11 @@ class Field:
 
     def _require_first_graph(self, k: Tensor, y: Tensor, passed: tuple[Tensor, ...]) -> None:
         """Raise FunctionChanged if the graph of k is not that of the first call, with the same parameters trained."""
-        if self.search.gated or not self.first_graph.differs(k, y, self.search.known(self.aliases, *passed)):
+        search = self.search
+        if search.adopting or search.gated:  # a forward pass, or second derivatives
             return
-        if not (self.search.freezes_changed or self.search.drops):
+        differs = self.first_graph.differs(k, y, search.known(self.aliases, *passed))
+        if differs and not (search.freezes_changed or search.drops):
             raise self.first_graph.changed()
 
     def _beside(self, t: Tensor, y: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
