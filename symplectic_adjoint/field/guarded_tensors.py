@@ -28,7 +28,7 @@ class GuardedTensors:
         for x, values in self._values:
             if _address(x) != _address(values) and not _equal(x.detach(), values):
                 raise FunctionChanged(
-                    f"{name_of(x)} has changed since the forward pass (its .data was assigned, as vector_to_parameters "
+                    f"{name_of(x)} was changed since the forward pass (its .data was assigned, as vector_to_parameters "
                     "and module.to do): the gradient would be that of no solve. Assign it after the backward pass"
                 )
 

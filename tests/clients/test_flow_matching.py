@@ -65,7 +65,8 @@ def test_guidance_differentiates_a_sample(solvers):
         def guided(t, x):
             return velocity(t, x) * scale + (1.0 - scale) * velocity(t, torch.zeros_like(x))
 
-        odeint(guided, noise, BACKWARDS.flip(0))[-1].square().sum().backward()
+        # At the end samples depend on the noise by 1e-5 only, which two tolerances of 1e-7 tell apart.
+        odeint(guided, noise, BACKWARDS.flip(0))[3].square().sum().backward()
         return {"noise": noise.grad, "scale": scale.grad}
 
     solvers.check(train)
