@@ -259,14 +259,13 @@ class _Walk:
         Its own if it assigns them, or if none holds a value that the caller could change.
         """
         own = function.__globals__
-        builtins = own.get("__builtins__", {})
-        builtins = builtins if isinstance(builtins, dict) else vars(builtins)
+        held = function.__builtins__
         used = {x for x in names.globals if x in own}
-        unknown = any(x not in own and x not in builtins for x in names.globals)
+        unknown = any(x not in own and x not in held for x in names.globals)
         assigned = any((id(own), x) in self._assigned.globals for x in used)
         if unknown or assigned or "globals" in names.globals or not any(self._is_value(own[x]) for x in used):
             return own
-        return {**{x: own[x] for x in used}, "__builtins__": own.get("__builtins__"), "__name__": own.get("__name__")}
+        return {**{x: own[x] for x in used}, "__builtins__": held, "__name__": own.get("__name__")}
 
     def _is_value(self, x: Any) -> bool:
         """Return whether a global is a value that the caller may change, not an imported module, class or function."""
