@@ -65,7 +65,7 @@ class Field:
         self._resolution: Resolution | None = None
         self._first_call: tuple[Tensor, Tensor, Tensor] | None = None
         """t, y and f of the first call, if func's modules have buffers, which func may change."""
-        self._first_time: Tensor | None = None
+        self._first_time: Time | None = None
 
     def for_another_pass(self) -> "Field":
         """Return the same field with counts and a search of its own, for a backward pass."""
@@ -298,6 +298,8 @@ class Field:
             )
 
     def _note_first_graph(self, k: Tensor, t: Time, y: Tensor, passed: tuple[Tensor, ...]) -> None:
+        if self._first_time is None and isinstance(t, float):
+            self._first_time = t
         # With its cache, autocast casts a weight once; without, as in the backward pass, for each use.
         if self.search.adopting and self.forward_state.autocast_dtype is None:
             self.first_graph.note(k, t, y, self.search.known(None, *passed))
@@ -318,7 +320,7 @@ class Field:
         """
         kept = self.forward_state.kept_since_the_start()
         if kept and self._first_time is not None:
-            _, read = self._evaluate_and_watch(self._first_time, y, kept)
+            _, read = self._evaluate_and_watch(self.time(self._first_time), y, kept)
             kept = [x for x in kept if all(x is not one for one in read)]
         for direction in (-1.0, 1.0):
             yield self._evaluate_and_watch(next_number(t, direction), y, kept)
@@ -360,6 +362,5 @@ class Field:
         if self.compiled is not None:
             self.forward_state.require_compilable(float16=self.computes_in_float16)
             self.compiled.counters.learn()
-        self._first_time = t if self._first_time is None else self._first_time
         if self._first_call is None and self.forward_state.has_buffers:
             self._first_call = (t, y, k)
