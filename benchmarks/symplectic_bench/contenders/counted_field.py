@@ -8,15 +8,25 @@ from symplectic_bench.contenders.counts import Counts
 class CountedField(nn.Module):
     """A field that counts its calls and its vector-Jacobian products, separately for each phase.
 
-    Set backward_phase when the backward pass begins.
+    Set backward_phase when the backward pass begins. Solvers that put a module's attributes back for the backward pass
+    leave a set as it is.
     """
 
     def __init__(self, func: nn.Module) -> None:
         super().__init__()
         self.func = func
-        self.backward_phase = False
+        self._begun: set[str] = set()
         self.calls = [0, 0]  # forward, backward
         self.vjps = [0, 0]
+
+    @property
+    def backward_phase(self) -> bool:
+        """Whether the backward pass has begun."""
+        return "backward" in self._begun
+
+    @backward_phase.setter
+    def backward_phase(self, begun: bool) -> None:
+        (self._begun.add if begun else self._begun.discard)("backward")
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.calls[self.backward_phase] += 1

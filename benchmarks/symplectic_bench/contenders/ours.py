@@ -103,6 +103,8 @@ class Ours:
         how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
         how["params"] = problem.unlisted or None
         gradient = library_gradient(cell.gradient)
+        if gradient is None:  # which would be the library's default
+            raise ValueError(self.decline(cell))
         method = (
             None if gradient_record(cell.gradient).steps == "leapfrog" else cell.method
         )  # leapfrog is itself a method
