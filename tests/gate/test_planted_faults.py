@@ -49,18 +49,18 @@ class Sources:
 
 
 TRANSPOSE = "symplectic_adjoint/steps/transpose.py"
-CALL = "            linearization = f.linearize("
+CALL = "        made = self._f.linearize("
 CLASS = "@dataclass(frozen=True)\nclass OutputCotangent"
 PULL = "f.transpose(linearization, w, pull)"
 EXPAND = "    return list(cells.values())"
 
 FAULTS = {
-    "an extra f call": ("f_calls_backward", [(TRANSPOSE, CALL, f"            f(step.time(i), step.y)\n{CALL}")]),
+    "an extra f call": ("f_calls_backward", [(TRANSPOSE, CALL, f"        self._f(step.time(i), step.y)\n{CALL}")]),
     "a leaked tensor": (
         "peak_tensor_bytes",
         [
             (TRANSPOSE, CLASS, f"LEAK = []\n\n\n{CLASS}"),
-            (TRANSPOSE, CALL, f"            LEAK.append(step.y.clone())\n{CALL}"),
+            (TRANSPOSE, CALL, f"        LEAK.append(step.y.clone())\n{CALL}"),
         ],
     ),
     "a gradient that is off by a millionth": (
