@@ -1,6 +1,6 @@
 """Scaling of the cotangents that are pulled back through float16 operations.
 
-float16 ends at 65504 and holds nothing below 6e-8, so a small cotangent would become zero on its way back through f.
+float16 ends at 65504 and holds nothing below 6e-8, so a small cotangent would become zero in the VJP of f.
 """
 
 import math

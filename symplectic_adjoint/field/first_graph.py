@@ -28,7 +28,7 @@ class FirstGraph:
     def note(self, k: Tensor, t: Time, y: Tensor, known: Sequence[Tensor]) -> None:
         """Note the graph of k = f(t, y), the first value. known: the tensors at which it ends."""
         if self._t is None and isinstance(t, float):
-            self._t, self._address, self._edges = t, _address(y), edges_of(k, known)
+            self._t, self._address, self._edges = t, y.data_ptr(), edges_of(k, known)
 
     def is_at(self, t: Time) -> bool:
         """Return whether t is the time of the first call."""
@@ -40,7 +40,7 @@ class FirstGraph:
 
     def differs(self, k: Tensor, y: Tensor, known: Sequence[Tensor]) -> bool:
         """Return whether the graph of k is another one, although y is the state of the first call."""
-        if edges_of(k, known) == self._edges or _address(y) != self._address:
+        if edges_of(k, known) == self._edges or y.data_ptr() != self._address:
             return False
         return not any(_OF_SCRIPTS in node.name() for node in _nodes_of(k, known))
 
@@ -63,7 +63,3 @@ def edges_of(k: Tensor, known: Sequence[Tensor]) -> int:
 def _nodes_of(k: Tensor, known: Sequence[Tensor]) -> set[Node]:
     ends = {(x.grad_fn, x.output_nr) for x in known if x.grad_fn is not None}
     return {edge[0] for edge in walk_edges([(k.grad_fn, k.output_nr)], ends) if edge not in ends}
-
-
-def _address(y: Tensor) -> int:
-    return y.data_ptr()

@@ -47,8 +47,9 @@ class ForwardState:
         self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
         self._attributes = self._find_attributes()
         self._values = ModuleValues(self._modules)
-        self.stand_ins = StandIns(self._places() if detached else [])
-        self.reads = Reads(self._constants(), hidden=reach.hides_reads)
+        places = self._places()
+        self.stand_ins = StandIns(places if detached else [])
+        self.reads = Reads(self._constants(places), hidden=reach.hides_reads)
         """The tensors that func's searched calls read, of those that require no gradient."""
         self._reached: set[int] = set()
         """The ids of the attributes with a history that func's graph reaches."""
@@ -75,9 +76,9 @@ class ForwardState:
         buffers = [x for own in self._buffers for x in own]
         return own + buffers + self._attributes + self.reach.places
 
-    def _constants(self) -> list[Tensor]:
-        """Return the tensors that func may read and that require no gradient."""
-        held = [x.tensor for x in self._places()] + [x.tensor for x in self.reach.tensors]
+    def _constants(self, places: Sequence[ModuleTensor]) -> list[Tensor]:
+        """Return the tensors that func may read and that require no gradient, those at these places included."""
+        held = [x.tensor for x in places] + [x.tensor for x in self.reach.tensors]
         return [x for x in held if x is not None and not x.requires_grad and (x.is_floating_point() or x.is_complex())]
 
     @property

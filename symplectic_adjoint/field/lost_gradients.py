@@ -24,8 +24,6 @@ class LostGradientSearch:
 
     Once started, it searches the graph of the next call, and after that every graph of a new size. In the forward pass
     of a solve that can still take more inputs, an unknown tensor is adopted: it becomes a parameter.
-
-    leaf_of: returns the tensor to which graphs lead in place of a parameter.
     """
 
     def __init__(self, params: Sequence[Tensor], frozen: Sequence[Tensor], forward_state: ForwardState):
@@ -91,10 +89,8 @@ class LostGradientSearch:
     def check_graph(self, k: Tensor, y: Tensor, t: Tensor, nodes_before: int, aliases: ParameterAliases | None) -> bool:
         """Adopt or refuse an unknown tensor in k's graph, unless a graph of its size was searched before.
 
-        Returns whether it was searched now.
-
         nodes_before: how many nodes autograd had created when f was called. aliases: those that replace the parameters.
-        Raises LostGradient for one that is not adopted.
+        Return whether the graph was searched. Raises LostGradient for a tensor that is not adopted.
         """
         size = nodes_made() - nodes_before
         if size in self._sizes:

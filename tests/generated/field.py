@@ -8,7 +8,7 @@ from torch import Tensor
 from tests.oracle import flatten, unflatten
 
 GAINS = (0.7, -1.1, 0.4)
-"""The number that func reads, and what it is turned to."""
+"""The values, in turn, of the number that func reads."""
 IN_EVAL = 0.5
 """The factor of a module in eval mode."""
 

@@ -60,7 +60,7 @@ class World:
             self._change.act(self.closure, self._turns)
 
     def left(self):
-        """Return what solves and backward passes must have left as the user set it: f, and what f does not read."""
+        """Return the state that solves and backward passes may not change: f, and tensors that f does not read."""
         found = {} if self._change.at_end else {"f afterwards": value(self.func(), self.leaves)}
         if self.closure.has_model:
             head = self.closure.model.head

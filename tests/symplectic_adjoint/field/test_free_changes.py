@@ -1,4 +1,4 @@
-"""What func changes itself, and what it does not read, may change between the passes; what it reads may not."""
+"""Values that func changes itself or does not read may change between the passes; values that it reads may not."""
 
 import sys
 import types
