@@ -23,6 +23,21 @@ class RunningSum:
         else:
             self.value, self._own = self.value + x, True
 
+    def add_all(self, terms: list[Tensor]) -> None:
+        """Add the terms and empty the list, freeing one by one: each may be as large as the sum.
+
+        They are added up first, so that the sum, which is usually larger, is rounded once.
+        """
+        if len(terms) > 1:
+            of_terms = type(self)()
+            while terms:
+                of_terms.add(terms.pop())
+            x = of_terms.total()
+        else:
+            x = terms.pop() if terms else None
+        if x is not None:
+            self.add(x)
+
     def total(self) -> Tensor | None:
         """Return the sum as a tensor that nothing else refers to; None without terms."""
         return self.value if self.value is None or self._own else self.value.clone()

@@ -38,8 +38,7 @@ def _sweep_steps(given: BackwardPass, pull_back: PullBack, pull: Pull) -> tuple[
         outputs = [OutputCotangent(j, sigmas[j], grad_ys[j]) for j in inside.get(n, ())]
         assert lam.value is not None
         bars = pull_back(n, lam.value, outputs, pull)
-        while bars.y_terms:  # freed one by one: each is as large as a state
-            lam.add(bars.y_terms.pop())
+        lam.add_all(bars.y_terms)
         if time_bars is not None:
             time_bars.add_step(plan, bars.t_bar, bars.h_bar)
             for j, bar in bars.output_bars.items():

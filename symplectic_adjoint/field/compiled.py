@@ -63,7 +63,7 @@ def _step(constants: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, .
         Y = end[0] if i == s else _add_terms(y, h, A[i], ks)
         ks.append(_as_output(func(scalars[1 + i].to(time_dtype), Y).to(y.dtype)))
         if i == s - 1:
-            end = [_as_output(_add_terms(y, h, b, ks))]
+            end = [_as_output(y + _add_terms(None, h, b, ks))]
     return (*ks[known:], *end, *(_add_terms(None, h, terms, ks) for terms in errors))
 
 

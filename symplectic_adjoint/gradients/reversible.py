@@ -15,7 +15,7 @@ from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Grad
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Pull
 from symplectic_adjoint.steps.reversible import CoupledStep, reversed_step
-from symplectic_adjoint.steps.runge_kutta import MakeStep, Step, combine
+from symplectic_adjoint.steps.runge_kutta import MakeStep, Step, advance
 from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, transpose_step
 
 
@@ -89,7 +89,7 @@ class _CoupledReversal:
         tableau, ends = given.problem.tableau, (plan.open_start, plan.open_end)
         assert self._z_bar is not None
         inverse = reversed_step(given.field, tableau, plan.t, plan.h, plan.t_end, self._y, ends)
-        self._z = combine(self._z, -plan.h, tableau.terms.b, inverse.evaluate(tableau.stages))
+        self._z = advance(self._z, -plan.h, tableau.terms.b, inverse.evaluate(tableau.stages))
         found = transpose_step(given.field, inverse, -self._z_bar, (), pull, with_time=given.t is not None)
         bars.t_bar = bars.t_bar + found.t_bar
         bars.h_bar = bars.h_bar + found.t_bar - found.h_bar  # the inverse step goes from t + h by -h
@@ -104,7 +104,7 @@ class _CoupledReversal:
         given, plan = self._given, self._given.trajectory.plans[n]
         tableau, ends = given.problem.tableau, (plan.open_start, plan.open_end)
         step = Step(given.field, tableau, plan.t, plan.h, plan.t_end, self._z, open_ends=ends)
-        moved = combine(self._y, -plan.h, tableau.terms.b, step.evaluate(tableau.stages))
+        moved = advance(self._y, -plan.h, tableau.terms.b, step.evaluate(tableau.stages))
         if given.values is not None and n == len(given.trajectory.plans) - 1:
             given.values.compare_last_value(tableau.stages - 1, step.ks[tableau.stages - 1])
         self._y = moved.sub_(self._z).mul_(1.0 / self._coupling).add_(self._z)

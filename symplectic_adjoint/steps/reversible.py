@@ -16,7 +16,7 @@ from torch import Tensor
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.landing import LandingStep
-from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step, combine
+from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step, advance, combine
 
 
 class CoupledStep(LandingStep):
@@ -48,8 +48,9 @@ class CoupledStep(LandingStep):
 
     def state(self, i: int) -> Tensor:
         """Return Y_i, which starts from z. Row s, which some error estimates need, is the Runge-Kutta step of z."""
-        terms = self.tableau.terms
-        return combine(self.z, self.h, terms.b if i == self.tableau.stages else terms.A[i], self.ks)
+        if i == self.tableau.stages:
+            return advance(self.z, self.h, self.tableau.terms.b, self.ks)
+        return combine(self.z, self.h, self.tableau.terms.A[i], self.ks)
 
     def end(self) -> Tensor:
         """Return y+."""
@@ -57,14 +58,14 @@ class CoupledStep(LandingStep):
             ks = self.evaluate(self.tableau.stages)
             self._refuse_overwritten()
             between = torch.add(self.z, self.y - self.z, alpha=self._coupling)
-            self._end = combine(between, self.h, self.tableau.terms.b, ks)
+            self._end = advance(between, self.h, self.tableau.terms.b, ks)
         return self._end
 
     def end_companion(self) -> Tensor:
         """Return z+, which takes s more f calls."""
         if self._z_end is None:
             back = reversed_step(self.f, self.tableau, self.t, self.h, self.t_end, self.end(), self.open_ends)
-            self._z_end = combine(self.z, self.h, self.tableau.terms.b, back.evaluate(self.tableau.stages))
+            self._z_end = advance(self.z, self.h, self.tableau.terms.b, back.evaluate(self.tableau.stages))
         return self._z_end
 
     def end_slope(self) -> None:

@@ -18,6 +18,7 @@ from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.resolution import Resolution
 from symplectic_adjoint.field.times import Time, number
+from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 
@@ -53,22 +54,44 @@ class RightHandSide(Protocol):
         ...
 
 
-def combine(y: Tensor, h: Time, terms: Iterable[tuple[int, Time]], ks: Sequence[Tensor]) -> Tensor:
-    """Return y + sum h weight k_i over the terms (i, weight) as one new tensor, or y itself if there are no terms.
+def _add_terms(start: Tensor | None, h: Time, terms: Iterable[tuple[Time, Tensor]]) -> Tensor | None:
+    """Return start + h sum weight x over the terms (weight, x) as one new tensor, or start itself without terms.
 
     Float weights are added by in-place multiply-adds, which save nothing for the graph. Tensor weights, from
     differentiable times, need a product each.
     """
-    total = y
-    for i, weight in terms:
+    total = start
+    for weight, x in terms:
         scale = h * weight
         if type(scale) is not float:
-            total = total + torch.as_tensor(scale, dtype=y.dtype, device=y.device) * ks[i]
-        elif total is y:
-            total = torch.add(y, ks[i], alpha=scale)
+            term = torch.as_tensor(scale, dtype=x.dtype, device=x.device) * x
+            total = term if total is None else total + term
+        elif total is None:
+            total = x * scale
+        elif total is start:
+            total = torch.add(total, x, alpha=scale)
         else:
-            total.add_(ks[i], alpha=scale)
+            total.add_(x, alpha=scale)
     return total
+
+
+def combine(y: Tensor, h: Time, terms: Sequence[tuple[int, Time]], ks: Sequence[Tensor]) -> Tensor:
+    """Return y + h sum weight k_i over the terms (i, weight) as one new tensor, or y itself if there are no terms."""
+    total = _add_terms(y, h, [(weight, ks[i]) for i, weight in terms])
+    assert total is not None
+    return total
+
+
+def advance(y: Tensor, h: Time, terms: Sequence[tuple[int, Time]], ks: Sequence[Tensor]) -> Tensor:
+    """Return what combine does, with y added last: rounded once in the precision of y, however many terms there are.
+
+    For states that are passed on, where the rounding errors of all steps add up.
+    """
+    if len(terms) < 2 or batched(y):  # vmap: y may be a batch where the terms are not, so not in place
+        return combine(y, h, terms, ks)
+    increment = weighted_sum(h, [(weight, ks[i]) for i, weight in terms])
+    assert increment is not None
+    return increment.add_(y)
 
 
 def nonzero(weights: Iterable[Time]) -> list[tuple[int, Time]]:
@@ -76,15 +99,9 @@ def nonzero(weights: Iterable[Time]) -> list[tuple[int, Time]]:
     return [(i, weight) for i, weight in enumerate(weights) if not (type(weight) is float and weight == 0.0)]
 
 
-def weighted_sum(h: float, terms: Iterable[tuple[float, Tensor]]) -> Tensor | None:
+def weighted_sum(h: Time, terms: Iterable[tuple[Time, Tensor]]) -> Tensor | None:
     """Return h sum weight x over the terms (weight, x) as one new tensor, or None if there are no terms."""
-    total: Tensor | None = None
-    for weight, x in terms:
-        if total is None:
-            total = x * (h * weight)
-        else:
-            total.add_(x, alpha=h * weight)
-    return total
+    return _add_terms(None, h, terms)
 
 
 class Step:
@@ -156,7 +173,7 @@ class Step:
         if self._end is None:
             ks = self.evaluate(self.tableau.stages)
             self._refuse_overwritten()
-            self._end = combine(self.y, self.h, self.tableau.terms.b, ks)
+            self._end = advance(self.y, self.h, self.tableau.terms.b, ks)
         return self._end
 
     def end_slope(self) -> Tensor | None:
@@ -170,7 +187,7 @@ class Step:
     def output(self, sigma: Time) -> Tensor:
         """Return y(sigma), the dense output at the fraction sigma of the step."""
         interpolant = self.tableau.interpolant
-        return combine(self.y, self.h, nonzero(interpolant.weights_at(sigma)), self.evaluate(interpolant.rows))
+        return advance(self.y, self.h, nonzero(interpolant.weights_at(sigma)), self.evaluate(interpolant.rows))
 
     def slope(self, sigma: float) -> Tensor:
         """Return dy/dt of the dense output at the fraction sigma of the step."""

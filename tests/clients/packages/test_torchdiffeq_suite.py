@@ -13,7 +13,6 @@ ALWAYS = {
     # The norm of the second solve is read from and written to grad_fn.adjoint_options.
     r"norm_tests.py::TestNorms::test_adjoint_norm": "private attributes of grad_fn",
     r"MinMaxStep::test_min_max_step": "fails with torchdiffeq itself: LSODA of SciPy takes more steps than it allows",
-    r"float32.*method='rk4'\) event_tests.py::TestEventHandling::test_odeint": "1.01e-4 for 1e-4, from rounding errors",
 }
 WITHOUT_SECOND_SOLVE = {
     # An exact gradient transposes the steps of the solve: it has no second solve that calls back or evaluates f.
