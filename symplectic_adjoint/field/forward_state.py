@@ -64,8 +64,7 @@ class ForwardState:
         self._known_repeatable = False
         self._modes = [(m, m.training) for m in self._modules if hasattr(m, "training")]  # frozen TorchScript has none
         self._device_type = device.type
-        available = torch.amp.is_autocast_available(self._device_type)
-        self._autocast = available and torch.is_autocast_enabled(self._device_type)
+        self._autocast = _autocast_is_on(self._device_type)
         self.autocast_dtype = torch.get_autocast_dtype(self._device_type) if self._autocast else None
         """The dtype of autocast; None if it is off."""
 
@@ -239,9 +238,14 @@ class ForwardState:
         """Return autocast as it was in the solve, without its cache.
 
         With the cache, many calls would share one cast weight, and autograd would sum their gradients in its low
-        precision.
+        precision. If it is off here as it was there, the cache is left on for a func that turns autocast on itself:
+        without it, the graph of a call would be another one than in the solve.
         """
-        device_type, dtype = self._device_type, self.autocast_dtype
-        if not torch.amp.is_autocast_available(device_type):
+        if not self._autocast and not _autocast_is_on(self._device_type):
             return nullcontext()
-        return torch.autocast(device_type, dtype=dtype, enabled=self._autocast, cache_enabled=False)
+        dtype, enabled = self.autocast_dtype, self._autocast
+        return torch.autocast(self._device_type, dtype=dtype, enabled=enabled, cache_enabled=False)
+
+
+def _autocast_is_on(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)

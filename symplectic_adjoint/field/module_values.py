@@ -26,7 +26,9 @@ class ModuleValues:
             self._held += [(own, key, _MISSING) for key in _class_values(type(m)) if key not in own]
             if m._modules and isinstance(m._modules, dict):  # a ScriptModule has no dict, and keeps its submodules
                 self._held += [(m._modules, key, x) for key, x in m._modules.items()]
-        self._hooks = [(own, key, dict(own[key])) for own in map(vars, modules) for key in _HOOKS_AND_FLAGS if key in own]
+        self._hooks = [
+            (own, key, dict(own[key])) for own in map(vars, modules) for key in _HOOKS_AND_FLAGS if key in own
+        ]
 
     def forget_changed(self) -> None:
         """Forget the values that have changed: func itself changed them, to count its calls for example."""
