@@ -19,7 +19,7 @@ def first_non_finite(x: Tensor) -> int | None:
 def all_finite(x: Tensor) -> bool:
     """Return whether all entries are finite.
 
-    If one is not, their sum is not either, and a sum takes one operation. It may also overflow.
+    If one is not, their sum is not either, and a sum takes one operation. Where it overflows, all are looked at.
     """
     x = x.detach()
     return cmath.isfinite(x.sum().item()) or bool(torch.isfinite(x).all())

@@ -108,11 +108,12 @@ def attributes_restored(modules: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         new = {(id(own), key): (own, key, x) for own, key, x in attributes_of(modules)}
         for own, key, x in before:
-            *_, now = new.pop((id(own), key), (None,))
+            _, _, now = new.pop((id(own), key), (own, key, None))
             if now is not x and (isinstance(x, Tensor) or isinstance(now, Tensor)):
                 own[key] = x
-        for x in tensors_among(new.values()):
-            del x.holder[x.name]
+        for own, key, now in new.values():
+            if isinstance(now, Tensor):
+                del own[key]
 
 
 @contextmanager
