@@ -6,6 +6,7 @@ import types
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 import symplectic_adjoint as sa
 from tests.gradients import STANDARD
@@ -126,6 +127,15 @@ class AModuleInAClosure(AnAttributeOfAModule):
         return lambda t, y: self.field(t, y)
 
 
+class AnAttributeOfAParametrizedModule(AnAttributeOfAModule):
+    """Its class is made by torch, as by weight_norm and spectral_norm; the base holds the control."""
+
+    def setup(self):
+        super().setup()
+        self.field.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+        parametrize.register_parametrization(self.field, "scale", nn.Identity())
+
+
 class ASubmodule(Segments):
     class Field(nn.Module):
         def forward(self, t, y):
@@ -150,7 +160,8 @@ class ASubmodule(Segments):
 
 
 COPIED = [
-    AClosure, AReboundClosure, AHelpersClosure, AGlobal, APartial, AnAttributeOfAModule, AModuleInAClosure, ASubmodule,
+    AClosure, AReboundClosure, AHelpersClosure, AGlobal, APartial, AnAttributeOfAModule, AModuleInAClosure,
+    AnAttributeOfAParametrizedModule, ASubmodule,
 ]  # fmt: skip
 
 
