@@ -103,7 +103,7 @@ class APartial(Segments):
 
 class AnAttributeOfAModule(Segments):
     class Field(nn.Module):
-        control = 0.0
+        control = CONTROLS[0]
 
         def __init__(self, net):
             super().__init__()
@@ -116,7 +116,8 @@ class AnAttributeOfAModule(Segments):
         self.field = self.Field(self.net)
 
     def steer(self, control):
-        self.field.control = control  # at first the class holds it
+        if control != self.field.control:  # in the first solve the class holds it
+            self.field.control = control
 
     def func(self):
         return self.field
