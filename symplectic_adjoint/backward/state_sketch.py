@@ -29,7 +29,8 @@ class StateSketch:
             self.numbers = flat.clone()
             return
         weights = torch.linspace(1.0, 2.0, rows, dtype=flat.dtype, device=flat.device)
-        self.numbers = torch.cat([weights @ flat[: COLUMNS * rows].view(rows, COLUMNS), flat[COLUMNS * rows :]])
+        sums, rest = weights @ flat[: COLUMNS * rows].view(rows, COLUMNS), flat[COLUMNS * rows :]
+        self.numbers = torch.cat([sums, rest]) if len(rest) else sums
         self.spread = 2.0 * math.sqrt(rows)
 
     def minus(self, other: "StateSketch") -> Tensor:

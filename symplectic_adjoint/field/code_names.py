@@ -15,7 +15,7 @@ _OTHERS = (
     *("call", "getattr", "getattribute", "getitem", "contains", "len", "iter", "next", "reversed", "enter", "exit"),
     *("bool", "int", "float", "index", "neg", "pos", "abs", "invert", "array", "torch_function"),
 )
-OPERATORS = frozenset(f"__{x}__" for x in (*_BINARY, *(f"r{x}" for x in _BINARY), *_OTHERS))
+_OPERATORS = frozenset(f"__{x}__" for x in (*_BINARY, *(f"r{x}" for x in _BINARY), *_OTHERS))
 """The methods that Python calls for a name or an operator in the code, without naming them there."""
 
 
@@ -57,10 +57,11 @@ _KNOWN: WeakKeyDictionary[CodeType, CodeNames] = WeakKeyDictionary()
 
 
 def attributes_read(kind: type, entry: frozenset[str]) -> frozenset[str]:
-    """Return the attributes that objects of this class may read when methods named in `entry` are called."""
+    """Return the attributes that objects of this class may read when operators or methods in `entry` are called."""
     of_kind = _READ.setdefault(kind, {})
     if entry not in of_kind:
-        names, pending, seen = set(entry), list(entry), set[int]()
+        names, seen = {*entry, *_OPERATORS}, set[int]()
+        pending = list(names)
         while pending:
             name = pending.pop()
             for base in kind.__mro__:  # a method may call the one that it overrides

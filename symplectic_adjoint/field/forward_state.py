@@ -16,15 +16,16 @@ from symplectic_adjoint.field.forward_rng import ForwardRng
 from symplectic_adjoint.field.guarded_tensors import GuardedTensors
 from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
 from symplectic_adjoint.field.module_tensors import (
-    STANDARD_ATTRIBUTES,
     ModuleTensor,
     all_held,
-    bindings_restored,
+    attributes_of,
+    attributes_restored,
     installed,
     module_tensors_in,
+    tensors_among,
     values_restored,
 )
-from symplectic_adjoint.field.module_values import ModuleValues
+from symplectic_adjoint.field.module_values import ModuleValues, put_back
 from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.reach_walk import reach_of
 from symplectic_adjoint.field.read_tensors import Reads
@@ -45,8 +46,9 @@ class ForwardState:
         """Held while func is called, because a sweep replaces the parameters of its modules."""
         self._modules = reach.modules
         self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
-        self._attributes = self._find_attributes()
-        self._values = ModuleValues(self._modules)
+        attributes = attributes_of(self._modules)
+        self._attributes = tensors_among(attributes)
+        self._values = ModuleValues(self._modules, attributes)
         places = self._places()
         self.stand_ins = StandIns(places if detached else [])
         self.reads = Reads(self._constants(places), hidden=reach.hides_reads)
@@ -62,13 +64,9 @@ class ForwardState:
         self._known_repeatable = False
         self._modes = [(m, m.training) for m in self._modules if hasattr(m, "training")]  # frozen TorchScript has none
         self._device_type = device.type
-        available = torch.amp.is_autocast_available(self._device_type)
-        self._autocast = available and torch.is_autocast_enabled(self._device_type)
+        self._autocast = _autocast_is_on(self._device_type)
         self.autocast_dtype = torch.get_autocast_dtype(self._device_type) if self._autocast else None
         """The dtype of autocast; None if it is off."""
-
-    def _find_attributes(self) -> list[ModuleTensor]:
-        return [x for m in self._modules for x in module_tensors_in(vars(m), exclude=STANDARD_ATTRIBUTES)]
 
     def _places(self) -> list[ModuleTensor]:
         """Return every place that holds a tensor and can hold another one: in modules and in copied functions."""
@@ -158,8 +156,8 @@ class ForwardState:
         self._final_tensors = [x for m in self._modules for x in module_tensors_in(m._parameters)]
         self._final_tensors += [x for m in self._modules if m._buffers for x in module_tensors_in(m._buffers)]
         # A new one is func's own: a value that its first call computed, with a graph, and kept.
-        own = [x for x in self._find_attributes() if id(x.tensor) not in before or self._may_hold(x.tensor)]
-        self._final_tensors += own
+        own = tensors_among(attributes_of(self._modules))
+        self._final_tensors += [x for x in own if id(x.tensor) not in before or self._may_hold(x.tensor)]
 
     def _may_hold(self, attribute: Tensor) -> bool:
         """Return whether an attribute may be held between the passes.
@@ -214,15 +212,14 @@ class ForwardState:
 
         stand_in: makes the tensors to use in place of those with a history; their leaves if left out.
         """
-        attributes = bindings_restored([vars(m) for m in self._modules], exclude=STANDARD_ATTRIBUTES)
         with self.lock:
             modes = [(module, module.training) for module, training in self._modes if module.training != training]
-            held = all_held(self._final_tensors) and self._values.unchanged
-            if modes or self._changed_buffers or self.stand_ins.are_seen or not held:
+            values, held = self._values.changed(), all_held(self._final_tensors)
+            if modes or values or self._changed_buffers or self.stand_ins.are_seen or not held:
                 self.lock.mark_replaced()
             with (
-                attributes,
-                self._values.reinstated(),
+                attributes_restored(self._modules),
+                put_back(values),
                 installed(self._final_tensors),
                 self.stand_ins.installed(stand_in),
                 values_restored(self._changed_buffers),
@@ -241,9 +238,14 @@ class ForwardState:
         """Return autocast as it was in the solve, without its cache.
 
         With the cache, many calls would share one cast weight, and autograd would sum their gradients in its low
-        precision.
+        precision. If it is off here as it was there, the cache is left on for a func that turns autocast on itself:
+        without it, the graph of a call would be another one than in the solve.
         """
-        device_type, dtype = self._device_type, self.autocast_dtype
-        if not torch.amp.is_autocast_available(device_type):
+        if not self._autocast and not _autocast_is_on(self._device_type):
             return nullcontext()
-        return torch.autocast(device_type, dtype=dtype, enabled=self._autocast, cache_enabled=False)
+        dtype, enabled = self.autocast_dtype, self._autocast
+        return torch.autocast(self._device_type, dtype=dtype, enabled=enabled, cache_enabled=False)
+
+
+def _autocast_is_on(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)

@@ -1,6 +1,6 @@
 """The tensors that modules hold, and where."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,12 +51,25 @@ class _OfScriptModule(dict[str, Any]):
         self._held[name] = tensor
 
 
-def module_tensors_in(holder: dict[str, Any], exclude: frozenset[str] = frozenset()) -> list[ModuleTensor]:
-    """Return the tensors among a dict's values, except those under the excluded names."""
+def module_tensors_in(holder: dict[str, Any]) -> list[ModuleTensor]:
+    """Return the tensors among the values of a dict of parameters or buffers."""
     if not isinstance(holder, dict):
         holder = _OfScriptModule(holder)
-    tensors = [(name, x) for name, x in holder.items() if name not in exclude and isinstance(x, Tensor)]
-    return [ModuleTensor(holder, name, x) for name, x in tensors]
+    return [ModuleTensor(holder, name, x) for name, x in holder.items() if isinstance(x, Tensor)]
+
+
+Attribute = tuple[dict[str, Any], str, Any]
+"""The dict that holds a module's attributes, a name in it, and the value there."""
+
+
+def attributes_of(modules: Iterable[nn.Module]) -> list[Attribute]:
+    """Return the attributes of modules, except those that every module has."""
+    return [(own, key, x) for own in map(vars, modules) for key, x in own.items() if key not in STANDARD_ATTRIBUTES]
+
+
+def tensors_among(attributes: Iterable[Attribute]) -> list[ModuleTensor]:
+    """Return the attributes that are tensors."""
+    return [ModuleTensor(*one) for one in attributes if isinstance(one[2], Tensor)]
 
 
 def _version(x: Tensor) -> int | None:
@@ -84,28 +97,23 @@ def installed(module_tensors: Sequence[ModuleTensor]) -> Iterator[None]:
 
 
 @contextmanager
-def bindings_restored(holders: Sequence[dict[str, Any]], exclude: frozenset[str]) -> Iterator[None]:
-    """Put back at the end what the dicts hold now where they hold another tensor then, or none.
+def attributes_restored(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put back at the end the attributes that the modules have now, where a tensor has come or gone since.
 
     A new tensor may have a graph that leads to aliases, or that is freed with the pass.
     """
-    found = [(holder, dict(holder)) for holder in holders]
+    before = attributes_of(modules)
     try:
         yield
     finally:
-        for holder, before in found:
-            for name in holder.keys() | before.keys():
-                _put_back(holder, before, name, exclude)
-
-
-def _put_back(holder: dict[str, Any], before: dict[str, Any], name: str, exclude: frozenset[str]) -> None:
-    x, now = before.get(name), holder.get(name)
-    if x is now or name in exclude or not (isinstance(x, Tensor) or isinstance(now, Tensor)):
-        return
-    if name in before:
-        holder[name] = x
-    else:
-        del holder[name]
+        new = {(id(own), key): (own, key, x) for own, key, x in attributes_of(modules)}
+        for own, key, x in before:
+            _, _, now = new.pop((id(own), key), (own, key, None))
+            if now is not x and (isinstance(x, Tensor) or isinstance(now, Tensor)):
+                own[key] = x
+        for own, key, now in new.values():
+            if isinstance(now, Tensor):
+                del own[key]
 
 
 @contextmanager

@@ -47,15 +47,13 @@ def collect_parameters(func: Callable[..., Any], reach: Reach, params: Params | 
     modules = own_modules(func)
     own = [*(p for m in modules for p in _own_parameters(m)), *reach.variables()]
     _refuse_sharded(own, reach.modules)
-    found: dict[int, Tensor] = {}
-    for index, p in enumerate((*given, *own)):
+    for index, p in enumerate(given):
         if not isinstance(p, Tensor):
             raise TypeError(f"params[{index}] must be a tensor, got {type(p).__name__}")
-        p = original(p)
-        found.setdefault(id(p), p)
-    trainable = tuple(p for p in found.values() if p.requires_grad)
+    found = _each_once(map(original, _each_once((*given, *own))))
+    trainable = tuple(p for p in found if p.requires_grad)
     _refuse_unsavable(trainable)
-    frozen = tuple(p for p in found.values() if not p.requires_grad and not p.is_inference())
+    frozen = tuple(p for p in found if not p.requires_grad and not p.is_inference())
     return Parameters(trainable, frozen, modules)
 
 
@@ -86,6 +84,10 @@ def has_lazy_parameters(reach: Reach, params: Params | None) -> bool:
     """Return whether func's first call will give parameters or buffers their shapes (LazyLinear)."""
     lazy = (isinstance(m, LazyModuleMixin) and cast(Any, m).has_uninitialized_params() for m in reach.modules)
     return any(lazy) or any(map(is_lazy, listed("params", params)))
+
+
+def _each_once(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return list({id(p): p for p in tensors}.values())
 
 
 def _own_parameters(module: nn.Module) -> list[Tensor]:

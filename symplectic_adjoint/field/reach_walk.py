@@ -15,7 +15,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from symplectic_adjoint.field.code_names import OPERATORS, CodeNames, attributes_read
+from symplectic_adjoint.field.code_names import CodeNames, attributes_read
 from symplectic_adjoint.field.module_tensors import STANDARD_ATTRIBUTES
 from symplectic_adjoint.field.module_values import hooks_of
 from symplectic_adjoint.field.places import (
@@ -113,7 +113,7 @@ class _Walk:
             kind = x if isinstance(x, type) else type(x)
             if _is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
                 return
-            read = partial(_attributes, x, attributes_read(kind, self.names | OPERATORS))
+            read = partial(_attributes, x, attributes_read(kind, self.names))
             if kind is not x:
                 self._follow_holder(kind, kind.__name__, depth)
         self._follow_values(name, read, form, depth)
@@ -144,7 +144,7 @@ class _Walk:
         holder, kind = vars(module), type(module)
         names: frozenset[str] = frozenset()
         if not _is_library_name(kind.__module__):
-            names = attributes_read(kind, self.names | OPERATORS | {"forward"})
+            names = attributes_read(kind, self.names | {"forward"})
             self.names |= names
             self._follow_class(kind, depth)
         for key, x in holder.items():

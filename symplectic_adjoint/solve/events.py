@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import EventNotFound
-from symplectic_adjoint.field.finite import first_non_finite
+from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.solve.bracket import Bracket
 from symplectic_adjoint.solve.grid import FREE, StepPlan
@@ -161,7 +161,7 @@ class EventSteps:
         self.rejected = self._sequence.rejected
         if not accepted:
             return False
-        if first_non_finite(step.end()) is not None:
+        if not all_finite(step.end()):
             raise step.non_finite_error(self._tried - 1)
         if not self._has_signs:
             self._fix_signs_at_start(step)

@@ -143,7 +143,7 @@ def checked_times(t: Tensor) -> tuple[float, ...]:
         raise ValueError(f"t must be a 1-D floating point tensor of times, got shape {tuple(t.shape)}, {t.dtype}")
     if batched(t):
         raise UnsupportedCombination("t must be the same for all samples of a vmap: pass in_dims=None for it")
-    times = tuple(t.detach().to(dtype=torch.float64, device="cpu").tolist())
+    times = tuple(t.tolist())
     for j, time in enumerate(times):
         if not math.isfinite(time):
             raise ValueError(f"t[{j}] must be finite, got {time}")

@@ -47,7 +47,8 @@ class Outputs:
         """Return all outputs, of shape (length, *y0.shape); those that the steps did not reach are NaN."""
         reached = len(self.step)
         if self._buffer is not None:
-            self._buffer[reached:] = math.nan
+            if reached < self._length:
+                self._buffer[reached:] = math.nan
             return self._buffer
         pieces = self._pieces or []
         return torch.stack([*pieces, *(torch.full_like(pieces[0], math.nan) for _ in range(reached, self._length))])

@@ -13,6 +13,7 @@ from symplectic_adjoint.errors import NonFiniteError, SolverError
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.field import Field, Func
+from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
@@ -184,7 +185,7 @@ class Problem:
             with f.forward_state.first_pass() if self.forward_state is None else f.forward_state.reinstated():
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
-                if self.options.control is None and not batched(y_end) and not bool(torch.isfinite(y_end).all()):
+                if self.options.control is None and not batched(y_end) and not all_finite(y_end):
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
             if self.returns_early and error.t is not None:

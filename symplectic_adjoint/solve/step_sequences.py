@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from symplectic_adjoint.errors import StepSizeUnderflow, TooManySteps
+from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.barrier import Barrier, final_error
@@ -77,7 +78,7 @@ class CheckedSteps(FixedSteps):
         self._accepted = 0
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
-        if not bool(step.end().isfinite().all()):
+        if not all_finite(step.end()):
             raise step.non_finite_error(self._accepted)
         self._accepted += 1
         return True
@@ -190,7 +191,7 @@ class AdaptiveSteps:
     def _retry_non_finite(self, plan: StepPlan, step: Step, retry: float) -> float:
         """Return the size after a step that is not finite; raise NonFiniteError if no shorter step can help."""
         error = step.non_finite_error(self._accepted)
-        bad_at_start = not bool(step.ks[0].isfinite().all())
+        bad_at_start = not all_finite(step.ks[0])
         if bad_at_start or abs(plan.h) <= self._control.min_step:
             raise error
         if self._barrier is None:

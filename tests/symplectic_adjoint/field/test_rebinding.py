@@ -6,6 +6,7 @@ import types
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 import symplectic_adjoint as sa
 from tests.gradients import STANDARD
@@ -102,7 +103,7 @@ class APartial(Segments):
 
 class AnAttributeOfAModule(Segments):
     class Field(nn.Module):
-        control = 0.0
+        control = CONTROLS[0]
 
         def __init__(self, net):
             super().__init__()
@@ -115,7 +116,8 @@ class AnAttributeOfAModule(Segments):
         self.field = self.Field(self.net)
 
     def steer(self, control):
-        self.field.control = control  # at first the class holds it
+        if control != self.field.control:  # in the first solve the class holds it
+            self.field.control = control
 
     def func(self):
         return self.field
@@ -124,6 +126,15 @@ class AnAttributeOfAModule(Segments):
 class AModuleInAClosure(AnAttributeOfAModule):
     def func(self):
         return lambda t, y: self.field(t, y)
+
+
+class AnAttributeOfAParametrizedModule(AnAttributeOfAModule):
+    """Its class is made by torch, as by weight_norm and spectral_norm; the base holds the control."""
+
+    def setup(self):
+        super().setup()
+        self.field.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+        parametrize.register_parametrization(self.field, "scale", nn.Identity())
 
 
 class ASubmodule(Segments):
@@ -150,7 +161,8 @@ class ASubmodule(Segments):
 
 
 COPIED = [
-    AClosure, AReboundClosure, AHelpersClosure, AGlobal, APartial, AnAttributeOfAModule, AModuleInAClosure, ASubmodule,
+    AClosure, AReboundClosure, AHelpersClosure, AGlobal, APartial, AnAttributeOfAModule, AModuleInAClosure,
+    AnAttributeOfAParametrizedModule, ASubmodule,
 ]  # fmt: skip
 
 

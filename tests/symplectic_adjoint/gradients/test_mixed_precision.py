@@ -101,7 +101,34 @@ class TestGradientsAreAsNearToFloat64AsAutogradsOwn:
         assert not torch.is_autocast_enabled("cpu")
 
 
+class UsedTwice(nn.Module):
+    """One layer used twice in a call, in a block of autocast whose cache casts its weight once."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.dtype = nn.Linear(4, 4), dtype
+
+    def forward(self, t, y):
+        with torch.autocast("cpu", dtype=self.dtype):
+            return self.layer(torch.tanh(self.layer(y)))
+
+
 class TestTheRestOfTheInterface:
+    @every_half
+    @pytest.mark.parametrize("steps", [1, 5])
+    @pytest.mark.parametrize("gradient", [name for name in EXACT if name != "backprop"])
+    def test_weights_that_func_uses_twice_in_a_block_of_its_own(self, gradient, steps, dtype):
+        """The graph of a call in the backward pass has as many casts as in the forward pass."""
+        func, y0 = UsedTwice(dtype), start().requires_grad_()
+
+        def gradients(gradient):
+            ys = sa.odeint(func, y0, T[[0, -1]], method="rk4", options={"step_size": 1 / steps}, gradient=gradient)
+            return torch.autograd.grad(loss_of(ys), [y0, *func.parameters()])
+
+        # The same rounded operations, but for the scale of the cotangents in float16.
+        assert max(errors(gradients(gradient), gradients("backprop"))) < LEVEL[dtype]
+
     @every_half
     @pytest.mark.parametrize("gradient", STANDARD)
     def test_events(self, gradient, dtype):
