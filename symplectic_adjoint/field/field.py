@@ -309,6 +309,8 @@ class Field:
         search = self.search
         if search.adopting or search.gated:  # a forward pass, or second derivatives
             return
+        if not torch.is_autocast_cache_enabled():  # under the caller's autocast: a cast for each use, as above
+            return
         differs = self.first_graph.differs(k, y, search.known(self.aliases, *passed))
         if differs and not (search.freezes_changed or search.drops):
             raise self.first_graph.changed()

@@ -111,6 +111,7 @@ class _Walk:
             read = partial(_attributes, x, self.names)
         else:
             kind = x if isinstance(x, type) else type(x)
+            kind = _own_class(kind) or kind
             if _is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
                 return
             read = partial(_attributes, x, attributes_read(kind, self.names))
@@ -141,9 +142,9 @@ class _Walk:
 
     def _follow_attributes(self, module: nn.Module, name: str, depth: int) -> None:
         """Follow the plain attributes of a module: its tensors, and what its own code reads."""
-        holder, kind = vars(module), type(module)
+        holder, kind = vars(module), _own_class(type(module))
         names: frozenset[str] = frozenset()
-        if not _is_library_name(kind.__module__):
+        if kind is not None:
             names = attributes_read(kind, self.names | {"forward"})
             self.names |= names
             self._follow_class(kind, depth)
@@ -358,6 +359,11 @@ def _package_of(func: Any) -> str:
         func = func.func if isinstance(func, partial) else func.__func__
     name = func.__globals__.get("__name__") if isinstance(func, FunctionType) else type(func).__module__
     return (name or "").partition(".")[0]
+
+
+def _own_class(kind: type) -> type | None:
+    """Return the class of the user's from which torch derived this one (parametrizations), or which it is, if any."""
+    return next((base for base in kind.__mro__ if not _is_library_name(base.__module__)), None)
 
 
 def _is_library_name(module_name: str) -> bool:

@@ -285,7 +285,17 @@ class AGlobalOfAModulesForward(AGlobal):
     name = "global u"
 
 
-WATCHED = [AList, ADict, APlainObject, ACallableObject, AListOfAModule, AClass, AGlobalOfAModulesForward]
+class AGlobalOfAParametrizedModule(AGlobalOfAModulesForward):
+    def setup(self):
+        super().setup()
+        self.field.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+        parametrize.register_parametrization(self.field, "scale", nn.Identity())
+
+
+WATCHED = [
+    AList, ADict, APlainObject, ACallableObject, AListOfAModule, AClass, AGlobalOfAModulesForward,
+    AGlobalOfAParametrizedModule,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("gradient", [name for name in STANDARD if name != "backprop"])

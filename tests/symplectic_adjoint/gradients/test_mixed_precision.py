@@ -116,15 +116,18 @@ class UsedTwice(nn.Module):
 
 class TestTheRestOfTheInterface:
     @every_half
+    @pytest.mark.parametrize("around_backward", [False, True])
     @pytest.mark.parametrize("steps", [1, 5])
     @pytest.mark.parametrize("gradient", [name for name in EXACT if name != "backprop"])
-    def test_weights_that_func_uses_twice_in_a_block_of_its_own(self, gradient, steps, dtype):
-        """The graph of a call in the backward pass has as many casts as in the forward pass."""
+    def test_weights_that_func_uses_twice_in_a_block_of_its_own(self, gradient, steps, around_backward, dtype):
+        """The casts of a call in the backward pass, as many as in the forward pass or not, are no change of func."""
         func, y0 = UsedTwice(dtype), start().requires_grad_()
 
         def gradients(gradient):
             ys = sa.odeint(func, y0, T[[0, -1]], method="rk4", options={"step_size": 1 / steps}, gradient=gradient)
-            return torch.autograd.grad(loss_of(ys), [y0, *func.parameters()])
+            loss = loss_of(ys)
+            with torch.autocast("cpu", dtype=dtype, enabled=around_backward):
+                return torch.autograd.grad(loss, [y0, *func.parameters()])
 
         # The same rounded operations, but for the scale of the cotangents in float16.
         assert max(errors(gradients(gradient), gradients("backprop"))) < LEVEL[dtype]
