@@ -5,15 +5,16 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Self
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from symplectic_adjoint._torch_internals import nodes_made
 from symplectic_adjoint.errors import LostGradient
-from symplectic_adjoint.field.cotangent_scale import computes_in_float16
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
+from symplectic_adjoint.field.precision import precisions_of
 
 FIRST_CALLS = 4
 """How many graphs of a pass are searched whatever their size, if they lead to what was computed before the call."""
@@ -36,8 +37,8 @@ class LostGradientSearch:
         """Whether tensors with a history are behind a gate, so that graphs lead to them."""
         self.must_retain = False
         """Whether a call's graph must outlive its VJP, because func uses values computed before it was called."""
-        self.found_float16 = False
-        """Whether a searched graph computes in float16."""
+        self.precisions = frozenset[torch.dtype]()
+        """The floating-point and complex dtypes in which the searched graphs compute."""
         self.missed: set[int] = set()
         """The ids of the params that another call reaches and the graph searched last does not.
 
@@ -100,7 +101,7 @@ class LostGradientSearch:
         def visit(node: Node) -> None:
             if node._sequence_nr() < nodes_before:
                 older.append(node)
-            self.found_float16 = self.found_float16 or computes_in_float16(node)
+            self.precisions |= precisions_of(node)
 
         state = self._forward_state
         known = self.known(aliases, y, t)
