@@ -160,8 +160,9 @@ class _Solve(torch.autograd.Function):
 
         def compute(given: BackwardPass) -> Gradients:
             if create_graph:
+                gradients = _differentiable(given, call.strategy)
                 _require_reversible(given, call.strategy)
-                return _differentiable(given, call.strategy)
+                return gradients
             with f.forward_state.reinstated():
                 gradients = call.strategy.backward(given)
                 given.settle()

@@ -83,7 +83,7 @@ class LostGradientSearch:
     def for_another_pass(self) -> Self:
         """Return a search for another pass, in which func may use other tensors, and none can be adopted."""
         other = copy(self)
-        other.adopting, other._sizes, other._searched = False, set(), 0
+        other.adopting, other.gated, other._sizes, other._searched = False, False, set(), 0
         other._reached_before, other._reached, other.missed = self._reached, set(), set()
         return other
 
