@@ -1,7 +1,7 @@
 """A solve as a single node of the caller's autograd graph: the library's only torch.autograd.Function for it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,11 +11,13 @@ from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.backward.float16_passes import within_float16
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.recomputed_values import RecomputedValues, can_compare
+from symplectic_adjoint.backward.recomputed_verdict import eps_of
 from symplectic_adjoint.backward.state_sketch import Marks
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.first_graph import FirstGraph
 from symplectic_adjoint.field.gate import Gate
+from symplectic_adjoint.field.precision import TF32_EPS
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.problem import Problem
@@ -158,7 +160,9 @@ class _Solve(torch.autograd.Function):
 
         def compute(given: BackwardPass) -> Gradients:
             if create_graph:
-                return _differentiable(given, call.strategy)
+                gradients = _differentiable(given, call.strategy)
+                _require_reversible(given, call.strategy)
+                return gradients
             with f.forward_state.reinstated():
                 gradients = call.strategy.backward(given)
                 given.settle()
@@ -170,6 +174,21 @@ class _Solve(torch.autograd.Function):
         trajectory.stats.f_calls_backward += f.f_calls
         trajectory.stats.vjps_backward += f.vjps
         return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params
+
+
+def _require_reversible(given: BackwardPass, strategy: Strategy) -> None:
+    """Raise ReversalError in half precision where the strategy's own backward pass would.
+
+    Double backward reverses nothing, but it differentiates the same steps.
+    """
+    if not strategy.own_steps or eps_of(given.problem, given.field) < TF32_EPS:
+        return
+    f, stats = given.field.for_another_pass(), given.trajectory.stats
+    with torch.no_grad(), f.forward_state.reinstated():
+        y0, grad_ys = given.y0.detach(), given.grad_ys.detach()
+        strategy.backward(replace(given, field=f, y0=y0, grad_ys=grad_ys, kept=list(given.kept), values=None))
+    stats.f_calls_backward += f.f_calls
+    stats.vjps_backward += f.vjps
 
 
 def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:

@@ -52,7 +52,7 @@ def eps_of(problem: Problem, f: Field) -> float:
     """Return the rounding of the lowest precision in which f computes."""
     parameters = problem.parameters
     dtypes = [f.dtype, *(p.dtype for p in problem.layout.parts)]
-    dtypes += [p.dtype for p in (*f.params, *parameters.frozen)]
+    dtypes += [*(p.dtype for p in (*f.params, *parameters.frozen)), *f.search.precisions]
     return coarsest_eps(dtypes, f.device, f.forward_state.autocast_dtype, problem.reach.modules)
 
 

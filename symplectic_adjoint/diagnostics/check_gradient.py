@@ -12,11 +12,13 @@ from torch import Tensor
 from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, shows_keywords
 from symplectic_adjoint.autograd_function import run
+from symplectic_adjoint.backward.recomputed_verdict import eps_of
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import replayed, weights_like
 from symplectic_adjoint.diagnostics.halved_steps import ADVICE, halved, largest_change, tolerance_of
 from symplectic_adjoint.errors import FunctionChanged
 from symplectic_adjoint.field.graph import find_unknown_leaves
+from symplectic_adjoint.field.precision import precisions_of
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.trajectory import Trajectory
 
@@ -32,7 +34,8 @@ class GradientCheck:
     tensors that func uses and that require a gradient but did not get one. changed: the FunctionChanged that the
     backward pass raised, None if it raised none. repeats: whether a second pass over the steps gave the same outputs.
     taylor_order: the power of eps with which (L(x + eps d) - L(x - eps d)) / 2 - eps g.d
-    vanishes, 3 for a correct gradient and 1 for a wrong one; None if the loss is quadratic along d up to rounding.
+    vanishes, 3 for a correct gradient and 1 for a wrong one; None if the loss is quadratic along d up to rounding,
+    as it always is in half precision.
     tolerance: the largest error that passes.
 
     step_errors: by name, how much the gradient changes relatively if every step is halved: an estimate of its distance
@@ -74,7 +77,7 @@ class GradientCheck:
             lines.append("func returned other values in a second pass over the steps")
         if not self.steps_suffice:
             lines.append(ADVICE)
-        order = "loss is quadratic here" if self.taylor_order is None else f"{self.taylor_order:.2f} (3 is correct)"
+        order = "unknown, within rounding" if self.taylor_order is None else f"{self.taylor_order:.2f} (3 is correct)"
         verdict = "ok" if self.ok else "NOT ok"
         steps = "" if self.step_limit is None else f", changes up to {self.step_limit:.2g} if steps are halved"
         head = f"gradient check: {verdict}; errors up to {self.tolerance:g} pass{steps}"
@@ -123,20 +126,24 @@ def check_gradient(
         expected = torch.autograd.grad(
             _loss(again, weights), list(inputs.values()), allow_unused=True, retain_graph=True
         )
-        lost = [_described(problem, x) for x in find_unknown_leaves(again, (*parameters, y, times))]
+        seen = set[torch.dtype]()
+        unknown = find_unknown_leaves(again, (*parameters, y, times), lambda node: seen.update(precisions_of(node)))
+        lost = [_described(problem, x) for x in unknown]
         again = again.detach()  # its graph is freed before the next one is built
         finer = replayed(problem, replace(trajectory, plans=list(halved(trajectory.plans))), y, times)
         fine = torch.autograd.grad(_loss(finer, weights), list(inputs.values()), allow_unused=True)
-    precision = torch.finfo(y.dtype).eps
+    precision = max(eps_of(problem, trajectory.field), *(torch.finfo(x).eps for x in seen))
     ys, finer = ys.detach(), finer.detach()
-    allowed = tolerance_of(problem, ys)
+    allowed = tolerance_of(problem, ys, precision)
+    tolerance = tolerance_in(precision)
+    spread = min(1e3 * precision, tolerance)
     return GradientCheck(
-        errors=_errors(inputs, got, expected, rounding_floor(expected, y.dtype)),
+        errors=_errors(inputs, got, expected, rounding_floor(expected, precision)),
         lost=lost,
-        repeats=torch.allclose(again, ys, rtol=1e3 * precision, atol=1e3 * precision),
-        taylor_order=_taylor_order(problem, trajectory, list(inputs.values()), got, weights),
-        tolerance=1e-12 if precision < 1e-12 else 1e-4,
-        step_errors=_errors(inputs, got, fine, max(rounding_floor(fine, y.dtype), allowed * largest_norm(fine))),
+        repeats=torch.allclose(again, ys, rtol=spread, atol=spread),
+        taylor_order=_taylor_order(problem, trajectory, list(inputs.values()), got, weights, precision),
+        tolerance=tolerance,
+        step_errors=_errors(inputs, got, fine, max(rounding_floor(fine, precision), allowed * largest_norm(fine))),
         step_limit=largest_change(allowed, relative_error(ys, finer, 0.0)) if allowed > 0.0 else None,
         changed=changed,
     )
@@ -162,9 +169,17 @@ def _loss(ys: Tensor, weights: Tensor) -> Tensor:
     return (weights * (real + 0.5 * real.square())).sum()
 
 
-def rounding_floor(gradients: Sequence[Tensor | None], dtype: torch.dtype) -> float:
+def tolerance_in(precision: float) -> float:
+    """Return the largest error of a gradient that passes, if f computes in this precision.
+
+    In half precision, where autograd's own gradients differ by a few eps, it is more of them.
+    """
+    return 1e-12 if precision < 1e-12 else max(1e-4, 8.0 * precision)
+
+
+def rounding_floor(gradients: Sequence[Tensor | None], precision: float) -> float:
     """Return the norm below which a gradient is only rounding error, relative to the largest of the gradients."""
-    return largest_norm(gradients) * torch.finfo(dtype).eps * 100
+    return largest_norm(gradients) * min(100.0 * precision, tolerance_in(precision))
 
 
 def largest_norm(gradients: Sequence[Tensor | None]) -> float:
@@ -209,6 +224,7 @@ def _taylor_order(
     inputs: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
     weights: Tensor,
+    precision: float,
 ) -> float | None:
     """Return the order in eps of the remainder, along one direction in all inputs that are leaves.
 
@@ -226,7 +242,7 @@ def _taylor_order(
             problem.lock.mark_replaced()
             return _loss(replayed(problem, trajectory, inputs[0], inputs[1]), weights).item()
 
-    rounding = 1e3 * torch.finfo(inputs[0].dtype).eps * max(abs(loss_at(0.0)), 1e-300)
+    rounding = 1e3 * precision * max(abs(loss_at(0.0)), 1e-300)
     remainders = [(eps, abs((loss_at(eps) - loss_at(-eps)) / 2 - eps * slope)) for eps in TAYLOR_STEPS]
     usable = [(math.log(eps), math.log(r)) for eps, r in remainders if math.isfinite(r) and r > rounding][-4:]
     if len(usable) < 2:

@@ -208,7 +208,7 @@ def _time_of(gradient_run: GradientRun) -> tuple[float, float]:
 def _error_of(gradient_run: GradientRun) -> float:
     """Return the largest relative error of the latest gradients against autograd on the recorded grid."""
     expected = gradient_run.expected_gradients()
-    floor = rounding_floor(expected, gradient_run.y.dtype)
+    floor = rounding_floor(expected, gradient_run.precision)
     return max(relative_error(a, b, floor) for a, b in zip(gradient_run.gradients, expected, strict=True))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from symplectic_adjoint.arguments import Arguments, build_problem, named_gradient
 from symplectic_adjoint.autograd_function import run
+from symplectic_adjoint.backward.recomputed_verdict import eps_of
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.trajectory import Trajectory
 
@@ -32,6 +33,12 @@ class GradientRun:
         """The trajectory of the latest forward pass."""
         self.gradients: Sequence[Tensor | None] = ()
         """The gradients of y0 and the parameters, from the latest backward pass."""
+
+    @property
+    def precision(self) -> float:
+        """The rounding of the lowest precision in which f computed in the latest forward pass."""
+        assert self.trajectory is not None
+        return eps_of(self._problem, self.trajectory.field)
 
     def forward(self) -> None:
         """Solve."""

@@ -27,7 +27,7 @@ def halved(plans: Sequence[StepPlan]) -> Iterator[StepPlan]:
         yield StepPlan(middle, plan.t_end - middle, plan.t_end, plan.pinned_to, False, plan.open_end)
 
 
-def tolerance_of(problem: Problem, ys: Tensor) -> float:
+def tolerance_of(problem: Problem, ys: Tensor, precision: float) -> float:
     """Return the relative error that step control allows y, but not less than rounding error; 0 on a fixed grid.
 
     atol is relative to y, or to 1 if y is less: y may be zero where its gradient is not.
@@ -37,7 +37,7 @@ def tolerance_of(problem: Problem, ys: Tensor) -> float:
         return 0.0
     rtol, atol = (float(torch.as_tensor(x).amax()) for x in (control.rtol, control.atol))
     size = float(ys.abs().amax()) if ys.numel() else 0.0
-    return max(rtol + atol / max(size, 1.0), 100.0 * torch.finfo(ys.dtype).eps)
+    return max(rtol + atol / max(size, 1.0), 100.0 * torch.finfo(ys.dtype).eps, precision)
 
 
 def largest_change(tolerance: float, change_of_ys: float) -> float:

@@ -8,15 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.layout import HALF_DTYPES
-
-
-def computes_in_float16(node: Node) -> bool:
-    """Return whether a node of a graph has a float16 result."""
-    return any([result.dtype == torch.float16 for result in node._input_metadata])  # a list is faster than a generator
 
 
 class CotangentScale:

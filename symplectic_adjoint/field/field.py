@@ -93,8 +93,8 @@ class Field:
     @property
     def computes_in_float16(self) -> bool:
         """Whether f is known to compute in float16, so that its VJPs need scaled cotangents."""
-        halves = (self.forward_state.autocast_dtype, *(p.dtype for p in self.params))
-        return self.search.found_float16 or torch.float16 in halves
+        dtypes = (self.forward_state.autocast_dtype, *(p.dtype for p in self.params), *self.search.precisions)
+        return torch.float16 in dtypes
 
     @property
     def code(self) -> CompiledSteps | None:

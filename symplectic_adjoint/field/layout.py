@@ -159,9 +159,13 @@ class Layout:
         """Return a packed state in its own structure, but in the precision of the solve."""
         return self._split(flat, cast=False)
 
+    def pieces(self, flat: Tensor) -> list[Tensor]:
+        """Return the parts of a packed state that are not empty, flattened."""
+        return [x for x in flat.reshape(-1).split(self._sizes) if x.numel()]
+
     def norm(self, flat: Tensor) -> Tensor:
         """Return the largest of the parts' root mean squares, which is torchdiffeq's norm of a tuple."""
-        pieces = [x for x in flat.split(self._sizes) if x.numel()]
+        pieces = self.pieces(flat)
         norms = [torch.linalg.vector_norm(x) / x.numel() ** 0.5 for x in pieces]
         return torch.stack(norms).amax() if norms else flat.new_zeros((), dtype=flat.dtype.to_real())
 

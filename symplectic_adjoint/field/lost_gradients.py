@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Self
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from symplectic_adjoint._torch_internals import nodes_made
 from symplectic_adjoint.errors import LostGradient
-from symplectic_adjoint.field.cotangent_scale import computes_in_float16
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
@@ -36,8 +36,8 @@ class LostGradientSearch:
         """Whether tensors with a history are behind a gate, so that graphs lead to them."""
         self.must_retain = False
         """Whether a call's graph must outlive its VJP, because func uses values computed before it was called."""
-        self.found_float16 = False
-        """Whether a searched graph computes in float16."""
+        self.precisions = frozenset[torch.dtype]()
+        """The floating-point and complex dtypes in which the searched graphs compute."""
         self.missed: set[int] = set()
         """The ids of the params that another call reaches and the graph searched last does not.
 
@@ -82,7 +82,7 @@ class LostGradientSearch:
     def for_another_pass(self) -> Self:
         """Return a search for another pass, in which func may use other tensors, and none can be adopted."""
         other = copy(self)
-        other.adopting, other._sizes, other._searched = False, set(), 0
+        other.adopting, other.gated, other._sizes, other._searched = False, False, set(), 0
         other._reached_before, other._reached, other.missed = self._reached, set(), set()
         return other
 
@@ -96,11 +96,12 @@ class LostGradientSearch:
         if size in self._sizes:
             return False
         older: list[Node] = []
+        dtypes = set[torch.dtype]()
 
         def visit(node: Node) -> None:
             if node._sequence_nr() < nodes_before:
                 older.append(node)
-            self.found_float16 = self.found_float16 or computes_in_float16(node)
+            dtypes.update([result.dtype for result in node._input_metadata])  # a list is faster than a generator
 
         state = self._forward_state
         known = self.known(aliases, y, t)
@@ -108,6 +109,7 @@ class LostGradientSearch:
         known += [x for one in candidates for x in (one, state.stand_ins.leaf_of(one))]
         reached = set[int]()
         unknown = find_unknown_leaves(k, tuple(known), visit, reached)
+        self.precisions |= {x for x in dtypes if x.is_floating_point or x.is_complex}
         self.must_retain = self.must_retain or bool(older)
         self._searched += 1
         if not older or self._searched > FIRST_CALLS:  # another graph of this size may lack what was made before

@@ -5,9 +5,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import Node
 
 TF32_EPS = 2.0**-10
 """The spacing of TF32, in which a CUDA device may multiply float32 matrices."""
+
+
+def precisions_of(node: Node) -> frozenset[torch.dtype]:
+    """Return the dtypes of the floating-point and complex results of a node of a graph."""
+    dtypes = frozenset(result.dtype for result in node._input_metadata)
+    return frozenset(x for x in dtypes if x.is_floating_point or x.is_complex)
 
 
 def coarsest_eps(
@@ -15,7 +22,7 @@ def coarsest_eps(
 ) -> float:
     """Return the largest eps among the floating dtypes, autocast's if it is on, and TF32 if the device uses it.
 
-    dtypes: those of the state and of the parameters. modules: those that func calls.
+    dtypes: those of the state, of the parameters and of f's operations. modules: those that func calls.
     """
     real = [x.to_real() for x in (*dtypes, *(() if autocast is None else (autocast,)))]
     eps = max(torch.finfo(x).eps for x in real if x.is_floating_point)

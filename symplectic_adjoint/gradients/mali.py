@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.backward.reversal import FinalPair, check_reversal, pull_back_end_outputs
+from symplectic_adjoint.backward.reversal import FinalPair, ReversalCheck, pull_back_end_outputs
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Pull
@@ -67,6 +67,9 @@ class _LeapfrogReversal:
         self._v = given.kept.pop() if given.kept else given.y0
         self._y = given.kept.pop() if given.kept else given.y0
         self._v_bar: Tensor | None = None
+        self._check = ReversalCheck(given, self._y)
+        self._later: tuple[float, Tensor | None] | None = None
+        """h and (df/dy)^T dL/du of the step reversed last, for _through_slope."""
 
     @torch.no_grad()
     def pull_back(self, n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
@@ -82,6 +85,9 @@ class _LeapfrogReversal:
             given.values.compare_last_value(1, linearization.k, self._y)
         self._v, linearization.k = torch.sub(self._v, linearization.k, alpha=2.0 * eta).div_(1.0 - 2.0 * eta), None
         y_bar, *tau = given.field.transpose(linearization, v_bar.mul_(2.0 * eta), pull)  # v_bar is dL/du from here on
+        if self._check.samples(n):
+            self._check.see(self._y, [v_bar / h], lam + self._through_slope(h, y_bar), h)
+        self._later = (h, y_bar) if self._check.samples(n - 1) else None
         if y_bar is not None:
             bars.y_terms.append(y_bar)
             lam = lam + y_bar
@@ -95,6 +101,19 @@ class _LeapfrogReversal:
             self._pull_back_start(bars, pull)
         return bars
 
+    def _through_slope(self, h: float, y_bar: Tensor | None) -> Tensor | float:
+        """Return (df/dy)^T dL/dv at the end of a step: along a solution v follows y, and dL/dy grows by it.
+
+        y_bar is the (df/dy)^T dL/du of the step. That of the step after it is another combination of the same two
+        terms, (df/dy)^T dL/dv and (df/dy)^T dL/dy, if df/dy has hardly changed. dL/dv is zero at the end of the last.
+        """
+        if self._later is None:
+            return 0.0
+        later_h, later_bar = self._later
+        own = 0.0 if y_bar is None else y_bar * later_h
+        later = 0.0 if later_bar is None else later_bar * ((2.0 * self._eta - 1.0) * h)
+        return (own - later) / (2.0 * self._eta * (h + later_h))
+
     def _pull_back_start(self, bars: StepCotangents, pull: Pull) -> None:
         """Pull dL/dv back through v = f(t_0, y_0) at the start, and check that the reversal returned to y0."""
         given, with_time = self._given, self._given.t is not None
@@ -103,7 +122,7 @@ class _LeapfrogReversal:
         if given.values is not None and linearization.k is not None:
             given.values.compare_first_value(linearization.k)
             linearization.k = None
-        check_reversal(given, self._y)
+        self._check.settle(self._y, self._v)
         assert self._v_bar is not None
         y0_bar, *tau = given.field.transpose(linearization, self._v_bar, pull)
         if y0_bar is not None:

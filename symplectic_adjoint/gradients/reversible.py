@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
-from symplectic_adjoint.backward.reversal import FinalPair, check_reversal, pull_back_end_outputs
+from symplectic_adjoint.backward.reversal import FinalPair, ReversalCheck, pull_back_end_outputs
 from symplectic_adjoint.backward.running_sum import RunningSum
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
@@ -70,16 +70,19 @@ class _CoupledReversal:
         self._z = given.kept.pop() if given.kept else given.y0
         self._y = given.kept.pop() if given.kept else given.y0
         self._z_bar: Tensor | None = None
+        self._check = ReversalCheck(given, self._y)
 
     @torch.no_grad()
     def pull_back(self, n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
         lam, bars = pull_back_end_outputs(self._given, n, self._y, lam, outputs)
+        if self._check.samples(n):
+            of_z = [] if self._z_bar is None else [self._z_bar]
+            self._check.see(self._y, [lam, *of_z], sum(of_z, lam), self._given.trajectory.plans[n].h)
         if self._z_bar is not None:
             lam = self._undo_z(n, lam, bars, pull)
         self._undo_y(n, lam, bars, pull)
         assert self._z_bar is not None
         if n == 0:
-            check_reversal(self._given, self._y)
             bars.y_terms.append(self._z_bar)  # z starts as y_0
         return bars
 
@@ -108,6 +111,8 @@ class _CoupledReversal:
         if given.values is not None and n == len(given.trajectory.plans) - 1:
             given.values.compare_last_value(tableau.stages - 1, step.ks[tableau.stages - 1])
         self._y = moved.sub_(self._z).mul_(1.0 / self._coupling).add_(self._z)
+        if n == 0:
+            self._check.settle(self._y, step.ks[0])
         found = transpose_step(given.field, step, lam, (), pull, with_time=given.t is not None)
         bars.t_bar, bars.h_bar = bars.t_bar + found.t_bar, bars.h_bar + found.h_bar
         of_lam = lam * (1.0 - self._coupling)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -181,8 +181,10 @@ class Problem:
             if self.options.stop is not None:
                 sequence = stoppable = StoppableSteps(sequence, self.options.stop, self.layout.unpack)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
+        state = f.forward_state
+        again = partial(state.reinstated, _itself if on_graph else None)  # a stand-in would cut the caller's graph
         try:
-            with f.forward_state.first_pass() if self.forward_state is None else f.forward_state.reinstated():
+            with state.first_pass() if self.forward_state is None else again():
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
                 if self.options.control is None and not batched(y_end) and not all_finite(y_end):
@@ -196,7 +198,7 @@ class Problem:
         stopped_y = None if stoppable is None else stoppable.stopped_y
         if stopped_y is not None and plans[-1].pinned_to == FREE:
             plans[-1] = replace(plans[-1], pinned_to=CONSTANT)
-        return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing, stopped_y)
+        return outputs.ys(), Trajectory(plans, outputs.step, outputs.sigma, stats, f, crossing, stopped_y, on_graph)
 
     def up_to_event(self, trajectory: Trajectory) -> "Problem":
         """Return the problem up to the event that was found, with its time as an ordinary output time."""
@@ -265,3 +267,7 @@ class Problem:
             f"the state at t = {self.times[-1]:.9g} is not finite, but it was when the solve was repeated: func is not "
             "deterministic"
         )
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x

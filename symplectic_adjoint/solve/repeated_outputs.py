@@ -28,15 +28,17 @@ def repeat_outputs(problem: Problem, repeated: RepeatedTimes, trajectory: Trajec
     if not call.entries:
         return repeated.expand(ys)
     if transforming():
-        if not (t.requires_grad or is_wrapped(t) or forward_mode_is_active()):
-            return repeated.expand(ys)
+        differentiates = t.requires_grad or is_wrapped(t) or forward_mode_is_active()
+    else:
+        differentiates = torch.is_grad_enabled() and t.requires_grad
+    if not differentiates:
+        return repeated.expand(ys)
+    if trajectory.on_graph:  # f is put there too, as it is now: nothing would show that it changed later
         f = trajectory.field.for_another_pass()
-        with f.forward_state.reinstated():
+        with f.forward_state.reinstated(lambda x: x):
             expanded = call.moving(f, ys, t)
         trajectory.stats.f_calls_forward += f.f_calls
         return expanded
-    if not (torch.is_grad_enabled() and t.requires_grad):
-        return repeated.expand(ys)
     return _Repeated.apply(call, ys, t, *trajectory.field.params)
 
 

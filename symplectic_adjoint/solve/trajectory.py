@@ -18,7 +18,7 @@ class Trajectory:
     """The record of a forward pass. Outputs that were not reached have no entry.
 
     crossing: the event that ended the solve, None without an event. stopped_y: the last state if option "stop" ended
-    the solve, else None; without a graph.
+    the solve, else None; without a graph. on_graph: whether the steps are on the caller's autograd graph.
     """
 
     plans: Sequence[StepPlan]
@@ -28,6 +28,7 @@ class Trajectory:
     field: Field
     crossing: Crossing | None = None
     stopped_y: Tensor | None = None
+    on_graph: bool = False
 
     @property
     def make_grid(self) -> Callable[[], Grid]:

@@ -1,5 +1,7 @@
 """odeint_dense: the solution as a function of time."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -139,3 +141,23 @@ def test_forward_mode_goes_through_a_stored_solution():
     half = torch.tensor(0.5, dtype=torch.float64)
     _, slope = torch.func.jvp(lambda x: dense(x).sum(), (half,), (torch.ones_like(half),))
     assert slope.item() == pytest.approx(-torch.exp(-half).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+@pytest.mark.parametrize("place", ["cell", "partial", "module"])
+def test_a_tensor_that_func_finds_and_that_was_computed_before_passes_its_gradient_on(gradient, place):
+    raw = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    y0, rate = start(), 2 * raw
+
+    class Decay(torch.nn.Module):
+        def forward(self, t, y):
+            return -self.rate * y
+
+    module = Decay()
+    module.rate = rate
+    func = {"cell": lambda t, y: -rate * y, "partial": partial(lambda rate, t, y: -rate * y, rate), "module": module}
+    dense = sa.odeint_dense(func[place], y0, 0.0, 1.0, gradient=gradient, rtol=1e-9, atol=1e-9)
+    (bar,) = torch.autograd.grad((dense(0.25) + dense(torch.tensor([0.5, 1.0])).sum(0)).sum(), raw, retain_graph=True)
+    # d/draw exp(-2 raw t) = -2 t exp(-2 raw t); the tolerance of each of some ten steps, and of dense output.
+    expected = sum(-2 * t * torch.exp(-1.4 * torch.tensor(t, dtype=torch.float64)) * y0.sum() for t in (0.25, 0.5, 1.0))
+    assert relative_error(bar, expected) < 1e-6

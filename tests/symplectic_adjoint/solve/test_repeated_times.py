@@ -350,3 +350,25 @@ def test_an_event_is_found_from_a_start_that_rounds_away_one(reverse):
 def test_a_dense_solution_needs_a_span():
     with pytest.raises(ValueError, match=r"t0 and t1 must differ, got 0\.5 twice"):
         sa.odeint_dense(lambda t, y: -y, start(), 0.5, 0.5)
+
+
+@pytest.mark.parametrize("gradient", ["backprop", sa.Auto("1 GiB")], ids=str)
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("times", [[0.0, 0.4, 0.4, 0.8], [0.0, 0.0, 0.8, 0.8]], ids=["inside", "ends"])
+def test_what_func_reads_may_change_afterwards_where_the_solve_is_on_the_callers_graph(gradient, create_graph, times):
+    """Plain autograd knows what func read: nothing of func is evaluated later."""
+    rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def bars(changes):
+        content, y0 = [1.0], start().requires_grad_()
+        t = torch.tensor(times, dtype=torch.float64, requires_grad=True)
+        ys = sa.odeint(
+            lambda t, y: -rate * y * content[0] * torch.cos(t), y0, t, method="rk4", options={"step_size": 0.3},
+            gradient=gradient,
+        )  # fmt: skip
+        if changes:
+            content[0] = 9.0
+        first = torch.autograd.grad(weighted_loss(ys), (y0, t, rate), create_graph=create_graph)
+        return torch.autograd.grad(sum(x.square().sum() for x in first), (y0, t, rate)) if create_graph else first
+
+    assert all(torch.equal(a, b) for a, b in zip(bars(True), bars(False), strict=True))
