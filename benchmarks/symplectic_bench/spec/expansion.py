@@ -23,14 +23,19 @@ class Vocabulary:
 
 
 def expand(suite: Suite, vocabulary: Vocabulary) -> list[Cell]:
-    """Return the suite's cells. Raise SuiteError for unknown names, impossible or duplicate cells, or too many."""
+    """Return the suite's cells. Raise SuiteError for unknown names, impossible or duplicate cells, or too many.
+
+    It stops at the first cell too many: a product of a few axes may have more cells than memory can hold.
+    """
     cells: dict[str, Cell] = {}
     for cell in generate(suite, vocabulary):
         if cell.id in cells:
             raise SuiteError(f"{suite.name}: two blocks contain the same cell: {cell.group_label}, {cell.name}")
+        if len(cells) == suite.max_cells:
+            raise SuiteError(
+                f"{suite.name}: more cells than its max_cells = {suite.max_cells}: shorten an axis, or raise max_cells"
+            )
         cells[cell.id] = cell
-    if len(cells) > suite.max_cells:
-        raise SuiteError(f"{suite.name}: {len(cells)} cells, more than its max_cells = {suite.max_cells}")
     return list(cells.values())
 
 

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 
 from symplectic_bench.run.sweep import load_vocabulary
@@ -108,8 +110,47 @@ def test_a_cell_in_two_blocks_is_an_error():
 
 
 def test_more_cells_than_declared_are_an_error():
-    with pytest.raises(SuiteError, match="2 cells, more than its max_cells = 1"):
+    with pytest.raises(SuiteError, match="more cells than its max_cells = 1: shorten an axis, or raise max_cells"):
         cells(block(rtol=[1e-3, 1e-6]), max_cells=1)
+    assert len(cells(block(rtol=[1e-3, 1e-6]), max_cells=2)) == 2
+
+
+HUNDRED = list(range(1, 101))
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [
+            block(
+                batch=HUNDRED,
+                threads=HUNDRED,
+                seed=HUNDRED,
+                dtype=["float32", "float64"],
+                rtol=[n / 1000 for n in range(1, 301)],
+            )
+        ],
+        [block(problem=[{"name": "mlp", "width": width} for width in HUNDRED], batch=HUNDRED, seed=HUNDRED)],
+        [block(method=["dopri5", "rk4"], rtol=None, steps=HUNDRED, batch=HUNDRED, seed=HUNDRED, threads=HUNDRED)],
+        [block(contenders={"ours": list(OURS), "torchdiffeq": list(PEERS)}, seed=list(range(10_000)))],
+        [block(seed=seed) for seed in range(1000)],
+    ],
+    ids=["axes", "problems", "steps", "contenders", "blocks"],
+)
+def test_expansion_stops_at_the_first_cell_too_many(blocks):
+    """However many there would be: the first has 600 million."""
+    tried = []
+    counting = Vocabulary(VOCABULARY.problems, VOCABULARY.methods, tried.append)  # None: no reason to decline
+    big = suite(*blocks, max_cells=50)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SuiteError, match="max_cells = 50"):
+            expand(big, counting)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(tried) == 51
+    assert peak_bytes < 2_000_000  # 51 cells take 60 kB, lists of the axes' values 500 kB; ten thousand cells 10 MB
 
 
 QUICK = load_suite("quick")
