@@ -124,6 +124,9 @@ class CellMeasurer:
     def _reference(self, cell: Cell, settings: MeasurementSettings, on_progress: ProgressCallback) -> str | None:
         """Prepare the cell's data and reference gradient. Return why there is no reference, or None if there is one."""
         limits = Limits(settings.cell_timeout_s, cores=settings.cores)
+        if not settings.cache_dir.is_dir():  # somebody has removed it, and the references in it
+            settings.cache_dir.mkdir(parents=True)
+            self.references.clear()
         data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
         if isinstance(data, str) and not table_file(data, settings.cache_dir).exists():
             on_progress(f"data: {data}")

@@ -142,21 +142,33 @@ def sweep(
     folder = results / plan.suite.name / environment.id
     chosen = {cell.id for cell in plan.cells}
     others = {cell.id for cell in plan.whole} - chosen
-    started = monotonic()
-    with writing(folder, plan.fresh, keep=others) as writer:
+    started, machines = monotonic(), dict[str, Environment]()
+
+    def write_facts() -> None:
+        write_cells(folder, (cell.id for cell in plan.whole))
+        if cells:
+            write_environment(folder, environment, plan.scale.value)
+        for machine in machines.values():
+            write_machine(folder, machine)
+
+    def on_loss(sentence: str) -> None:
+        console.print(f"[yellow]{escape(sentence)}")
+        write_facts()
+
+    cells: list[Cell] = []
+    with writing(folder, plan.fresh, others, on_loss) as writer:
         for warning in writer.known.warnings:
             console.print(f"[yellow]{escape(warning)}")
         cells = plan.cells if plan.fresh else writer.known.to_do(plan.cells)
         what = f"{len(cells)} of {len(plan.cells)} cells to measure"
         console.print(f"{plan.suite.name}: {what}, rows in {folder.as_posix()}")
-        write_cells(folder, (cell.id for cell in plan.whole))
+        write_facts()
         if cells:
-            write_environment(folder, environment, plan.scale.value)
             # In a folder named after the suite's source, so that no run resumes with code other than it began with.
             checkpoints = folder / "checkpoints" / environment.suite_sha256[:12]
             measurer = make_measurer(plan, cells, checkpoints, cache or results / ".cache")
             try:
-                _measure(measurer, cells, executor, writer, folder, console)
+                _measure(measurer, cells, executor, writer, machines, console)
             except MissingData as why:
                 raise SuiteError(f"{plan.suite.name}: {why}") from why
     took, budget = monotonic() - started, plan.suite.budget_s
@@ -166,16 +178,22 @@ def sweep(
 
 
 def _measure(
-    measurer: Measurer, cells: Sequence[Cell], executor: Executor, writer: Writer, folder: Path, console: Console
+    measurer: Measurer,
+    cells: Sequence[Cell],
+    executor: Executor,
+    writer: Writer,
+    machines: dict[str, Environment],
+    console: Console,
 ) -> None:
-    machines, printed = set[str](), set[str]()
+    """Measure the cells and write their rows. `machines` receives the environments in which they were measured."""
+    printed = set[str]()
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(cells))
 
         def on_row(row: Measurement, environment: Environment) -> None:
             if environment.id not in machines:
-                write_machine(folder, environment)
-                machines.add(environment.id)
+                machines[environment.id] = environment
+                write_machine(writer.folder, environment)
             written = writer.append(replace(row, environment=environment.id))
             if written is None:
                 return
