@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TextIO
+from typing import Any, TextIO
 
 from symplectic_bench.commands.exit_codes import Exit
 
@@ -25,7 +25,7 @@ class LastingFile(io.FileIO):
         self.title, self.failure, self.unread = title, failure, b""
         self.other: LastingFile | None = None
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def write(self, data: Any, /) -> int:
         """Write the data, or take it if nobody can read it. Never raises OSError."""
         if self.failure is None:
             try:
@@ -80,7 +80,7 @@ def _occupy_closed_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so this one
 
 
-def _file(stream: IO[str] | None, title: str) -> LastingFile:
+def _file(stream: TextIO | None, title: str) -> LastingFile:
     if stream is None:
         closed = OSError(errno.EBADF, os.strerror(errno.EBADF))
         return LastingFile(os.open(os.devnull, os.O_WRONLY), title, closed)
@@ -88,7 +88,7 @@ def _file(stream: IO[str] | None, title: str) -> LastingFile:
     return LastingFile(stream.fileno(), title)
 
 
-def _text(file: LastingFile, stream: IO[str] | None) -> TextIO:
-    """Return a text stream on the file. It escapes what its encoding lacks, such as bytes of a name that is not UTF-8."""
+def _text(file: LastingFile, stream: TextIO | None) -> TextIO:
+    """Return a text stream on the file. It escapes what its encoding lacks, such as a name that is not UTF-8."""
     encoding = "utf-8" if stream is None else stream.encoding
     return io.TextIOWrapper(io.BufferedWriter(file), encoding, "backslashreplace", line_buffering=True)

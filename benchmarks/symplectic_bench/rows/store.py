@@ -6,9 +6,9 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from symplectic_bench.files.atomic import replace_text
 from symplectic_bench.rows.environment import Environment
-from symplectic_bench.rows.record import Measurement, UnreadableRow
+from symplectic_bench.rows.record import Measurement, UnreadableRow, fits
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.status import Status
 
@@ -313,8 +313,28 @@ def write_environment(folder: Path, environment: Environment, scale: str) -> Non
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """Return the contents of folder/environment.json."""
-    return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    """Return the contents of folder/environment.json. Raise StoreError if they are not those of an environment."""
+    return _facts(folder / "environment.json", _FACTS)
+
+
+_FACTS = {f.name: fits(f.type) for f in fields(Environment) if f.name != "peers"}  # older files lack it
+_FACTS |= dict.fromkeys(("id", "scale", "last_run"), fits(str))
+
+
+def _facts(file: Path, required: Mapping[str, Callable[[Any], bool]]) -> dict[str, Any]:
+    """Return the JSON object in a file. Raise StoreError unless the required values are there and of their types."""
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        wrong = [f"{name} is {facts.get(name)!r:.80}" for name, fits in required.items() if not fits(facts.get(name))]
+        if "peers" in facts and not fits(dict[str, str])(facts["peers"]):
+            wrong.append(f"peers is {facts['peers']!r:.80}")
+    except (ValueError, AttributeError, RecursionError) as why:  # not JSON, not UTF-8, or no object
+        wrong = [str(why)]
+        facts = {}
+    if wrong:
+        where = "/".join(file.parts[-3:])
+        raise StoreError(f"{where} does not describe an environment ({wrong[0]}): restore it or remove its folder")
+    return facts
 
 
 def write_machine(folder: Path, environment: Environment) -> None:
@@ -335,7 +355,8 @@ def read_machine(folder: Path, id: str) -> dict[str, Any]:
         raise StoreError(
             f"{folder.name}: a row has environment {id}, but machines/{id}.json is missing: restore it or use --fresh"
         )
-    return {"scale": own["scale"]} | json.loads(file.read_text(encoding="utf-8"))
+    required = {name: fits for name, fits in _FACTS.items() if name not in ("scale", "last_run")}
+    return {"scale": own["scale"]} | _facts(file, required)
 
 
 def write_cells(folder: Path, ids: Iterable[str]) -> None:
@@ -344,12 +365,16 @@ def write_cells(folder: Path, ids: Iterable[str]) -> None:
 
 
 def read_cells(folder: Path) -> list[str]:
-    """Return the cell ids in folder/cells.txt."""
-    return (folder / "cells.txt").read_text(encoding="utf-8").split()
+    """Return the cell ids in folder/cells.txt. Raise StoreError if it is not text."""
+    try:
+        return (folder / "cells.txt").read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as why:
+        raise StoreError(f"{folder.name}/cells.txt is not UTF-8: remove it, and run the suite again") from why
 
 
 def environment_ids(suite_folder: Path) -> list[str]:
     """Return the ids of the environments that have rows, newest run first."""
     folders = [path.parent for path in suite_folder.glob("*/environment.json")]
     folders = [folder for folder in folders if (folder / "rows.jsonl").exists()]
-    return [f.name for f in sorted(folders, key=lambda f: read_environment(f)["last_run"], reverse=True)]
+    last_run = {f: _facts(f / "environment.json", {"last_run": fits(str)})["last_run"] for f in folders}
+    return [folder.name for folder in sorted(folders, key=lambda f: last_run[f], reverse=True)]
