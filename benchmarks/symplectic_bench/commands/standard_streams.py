@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from symplectic_bench.commands.exit_codes import Exit
-
 KEPT_BYTES = 2000
 """How much of the end of what nobody could read is told at the end of a command that fails."""
 
@@ -47,11 +45,11 @@ class LastingFile(io.FileIO):
 
 
 @contextmanager
-def lasting_streams() -> Iterator[None]:
+def lasting_streams(failure: int) -> Iterator[None]:
     """Replace sys.stdout and sys.stderr by streams on LastingFile, for a command that ends in SystemExit.
 
     Its exit code stays if a reader has gone: the command did what it says. Any other failure to write, such as a full
-    disk, makes a 0 Exit.FAILURE. If the code is not 0, the other stream tells the end of what could not be read.
+    disk, makes a 0 the code `failure`. If the code is not 0, the other stream tells the end of what nobody could read.
     """
     _occupy_closed_descriptors()
     out, err = _file(sys.stdout, "standard output"), _file(sys.stderr, "standard error")
@@ -64,7 +62,7 @@ def lasting_streams() -> Iterator[None]:
         sys.stderr.flush()
         failures = [file.failure.errno for file in (out, err) if file.failure is not None and file.unread]
         if not end.code and any(number not in (errno.EPIPE, errno.EBADF) for number in failures):
-            end.code = Exit.FAILURE.value
+            end.code = failure
         for file in (out, err):
             if end.code and file.failure is not None:
                 file.tell_the_end()
