@@ -165,7 +165,7 @@ class Gate:
         return Exit.DONE
 
     def _stored(self, suite: Suite) -> list[Measurement]:
-        here = self.environment_id or self.environment.id
+        here = self.environment.id if self.environment_id is None else self.environment_id
         folder = self.results / suite.name / here
         present = folder.parent.is_dir() and here in os.listdir(folder.parent)
         stored = read_rows(folder / "rows.jsonl").rows if present else []

@@ -90,7 +90,8 @@ def for_each(items: Iterable[T], action: Callable[[T], Exit | None]) -> Exit:
         except OSError as error:
             if error.errno not in OS_ADVICE:
                 raise
-            what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            file = error.filename2 or error.filename  # of a file that is moved, its target
+            what = f"{error.strerror}: {file}" if file else error.strerror
             console.print(f"[red]{escape(f'{what}: {OS_ADVICE[error.errno]}, then run the command again')}")
             codes.append(Exit.FAILURE)
     return worst(codes)

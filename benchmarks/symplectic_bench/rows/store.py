@@ -325,15 +325,15 @@ def _facts(file: Path, required: Mapping[str, Callable[[Any], bool]]) -> dict[st
     """Return the JSON object in a file. Raise StoreError unless the required values are there and of their types."""
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        wrong = [f"{name} is {facts.get(name)!r:.80}" for name, fits in required.items() if not fits(facts.get(name))]
-        if "peers" in facts and not fits(dict[str, str])(facts["peers"]):
-            wrong.append(f"peers is {facts['peers']!r:.80}")
-    except (ValueError, AttributeError, RecursionError) as why:  # not JSON, not UTF-8, or no object
-        wrong = [str(why)]
-        facts = {}
-    if wrong:
+        if not isinstance(facts, dict):
+            raise ValueError(f"{facts!r:.80} is no object")
+        checks = dict(required) | ({"peers": fits(dict[str, str])} if "peers" in facts else {})
+        for name, fits_type in checks.items():
+            if not fits_type(facts.get(name)):
+                raise ValueError(f"{name} is {facts.get(name)!r:.80}")
+    except (ValueError, RecursionError) as why:  # also if it is not JSON or not UTF-8
         where = "/".join(file.parts[-3:])
-        raise StoreError(f"{where} does not describe an environment ({wrong[0]}): restore it or remove its folder")
+        raise StoreError(f"{where} does not describe an environment ({why}): restore it or remove its folder") from why
     return facts
 
 

@@ -76,14 +76,26 @@ def _sizes(problem: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> tu
     for size, value in given.items():
         if size not in defaults:
             raise SuiteError(f"{where}.problem: {name!r} has no size {size!r}{suggestion(size, defaults)}")
+        what = f"{where}.problem: size {size!r} of {name!r}"
         if isinstance(defaults[size], float) and isinstance(value, int):
             given[size] = float(value)
         elif type(value) is not type(defaults[size]):
-            what = f"size {size!r} of {name!r}"
-            raise SuiteError(
-                f"{where}.problem: {what} must have the type of its default, {defaults[size]!r}; got {value!r}"
-            )
+            raise SuiteError(f"{what} must have the type of its default, {defaults[size]!r}; got {value!r}")
+        least = None if ":" in name else _least(size, defaults[size])
+        if least is not None and float(value) < least:
+            raise SuiteError(f"{what} must be at least {least:g}; got {value!r}")
     return tuple(sorted((dict(defaults) | given).items()))
+
+
+def _least(size: str, default: Size) -> float | None:
+    """Return the least value of a standard problem's size, or None if it may have any."""
+    if isinstance(default, int) and default > 0:  # a number of points, layers, outputs, ...
+        return 1
+    return SHORTEST if size == "end" else None
+
+
+SHORTEST = 1e-100
+"""The earliest end of a problem, which starts at time 0."""
 
 
 def parse_only(filters: Sequence[str]) -> dict[str, set[str]]:

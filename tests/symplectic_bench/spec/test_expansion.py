@@ -94,6 +94,11 @@ def test_an_integer_stands_for_a_real_size():
             {"problem": [{"name": "flow", "data": 3}]},
             r"size 'data' of 'flow' must have the type of its default, 'digits'; got 3",
         ),
+        ({"problem": [{"name": "mlp", "width": 0}]}, r"size 'width' of 'mlp' must be at least 1; got 0"),
+        ({"problem": [{"name": "mlp", "width": -3}]}, r"size 'width' of 'mlp' must be at least 1; got -3"),
+        ({"problem": [{"name": "flow", "end": 0}]}, r"size 'end' of 'flow' must be at least 1e-100; got 0"),
+        ({"problem": [{"name": "flow", "end": -1.0}]}, r"size 'end' of 'flow' must be at least 1e-100; got -1.0"),
+        ({"problem": [{"name": "flow", "end": 5e-324}]}, r"size 'end' of 'flow' must be at least 1e-100; got 5e-324"),
         ({"method": "dorpi5"}, r"block\[0\].method: unknown 'dorpi5'; did you mean 'dopri5'\?"),
         ({"contenders": {"ours": ["acca"]}}, r"contenders: ours acca on mlp.*has no gradient 'acca'"),
         ({"contenders": {"torchdiffeq": ["aca"]}}, r"contenders: torchdiffeq aca on .*no gradient 'aca'"),
@@ -102,6 +107,19 @@ def test_an_integer_stands_for_a_real_size():
 def test_what_cannot_be_measured_is_named(changes, message):
     with pytest.raises(SuiteError, match=message):
         cells(block(**changes))
+
+
+def test_sizes_of_a_users_own_problem_may_have_any_value():
+    own = Vocabulary({"mine:sign": {"sign": 1, "end": 1.0}}, ("dopri5",), lambda cell: None)
+    (cell,) = expand(suite(block(problem=[{"name": "mine:sign", "sign": -1, "end": 0}])), own)
+    assert cell.sizes_dict == {"sign": -1, "end": 0.0}
+
+
+@pytest.mark.parametrize("data", ["", "digit", "../../x", "a\0b", "x" * 5000])
+def test_data_that_there_is_not_is_refused(data):
+    flow = suite(block(problem=[{"name": "flow", "data": data}], contenders={"ours": ["symplectic"]}))
+    with pytest.raises(SuiteError, match=r"there is no data .*breast_cancer"):
+        expand(flow, load_vocabulary())
 
 
 def test_a_cell_in_two_blocks_is_an_error():
