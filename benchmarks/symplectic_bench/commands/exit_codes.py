@@ -51,7 +51,9 @@ OS_ADVICE: dict[int | None, str] = {
     errno.ELOOP: f"its links lead to each other: {IN_THE_WAY}",
     errno.ENAMETOOLONG: "choose a shorter name",
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV), f"check the disk or {ELSEWHERE}"),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM), "end other programs or raise their limit"),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN), "end other programs or raise their limit"
+    ),
     **dict.fromkeys((errno.EPIPE, errno.ECONNRESET), "a process that was needed has ended"),
 }
 """What to do about errors of the file system and of the operating system. Any other is a bug."""

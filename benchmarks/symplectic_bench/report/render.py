@@ -24,7 +24,7 @@ LEGEND_HEIGHT = 0.9
 NARROW = 12
 """The longest name, in characters, that is not rotated."""
 NEAR = 10
-"""The factor by which a floor may lie below all points and still be shown, by extending the axis."""
+"""The factor by which a floor may lie below or above all points and still be shown, by extending the axis."""
 SHADE: Any = {"facecolor": "#56B4E9", "alpha": 0.18, "linewidth": 0, "zorder": 0}
 STYLE: Any = {
     "font.size": 9,

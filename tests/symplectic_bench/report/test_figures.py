@@ -265,3 +265,12 @@ def test_a_value_that_no_axis_can_show_is_left_out(tmp_path, name, value):
         for spec in all_figures(summarize(found), WHERE):
             for axes in draw(spec).axes:
                 assert all(math.isfinite(limit) for limit in (*axes.get_xlim(), *axes.get_ylim()))
+
+
+@pytest.mark.parametrize(("factor", "shown"), [(5, True), (1e6, False)])
+def test_a_floor_above_all_points_is_shown_if_it_is_near(factor, shown):
+    errors = group(NINE[:3])
+    bar = factor * max(row.error_true for row in errors)
+    spec = work_precision(summarize([replace(row, error_true_bar=bar) for row in errors]), WHERE)
+    axes = draw(spec).axes[0]
+    assert (bar < axes.get_ylim()[1]) == shown == ("the reference's own error" in [t.get_text() for t in axes.texts])
