@@ -6,8 +6,11 @@ def main() -> None:
     # Imported here because a measuring process imports this module again as its main module and must never import
     # pandas, which would take seconds and add to the memory that is measured.
     from symplectic_bench.commands.app import app
+    from symplectic_bench.commands.exit_codes import Exit
+    from symplectic_bench.commands.standard_streams import lasting_streams
 
-    app()
+    with lasting_streams(failure=Exit.FAILURE):
+        app()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The command line with made-up measurements."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class Bench:
     status: dict = field(default_factory=dict)  # cell name -> status to report
     changes: dict = field(default_factory=dict)  # of every row
     interrupt_after: int | None = None
+    disturb: Callable[[int], None] = lambda number: None  # called before each row, with its number
     output: str = ""
 
     def make_measurer(self, plan, cells, checkpoints, cache):
@@ -69,6 +71,7 @@ class Bench:
             if number == self.interrupt_after:
                 raise KeyboardInterrupt
             on_progress(f"measuring {cell.name}", cell)
+            self.disturb(number)
             yield a_row(cell, status=self.status.get(cell.name, Status.OK), **self.changes)
 
     def __call__(self, *arguments):

@@ -178,9 +178,9 @@ def _check(baseline: Baseline) -> None:
         raise ValueError("it has no cells")
     for name, tolerance in baseline.tolerances.items():
         numbers = (tolerance.within, tolerance.factor, *tolerance.floor.values())
-        if name not in METRICS or not all(number is None or _is_size(number) for number in numbers):
+        if name not in METRICS or not all(number is None or is_size(number) for number in numbers):
             raise ValueError(f"the tolerance of {name} is {tolerance}")
-    if not (_is_size(baseline.time.relative) and _is_size(baseline.time.absolute_s)):
+    if not (is_size(baseline.time.relative) and is_size(baseline.time.absolute_s)):
         raise ValueError(f"the tolerance of time is {baseline.time}")
     for cell in baseline.cells:
         Status(cell["status"])
@@ -188,16 +188,16 @@ def _check(baseline: Baseline) -> None:
             raise ValueError(f"a cell is {dict(cell)!r:.80}")
         for name in (*METRICS, TIME):
             value = cell[name]
-            if not (value is None or _is_size(value) or (name not in COUNTERS and value in NON_FINITE)):
+            if not (value is None or is_size(value) or (name not in COUNTERS and value in NON_FINITE)):
                 raise ValueError(f"{name} is {value!r:.80}")
 
 
-def _is_size(value: object) -> bool:
+def is_size(value: object) -> bool:
     """Return whether the value is a finite number that is not negative."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**1000
 
 
 def mentioned_in(changelog: Path, name: str, baseline: Baseline) -> bool:
     """Return whether a line of the changelog has the baseline's name and digest."""
-    lines = changelog.read_text(encoding="utf-8").splitlines() if changelog.is_file() else []
+    lines = changelog.read_text(encoding="utf-8", errors="replace").splitlines() if changelog.exists() else []
     return any(name in line and baseline.digest in line for line in lines)

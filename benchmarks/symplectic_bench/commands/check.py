@@ -1,5 +1,6 @@
 """check: compare measurements with a baseline of accuracy, memory and function evaluations."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,9 +91,7 @@ def check(
     gate = Gate(capture(), environment, scale, problem, update, time, changelog, baseline, results)
     sources = suites or ([""] if problem is not None else [])
     codes = [for_each(sources, gate.check), for_each([micro] if micro else [], gate.check_micro)]
-    if markdown is not None:
-        markdown.write_text("\n".join(gate.summaries), encoding="utf-8")
-    raise typer.Exit(worst(codes))
+    raise typer.Exit(with_summary(worst(codes), markdown, "\n".join(gate.summaries)))
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,17 @@ class Gate:
             f"{name}: {len(baseline.cells)} cells of the baseline compared, {len(red)} regressions"
             + (f"; {new} cells are not in it, check --update records them" if new else "")
         )
-        unexplained = self.changelog is not None and not mentioned_in(self.changelog, name, baseline)
+        unexplained = self.changelog is not None and not self._is_explained(self.changelog, name, baseline)
         if unexplained:
             console.print(f"[red]{self.changelog} has no line that says why: {_changelog_line(name, baseline)}")
         return Exit.REGRESSION if red or unexplained else Exit.DONE
+
+    def _is_explained(self, changelog: Path, name: str, baseline: Baseline) -> bool:
+        try:
+            return mentioned_in(changelog, name, baseline)
+        except OSError as why:
+            console.print(f"[red]{escape(f'{changelog} cannot be read ({why.strerror})')}")
+            return False
 
     def _update(self, name: str, lines: Sequence[CellValues], time: TimeTolerance) -> Exit:
         try:
@@ -159,9 +165,10 @@ class Gate:
         return Exit.DONE
 
     def _stored(self, suite: Suite) -> list[Measurement]:
-        here = self.environment_id or self.environment.id
+        here = self.environment.id if self.environment_id is None else self.environment_id
         folder = self.results / suite.name / here
-        stored = read_rows(folder / "rows.jsonl").rows
+        present = folder.parent.is_dir() and here in os.listdir(folder.parent)
+        stored = read_rows(folder / "rows.jsonl").rows if present else []
         cells = set(read_cells(folder)) if stored else set()
         rows = [row for row in stored if row.cell_id in cells]  # cells may have been removed from the suite since
         if not rows:
@@ -180,6 +187,20 @@ MICRO = "micro"
 
 def _changelog_line(name: str, baseline: Baseline) -> str:
     return f"- Baseline {name} {baseline.digest}: ..."
+
+
+def with_summary(code: Exit, file: Path | None, text: str) -> Exit:
+    """Write the Markdown summary to the file, if one is given, and return the exit code.
+
+    A summary that cannot be written makes a failure of a success, but what was found keeps its code.
+    """
+    written = for_each([] if file is None else [file], lambda file: replace_content(file, text))
+    return written if code is Exit.DONE else code
+
+
+def replace_content(file: Path, text: str) -> None:
+    """Write the text into the file itself, which may be a device or a pipe."""
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def show_findings(findings: Sequence[Finding], red: Sequence[Finding]) -> None:

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from symplectic_bench.analysis.regression import Kind, of_kind
 from symplectic_bench.analysis.revisions import Comparison, checked_out, compare_revisions
-from symplectic_bench.commands.check import show_findings
+from symplectic_bench.commands.check import show_findings, with_summary
 from symplectic_bench.commands.exit_codes import Exit, console, for_each
 from symplectic_bench.commands.options import AtScale
 from symplectic_bench.report.findings import to_markdown
@@ -37,9 +37,7 @@ def compare(
         for name, ratio in found.times.items():
             console.print(f"time       {escape(name)}: {three_digits(ratio)} times that of the first")
         console.print(f"{suite}: {found.cells} cells compared, {len(red)} regressions")
-        if markdown is not None:
-            markdown.write_text(_summary(suite, found), encoding="utf-8")
-        return Exit.REGRESSION if red else Exit.DONE
+        return with_summary(Exit.REGRESSION if red else Exit.DONE, markdown, _summary(suite, found))
 
     raise typer.Exit(for_each([(before, after)], measure))
 

@@ -39,8 +39,24 @@ class Exit(IntEnum):
         return member
 
 
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOLCK, errno.ENOTSUP)
-"""The errors of a file system that cannot be written to."""
+ELSEWHERE, IN_THE_WAY = "choose another folder", "remove it or choose another folder"
+OS_ADVICE: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room or {ELSEWHERE}"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), f"change its permissions or {ELSEWHERE}"),
+    **dict.fromkeys((errno.ENOLCK, errno.ENOTSUP, errno.EINVAL), f"its file system lacks what is needed: {ELSEWHERE}"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), f"a file is in the place of a folder: {IN_THE_WAY}"),
+    errno.EISDIR: f"a folder is in the place of a file: {IN_THE_WAY}",
+    errno.ENOTEMPTY: f"a folder is in the place of a file: {IN_THE_WAY}",
+    errno.ENOENT: "restore it or choose another",
+    errno.ELOOP: f"its links lead to each other: {IN_THE_WAY}",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV), f"check the disk or {ELSEWHERE}"),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN), "end other programs or raise their limit"
+    ),
+    **dict.fromkeys((errno.EPIPE, errno.ECONNRESET), "a process that was needed has ended"),
+}
+"""What to do about errors of the file system and of the operating system. Any other is a bug."""
 
 BY_SEVERITY = (Exit.USAGE, Exit.FAILURE, Exit.BASELINE_MISSING, Exit.NOTHING_RAN, Exit.REGRESSION, Exit.DONE)
 """The exit codes from most to least severe: a command on several suites exits with the most severe of theirs."""
@@ -74,9 +90,11 @@ def for_each(items: Iterable[T], action: Callable[[T], Exit | None]) -> Exit:
             console.print(f"[red]{escape(str(error))}")
             codes.append(next(code for kind, code in ERROR_EXITS.items() if isinstance(error, kind)))
         except OSError as error:
-            if error.errno not in REFUSED:
+            if error.errno not in OS_ADVICE:
                 raise
-            console.print(f"[red]{escape(str(error))}: make room or choose another folder, then run the command again")
+            file = error.filename2 or error.filename  # of a file that is moved, its target
+            what = f"{error.strerror}: {file}" if file else error.strerror
+            console.print(f"[red]{escape(f'{what}: {OS_ADVICE[error.errno]}, then run the command again')}")
             codes.append(Exit.FAILURE)
     return worst(codes)
 

@@ -58,10 +58,19 @@ def paper(
         code = for_each(chosen, write_chapter)
     else:
         code = measure(list(zip(chosen, plans, strict=True)), options, here, report, write_chapter)
-    known = [chapters.get(one.name) or report.earlier_chapter(one, shown) for one in EXPERIMENTS]
-    if any(known):
-        announce(report.page([chapter for chapter in known if chapter is not None]))
-    raise typer.Exit(code)
+
+    def find_chapter(experiment: Experiment) -> None:
+        chapter = chapters.get(experiment.name) or report.earlier_chapter(experiment, shown)
+        if chapter is not None:
+            known.append(chapter)
+
+    def write_page(found: Sequence[Chapter]) -> None:
+        announce(report.page(found))
+
+    known: list[Chapter] = []
+    found = for_each(EXPERIMENTS, find_chapter)
+    written = for_each([known] if known else [], write_page)
+    raise typer.Exit(worst([code, found, written]))
 
 
 def choose_experiments(names: Sequence[str] | None, every: Sequence["Experiment"]) -> list["Experiment"]:

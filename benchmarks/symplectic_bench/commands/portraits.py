@@ -4,8 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
+from symplectic_bench.commands.exit_codes import Exit, console, for_each
 from symplectic_bench.commands.options import PLOTS
+from symplectic_bench.commands.report_writing import announce
+from symplectic_bench.spec.suite import suggestion
 
 
 def portraits(
@@ -16,5 +20,8 @@ def portraits(
     # Imported here because it imports torch and matplotlib, which would slow down other commands by seconds.
     from symplectic_bench.report.portraits import PORTRAITS, write_portrait
 
-    for name in names or PORTRAITS:
-        write_portrait(name, folder)
+    unknown = [name for name in names or [] if name not in PORTRAITS]
+    if unknown:
+        console.print(f"[red]no problem {escape(repr(unknown[0]))}{escape(suggestion(unknown[0], PORTRAITS))}")
+        raise typer.Exit(Exit.USAGE)
+    raise typer.Exit(for_each(names or PORTRAITS, lambda name: announce(write_portrait(name, folder))))

@@ -22,6 +22,7 @@ from symplectic_bench.report.panels import (
     Panel,
     Series,
     VariedSizes,
+    can_be_drawn,
     collect,
     grid,
     mebibytes,
@@ -229,7 +230,7 @@ def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     for name in sorted({c["name"] for c in cells if not _is_leaders_line(c)}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: -c["rtol"])
         series += points_of(own[0], [(c["rtol"], c["error_true"]) for c in own])
-    bars = [c["error_true_bar"] for c in cells if c["error_true_bar"]]
+    bars = [c["error_true_bar"] for c in cells if can_be_drawn(c["error_true_bar"])]
     errors = [c["error_true"] for c in cells if c["error_true"]]
     known = max(bars, default=0.0)
     floor = (known, "the reference's own error") if errors and known > min(errors) / 10 else None
@@ -312,14 +313,14 @@ def _precision_panel(
         own = sorted((c for c in cells if c["name"] == name), key=_accuracy)
         points = [(measure(c), c["error_true"]) for c in own]
         series += points_of(own[0], points)
-    bars = [c["error_true_bar"] for c in cells if c["error_true_bar"]]
+    bars = [c["error_true_bar"] for c in cells if can_be_drawn(c["error_true_bar"])]
     floor = (max(bars), "the reference's own error") if bars else None
     title = f"{title_of(cells[0], varied)}\n{cells[0]['method']}"
     return Panel(title, x, ERROR, tuple(series), floor=floor)
 
 
 def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
-    shown = [c for c in cells if c["status"] == Status.OK and milliseconds(c) and mebibytes(c)]
+    shown = [c for c in cells if c["status"] == Status.OK and all(map(can_be_drawn, (milliseconds(c), mebibytes(c))))]
     series = [one for c in shown for one in points_of(c, [(milliseconds(c), mebibytes(c))], joined=False)]
     points = [
         (one.x[0], one.y[0])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from symplectic_bench.analysis.summary import Line
 from symplectic_bench.contenders.contender_records import contender_record
@@ -115,9 +116,14 @@ def varied_sizes(lines: Iterable[Line]) -> VariedSizes:
     return varied
 
 
+def can_be_drawn(value: float | None) -> TypeGuard[float]:
+    """Return whether a logarithmic axis can show the value, with room around it."""
+    return value is not None and 1e-200 < value < 1e200
+
+
 def points_of(cell: Line, points: Iterable[tuple[float | None, float | None]], joined: bool = True) -> list[Series]:
     """Return a list with one series of the points that a logarithmic axis can show; empty if there are none."""
-    known = [(x, y) for x, y in points if x and y and math.isfinite(x) and math.isfinite(y)]
+    known = [(x, y) for x, y in points if can_be_drawn(x) and can_be_drawn(y)]
     if not known:
         return []
     x, y = zip(*known, strict=True)

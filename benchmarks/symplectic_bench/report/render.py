@@ -24,7 +24,7 @@ LEGEND_HEIGHT = 0.9
 NARROW = 12
 """The longest name, in characters, that is not rotated."""
 NEAR = 10
-"""The factor by which a floor may lie below all points and still be shown, by extending the axis."""
+"""The factor by which a floor may lie below or above all points and still be shown, by extending the axis."""
 SHADE: Any = {"facecolor": "#56B4E9", "alpha": 0.18, "linewidth": 0, "zorder": 0}
 STYLE: Any = {
     "font.size": 9,
@@ -102,8 +102,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         above = 2.9 - 0.01 * place  # the first of coinciding series is visible
         axes.plot(series.x, series.y, zorder=above, **_appearance(series.style, series.joined))
     _scale(axes, panel)
-    if panel.floor is not None and panel.floor[0] > axes.get_ylim()[0] / NEAR:
-        axes.set_ylim(bottom=min(axes.get_ylim()[0], panel.floor[0] / 2))
+    low, high = axes.get_ylim()
+    if panel.floor is not None and low / NEAR < panel.floor[0] < high * NEAR:
+        height = panel.floor[0]
+        axes.set_ylim(min(low, height / 2), high if height <= high else 2 * height)
         _draw_floor(axes, *panel.floor)
     if panel.note:
         axes.annotate(fill(panel.note, 62), (0, 0), (0, -38), "axes fraction", "offset points", fontsize=7, va="top")

@@ -149,26 +149,47 @@ def _gpus() -> list[str]:
 
 
 def _git_state(suite: Path, library: Path) -> tuple[str | None, bool | None]:
-    """Return the commit of the clone that tracks the suite, and whether suite or library differ from it.
+    """Return the commit that has the suite, and whether suite or library differ from it.
 
-    Return (None, None) without such a clone: an installed suite may lie inside another project's repository, whose
-    commit says nothing about it. A library outside the clone is not that commit's, so it counts as a change.
+    Return (None, None) without such a commit: an installed suite may lie inside another project's repository, whose
+    commit says nothing about it. A library that is not in the same commit counts as a change.
     """
-    if shutil.which("git") is None or _git(suite, "ls-files", "--error-unmatch", "__init__.py") is None:
+    commit = _git(suite, "rev-parse", "--verify", "HEAD") if _in_commit(suite) else None
+    if commit is None:
         return None, None
-    commit, top = _git(suite, "rev-parse", "HEAD"), _git(suite, "rev-parse", "--show-toplevel")
-    if commit is None or top is None:
-        return None, None
-    if not library.resolve().is_relative_to(Path(top).resolve()):
+    top = _git(suite, "rev-parse", "--show-toplevel")
+    if not _in_commit(library) or _git(library, "rev-parse", "--show-toplevel") != top:
         return commit[:12], True
-    changes = _git(suite, "status", "--porcelain", "--", str(suite), str(library))
-    return (None, None) if changes is None else (commit[:12], bool(changes))
+    changes = [_git(folder, "status", "--porcelain", "--", ".") for folder in (suite, library)]
+    return (None, None) if None in changes else (commit[:12], any(changes))
+
+
+def _in_commit(package: Path) -> bool:
+    """Return whether the package is in the commit that is checked out where it lies."""
+    return _git(package, "rev-parse", "--verify", "HEAD:./__init__.py") is not None
+
+
+ELSEWHERE = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+)
+"""The variables that name another repository than that of the folder. git sets them for its hooks, for example."""
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return git's output in a folder, or None if git fails."""
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None
+    """Return git's output about a folder, whatever repository the environment names; None if git fails or is absent."""
+    environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True)
+    except OSError:
+        return None
+    return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None
 
 
 def _sha256(folder: Path) -> str:

@@ -33,11 +33,15 @@ def write_parquet(rows: Sequence[Measurement], path: Path) -> Path:
 
     NaN and infinities, strings in the JSON rows, are numbers here; sizes and metrics are JSON text.
     """
-    columns = {name: [_value(name, getattr(row, name)) for row in rows] for name in SCHEMA.names}
+    columns = {field.name: [_value(field, getattr(row, field.name)) for row in rows] for field in SCHEMA}
     with replacing(path) as part:
         parquet.write_table(pyarrow.table(columns, schema=SCHEMA), part)
     return path
 
 
-def _value(name: str, value: object) -> object:
-    return json.dumps(value, sort_keys=True) if name in _TEXT and value is not None else value
+def _value(field: pyarrow.Field, value: Any) -> object:
+    if field.type == pyarrow.float64():
+        return None if value is None else float(value)  # pyarrow refuses integers that a float cannot hold exactly
+    if field.type == _KINDS["list[float]"]:
+        return None if value is None else [float(one) for one in value]
+    return json.dumps(value, sort_keys=True) if field.name in _TEXT and value is not None else value

@@ -195,11 +195,11 @@ def _from_json_value(value: Any) -> Any:
     return NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-def _fits(kind: Any) -> Callable[[Any], bool]:
+def fits(kind: Any) -> Callable[[Any], bool]:
     """Return a predicate that tells whether a value read from JSON has this type, a field's annotation."""
-    own, inner = get_origin(kind) or kind, [_fits(argument) for argument in get_args(kind)]
+    own, inner = get_origin(kind) or kind, [fits(argument) for argument in get_args(kind)]
     if own is UnionType:
-        return lambda value: any(fits(value) for fits in inner)
+        return lambda value: any(one(value) for one in inner)
     if own is NoneType:
         return lambda value: value is None
     if own is list:
@@ -238,4 +238,4 @@ COSTS = frozenset(
 ) - {f.name for f in fields(Measurement) if get_origin(f.type) is list or "list" in str(f.type)}
 """Fields of single numbers that are never negative."""
 
-_FITS = {f.name: _fits(f.type) for f in fields(Measurement)}
+_FITS = {f.name: fits(f.type) for f in fields(Measurement)}

@@ -4,6 +4,7 @@ A cell's gradient, tensor memory and resident memory are each measured in a proc
 group are timed together in one process. A cell whose process fails takes that status and is not measured further.
 """
 
+import os
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -124,8 +125,11 @@ class CellMeasurer:
     def _reference(self, cell: Cell, settings: MeasurementSettings, on_progress: ProgressCallback) -> str | None:
         """Prepare the cell's data and reference gradient. Return why there is no reference, or None if there is one."""
         limits = Limits(settings.cell_timeout_s, cores=settings.cores)
+        if not settings.cache_dir.is_dir():  # somebody has removed it, and the references in it
+            settings.cache_dir.mkdir(parents=True)
+            self.references.clear()
         data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
-        if isinstance(data, str) and not table_file(data, settings.cache_dir).exists():
+        if isinstance(data, str) and not os.path.exists(table_file(data, settings.cache_dir)):
             on_progress(f"data: {data}")
             process.run(cache_table, (data, settings.cache_dir), limits)  # if it fails, every cell reports it
         if cell.problem_id not in self.references:

@@ -34,6 +34,9 @@ from symplectic_bench.spec.status import Status
 GRACE_S = 10.0
 """Time limit for a process to end after it has sent its last value."""
 
+LONGEST_S = 2e6
+"""The longest time limit that can be waited for: the system counts milliseconds in 32 bits."""
+
 PRELOAD = (
     "torch",
     "torch.fx.experimental.symbolic_shapes",
@@ -150,7 +153,7 @@ def _not_preloaded(names: Sequence[str]) -> dict[str, str]:
 def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float) -> bool:
     """Collect messages. Return True if the call ends, False if the process dies or the time is up."""
     while True:
-        if not receiver.poll(timeout_s):
+        if not receiver.poll(min(timeout_s, LONGEST_S)):
             outcome.status = Status.TIMEOUT
             return False
         try:

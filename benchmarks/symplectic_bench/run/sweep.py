@@ -1,5 +1,6 @@
 """Measure one suite: choose its cells, skip finished ones, write rows as they arrive, and show the progress."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.expansion import Vocabulary, expand, narrow, parse_only
 from symplectic_bench.spec.status import Status
-from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite
+from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite, suggestion
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:
     def replaced(problem: dict[str, Any]) -> dict[str, Any]:
         return problem | ({"data": available_dataset(problem["data"], data_dir)} if "data" in problem else {})
 
-    if data_dir is not None and not data_dir.is_dir():
+    if data_dir is not None and not os.path.isdir(data_dir):  # False also for a name that is too long
         raise SuiteError(f"--data-dir {data_dir.name}: no such folder; leave the option out to use stand-ins")
     try:
         blocks = [b.model_copy(update={"problem": [replaced(p) for p in b.problem]}) for b in suite.block]
@@ -95,6 +96,7 @@ def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabul
     # Imported here for the same reason.
     from symplectic_adjoint import METHODS
     from symplectic_bench.contenders.registry import decline, decline_training
+    from symplectic_bench.data.scikit_learn import TABLES
     from symplectic_bench.problems import PROBLEMS, InvalidProblem
     from symplectic_bench.tasks import TASKS
 
@@ -105,7 +107,14 @@ def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabul
             sizes[problem] = PROBLEMS[problem].sizes
         except InvalidProblem as why:
             raise SuiteError(f"--problem {problem}: {why}") from why
-    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline)
+
+    def decline_problem(cell: Cell) -> str | None:
+        data = None if ":" in cell.problem else cell.sizes_dict.get("data")
+        if data is not None and data not in TABLES:
+            return f"there is no data {data!r:.80}{suggestion(str(data), TABLES)}"
+        return decline(cell)
+
+    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline_problem)
 
 
 def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: Path) -> Measurer:
@@ -142,21 +151,33 @@ def sweep(
     folder = results / plan.suite.name / environment.id
     chosen = {cell.id for cell in plan.cells}
     others = {cell.id for cell in plan.whole} - chosen
-    started = monotonic()
-    with writing(folder, plan.fresh, keep=others) as writer:
+    started, machines = monotonic(), dict[str, Environment]()
+
+    def write_facts() -> None:
+        write_cells(folder, (cell.id for cell in plan.whole))
+        if cells or not (folder / "environment.json").exists():
+            write_environment(folder, environment, plan.scale.value)
+        for machine in machines.values():
+            write_machine(folder, machine)
+
+    def on_loss(sentence: str) -> None:
+        console.print(f"[yellow]{escape(sentence)}")
+        write_facts()
+
+    cells: list[Cell] = []
+    with writing(folder, plan.fresh, others, on_loss) as writer:
         for warning in writer.known.warnings:
             console.print(f"[yellow]{escape(warning)}")
         cells = plan.cells if plan.fresh else writer.known.to_do(plan.cells)
         what = f"{len(cells)} of {len(plan.cells)} cells to measure"
         console.print(f"{plan.suite.name}: {what}, rows in {folder.as_posix()}")
-        write_cells(folder, (cell.id for cell in plan.whole))
+        write_facts()
         if cells:
-            write_environment(folder, environment, plan.scale.value)
             # In a folder named after the suite's source, so that no run resumes with code other than it began with.
             checkpoints = folder / "checkpoints" / environment.suite_sha256[:12]
             measurer = make_measurer(plan, cells, checkpoints, cache or results / ".cache")
             try:
-                _measure(measurer, cells, executor, writer, folder, console)
+                _measure(measurer, cells, executor, writer, machines, console)
             except MissingData as why:
                 raise SuiteError(f"{plan.suite.name}: {why}") from why
     took, budget = monotonic() - started, plan.suite.budget_s
@@ -166,16 +187,22 @@ def sweep(
 
 
 def _measure(
-    measurer: Measurer, cells: Sequence[Cell], executor: Executor, writer: Writer, folder: Path, console: Console
+    measurer: Measurer,
+    cells: Sequence[Cell],
+    executor: Executor,
+    writer: Writer,
+    machines: dict[str, Environment],
+    console: Console,
 ) -> None:
-    machines, printed = set[str](), set[str]()
+    """Measure the cells and write their rows. `machines` receives the environments in which they were measured."""
+    printed = set[str]()
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(cells))
 
         def on_row(row: Measurement, environment: Environment) -> None:
             if environment.id not in machines:
-                write_machine(folder, environment)
-                machines.add(environment.id)
+                machines[environment.id] = environment
+                write_machine(writer.folder, environment)
             written = writer.append(replace(row, environment=environment.id))
             if written is None:
                 return

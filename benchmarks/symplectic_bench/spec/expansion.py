@@ -23,14 +23,19 @@ class Vocabulary:
 
 
 def expand(suite: Suite, vocabulary: Vocabulary) -> list[Cell]:
-    """Return the suite's cells. Raise SuiteError for unknown names, impossible or duplicate cells, or too many."""
+    """Return the suite's cells. Raise SuiteError for unknown names, impossible or duplicate cells, or too many.
+
+    It stops at the first cell too many: a product of a few axes may have more cells than memory can hold.
+    """
     cells: dict[str, Cell] = {}
     for cell in generate(suite, vocabulary):
         if cell.id in cells:
             raise SuiteError(f"{suite.name}: two blocks contain the same cell: {cell.group_label}, {cell.name}")
+        if len(cells) == suite.max_cells:
+            raise SuiteError(
+                f"{suite.name}: more cells than its max_cells = {suite.max_cells}: shorten an axis, or raise max_cells"
+            )
         cells[cell.id] = cell
-    if len(cells) > suite.max_cells:
-        raise SuiteError(f"{suite.name}: {len(cells)} cells, more than its max_cells = {suite.max_cells}")
     return list(cells.values())
 
 
@@ -71,14 +76,26 @@ def _sizes(problem: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> tu
     for size, value in given.items():
         if size not in defaults:
             raise SuiteError(f"{where}.problem: {name!r} has no size {size!r}{suggestion(size, defaults)}")
+        what = f"{where}.problem: size {size!r} of {name!r}"
         if isinstance(defaults[size], float) and isinstance(value, int):
             given[size] = float(value)
         elif type(value) is not type(defaults[size]):
-            what = f"size {size!r} of {name!r}"
-            raise SuiteError(
-                f"{where}.problem: {what} must have the type of its default, {defaults[size]!r}; got {value!r}"
-            )
+            raise SuiteError(f"{what} must have the type of its default, {defaults[size]!r}; got {value!r}")
+        least = None if ":" in name else _least(size, defaults[size])
+        if least is not None and float(value) < least:
+            raise SuiteError(f"{what} must be at least {least:g}; got {value!r}")
     return tuple(sorted((dict(defaults) | given).items()))
+
+
+def _least(size: str, default: Size) -> float | None:
+    """Return the least value of a standard problem's size, or None if it may have any."""
+    if isinstance(default, int) and default > 0:  # a number of points, layers, outputs, ...
+        return 1
+    return SHORTEST if size == "end" else None
+
+
+SHORTEST = 1e-100
+"""The earliest end of a problem, which starts at time 0."""
 
 
 def parse_only(filters: Sequence[str]) -> dict[str, set[str]]:

@@ -1,5 +1,7 @@
 """Suite files: what to measure, in TOML, checked key by key. Reading one does not import torch."""
 
+import math
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -12,7 +14,18 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from symplectic_bench.spec.cell import Size
 from symplectic_bench.spec.criteria import Claim, Criterion, Target
-from symplectic_bench.spec.toml_table import AxisValues, Count, Name, Natural, Positive, TomlTable
+from symplectic_bench.spec.toml_table import (
+    LARGEST,
+    AxisValues,
+    Count,
+    Name,
+    Natural,
+    Positive,
+    Rounds,
+    Threads,
+    Tolerance,
+    TomlTable,
+)
 
 SUITES = Path(__file__).parents[1] / "suites"
 
@@ -35,7 +48,7 @@ class Axes(TomlTable):
     batch: AxisValues[Count] | None = None
     dtype: AxisValues[Literal["float32", "float64"]] | None = None
     device: AxisValues[Literal["cpu", "cuda"]] | None = None
-    threads: AxisValues[Count] | None = None
+    threads: AxisValues[Threads] | None = None
     seed: AxisValues[Natural] | None = None
 
     def over(self, defaults: "Axes") -> dict[str, list[Any]]:
@@ -55,10 +68,6 @@ BUILT_IN: dict[str, list[Any]] = {
 }
 
 
-FLOAT_LIMIT = 2**1000
-"""Sizes must be smaller, so that an integer can be converted if the problem's default is a float."""
-
-
 class Block(Axes):
     """A product of axes: every problem with every method, accuracy and contender.
 
@@ -68,9 +77,9 @@ class Block(Axes):
 
     problem: Annotated[list[dict[str, Any]], Field(min_length=1)]
     method: AxisValues[Name]
-    rtol: AxisValues[Positive] | None = None
-    atol: Positive | None = None
-    atol_over_rtol: Positive = 1e-2
+    rtol: AxisValues[Tolerance] | None = None
+    atol: Tolerance | None = None
+    atol_over_rtol: Tolerance = 1e-2
     steps: AxisValues[Count] | None = None
     contenders: Annotated[dict[str, AxisValues[Name]], Field(min_length=1)]
 
@@ -82,10 +91,11 @@ class Block(Axes):
                 example = "{name = 'mlp', width = 64}"
                 raise ValueError(f"each problem is a table with a name, such as {example}; got {problem}")
             for size, value in problem.items():
-                number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < FLOAT_LIMIT
-                if not (number or isinstance(value, str)):
-                    what = f"size {size!r} of {problem['name']!r}"
-                    raise ValueError(f"{what} must be a finite number or a string; got {value!r}")
+                what = f"size {size!r} of {problem['name']!r}"
+                if type(value) is int and abs(value) > LARGEST:
+                    raise ValueError(f"{what} must be a finite number of 64 bits; got {value!r:.80}")
+                if not (type(value) in (str, int) or (isinstance(value, float) and math.isfinite(value))):
+                    raise ValueError(f"{what} must be a finite number or a string; got {value!r:.80}")
         return problems
 
     @model_validator(mode="after")
@@ -113,7 +123,7 @@ class Overrides(TomlTable):
     budget_s: Positive | None = None
     cell_timeout_s: Positive | None = None
     repeats: Count | None = None
-    warmup: Natural | None = None
+    warmup: Rounds | None = None
     defaults: Axes | None = None
     block: Annotated[list[Block], Field(min_length=1)] | None = None
 
@@ -133,7 +143,7 @@ class Suite(TomlTable):
     budget_s: Positive
     cell_timeout_s: Positive
     repeats: Count = 5
-    warmup: Natural = 1
+    warmup: Rounds = 1
     measure: list[Literal["memory", "time"]] = Field(["memory", "time"])
     trains: bool = False
     defaults: Axes = Axes()
@@ -195,15 +205,17 @@ def load_suite(name_or_path: str) -> Suite:
     Raise SuiteError, which names the file, the key, what was got and what is allowed.
     """
     path = Path(name_or_path) if name_or_path.endswith(".toml") else SUITES / f"{name_or_path}.toml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # False also for a name that is too long or a link in a loop
         what = f"no suite file {name_or_path!r}" if name_or_path.endswith(".toml") else f"no suite {name_or_path!r}"
         raise SuiteError(f"{what}{suggestion(name_or_path, suite_names())}; or give the path of a .toml file")
     try:
         suite = Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as why:
-        raise SuiteError(f"{path.name}: not TOML: {why}") from why
+    except OSError as why:
+        raise SuiteError(f"{path.name} cannot be read: {why.strerror}") from why
     except ValidationError as why:
         raise SuiteError("\n".join(f"{path.name}: {_sentence(error)}" for error in why.errors())) from why
+    except (ValueError, RecursionError) as why:  # TOML's errors, those of UTF-8, and integers of thousands of digits
+        raise SuiteError(f"{path.name}: not TOML: {why}") from why
     if suite.name != path.stem:
         raise SuiteError(f"{path.name}: name is {suite.name!r}, but must be the file's own, {path.stem!r}")
     return suite
@@ -237,5 +249,5 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{key}: is missing"
     message = error["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(error["input"], dict | list) else f"; got {error['input']!r}"
+    got = "" if isinstance(error["input"], dict | list) else f"; got {error['input']!r:.80}"
     return f"{key}: {message[0].lower()}{message[1:]}{got}"

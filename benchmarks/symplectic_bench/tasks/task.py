@@ -54,7 +54,7 @@ class Task(nn.Module, ABC):
 
     def generator(self, iteration: int) -> torch.Generator:
         """Return a generator of the iteration's random numbers."""
-        return torch.Generator().manual_seed(1_000_003 * self.seed + iteration)
+        return torch.Generator().manual_seed((1_000_003 * self.seed + iteration) % 2**63)
 
     def batch_indices(self, rows: int, iteration: int) -> np.ndarray:
         """Return the sorted indices of the iteration's batch among `rows` rows, reshuffled in every epoch."""

@@ -254,3 +254,23 @@ class TestErrorsAlone:
         _, figure = all_figures(summarize(errors_alone()), WHERE)
         axes = draw(figure).axes[0]
         assert axes.get_ylim()[0] < 2.0**-24
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-300, 1e308, math.inf, math.nan, 0.0, 2**63 - 1, None])
+@pytest.mark.parametrize("name", ["total_s", "error_true", "error_true_bar", "error_discrete", "floor_s"])
+def test_a_value_that_no_axis_can_show_is_left_out(tmp_path, name, value):
+    rows = [row for rtol in (1e-3, 1e-6) for row in group(NINE[:3], rtol=rtol, atol=rtol)]
+    for odd in (rows[:1], rows):
+        found = [replace(row, **{name: value}) if row in odd else row for row in rows]
+        for spec in all_figures(summarize(found), WHERE):
+            for axes in draw(spec).axes:
+                assert all(math.isfinite(limit) for limit in (*axes.get_xlim(), *axes.get_ylim()))
+
+
+@pytest.mark.parametrize(("factor", "shown"), [(5, True), (1e6, False)])
+def test_a_floor_above_all_points_is_shown_if_it_is_near(factor, shown):
+    errors = group(NINE[:3])
+    bar = factor * max(row.error_true for row in errors)
+    spec = work_precision(summarize([replace(row, error_true_bar=bar) for row in errors]), WHERE)
+    axes = draw(spec).axes[0]
+    assert (bar < axes.get_ylim()[1]) == shown == ("the reference's own error" in [t.get_text() for t in axes.texts])

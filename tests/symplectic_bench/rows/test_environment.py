@@ -111,6 +111,92 @@ class TestCommit:
         install(tmp_path)
         assert captured_git_state(tmp_path) == [None, None]
 
+    @pytest.mark.parametrize("staged", [True, False])
+    def test_copies_that_another_project_has_not_committed_have_no_commit(self, tmp_path, staged):
+        project = tmp_path / "project"
+        project.mkdir()
+        (project / "notes.txt").write_text("of the project")
+        commit_all(project)
+        install(project / "vendored")
+        if staged:
+            git(project, "add", "-A")
+        assert captured_git_state(project / "vendored") == [None, None]
+
+    def test_a_library_installed_inside_the_clone_counts_as_a_change(self, clone):
+        """It is ignored there, so git says nothing about it."""
+        folder, _ = clone
+        shutil.rmtree(folder / "symplectic_adjoint")
+        (folder / ".gitignore").write_text(".venv/")
+        install(folder / ".venv", "symplectic_adjoint")
+        commit = commit_all(folder)
+        assert captured_git_state(folder, folder / ".venv") == [commit, True]
+
+    def test_packages_below_the_top_of_the_repository_are_at_its_commit(self, tmp_path):
+        install(tmp_path / "clone" / "benchmarks", "symplectic_bench")
+        install(tmp_path / "clone", "symplectic_adjoint")
+        commit = commit_all(tmp_path / "clone")
+        assert captured_git_state(tmp_path / "clone" / "benchmarks", tmp_path / "clone") == [commit, False]
+
+    def test_a_submodule_is_at_its_own_commit(self, clone, tmp_path):
+        folder, commit = clone
+        project = tmp_path / "project"
+        project.mkdir()
+        commit_all(project, "--allow-empty")
+        git(project, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(folder), "theirs")
+        assert commit_all(project) != commit
+        assert captured_git_state(project / "theirs") == [commit, False]
+
+    def test_a_worktree_is_at_the_commit_that_it_has_checked_out(self, clone, tmp_path):
+        folder, commit = clone
+        git(folder, "worktree", "add", "--detach", str(tmp_path / "tree"))
+        (folder / "symplectic_bench" / "more.py").write_text("")
+        assert commit_all(folder) != commit
+        assert captured_git_state(tmp_path / "tree") == [commit, False]
+
+    def test_a_link_to_the_packages_is_at_their_commit(self, clone, tmp_path):
+        folder, commit = clone
+        (tmp_path / "site").mkdir()
+        for package in ("symplectic_bench", "symplectic_adjoint"):
+            (tmp_path / "site" / package).symlink_to(folder / package)
+        assert captured_git_state(tmp_path / "site") == [commit, False]
+
+    def test_variables_that_name_another_repository_are_ignored(self, clone, tmp_path, monkeypatch):
+        """A hook of another project's repository has them, and so may its CI."""
+        folder, commit = clone
+        project = tmp_path / "project"
+        install(project)
+        (project / "more.txt").write_text("")
+        assert commit_all(project) != commit
+        monkeypatch.setenv("GIT_DIR", str(project / ".git"))
+        monkeypatch.setenv("GIT_WORK_TREE", str(project))
+        monkeypatch.setenv("GIT_INDEX_FILE", str(project / ".git" / "index"))
+        monkeypatch.setenv("GIT_PREFIX", "deep/")
+        assert captured_git_state(folder) == [commit, False]
+        install(tmp_path / "site")
+        assert captured_git_state(tmp_path / "site") == [None, None]
+
+    def test_without_git_there_is_no_commit(self, clone, tmp_path, monkeypatch):
+        folder, _ = clone
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert captured_git_state(folder) == [None, None]
+
+    def test_a_repository_that_git_does_not_trust_has_no_commit(self, clone, monkeypatch):
+        folder, _ = clone
+        monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own tests of safe.directory use it
+        assert captured_git_state(folder) == [None, None]
+
+    def test_a_repository_without_a_commit_has_none(self, tmp_path):
+        install(tmp_path)
+        git(tmp_path, "init", "-q")
+        git(tmp_path, "add", "-A")
+        assert captured_git_state(tmp_path) == [None, None]
+
+    def test_a_folder_whose_name_is_not_utf8_has_its_commit(self, tmp_path):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+        install(folder)
+        commit = commit_all(folder)
+        assert captured_git_state(folder) == [commit, False]
+
 
 def install(folder, *packages):
     """Put packages into a folder: a library that is never imported, and as much of the suite as capture needs."""
@@ -121,18 +207,18 @@ def install(folder, *packages):
             shutil.copytree(Path(inspect.getfile(capture)).parent, folder / package / "rows")
 
 
-def commit_all(folder):
-    """Make the folder a repository with one commit, and return the id that capture gives to it."""
+def git(folder, *arguments):
+    identity = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
-    def git(*arguments):
-        identity = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
-        done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
 
-    git("init", "-q")
-    git("add", "-A")
-    git("commit", "-q", "-m", "Everything")
-    return git("rev-parse", "HEAD")[:12]
+def commit_all(folder, *options):
+    """Make the folder a repository with a commit of everything, and return the id that capture gives to it."""
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Everything", *options)
+    return git(folder, "rev-parse", "HEAD")[:12]
 
 
 PRINT_GIT_STATE = """

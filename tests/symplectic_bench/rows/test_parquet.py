@@ -39,3 +39,11 @@ def test_files_of_different_measurements_have_one_schema(tmp_path):
     one = parquet.read_table(write_parquet(errors, tmp_path / "one.parquet"))
     other = parquet.read_table(write_parquet([a_row()], tmp_path / "other.parquet"))
     assert one.schema.equals(other.schema)
+
+
+def test_integers_among_floats_are_numbers_too(tmp_path):
+    """JSON does not tell 3.0 from 3, and rows may hold any integer of 64 bits."""
+    row = a_row(total_s=2**63 - 1, losses=[1, 2**62], f_calls_forward=2**63 - 1)
+    (found,) = parquet.read_table(write_parquet([row], tmp_path / "rows.parquet")).to_pylist()
+    assert (found["total_s"], found["losses"]) == (float(2**63), [1.0, 2.0**62])
+    assert found["f_calls_forward"] == 2**63 - 1

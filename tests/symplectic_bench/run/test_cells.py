@@ -185,6 +185,15 @@ class TestByScript:
         row = self.row(settings)
         assert (row.error_true, row.error_true_reason) == (1e-3, None)
 
+    def test_references_are_computed_again_if_the_cache_is_removed(self, script, settings):
+        measurer = CellMeasurer(settings)
+        for _ in range(2):
+            list(measured(measurer, [make_cell()]))
+        assert self.calls.count("compute_reference") == 1
+        settings.cache_dir.rmdir()
+        list(measured(measurer, [make_cell()]))
+        assert self.calls.count("compute_reference") == 2
+
     def test_a_failed_reference_is_computed_once_per_problem_and_gives_the_reason(self, script, settings):
         script["compute_reference"] = CallOutcome(Status.TIMEOUT, "no result for 30 s")
         rows, _ = collect([make_cell(rtol=rtol) for rtol in (1e-3, 1e-4)], settings)

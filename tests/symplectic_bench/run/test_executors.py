@@ -30,7 +30,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 @pytest.fixture
 def own_devices(tmp_path, monkeypatch):
     """Make reservations that no other test sees."""
-    monkeypatch.setattr("symplectic_bench.run.executors.reservation.FOLDER", tmp_path / "devices")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
 @pytest.mark.usefixtures("own_devices")

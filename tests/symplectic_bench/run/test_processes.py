@@ -88,6 +88,11 @@ def test_the_return_value_of_a_function_is_received():
     assert outcome.ok and outcome.values == [{"doubled": 42}]
 
 
+@pytest.mark.parametrize("limit_s", [1e6, 1e10, 1e308])
+def test_a_time_limit_may_be_longer_than_the_system_can_wait(limit_s):
+    assert run(double, (21,), Limits(limit_s)).values == [{"doubled": 42}]
+
+
 def test_a_running_server_forks_quickly():
     times = []
     for _ in range(4):

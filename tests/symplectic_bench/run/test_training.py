@@ -1,6 +1,7 @@
 """Training: equal numbers despite interruptions, and the rows of its measurements."""
 
 import os
+import shutil
 import signal
 from dataclasses import asdict, replace
 
@@ -13,7 +14,7 @@ from symplectic_bench.run import processes as process
 from symplectic_bench.run.training import runner
 from symplectic_bench.run.training.checkpoint import Log
 from symplectic_bench.run.training.runner import TrainingMeasurer, TrainingSettings, summarize_log
-from symplectic_bench.run.training.turn import evaluate, measure_memory, train
+from symplectic_bench.run.training.turn import CheckpointMissing, evaluate, measure_memory, train
 from symplectic_bench.spec.cell import FIRST_ITERATIONS, group_cells
 from symplectic_bench.spec.status import Status
 from symplectic_bench.tasks import TASKS
@@ -156,6 +157,30 @@ class TestRuns:
             undisturbed.f_calls_samples,
         )
         assert row.peak_tensor_bytes == undisturbed.peak_tensor_bytes
+
+    @pytest.mark.parametrize("call", [3, 4], ids=["between turns", "before the evaluation"])
+    def test_a_removed_checkpoint_starts_the_training_over(self, settings, monkeypatch, call):
+        """Calls 1 and 2 prepare data and measure memory; each later one is a turn."""
+        monkeypatch.setattr(runner, "TURN", 2)
+        (undisturbed,) = self.rows(cell_of(), replace(settings, checkpoints=settings.checkpoints / "other"))
+        calls = []
+
+        def disturbed(function, args, limits):
+            outcome = process_run(function, args, limits)
+            calls.append(function)
+            if len(calls) == call:
+                shutil.rmtree(settings.checkpoints)
+            return outcome
+
+        process_run = process.run
+        monkeypatch.setattr(process, "run", disturbed)
+        (row,) = self.rows(cell_of(), settings)
+        assert (row.losses, row.metrics) == (undisturbed.losses, undisturbed.metrics)
+        assert row.metrics and row.reason == undisturbed.reason
+
+    def test_a_network_that_was_never_trained_is_not_evaluated(self, tmp_path, cache_dir):
+        with pytest.raises(CheckpointMissing, match=r"run\.pt was removed"):
+            evaluate(cell_of(), cache_dir, tmp_path / "run.pt")
 
     def test_a_process_that_dies_is_an_error_that_keeps_its_checkpoint(self, settings, monkeypatch):
         monkeypatch.setattr(runner, "TURN", 2)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 
 from symplectic_bench.run.sweep import load_vocabulary
@@ -92,6 +94,11 @@ def test_an_integer_stands_for_a_real_size():
             {"problem": [{"name": "flow", "data": 3}]},
             r"size 'data' of 'flow' must have the type of its default, 'digits'; got 3",
         ),
+        ({"problem": [{"name": "mlp", "width": 0}]}, r"size 'width' of 'mlp' must be at least 1; got 0"),
+        ({"problem": [{"name": "mlp", "width": -3}]}, r"size 'width' of 'mlp' must be at least 1; got -3"),
+        ({"problem": [{"name": "flow", "end": 0}]}, r"size 'end' of 'flow' must be at least 1e-100; got 0"),
+        ({"problem": [{"name": "flow", "end": -1.0}]}, r"size 'end' of 'flow' must be at least 1e-100; got -1.0"),
+        ({"problem": [{"name": "flow", "end": 5e-324}]}, r"size 'end' of 'flow' must be at least 1e-100; got 5e-324"),
         ({"method": "dorpi5"}, r"block\[0\].method: unknown 'dorpi5'; did you mean 'dopri5'\?"),
         ({"contenders": {"ours": ["acca"]}}, r"contenders: ours acca on mlp.*has no gradient 'acca'"),
         ({"contenders": {"torchdiffeq": ["aca"]}}, r"contenders: torchdiffeq aca on .*no gradient 'aca'"),
@@ -102,14 +109,66 @@ def test_what_cannot_be_measured_is_named(changes, message):
         cells(block(**changes))
 
 
+def test_sizes_of_a_users_own_problem_may_have_any_value():
+    own = Vocabulary({"mine:sign": {"sign": 1, "end": 1.0}}, ("dopri5",), lambda cell: None)
+    (cell,) = expand(suite(block(problem=[{"name": "mine:sign", "sign": -1, "end": 0}])), own)
+    assert cell.sizes_dict == {"sign": -1, "end": 0.0}
+
+
+@pytest.mark.parametrize("data", ["", "digit", "../../x", "a\0b", "x" * 5000])
+def test_data_that_there_is_not_is_refused(data):
+    flow = suite(block(problem=[{"name": "flow", "data": data}], contenders={"ours": ["symplectic"]}))
+    with pytest.raises(SuiteError, match=r"there is no data .*breast_cancer"):
+        expand(flow, load_vocabulary())
+
+
 def test_a_cell_in_two_blocks_is_an_error():
     with pytest.raises(SuiteError, match=r"two blocks contain the same cell: mlp\(.*, ours aca"):
         cells(block(), block(rtol=[1e-6, 1e-3]))
 
 
 def test_more_cells_than_declared_are_an_error():
-    with pytest.raises(SuiteError, match="2 cells, more than its max_cells = 1"):
+    with pytest.raises(SuiteError, match="more cells than its max_cells = 1: shorten an axis, or raise max_cells"):
         cells(block(rtol=[1e-3, 1e-6]), max_cells=1)
+    assert len(cells(block(rtol=[1e-3, 1e-6]), max_cells=2)) == 2
+
+
+HUNDRED = list(range(1, 101))
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [
+            block(
+                batch=HUNDRED,
+                threads=HUNDRED,
+                seed=HUNDRED,
+                dtype=["float32", "float64"],
+                rtol=[n / 1000 for n in range(1, 301)],
+            )
+        ],
+        [block(problem=[{"name": "mlp", "width": width} for width in HUNDRED], batch=HUNDRED, seed=HUNDRED)],
+        [block(method=["dopri5", "rk4"], rtol=None, steps=HUNDRED, batch=HUNDRED, seed=HUNDRED, threads=HUNDRED)],
+        [block(contenders={"ours": list(OURS), "torchdiffeq": list(PEERS)}, seed=list(range(10_000)))],
+        [block(seed=seed) for seed in range(1000)],
+    ],
+    ids=["axes", "problems", "steps", "contenders", "blocks"],
+)
+def test_expansion_stops_at_the_first_cell_too_many(blocks):
+    """However many there would be: the first has 600 million."""
+    tried = []
+    counting = Vocabulary(VOCABULARY.problems, VOCABULARY.methods, tried.append)  # None: no reason to decline
+    big = suite(*blocks, max_cells=50)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SuiteError, match="max_cells = 50"):
+            expand(big, counting)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(tried) == 51
+    assert peak_bytes < 2_000_000  # 51 cells take 60 kB, lists of the axes' values 500 kB; ten thousand cells 10 MB
 
 
 QUICK = load_suite("quick")

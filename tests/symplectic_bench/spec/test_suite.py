@@ -1,3 +1,7 @@
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite, suite_names
@@ -153,6 +157,32 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         ("batch = 4", "batch = true", r"defaults.batch\[0\]: .*valid integer; got True"),
         ("1e-9", "-1.0", r"block\[0\].rtol\[1\]: .*greater than 0; got -1.0"),
         ("1e-9", "inf", r"block\[0\].rtol\[1\]: .*finite number; got inf"),
+        ("1e-9", "5e-324", r"block\[0\].rtol\[1\]: must be from 1e-100 to 1e100; got 5e-324"),
+        ("1e-9", "1e308", r"block\[0\].rtol\[1\]: must be from 1e-100 to 1e100; got 1e\+308"),
+        ("1e-9", "0.0", r"block\[0\].rtol\[1\]: .*greater than 0; got 0.0"),
+        ("1e-9", "nan", r"block\[0\].rtol\[1\]: .*finite number; got nan|greater than 0; got nan"),
+        ("rtol = [", "atol = 1e-320\nrtol = [", r"block\[0\].atol: must be from 1e-100 to 1e100; got 1e-320"),
+        ("rtol = [", "atol_over_rtol = 1e200\nrtol = [", r"block\[0\].atol_over_rtol: must be from 1e-100"),
+        ("batch = 4", f"batch = {2**63}", rf"defaults.batch\[0\]: .*equal to {2**63 - 1}; got {2**63}"),
+        ("batch = 4", f"seed = {2**70}", rf"defaults.seed\[0\]: .*equal to {2**63 - 1}; got {2**70}"),
+        ("batch = 4", f"seed = {-(2**70)}", r"defaults.seed\[0\]: .*greater than or equal to 0; got -1180"),
+        ("batch = 4", "threads = 100000", r"defaults.threads\[0\]: .*less than or equal to 1024; got 100000"),
+        ("repeats = 1", f"repeats = {2**64}", rf"scale.smoke.repeats: .*equal to {2**63 - 1}; got {2**64}"),
+        ("repeats = 1", "warmup = 1001", r"scale.smoke.warmup: .*less than or equal to 1000; got 1001"),
+        ("max_cells = 20", f"max_cells = {2**64}", rf"max_cells: .*equal to {2**63 - 1}; got {2**64}"),
+        ("max_cells = 20", "max_cells = 0", r"max_cells: .*greater than or equal to 1; got 0"),
+        ("max_cells = 20", "max_cells = 1.0", r"max_cells: .*valid integer; got 1.0"),
+        ("budget_s = 10", "budget_s = -0.0", r"budget_s: .*greater than 0; got -0.0"),
+        ("steps = 4", f"steps = {2**63}", rf"block\[0\].steps\[0\]: .*equal to {2**63 - 1}; got {2**63}"),
+        (
+            "width = 8 }]",
+            f"width = {2**63} }}]",
+            r"size 'width' of 'mlp' must be a finite number of 64 bits; got 922",
+        ),
+        ("width = 8 }]", f"width = {-(2**64)} }}]", r"size 'width' of 'mlp' must be a finite number of 64 bits; got -"),
+        ("width = 8 }]", "width = true }]", r"size 'width' of 'mlp' must be a finite number or a string; got True"),
+        ("max_cells = 20", "max_cells = 1" + "0" * 5000, r"small.toml: not TOML: .*4300 digits"),
+        ("max_cells = 20", "a = " + "[" * 5000 + "]" * 5000, r"small.toml: not TOML: .*recursion"),
         ("rtol = [1e-3, 1e-9]", "rtol = []", r"block\[0\].rtol: .*at least 1 item"),
         ("rtol = [1e-3, 1e-9]", "", r"block\[0\]: give rtol .* or steps"),
         ("rtol = [1e-3, 1e-9]", "rtol = 1e-3\nsteps = 3", r"block\[0\]: give rtol .* or steps"),
@@ -200,6 +230,53 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
 def test_a_mistake_is_named_with_file_key_and_what_is_allowed(write, old, new, message):
     with pytest.raises(SuiteError, match=message):
         load_suite(write(edited(old, new)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe", "title = 'Gr\u00f6\u00dfe'".encode("latin-1"), "name = 'x'".encode("utf-16"), b"\x00" * 10],
+    ids=["empty", "no text", "latin-1", "utf-16", "zeros"],
+)
+def test_a_file_that_is_no_suite_is_refused(tmp_path, content):
+    (tmp_path / "small.toml").write_bytes(content)
+    with pytest.raises(SuiteError, match=r"^small\.toml: (not TOML|\w+: is missing)"):
+        load_suite(str(tmp_path / "small.toml"))
+
+
+def a_folder(path):
+    path.mkdir()
+
+
+def a_looping_link(path):
+    path.symlink_to(path)
+
+
+def a_dead_link(path):
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("make", [a_folder, a_looping_link, a_dead_link])
+def test_what_is_no_file_is_no_suite(tmp_path, make):
+    make(tmp_path / "small.toml")
+    with pytest.raises(SuiteError, match="no suite file"):
+        load_suite(str(tmp_path / "small.toml"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".toml", "x/" * 3000 + "x.toml", "a\0b", "a\0b.toml", "", "/"])
+def test_a_name_that_no_file_can_have_is_no_suite(name):
+    with pytest.raises(SuiteError, match="no suite"):
+        load_suite(name)
+
+
+def test_a_file_that_may_not_be_read_is_refused(write, monkeypatch):
+    path = write(SMALL)
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(SuiteError, match=r"small\.toml cannot be read: Permission denied"):
+        load_suite(path)
 
 
 def test_all_mistakes_are_named_at_once(write):

@@ -131,3 +131,10 @@ def test_the_true_masses_reproduce_the_trajectories(cache_dir):
         task.field.masses.copy_(task.true_masses)
         assert float(task.loss(forward_only(cell), 0)) < 1e-18
         assert task.metrics(forward_only(cell))["mass_error"] == 0
+
+
+@pytest.mark.parametrize("seed", [0, 2**32, 2**63 - 1])
+def test_every_seed_that_a_row_can_hold_gives_random_numbers(cache_dir, seed):
+    task = TASKS["spiral"].build(make_cell(problem="spiral", sizes=SMALL["spiral"], seed=seed), cache_dir)
+    one, other = (torch.rand(3, generator=task.generator(iteration)) for iteration in (0, 1))
+    assert not torch.equal(one, other)

@@ -1,6 +1,7 @@
 """The choice of an executor: this machine, a running Dask scheduler, or jobs submitted to a cluster's queue."""
 
 import importlib
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from symplectic_bench.rows.environment import Environment
 from symplectic_bench.run.executors.executor import Executor, ExecutorError
@@ -90,7 +91,7 @@ class ExecutorChoice:
         if self.cluster is not None and self.cluster not in CLUSTERS:
             raise ExecutorChoiceError(f"--cluster {self.cluster}: unknown; choose one of {', '.join(CLUSTERS)}")
         for file in (self.tls.ca, self.tls.cert, self.tls.key, self.cluster_options):
-            if file is not None and not file.is_file():
+            if file is not None and not os.path.isfile(file):
                 raise ExecutorChoiceError(f"no file {file.name!r}: check its path")
         self.options()
 
@@ -100,7 +101,7 @@ class ExecutorChoice:
             return ClusterOptions()
         try:
             return ClusterOptions.model_validate(tomllib.loads(self.cluster_options.read_text(encoding="utf-8")))
-        except (ValidationError, ValueError) as why:  # TOML's errors and those of UTF-8 are ValueErrors
+        except (OSError, ValueError, RecursionError) as why:  # TOML's errors and those of UTF-8 are ValueErrors
             raise ExecutorChoiceError(f"{self.cluster_options.name}: {why}") from why
 
 

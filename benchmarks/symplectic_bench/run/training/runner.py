@@ -88,6 +88,11 @@ class TrainingRun:
         if self.status is Status.OK:
             self._continue(train, min(self.wanted, (self.log.iterations // TURN + 1) * TURN))
 
+    def restart_if_lost(self) -> None:
+        """Start over if the checkpoint has been removed: nothing else has the network."""
+        if self.status is Status.OK and self.log.iterations and not self.file.exists():
+            self.log = Log()
+
     def finish(self) -> Measurement:
         """Evaluate the network if required, and return the row."""
         if self.status is Status.OK and self.evaluated:
@@ -167,6 +172,7 @@ class TrainingMeasurer:
                 if not run.over:
                     on_progress(f"{run.cell.group_label}: {run.cell.name}, iteration {run.log.iterations}", run.cell)
                     run.turn()
+                run.restart_if_lost()
                 if run.over:
                     yield run.finish()
                     run.drop_checkpoint()

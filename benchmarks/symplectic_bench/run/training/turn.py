@@ -22,6 +22,10 @@ from symplectic_bench.spec.failure import Diverged
 from symplectic_bench.tasks import TASKS
 
 
+class CheckpointMissing(RuntimeError):
+    """The trained network is not on disk."""
+
+
 def train(cell: Cell, cache_dir: Path, file: Path, until: int) -> Iterator[dict[str, Any]]:
     """Train from the checkpoint until `until` iterations are done, yielding after each, and save the next checkpoint.
 
@@ -109,8 +113,9 @@ def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
 
 
 def evaluate(cell: Cell, cache_dir: Path, file: Path) -> dict[str, float]:
-    """Return the task's metrics for the network in the checkpoint."""
+    """Return the task's metrics for the network in the checkpoint. Raise CheckpointMissing if there is none."""
     task = TASKS[cell.problem].build(cell, cache_dir)
-    load(file, task)
+    if not load(file, task).iterations:
+        raise CheckpointMissing(f"{file.name} was removed after the training")
     with torch.no_grad():
         return task.metrics(forward_only(cell))
