@@ -124,8 +124,8 @@ class CellMeasurer:
     def _reference(self, cell: Cell, settings: MeasurementSettings, on_progress: ProgressCallback) -> str | None:
         """Prepare the cell's data and reference gradient. Return why there is no reference, or None if there is one."""
         limits = Limits(settings.cell_timeout_s, cores=settings.cores)
-        data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
-        if isinstance(data, str) and not table_file(data, settings.cache_dir).exists():
+        data = PROBLEMS[cell.problem].table(cell.sizes_dict)
+        if data is not None and not table_file(data, settings.cache_dir).exists():
             on_progress(f"data: {data}")
             process.run(cache_table, (data, settings.cache_dir), limits)  # if it fails, every cell reports it
         if cell.problem_id not in self.references:
@@ -204,7 +204,7 @@ def _memory_floor(row: Row) -> dict[str, Any]:
         return {}
     floor = Floor(**{f.name: row.measured[f.name] for f in fields(Floor)})
     stages = METHODS[row.cell.method].stages
-    components = row.cell.sizes_dict.get("components", 1)
+    components = row.cell.sizes_dict.get("components", 1) if PROBLEMS[row.cell.problem].stacked else 1
     assert isinstance(components, int), "a family's sizes have the types of their defaults"
     return {"floor_tensor_bytes": floor_tensor_bytes(floor, row.cell.gradient, steps, stages, components)}
 
