@@ -100,7 +100,7 @@ class Side:
             "found = find_spec(sys.argv[1])\n"
             "print(*([] if found is None else found.submodule_search_locations or [found.origin]), sep='\\n')"
         )
-        found = self._python("-c", program, package).stdout.splitlines()
+        found = [line for line in self._python("-c", program, package).stdout.splitlines() if line]
         if not found or not Path(found[0]).resolve().is_relative_to(self.tree.resolve()):
             place = f"would be imported from {found[0]}" if found else "is not there"
             raise RevisionError(

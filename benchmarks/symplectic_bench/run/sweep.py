@@ -137,8 +137,8 @@ def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: P
 
     suite = plan.suite
     if not suite.trains:
-        measured = tuple(suite.measure)
-        return CellMeasurer(MeasurementSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, measured))
+        settings = MeasurementSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, tuple(suite.measure))
+        return CellMeasurer(replace(settings, problems=dict(plan.problems)))
     if plan.fresh:
         for cell in cells:
             (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)

@@ -1,32 +1,11 @@
 """A user's own problem through the commands, measured for real."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.clone import PYTHONPATH
-
-FIELDS = """
-import torch
-from torch import nn
-from helpers.scale import SCALE
-
-
-class Field(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 2))
-
-    def forward(self, t, y):
-        return SCALE * self.net(y)
-
-
-def pendulum(batch, *, width=4, kind="a"):
-    return Field(width), torch.randn(batch, 2), torch.linspace(0.0, 1.0, 3), lambda ys: ys[-1].square().mean()
-"""
+from symplectic_bench.spec.suite import SUITES
+from tests.symplectic_bench.users_project import PROBLEM, UsersProject
 
 SUITE = """
 title = "Mine"
@@ -51,22 +30,9 @@ seed = 1
 
 @pytest.fixture
 def project(tmp_path):
-    """Return a function that runs a command as the console script does, without the current folder on the path."""
-    for file, text in {"mine/my-fields.py": FIELDS, "helpers/scale.py": "SCALE = 1.0\n"}.items():
-        (tmp_path / file).parent.mkdir()
-        (tmp_path / file).write_text(text)
-    (tmp_path / "My Suite.toml").write_text(SUITE)
-
-    def bench(*arguments):
-        program = "import sys; sys.path.pop(0); from symplectic_bench.__main__ import main; main()"
-        env = {**os.environ, "PYTHONPATH": PYTHONPATH}
-        command = [sys.executable, "-c", program, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
-        bench.output = done.stdout + done.stderr
-        return done.returncode
-
-    bench.folder = tmp_path
-    return bench
+    project = UsersProject(tmp_path)
+    project.write("My Suite.toml", SUITE)
+    return project
 
 
 def test_a_suite_file_sweeps_its_sizes_and_resumes_until_the_code_changes(project):
@@ -85,7 +51,7 @@ def test_a_suite_file_sweeps_its_sizes_and_resumes_until_the_code_changes(projec
     assert project("tables", "My Suite.toml") == 0 and project("plots", "My Suite.toml") == 0
     assert project("check", "My Suite.toml", "--update") == 0, project.output
     assert project("check", "My Suite.toml") == 0, project.output
-    (project.folder / "helpers/scale.py").write_text("SCALE = 3.0\n")
+    project.write("helpers/scale.py", "SCALE = 3.0\n")
     assert project("check", "My Suite.toml") == 4 and "run the suite first" in project.output
     assert project("run", "My Suite.toml", "--only", "width=3") == 0 and "2 of 2 cells" in project.output
     (second,) = set(rows()) - {first}
@@ -94,44 +60,20 @@ def test_a_suite_file_sweeps_its_sizes_and_resumes_until_the_code_changes(projec
     assert project("run", "My Suite.toml", "--scale", "smoke") == 0, project.output
 
 
-def test_check_writes_what_run_writes_and_list_prints_the_suite(project):
-    problem = ("--problem", "mine.my-fields:pendulum")
-    assert project("run", *problem, "--scale", "smoke") == 0, project.output
-    files = {path for folder in ("results", "plots") for path in (project.folder / folder).rglob("*.*")}
-    written = {path for path in files if path.suffix in (".md", ".csv", ".tex", ".svg", ".png")}
-    assert {path.parent.name for path in written} == {"problem-pendulum-smoke", "tables"} and len(written) > 8
-    for path in written:
-        path.unlink()
-    assert project("check", *problem, "--scale", "smoke") == 5
-    assert all(path.is_file() for path in written)
-    assert project("list", *problem) == 0
-    (project.folder / "printed").write_text(project.output)
+def test_list_prints_a_suite_file_to_start_from(project):
+    assert project("list", "--problem", PROBLEM) == 0
     assert 'name = "mine.my-fields:pendulum", width = 4, kind = "a"' in project.output
+    project.write("printed", project.output)
     assert project("tables", "printed") == 4  # it is a suite, not yet run
-    assert project("list", "quick") == 0 and project.output.startswith("# The main job")
+    assert project("list", "quick") == 0 and project.output == (SUITES / "quick.toml").read_text()
+    assert project("list", "quick", "--problem", PROBLEM) == 2
+    assert project("list", "nosuch") == 2
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_a_mistake_ends_both_commands_before_anything_is_measured(project, command):
-    (project.folder / "helpers/scale.py").write_text("SCALE = 1 / 0\n")
-    assert project(command, "--problem", "mine.my-fields:pendulum") == 2
+    project.write("helpers/scale.py", "SCALE = 1 / 0\n")
+    assert project(command, "--problem", PROBLEM) == 2
     assert project.output.count("failed: ZeroDivisionError") == 1
     assert "helpers/scale.py, line 1: " in project.output and "def pendulum(batch, *, width=64)" in project.output
     assert not (project.folder / "results").exists()
-
-
-def test_two_revisions_of_a_users_project_are_compared(project):
-    def git(*arguments):
-        author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-        subprocess.run(["git", *author, *arguments], cwd=project.folder, check=True, capture_output=True)
-
-    git("init", "-q")
-    arguments = ("compare", "HEAD~1", "HEAD", "--problem", "mine.my-fields:pendulum", "--rounds", "1")
-    git("commit", "-q", "--allow-empty", "-m", "nothing")
-    git("add", "mine", "helpers")
-    git("commit", "-q", "-m", "first")
-    assert project(*arguments) == 1 and "HEAD~1: mine is not there" in project.output
-    (project.folder / "helpers/scale.py").write_text("SCALE = 9.0\n")
-    git("commit", "-q", "-a", "-m", "second")
-    assert project(*arguments) == 3, project.output
-    assert "7 cells compared" in project.output and "f_calls_forward was" in project.output
