@@ -10,8 +10,8 @@ from tests.symplectic_bench.sample_rows import an_environment
 def bench(tmp_path, monkeypatch):
     bench = Bench(tmp_path)
     monkeypatch.setattr(sweep, "make_measurer", bench.make_measurer)
-    monkeypatch.setattr(sweep, "load_vocabulary", lambda trains=False, problem=None: VOCABULARY)
-    monkeypatch.setattr(report_writing, "load_vocabulary", lambda trains=False: VOCABULARY)
+    monkeypatch.setattr(sweep, "load_vocabulary", lambda trains=False, own=None: VOCABULARY)
+    monkeypatch.setattr(report_writing, "load_vocabulary", lambda trains=False, own=None: VOCABULARY)
     at(monkeypatch, an_environment())
     # Drawing takes a second a figure; test_figures does it.
     monkeypatch.setattr(

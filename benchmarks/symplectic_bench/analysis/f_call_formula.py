@@ -2,6 +2,7 @@
 
 from symplectic_bench.contenders.gradient_records import Symbols, gradient_record
 from symplectic_bench.rows.record import Measurement
+from symplectic_bench.spec.cell import is_users_problem
 
 
 def formula_f_calls(row: Measurement) -> int | None:
@@ -10,8 +11,10 @@ def formula_f_calls(row: Measurement) -> int | None:
     For N accepted and R rejected steps of s stages, the forward pass makes N s calls, and s for each rejected step (s -
     1 unless the method is FSAL, because k_1 is still available). With tolerances, each of M components adds one for the
     initial step size, and one for the first k_1 of an FSAL method. The calls of the backward pass are in the gradient's
-    record. The number is known only if the single output is at the end.
+    record. The number is known only if the single output is at the end, which a user's problem does not say.
     """
+    if is_users_problem(row.problem):
+        return None
     N, R, s = row.steps_accepted, row.steps_rejected, row.stages
     backward_calls = gradient_record(row.gradient).backward_calls
     if N is None or R is None or s is None or backward_calls is None or row.sizes.get("outputs", 1) != 1:

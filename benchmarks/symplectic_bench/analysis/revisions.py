@@ -30,12 +30,13 @@ class Side:
     revision: str
     commit: str
     tree: Path
+    elsewhere: Path  # the folder where compare runs, for a user's problem that is not in a revision of this project
 
-    def measure(self, suite: str, scale: str, folder: Path) -> list[Measurement]:
+    def measure(self, suite: Sequence[str], scale: str, folder: Path) -> list[Measurement]:
         """Run the whole suite afresh with this revision's own code. Raise RevisionError if the run fails."""
         arguments = [
             "run",
-            suite,
+            *suite,
             "--scale",
             scale,
             "--fresh",
@@ -44,12 +45,18 @@ class Side:
             "--plots",
             str(folder / "plots"),
         ]
-        done = self._python("-m", "benchmarks", *arguments)
+        done = self._python("-m", "benchmarks" if self.is_of_this_project else "symplectic_bench", *arguments)
         files = list(folder.glob("*/*/rows.jsonl"))
         if done.returncode != 0 or len(files) != 1:
             said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
-            raise RevisionError(f"{self.revision}: run {suite} ended with exit code {done.returncode}:\n{said}")
+            run = f"run {' '.join(suite)}"
+            raise RevisionError(f"{self.revision}: {run} ended with exit code {done.returncode}:\n{said}")
         return read_rows(files[0]).rows
+
+    @property
+    def is_of_this_project(self) -> bool:
+        """Whether it has a library and a suite of its own, and is not of a user's project."""
+        return (self.tree / "benchmarks" / "__main__.py").is_file()
 
     @property
     def suite(self) -> Path:
@@ -57,25 +64,57 @@ class Side:
         new = self.tree / "benchmarks" / "symplectic_bench"
         return new if new.is_dir() else new.parent
 
-    def require_own_sources(self) -> None:
-        """Raise RevisionError if a run in the worktree would not import its own library and suite."""
+    @property
+    def packages(self) -> Sequence[Path]:
+        """The folders of this project's packages; none in a user's project."""
+        return (self.suite, self.tree / "symplectic_adjoint") if self.is_of_this_project else ()
+
+    def require_own_sources(self, problem: str | None) -> None:
+        """Raise RevisionError if a run in the worktree would import something else than its own library and suite.
+
+        In a user's project these are the installed ones, and the module of the problem must be the worktree's own.
+        """
+        if not self.is_of_this_project:
+            return self._require_own_problem(problem)
         program = (
             "import sys\n"
             "from importlib.util import find_spec\n"
             "for name in sys.argv[1:]: found = find_spec(name); print(found.origin if found else '')"
         )
-        folders = (self.suite, self.tree / "symplectic_adjoint")
-        done = self._python("-c", program, *(folder.name for folder in folders))
-        for folder, origin in itertools.zip_longest(folders, done.stdout.splitlines(), fillvalue=""):
+        done = self._python("-c", program, *(folder.name for folder in self.packages))
+        for folder, origin in itertools.zip_longest(self.packages, done.stdout.splitlines(), fillvalue=""):
             if Path(origin).resolve() != (Path(folder) / "__init__.py").resolve():
                 raise RevisionError(
                     f"{self.revision}: {Path(folder).name} would be imported from {origin or 'nowhere'}, not from its "
                     "worktree: uninstall that package, or run compare with another Python"
                 )
 
+    def _require_own_problem(self, problem: str | None) -> None:
+        if problem is None:
+            what = "compare measures revisions of this project, or with --problem of yours"
+            raise RevisionError(f"{self.revision} has no benchmarks: {what}")
+        package = problem.partition(":")[0].partition(".")[0]
+        program = (
+            "import sys\n"
+            "from importlib.util import find_spec\n"
+            "found = find_spec(sys.argv[1])\n"
+            "print(*([] if found is None else found.submodule_search_locations or [found.origin]), sep='\\n')"
+        )
+        found = [line for line in self._python("-c", program, package).stdout.splitlines() if line]
+        if not found or not Path(found[0]).resolve().is_relative_to(self.tree.resolve()):
+            place = f"would be imported from {found[0]}" if found else "is not there"
+            raise RevisionError(
+                f"{self.revision}: {package} {place}, not from the worktree of this revision: commit it"
+            )
+
     def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python in the worktree, with its packages ahead of any installed ones."""
-        roots = dict.fromkeys(str(folder) for folder in (self.suite.parent, self.tree))
+        own = (
+            (self.suite.parent, self.tree, self.elsewhere)
+            if self.is_of_this_project
+            else (self.tree / "src", self.tree)
+        )
+        roots = dict.fromkeys([*map(str, own), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
         return subprocess.run(
             [sys.executable, *arguments], cwd=self.tree, env=environment, capture_output=True, text=True
@@ -83,10 +122,13 @@ class Side:
 
 
 @contextmanager
-def checked_out(repository: Path, revisions: Sequence[str]) -> Iterator[tuple[list[Side], Path]]:
+def checked_out(
+    repository: Path, revisions: Sequence[str], problem: str | None = None
+) -> Iterator[tuple[list[Side], Path]]:
     """Check out the revisions in worktrees and yield these with a folder for results. Remove both at the end.
 
-    Raise RevisionError for a revision that git does not know, or that is not of this project.
+    Raise RevisionError for a revision that git does not know, or that is neither of this project nor of a user's that
+    has the problem.
     """
     with tempfile.TemporaryDirectory(prefix="symplectic-bench-") as made:
         folder, sides = Path(made), []
@@ -95,10 +137,8 @@ def checked_out(repository: Path, revisions: Sequence[str]) -> Iterator[tuple[li
                 commit = _git(repository, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
                 tree = folder / f"tree-{place}"
                 _git(repository, "worktree", "add", "--detach", str(tree), commit)
-                sides.append(Side(revision, commit[:12], tree))
-                if not (tree / "benchmarks" / "__main__.py").is_file():
-                    raise RevisionError(f"{revision} has no benchmarks: compare measures revisions of this project")
-                sides[-1].require_own_sources()
+                sides.append(Side(revision, commit[:12], tree, repository))
+                sides[-1].require_own_sources(problem)
             yield sides, folder
         finally:
             for side in sides:
@@ -128,9 +168,10 @@ class Comparison:
     """By contender and gradient, the second's time as a multiple of the first's, averaged over cells and rounds."""
 
 
-def compare_revisions(sides: Sequence[Side], suite: str, scale: str, rounds: int, folder: Path) -> Comparison:
+def compare_revisions(sides: Sequence[Side], suite: Sequence[str], scale: str, rounds: int, folder: Path) -> Comparison:
     """Measure the two sides in turns, A B A B, so that a machine that slows down slows both.
 
+    suite: the arguments of run that choose it.
     The findings are those of the first round, the times those of all rounds.
     """
     measured: list[list[list[Measurement]]] = [

@@ -25,7 +25,8 @@ from symplectic_bench.analysis.baseline import (
 from symplectic_bench.analysis.micro import TIME_TOLERANCE, read_micro
 from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, count_new_cells, of_kind
 from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
-from symplectic_bench.commands.options import BASELINE, RESULTS, AtScale, Results
+from symplectic_bench.commands.options import BASELINE, PLOTS, RESULTS, AtScale, Plots, Results, UsersProblemPath
+from symplectic_bench.commands.report_writing import EVERYTHING, report_of, write_report
 from symplectic_bench.report.findings import to_markdown
 from symplectic_bench.report.suite_report import NoRows
 from symplectic_bench.rows.environment import Environment, capture
@@ -33,9 +34,9 @@ from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import read_cells, read_rows
 from symplectic_bench.run.executors.local import LocalExecutor
 from symplectic_bench.run.run_options import RunOptions
-from symplectic_bench.run.sweep import cells_of_suite, plan_of, sweep
-from symplectic_bench.spec.suite import Scale, Suite, load_suite
-from symplectic_bench.spec.users_problem import factory_name, suite_of_problem
+from symplectic_bench.run.sweep import cells_of_suite, describe_problems, plan_of, sources_of, sweep
+from symplectic_bench.spec.suite import Scale, Suite
+from symplectic_bench.spec.users_problem import suite_of
 
 
 def check(
@@ -43,13 +44,7 @@ def check(
         list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names (see list) or .toml files.")
     ] = None,
     scale: AtScale = Scale.CPU,
-    problem: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FACTORY",
-            help="Your own problem, measured and compared, with SUITE or with a small built-in suite.",
-        ),
-    ] = None,
+    problem: UsersProblemPath = None,
     micro: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A JSON file written by pytest-benchmark, compared with micro.jsonl."),
@@ -76,10 +71,12 @@ def check(
     ] = None,
     baseline: Annotated[Path, typer.Option(help="Folder of baselines.", file_okay=False)] = BASELINE,
     results: Results = RESULTS,
+    plots: Plots = PLOTS,
 ) -> None:
     """Compare the counts, memory and errors measured here with the baseline.
 
-    Rows measured elsewhere or with other code do not count: run the suite first. Time is compared as a multiple of
+    Rows measured elsewhere or with other code do not count: run the suite first. With --problem everything is measured
+    now, and tables and figures are written as by run. Time is compared as a multiple of
     torchdiffeq's in the same run, and fails the check only with --time.
     """
     if not suites and problem is None and micro is None:
@@ -88,8 +85,8 @@ def check(
     if problem is not None and environment is not None:
         console.print("[red]--problem always measures, in this environment: leave --environment out")
         raise typer.Exit(Exit.USAGE)
-    gate = Gate(capture(), environment, scale, problem, update, time, changelog, baseline, results)
-    sources = suites or ([""] if problem is not None else [])
+    gate = Gate(capture(), environment, scale, problem, update, time, changelog, baseline, results, plots)
+    sources = suites or ([problem] if problem is not None else [])
     codes = [for_each(sources, gate.check), for_each([micro] if micro else [], gate.check_micro)]
     raise typer.Exit(with_summary(worst(codes), markdown, "\n".join(gate.summaries)))
 
@@ -107,17 +104,16 @@ class Gate:
     changelog: Path | None
     baselines: Path
     results: Path
+    plots: Path
     summaries: list[str] = field(default_factory=list)
     """One Markdown summary for each comparison."""
 
     def check(self, source: str) -> Exit:
-        if self.problem is not None:
-            factory_name(self.problem)  # raises SuiteError for a malformed path, with any suite
-        suite = (load_suite(source) if source else suite_of_problem(self.problem or "")).at_scale(self.scale)
+        suite = suite_of(source, self.scale, self.problem)
         rows = self._stored(suite) if self.problem is None else self._measured(suite, source)
         if not self.update:
             return self._compare(suite.name, lines_of_rows(rows))
-        cells = {cell.id: cell for cell in cells_of_suite(suite, self.problem)}
+        cells = {cell.id for cell in cells_of_suite(suite)}
         own = [row for row in rows if row.cell_id in cells]
         require_all_measured(own, len(cells))
         return self._update(suite.name, lines_of_rows(own), TimeTolerance())
@@ -165,7 +161,7 @@ class Gate:
         return Exit.DONE
 
     def _stored(self, suite: Suite) -> list[Measurement]:
-        here = self.environment.id if self.environment_id is None else self.environment_id
+        here = self._environment(suite).id if self.environment_id is None else self.environment_id
         folder = self.results / suite.name / here
         present = folder.parent.is_dir() and here in os.listdir(folder.parent)
         stored = read_rows(folder / "rows.jsonl").rows if present else []
@@ -176,9 +172,14 @@ class Gate:
         return rows
 
     def _measured(self, suite: Suite, source: str) -> list[Measurement]:
-        """Measure everything again, because the environment id does not reflect changes in the user's code."""
-        plan = plan_of(suite, source, RunOptions(self.scale, fresh=True), self.problem)
-        return sweep(plan, self.environment, LocalExecutor(self.environment), self.results, console)
+        plan = plan_of(suite, source, RunOptions(self.scale, fresh=True))
+        rows = sweep(plan, self.environment, LocalExecutor(self.environment), self.results, console)
+        write_report(report_of(plan, self.environment, self.results, self.plots), *EVERYTHING)
+        return rows
+
+    def _environment(self, suite: Suite) -> Environment:
+        """Return this environment with the users' problems that the suite names."""
+        return self.environment.with_problems(sources_of(describe_problems(suite)))
 
 
 MICRO = "micro"

@@ -10,34 +10,45 @@ from symplectic_bench.analysis.regression import Kind, of_kind
 from symplectic_bench.analysis.revisions import Comparison, checked_out, compare_revisions
 from symplectic_bench.commands.check import show_findings, with_summary
 from symplectic_bench.commands.exit_codes import Exit, console, for_each
-from symplectic_bench.commands.options import AtScale
+from symplectic_bench.commands.options import AtScale, UsersProblemPath
 from symplectic_bench.report.findings import to_markdown
 from symplectic_bench.report.numerals import three_digits
 from symplectic_bench.spec.suite import Scale
+from symplectic_bench.spec.users_problem import factory_name
 
 
 def compare(
     before: Annotated[str, typer.Argument(metavar="REV1", help="A git revision: a branch, a tag, HEAD~1.")],
     after: Annotated[str, typer.Argument(metavar="REV2", help="Another revision, compared with the first.")],
-    suite: Annotated[str, typer.Option(help="The suite to measure, by name; each revision uses its own.")] = "quick",
+    suite: Annotated[
+        str | None, typer.Option(help="The suite to measure, quick by default; each revision uses its own.")
+    ] = None,
+    problem: UsersProblemPath = None,
     scale: AtScale = Scale.SMOKE,
     rounds: Annotated[int, typer.Option(min=1, help="How many times the two alternate, to compare their times.")] = 3,
     markdown: Annotated[Path | None, typer.Option(help="Also write a summary to this file.", dir_okay=False)] = None,
 ) -> None:
     """Measure two git revisions alternately, each in its own worktree, and report what the second one changes.
 
-    Exits with 3 if it costs accuracy, memory or function evaluations. Times never fail the comparison.
+    With --problem the revisions may be those of your own project, which are measured with the installed suite. Exits
+    with 3 if it costs accuracy, memory or function evaluations. Times never fail the comparison.
     """
 
+    chosen = [] if suite is None and problem is not None else [suite or "quick"]
+    name = " ".join([*chosen, *([problem] if problem is not None else [])])
+
     def measure(revisions: tuple[str, str]) -> Exit:
-        with checked_out(Path.cwd(), revisions) as (sides, folder):
-            found = compare_revisions(sides, suite, scale.value, rounds, folder)
+        if problem is not None:
+            factory_name(problem)
+            chosen.append(f"--problem={problem}")
+        with checked_out(Path.cwd(), revisions, problem) as (sides, folder):
+            found = compare_revisions(sides, chosen, scale.value, rounds, folder)
         red = of_kind(found.findings, Kind.REGRESSION)
         show_findings(found.findings, red)
-        for name, ratio in found.times.items():
-            console.print(f"time       {escape(name)}: {three_digits(ratio)} times that of the first")
-        console.print(f"{suite}: {found.cells} cells compared, {len(red)} regressions")
-        return with_summary(Exit.REGRESSION if red else Exit.DONE, markdown, _summary(suite, found))
+        for gradient, ratio in found.times.items():
+            console.print(f"time       {escape(gradient)}: {three_digits(ratio)} times that of the first")
+        console.print(f"{escape(name)}: {found.cells} cells compared, {len(red)} regressions")
+        return with_summary(Exit.REGRESSION if red else Exit.DONE, markdown, _summary(name, found))
 
     raise typer.Exit(for_each([(before, after)], measure))
 

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_type_hints
 
@@ -11,10 +11,12 @@ from rich.markup import escape
 
 from symplectic_bench.commands.exit_codes import Exit, console
 from symplectic_bench.run.executors.cluster import ExecutorChoiceError
-from symplectic_bench.run.run_options import PLOTS, RESULTS, AtScale, Plots, Results
+from symplectic_bench.run.run_options import PLOTS, RESULTS, AtScale, Plots, Results, UsersProblemPath
 from symplectic_bench.spec.suite import Scale
 
-Suites = Annotated[list[str], typer.Argument(metavar="SUITE", help="Names (see list) or .toml files.")]
+Suites = Annotated[
+    list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names (see list) or paths of TOML files.")
+]
 EnvironmentId = Annotated[
     str | None, typer.Option(metavar="ID", help="The environment of the rows; by default the newest.")
 ]
@@ -27,12 +29,21 @@ class ReportOptions:
     """The options of a command that writes files from stored rows."""
 
     scale: AtScale = Scale.CPU
+    problem: UsersProblemPath = None
     environment: EnvironmentId = None
     mix_machines: Annotated[
         bool, typer.Option("--mix-machines", help="Compare even rows that were measured on different machines.")
     ] = False
     results: Results = RESULTS
     plots: Plots = PLOTS
+
+
+def sources(suites: Sequence[str] | None, problem: str | None) -> Sequence[str]:
+    """Return the suites to work on, or the problem if it is given alone. End the command if there is nothing."""
+    if not suites and problem is None:
+        console.print("[red]Missing argument SUITE: give a suite (see list), or your own problem with --problem")
+        raise typer.Exit(Exit.USAGE)
+    return suites or [problem or ""]
 
 
 def with_options(record: type, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from symplectic_bench.paper.paper_report import PaperReport
 
 
-@with_options(RunOptions, without=("only", "repeats"))
+@with_options(RunOptions, without=("only", "repeats", "problem"))
 def paper(
     options: RunOptions,
     experiments: Annotated[

@@ -8,6 +8,6 @@ from symplectic_bench.report.suite_report import SuiteReport
 
 
 @with_options(ReportOptions)
-def plots(suites: Suites, options: ReportOptions) -> None:
+def plots(options: ReportOptions, suites: Suites = None) -> None:
     """Redraw plots/<suite> from the rows, as SVG and PNG. Nothing is measured."""
     raise typer.Exit(write_reports(suites, options, SuiteReport.write_plots))

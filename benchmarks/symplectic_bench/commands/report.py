@@ -7,6 +7,6 @@ from symplectic_bench.commands.report_writing import EVERYTHING, write_reports
 
 
 @with_options(ReportOptions)
-def report(suites: Suites, options: ReportOptions) -> None:
+def report(options: ReportOptions, suites: Suites = None) -> None:
     """Rewrite tables, figures and the page results/<suite>/README.md from the rows. Nothing is measured."""
     raise typer.Exit(write_reports(suites, options, *EVERYTHING))

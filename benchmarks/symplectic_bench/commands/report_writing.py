@@ -9,28 +9,36 @@ from rich.markup import escape
 from symplectic_bench.analysis.claims import ClaimOutcome, ClaimResult, shortfalls, support_text, target_headline
 from symplectic_bench.analysis.criteria import CriterionOutcome
 from symplectic_bench.commands.exit_codes import Exit, console, for_each
-from symplectic_bench.commands.options import ReportOptions
+from symplectic_bench.commands.options import ReportOptions, sources
 from symplectic_bench.report.suite_report import SuiteReport, choose_environment
-from symplectic_bench.run.sweep import load_vocabulary
+from symplectic_bench.rows.environment import Environment
+from symplectic_bench.run.sweep import Plan, describe_problems, load_vocabulary
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.expansion import expand
-from symplectic_bench.spec.suite import Suite, load_suite
+from symplectic_bench.spec.suite import Suite
+from symplectic_bench.spec.users_problem import suite_of
 
 Part = Callable[[SuiteReport], list[Path]]
 
 EVERYTHING: tuple[Part, ...] = (SuiteReport.write_tables, SuiteReport.write_plots, SuiteReport.write_page)
 
 
-def write_reports(suites: Sequence[str], options: ReportOptions, *parts: Part) -> Exit:
+def write_reports(suites: Sequence[str] | None, options: ReportOptions, *parts: Part) -> Exit:
     """Write these parts of each suite's report from the rows of the environment that the options name."""
 
     def write_one(source: str) -> None:
-        suite = load_suite(source).at_scale(options.scale)
+        suite = suite_of(source, options.scale, options.problem)
         chosen = choose_environment(options.results / suite.name, options.environment)
         folders, cells = (options.results, options.plots), cells_with_targets(suite)
         write_report(SuiteReport(suite, source, options.scale, chosen, *folders, cells, options.mix_machines), *parts)
 
-    return for_each(suites, write_one)
+    return for_each(sources(suites, options.problem), write_one)
+
+
+def report_of(plan: Plan, environment: Environment, results: Path, plots: Path) -> SuiteReport:
+    """Return the report on the rows that a plan was measured to in this environment."""
+    id, cells = environment.with_problems(plan.problems).id, cells_with_targets(plan.suite)
+    return SuiteReport(plan.suite, plan.source, plan.scale, id, results, plots, cells)
 
 
 def write_report(report: SuiteReport, *parts: Part) -> None:
@@ -45,7 +53,8 @@ def cells_with_targets(suite: Suite) -> list[Cell]:
     """Return all cells of a suite that has targets or claims, even those that cannot be measured here."""
     if not (suite.target or suite.claim):
         return []  # expanding imports torch
-    return expand(suite, replace(load_vocabulary(suite.trains), decline=lambda cell: None))
+    vocabulary = load_vocabulary(suite.trains, describe_problems(suite))
+    return expand(suite, replace(vocabulary, decline=lambda cell: None))
 
 
 TARGET_COLORS = {

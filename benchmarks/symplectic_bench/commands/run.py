@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import typer
 
 from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
-from symplectic_bench.commands.options import Suites, with_options
-from symplectic_bench.commands.report_writing import EVERYTHING, cells_with_targets, write_report
-from symplectic_bench.report.suite_report import SuiteReport
+from symplectic_bench.commands.options import Suites, sources, with_options
+from symplectic_bench.commands.report_writing import EVERYTHING, report_of, write_report
 from symplectic_bench.rows.environment import capture
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import MAX_ATTEMPTS
@@ -19,22 +18,20 @@ from symplectic_bench.spec.status import Status
 
 
 @with_options(RunOptions)
-def run(suites: Suites, options: RunOptions) -> None:
+def run(options: RunOptions, suites: Suites = None) -> None:
     """Measure the cells that have no result yet, then write the tables, the figures and the report page.
 
     An interrupted run resumes where it stopped. Cells that ended in an error are retried a limited number of times.
     """
     plans: list[Plan] = []
-    planned = for_each(suites, lambda suite: plans.append(make_plan(suite, options)))
+    planned = for_each(sources(suites, options.problem), lambda suite: plans.append(make_plan(suite, options)))
     if planned is Exit.USAGE:  # a mistake in the last suite must show before the others are measured
         raise typer.Exit(planned)
     environment = capture()
 
     def measure(plan: Plan, executor: Executor) -> Exit:
         rows = sweep(plan, environment, executor, options.results, console)
-        folders, cells = (options.results, options.plots), cells_with_targets(plan.suite)
-        report = SuiteReport(plan.suite, plan.source, options.scale, environment.id, *folders, cells)
-        write_report(report, *EVERYTHING)
+        write_report(report_of(plan, environment, options.results, options.plots), *EVERYTHING)
         return exit_code_of(rows)
 
     def measure_all(choice: ExecutorChoice) -> Exit:

@@ -11,8 +11,8 @@ from symplectic_bench.report.suite_report import SuiteReport
 
 @with_options(ReportOptions, without=("plots",))
 def tables(
-    suites: Suites,
     options: ReportOptions,
+    suites: Suites = None,
     parquet: Annotated[
         bool, typer.Option("--parquet", help="Also write the rows, as results/<suite>/rows.parquet.")
     ] = False,

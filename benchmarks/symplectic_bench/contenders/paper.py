@@ -17,7 +17,7 @@ from symplectic_bench.contenders.observation import Replay, replay_of_equal_step
 from symplectic_bench.contenders.peer import Peer
 from symplectic_bench.contenders.reasons import not_installed, shared_reason, unknown_gradient
 from symplectic_bench.problems import PROBLEMS, Problem
-from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.cell import Cell, is_users_problem
 
 PACKAGE = "torch_symplectic_adjoint"
 
@@ -50,6 +50,8 @@ class Paper(Peer):
             return f"the paper's code has no method {cell.method!r}"
         if cell.steps is not None and cell.method in ADAPTIVE:
             return f"the paper's code runs {cell.method} with tolerances only, not with fixed steps"
+        if cell.steps is not None and is_users_problem(cell.problem):
+            return "the paper's code steps from output to output, and the suite does not know the problem's outputs"
         if cell.steps is not None and cell.steps % _outputs(cell):
             return f"the paper's code steps from output to output, so steps must be a multiple of {_outputs(cell)}"
         return shared_reason(cell, adaptive=cell.method in ADAPTIVE)

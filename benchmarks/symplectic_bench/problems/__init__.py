@@ -12,7 +12,7 @@ from symplectic_bench.problems.flow import FLOW
 from symplectic_bench.problems.forced import FORCED
 from symplectic_bench.problems.harmonic import HARMONIC
 from symplectic_bench.problems.identity import IDENTITY
-from symplectic_bench.problems.imported import InvalidProblem, load_family
+from symplectic_bench.problems.imported import load_family
 from symplectic_bench.problems.kdv import KDV
 from symplectic_bench.problems.kepler import KEPLER
 from symplectic_bench.problems.linear import LINEAR
@@ -28,17 +28,18 @@ from symplectic_bench.problems.spiral import SPIRAL
 from symplectic_bench.problems.stack import STACK
 from symplectic_bench.problems.three_body import THREE_BODY
 from symplectic_bench.problems.unlisted import UNLISTED
+from symplectic_bench.problems.users_factory import InvalidProblem
 from symplectic_bench.problems.van_der_pol import VAN_DER_POL
-from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.cell import Cell, is_users_problem
 
 __all__ = ["DTYPES", "PROBLEMS", "Family", "InvalidProblem", "Problem", "build", "in_turn"]
 
 
 class Problems(dict[str, Family]):
-    """The standard problems; any other is imported by its path `module:factory` on first access."""
+    """The standard problems; any other is a user's own, made by its path `module:factory`."""
 
     def __missing__(self, name: str) -> Family:
-        if ":" not in name:
+        if not is_users_problem(name):
             raise KeyError(name)
         family = self[name] = load_family(name)
         return family

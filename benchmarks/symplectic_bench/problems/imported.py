@@ -1,20 +1,16 @@
 """Problems of other projects, given by the import path of a function that makes them."""
 
-import importlib
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symplectic_bench.problems.problem import Family, Loss, Problem, Source
-
-FactoryResult = tuple[nn.Module, Tensor, Tensor, Callable[[Tensor], Tensor]]
-"""func, y0, t and the loss of ys, as for odeint."""
-
-
-class InvalidProblem(ValueError):
-    """Raised for an import path from which no problem can be made."""
+from symplectic_bench.problems.users_factory import Factory, load_factory, seeded, shown, users_code
+from symplectic_bench.problems.users_source import source_digest
+from symplectic_bench.spec.cell import Size
 
 
 class GivenLoss(Loss):
@@ -28,39 +24,68 @@ class GivenLoss(Loss):
         return self.function(ys)
 
 
-def load_family(path: str) -> Family:
-    """Return the family of problems that `module:factory` makes. Raise InvalidProblem if it cannot be imported.
+@dataclass(frozen=True)
+class UsersFamily(Family):
+    """The problems that a user's function makes. Its module is imported when a problem or the sizes are asked for."""
 
-    factory(batch, **sizes) returns (func, y0, t, loss): a module, a start y0 of shape (batch, dim), increasing times
-    and a scalar function of ys of shape (len(t), batch, dim). Its keyword-only arguments are the sizes that a suite
-    may give. It draws from torch's global generator, which is seeded beforehand.
-    """
-    module, _, name = path.partition(":")
-    try:
-        factory: Callable[..., FactoryResult] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as why:
-        raise InvalidProblem(f"problem {path}: {why}") from why
-    if not callable(factory):
-        raise InvalidProblem(f"problem {path}: {name} is not a function")
+    @property
+    def sizes(self) -> dict[str, Size]:
+        return dict(load_factory(self.name).sizes)
 
-    def draw(source: Source, batch: int, **sizes: object) -> Problem:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(source.generator.initial_seed())
-            func, y0, t, loss = factory(batch, **sizes)
-        if y0.dim() != 2 or len(y0) != batch:
-            raise InvalidProblem(
-                f"problem {path}: y0 must be of shape ({batch}, dim), the batch first; got {tuple(y0.shape)}"
-            )
+    def table(self, sizes: Mapping[str, Size]) -> None:
+        """Return None: a size called data is the user's."""
+
+
+def load_family(path: str) -> UsersFamily:
+    """Return the family of problems that `module:factory` makes, which draws from the global generators."""
+    return UsersFamily(path, partial(_draw, path))
+
+
+def _draw(path: str, source: Source, batch: int, **sizes: Size) -> Problem:
+    factory = load_factory(path)
+    func, y0, t, loss = factory.make(batch, source.generator.initial_seed(), sizes)
+    with users_code(path, "converting func and loss to float64"):
         given = (func.double(), y0.detach().double(), t.detach().double().cpu(), GivenLoss(loss).double())
-        return Problem(*given, packages=_packages(module, type(func).__module__, getattr(loss, "__module__", module)))
-
-    try:
-        draw.__signature__ = inspect.signature(factory)  # pyright: ignore[reportFunctionMemberAccess]
-    except ValueError as why:
-        raise InvalidProblem(f"problem {path}: {why}") from why
-    return Family(path, draw)
+    made_of = (path.partition(":")[0], type(func).__module__, getattr(loss, "__module__", None) or "")
+    return Problem(*given, source=source_digest(*made_of))
 
 
-def _packages(*modules: str) -> tuple[str, ...]:
-    """Return the top-level packages of these modules, without torch."""
-    return tuple(sorted({name.partition(".")[0] for name in modules} - {"torch", "builtins"}))
+def source_of(path: str) -> str:
+    """Return the digest of the source of the function's module and of what it imports."""
+    return source_digest(path.partition(":")[0], load_factory(path).function.__module__)
+
+
+def examine(path: str, build: Callable[[], Problem]) -> None:
+    """Build a problem twice, and call its field and its loss.
+
+    Raise InvalidProblem if one of them raises, returns a value of another form, or differs the second time.
+    """
+    factory = load_factory(path)
+    with users_code(path, "copying the problem"):
+        problem, again = build(), build()
+    loss, repeated = _probe(factory, problem), _probe(factory, again)
+    if _numbers(problem) != _numbers(again) or not torch.allclose(loss, repeated, equal_nan=True):
+        draws = "draw from the generator of torch, numpy or random, which are seeded before each call"
+        raise factory.refuse(f"two calls with the same arguments and seed give different numbers: {draws}")
+
+
+def _probe(factory: Factory, problem: Problem) -> Tensor:
+    """Return the loss of a path that stays at the start."""
+    y0 = problem.y0
+    with seeded(0), users_code(factory.path, "func(t, y)"):
+        value = problem.func(y0.new_tensor(problem.t[0].item()), y0)
+    if not isinstance(value, Tensor) or value.shape != y0.shape or value.dtype != y0.dtype:
+        raise factory.refuse(f"func(t, y) must return dy/dt, like y, {shown(y0)}; got {shown(value)}")
+    ys = y0.detach().repeat(len(problem.t), 1, 1).requires_grad_()
+    with seeded(0), users_code(factory.path, "loss(ys)"):
+        loss = problem.loss(ys)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise factory.refuse(f"loss(ys) must be a scalar tensor; got {shown(loss)}")
+    if not loss.requires_grad:
+        raise factory.refuse("loss(ys) must be differentiable; got a tensor without a graph, as of no_grad or .item()")
+    return loss.detach()
+
+
+def _numbers(problem: Problem) -> list[bytes]:
+    tensors = (problem.t, problem.y0, *problem.func.state_dict().values(), *problem.loss.state_dict().values())
+    return [x.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() for x in tensors if isinstance(x, Tensor)]

@@ -34,7 +34,7 @@ class Problem:
     y0, (batch, dim), is a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
     (len(t), batch, dim). All tensors of func and loss have y0's dtype and device. formula is func in any arithmetic,
     given the family's `sizes`; solution is y(t) if it has a closed form. jumps are the times at which func jumps.
-    packages are those that a user's own problem is made of.
+    source is the digest of the code that a user's own problem is made of.
 
     If func is a Stack, ys are those of its last field (see in_turn), and formula is that of each field.
     """
@@ -47,7 +47,7 @@ class Problem:
     solution: SolutionFormula | None = None
     sizes: Mapping[str, Size] = field(default_factory=dict)
     jumps: tuple[float, ...] = ()
-    packages: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def unlisted(self) -> tuple[Tensor, ...]:
@@ -144,6 +144,11 @@ class Family:
     def sizes(self) -> dict[str, Size]:
         arguments = inspect.signature(self.draw).parameters.values()
         return {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
+
+    def table(self, sizes: Mapping[str, Size]) -> str | None:
+        """Return the name of the table of real data that a problem of these sizes draws from, or None."""
+        found = {**self.sizes, **sizes}.get("data")
+        return found if isinstance(found, str) else None
 
     def build(
         self,

@@ -2,10 +2,8 @@
 
 import ast
 import hashlib
-import importlib.util
 import inspect
 import textwrap
-from pathlib import Path
 from typing import Any
 
 from symplectic_bench.problems import Problem
@@ -18,10 +16,11 @@ def identity(problem: Problem) -> Identity:
     """Return digests of the code of the problem's formula and loss, and of all its numbers.
 
     The numbers are included because another machine may draw them differently in the last place. For a user's own
-    problem, which has no formula, the code is that of the packages that it is made of.
+    problem, which has no formula, the code is the source that it is made of.
     """
     if problem.formula is None:
-        code = hashlib.sha256(repr(problem.func).encode() + b"".join(map(_source, problem.packages)))
+        layers = [(name, type(layer).__qualname__) for name, layer in problem.func.named_modules()]
+        code = hashlib.sha256(repr((problem.source, layers)).encode())
     else:
         module, loss = inspect.getmodule(problem.formula), type(problem.loss)
         assert module is not None
@@ -56,13 +55,3 @@ def _is_import_or_docstring(node: Any) -> bool:
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     )
     return is_docstring or isinstance(node, ast.Import | ast.ImportFrom)
-
-
-def _source(package: str) -> bytes:
-    """Return the source of a user's whole package or module, since any part of it may affect the field."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return package.encode()
-    file = Path(spec.origin)
-    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
-    return b"".join(one.read_bytes() for one in files)

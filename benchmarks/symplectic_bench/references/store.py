@@ -1,6 +1,7 @@
 """Find, compute and store a problem's reference, in the package or in this machine's cache."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def _file(cell: Cell, problem: Problem, cache_dir: Path) -> Path | None:
 
 def file_name(cell: Cell) -> str:
     """Return the name of the file for the reference of the cell's problem."""
-    return f"{cell.problem}-{cell.problem_id}.npz"
+    name = re.sub(r"[^\w.-]+", "-", cell.problem, flags=re.ASCII)[:80]  # the id tells apart what this makes equal
+    return f"{name}-{cell.problem_id}.npz"
 
 
 def save(reference: Reference, of: Identity, file: Path) -> None:

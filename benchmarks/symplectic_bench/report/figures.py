@@ -186,7 +186,8 @@ GROWING = ("steps", "outputs", "components", "layers")
 
 
 def _number(line: Line, axis: str) -> float | None:
-    return line["steps"] if axis == "steps" else line["sizes"].get(axis)
+    found = line["steps"] if axis == "steps" else line["sizes"].get(axis)
+    return None if isinstance(found, str) else found  # a user's problem may give its size any meaning
 
 
 def _without(line: Line, axis: str) -> tuple[object, ...]:

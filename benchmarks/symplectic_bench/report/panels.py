@@ -150,8 +150,18 @@ def collect(lines: Iterable[Line], key: Callable[[Line], object]) -> dict[object
 
 
 def title_of(line: Line, varied: VariedSizes) -> str:
-    """Return a panel's title: the problem with its varied sizes, then batch, dtype and device."""
+    """Return a panel's title: the problem with its varied sizes, then batch, dtype and device.
+
+    varied has all problems of the figure.
+    """
     sizes = ", ".join(f"{name}={line['sizes'][name]}" for name in line["sizes"] if name in varied[line["problem"]])
-    problem = f"{line['problem']} ({sizes})" if sizes else line["problem"]
+    name = _short_name(line["problem"], varied)
+    problem = f"{name} ({sizes})" if sizes else name
     device = "" if line["device"] == "cpu" else f" on {line['device']}"
     return f"{problem}, batch {int(line['batch'])}, {line['dtype']}{device}"
+
+
+def _short_name(problem: str, others: Iterable[str]) -> str:
+    """Return the name of a problem; of a user's MODULE:FACTORY the second part, if it tells it from the others."""
+    short = problem.rpartition(":")[2]
+    return problem if any(other != problem and other.rpartition(":")[2] == short for other in others) else short

@@ -25,6 +25,7 @@ from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import environment_ids, read_cells, read_machine, read_rows
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.suite import Scale, Suite, suggestion
+from symplectic_bench.spec.users_problem import users_problems
 
 
 class NoRows(RuntimeError):
@@ -142,7 +143,8 @@ class SuiteReport:
 
     def write_page(self) -> list[Path]:
         scale = "" if self.scale is Scale.CPU else f" --scale {self.scale.value}"
-        command = f"symplectic-bench report {Path(self.source).name}{scale}"
+        source = f"--problem {self.source}" if self.source in users_problems(self.suite) else Path(self.source).name
+        command = f"symplectic-bench report {source}{scale}"
         plots = relative(self.plots / self.suite.name, self.folder)
         text = page(Chapter(self.suite, self.where, self.figures, self.tables), command, plots)
         return [write_page(text, self.folder)]

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ class Environment:
     """The facts that a measurement depends on. torch_build is "cpu" or the CUDA version that torch was built for.
 
     peers are the installed peers besides torchdiffeq, with their versions. Installing another one makes a new
-    environment, in which its cells, skipped before, are measured.
+    environment, in which its cells, skipped before, are measured. problems are the users' own problems of the suite,
+    with the digests of their sources.
     """
 
     system: str
@@ -52,13 +53,19 @@ class Environment:
     suite_sha256: str = field(metadata={"in_id": False})
     commit: str | None = field(metadata={"in_id": False})
     uncommitted_changes: bool | None = field(metadata={"in_id": False})
+    problems: dict[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         """12 hex digits that identify machine, versions and library source; a run resumes only within one id."""
         hidden = {f.name for f in self.__dataclass_fields__.values() if not f.metadata.get("in_id", True)}
+        hidden |= set() if self.problems else {"problems"}
         facts = {key: value for key, value in asdict(self).items() if key not in hidden}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+    def with_problems(self, problems: Mapping[str, str]) -> "Environment":
+        """Return this environment with these users' problems, by name, and the digests of their sources."""
+        return replace(self, problems=dict(problems))
 
     @property
     def sources(self) -> tuple[str, str]:
@@ -98,7 +105,8 @@ def describe(facts: Mapping[str, Any]) -> str:
     versions = [f"Python {facts['python']}", torch, *(f"{name} {found}" for name, found in peers.items())]
     changed = " with uncommitted changes" if facts["uncommitted_changes"] else ""
     source = f"commit {facts['commit']}{changed}" if facts["commit"] else "no git commit"
-    run = [source, f"scale {facts['scale']}", f"environment {facts['id']}"]
+    problems = [f"{name} with source {digest}" for name, digest in facts.get("problems", {}).items()]
+    run = [source, *problems, f"scale {facts['scale']}", f"environment {facts['id']}"]
     return f"Measured on {', '.join(machine)}; {', '.join(versions)}; {', '.join(run)}."
 
 

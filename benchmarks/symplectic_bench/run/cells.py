@@ -6,7 +6,7 @@ group are timed together in one process. A cell whose process fails takes that s
 
 import os
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import processes as process
 from symplectic_bench.run.executors.executor import ProgressCallback
 from symplectic_bench.run.processes import CallOutcome, Limits
+from symplectic_bench.run.users_problems import describe
 from symplectic_bench.spec.cell import Cell, group_cells
 from symplectic_bench.spec.status import Status
+from symplectic_bench.spec.suite import SuiteError
 
 Values = Iterable[dict[str, Any]]
 
@@ -39,7 +41,8 @@ class MeasurementSettings:
     cell_timeout_s limits each part of a cell's measurement, and each gradient when a group is timed. measure names what
     is measured besides errors and counts: "memory", "time"; if it is empty, the errors of a group are measured in one
     process. repeats is the number of timed rounds (fewer if a group takes too long), warmup that of the untimed rounds
-    before. cache_dir keeps data and reference gradients between runs. cores: see Limits.
+    before. cache_dir keeps data and reference gradients between runs. cores: see Limits. problems are the users'
+    problems with the digests of their sources; a cell of another source is not measured.
     """
 
     cell_timeout_s: float
@@ -48,6 +51,7 @@ class MeasurementSettings:
     cache_dir: Path
     measure: Sequence[str] = ("memory", "time")
     cores: tuple[int, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -105,6 +109,9 @@ class CellMeasurer:
             declined = decline(row.cell) or missing(row.cell)
             if declined is not None:
                 row.fail(Status.SKIPPED, declined)
+        if changed := changed_source(group[0].problem, settings):
+            for row in rows:
+                row.fail(Status.ERROR, changed)
         alive = [row for row in rows if row.ok]
         if alive:
             label = alive[0].cell.group_label
@@ -128,8 +135,8 @@ class CellMeasurer:
         if not settings.cache_dir.is_dir():  # somebody has removed it, and the references in it
             settings.cache_dir.mkdir(parents=True)
             self.references.clear()
-        data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
-        if isinstance(data, str) and not os.path.exists(table_file(data, settings.cache_dir)):
+        data = PROBLEMS[cell.problem].table(cell.sizes_dict)
+        if data is not None and not os.path.exists(table_file(data, settings.cache_dir)):
             on_progress(f"data: {data}")
             process.run(cache_table, (data, settings.cache_dir), limits)  # if it fails, every cell reports it
         if cell.problem_id not in self.references:
@@ -138,6 +145,21 @@ class CellMeasurer:
             why = None if outcome.ok else f"the reference failed ({outcome.status}): {outcome.reason}"
             self.references[cell.problem_id] = why
         return self.references[cell.problem_id]
+
+
+def changed_source(problem: str, settings: MeasurementSettings) -> str | None:
+    """Return why a user's problem is not the one that the run began with, or None.
+
+    Its module may have been edited since, or may be another one on this worker.
+    """
+    if problem not in settings.problems:
+        return None
+    try:
+        found = describe(problem, settings.cell_timeout_s).source
+    except SuiteError as why:
+        return str(why).partition("\n")[0]
+    changed = f"the source of {problem} is not that with which the run began: run again"
+    return None if found == settings.problems[problem] else changed
 
 
 def errors_of_group(rows: list[Row], settings: MeasurementSettings, no_reference: str | None) -> None:
@@ -208,7 +230,7 @@ def _memory_floor(row: Row) -> dict[str, Any]:
         return {}
     floor = Floor(**{f.name: row.measured[f.name] for f in fields(Floor)})
     stages = METHODS[row.cell.method].stages
-    components = row.cell.sizes_dict.get("components", 1)
+    components = row.cell.sizes_dict.get("components", 1) if PROBLEMS[row.cell.problem].stacked else 1
     assert isinstance(components, int), "a family's sizes have the types of their defaults"
     return {"floor_tensor_bytes": floor_tensor_bytes(floor, row.cell.gradient, steps, stages, components)}
 

@@ -34,8 +34,8 @@ def standard_cells(suites: Sequence[str]) -> Iterator[Cell]:
 
 def to_be_known(cell: Cell, cache_dir: Path) -> bool:
     """Return whether the reference of the cell's problem belongs in the package."""
-    data = {**PROBLEMS[cell.problem].sizes, **cell.sizes_dict}.get("data")
-    if isinstance(data, str):
+    data = PROBLEMS[cell.problem].table(cell.sizes_dict)
+    if data is not None:
         cache_table(data, cache_dir)
     problem = reference_problem(cell, cache_dir)
     return problem.solution is None and can_expand(problem, MOST_EQUATIONS)

@@ -12,6 +12,13 @@ from symplectic_bench.spec.suite import Scale
 AtScale = Annotated[
     Scale, typer.Option(help="Size: the suite's own (cpu), a few seconds (smoke), or for a large GPU (gpu).")
 ]
+UsersProblemPath = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FACTORY",
+        help="Your own problem: alone, with a small built-in suite, or with a SUITE that names it.",
+    ),
+]
 Results = Annotated[Path, typer.Option(help="Folder of rows and tables.", file_okay=False)]
 Plots = Annotated[Path, typer.Option(help="Folder of figures.", file_okay=False)]
 
@@ -26,6 +33,7 @@ class RunOptions:
     """
 
     scale: AtScale = Scale.CPU
+    problem: UsersProblemPath = None
     only: Annotated[
         list[str] | None,
         typer.Option(

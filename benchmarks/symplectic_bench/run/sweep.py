@@ -1,11 +1,11 @@
 """Measure one suite: choose its cells, skip finished ones, write rows as they arrive, and show the progress."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from rich.console import Console
@@ -21,7 +21,11 @@ from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.expansion import Vocabulary, expand, narrow, parse_only
 from symplectic_bench.spec.status import Status
-from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite, suggestion
+from symplectic_bench.spec.suite import Scale, Suite, SuiteError, suggestion
+from symplectic_bench.spec.users_problem import suite_of, users_problems
+
+if TYPE_CHECKING:
+    from symplectic_bench.run.users_problems import UsersProblem
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Plan:
     fresh: bool
     repeats: int
     data_dir: Path | None = None
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """The users' own problems, with the digests of their sources."""
 
 
 def make_plan(source: str, options: RunOptions) -> Plan:
@@ -43,24 +49,27 @@ def make_plan(source: str, options: RunOptions) -> Plan:
 
     Raises SuiteError if the suite or an option is invalid, NothingLeft if `only` leaves no cell.
     """
-    return plan_of(load_suite(source).at_scale(options.scale), source, options)
+    return plan_of(suite_of(source, options.scale, options.problem), source, options)
 
 
-def plan_of(suite: Suite, source: str, options: RunOptions, problem: str | None = None) -> Plan:
-    """Return the plan for a suite that is already at its scale.
-
-    `problem` is the import path of a user's own problem, which the suite may then name.
-    """
+def plan_of(suite: Suite, source: str, options: RunOptions) -> Plan:
+    """Return the plan for a suite that is already at its scale, once its users' problems have been tried."""
     if options.device is not None:
         suite = suite.on_device(options.device)
     if suite.trains and options.repeats is not None:
         raise SuiteError(f"{suite.name}: --repeats has no effect on a suite that trains: leave it out")
     if suite.trains:
         suite = with_available_data(suite, options.data_dir)
-    whole = cells_of_suite(suite, problem)
+    own = describe_problems(suite)
+    whole = expand(suite, load_vocabulary(suite.trains, own))
     cells = narrow(whole, parse_only(options.only or ()))
-    repeats = options.repeats or suite.repeats
-    return Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir)
+    if own:
+        # Imported here for the same reason as below.
+        from symplectic_bench.run.users_problems import require_sound
+
+        require_sound(cells, suite.cell_timeout_s)
+    repeats, problems = options.repeats or suite.repeats, sources_of(own)
+    return Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir, problems)
 
 
 def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:
@@ -83,30 +92,42 @@ def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:
     return suite.model_copy(update={"block": blocks})
 
 
-def cells_of_suite(suite: Suite, problem: str | None = None) -> list[Cell]:
-    """Return all cells of a suite, which may name the user's own `problem`."""
-    return expand(suite, load_vocabulary(suite.trains, problem))
+def describe_problems(suite: Suite) -> dict[str, "UsersProblem"]:
+    """Import the users' own problems that a suite names, in processes of their own, and return them by name.
 
-
-def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabulary:
-    """Return the names that suites may use (suites that train, or the others), including the user's own `problem`.
-
-    Nothing is imported merely because a suite file names it. Raises SuiteError if the problem cannot be imported.
+    Raises SuiteError if one cannot be imported.
     """
+    names = [] if suite.trains else users_problems(suite)
+    if not names:
+        return {}
+    # Imported here for the same reason as below.
+    from symplectic_bench.run.users_problems import describe
+
+    return {name: describe(name, suite.cell_timeout_s) for name in names}
+
+
+def sources_of(own: Mapping[str, "UsersProblem"]) -> dict[str, str]:
+    """Return the digests of the sources of users' problems, by name."""
+    return {name: problem.source for name, problem in own.items()}
+
+
+def cells_of_suite(suite: Suite) -> list[Cell]:
+    """Return all cells of a suite."""
+    return expand(suite, load_vocabulary(suite.trains, describe_problems(suite)))
+
+
+def load_vocabulary(trains: bool = False, own: Mapping[str, "UsersProblem"] | None = None) -> Vocabulary:
+    """Return the names that suites may use (suites that train, or the others), and the users' `own` problems."""
     # Imported here for the same reason.
     from symplectic_adjoint import METHODS
     from symplectic_bench.contenders.registry import decline, decline_training
     from symplectic_bench.data.scikit_learn import TABLES
-    from symplectic_bench.problems import PROBLEMS, InvalidProblem
+    from symplectic_bench.problems import PROBLEMS
     from symplectic_bench.tasks import TASKS
 
     families = TASKS if trains else PROBLEMS
     sizes = {name: family.sizes for name, family in families.items()}
-    if problem is not None:
-        try:
-            sizes[problem] = PROBLEMS[problem].sizes
-        except InvalidProblem as why:
-            raise SuiteError(f"--problem {problem}: {why}") from why
+    sizes |= {name: dict(problem.sizes) for name, problem in (own or {}).items()}
 
     def decline_problem(cell: Cell) -> str | None:
         data = None if ":" in cell.problem else cell.sizes_dict.get("data")
@@ -125,8 +146,8 @@ def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: P
 
     suite = plan.suite
     if not suite.trains:
-        measured = tuple(suite.measure)
-        return CellMeasurer(MeasurementSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, measured))
+        settings = MeasurementSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, tuple(suite.measure))
+        return CellMeasurer(replace(settings, problems=dict(plan.problems)))
     if plan.fresh:
         for cell in cells:
             (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)
@@ -144,10 +165,12 @@ def sweep(
 ) -> list[Measurement]:
     """Measure the plan's cells that have no finished row yet, and return the rows of all its cells.
 
-    `environment` is this machine's, under whose id the rows are stored. `cache` keeps data and references between runs;
-    it defaults to results/.cache. Progress goes to the console. Raises StoreError if another run is writing there or
-    the disk is full, ExecutorError if cells cannot be measured, and SuiteError if their data is unavailable.
+    `environment` is this machine's; with the plan's problems it gives the id under which the rows are stored. `cache`
+    keeps data and references between runs; it defaults to results/.cache. Progress goes to the console. Raises
+    StoreError if another run is writing there or the disk is full, ExecutorError if cells cannot be measured, and
+    SuiteError if their data is unavailable.
     """
+    environment = environment.with_problems(plan.problems)
     folder = results / plan.suite.name / environment.id
     chosen = {cell.id for cell in plan.cells}
     others = {cell.id for cell in plan.whole} - chosen
@@ -177,7 +200,7 @@ def sweep(
             checkpoints = folder / "checkpoints" / environment.suite_sha256[:12]
             measurer = make_measurer(plan, cells, checkpoints, cache or results / ".cache")
             try:
-                _measure(measurer, cells, executor, writer, machines, console)
+                _measure(measurer, cells, executor, plan.problems, writer, machines, console)
             except MissingData as why:
                 raise SuiteError(f"{plan.suite.name}: {why}") from why
     took, budget = monotonic() - started, plan.suite.budget_s
@@ -190,6 +213,7 @@ def _measure(
     measurer: Measurer,
     cells: Sequence[Cell],
     executor: Executor,
+    problems: Mapping[str, str],
     writer: Writer,
     machines: dict[str, Environment],
     console: Console,
@@ -199,7 +223,8 @@ def _measure(
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(cells))
 
-        def on_row(row: Measurement, environment: Environment) -> None:
+        def on_row(row: Measurement, machine: Environment) -> None:
+            environment = machine.with_problems(problems)
             if environment.id not in machines:
                 machines[environment.id] = environment
                 write_machine(writer.folder, environment)

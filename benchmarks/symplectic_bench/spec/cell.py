@@ -105,6 +105,11 @@ class Cell:
 _FIELDS = tuple(f.name for f in fields(Cell))
 
 
+def is_users_problem(name: str) -> bool:
+    """Return whether a problem's name is the import path MODULE:FACTORY of a user's own."""
+    return ":" in name
+
+
 def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Return the cells in lists of equal group_id, in the order of their first cells."""
     groups: dict[str, list[Cell]] = {}

@@ -1,5 +1,6 @@
 """Suite files: what to measure, in TOML, checked key by key. Reading one does not import torch."""
 
+import hashlib
 import math
 import os
 import re
@@ -200,25 +201,46 @@ def suite_names() -> list[str]:
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """Return the suite of that name, or the one in that .toml file.
+    """Return the suite of that name, or the one in that TOML file, which may have any name.
 
-    Raise SuiteError, which names the file, the key, what was got and what is allowed.
+    A file's suite is called like its key name, or, without one and in a copy of one of this package's files, like the
+    file. Raise SuiteError, which names the file, the key, what was got and what is allowed.
     """
-    path = Path(name_or_path) if name_or_path.endswith(".toml") else SUITES / f"{name_or_path}.toml"
-    if not os.path.isfile(path):  # False also for a name that is too long or a link in a loop
-        what = f"no suite file {name_or_path!r}" if name_or_path.endswith(".toml") else f"no suite {name_or_path!r}"
-        raise SuiteError(f"{what}{suggestion(name_or_path, suite_names())}; or give the path of a .toml file")
+    path = suite_file(name_or_path)
     try:
-        suite = Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.resolve().parent != SUITES and table.get("name", "") in ("", *suite_names()):
+            table["name"] = name_of_file(path)
+        return Suite.model_validate(table)
     except OSError as why:
         raise SuiteError(f"{path.name} cannot be read: {why.strerror}") from why
     except ValidationError as why:
         raise SuiteError("\n".join(f"{path.name}: {_sentence(error)}" for error in why.errors())) from why
     except (ValueError, RecursionError) as why:  # TOML's errors, those of UTF-8, and integers of thousands of digits
         raise SuiteError(f"{path.name}: not TOML: {why}") from why
-    if suite.name != path.stem:
-        raise SuiteError(f"{path.name}: name is {suite.name!r}, but must be the file's own, {path.stem!r}")
-    return suite
+
+
+def suite_file(name_or_path: str) -> Path:
+    """Return the file of the suite of that name, or the file at that path. Raise SuiteError if there is neither."""
+    if name_or_path in suite_names():
+        return SUITES / f"{name_or_path}.toml"
+    if not os.path.isfile(name_or_path):  # False also for a name that is too long or a link in a loop
+        what = f"no suite file {name_or_path!r}" if name_or_path.endswith(".toml") else f"no suite {name_or_path!r}"
+        instead = "the path of a TOML file, or your own problem with --problem MODULE:FACTORY"
+        raise SuiteError(f"{what}{suggestion(name_or_path, suite_names())}; or give {instead}")
+    return Path(name_or_path)
+
+
+def name_of_file(path: Path) -> str:
+    """Return the file's name as a suite's: My Suite.toml is my-suite."""
+    name = re.sub(r"[^a-z0-9_]+", "-", path.stem.lower()).strip("-_")[:LONGEST_NAME]
+    if name in ("", "baseline"):  # no letters to keep, or a folder in results/
+        return f"suite-{hashlib.sha256(os.fsencode(path.stem)).hexdigest()[:8]}"
+    return name
+
+
+LONGEST_NAME = 100
+"""Characters of a file's name in that of its suite, which names folders."""
 
 
 def suggestion(got: str, allowed: Iterable[str]) -> str:

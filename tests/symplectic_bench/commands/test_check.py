@@ -97,4 +97,4 @@ def test_an_invalid_problem_is_bad_usage(bench, path, monkeypatch):
     monkeypatch.setattr(sweep, "load_vocabulary", REAL_VOCABULARY)
     for suite in ((), ("small.toml",)):
         assert bench("check", *suite, "--problem", path) == Exit.USAGE
-        assert "--problem" in bench.output
+        assert f"problem {path}:" in bench.output

@@ -221,7 +221,7 @@ def test_the_documented_exit_codes_are_those_of_the_commands():
     ("command", "record", "without"),
     [
         ("run", RunOptions, set()),
-        ("paper", RunOptions, {"only", "repeats"}),
+        ("paper", RunOptions, {"only", "repeats", "problem"}),
         ("tables", ReportOptions, {"plots"}),
         ("plots", ReportOptions, set()),
         ("report", ReportOptions, set()),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite, suite_names
+from symplectic_bench.spec.suite import SUITES, Scale, Suite, SuiteError, load_suite, suite_names
 
 SMALL = """
 name = "small"
@@ -192,7 +192,6 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         ("width = 8", "width = [8]", r"size 'width' of 'mlp' must be a finite number or a string; got \[8\]"),
         ("width = 8", "width = 1" + "0" * 400, r"size 'width' of 'mlp' must be a finite number"),
         ("width = 8", "width = nan", r"size 'width' of 'mlp' must be a finite number"),
-        ('name = "small"', 'name = "other"', r"small.toml: name is 'other', but must be the file's own, 'small'"),
         ('name = "small"', 'name = "a/b"', r"small.toml: name: must be lower-case letters"),
         ("max_cells = 20", "max_cells = ", r"small.toml: not TOML"),
         ("at_most = 1.03", "at_mos = 1", r"target\[0\].at_mos: unknown key; did you mean 'at_most'\?"),
@@ -297,6 +296,39 @@ def test_every_suite_of_ours_is_valid_at_every_scale_it_has(name):
     suite = load_suite(name)
     for scale in {Scale.CPU, *suite.scale}:
         assert isinstance(suite.at_scale(scale), Suite)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("my_suite.toml", "my_suite"),
+        ("My Suite (v2).toml", "my-suite-v2"),
+        ("sub/deep/Größe.toml", "gr-e"),
+        ("no_suffix", "no_suffix"),
+        ("x.conf", "x"),
+        ("-_.toml", "suite-68e82eaf"),
+        ("实验.toml", "suite-5e42855d"),
+        ("baseline.toml", "suite-8ba8496a"),
+        (f"{'long' * 50}.toml", "long" * 25),
+    ],
+)
+@pytest.mark.parametrize("copied", [True, False], ids=["copy of quick", "without a name"])
+def test_a_file_of_any_name_and_place_is_a_suite(tmp_path, file, name, copied):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = (SUITES / "quick.toml").read_text() if copied else edited('name = "small"', "")
+    path.write_text(text)
+    assert load_suite(str(path)).name == name
+
+
+def test_a_name_in_the_file_is_kept_whatever_the_file_is_called(tmp_path, monkeypatch):
+    (tmp_path / "other.toml").write_text(SMALL)
+    monkeypatch.chdir(tmp_path)
+    assert load_suite("other.toml").name == "small"
+    (tmp_path / "quick").write_text(SMALL)
+    assert load_suite("quick").name == "quick"  # the name of a suite of ours comes first
+    assert load_suite("./quick").name == "small"
+    assert load_suite(str(SUITES / "quick.toml")).name == "quick"
 
 
 def test_an_unknown_device_is_refused_before_anything_runs():
