@@ -65,9 +65,8 @@ def test_a_method_that_was_meant_is_named(given, meant):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_recognised_in_other_spellings(name):
-    for spelling in {name.upper(), name.title(), name.replace("_", "-"), f" {name}", f"{name[:-1]}_{name[-1]}"} - {
-        name
-    }:
+    spellings = {name.upper(), name.title(), name.replace("_", "-"), f" {name}", f"{name[:-1]}_{name[-1]}"}
+    for spelling in spellings - {name}:
         with pytest.raises(ValueError, match=f"did you mean '{name}'"):
             named_method(spelling)
 
