@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from symplectic_bench.analysis.baseline import (
     Baseline,
@@ -23,13 +22,14 @@ from symplectic_bench.analysis.baseline import (
 )
 from symplectic_bench.analysis.micro import TIME_TOLERANCE, read_micro
 from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, count_new_cells, of_kind
-from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
+from symplectic_bench.commands.exit_codes import Exit, for_each, worst
 from symplectic_bench.commands.options import BASELINE, RESULTS, AtScale, Results
 from symplectic_bench.report.findings import to_markdown
 from symplectic_bench.report.suite_report import NoRows
 from symplectic_bench.rows.environment import Environment, capture
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import read_cells, read_rows
+from symplectic_bench.run.console import console
 from symplectic_bench.run.executors.local import LocalExecutor
 from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.run.sweep import cells_of_suite, plan_of, sweep
@@ -39,7 +39,7 @@ from symplectic_bench.spec.users_problem import factory_name, suite_of_problem
 
 def check(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names (see list) or .toml files.")
+        list[str] | None, typer.Argument(metavar="SUITE", help="Names (see list) or .toml files.")
     ] = None,
     scale: AtScale = Scale.CPU,
     problem: Annotated[
@@ -82,10 +82,10 @@ def check(
     torchdiffeq's in the same run, and fails the check only with --time.
     """
     if not suites and problem is None and micro is None:
-        console.print("[red]nothing to check: give a SUITE, --problem or --micro")
+        console.print("nothing to check: give a SUITE, --problem or --micro", style="red")
         raise typer.Exit(Exit.USAGE)
     if problem is not None and environment is not None:
-        console.print("[red]--problem always measures, in this environment: leave --environment out")
+        console.print("--problem always measures, in this environment: leave --environment out", style="red")
         raise typer.Exit(Exit.USAGE)
     gate = Gate(capture(), environment, scale, problem, update, time, changelog, baseline, results)
     sources = suites or ([""] if problem is not None else [])
@@ -142,14 +142,14 @@ class Gate:
         )
         unexplained = self.changelog is not None and not mentioned_in(self.changelog, name, baseline)
         if unexplained:
-            console.print(f"[red]{self.changelog} has no line that says why: {_changelog_line(name, baseline)}")
+            console.print(f"{self.changelog} has no line that says why: {_changelog_line(name, baseline)}", style="red")
         return Exit.REGRESSION if red or unexplained else Exit.DONE
 
     def _update(self, name: str, lines: Sequence[CellValues], time: TimeTolerance) -> Exit:
         try:
             earlier = read_baseline(self._file(name))
         except (BaselineMissing, UnfitForBaseline) as why:
-            console.print(f"[yellow]nothing to compare with: {escape(str(why))}")
+            console.print(f"nothing to compare with: {why}", style="yellow")
             earlier = Baseline([], time=time)
         baseline = replace(earlier, cells=cells_of(lines))
         show_findings(compare_lines(lines, earlier), ())
@@ -186,4 +186,5 @@ def show_findings(findings: Sequence[Finding], red: Sequence[Finding]) -> None:
     """Print one line per finding, in red for those in `red`."""
     for finding in findings:
         color = "red" if finding in red else "yellow"
-        console.print(f"[{color}]{finding.kind:10}[/{color}] {escape(str(finding))}")
+        console.print(f"{finding.kind:10}", style=color, end=" ")
+        console.print(str(finding))

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from symplectic_bench.analysis.regression import Kind, of_kind
 from symplectic_bench.analysis.revisions import Comparison, checked_out, compare_revisions
 from symplectic_bench.commands.check import show_findings
-from symplectic_bench.commands.exit_codes import Exit, console, for_each
+from symplectic_bench.commands.exit_codes import Exit, for_each
 from symplectic_bench.commands.options import AtScale
 from symplectic_bench.report.findings import to_markdown
 from symplectic_bench.report.numerals import three_digits
+from symplectic_bench.run.console import console
 from symplectic_bench.spec.suite import Scale
 
 
@@ -35,7 +35,7 @@ def compare(
         red = of_kind(found.findings, Kind.REGRESSION)
         show_findings(found.findings, red)
         for name, ratio in found.times.items():
-            console.print(f"time       {escape(name)}: {three_digits(ratio)} times that of the first")
+            console.print(f"time       {name}: {three_digits(ratio)} times that of the first")
         console.print(f"{suite}: {found.cells} cells compared, {len(red)} regressions")
         if markdown is not None:
             markdown.write_text(_summary(suite, found), encoding="utf-8")

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.markup import escape
-
-from symplectic_bench.commands.exit_codes import console
+from symplectic_bench.run.console import console
 from symplectic_bench.run.sweep import load_vocabulary
 from symplectic_bench.spec.suite import Scale, load_suite, suite_names
 
@@ -37,6 +35,6 @@ def scales(given: Iterable[Scale]) -> list[str]:
 
 def print_section(title: str, lines: Sequence[str]) -> None:
     """Print a bold title and the lines below it."""
-    console.print(f"[bold]{title}")
+    console.print(title, style="bold")
     for line in lines:
-        console.print(f"  {escape(line)}")
+        console.print(f"  {line}")

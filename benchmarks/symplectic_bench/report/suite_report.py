@@ -24,7 +24,8 @@ from symplectic_bench.rows.parquet import write_parquet
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import environment_ids, read_cells, read_machine, read_rows
 from symplectic_bench.spec.cell import Cell
-from symplectic_bench.spec.suite import Scale, Suite, suggestion
+from symplectic_bench.spec.suggestion import suggestion
+from symplectic_bench.spec.suite import Scale, Suite
 
 
 class NoRows(RuntimeError):

@@ -8,13 +8,13 @@ from typing import Any
 from uuid import uuid4
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from symplectic_bench.data.errors import MissingData
 from symplectic_bench.rows.environment import Environment
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import Writer, write_cells, write_environment, write_machine, writing
+from symplectic_bench.run.console import visible
 from symplectic_bench.run.executors.executor import Executor, Measurer
 from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.spec.cell import Cell
@@ -105,7 +105,8 @@ def load_vocabulary(trains: bool = False, problem: str | None = None) -> Vocabul
             sizes[problem] = PROBLEMS[problem].sizes
         except InvalidProblem as why:
             raise SuiteError(f"--problem {problem}: {why}") from why
-    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline)
+    elsewhere = {other: name for name, method in METHODS.items() for other in method.also_called}
+    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline, elsewhere)
 
 
 def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: Path) -> Measurer:
@@ -145,7 +146,7 @@ def sweep(
     started = monotonic()
     with writing(folder, plan.fresh, keep=others) as writer:
         for warning in writer.known.warnings:
-            console.print(f"[yellow]{escape(warning)}")
+            console.print(warning, style="yellow")
         cells = plan.cells if plan.fresh else writer.known.to_do(plan.cells)
         what = f"{len(cells)} of {len(plan.cells)} cells to measure"
         console.print(f"{plan.suite.name}: {what}, rows in {folder.as_posix()}")
@@ -161,7 +162,7 @@ def sweep(
                 raise SuiteError(f"{plan.suite.name}: {why}") from why
     took, budget = monotonic() - started, plan.suite.budget_s
     if took > budget:
-        console.print(f"[yellow]{plan.suite.name} took {took:.0f} s, more than its budget_s = {budget:.0f}")
+        console.print(f"{plan.suite.name} took {took:.0f} s, more than its budget_s = {budget:.0f}", style="yellow")
     return [row for row in writer.rows.rows if row.cell_id in chosen]
 
 
@@ -182,13 +183,13 @@ def _measure(
             progress.advance(task)
             # Without a terminal there is no bar: each row is a line, for example in the log of a CI run.
             if row.status is not Status.OK or not console.is_terminal:
-                console.print(escape(_line(row)))
+                console.print(_line(row))
 
         def on_progress(line: str, cell: Cell | None = None, waits: bool = False) -> None:
-            progress.update(task, description=escape(line))
+            progress.update(task, description=visible(line))
             if waits and not console.is_terminal and line not in printed:
                 printed.add(line)
-                console.print(escape(line))
+                console.print(line)
 
         executor.run(measurer, cells, on_row, on_progress)
 
@@ -200,7 +201,7 @@ def _progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         console=console,
         disable=not console.is_terminal,
         speed_estimate_period=600,  # cells with small tolerances are slower: average over many

@@ -2,8 +2,6 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +10,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from symplectic_bench.spec.cell import Size
 from symplectic_bench.spec.criteria import Claim, Criterion, Target
+from symplectic_bench.spec.suggestion import suggestion
 from symplectic_bench.spec.toml_table import AxisValues, Count, Name, Natural, Positive, TomlTable
+from symplectic_bench.spec.validation import sentences
 
 SUITES = Path(__file__).parents[1] / "suites"
 
@@ -203,17 +203,10 @@ def load_suite(name_or_path: str) -> Suite:
     except tomllib.TOMLDecodeError as why:
         raise SuiteError(f"{path.name}: not TOML: {why}") from why
     except ValidationError as why:
-        raise SuiteError("\n".join(f"{path.name}: {_sentence(error)}" for error in why.errors())) from why
+        raise SuiteError("\n".join(f"{path.name}: {line}" for line in sentences(why, Suite, _TABLES))) from why
     if suite.name != path.stem:
         raise SuiteError(f"{path.name}: name is {suite.name!r}, but must be the file's own, {path.stem!r}")
     return suite
-
-
-def suggestion(got: str, allowed: Iterable[str]) -> str:
-    """Return the end of an error message: the allowed value nearest to `got`, if one is near, and all of them."""
-    allowed = list(allowed)
-    near = get_close_matches(got, allowed, n=1)
-    return (f"; did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(allowed) or 'none'})"
 
 
 _TABLES: dict[str, type[TomlTable]] = {
@@ -225,17 +218,3 @@ _TABLES: dict[str, type[TomlTable]] = {
     "trial": Criterion,
     "scale": Overrides,
 }
-
-
-def _sentence(error: Any) -> str:
-    """Return a pydantic error as one sentence: the key, what is wrong, what was got, what is allowed."""
-    *above, last = location = error["loc"] or ("suite",)
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    if error["type"] == "extra_forbidden":
-        table = next((_TABLES[part] for part in reversed(above) if part in _TABLES), Suite)
-        return f"{key}: unknown key{suggestion(str(last), table.model_fields)}"
-    if error["type"] == "missing":
-        return f"{key}: is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(error["input"], dict | list) else f"; got {error['input']!r}"
-    return f"{key}: {message[0].lower()}{message[1:]}{got}"
