@@ -159,6 +159,16 @@ def forget_warnings() -> None:
     _given.clear()
 
 
+def told_apart(*numbers: float) -> list[str]:
+    """Return the numbers as text, with six digits or, if equal texts would stand for unequal numbers, with more."""
+    texts = [f"{x:g}" for x in numbers]
+    for digits in range(7, 18):
+        if len(set(texts)) == len(set(numbers)):
+            break
+        texts = [f"{x:.{digits}g}" for x in numbers]
+    return texts
+
+
 def bare(name: str) -> str:
     """Return a name without case, hyphens, underscores and spaces, in which spellings of one name differ."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, c
 from symplectic_bench.commands.exit_codes import Exit, for_each, worst
 from symplectic_bench.commands.options import BASELINE, RESULTS, AtScale, Results
 from symplectic_bench.report.findings import to_markdown
+from symplectic_bench.report.numerals import count_of
 from symplectic_bench.report.suite_report import NoRows
 from symplectic_bench.rows.environment import Environment, capture
 from symplectic_bench.rows.record import Measurement
@@ -137,8 +139,9 @@ class Gate:
         red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if self.time else []))
         show_findings(findings, red)
         console.print(
-            f"{name}: {len(baseline.cells)} cells of the baseline compared, {len(red)} regressions"
-            + (f"; {new} cells are not in it, check --update records them" if new else "")
+            f"{name}: {count_of(len(baseline.cells), 'cell')} of the baseline compared, "
+            + count_of(len(red), "regression")
+            + (f"; {count_of(new, 'new cell')}: check --update adds to the baseline" if new else "")
         )
         unexplained = self.changelog is not None and not mentioned_in(self.changelog, name, baseline)
         if unexplained:
@@ -154,7 +157,7 @@ class Gate:
         baseline = replace(earlier, cells=cells_of(lines))
         show_findings(compare_lines(lines, earlier), ())
         write_baseline(self._file(name), baseline)
-        console.print(f"{name}: {len(lines)} cells are now the baseline, {self._file(name).as_posix()}")
+        console.print(f"{name}: {count_of(len(lines), 'cell')} now in the baseline, {self._file(name).as_posix()}")
         console.print(f"say why in the changelog: {_changelog_line(name, baseline)}")
         return Exit.DONE
 
@@ -165,7 +168,7 @@ class Gate:
         cells = set(read_cells(folder)) if stored else set()
         rows = [row for row in stored if row.cell_id in cells]  # cells may have been removed from the suite since
         if not rows:
-            raise NoRows(f"{suite.name}: no rows of environment {here} to check: run the suite first")
+            raise NoRows(f"no rows in {folder.as_posix()} to check: run the suite first")
         return rows
 
     def _measured(self, suite: Suite, source: str) -> list[Measurement]:
@@ -183,8 +186,9 @@ def _changelog_line(name: str, baseline: Baseline) -> str:
 
 
 def show_findings(findings: Sequence[Finding], red: Sequence[Finding]) -> None:
-    """Print one line per finding, in red for those in `red`."""
-    for finding in findings:
-        color = "red" if finding in red else "yellow"
-        console.print(f"{finding.kind:10}", style=color, end=" ")
-        console.print(str(finding))
+    """Print each cell with its findings below it, in red for those in `red`."""
+    for cell, own in groupby(findings, key=lambda finding: finding.cell):
+        console.print(cell)
+        for finding in own:
+            console.print(f"  {finding.kind:10}", style="red" if finding in red else "yellow", end=" ")
+            console.print(finding.change)

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from symplectic_bench.analysis.regression import Kind, of_kind
-from symplectic_bench.analysis.revisions import Comparison, checked_out, compare_revisions
+from symplectic_bench.analysis.revisions import Comparison, checked_out, commit_of, compare_revisions
 from symplectic_bench.commands.check import show_findings
 from symplectic_bench.commands.exit_codes import Exit, for_each
 from symplectic_bench.commands.options import AtScale
 from symplectic_bench.report.findings import to_markdown
-from symplectic_bench.report.numerals import three_digits
+from symplectic_bench.report.numerals import count_of, three_digits
 from symplectic_bench.run.console import console
 from symplectic_bench.spec.suite import Scale
 
@@ -30,13 +30,20 @@ def compare(
     """
 
     def measure(revisions: tuple[str, str]) -> Exit:
+        commits = [commit_of(Path.cwd(), revision) for revision in revisions]
+        if commits[0] == commits[1]:
+            names = " and ".join(dict.fromkeys(revisions))
+            console.print(f"{names}: the same commit, {commits[0][:12]}, so they are equal and nothing was measured")
+            return Exit.DONE
         with checked_out(Path.cwd(), revisions) as (sides, folder):
             found = compare_revisions(sides, suite, scale.value, rounds, folder)
         red = of_kind(found.findings, Kind.REGRESSION)
         show_findings(found.findings, red)
         for name, ratio in found.times.items():
             console.print(f"time       {name}: {three_digits(ratio)} times that of the first")
-        console.print(f"{suite}: {found.cells} cells compared, {len(red)} regressions")
+        console.print(f"{suite}: {count_of(found.cells, 'cell')} compared, {count_of(len(red), 'regression')}")
+        if not found.findings:
+            console.print("counts, memory and errors are equal")
         if markdown is not None:
             markdown.write_text(_summary(suite, found), encoding="utf-8")
         return Exit.REGRESSION if red else Exit.DONE

@@ -156,9 +156,9 @@ def choose_environment(suite_folder: Path, wanted: str | None) -> str:
     """
     known = environment_ids(suite_folder)
     if not known:
-        raise NoRows(f"no rows in {suite_folder.name}/: measure them with symplectic-bench run")
+        raise NoRows(f"no rows in {suite_folder.as_posix()}: measure them with symplectic-bench run")
     if wanted is None:
         return known[0]
     if wanted not in known:
-        raise UnknownEnvironment(f"no environment {wanted!r} in {suite_folder.name}/{suggestion(wanted, known)}")
+        raise UnknownEnvironment(f"no environment {wanted!r} in {suite_folder.as_posix()}{suggestion(wanted, known)}")
     return wanted

@@ -74,7 +74,7 @@ def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:
         return problem | ({"data": available_dataset(problem["data"], data_dir)} if "data" in problem else {})
 
     if data_dir is not None and not data_dir.is_dir():
-        raise SuiteError(f"--data-dir {data_dir.name}: no such folder; leave the option out to use stand-ins")
+        raise SuiteError(f"--data-dir {data_dir.as_posix()}: no such folder; leave the option out to use stand-ins")
     try:
         blocks = [b.model_copy(update={"problem": [replaced(p) for p in b.problem]}) for b in suite.block]
     except MissingData as why:

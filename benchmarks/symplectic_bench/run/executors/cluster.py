@@ -93,7 +93,7 @@ class ExecutorChoice:
             raise ExecutorChoiceError(f"--cluster {self.cluster}: unknown{suggestion(self.cluster, CLUSTERS)}")
         for file in (self.tls.ca, self.tls.cert, self.tls.key, self.cluster_options):
             if file is not None and not file.is_file():
-                raise ExecutorChoiceError(f"no file {file.name!r}: check its path")
+                raise ExecutorChoiceError(f"no file {file.as_posix()}: check its path")
         self.options()
 
     def options(self) -> ClusterOptions:
