@@ -166,7 +166,7 @@ def test_a_number_that_json_lacks_can_be_in_a_baseline(rows, tmp_path):
 
 
 def test_a_missing_baseline_says_how_to_make_one(tmp_path):
-    with pytest.raises(BaselineMissing, match=r"no baseline small.jsonl in .*check --update"):
+    with pytest.raises(BaselineMissing, match=r"no baseline .*small.jsonl: record one with check --update"):
         read_baseline(tmp_path / "small.jsonl")
 
 
