@@ -11,12 +11,13 @@ Private *attributes* of tensors, modules and graph nodes are read where they are
 would cost more than the read. TENSOR_ATTRIBUTES, MODULE_ATTRIBUTES and NODE_ATTRIBUTES list them.
 """
 
+import ctypes
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pkgutil import resolve_name
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -201,8 +202,30 @@ _PROFILER = tuple(
 )
 
 
+class ProfilerEvent(NamedTuple):
+    """A mark, or an allocation or release (negative nbytes) of the memory block at an address."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+    address: int
+    nbytes: int
+
+
+def _events_in(result: Any) -> Iterator[ProfilerEvent]:
+    """Yield the marks, allocations and releases of a profile."""
+    left = result.experimental_event_tree()[::-1]
+    while left:
+        event = left.pop()
+        left += event.children[::-1]
+        address, nbytes = 0, 0
+        if event.name == "[memory]":
+            address, nbytes = event.extra_fields.ptr, event.extra_fields.alloc_size
+        yield ProfilerEvent(event.name, event.start_time_ns, event.end_time_ns, address, nbytes)
+
+
 @contextmanager
-def _events_of_scopes() -> Iterator[list[Any]]:
+def _events_of_scopes() -> Iterator[list[ProfilerEvent]]:
     prepare, enable, disable, Activity, Config, State, Scope, ExperimentalConfig = _PROFILER
     config = Config(
         State.KINETO,
@@ -217,28 +240,28 @@ def _events_of_scopes() -> Iterator[list[Any]]:
     with _quiet_profiler():
         prepare(config, {Activity.CPU})
     enable(config, {Activity.CPU}, {Scope.USER_SCOPE})  # the scope of record_function, without that of operators
-    events: list[Any] = []
+    events: list[ProfilerEvent] = []
     try:
         yield events
     finally:
-        events += disable().events()
+        events += _events_in(disable())
 
 
 @contextmanager
-def _events_of_profile() -> Iterator[list[Any]]:
+def _events_of_profile() -> Iterator[list[ProfilerEvent]]:
     profile = profiler.profile(profile_memory=True)
     with _quiet_profiler():
         profile.__enter__()
-    events: list[Any] = []
+    events: list[ProfilerEvent] = []
     try:
         yield events
     finally:
         profile.__exit__(None, None, None)
         assert profile.kineto_results is not None
-        events += profile.kineto_results.events()
+        events += _events_in(profile.kineto_results)
 
 
-allocation_events: Callable[[], AbstractContextManager[list[Any]]] = (
+allocation_events: Callable[[], AbstractContextManager[list[ProfilerEvent]]] = (
     _events_of_profile if None in _PROFILER else _events_of_scopes
 )
 """Record the CPU's allocations and releases, and record_function's marks, in a list that is filled at the end.
@@ -259,6 +282,21 @@ def _quiet_profiler() -> Iterator[None]:
     finally:
         if given is None:
             del os.environ[_LOG_LEVEL]
+
+
+WARNING, ERROR = 1, 2
+"""Levels of the log that torch's C++ code writes to stderr. The first is torch's default."""
+
+
+def log_level() -> ctypes.c_int:
+    """Return the least level of what torch's C++ code logs: a variable that takes effect at once.
+
+    Fallback: a variable without effect.
+    """
+    try:
+        return ctypes.c_int.in_dll(ctypes.CDLL(torch._C.__file__), "FLAGS_caffe2_log_level")
+    except (OSError, ValueError):
+        return ctypes.c_int(WARNING)
 
 
 # ---- torch.compile around the library ----

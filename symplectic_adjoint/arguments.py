@@ -34,7 +34,7 @@ from symplectic_adjoint.solve.inputs import (
     resolved_tolerances,
     savable,
 )
-from symplectic_adjoint.solve.options import Options, read_options
+from symplectic_adjoint.solve.options import KNOWN_OPTIONS, Options, read_options
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.repeated_times import RepeatedTimes
 from symplectic_adjoint.solve.step_control import packed_norm
@@ -94,6 +94,8 @@ class Arguments:
         for name in keywords:
             if name not in accepted.__annotations__:
                 near = did_you_mean(name, (*accepted.__annotations__, *given))
+                if name in KNOWN_OPTIONS:
+                    near = f": give it in options={{{name!r}: ...}}"
                 raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{near}")
         if accepted is MethodKeywords and (keywords.get("options") or {}).get("stop") is not None:
             raise UnsupportedCombination(f"{caller}() solves up to the last time: leave out option 'stop'")

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import did_you_mean
-from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
+from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS, OTHER_NAMES
 from symplectic_adjoint.gradients.auto import AUTO
 from symplectic_adjoint.memory.byte_size import parse_bytes
 
@@ -117,10 +117,8 @@ def check_gradient_name(gradient: Any, origin: str | None = None) -> str | Strat
     if isinstance(gradient, str):
         if gradient not in (*GRADIENTS, AUTO):
             names = (*GRADIENTS, AUTO)
-            of = f" in {origin}" if origin else ""
-            raise ValueError(
-                f"unknown gradient {gradient!r}{of}{did_you_mean(gradient, names)}: gradients are {', '.join(names)}"
-            )
+            of, near = f" in {origin}" if origin else "", did_you_mean(gradient, names, OTHER_NAMES)
+            raise ValueError(f"unknown gradient {gradient!r}{of}{near}: gradients are {', '.join(names)}")
     elif isinstance(gradient, type) or not isinstance(gradient, Strategy):
         raise TypeError(f"gradient must be a name in GRADIENTS or an object such as Symplectic(), got {gradient!r}")
     return gradient

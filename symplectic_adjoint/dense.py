@@ -12,7 +12,7 @@ from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, shows_keywords
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
-from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.errors import UnsupportedCombination, told_apart
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.solve.grid import Grid, StepPlan
 from symplectic_adjoint.solve.problem import Problem
@@ -99,7 +99,8 @@ class DenseSolution:
         start, end = self._problem.times
         for x in numbers:
             if not min(start, end) <= x <= max(start, end):
-                raise ValueError(f"t must lie between t0 = {start:g} and t1 = {end:g}, got {x:.17g}")
+                first, last, got = told_apart(start, end, x)
+                raise ValueError(f"t must lie between t0 = {first} and t1 = {last}, got {got}")
         differentiates = transforming() or (torch.is_grad_enabled() and times.requires_grad)
         if self._steps is not None and not differentiates:
             ys = self._evaluated(numbers, self._steps)

@@ -1,9 +1,10 @@
 """The errors and warnings of the library. Errors of a solve that fails numerically derive from SolverError."""
 
 import difflib
+import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,7 +159,39 @@ def forget_warnings() -> None:
     _given.clear()
 
 
-def did_you_mean(name: Any, known: Iterable[str]) -> str:
-    """Return ", did you mean 'x'?" for the closest known name, or an empty string if none is close."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+def told_apart(*numbers: float) -> list[str]:
+    """Return the numbers as text, with six digits or, if equal texts would stand for unequal numbers, with more."""
+    texts = [f"{x:g}" for x in numbers]
+    for digits in range(7, 18):
+        if len(set(texts)) == len(set(numbers)):
+            break
+        texts = [f"{x:.{digits}g}" for x in numbers]
+    return texts
+
+
+def bare(name: str) -> str:
+    """Return a name without case, hyphens, underscores and spaces, in which spellings of one name differ."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+LIKENESS = 0.6
+"""The least ratio of difflib's that makes a name close, as in difflib.get_close_matches."""
+
+
+def did_you_mean(name: Any, known: Iterable[str], also_called: Mapping[str, str] | None = None) -> str:
+    """Return ", did you mean 'x'?" for the closest known name, or an empty string if none is close.
+
+    also_called: names used elsewhere, each with the known name of the same thing. Of equally close names the first
+    counts.
+    """
+    spellings: dict[str, str] = {}
+    for spelling, meant in (*((one, one) for one in known), *(also_called or {}).items()):
+        spellings.setdefault(bare(spelling), meant)
+    matcher = difflib.SequenceMatcher(b=bare(str(name)))
+
+    def likeness(spelling: str) -> float:
+        matcher.set_seq1(spelling)
+        return matcher.ratio()
+
+    near = max(spellings, key=likeness, default="")
+    return f", did you mean {spellings[near]!r}?" if near and likeness(near) >= LIKENESS else ""

@@ -127,6 +127,8 @@ class Strategy:
 
     check: bool = field(default=True, kw_only=True)
 
+    also_called: ClassVar[tuple[str, ...]] = ()
+    """Its names elsewhere, which are not accepted but understood."""
     exact: ClassVar[bool] = True
     """Whether it is the gradient of the recorded steps, to rounding error."""
     on_callers_graph: ClassVar[bool] = False

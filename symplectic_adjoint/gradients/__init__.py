@@ -30,3 +30,6 @@ GRADIENTS: Mapping[str, Strategy] = MappingProxyType(
     }
 )
 """The presets of `gradient=`, by name."""
+
+OTHER_NAMES = {other: name for name, gradient in reversed(list(GRADIENTS.items())) for other in gradient.also_called}
+"""Names that other libraries use, each with the preset's name here: the first of those that share a class."""

@@ -25,6 +25,7 @@ class Aca(Strategy):
     calls are not on a graph, but transposed by transpose_step.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("checkpoint", "odeint_checkpoint", "adaptive_checkpoint_adjoint")
     accumulates: ClassVar[bool] = True
 
     def memory_formula(self) -> str:

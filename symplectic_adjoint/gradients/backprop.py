@@ -14,6 +14,13 @@ class Backprop(Strategy):
     Step sizes are constants in the graph, so this too is the gradient of the recorded steps.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = (
+        "backpropagation",
+        "autograd",
+        "direct",
+        "DirectAdjoint",
+        "AutoDiffAdjoint",
+    )
     on_callers_graph: ClassVar[bool] = True
 
     def memory_formula(self) -> str:

@@ -1,6 +1,7 @@
 """A single checkpoint, y0: the backward pass repeats the solve on the graph."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -16,6 +17,8 @@ class Baseline(Strategy):
 
     Memory D between the passes, N s A in the backward pass, which takes s f calls per accepted step.
     """
+
+    also_called: ClassVar[tuple[str, ...]] = ("onecheckpoint", "odeint_onecheckpoint")
 
     def memory_formula(self) -> str:
         return "D, then N s A"

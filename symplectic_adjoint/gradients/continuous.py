@@ -48,6 +48,7 @@ class Continuous(Strategy):
     parameter. Raises ValueError for a tolerance that is not positive and finite, and for an unknown method.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("adjoint", "odeint_adjoint", "continuous_adjoint", "BacksolveAdjoint")
     exact: ClassVar[bool] = False
     uses_outputs: ClassVar[bool] = True
     second_solve: ClassVar[bool] = True

@@ -31,6 +31,7 @@ class Mali(Strategy):
     1, and reversing it amplifies rounding errors by 1 / |1 - 2 eta| per step. Raises ValueError for any other eta.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("alf",)
     crosses_jumps: ClassVar[bool] = False  # the slope v would be carried over the jump
 
     eta: float = 1.0

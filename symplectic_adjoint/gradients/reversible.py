@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Reversible(Strategy):
     coupling: 0 < coupling < 1; the closer to 1, the less of z a step mixes into y. A smaller value makes the forward
     pass more stable. Raises ValueError for any other coupling.
     """
+
+    also_called: ClassVar[tuple[str, ...]] = ("ReversibleAdjoint",)
 
     coupling: float = 0.999
 

@@ -27,6 +27,7 @@ class Revolve(Strategy):
     the backward pass, and s more for each recomputed step.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("RecursiveCheckpointAdjoint", "binomial")
     accumulates: ClassVar[bool] = True
     compiles: ClassVar[bool] = True
 

@@ -29,6 +29,7 @@ class Symplectic(Strategy):
     Raises ValueError for any other value of these options.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("symplectic_adjoint",)
     accumulates: ClassVar[bool] = True
     compiles: ClassVar[bool] = True
 

@@ -1,7 +1,8 @@
 """Watching torch's allocator: the peak and the final number of bytes in live tensors while code runs.
 
 On CUDA the allocator keeps its own counters. On the CPU torch's profiler records every allocation and release, and
-little else; the peak is the largest running sum. Tensors allocated before the start are not counted.
+little else; the peak is the largest running sum. Tensors allocated before the start are not counted, nor are their
+releases.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from torch.autograd.profiler import record_function
 
-from symplectic_adjoint._torch_internals import allocation_events
+from symplectic_adjoint._torch_internals import ProfilerEvent, allocation_events, profiler_is_running
+from symplectic_adjoint.memory.profiler_turn import alone
 
 Phase = Callable[[], Any]
 
@@ -34,34 +36,55 @@ class Traffic:
 def watch_memory(device: str, *phases: Phase) -> list[Traffic]:
     """Call the phases in turn, discard their results and return the traffic of each, on "cpu" or "cuda".
 
-    On the CPU this runs torch's profiler, which cannot run twice at once. It keeps about 3 kB per event: too much for a
-    million allocations.
+    On the CPU this runs torch's profiler, in one thread at a time: another thread that calls this waits. It keeps about
+    3 kB per event, too much for a million allocations, and records those of the calling thread and of autograd. While
+    it runs, warnings that torch's C++ code would log to stderr are not logged.
+
+    Raises RuntimeError if the calling thread is already being profiled, or if it has waited for ten minutes.
     """
     return _watch_cuda(phases) if device == "cuda" else _watch_cpu(phases)
 
 
 def _watch_cpu(phases: tuple[Phase, ...]) -> list[Traffic]:
-    with allocation_events() as events:
+    if profiler_is_running():
+        raise RuntimeError(
+            "watch_memory uses torch's profiler, which is already running in this thread: stop it, or measure outside "
+            "of the profile or of the other watch_memory"
+        )
+    with alone(), allocation_events() as events:
         for i, phase in enumerate(phases):
             with record_function(f"{_MARK}{i}"):
                 phase()
     return _sum_up(events, len(phases))
 
 
-def _sum_up(events: list[Any], phases: int) -> list[Traffic]:
-    ends = {e.name(): e.start_ns() + e.duration_ns() for e in events if e.name().startswith(_MARK)}
+def _sum_up(events: list[ProfilerEvent], phases: int) -> list[Traffic]:
+    ends = {e.name: e.end_ns for e in events if e.name.startswith(_MARK)}
     bounds = [ends[f"{_MARK}{i}"] for i in range(phases)]
     # sorted() is stable: events with equal times stay in the order in which they were recorded.
-    moves = sorted(((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"), key=lambda move: move[0])
-    traffic, live, n = [], 0, 0
+    moves = sorted((e for e in events if e.name == "[memory]"), key=lambda e: e.start_ns)
+    traffic, blocks, live, n = [], dict[int, int](), 0, 0
     for bound in bounds:
         peak, first = live, n
-        while n < len(moves) and moves[n][0] <= bound:
-            live += moves[n][1]
+        while n < len(moves) and moves[n].start_ns <= bound:
+            live += _move(blocks, moves[n])
             peak = max(peak, live)
             n += 1
         traffic.append(Traffic(peak, live, events=n - first))
     return traffic
+
+
+def _move(blocks: dict[int, int], move: ProfilerEvent) -> int:
+    """Enter an allocation or release in the table of live blocks, and return by how much it changes their bytes.
+
+    The release of a block that is not in the table changes nothing: the block is older. An allocation at the address of
+    a block in the table shows that the block was released unseen, in a thread that is not profiled.
+    """
+    before = blocks.pop(move.address, 0)
+    if move.nbytes < 0:
+        return -before
+    blocks[move.address] = move.nbytes
+    return move.nbytes - before
 
 
 def _watch_cuda(phases: tuple[Phase, ...]) -> list[Traffic]:

@@ -1,8 +1,8 @@
 """Methods by name, with hints for methods of other libraries that this one does not have."""
 
-from symplectic_adjoint.errors import did_you_mean
+from symplectic_adjoint.errors import bare, did_you_mean
 from symplectic_adjoint.methods.leapfrog import NAME as LEAPFROG
-from symplectic_adjoint.methods.registry import DEFAULT_METHOD, METHODS
+from symplectic_adjoint.methods.registry import DEFAULT_METHOD, METHODS, OTHER_NAMES
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 _ADAMS = "Adams methods are not available: use 'rk4' with options={'step_size': ...}, or 'dopri5'"
@@ -24,16 +24,28 @@ FOREIGN_METHODS = {
     "gl6": _IMPLICIT,
     "sdirk2": _IMPLICIT,
     "trbdf2": _IMPLICIT,
+    "Radau": _IMPLICIT,
+    "BDF": _IMPLICIT,
+    "LSODA": _IMPLICIT,
+    "Kvaerno3": _IMPLICIT,
+    "Kvaerno4": _IMPLICIT,
+    "Kvaerno5": _IMPLICIT,
+    "KenCarp3": _IMPLICIT,
+    "KenCarp4": _IMPLICIT,
+    "KenCarp5": _IMPLICIT,
     LEAPFROG: 'asynchronous leapfrog comes with gradient="mali": use that, and leave method out',
 }
-"""Alternatives to the methods of torchdiffeq without a counterpart, and to one that is not a tableau."""
+"""Alternatives to the methods of torchdiffeq, SciPy and diffrax without a counterpart, and to one without a tableau."""
+
+_FOREIGN_SPELLINGS = {bare(name): hint for name, hint in FOREIGN_METHODS.items()}
 
 
 def named_method(method: str | None) -> ButcherTableau:
     """Return the method of this name, or the default method for None. Raises ValueError for an unknown name."""
     name = DEFAULT_METHOD if method is None else method
-    if isinstance(name, str) and name in FOREIGN_METHODS:
-        raise ValueError(f"method {name!r}: {FOREIGN_METHODS[name]}")
-    if not isinstance(name, str) or name not in METHODS:
-        raise ValueError(f"unknown method {name!r}{did_you_mean(name, METHODS)}: methods are {', '.join(METHODS)}")
-    return METHODS[name]
+    if isinstance(name, str) and name in METHODS:
+        return METHODS[name]
+    if isinstance(name, str) and (hint := _FOREIGN_SPELLINGS.get(bare(name))):
+        raise ValueError(f"method {name!r}: {hint}")
+    near = did_you_mean(name, METHODS, OTHER_NAMES)
+    raise ValueError(f"unknown method {name!r}{near}: methods are {', '.join(METHODS)}")

@@ -8,6 +8,7 @@ from symplectic_adjoint.methods.tableau import ButcherTableau
 
 EULER = ButcherTableau(
     name="euler",
+    also_called=("explicit_euler", "forward_euler", "rk1"),
     order=1,
     A=((),),
     b=row("1"),
@@ -18,6 +19,7 @@ EULER = ButcherTableau(
 
 MIDPOINT = ButcherTableau(
     name="midpoint",
+    also_called=("explicit_midpoint", "modified_euler", "rk2"),
     order=2,
     A=triangle("1/2"),
     b=row("0 1"),
@@ -31,6 +33,7 @@ MIDPOINT = ButcherTableau(
 # The explicit trapezoidal rule.
 HEUN2 = ButcherTableau(
     name="heun2",
+    also_called=("heun", "explicit_trapezoid", "improved_euler"),
     order=2,
     A=triangle("1"),
     b=row("1/2 1/2"),
@@ -43,6 +46,7 @@ HEUN2 = ButcherTableau(
 ADAPTIVE_HEUN = replace(
     HEUN2,
     name="adaptive_heun",
+    also_called=("heun_euler", "rk12"),
     b_error=difference(HEUN2.b, row("1 0")),
     error_order=1,
     source=f"{HEUN2.source}; error estimate: Euler's method",
@@ -53,6 +57,7 @@ ADAPTIVE_HEUN = replace(
 # tens of tolerances off, at every tolerance.
 FEHLBERG2 = ButcherTableau(
     name="fehlberg2",
+    also_called=("fehlberg", "rkf12"),
     order=2,
     A=triangle("1/2; 1/256 255/256"),
     b=row("1/512 255/256 1/512"),
@@ -65,6 +70,7 @@ FEHLBERG2 = ButcherTableau(
 
 HEUN3 = ButcherTableau(
     name="heun3",
+    also_called=("rk3",),
     order=3,
     A=triangle("1/3; 0 2/3"),
     b=row("1/4 0 3/4"),
@@ -74,6 +80,7 @@ HEUN3 = ButcherTableau(
 
 BOSH3 = ButcherTableau(
     name="bosh3",
+    also_called=("rk23", "bs3", "bs23", "ode23", "bogacki_shampine"),
     order=3,
     A=triangle("1/2; 0 3/4; 2/9 1/3 4/9"),
     b=row("2/9 1/3 4/9 0"),
@@ -87,6 +94,7 @@ BOSH3 = ButcherTableau(
 
 RK4 = ButcherTableau(
     name="rk4",
+    also_called=("runge_kutta", "runge_kutta_4", "classic_rk4"),
     order=4,
     A=triangle("1/2; 0 1/2; 0 0 1"),
     b=row("1/6 1/3 1/3 1/6"),
@@ -98,6 +106,7 @@ RK4 = ButcherTableau(
 
 RK38 = ButcherTableau(
     name="rk38",
+    also_called=("rk4_38", "three_eighths"),
     order=4,
     A=triangle("1/3; -1/3 1; 1 -1 1"),
     b=row("1/8 3/8 3/8 1/8"),

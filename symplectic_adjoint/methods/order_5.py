@@ -8,6 +8,7 @@ _DOPRI5_B = row("35/384 0 500/1113 125/192 -2187/6784 11/84 0")
 
 DOPRI5 = ButcherTableau(
     name="dopri5",
+    also_called=("dopri", "rk45", "rk5", "ode45", "dp5", "dopri45", "dopri54", "dormand_prince", "rkdp"),
     order=5,
     A=(
         *triangle(
@@ -56,6 +57,7 @@ _TSIT5_B = row(
 
 TSIT5 = ButcherTableau(
     name="tsit5",
+    also_called=("tsit", "tsitouras", "tsit45"),
     order=5,
     A=(
         *triangle(

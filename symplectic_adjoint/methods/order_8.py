@@ -14,6 +14,7 @@ _DOPRI8_B = row(
 # Published as rational approximations, and without dense output of a matching order.
 DOPRI8 = ButcherTableau(
     name="dopri8",
+    also_called=("rk87", "rk8pd", "dopri87", "ode87", "dormand_prince_8", "prince_dormand"),
     order=8,
     A=triangle(
         """
@@ -110,6 +111,7 @@ _DOP853_CORRECTIONS = table(
 # estimates into err_5^2 / sqrt(err_5^2 + 0.01 err_3^2), which falls as h^(6 + 6 - 4) = h^8: hence error_order 7.
 DOP853 = ButcherTableau(
     name="dop853",
+    also_called=("rk8", "dp8", "dopri853", "dormand_prince_853"),
     order=8,
     A=triangle(
         """

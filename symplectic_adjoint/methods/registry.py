@@ -31,3 +31,6 @@ def _defined_in(families: tuple[ModuleType, ...]) -> Iterator[ButcherTableau]:
 
 METHODS = collect(order_1_to_4, order_5, order_8)
 """Read-only, in the order of the files and their lines. A method defined in one of these files needs nothing else."""
+
+OTHER_NAMES = {other: name for name, method in METHODS.items() for other in method.also_called}
+"""Names that other libraries use, each with the method's name here."""

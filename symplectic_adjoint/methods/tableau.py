@@ -58,7 +58,8 @@ class ButcherTableau:
     estimate. `error_order` is the order of b_hat; if the norms of two estimates are combined
     (`b_error_low`), the combination falls as h^(error_order + 1). A method without an interpolant of its own
     gets the cubic Hermite one. `exact=False` marks a method published with rounded coefficients: its sums may
-    be off by ROUNDED_RESIDUAL, whereas those of other methods must be exact.
+    be off by ROUNDED_RESIDUAL, whereas those of other methods must be exact. `also_called` are its names elsewhere,
+    which are not accepted but understood.
 
     Raises InvalidTableau, naming the row, if the coefficients are inconsistent.
     """
@@ -75,6 +76,7 @@ class ButcherTableau:
     # None only until __post_init__ sets the cubic Hermite interpolant, hence the type.
     interpolant: Interpolant = field(default=None)  # pyright: ignore[reportAssignmentType]
     exact: bool = True
+    also_called: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_shape(self)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint._torch_internals import is_fake, is_jit_tracing, records_operations
-from symplectic_adjoint.errors import NonFiniteError, ResolutionWarning, UnsupportedCombination, warn_once
+from symplectic_adjoint.errors import NonFiniteError, ResolutionWarning, UnsupportedCombination, told_apart, warn_once
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.layout import Layout, parts_of
 from symplectic_adjoint.field.transforms import batched, transforming
@@ -150,9 +150,10 @@ def checked_times(t: Tensor) -> tuple[float, ...]:
     increasing = next((b > a for a, b in pairwise(times) if a != b), True)
     for j in range(1, len(times)):
         if not (times[j] >= times[j - 1] if increasing else times[j] <= times[j - 1]):
+            first, before, here = told_apart(times[0], times[j - 1], times[j])
             raise ValueError(
-                f"t must be increasing or decreasing throughout (times may repeat), got {times[0]:.17g} first, then "
-                f"t[{j - 1}] = {times[j - 1]:.17g} and t[{j}] = {times[j]:.17g}: sort the times"
+                f"t must be increasing or decreasing throughout (times may repeat), got {first} first, then "
+                f"t[{j - 1}] = {before} and t[{j}] = {here}: sort the times"
             )
     return times
 
@@ -165,7 +166,7 @@ def checked_event_times(event_fn: Any, times: tuple[float, ...]) -> tuple[float,
         raise ValueError(f"with event_fn t must have two entries, the start and any later time, got {len(times)}")
     if times[0] == times[1]:
         raise ValueError(
-            f"with event_fn t[1] gives the direction of time, got t[0] = t[1] = {times[0]:.17g}: give any later time "
+            f"with event_fn t[1] gives the direction of time, got t[0] = t[1] = {times[0]:g}: give any later time "
             "there, or an earlier one to search backwards"
         )
     if transforming():

@@ -30,6 +30,25 @@ COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_s
 MAX_EVENT_STEPS = 100_000
 """The default number of steps to try before the search for an event is given up."""
 KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
+NAMES_ELSEWHERE = {
+    "h": "step_size",
+    "dt": "step_size",
+    "dt0": "first_step",
+    "h0": "first_step",
+    "initial_step": "first_step",
+    "dtmin": "min_step",
+    "hmin": "min_step",
+    "dtmax": "max_step",
+    "hmax": "max_step",
+    "factormax": "ifactor",
+    "factormin": "dfactor",
+    "interpolation": "interp",
+    "max_steps": "max_num_steps",
+    "max_num_iters": "max_num_steps",
+    "mxstep": "max_num_steps",
+    "tstops": "step_t",
+}
+"""Names that other libraries use, each with the option's name here."""
 FOREIGN_OPTIONS = {
     "max_order": "torchdiffeq's Adams methods",
     "max_iters": "torchdiffeq's implicit methods",
@@ -126,7 +145,7 @@ def _check_names(options: dict[str, Any], tableau: ButcherTableau) -> None:
         if name in FOREIGN_OPTIONS:
             _ignore(options, name, tableau, FOREIGN_OPTIONS[name])
         elif name not in KNOWN_OPTIONS:
-            near = did_you_mean(name, KNOWN_OPTIONS)
+            near = did_you_mean(name, KNOWN_OPTIONS, NAMES_ELSEWHERE)
             raise ValueError(f"unknown option {name!r}{near}: options are {', '.join(KNOWN_OPTIONS)}")
 
 

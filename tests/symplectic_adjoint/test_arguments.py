@@ -22,6 +22,9 @@ def never_called(t, y):
     [
         ({"method": "dopri6"}, r"unknown method 'dopri6', did you mean 'dopri"),
         ({"gradient": "simplectic"}, r"unknown gradient 'simplectic', did you mean 'symplectic'"),
+        ({"options": {"dt0": 0.1}}, r"unknown option 'dt0', did you mean 'first_step'"),
+        ({"options": {"Max-Num-Steps": 9}}, r"unknown option 'Max-Num-Steps', did you mean 'max_num_steps'"),
+        ({"options": {"stepsize": 0.1}}, r"unknown option 'stepsize', did you mean 'step_size'"),
         ({"options": {"frist_step": 0.1}}, r"unknown option 'frist_step', did you mean 'first_step'"),
         ({"options": {"dtype": torch.float32}}, r"option 'dtype' .* must be torch.float64, got torch.float32"),
         ({"options": {"step_size": -0.1}}, r"option 'step_size' must be a positive number"),

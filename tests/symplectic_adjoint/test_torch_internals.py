@@ -1,6 +1,7 @@
 """The private names of torch: all are gathered in one module, all exist, and every fallback does the same."""
 
 import ast
+import ctypes
 import re
 import subprocess
 import sys
@@ -315,6 +316,13 @@ def test_the_public_profiler_records_the_same_allocations(name):
 def events_of(module):
     with module.allocation_events() as events, record_function("mark"):
         torch.empty(1000)
-    return sorted(
-        ((e.name(), e.nbytes()) for e in events if e.name() in ("[memory]", "mark")), key=lambda e: (e[0], -e[1])
-    )
+    return sorted(((e.name, e.nbytes) for e in events if e.name in ("[memory]", "mark")), key=lambda e: (e[0], -e[1]))
+
+
+def test_a_torch_without_the_variable_of_its_log_level_keeps_its_level(monkeypatch):
+    level = installed.log_level()
+    assert level.value == installed.WARNING
+    program = ctypes.CDLL(None)  # it and what it is linked with: not torch
+    monkeypatch.setattr(installed.ctypes, "CDLL", lambda _: program)
+    installed.log_level().value = installed.ERROR
+    assert level.value == installed.WARNING

@@ -70,7 +70,7 @@ class Tolerance:
     def wording(self, before: float, dtype: str) -> str:
         """Return the allowed values in words."""
         if self.within is not None:
-            return f"within {self.within:.0%}" if self.within else f"{before:g}"
+            return f"within {self.within:.0%}" if self.within else "no change"
         return f"at most {max(self.floor.get(dtype, 0.0), self.limit(before)):.3g}"
 
 
@@ -161,14 +161,14 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline. Raise BaselineMissing if there is no file, UnfitForBaseline if it is not a valid one."""
     if not path.is_file():
-        raise BaselineMissing(f"no baseline {path.name} in {path.parent.name}/: record one with check --update")
+        raise BaselineMissing(f"no baseline {path.as_posix()}: record one with check --update")
     try:
         head, *cells = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         tolerances = {name: Tolerance(**given) for name, given in head["tolerances"].items()}
         baseline = Baseline(cells, TOLERANCES | tolerances, TimeTolerance(**head["time"]))
         _check(baseline)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as why:
-        raise UnfitForBaseline(f"{path.name} is not a baseline ({why}): record one with check --update") from why
+        raise UnfitForBaseline(f"{path.as_posix()} is not a baseline ({why}): record one with check --update") from why
     return baseline
 
 

@@ -34,8 +34,29 @@ class Finding:
     measured: Any
     allowed: str
 
+    @property
+    def values(self) -> tuple[str, str]:
+        """The baseline's and the measured value, with three digits, or as many as tell them apart."""
+        return told_apart(self.baseline, self.measured)
+
+    @property
+    def change(self) -> str:
+        """What changed, without the cell."""
+        before, now = self.values
+        return f"{self.metric} was {before}, is {now} (allowed: {self.allowed})"
+
     def __str__(self) -> str:
-        return f"{self.cell}: {self.metric} was {self.baseline}, is {self.measured} (allowed: {self.allowed})"
+        return f"{self.cell}: {self.change}"
+
+
+def told_apart(first: Any, second: Any) -> tuple[str, str]:
+    """Return two values as text; floats with three digits, or with as many as make them differ."""
+    texts = [str(first), str(second)]
+    for digits in range(3, 18):
+        texts = [f"{x:.{digits}g}" if isinstance(x, float) else str(x) for x in (first, second)]
+        if texts[0] != texts[1] or first == second:
+            break
+    return texts[0], texts[1]
 
 
 def compare(rows: Sequence[Measurement], baseline: Baseline) -> list[Finding]:
@@ -78,7 +99,12 @@ def _compare_metric(metric: str, was: CellValues, now: CellValues, baseline: Bas
     allowed = tolerance.wording(before, was["dtype"])
     if not isinstance(found, int | float) or not tolerance.allows(before, found, was["dtype"], slack):
         return Finding(Kind.REGRESSION, was["cell"], metric, before, found, allowed)
-    if found == before or (tolerance.within is None and abs(found - before) < LEAST_REPORTED * abs(before)):
+    rounding = baseline.tolerances["error_discrete"].floor.get(was["dtype"], 0.0)
+    if tolerance.within is None and (
+        max(before, found) <= rounding or abs(found - before) < LEAST_REPORTED * abs(before)
+    ):
+        return None  # an error that differs between machines, or that is rounding
+    if found == before:
         return None
     return Finding(Kind.MOVED, was["cell"], metric, before, found, allowed)
 

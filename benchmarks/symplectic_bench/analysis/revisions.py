@@ -23,6 +23,10 @@ class RevisionError(RuntimeError):
     """A revision cannot be measured."""
 
 
+class NotInGit(RevisionError):
+    """git refused, with this message."""
+
+
 @dataclass(frozen=True)
 class Side:
     """One revision in its worktree."""
@@ -134,7 +138,7 @@ def checked_out(
         folder, sides = Path(made), []
         try:
             for place, revision in enumerate(revisions):
-                commit = _git(repository, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+                commit = commit_of(repository, revision)
                 tree = folder / f"tree-{place}"
                 _git(repository, "worktree", "add", "--detach", str(tree), commit)
                 sides.append(Side(revision, commit[:12], tree, repository))
@@ -147,13 +151,25 @@ def checked_out(
                 )
 
 
+def commit_of(repository: Path, revision: str) -> str:
+    """Return the commit that a revision names. Raise RevisionError if there is none."""
+    asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    try:
+        return _git(repository, *asked)
+    except NotInGit as why:
+        if str(why):
+            raise RevisionError(f"{revision}: {why}") from why
+        what = f"no such revision {revision!r}: give a branch, a tag or a commit of this repository"
+        raise RevisionError(what) from why
+
+
 def _git(repository: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True)
     except FileNotFoundError as why:
         raise RevisionError("git is not installed: compare needs it to check out revisions") from why
     if done.returncode != 0:
-        raise RevisionError(f"git {' '.join(arguments[:2])}: {done.stderr.strip() or 'no such revision'}")
+        raise NotInGit(done.stderr.strip())
     return done.stdout.strip()
 
 

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from symplectic_bench.analysis.baseline import (
     Baseline,
@@ -24,14 +24,16 @@ from symplectic_bench.analysis.baseline import (
 )
 from symplectic_bench.analysis.micro import TIME_TOLERANCE, read_micro
 from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, count_new_cells, of_kind
-from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
+from symplectic_bench.commands.exit_codes import Exit, for_each, worst
 from symplectic_bench.commands.options import BASELINE, PLOTS, RESULTS, AtScale, Plots, Results, UsersProblemPath
 from symplectic_bench.commands.report_writing import EVERYTHING, report_of, write_report
 from symplectic_bench.report.findings import to_markdown
+from symplectic_bench.report.numerals import count_of
 from symplectic_bench.report.suite_report import NoRows
 from symplectic_bench.rows.environment import Environment, capture
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import read_cells, read_rows
+from symplectic_bench.run.console import console
 from symplectic_bench.run.executors.local import LocalExecutor
 from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.run.sweep import cells_of_suite, describe_problems, plan_of, sources_of, sweep
@@ -41,7 +43,7 @@ from symplectic_bench.spec.users_problem import suite_of
 
 def check(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names (see list) or .toml files.")
+        list[str] | None, typer.Argument(metavar="SUITE", help="Names (see list) or .toml files.")
     ] = None,
     scale: AtScale = Scale.CPU,
     problem: UsersProblemPath = None,
@@ -80,10 +82,10 @@ def check(
     torchdiffeq's in the same run, and fails the check only with --time.
     """
     if not suites and problem is None and micro is None:
-        console.print("[red]nothing to check: give a SUITE, --problem or --micro")
+        console.print("nothing to check: give a SUITE, --problem or --micro", style="red")
         raise typer.Exit(Exit.USAGE)
     if problem is not None and environment is not None:
-        console.print("[red]--problem always measures, in this environment: leave --environment out")
+        console.print("--problem always measures, in this environment: leave --environment out", style="red")
         raise typer.Exit(Exit.USAGE)
     gate = Gate(capture(), environment, scale, problem, update, time, changelog, baseline, results, plots)
     sources = suites or ([problem] if problem is not None else [])
@@ -132,31 +134,32 @@ class Gate:
         red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if self.time else []))
         show_findings(findings, red)
         console.print(
-            f"{name}: {len(baseline.cells)} cells of the baseline compared, {len(red)} regressions"
-            + (f"; {new} cells are not in it, check --update records them" if new else "")
+            f"{name}: {count_of(len(baseline.cells), 'cell')} of the baseline compared, "
+            + count_of(len(red), "regression")
+            + (f"; {count_of(new, 'new cell')}: check --update adds to the baseline" if new else "")
         )
         unexplained = self.changelog is not None and not self._is_explained(self.changelog, name, baseline)
         if unexplained:
-            console.print(f"[red]{self.changelog} has no line that says why: {_changelog_line(name, baseline)}")
+            console.print(f"{self.changelog} has no line that says why: {_changelog_line(name, baseline)}", style="red")
         return Exit.REGRESSION if red or unexplained else Exit.DONE
 
     def _is_explained(self, changelog: Path, name: str, baseline: Baseline) -> bool:
         try:
             return mentioned_in(changelog, name, baseline)
         except OSError as why:
-            console.print(f"[red]{escape(f'{changelog} cannot be read ({why.strerror})')}")
+            console.print(f"{changelog} cannot be read ({why.strerror})", style="red")
             return False
 
     def _update(self, name: str, lines: Sequence[CellValues], time: TimeTolerance) -> Exit:
         try:
             earlier = read_baseline(self._file(name))
         except (BaselineMissing, UnfitForBaseline) as why:
-            console.print(f"[yellow]nothing to compare with: {escape(str(why))}")
+            console.print(f"nothing to compare with: {why}", style="yellow")
             earlier = Baseline([], time=time)
         baseline = replace(earlier, cells=cells_of(lines))
         show_findings(compare_lines(lines, earlier), ())
         write_baseline(self._file(name), baseline)
-        console.print(f"{name}: {len(lines)} cells are now the baseline, {self._file(name).as_posix()}")
+        console.print(f"{name}: {count_of(len(lines), 'cell')} now in the baseline, {self._file(name).as_posix()}")
         console.print(f"say why in the changelog: {_changelog_line(name, baseline)}")
         return Exit.DONE
 
@@ -168,7 +171,7 @@ class Gate:
         cells = set(read_cells(folder)) if stored else set()
         rows = [row for row in stored if row.cell_id in cells]  # cells may have been removed from the suite since
         if not rows:
-            raise NoRows(f"{suite.name}: no rows of environment {here} to check: run the suite first")
+            raise NoRows(f"no rows in {folder.as_posix()} to check: run the suite first")
         return rows
 
     def _measured(self, suite: Suite, source: str) -> list[Measurement]:
@@ -205,7 +208,9 @@ def replace_content(file: Path, text: str) -> None:
 
 
 def show_findings(findings: Sequence[Finding], red: Sequence[Finding]) -> None:
-    """Print one line per finding, in red for those in `red`."""
-    for finding in findings:
-        color = "red" if finding in red else "yellow"
-        console.print(f"[{color}]{finding.kind:10}[/{color}] {escape(str(finding))}")
+    """Print each cell with its findings below it, in red for those in `red`."""
+    for cell, own in groupby(findings, key=lambda finding: finding.cell):
+        console.print(cell)
+        for finding in own:
+            console.print(f"  {finding.kind:10}", style="red" if finding in red else "yellow", end=" ")
+            console.print(finding.change)

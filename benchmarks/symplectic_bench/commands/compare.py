@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from symplectic_bench.analysis.regression import Kind, of_kind
-from symplectic_bench.analysis.revisions import Comparison, checked_out, compare_revisions
+from symplectic_bench.analysis.revisions import Comparison, checked_out, commit_of, compare_revisions
 from symplectic_bench.commands.check import show_findings, with_summary
-from symplectic_bench.commands.exit_codes import Exit, console, for_each
+from symplectic_bench.commands.exit_codes import Exit, for_each
 from symplectic_bench.commands.options import AtScale, UsersProblemPath
 from symplectic_bench.report.findings import to_markdown
-from symplectic_bench.report.numerals import three_digits
+from symplectic_bench.report.numerals import count_of, three_digits
+from symplectic_bench.run.console import console
 from symplectic_bench.spec.suite import Scale
 from symplectic_bench.spec.users_problem import factory_name
 
@@ -38,6 +38,11 @@ def compare(
     name = " ".join([*chosen, *([problem] if problem is not None else [])])
 
     def measure(revisions: tuple[str, str]) -> Exit:
+        commits = [commit_of(Path.cwd(), revision) for revision in revisions]
+        if commits[0] == commits[1]:
+            names = " and ".join(dict.fromkeys(revisions))
+            console.print(f"{names}: the same commit, {commits[0][:12]}, so they are equal and nothing was measured")
+            return Exit.DONE
         if problem is not None:
             factory_name(problem)
             chosen.append(f"--problem={problem}")
@@ -46,8 +51,10 @@ def compare(
         red = of_kind(found.findings, Kind.REGRESSION)
         show_findings(found.findings, red)
         for gradient, ratio in found.times.items():
-            console.print(f"time       {escape(gradient)}: {three_digits(ratio)} times that of the first")
-        console.print(f"{escape(name)}: {found.cells} cells compared, {len(red)} regressions")
+            console.print(f"time       {gradient}: {three_digits(ratio)} times that of the first")
+        console.print(f"{name}: {count_of(found.cells, 'cell')} compared, {count_of(len(red), 'regression')}")
+        if not found.findings:
+            console.print("counts, memory and errors are equal")
         return with_summary(Exit.REGRESSION if red else Exit.DONE, markdown, _summary(name, found))
 
     raise typer.Exit(for_each([(before, after)], measure))

@@ -5,20 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Self, TypeVar
 
-from rich.console import Console
-from rich.markup import escape
-
 from symplectic_bench.analysis.baseline import BaselineMissing, UnfitForBaseline
 from symplectic_bench.analysis.revisions import RevisionError
 from symplectic_bench.report.suite_report import NoRows, UnknownEnvironment
 from symplectic_bench.rows.record import UnreadableRow
 from symplectic_bench.rows.store import StoreError
+from symplectic_bench.run.console import console
 from symplectic_bench.run.executors.cluster import ExecutorChoiceError
 from symplectic_bench.run.executors.executor import ExecutorError
 from symplectic_bench.spec.expansion import NothingLeft
 from symplectic_bench.spec.suite import SuiteError
-
-console = Console(soft_wrap=True, highlight=False)
 
 
 class Exit(IntEnum):
@@ -87,14 +83,14 @@ def for_each(items: Iterable[T], action: Callable[[T], Exit | None]) -> Exit:
         try:
             codes.append(action(item) or Exit.DONE)
         except tuple(ERROR_EXITS) as error:
-            console.print(f"[red]{escape(str(error))}")
+            console.print(str(error), style="red")
             codes.append(next(code for kind, code in ERROR_EXITS.items() if isinstance(error, kind)))
         except OSError as error:
             if error.errno not in OS_ADVICE:
                 raise
             file = error.filename2 or error.filename  # of a file that is moved, its target
             what = f"{error.strerror}: {file}" if file else error.strerror
-            console.print(f"[red]{escape(f'{what}: {OS_ADVICE[error.errno]}, then run the command again')}")
+            console.print(f"{what}: {OS_ADVICE[error.errno]}, then run the command again", style="red")
             codes.append(Exit.FAILURE)
     return worst(codes)
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
+from symplectic_bench.commands.exit_codes import Exit, for_each, worst
 from symplectic_bench.commands.options import UsersProblemPath
+from symplectic_bench.run.console import console
 from symplectic_bench.run.sweep import load_vocabulary
 from symplectic_bench.spec.suite import Scale, load_suite, suite_file, suite_names
 from symplectic_bench.spec.users_problem import factory_name, suite_text
@@ -24,7 +24,7 @@ def list_everything(
     if suite is None and problem is None:
         return print_names()
     if suite is not None and problem is not None:
-        console.print("[red]list prints one suite file: give SUITE or --problem, not both")
+        console.print("list prints one suite file: give SUITE or --problem, not both", style="red")
         raise typer.Exit(Exit.USAGE)
     codes = [
         for_each([suite] if suite is not None else [], print_file),
@@ -75,6 +75,6 @@ def scales(given: Iterable[Scale]) -> list[str]:
 
 def print_section(title: str, lines: Sequence[str]) -> None:
     """Print a bold title and the lines below it."""
-    console.print(f"[bold]{title}")
+    console.print(title, style="bold")
     for line in lines:
-        console.print(f"  {escape(line)}")
+        console.print(f"  {line}")

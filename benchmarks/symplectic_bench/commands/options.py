@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from rich.markup import escape
 
-from symplectic_bench.commands.exit_codes import Exit, console
+from symplectic_bench.commands.exit_codes import Exit
+from symplectic_bench.run.console import console
 from symplectic_bench.run.executors.cluster import ExecutorChoiceError
 from symplectic_bench.run.run_options import PLOTS, RESULTS, AtScale, Plots, Results, UsersProblemPath
 from symplectic_bench.spec.suite import Scale
@@ -41,7 +41,7 @@ class ReportOptions:
 def sources(suites: Sequence[str] | None, problem: str | None) -> Sequence[str]:
     """Return the suites to work on, or the problem if it is given alone. End the command if there is nothing."""
     if not suites and problem is None:
-        console.print("[red]Missing argument SUITE: give a suite (see list), or your own problem with --problem")
+        console.print("missing argument SUITE: give a suite (see list), or a problem with --problem", style="red")
         raise typer.Exit(Exit.USAGE)
     return suites or [problem or ""]
 
@@ -70,7 +70,7 @@ def with_options(record: type, without: Collection[str] = ()) -> Callable[[Calla
             try:
                 options = record(**{parameter.name: given.pop(parameter.name) for parameter in shared})
             except ExecutorChoiceError as why:
-                console.print(f"[red]{escape(str(why))}")
+                console.print(str(why), style="red")
                 raise typer.Exit(Exit.USAGE) from why
             command(**given, options=options)
 

@@ -5,17 +5,17 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
+from symplectic_bench.commands.exit_codes import Exit, for_each, worst
 from symplectic_bench.commands.options import EnvironmentId, with_options
 from symplectic_bench.commands.report_writing import announce
 from symplectic_bench.commands.run import exit_code_of
 from symplectic_bench.rows.environment import Environment, capture
+from symplectic_bench.run.console import console
 from symplectic_bench.run.executors.cluster import ExecutorChoice, open_executor
 from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.run.sweep import Plan, make_plan, sweep
-from symplectic_bench.spec.suite import suggestion
+from symplectic_bench.spec.suggestion import suggestion
 
 if TYPE_CHECKING:
     from symplectic_bench.paper.experiments import Experiment
@@ -27,7 +27,7 @@ def paper(
     options: RunOptions,
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[EXPERIMENT]...", help="Experiments, such as table2; by default all."),
+        typer.Argument(metavar="EXPERIMENT", help="Experiments, such as table2; by default all."),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Rewrite tables, figures and page without measuring.")] = False,
     environment: EnvironmentId = None,
@@ -78,7 +78,7 @@ def choose_experiments(names: Sequence[str] | None, every: Sequence["Experiment"
     known = {experiment.name: experiment for experiment in every}
     unknown = [name for name in names or [] if name not in known]
     if unknown:
-        console.print(f"[red]no experiment {escape(repr(unknown[0]))}{escape(suggestion(unknown[0], known))}")
+        console.print(f"no experiment {unknown[0]!r}{suggestion(unknown[0], known)}", style="red")
         raise typer.Exit(Exit.USAGE)
     return [known[name] for name in names or known]
 
@@ -89,9 +89,11 @@ def refuse_unused_options(options: RunOptions, show: bool, environment: str | No
     given = [f.name for f in fields(options) if getattr(options, f.name) != f.default and f.name not in used_to_show]
     if show and given:
         flag = f"--{given[0].replace('_', '-')}"
-        console.print(f"[red]{flag} affects measurements, and --show measures nothing: leave out one of the two")
+        console.print(
+            f"{flag} affects measurements, and --show measures nothing: leave out one of the two", style="red"
+        )
     elif not show and environment is not None:
-        console.print("[red]--environment has an effect only with --show: add --show")
+        console.print("--environment has an effect only with --show: add --show", style="red")
     else:
         return
     raise typer.Exit(Exit.USAGE)

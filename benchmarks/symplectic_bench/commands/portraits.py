@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from symplectic_bench.commands.exit_codes import Exit, console, for_each
+from symplectic_bench.commands.exit_codes import Exit, for_each
 from symplectic_bench.commands.options import PLOTS
 from symplectic_bench.commands.report_writing import announce
-from symplectic_bench.spec.suite import suggestion
+from symplectic_bench.run.console import console
+from symplectic_bench.spec.suggestion import suggestion
 
 
 def portraits(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[PROBLEM]", help="All problems by default.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="PROBLEM", help="All problems by default.")] = None,
     folder: Annotated[Path, typer.Option(help="Folder of the figures.", file_okay=False)] = PLOTS / "problems",
 ) -> None:
     """Draw the solution of each problem."""
@@ -22,6 +22,6 @@ def portraits(
 
     unknown = [name for name in names or [] if name not in PORTRAITS]
     if unknown:
-        console.print(f"[red]no problem {escape(repr(unknown[0]))}{escape(suggestion(unknown[0], PORTRAITS))}")
+        console.print(f"no problem {unknown[0]!r}{suggestion(unknown[0], PORTRAITS)}", style="red")
         raise typer.Exit(Exit.USAGE)
     raise typer.Exit(for_each(names or PORTRAITS, lambda name: announce(write_portrait(name, folder))))

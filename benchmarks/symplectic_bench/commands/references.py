@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from symplectic_bench.commands.exit_codes import console, for_each
+from symplectic_bench.commands.exit_codes import for_each
 from symplectic_bench.commands.options import RESULTS
+from symplectic_bench.run.console import console
 
 
 def references(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE]", help="Suites whose problems are the standard ones.")
+        list[str] | None, typer.Argument(metavar="SUITE", help="Suites whose problems are the standard ones.")
     ] = None,
 ) -> None:
     """Write missing references and remove those of deleted problems. Needs heyoka; takes minutes."""
@@ -21,6 +21,6 @@ def references(
 
     def write_all(names: Sequence[str]) -> None:
         for line in write(names, RESULTS / ".cache"):
-            console.print(escape(line))
+            console.print(line)
 
     raise typer.Exit(for_each([suites or STANDARD], write_all))

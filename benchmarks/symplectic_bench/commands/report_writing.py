@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.markup import escape
-
 from symplectic_bench.analysis.claims import ClaimOutcome, ClaimResult, shortfalls, support_text, target_headline
 from symplectic_bench.analysis.criteria import CriterionOutcome
-from symplectic_bench.commands.exit_codes import Exit, console, for_each
+from symplectic_bench.commands.exit_codes import Exit, for_each
 from symplectic_bench.commands.options import ReportOptions, sources
 from symplectic_bench.report.suite_report import SuiteReport, choose_environment
 from symplectic_bench.rows.environment import Environment
+from symplectic_bench.run.console import console
 from symplectic_bench.run.sweep import Plan, describe_problems, load_vocabulary
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.expansion import expand
@@ -69,9 +68,10 @@ def show_targets(targets: Sequence[ClaimResult]) -> None:
     for target in targets:
         (result,) = target.criteria
         color = TARGET_COLORS[result.outcome]
-        console.print(f"[{color}]{result.outcome:12}[/{color}] {escape(target_headline(target))}")
+        console.print(f"{result.outcome:12}", style=color, end=" ")
+        console.print(target_headline(target))
         for shortfall in shortfalls(result):
-            console.print(f"{'':13}{escape(shortfall)}")
+            console.print(f"{'':13}{shortfall}")
 
 
 CLAIM_COLORS = {
@@ -86,9 +86,10 @@ def show_claims(claims: Sequence[ClaimResult]) -> None:
     """Print a line for each claim and, below it, one for each criterion, with the condition under which it is met."""
     for result in claims:
         color = CLAIM_COLORS[result.outcome]
-        console.print(f"[{color}]{result.outcome:12}[/{color}] {result.claim.point}. {escape(result.claim.name)}")
+        console.print(f"{result.outcome:12}", style=color, end=" ")
+        console.print(f"{result.claim.point}. {result.claim.name}")
         for one in result.criteria:
-            console.print(f"{'':13}{escape(f'{one.criterion.name}: {support_text(one)}')}")
+            console.print(f"{'':13}{one.criterion.name}: {support_text(one)}")
 
 
 def announce(paths: Sequence[Path]) -> None:

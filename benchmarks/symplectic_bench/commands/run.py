@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import typer
 
-from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
+from symplectic_bench.commands.exit_codes import Exit, for_each, worst
 from symplectic_bench.commands.options import Suites, sources, with_options
 from symplectic_bench.commands.report_writing import EVERYTHING, report_of, write_report
 from symplectic_bench.rows.environment import capture
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import MAX_ATTEMPTS
+from symplectic_bench.run.console import console
 from symplectic_bench.run.executors.cluster import ExecutorChoice, open_executor
 from symplectic_bench.run.executors.executor import Executor
 from symplectic_bench.run.run_options import RunOptions
@@ -46,7 +47,8 @@ def exit_code_of(rows: Sequence[Measurement]) -> Exit:
     errors = sum(row.status is Status.ERROR for row in rows)
     if errors:
         console.print(
-            f"[red]{errors} of {len(rows)} cells ended in an internal error; run again to retry"
-            f" ({MAX_ATTEMPTS} attempts at most)"
+            f"{errors} of {len(rows)} cells ended in an internal error; run again to retry"
+            f" ({MAX_ATTEMPTS} attempts at most)",
+            style="red",
         )
     return Exit.FAILURE if errors else Exit.DONE

@@ -14,7 +14,7 @@ def tables(
     options: ReportOptions,
     suites: Suites = None,
     parquet: Annotated[
-        bool, typer.Option("--parquet", help="Also write the rows, as results/<suite>/rows.parquet.")
+        bool, typer.Option("--parquet", help="Also write the rows, into results/<suite>, as rows.parquet.")
     ] = False,
 ) -> None:
     """Rewrite results/<suite>/tables from the rows, as Markdown, CSV and LaTeX. Nothing is measured."""

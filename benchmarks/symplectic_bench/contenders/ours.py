@@ -18,11 +18,12 @@ from symplectic_bench.contenders.gradient_records import gradient_record
 from symplectic_bench.contenders.gradient_run import SolveRun, giving_up
 from symplectic_bench.contenders.library_gradients import NAMES, STRATEGIES, family, library_gradient
 from symplectic_bench.contenders.observation import Observation, replay_in_turn
-from symplectic_bench.contenders.reasons import shared_reason
+from symplectic_bench.contenders.reasons import GRADIENTS_ELSEWHERE, shared_reason
 from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.oracles.recorded_grid import Replayed, replay_as
 from symplectic_bench.problems import Problem, in_turn
 from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.suggestion import suggestion
 
 # A cell with `steps` asks for fixed steps of any method.
 warnings.filterwarnings("ignore", category=StepControlOffWarning)
@@ -47,7 +48,8 @@ class Ours:
 
     def decline(self, cell: Cell) -> str | None:
         if library_gradient(cell.gradient) is None:
-            return f"the library has no gradient {cell.gradient!r}; it has {', '.join(NAMES)}"
+            near = suggestion(cell.gradient, NAMES, GRADIENTS_ELSEWHERE)
+            return f"the library has no gradient {cell.gradient!r}{near}"
         if cell.method not in METHODS:
             return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
         if self.compiles and family(cell.gradient) not in COMPILED:

@@ -4,9 +4,14 @@ from importlib.util import find_spec
 
 import torch
 
+from symplectic_adjoint import GRADIENTS
 from symplectic_bench.contenders.contender import Contender
 from symplectic_bench.problems import PROBLEMS
 from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.suggestion import suggestion
+
+GRADIENTS_ELSEWHERE = {other: name for name, one in reversed(list(GRADIENTS.items())) for other in one.also_called}
+"""Other libraries' names of the gradients."""
 
 
 def not_installed(package: str, how: str) -> str | None:
@@ -18,7 +23,8 @@ def unknown_gradient(contender: Contender, cell: Cell) -> str | None:
     """Return a message that the contender lacks the cell's gradient, or None if it has it."""
     if cell.gradient in contender.gradients:
         return None
-    return f"{contender.name} has no gradient {cell.gradient!r}; it has {', '.join(contender.gradients)}"
+    near = suggestion(cell.gradient, contender.gradients, GRADIENTS_ELSEWHERE)
+    return f"{contender.name} has no gradient {cell.gradient!r}{near}"
 
 
 def several_fields(cell: Cell) -> str | None:

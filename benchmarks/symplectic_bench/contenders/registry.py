@@ -7,6 +7,7 @@ from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS, Con
 from symplectic_bench.contenders.ours import Ours
 from symplectic_bench.contenders.peer import Peer
 from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.suggestion import suggestion
 
 
 def load(record: ContenderRecord) -> Contender:
@@ -32,7 +33,7 @@ def decline_training(cell: Cell) -> str | None:
 def decline(cell: Cell) -> str | None:
     """Return why the cell cannot be measured anywhere, or None."""
     if cell.contender not in CONTENDERS:
-        return f"there is no contender {cell.contender!r}; there are {', '.join(CONTENDERS)}"
+        return f"there is no contender {cell.contender!r}{suggestion(cell.contender, CONTENDERS)}"
     return CONTENDERS[cell.contender].decline(cell)
 
 

@@ -1,20 +1,19 @@
 """Findings of a check or a comparison as Markdown, such as a comment on a pull request."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from symplectic_bench.analysis.regression import Finding, Kind, of_kind
-from symplectic_bench.report.numerals import MISSING, three_digits
+from symplectic_bench.report.numerals import MISSING, count_of
 from symplectic_bench.report.typesetting import markdown_text
 
 
 def to_markdown(suite: str, findings: Sequence[Finding], compared: int, new: int, time_decides: bool) -> str:
     """Return a summary: which metrics changed, by how much, in which cells."""
     red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if time_decides else []))
-    result = f"{len(red)} regressions" if red else "no regression"
-    parts = [f"### {suite}: {result}", f"{compared} cells compared with the baseline."]
+    result = count_of(len(red), "regression") if red else "no regression"
+    parts = [f"### {suite}: {result}", f"{count_of(compared, 'cell')} compared with the baseline."]
     if new:
-        parts.append(f"{new} cells are not in it; `check --update` records them.")
+        parts.append(f"{count_of(new, 'new cell')}: `check --update` adds to the baseline.")
     titles = {
         Kind.REGRESSION: "Regressions",
         Kind.SLOWER: "Slower" if time_decides else "Slower (advisory)",
@@ -29,14 +28,13 @@ def to_markdown(suite: str, findings: Sequence[Finding], compared: int, new: int
 
 def _table(findings: Sequence[Finding]) -> str:
     lines = [("cell", "metric", "baseline", "now", "change", "allowed"), (":---", ":---", *["---:"] * 4)]
-    lines += [(f.cell, f.metric, _shown(f.baseline), _shown(f.measured), _change(f), f.allowed) for f in findings]
+    lines += [(f.cell, f.metric, *_shown(f), _change(f), f.allowed) for f in findings]
     return "\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines)
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return MISSING
-    return three_digits(value) if isinstance(value, float) else str(value)
+def _shown(finding: Finding) -> list[str]:
+    given = (finding.baseline, finding.measured)
+    return [MISSING if value is None else text for value, text in zip(given, finding.values, strict=True)]
 
 
 def _change(finding: Finding) -> str:

@@ -25,6 +25,11 @@ def scientific(value: float | None) -> str:
     return MISSING if value is None or math.isnan(value) else f"{value:.2e}"
 
 
+def count_of(number: int, what: str) -> str:
+    """Format a number of things: 1 cell, 2 cells."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def count(value: float | None) -> str:
     """Format a whole number."""
     return MISSING if value is None else str(int(value))

@@ -24,7 +24,8 @@ from symplectic_bench.rows.parquet import write_parquet
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import environment_ids, read_cells, read_machine, read_rows
 from symplectic_bench.spec.cell import Cell
-from symplectic_bench.spec.suite import Scale, Suite, suggestion
+from symplectic_bench.spec.suggestion import suggestion
+from symplectic_bench.spec.suite import Scale, Suite
 from symplectic_bench.spec.users_problem import users_problems
 
 
@@ -157,9 +158,9 @@ def choose_environment(suite_folder: Path, wanted: str | None) -> str:
     """
     known = environment_ids(suite_folder)
     if not known:
-        raise NoRows(f"no rows in {suite_folder.name}/: measure them with symplectic-bench run")
+        raise NoRows(f"no rows in {suite_folder.as_posix()}: measure them with symplectic-bench run")
     if wanted is None:
         return known[0]
     if wanted not in known:
-        raise UnknownEnvironment(f"no environment {wanted!r} in {suite_folder.name}/{suggestion(wanted, known)}")
+        raise UnknownEnvironment(f"no environment {wanted!r} in {suite_folder.as_posix()}{suggestion(wanted, known)}")
     return wanted

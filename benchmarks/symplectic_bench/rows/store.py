@@ -86,7 +86,7 @@ def read_rows(path: Path) -> Rows:
         try:
             row = Measurement.from_json(parsed)
         except UnreadableRow as why:
-            raise UnreadableRow(f"{path.parent.name}/{path.name}, line {number}: {why}") from why
+            raise UnreadableRow(f"{path.as_posix()}, line {number}: {why}") from why
         if not known.add(row):
             known.warnings.append(
                 f"{path.name} line {number}: cell {row.cell_id} was already finished; the first row counts"
@@ -267,7 +267,7 @@ def writing(
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold folder/.lock, which names its holder. The operating system releases it when the process dies."""
-    file, where = folder / ".lock", f"{folder.parent.name}/{folder.name}"
+    file, where = folder / ".lock", folder.as_posix()
     try:
         held = FileLock(file, blocking=False).acquire()
     except Timeout as why:
@@ -353,7 +353,8 @@ def read_machine(folder: Path, id: str) -> dict[str, Any]:
     file = folder / "machines" / f"{id}.json"
     if not file.is_file():
         raise StoreError(
-            f"{folder.name}: a row has environment {id}, but machines/{id}.json is missing: restore it or use --fresh"
+            f"{folder.as_posix()}: a row has environment {id}, but machines/{id}.json is missing: restore it or use"
+            " --fresh"
         )
     required = {name: fits for name, fits in _FACTS.items() if name not in ("scale", "last_run")}
     return {"scale": own["scale"]} | _facts(file, required)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from symplectic_bench.data.errors import MissingData
 from symplectic_bench.rows.environment import Environment
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import Writer, write_cells, write_environment, write_machine, writing
+from symplectic_bench.run.console import visible
 from symplectic_bench.run.executors.executor import Executor, Measurer
 from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.spec.cell import Cell
@@ -84,7 +84,7 @@ def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:
         return problem | ({"data": available_dataset(problem["data"], data_dir)} if "data" in problem else {})
 
     if data_dir is not None and not os.path.isdir(data_dir):  # False also for a name that is too long
-        raise SuiteError(f"--data-dir {data_dir.name}: no such folder; leave the option out to use stand-ins")
+        raise SuiteError(f"--data-dir {data_dir.as_posix()}: no such folder; leave the option out to use stand-ins")
     try:
         blocks = [b.model_copy(update={"problem": [replaced(p) for p in b.problem]}) for b in suite.block]
     except MissingData as why:
@@ -135,7 +135,8 @@ def load_vocabulary(trains: bool = False, own: Mapping[str, "UsersProblem"] | No
             return f"there is no data {data!r:.80}{suggestion(str(data), TABLES)}"
         return decline(cell)
 
-    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline_problem)
+    elsewhere = {other: name for name, method in METHODS.items() for other in method.also_called}
+    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline_problem, elsewhere)
 
 
 def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: Path) -> Measurer:
@@ -184,13 +185,13 @@ def sweep(
             write_machine(folder, machine)
 
     def on_loss(sentence: str) -> None:
-        console.print(f"[yellow]{escape(sentence)}")
+        console.print(sentence, style="yellow")
         write_facts()
 
     cells: list[Cell] = []
     with writing(folder, plan.fresh, others, on_loss) as writer:
         for warning in writer.known.warnings:
-            console.print(f"[yellow]{escape(warning)}")
+            console.print(warning, style="yellow")
         cells = plan.cells if plan.fresh else writer.known.to_do(plan.cells)
         what = f"{len(cells)} of {len(plan.cells)} cells to measure"
         console.print(f"{plan.suite.name}: {what}, rows in {folder.as_posix()}")
@@ -205,7 +206,7 @@ def sweep(
                 raise SuiteError(f"{plan.suite.name}: {why}") from why
     took, budget = monotonic() - started, plan.suite.budget_s
     if took > budget:
-        console.print(f"[yellow]{plan.suite.name} took {took:.0f} s, more than its budget_s = {budget:.0f}")
+        console.print(f"{plan.suite.name} took {took:.0f} s, more than its budget_s = {budget:.0f}", style="yellow")
     return [row for row in writer.rows.rows if row.cell_id in chosen]
 
 
@@ -234,13 +235,13 @@ def _measure(
             progress.advance(task)
             # Without a terminal there is no bar: each row is a line, for example in the log of a CI run.
             if row.status is not Status.OK or not console.is_terminal:
-                console.print(escape(_line(row)))
+                console.print(_line(row))
 
         def on_progress(line: str, cell: Cell | None = None, waits: bool = False) -> None:
-            progress.update(task, description=escape(line))
+            progress.update(task, description=visible(line))
             if waits and not console.is_terminal and line not in printed:
                 printed.add(line)
-                console.print(escape(line))
+                console.print(line)
 
         executor.run(measurer, cells, on_row, on_progress)
 
@@ -252,7 +253,7 @@ def _progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         console=console,
         disable=not console.is_terminal,
         speed_estimate_period=600,  # cells with small tolerances are slower: average over many

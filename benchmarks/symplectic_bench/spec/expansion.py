@@ -1,12 +1,13 @@
 """The expansion of a suite into cells, in a fixed order, and their selection by --only."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import product
 from typing import Any
 
 from symplectic_bench.spec.cell import Cell, Size
-from symplectic_bench.spec.suite import Block, Suite, SuiteError, suggestion
+from symplectic_bench.spec.suggestion import suggestion
+from symplectic_bench.spec.suite import Block, Suite, SuiteError
 
 
 class NothingLeft(ValueError):
@@ -20,6 +21,7 @@ class Vocabulary:
     problems: Mapping[str, Mapping[str, Size]]  # name -> its sizes with their defaults
     methods: Collection[str]
     decline: Callable[[Cell], str | None]
+    methods_elsewhere: Mapping[str, str] = field(default_factory=dict)  # other libraries' names of the methods
 
 
 def expand(suite: Suite, vocabulary: Vocabulary) -> list[Cell]:
@@ -56,7 +58,8 @@ def _settings(block: Block, suite: Suite, vocabulary: Vocabulary, where: str) ->
     """Yield every combination of a block's axes except contender and gradient."""
     for method in block.method:
         if method not in vocabulary.methods:
-            raise SuiteError(f"{where}.method: unknown {method!r}{suggestion(method, vocabulary.methods)}")
+            near = suggestion(method, vocabulary.methods, vocabulary.methods_elsewhere)
+            raise SuiteError(f"{where}.method: unknown {method!r}{near}")
     shared = block.over(suite.defaults)
     for problem, *values in product(block.problem, *shared.values()):
         sizes = _sizes(problem, vocabulary, where)

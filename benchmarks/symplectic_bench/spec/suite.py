@@ -5,8 +5,6 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from symplectic_bench.spec.cell import Size
 from symplectic_bench.spec.criteria import Claim, Criterion, Target
+from symplectic_bench.spec.suggestion import suggestion
 from symplectic_bench.spec.toml_table import (
     LARGEST,
     AxisValues,
@@ -27,6 +26,7 @@ from symplectic_bench.spec.toml_table import (
     Tolerance,
     TomlTable,
 )
+from symplectic_bench.spec.validation import sentences
 
 SUITES = Path(__file__).parents[1] / "suites"
 
@@ -215,7 +215,7 @@ def load_suite(name_or_path: str) -> Suite:
     except OSError as why:
         raise SuiteError(f"{path.name} cannot be read: {why.strerror}") from why
     except ValidationError as why:
-        raise SuiteError("\n".join(f"{path.name}: {_sentence(error)}" for error in why.errors())) from why
+        raise SuiteError("\n".join(f"{path.name}: {line}" for line in sentences(why, Suite, _TABLES))) from why
     except (ValueError, RecursionError) as why:  # TOML's errors, those of UTF-8, and integers of thousands of digits
         raise SuiteError(f"{path.name}: not TOML: {why}") from why
 
@@ -243,13 +243,6 @@ LONGEST_NAME = 100
 """Characters of a file's name in that of its suite, which names folders."""
 
 
-def suggestion(got: str, allowed: Iterable[str]) -> str:
-    """Return the end of an error message: the allowed value nearest to `got`, if one is near, and all of them."""
-    allowed = list(allowed)
-    near = get_close_matches(got, allowed, n=1)
-    return (f"; did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(allowed) or 'none'})"
-
-
 _TABLES: dict[str, type[TomlTable]] = {
     "block": Block,
     "defaults": Axes,
@@ -259,17 +252,3 @@ _TABLES: dict[str, type[TomlTable]] = {
     "trial": Criterion,
     "scale": Overrides,
 }
-
-
-def _sentence(error: Any) -> str:
-    """Return a pydantic error as one sentence: the key, what is wrong, what was got, what is allowed."""
-    *above, last = location = error["loc"] or ("suite",)
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    if error["type"] == "extra_forbidden":
-        table = next((_TABLES[part] for part in reversed(above) if part in _TABLES), Suite)
-        return f"{key}: unknown key{suggestion(str(last), table.model_fields)}"
-    if error["type"] == "missing":
-        return f"{key}: is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(error["input"], dict | list) else f"; got {error['input']!r:.80}"
-    return f"{key}: {message[0].lower()}{message[1:]}{got}"

@@ -16,7 +16,7 @@ from symplectic_bench.analysis.baseline import (
     require_all_measured,
     write_baseline,
 )
-from symplectic_bench.analysis.regression import Kind, compare, count_new_cells, of_kind
+from symplectic_bench.analysis.regression import Kind, compare, count_new_cells, of_kind, told_apart
 from symplectic_bench.report.findings import to_markdown
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_rows import group
@@ -90,7 +90,8 @@ def test_a_planted_change_is_named_with_cell_metric_and_both_values(rows, baseli
     (finding,) = red(changed(rows, "ours symplectic", **{metric: now}), baseline)
     sentence = str(finding)
     assert "mlp(layers=2, state=32, width=64)" in sentence
-    assert f"ours symplectic: {metric} was {before}, is {now} (allowed: " in sentence
+    shown = [f"{x:.3g}" if isinstance(x, float) else str(x) for x in (before, now)]
+    assert f"ours symplectic: {metric} was {shown[0]}, is {shown[1]} (allowed: " in sentence
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_number_that_json_lacks_can_be_in_a_baseline(rows, tmp_path):
 
 
 def test_a_missing_baseline_says_how_to_make_one(tmp_path):
-    with pytest.raises(BaselineMissing, match=r"no baseline small.jsonl in .*check --update"):
+    with pytest.raises(BaselineMissing, match=r"no baseline .*small.jsonl: record one with check --update"):
         read_baseline(tmp_path / "small.jsonl")
 
 
@@ -228,7 +229,7 @@ class TestSummary:
             rows, "ours symplectic", f_calls_forward=row.f_calls_forward + 5, error_true=1.3 * row.error_true
         )
         text = to_markdown("small", compare(worse, baseline), len(rows), 2, time_decides=False)
-        assert "small: 1 regressions" in text and "2 cells are not in it" in text
+        assert "small: 1 regression\n" in text and "2 new cells: `check --update` adds" in text
         assert "#### Regressions" in text and "#### Changed within the tolerance" in text
         assert "f\\_calls\\_forward" in text and "+30 %" in text and "ours symplectic" in text
 
@@ -278,3 +279,25 @@ def test_a_baseline_without_cells_is_refused(tmp_path):
 def test_a_time_that_is_missing_now_is_reported(rows, baseline):
     found = compare(changed(rows, "ours symplectic", total_s=None), baseline)
     assert [(finding.kind, finding.metric) for finding in found] == [(Kind.SLOWER, TIME)]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "shown"),
+    [
+        (1.2345678e-5, 2.5e-5, ("1.23e-05", "2.5e-05")),
+        (1.23456789, 1.23456788, ("1.23456789", "1.23456788")),
+        (1.0, 1.0, ("1", "1")),
+        (192, 193, ("192", "193")),
+        (123456789, 123456788, ("123456789", "123456788")),
+        (0.5, None, ("0.5", "None")),
+        ("ok", "oom (killed)", ("ok", "oom (killed)")),
+    ],
+)
+def test_values_have_the_digits_that_tell_them_apart(before, now, shown):
+    assert told_apart(before, now) == shown
+
+
+@pytest.mark.parametrize("metric", ["error_discrete", "error_true"])
+def test_a_move_of_rounding_is_no_finding(rows, metric):
+    before = a_baseline(changed(rows, "ours symplectic", **{metric: 1e-16}))
+    assert compare(changed(rows, "ours symplectic", **{metric: 1.4e-16}), before) == []

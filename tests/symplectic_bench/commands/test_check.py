@@ -21,8 +21,30 @@ def test_check_is_green_on_its_own_baseline_and_red_on_a_planted_change(bench):
     bench.changes = {"f_calls_backward": 1}
     bench("run", "small.toml", "--fresh", "--only", "gradient=aca", "--only", "rtol=1e-6")
     assert bench("check", "small.toml") == Exit.REGRESSION
-    assert "ours aca: f_calls_backward was 192, is 1" in bench.output
-    assert "8 cells of the baseline compared, 1 regressions" in bench.output
+    assert "ours aca regression f_calls_backward was 192, is 1 (allowed: no change)" in bench.output
+    assert "8 cells of the baseline compared, 1 regression" in bench.output and "regressions" not in bench.output
+
+
+def test_a_cell_is_named_once_above_all_its_findings(bench):
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    bench.changes = {"f_calls_backward": 1, "vjps_backward": 2, "error_discrete": 1.23456789e-3}
+    bench("run", "small.toml", "--fresh", "--only", "gradient=aca", "--only", "rtol=1e-6")
+    assert bench("check", "small.toml") == Exit.REGRESSION
+    assert bench.output.count("ours aca") == 1 and "is 0.00123 (allowed" in bench.output
+    assert "3 regressions" in bench.output
+
+
+def test_messages_name_the_folders_that_there_are(bench):
+    assert bench("tables", "small.toml") == Exit.NOTHING_RAN
+    assert "no rows in results/small:" in bench.output
+    assert bench("check", "small.toml", "--results", "other") == Exit.NOTHING_RAN
+    assert "no rows in other/small/" in bench.output
+    bench("run", "small.toml")
+    assert bench("check", "small.toml") == Exit.BASELINE_MISSING
+    assert "no baseline results/baseline/small.jsonl: record one" in bench.output
+    assert bench("tables", "small.toml", "--environment", "nowhere") == Exit.USAGE
+    assert "no environment 'nowhere' in results/small (there are:" in bench.output
 
 
 def test_rows_from_another_environment_do_not_count(bench, monkeypatch):
@@ -77,9 +99,24 @@ def test_checking_nothing_is_bad_usage(bench):
 
 
 def test_revisions_unknown_to_git_are_reported(bench):
-    subprocess.run(["git", "init", "-q"], check=True)
     assert bench("compare", "nowhere", "HEAD") == Exit.FAILURE
-    assert "no such revision" in bench.output
+    assert "nowhere: fatal: not a git repository" in bench.output
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    for revisions in (("nosuch", "HEAD"), ("HEAD", "nosuch"), ("nosuch", "nosuch")):
+        assert bench("compare", *revisions) == Exit.FAILURE
+        assert "no such revision 'nosuch': give a branch, a tag or a commit" in bench.output
+
+
+def test_a_revision_compared_with_itself_is_equal_and_not_measured(bench):
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
+    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    assert bench("compare", "HEAD", "HEAD") == Exit.DONE
+    assert bench.output.startswith("HEAD: the same commit, ") and "they are equal" in bench.output
+    assert bench("compare", "HEAD", "main") == Exit.DONE
+    assert bench.output.startswith("HEAD and main: the same commit, ")
 
 
 def test_rows_of_a_cell_removed_from_the_suite_do_not_count(bench):

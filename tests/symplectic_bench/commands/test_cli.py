@@ -145,7 +145,7 @@ def test_a_mistake_in_one_suite_stops_the_run_before_it_starts(bench):
 @pytest.mark.parametrize("command", ["tables", "plots", "report"])
 def test_without_rows_there_is_nothing_to_show(bench, command):
     assert bench(command, "small.toml") == Exit.NOTHING_RAN
-    assert "no rows in small/" in bench.output
+    assert "no rows in results/small:" in bench.output
 
 
 def test_every_file_is_reproduced_from_the_rows_alone(bench):

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from symplectic_bench.rows.environment import Environment
 from symplectic_bench.run.executors.executor import Executor, ExecutorError
 from symplectic_bench.run.executors.local import LocalExecutor
+from symplectic_bench.spec.suggestion import suggestion
+from symplectic_bench.spec.validation import sentences
 
 CLUSTERS = {
     "slurm": "SLURMCluster",
@@ -89,10 +91,10 @@ class ExecutorChoice:
         if self.cluster_options is not None and self.cluster is None:
             raise ExecutorChoiceError("--cluster-options needs --cluster, such as slurm: give it too")
         if self.cluster is not None and self.cluster not in CLUSTERS:
-            raise ExecutorChoiceError(f"--cluster {self.cluster}: unknown; choose one of {', '.join(CLUSTERS)}")
+            raise ExecutorChoiceError(f"--cluster {self.cluster}: unknown{suggestion(self.cluster, CLUSTERS)}")
         for file in (self.tls.ca, self.tls.cert, self.tls.key, self.cluster_options):
             if file is not None and not os.path.isfile(file):
-                raise ExecutorChoiceError(f"no file {file.name!r}: check its path")
+                raise ExecutorChoiceError(f"no file {file.as_posix()}: check its path")
         self.options()
 
     def options(self) -> ClusterOptions:
@@ -101,8 +103,13 @@ class ExecutorChoice:
             return ClusterOptions()
         try:
             return ClusterOptions.model_validate(tomllib.loads(self.cluster_options.read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError) as why:  # TOML's errors and those of UTF-8 are ValueErrors
-            raise ExecutorChoiceError(f"{self.cluster_options.name}: {why}") from why
+        except OSError as why:
+            raise ExecutorChoiceError(f"{self.cluster_options.name} cannot be read: {why.strerror}") from why
+        except ValidationError as why:
+            lines = sentences(why, ClusterOptions, {})
+            raise ExecutorChoiceError("\n".join(f"{self.cluster_options.name}: {line}" for line in lines)) from why
+        except (ValueError, RecursionError) as why:  # TOML's errors and those of UTF-8
+            raise ExecutorChoiceError(f"{self.cluster_options.name}: not TOML: {why}") from why
 
 
 @contextmanager
