@@ -19,17 +19,18 @@ from symplectic_bench.analysis.baseline import (
     mentioned_in,
     read_baseline,
     require_all_measured,
+    with_earlier_times,
     write_baseline,
 )
 from symplectic_bench.analysis.micro import TIME_TOLERANCE, read_micro
-from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, count_new_cells, of_kind
+from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, count_new_cells, of_kind, remark_on_kinds
 from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
 from symplectic_bench.commands.options import BASELINE, RESULTS, AtScale, Results
 from symplectic_bench.report.findings import to_markdown
 from symplectic_bench.report.suite_report import NoRows
 from symplectic_bench.rows.environment import Environment, capture
 from symplectic_bench.rows.record import Measurement
-from symplectic_bench.rows.store import read_cells, read_rows
+from symplectic_bench.rows.store import read_cells, read_machine, read_rows
 from symplectic_bench.run.executors.local import LocalExecutor
 from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.run.sweep import cells_of_suite, plan_of, sweep
@@ -117,11 +118,11 @@ class Gate:
         suite = (load_suite(source) if source else suite_of_problem(self.problem or "")).at_scale(self.scale)
         rows = self._stored(suite) if self.problem is None else self._measured(suite, source)
         if not self.update:
-            return self._compare(suite.name, lines_of_rows(rows))
+            return self._compare(suite.name, lines_of_rows(rows, self._kinds(suite.name, rows)))
         cells = {cell.id: cell for cell in cells_of_suite(suite, self.problem)}
         own = [row for row in rows if row.cell_id in cells]
         require_all_measured(own, len(cells))
-        return self._update(suite.name, lines_of_rows(own), TimeTolerance())
+        return self._update(suite.name, lines_of_rows(own, self._kinds(suite.name, own)), TimeTolerance())
 
     def check_micro(self, file: Path) -> Exit:
         lines = read_micro(file)
@@ -133,13 +134,16 @@ class Gate:
     def _compare(self, name: str, lines: Sequence[CellValues]) -> Exit:
         baseline = read_baseline(self._file(name))
         findings, new = compare_lines(lines, baseline), count_new_cells(lines, baseline)
-        self.summaries.append(to_markdown(name, findings, len(baseline.cells), new, self.time))
+        remark = remark_on_kinds(lines, baseline)
+        self.summaries.append(to_markdown(name, findings, len(baseline.cells), new, self.time, remark))
         red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if self.time else []))
         show_findings(findings, red)
         console.print(
             f"{name}: {len(baseline.cells)} cells of the baseline compared, {len(red)} regressions"
             + (f"; {new} cells are not in it, check --update records them" if new else "")
         )
+        if remark:
+            console.print(f"[yellow]{name}: {escape(remark)}")
         unexplained = self.changelog is not None and not mentioned_in(self.changelog, name, baseline)
         if unexplained:
             console.print(f"[red]{self.changelog} has no line that says why: {_changelog_line(name, baseline)}")
@@ -151,7 +155,12 @@ class Gate:
         except (BaselineMissing, UnfitForBaseline) as why:
             console.print(f"[yellow]nothing to compare with: {escape(str(why))}")
             earlier = Baseline([], time=time)
-        baseline = replace(earlier, cells=cells_of(lines))
+        kinds = sorted({line["kind"] for line in lines if line.get("kind")})
+        strict = replace(earlier, kinds=None)
+        if not count_new_cells(lines, earlier) and not of_kind(compare_lines(lines, strict), Kind.REGRESSION):
+            kinds = sorted({*(earlier.kinds or ()), *kinds})  # the same counts as on those
+        cells = with_earlier_times(cells_of(lines), earlier)
+        baseline = replace(earlier, cells=cells, kinds=kinds or None)
         show_findings(compare_lines(lines, earlier), ())
         write_baseline(self._file(name), baseline)
         console.print(f"{name}: {len(lines)} cells are now the baseline, {self._file(name).as_posix()}")
@@ -167,6 +176,12 @@ class Gate:
         if not rows:
             raise NoRows(f"{suite.name}: no rows of environment {here} to check: run the suite first")
         return rows
+
+    def _kinds(self, suite: str, rows: Sequence[Measurement]) -> dict[str, str]:
+        """Return the kind of processor of each environment in which the rows were measured, where it is known."""
+        folder = self.results / suite / (self.environment_id or self.environment.id)
+        facts = [read_machine(folder, id) for id in {row.environment for row in rows} if id is not None]
+        return {one["id"]: one["cpu_kind"] for one in facts if "cpu_kind" in one}
 
     def _measured(self, suite: Suite, source: str) -> list[Measurement]:
         """Measure everything again, because the environment id does not reflect changes in the user's code."""
