@@ -1,7 +1,7 @@
 """The comparison of a suite's rows with its baseline: what got worse, and what else changed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -65,6 +65,15 @@ def compare_lines(lines: Sequence[CellValues], baseline: Baseline) -> list[Findi
 def count_new_cells(lines: Sequence[CellValues], baseline: Baseline) -> int:
     """Return the number of cells that the baseline does not have."""
     return len({line["cell_id"] for line in lines} - {was["cell_id"] for was in baseline.cells})
+
+
+def counts_are_equal(lines: Sequence[CellValues], baseline: Baseline) -> bool:
+    """Return whether the lines are those of the baseline's cells, with its counts and peaks: on this kind too."""
+    counted = ("status", *COUNTERS, "peak_tensor_bytes")
+    findings = compare_lines(lines, replace(baseline, kinds=None))
+    return count_new_cells(lines, baseline) == 0 and not any(
+        finding.kind is Kind.REGRESSION and finding.metric in counted for finding in findings
+    )
 
 
 def remark_on_kinds(lines: Sequence[CellValues], baseline: Baseline) -> str:

@@ -23,7 +23,15 @@ from symplectic_bench.analysis.baseline import (
     write_baseline,
 )
 from symplectic_bench.analysis.micro import TIME_TOLERANCE, read_micro
-from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, count_new_cells, of_kind, remark_on_kinds
+from symplectic_bench.analysis.regression import (
+    Finding,
+    Kind,
+    compare_lines,
+    count_new_cells,
+    counts_are_equal,
+    of_kind,
+    remark_on_kinds,
+)
 from symplectic_bench.commands.exit_codes import Exit, console, for_each, worst
 from symplectic_bench.commands.options import BASELINE, RESULTS, AtScale, Results
 from symplectic_bench.report.findings import to_markdown
@@ -155,12 +163,11 @@ class Gate:
         except (BaselineMissing, UnfitForBaseline) as why:
             console.print(f"[yellow]nothing to compare with: {escape(str(why))}")
             earlier = Baseline([], time=time)
-        kinds = sorted({line["kind"] for line in lines if line.get("kind")})
-        strict = replace(earlier, kinds=None)
-        if not count_new_cells(lines, earlier) and not of_kind(compare_lines(lines, strict), Kind.REGRESSION):
-            kinds = sorted({*(earlier.kinds or ()), *kinds})  # the same counts as on those
+        kinds = {line["kind"] for line in lines if line.get("kind")}
+        if counts_are_equal(lines, earlier):
+            kinds |= {*(earlier.kinds or ())}
         cells = with_earlier_times(cells_of(lines), earlier)
-        baseline = replace(earlier, cells=cells, kinds=kinds or None)
+        baseline = replace(earlier, cells=cells, kinds=sorted(kinds) or None)
         show_findings(compare_lines(lines, earlier), ())
         write_baseline(self._file(name), baseline)
         console.print(f"{name}: {len(lines)} cells are now the baseline, {self._file(name).as_posix()}")

@@ -29,6 +29,14 @@ RUN_VARIABLES = (
 )
 """Environment variables on which times or rounding depend."""
 
+INSTRUCTIONS = {
+    "AVX512": {"avx512vl", "avx512bw", "avx512dq", "fma"},
+    "AVX2": {"avx2", "fma"},
+    "SVE": {"sve"},
+    "DEFAULT": set[str](),
+}
+"""The instruction sets for which torch has code of its own, and the processor's features that they need."""
+
 PEERS = ("torch_symplectic_adjoint", "torchdiffeqpack", "torchode", "diffrax", "jax", "jaxlib")
 
 
@@ -73,7 +81,7 @@ class Environment:
 
 
 def capture() -> Environment:
-    """Return the environment of this process."""
+    """Return the environment of this process. torch's version is read from its files: importing it takes seconds."""
     suite, library = _package_folder("symplectic_bench"), _package_folder("symplectic_adjoint")
     commit, uncommitted_changes = _git_state(suite, library)
     return Environment(
@@ -148,10 +156,14 @@ def _cpu_info(name: str) -> str | None:
 
 
 def _instructions() -> str:
-    """Return the instruction set for which torch has chosen its code, such as AVX2: ATEN_CPU_CAPABILITY limits it."""
-    import torch  # imported only when needed
+    """Return the instructions for which torch chooses its code, without importing it, which takes seconds.
 
-    return torch.backends.cpu.get_cpu_capability()
+    As torch.backends.cpu.get_cpu_capability(): ATEN_CPU_CAPABILITY, if given, decides.
+    """
+    if (given := os.environ.get("ATEN_CPU_CAPABILITY", "").upper()) in INSTRUCTIONS:
+        return given
+    flags = set(f"{_cpu_info('flags')} {_cpu_info('Features')}".split())  # of x86 and of ARM
+    return next((name for name, needed in INSTRUCTIONS.items() if needed <= flags), "DEFAULT")
 
 
 def _gpus() -> list[str]:
