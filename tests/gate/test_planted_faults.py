@@ -1,93 +1,65 @@
-"""The gate can go red: a fault planted in a copy of the sources turns it so, against the committed baseline."""
+"""The gate and the tests can go red: a fault planted in a copy of the sources turns them so."""
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.clone import PYTHONPATH, ROOT
+from tests.gate.copies import Copy
+from tests.gate.faults import FAULTS_OF_LIBRARY
+from tests.gate.suite_faults import FAULTS_OF_SUITE
 
-pytestmark = pytest.mark.gate
-
-
-SUITE, SCALE = "quick", "smoke"
-
-
-@dataclass(frozen=True)
-class Sources:
-    """A copy of the library and the suite that is measured in the place of the real ones."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        for package in ("symplectic_adjoint", "benchmarks"):
-            shutil.copytree(ROOT / package, self.folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-
-    def plant(self, file: str, sound: str, faulty: str) -> None:
-        path = self.folder / file
-        text = path.read_text()
-        assert text.count(sound) == 1, f"{file} has changed: plant the fault anew"
-        path.write_text(text.replace(sound, faulty))
-
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "PYTHONPATH": str(self.folder)}
-        command = [sys.executable, "-m", "benchmarks", *arguments]
-        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=600)
-
-    def check(self) -> subprocess.CompletedProcess[str]:
-        """Run the suite and compare it with the committed baseline."""
-        run = self.command("run", SUITE, "--scale", SCALE, "--repeats", "1")
-        assert run.returncode == 0, run.stdout + run.stderr
-        return self.command(
-            "check", SUITE, "--scale", SCALE, "--baseline", str(ROOT / "results/baseline"), "--markdown", "summary.md"
-        )
+FAULTS = (*FAULTS_OF_LIBRARY, *FAULTS_OF_SUITE)
+NAMES = [fault.name for fault in FAULTS]
 
 
-TRANSPOSE = "symplectic_adjoint/steps/transpose.py"
-CALL = "        made = self._f.linearize("
-CLASS = "@dataclass(frozen=True)\nclass OutputCotangent"
-PULL = "f.transpose(linearization, w, pull)"
-EXPAND = "    return list(cells.values())"
-
-FAULTS = {
-    "an extra f call": ("f_calls_backward", [(TRANSPOSE, CALL, f"        self._f(step.time(i), step.y)\n{CALL}")]),
-    "a leaked tensor": (
-        "peak_tensor_bytes",
-        [
-            (TRANSPOSE, CLASS, f"LEAK = []\n\n\n{CLASS}"),
-            (TRANSPOSE, CALL, f"        LEAK.append(step.y.clone())\n{CALL}"),
-        ],
-    ),
-    "a gradient that is off by a millionth": (
-        "error_discrete",
-        [(TRANSPOSE, PULL, "f.transpose(linearization, w * (1 + 1e-6), pull)")],
-    ),
-    "a dropped cell": ("status", [("benchmarks/symplectic_bench/spec/expansion.py", EXPAND, f"{EXPAND}[:-1]")]),
-}
+def planted(fault):
+    """Return the fault as a parameter: those of CI are planted for every change, all of them at night."""
+    marks = [pytest.mark.planted, *([pytest.mark.gate] if fault.in_ci else [])]
+    return pytest.param(fault, id=fault.name, marks=marks)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_turns_the_gate_red(tmp_path, fault):
-    metric, plants = FAULTS[fault]
-    sources = Sources(tmp_path / "copy")
-    for plant in plants:
-        sources.plant(*plant)
-    done = sources.check()
-    assert done.returncode == 3, done.stdout + done.stderr
-    said = " ".join(done.stdout.split())
-    assert "regression" in said and f": {metric} was" in said
-    summary = (sources.folder / "summary.md").read_text()
-    assert "#### Regressions" in summary and metric.replace("_", "\\_") in summary
+def failures(done):
+    """Return the ids of the tests that failed, without errors outside of them."""
+    assert not re.search(r"^ERROR ", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    return re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
 
 
-def test_sound_sources_leave_it_green(tmp_path):
-    sources = Sources(tmp_path / "copy")
-    done = sources.check()
+def is_one_of(found, test):
+    """Return whether the id found is that of the test, or of one of its cases or functions."""
+    return found == test or found.startswith((f"{test}[", f"{test}::"))
+
+
+@pytest.mark.parametrize("fault", [planted(fault) for fault in FAULTS])
+def test_a_planted_fault_is_seen(tmp_path, fault):
+    copy = Copy(tmp_path / "copy")
+    if fault.tests:
+        sound = copy.test(fault.tests)
+        assert sound.returncode == 0, f"{fault.tests} fail without the fault:\n{sound.stdout}{sound.stderr}"
+    for plant in fault.plants:
+        copy.plant(plant)
+    if fault.tests:
+        done = copy.test(fault.tests)
+        found = failures(done)
+        survived = [test for test in fault.tests if not any(is_one_of(one, test) for one in found)]
+        assert not survived, f"{fault.name} SURVIVED {survived}:\n{done.stdout}{done.stderr}"
+    if fault.metric:
+        done = copy.check(timed=fault.timed)
+        assert done.returncode == 3, f"{fault.name} SURVIVED the gate:\n{done.stdout}{done.stderr}"
+        said = " ".join(done.stdout.split())
+        assert "regression" in said and f": {fault.metric} was" in said, said
+        summary = (copy.folder / "summary.md").read_text(encoding="utf-8")
+        assert "#### Regressions" in summary and fault.metric.replace("_", "\\_") in summary
+
+
+@pytest.mark.gate
+@pytest.mark.planted
+def test_sound_sources_leave_the_gate_green(tmp_path):
+    done = Copy(tmp_path / "copy").check(timed=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -111,6 +83,7 @@ def pendulum(batch, *, width=8):
 """
 
 
+@pytest.mark.gate
 def test_another_project_s_problem_has_its_gate(tmp_path):
     (tmp_path / "mine").mkdir()
     module = tmp_path / "mine" / "fields.py"
@@ -144,11 +117,12 @@ def compare(folder, *arguments):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.gate
 @pytest.mark.skipif(not git("rev-parse", "HEAD"), reason="no git checkout")
 def test_a_revision_compared_with_itself_has_no_regression(tmp_path):
     done = compare(tmp_path, "HEAD", "HEAD", "--markdown", str(tmp_path / "summary.md"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "17 cells compared, 0 regressions" in done.stdout
+    assert "25 cells compared, 0 regressions" in done.stdout
     assert "| ours symplectic |" in (tmp_path / "summary.md").read_text()
     assert str(tmp_path) not in git("worktree", "list")  # and nothing is left behind
 
@@ -157,6 +131,7 @@ BEFORE_THE_MOVE = "1a931bb"
 """The last commit whose suite was the package `benchmarks` and whose library was flat."""
 
 
+@pytest.mark.gate
 @pytest.mark.skipif(not git("rev-parse", "HEAD"), reason="no git checkout")
 @pytest.mark.skipif(not git("cat-file", "-t", BEFORE_THE_MOVE), reason="a clone without its history")
 def test_a_revision_of_the_old_layout_is_measured_by_its_own_sources(tmp_path):

@@ -144,6 +144,7 @@ def an_environment(**changes: Any) -> Environment:
     environment = Environment(
         system="Linux x86_64",
         cpu="Some CPU",
+        cpu_kind="Some AVX2",
         cores=2,
         memory_gib=8,
         gpus=[],

@@ -20,10 +20,19 @@ from symplectic_bench.analysis.baseline import (
     mentioned_in,
     read_baseline,
     require_all_measured,
+    with_earlier_times,
     write_baseline,
 )
 from symplectic_bench.analysis.micro import TIME_TOLERANCE, read_micro
-from symplectic_bench.analysis.regression import Finding, Kind, compare_lines, count_new_cells, of_kind
+from symplectic_bench.analysis.regression import (
+    Finding,
+    Kind,
+    compare_lines,
+    count_new_cells,
+    counts_are_equal,
+    of_kind,
+    remark_on_kinds,
+)
 from symplectic_bench.commands.exit_codes import Exit, for_each, worst
 from symplectic_bench.commands.options import BASELINE, PLOTS, RESULTS, AtScale, Plots, Results, UsersProblemPath
 from symplectic_bench.commands.report_writing import EVERYTHING, report_of, write_report
@@ -32,7 +41,7 @@ from symplectic_bench.report.numerals import count_of
 from symplectic_bench.report.suite_report import NoRows
 from symplectic_bench.rows.environment import Environment, capture
 from symplectic_bench.rows.record import Measurement
-from symplectic_bench.rows.store import read_cells, read_rows
+from symplectic_bench.rows.store import read_cells, read_machine, read_rows
 from symplectic_bench.run.console import console
 from symplectic_bench.run.executors.local import LocalExecutor
 from symplectic_bench.run.run_options import RunOptions
@@ -114,11 +123,11 @@ class Gate:
         suite = suite_of(source, self.scale, self.problem)
         rows = self._stored(suite) if self.problem is None else self._measured(suite, source)
         if not self.update:
-            return self._compare(suite.name, lines_of_rows(rows))
+            return self._compare(suite.name, lines_of_rows(rows, self._kinds(suite, rows)))
         cells = {cell.id for cell in cells_of_suite(suite)}
         own = [row for row in rows if row.cell_id in cells]
         require_all_measured(own, len(cells))
-        return self._update(suite.name, lines_of_rows(own), TimeTolerance())
+        return self._update(suite.name, lines_of_rows(own, self._kinds(suite, own)), TimeTolerance())
 
     def check_micro(self, file: Path) -> Exit:
         lines = read_micro(file)
@@ -130,7 +139,8 @@ class Gate:
     def _compare(self, name: str, lines: Sequence[CellValues]) -> Exit:
         baseline = read_baseline(self._file(name))
         findings, new = compare_lines(lines, baseline), count_new_cells(lines, baseline)
-        self.summaries.append(to_markdown(name, findings, len(baseline.cells), new, self.time))
+        remark = remark_on_kinds(lines, baseline)
+        self.summaries.append(to_markdown(name, findings, len(baseline.cells), new, self.time, remark))
         red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if self.time else []))
         show_findings(findings, red)
         console.print(
@@ -138,6 +148,8 @@ class Gate:
             + count_of(len(red), "regression")
             + (f"; {count_of(new, 'new cell')}: check --update adds to the baseline" if new else "")
         )
+        if remark:
+            console.print(f"{name}: {remark}", style="yellow")
         unexplained = self.changelog is not None and not self._is_explained(self.changelog, name, baseline)
         if unexplained:
             console.print(f"{self.changelog} has no line that says why: {_changelog_line(name, baseline)}", style="red")
@@ -156,7 +168,11 @@ class Gate:
         except (BaselineMissing, UnfitForBaseline) as why:
             console.print(f"nothing to compare with: {why}", style="yellow")
             earlier = Baseline([], time=time)
-        baseline = replace(earlier, cells=cells_of(lines))
+        kinds = {line["kind"] for line in lines if line.get("kind")}
+        if counts_are_equal(lines, earlier):
+            kinds |= {*(earlier.kinds or ())}
+        cells = with_earlier_times(cells_of(lines), earlier)
+        baseline = replace(earlier, cells=cells, kinds=sorted(kinds) or None)
         show_findings(compare_lines(lines, earlier), ())
         write_baseline(self._file(name), baseline)
         console.print(f"{name}: {count_of(len(lines), 'cell')} now in the baseline, {self._file(name).as_posix()}")
@@ -173,6 +189,12 @@ class Gate:
         if not rows:
             raise NoRows(f"no rows in {folder.as_posix()} to check: run the suite first")
         return rows
+
+    def _kinds(self, suite: Suite, rows: Sequence[Measurement]) -> dict[str, str]:
+        """Return the kind of processor of each environment in which the rows were measured, where it is known."""
+        folder = self.results / suite.name / (self.environment_id or self._environment(suite).id)
+        facts = [read_machine(folder, id) for id in {row.environment for row in rows} if id is not None]
+        return {one["id"]: one["cpu_kind"] for one in facts if "cpu_kind" in one}
 
     def _measured(self, suite: Suite, source: str) -> list[Measurement]:
         plan = plan_of(suite, source, RunOptions(self.scale, fresh=True))

@@ -21,7 +21,13 @@ from symplectic_bench.contenders.contender import Contender
 from symplectic_bench.contenders.counts import Counts
 from symplectic_bench.contenders.gradient_run import WholeRun
 from symplectic_bench.contenders.observation import Observation, replay_of_equal_steps
-from symplectic_bench.contenders.reasons import not_installed, several_fields, shared_reason, unknown_gradient
+from symplectic_bench.contenders.reasons import (
+    not_installed,
+    one_tensor_at_constant_times,
+    several_fields,
+    shared_reason,
+    unknown_gradient,
+)
 from symplectic_bench.problems import PROBLEMS, Problem
 from symplectic_bench.problems.formula import Arithmetic, LossFormula
 from symplectic_bench.spec.cell import Cell
@@ -53,7 +59,7 @@ class Diffrax:
     compiles: bool = True
 
     def decline(self, cell: Cell) -> str | None:
-        if reason := unknown_gradient(self, cell):
+        if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):
             return reason
         if cell.method not in METHOD_CLASSES:
             return f"diffrax has no method {cell.method!r}"

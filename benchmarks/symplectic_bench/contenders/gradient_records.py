@@ -78,6 +78,11 @@ class GradientRecord:
     backward_calls: Formula | None = None
     default_number: int = 0
 
+    @property
+    def second_solve(self) -> bool:
+        """Whether its backward pass is a solve with steps of its own, as that of a gradient without a record may be."""
+        return not self.exact_for_method and self.steps == "method"
+
 
 # The colours are Okabe and Ito's, distinguishable with every kind of colour vision, then darker ones.
 # If memory does not grow with N (reversible, mali), the small terms count too: the two states and two cotangents of a

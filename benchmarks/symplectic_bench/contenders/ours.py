@@ -5,11 +5,12 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, StepControlOffWarning, solve
 from symplectic_bench.contenders.contender import Solved
@@ -110,9 +111,22 @@ class Ours:
         method = (
             None if gradient_record(cell.gradient).steps == "leapfrog" else cell.method
         )  # leapfrog is itself a method
-        return solve(
-            problem.func, problem.y0, problem.t, method=method, gradient=gradient, options=options, **accuracy, **how
-        )
+        how |= {"method": method, "gradient": gradient, "options": options, **accuracy}
+        if not problem.parts:
+            return solve(problem.func, problem.y0, problem.solved_t, **how)
+        solution = solve(InParts(problem), problem.y0.split(problem.parts, dim=-1), problem.solved_t, **how)
+        return replace(solution, ys=torch.cat(solution.ys, dim=-1))
+
+
+class InParts(nn.Module):
+    """A problem's field as a function of a tuple: the parts of its state."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.func, self.parts = problem.func, problem.parts
+
+    def forward(self, t: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.func(t, torch.cat(parts, dim=-1)).split(self.parts, dim=-1)
 
 
 def _counts(stats: Stats) -> Counts:

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from symplectic_bench.contenders.counted_field import CountedField
 from symplectic_bench.contenders.observation import Replay, replay_of_equal_steps
 from symplectic_bench.contenders.peer import Peer
-from symplectic_bench.contenders.reasons import not_installed, shared_reason, unknown_gradient
+from symplectic_bench.contenders.reasons import (
+    not_installed,
+    one_tensor_at_constant_times,
+    shared_reason,
+    unknown_gradient,
+)
 from symplectic_bench.problems import PROBLEMS, Problem
 from symplectic_bench.spec.cell import Cell, is_users_problem
 
@@ -44,7 +49,7 @@ class Paper(Peer):
     gradients: tuple[str, ...] = tuple(FUNCTIONS)
 
     def decline(self, cell: Cell) -> str | None:
-        if reason := unknown_gradient(self, cell):
+        if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):
             return reason
         if cell.method not in FIXED + ADAPTIVE:
             return f"the paper's code has no method {cell.method!r}"

@@ -32,6 +32,16 @@ def several_fields(cell: Cell) -> str | None:
     return "its field is a stack of several" if PROBLEMS[cell.problem].stacked else None
 
 
+def one_tensor_at_constant_times(contender: Contender, cell: Cell) -> str | None:
+    """Return why a contender that is given one tensor, and times without gradients, cannot do the cell, or None."""
+    family = PROBLEMS[cell.problem]
+    if family.parts:
+        return f"{contender.name} is given states of one tensor only, and this one is a tuple"
+    if family.moving_times:
+        return f"{contender.name} is not asked for gradients of times"
+    return None
+
+
 def shared_reason(cell: Cell, adaptive: bool) -> str | None:
     """Return why no contender can do the cell: tolerances without an error estimate, or no such device; or None."""
     if cell.rtol is not None and not adaptive:

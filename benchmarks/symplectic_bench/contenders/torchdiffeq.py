@@ -15,7 +15,12 @@ from symplectic_bench.contenders.counted_field import CountedField
 from symplectic_bench.contenders.counts import Counts
 from symplectic_bench.contenders.observation import Replay
 from symplectic_bench.contenders.peer import Peer
-from symplectic_bench.contenders.reasons import not_installed, shared_reason, unknown_gradient
+from symplectic_bench.contenders.reasons import (
+    not_installed,
+    one_tensor_at_constant_times,
+    shared_reason,
+    unknown_gradient,
+)
 from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.contenders.torchdiffeq_replay import Step, replay_adaptive, replay_fixed
 from symplectic_bench.problems import Problem
@@ -35,7 +40,7 @@ class TorchDiffEq(Peer):
     gradients: tuple[str, ...] = ("backprop", "continuous", "continuous-seminorm")
 
     def decline(self, cell: Cell) -> str | None:
-        if reason := unknown_gradient(self, cell):
+        if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):
             return reason
         if cell.method == "rk4":
             return "torchdiffeq's rk4 is the 3/8 rule: compare with our rk38"

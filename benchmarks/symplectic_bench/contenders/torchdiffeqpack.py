@@ -17,7 +17,12 @@ from symplectic_adjoint import METHODS
 from symplectic_bench.contenders.counted_field import CountedField
 from symplectic_bench.contenders.observation import Replay
 from symplectic_bench.contenders.peer import Peer
-from symplectic_bench.contenders.reasons import not_installed, shared_reason, unknown_gradient
+from symplectic_bench.contenders.reasons import (
+    not_installed,
+    one_tensor_at_constant_times,
+    shared_reason,
+    unknown_gradient,
+)
 from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.problems import Problem
 from symplectic_bench.spec.cell import Cell
@@ -41,7 +46,7 @@ class TorchDiffEqPack(Peer):
     remark: str = "it computes times in float32, whatever the dtype of the state"
 
     def decline(self, cell: Cell) -> str | None:
-        if reason := unknown_gradient(self, cell):
+        if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):
             return reason
         if cell.gradient == "aca" and cell.steps is not None:
             return "TorchDiffEqPack's ACA fails in the backward pass over fixed steps"

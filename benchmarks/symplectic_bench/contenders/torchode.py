@@ -17,7 +17,13 @@ from symplectic_bench.contenders.contender import Contender
 from symplectic_bench.contenders.counted_field import CountedField
 from symplectic_bench.contenders.gradient_run import SolveRun, giving_up
 from symplectic_bench.contenders.observation import Observation, replay_of_equal_steps
-from symplectic_bench.contenders.reasons import not_installed, several_fields, shared_reason, unknown_gradient
+from symplectic_bench.contenders.reasons import (
+    not_installed,
+    one_tensor_at_constant_times,
+    several_fields,
+    shared_reason,
+    unknown_gradient,
+)
 from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.problems import Problem
 from symplectic_bench.spec.cell import Cell
@@ -40,7 +46,7 @@ class TorchOde:
     compiles: bool = False
 
     def decline(self, cell: Cell) -> str | None:
-        if reason := unknown_gradient(self, cell):
+        if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):
             return reason
         if cell.method not in METHOD_CLASSES:
             return f"torchode has no method {cell.method!r}"

@@ -120,6 +120,8 @@ def discrete_error(
 
 def _is_small(observation: Observation, problem: Problem) -> bool:
     f_calls = observation.counts.f_calls_forward
+    if problem.moving_t is not None:
+        return False  # the times of a replay in digits are constants
     numbers_out = problem.y0.numel() * (len(problem.t) - 1)
     if (
         problem.formula is None

@@ -7,6 +7,7 @@ runs between two clock readings; gradients are cleared, garbage is collected and
 import contextlib
 import gc
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
     """Time the cells of a group in turns. Each turn yields {"cell": index, "begins": True}, then a sample or a failure.
 
     A sample is {"cell", "forward_s", "backward_s"}, or {"cell", "total_s"} if the passes cannot be separated. A round
-    also yields {"f_call_s", "vjp_call_s"}. Contenders that compile start with a separate call, {"cell", "compile_s"}.
+    also yields the bare_call_times. Contenders that compile start with a separate call, {"cell", "compile_s"}.
     If the process dies, the cell that began last killed it. Warm-up rounds yield no samples.
     """
     problem = build(cells[0], cache_dir)
@@ -73,13 +74,21 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
 
 
 def gradient_times(problem: Problem, cell: Cell) -> dict[str, float]:
-    """Time one gradient: {"forward_s", "backward_s"}, or {"total_s"} if the passes cannot be separated."""
+    """Time one gradient: {"forward_s", "backward_s"}, or {"total_s"} if the passes cannot be separated.
+
+    On the CPU also {"backward_cpu_s", "backward_waits"}: the time that the backward pass computes, and how often it
+    waits. A busy machine changes neither much.
+    """
     problem.clear_gradients()
     run = CONTENDERS[cell.contender].gradient(problem, cell)
     with garbage_collection_off():
         if not isinstance(run, GradientRun):
             return {"total_s": seconds(run.complete, cell.device)}
-        return {"forward_s": seconds(run.forward, cell.device), "backward_s": seconds(run.backward, cell.device)}
+        forward_s = seconds(run.forward, cell.device)
+        before_s, before = time.process_time(), waits()
+        backward_s = seconds(run.backward, cell.device)
+        cost = {"backward_cpu_s": time.process_time() - before_s, "backward_waits": waits() - before}
+        return {"forward_s": forward_s, "backward_s": backward_s, **(cost if cell.device == "cpu" else {})}
 
 
 def compile_time(problem: Problem, cell: Cell) -> dict[str, float]:
@@ -104,7 +113,10 @@ def empty_compile_cache() -> Iterator[None]:
 
 
 def bare_call_times(problem: Problem) -> dict[str, float]:
-    """Time one f call without a graph, and one with its vector-Jacobian product: {"f_call_s", "vjp_call_s"}."""
+    """Time one f call without a graph, and one with its vector-Jacobian product: {"f_call_s", "vjp_call_s"}.
+
+    Also {"f_call_cpu_s", "vjp_call_cpu_s"}, the processor's time of this process for the same calls.
+    """
     device = problem.y0.device.type
     with VjpCall(problem) as vjp, garbage_collection_off():
 
@@ -117,10 +129,17 @@ def bare_call_times(problem: Problem) -> dict[str, float]:
             for _ in range(BARE_CALLS):
                 vjp()
 
-        return {
-            "f_call_s": seconds(f_calls, device) / BARE_CALLS,
-            "vjp_call_s": seconds(vjp_calls, device) / BARE_CALLS,
-        }
+        found = {}
+        for name, calls in (("f_call", f_calls), ("vjp_call", vjp_calls)):
+            before_s = time.process_time()
+            found[f"{name}_s"] = seconds(calls, device) / BARE_CALLS
+            found[f"{name}_cpu_s"] = (time.process_time() - before_s) / BARE_CALLS
+        return found
+
+
+def waits() -> int:
+    """Return how often this thread has given up its core so far, to sleep or to wait for a lock, file or thread."""
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nvcsw
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:

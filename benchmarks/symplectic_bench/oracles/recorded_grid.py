@@ -4,7 +4,7 @@ It shares nothing with the library's sweep except the methods' coefficients.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol, Self
 
@@ -38,6 +38,8 @@ class Replayed(Protocol):
     def components(self) -> int: ...
     @property
     def jumps(self) -> tuple[float, ...]: ...
+    @property
+    def moving_t(self) -> Tensor | None: ...
     def component(self, i: int, y0: Any, /) -> Self: ...
     def number(self, x: float, /) -> Any: ...
     def stack(self, ys: Sequence[Any], /) -> Any: ...
@@ -54,23 +56,41 @@ def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
     outputs: dict[int, list[int]] = {}
     for j, n in enumerate(grid.output_step.tolist()):
         outputs.setdefault(n, []).append(j)
-    number, y, ys = problem.number, problem.y0, dict.fromkeys(outputs[-1], problem.y0)
-    for n, (t, h, pinned_to) in enumerate(zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True)):
+    y, ys = problem.y0, dict.fromkeys(outputs[-1], problem.y0)
+    for n, ((t, h), pinned_to) in enumerate(zip(times_of(problem, grid), grid.pinned_to.tolist(), strict=True)):
         here = outputs.get(n, [])
         # The interpolant's rows cost f calls, so they are evaluated only if an output needs them.
         rows = len(A) if any(j != pinned_to for j in here) else tableau.stages
-        f = within_step(problem, t, h)
-        t, h = number(t), number(h)
+        f = within_step(problem, grid.t[n].item(), grid.h[n].item())
         k: list[Any] = []
         for a, node in zip(A[:rows], c[:rows], strict=True):
             k.append(f(t + float(node) * h, combine(y, h, a, k)))
         y_next = combine(y, h, tableau.b, k)
         for j in here:
-            sigma = float(grid.output_sigma[j])
+            sigma = float(grid.output_sigma[j]) if problem.moving_t is None else (problem.moving_t[j] - t) / h
             ys[j] = y_next if j == pinned_to else combine(y, h, tableau.interpolant.weights_at(sigma), k)
         y = y_next
     return problem.stack([ys[j] for j in sorted(ys)])
 
+
+def times_of(problem: Replayed, grid: Grid) -> Iterator[tuple[Any, Any]]:
+    """Yield (t, h) of each step, as functions of the problem's times if these move.
+
+    A pinned end is an entry of t or a constant, and then h = end - t. A free end is t + h, and h is a constant.
+    """
+    start = None if problem.moving_t is None else problem.moving_t[0]
+    for t, h, pinned_to in zip(grid.t.tolist(), grid.h.tolist(), grid.pinned_to.tolist(), strict=True):
+        if start is None or problem.moving_t is None:
+            yield problem.number(t), problem.number(h)
+            continue
+        begin = start + (t - start.detach())  # exactly the recorded value
+        end = problem.moving_t[pinned_to] if pinned_to >= 0 else begin + h if pinned_to == FREE else t + h
+        yield begin, h + (end - begin) - (end - begin).detach()
+        start = end
+
+
+FREE = -2
+"""pinned_to of a step whose end no time prescribes."""
 
 NEAR_A_JUMP = 1e-13
 """The relative distance within which a step's end counts as on a jump: its time is a sum, and rounded."""
@@ -151,7 +171,7 @@ def equal_steps(t: Tensor, steps: int) -> Grid:
 
 
 def gradient(problem: Problem, ys: Tensor) -> list[Tensor]:
-    """Return dL/dy0, then dL/dp for each parameter p (zeros where the loss does not depend on it)."""
+    """Return dL/dx for each of the problem's inputs x (zeros where the loss does not depend on it)."""
     found = torch.autograd.grad(problem.loss(ys), problem.inputs, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(problem.inputs, found, strict=True)]
 
@@ -163,8 +183,10 @@ def relative_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float
 
 
 def combine(y: Any, h: Any, weights: Sequence[Any], k: Sequence[Any]) -> Any:
-    """Return y + h sum_i w_i k_i over the non-zero weights, which are rounded to doubles."""
+    """Return y + h sum_i w_i k_i over the non-zero weights, which are rounded to doubles or functions of times."""
     for weight, slope in zip(weights, k, strict=False):
-        if weight:
+        if isinstance(weight, Tensor):
+            y = y + slope * (h * weight)
+        elif weight:
             y = y + slope * (h * float(weight))
     return y

@@ -26,6 +26,7 @@ class DigitsTwin:
         self.components, self.jumps = problem.components, problem.jumps
         self.t = problem.t
         self.times = list(array(problem.t))
+        self.moving_t = None
         self.y0 = variables(problem.y0)
         self.theta = [variables(p) for p in problem.parameters]
         self.held = {**problem.sizes, **constants(problem.fields[0])}

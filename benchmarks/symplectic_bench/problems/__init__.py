@@ -23,6 +23,7 @@ from symplectic_bench.problems.memory_flow import MEMORY_FLOW
 from symplectic_bench.problems.mlp import MLP
 from symplectic_bench.problems.outlier import OUTLIER
 from symplectic_bench.problems.problem import DTYPES, Family, Problem, in_turn
+from symplectic_bench.problems.regularized import REGULARIZED
 from symplectic_bench.problems.robertson import ROBERTSON
 from symplectic_bench.problems.spiral import SPIRAL
 from symplectic_bench.problems.stack import STACK
@@ -69,6 +70,7 @@ PROBLEMS = Problems(
         FLOW,
         STACK,
         UNLISTED,
+        REGULARIZED,
     )
 )
 

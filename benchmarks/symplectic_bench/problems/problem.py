@@ -34,7 +34,9 @@ class Problem:
     y0, (batch, dim), is a leaf that requires grad; t is float64 on the CPU, y0's time first; loss takes ys of shape
     (len(t), batch, dim). All tensors of func and loss have y0's dtype and device. formula is func in any arithmetic,
     given the family's `sizes`; solution is y(t) if it has a closed form. jumps are the times at which func jumps.
-    source is the digest of the code that a user's own problem is made of.
+    source is the digest of the code that a user's own problem is made of. moving_t is t as a leaf that requires grad,
+    if the loss is differentiated in the times too. parts are the sizes into which solvers of structured states split
+    the state's last dimension, to get a tuple.
 
     If func is a Stack, ys are those of its last field (see in_turn), and formula is that of each field.
     """
@@ -48,6 +50,8 @@ class Problem:
     sizes: Mapping[str, Size] = field(default_factory=dict)
     jumps: tuple[float, ...] = ()
     source: str = ""
+    moving_t: Tensor | None = None
+    parts: tuple[int, ...] = ()
 
     @property
     def unlisted(self) -> tuple[Tensor, ...]:
@@ -73,21 +77,27 @@ class Problem:
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """The tensors with respect to which the loss is differentiated: y0, then the parameters."""
-        return (self.y0, *self.parameters)
+        """The tensors by which the loss is differentiated: y0, then the parameters, then the times if they move."""
+        return (self.y0, *self.parameters, *(() if self.moving_t is None else (self.moving_t,)))
+
+    @property
+    def solved_t(self) -> Tensor:
+        """The times for a solve whose gradient is wanted."""
+        return self.t if self.moving_t is None else self.moving_t
 
     def to(self, dtype: torch.dtype, device: str | torch.device = "cpu") -> Self:
-        """Return a copy in this dtype and on this device that shares no tensor with the original but t."""
+        """Return a copy in this dtype, but for times, and on this device. It shares only t with the original."""
         return replace(
             self,
             func=copy.deepcopy(self.func).to(dtype=dtype, device=device),
             y0=self.y0.detach().to(dtype=dtype, device=device, copy=True).requires_grad_(),
             loss=copy.deepcopy(self.loss).to(dtype=dtype, device=device),
+            moving_t=None if self.moving_t is None else self.moving_t.detach().clone().requires_grad_(),
         )
 
-    def f(self, t: float, y: Tensor, /) -> Tensor:
-        """Evaluate func at a time given as a plain number, as replays do."""
-        return self.func(y.new_tensor(t), y)
+    def f(self, t: float | Tensor, y: Tensor, /) -> Tensor:
+        """Evaluate func at a time given as a plain number, as replays do, or as a function of times that move."""
+        return self.func(t.to(y) if isinstance(t, Tensor) else y.new_tensor(t), y)
 
     def number(self, x: float, /) -> float:
         return x
@@ -100,7 +110,7 @@ class Problem:
             tensor.grad = None
 
     def gradient(self) -> list[Tensor]:
-        """Return copies of the .grad of y0 and the parameters, zeros where it is None."""
+        """Return copies of the .grad of the inputs, zeros where it is None."""
         return [torch.zeros_like(x) if x.grad is None else x.grad.detach().clone() for x in self.inputs]
 
 
@@ -129,7 +139,7 @@ class Family:
     The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
     in any arithmetic, or None for a user's own problem; solution is y(t) if it has a closed form. jumps: whether the
     field jumps at some times. stacked: whether it is a Stack. unlisted: whether it uses tensors that are not among its
-    parameters.
+    parameters. moving_times, parts: whether its problems have moving_t and parts.
     """
 
     name: str
@@ -139,6 +149,8 @@ class Family:
     jumps: bool = False
     stacked: bool = False
     unlisted: bool = False
+    moving_times: bool = False
+    parts: bool = False
 
     @property
     def sizes(self) -> dict[str, Size]:

@@ -25,7 +25,7 @@ from symplectic_bench.problems.users_source import is_installed
 from symplectic_bench.spec.cell import ITERATIONS, Cell, Size
 from symplectic_bench.spec.failure import diagnose
 from symplectic_bench.spec.status import Status
-from symplectic_bench.spec.suite import suggestion
+from symplectic_bench.spec.suggestion import suggestion
 
 FactoryResult = tuple[nn.Module, Tensor, Tensor, Callable[[Tensor], Tensor]]
 """func, y0, t and the loss of ys, as for odeint."""

@@ -6,6 +6,7 @@ generous: about the error of the first solve, not that of the extrapolation.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ ORDER = 8
 
 def converged_reference(problem: Problem) -> Reference:
     """Return the extrapolated reference."""
-    problem, t = problem.to(torch.float64), problem.t.clone().requires_grad_()
+    problem, t = replace(problem.to(torch.float64), moving_t=None), problem.t.detach().clone().requires_grad_()
     options = {"jump_t": torch.tensor(problem.jumps, dtype=torch.float64)} if problem.jumps else {}
     how: dict[str, Any] = {"method": "dopri8", "gradient": "symplectic", "params": problem.unlisted or None}
     halved: list[Tensor] = []

@@ -46,9 +46,12 @@ class Reference:
         return cls(source, doubles(final_state)[0], loss, near, rest, doubles(by_times)[0], bar)
 
     def error_of(self, gradient: Sequence[Tensor]) -> float:
-        """Return the relative error of a gradient, in the 2-norm of all entries together."""
+        """Return the relative error of a gradient, which may have dL/dt last, in the 2-norm of all entries together."""
         found = [x.detach().to("cpu", torch.float64) for x in gradient]
-        parts = zip(found, self.gradient, self.rest, strict=True)
+        gradient, rest = list(self.gradient), list(self.rest)
+        if len(found) == len(gradient) + 1:  # by the times too
+            gradient, rest = [*gradient, self.by_times], [*rest, torch.zeros_like(self.by_times)]
+        parts = zip(found, gradient, rest, strict=True)
         off = torch.cat([((x - y) - dy).flatten() for x, y, dy in parts])  # x - y is exact if the two are close
-        length = torch.linalg.vector_norm(torch.cat([y.flatten() for y in self.gradient]))
+        length = torch.linalg.vector_norm(torch.cat([y.flatten() for y in gradient]))
         return float(torch.linalg.vector_norm(off) / length)

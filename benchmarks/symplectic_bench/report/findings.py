@@ -7,16 +7,21 @@ from symplectic_bench.report.numerals import MISSING, count_of
 from symplectic_bench.report.typesetting import markdown_text
 
 
-def to_markdown(suite: str, findings: Sequence[Finding], compared: int, new: int, time_decides: bool) -> str:
-    """Return a summary: which metrics changed, by how much, in which cells."""
+def to_markdown(
+    suite: str, findings: Sequence[Finding], compared: int, new: int, time_decides: bool, remark: str = ""
+) -> str:
+    """Return a summary: which metrics changed, by how much, in which cells, and what was not compared."""
     red = of_kind(findings, Kind.REGRESSION, *([Kind.SLOWER] if time_decides else []))
     result = count_of(len(red), "regression") if red else "no regression"
     parts = [f"### {suite}: {result}", f"{count_of(compared, 'cell')} compared with the baseline."]
     if new:
         parts.append(f"{count_of(new, 'new cell')}: `check --update` adds to the baseline.")
+    if remark:
+        parts.append(f"{remark[0].upper()}{markdown_text(remark[1:])}.")
     titles = {
         Kind.REGRESSION: "Regressions",
         Kind.SLOWER: "Slower" if time_decides else "Slower (advisory)",
+        Kind.ELSEWHERE: "Allowed on another kind of processor",
         Kind.MOVED: "Changed within the tolerance",
     }
     for kind, title in titles.items():

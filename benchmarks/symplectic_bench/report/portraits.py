@@ -79,6 +79,9 @@ PORTRAITS = {
         axes=("t, of one component after the other", "y"),
         sizes={"components": 3},
     ),
+    "regularized": Portrait(
+        "time", ("$z_1$", "$z_2$", "energy e"), (0, 1, 8), axes=("t", "two of eight components, and e")
+    ),
     "unlisted": Portrait("time", ("$y_1$", "$y_2$"), seed=1),
     "spiral": Portrait("plane", (), axes=("$y_1$", "$y_2$"), sizes={"end": 20.0}, moments=800),
     "van_der_pol": Portrait("plane", (), axes=("x", "v"), sizes={"end": 10.0}, batch=3),

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-THREAD_VARIABLES = (
+RUN_VARIABLES = (
     "OMP_NUM_THREADS",
     "OMP_PROC_BIND",
     "OMP_WAIT_POLICY",
@@ -23,7 +23,19 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "MKL_DYNAMIC",
     "OPENBLAS_NUM_THREADS",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
 )
+"""Environment variables on which times or rounding depend."""
+
+INSTRUCTIONS = {
+    "AVX512": {"avx512vl", "avx512bw", "avx512dq", "fma"},
+    "AVX2": {"avx2", "fma"},
+    "SVE": {"sve"},
+    "DEFAULT": set[str](),
+}
+"""The instruction sets for which torch has code of its own, and the processor's features that they need."""
 
 PEERS = ("torch_symplectic_adjoint", "torchdiffeqpack", "torchode", "diffrax", "jax", "jaxlib")
 
@@ -32,13 +44,15 @@ PEERS = ("torch_symplectic_adjoint", "torchdiffeqpack", "torchode", "diffrax", "
 class Environment:
     """The facts that a measurement depends on. torch_build is "cpu" or the CUDA version that torch was built for.
 
-    peers are the installed peers besides torchdiffeq, with their versions. Installing another one makes a new
-    environment, in which its cells, skipped before, are measured. problems are the users' own problems of the suite,
-    with the digests of their sources.
+    cpu_kind is what the last digits of sums depend on: the vendor, by which libraries choose their code, and the
+    instructions that torch uses. peers are the installed peers besides torchdiffeq, with their versions. Installing
+    another one makes a new environment, in which its cells, skipped before, are measured. problems are the users' own
+    problems of the suite, with the digests of their sources.
     """
 
     system: str
     cpu: str
+    cpu_kind: str
     cores: int
     memory_gib: int
     gpus: list[str]
@@ -79,11 +93,12 @@ def capture() -> Environment:
     commit, uncommitted_changes = _git_state(suite, library)
     return Environment(
         system=f"{platform.system()} {platform.machine()}",
-        cpu=_cpu_model(),
+        cpu=_cpu_info("model name") or platform.processor() or platform.machine(),
+        cpu_kind=f"{_cpu_info('vendor_id') or platform.machine()} {_instructions()}",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         gpus=_gpus(),
-        thread_variables={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        thread_variables={name: os.environ[name] for name in RUN_VARIABLES if name in os.environ},
         python=platform.python_version(),
         torch=_version("torch"),
         torch_build=_torch_build(),
@@ -140,12 +155,23 @@ def _torch_build() -> str:
     return f"CUDA {cuda[1]}" if cuda else "cpu"
 
 
-def _cpu_model() -> str:
+def _cpu_info(name: str) -> str | None:
     try:
-        model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        model = None
-    return model[1].strip() if model else platform.processor() or platform.machine()
+        found = None
+    return found[1].strip() if found else None
+
+
+def _instructions() -> str:
+    """Return the instructions for which torch chooses its code, without importing it, which takes seconds.
+
+    As torch.backends.cpu.get_cpu_capability(): ATEN_CPU_CAPABILITY, if given, decides.
+    """
+    if (given := os.environ.get("ATEN_CPU_CAPABILITY", "").upper()) in INSTRUCTIONS:
+        return given
+    flags = set(f"{_cpu_info('flags')} {_cpu_info('Features')}".split())  # of x86 and of ARM
+    return next((name for name, needed in INSTRUCTIONS.items() if needed <= flags), "DEFAULT")
 
 
 def _gpus() -> list[str]:

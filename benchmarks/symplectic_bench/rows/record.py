@@ -73,6 +73,10 @@ class Measurement:
     compile_s: float | None = None
     f_call_s: float | None = None
     vjp_call_s: float | None = None
+    backward_cpu_samples_s: list[float] | None = None  # of the processor, in this process
+    f_call_cpu_samples_s: list[float] | None = None
+    vjp_call_cpu_samples_s: list[float] | None = None
+    backward_waits: int | None = None  # how often the backward pass gave up its core, in the best of the rounds
     floor_s: float | None = None
 
     peak_tensor_bytes: int | None = None

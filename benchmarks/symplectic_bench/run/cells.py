@@ -267,7 +267,11 @@ def _times(samples: list[dict[str, Any]]) -> dict[str, Any]:
         totals = [sample["total_s"] for sample in samples]
         return {"total_s": statistics.median(totals), "total_samples_s": totals}
     forward, backward = ([sample[name] for sample in samples] for name in ("forward_s", "backward_s"))
-    return {
+    cost: dict[str, Any] = {}
+    if all("backward_cpu_s" in sample for sample in samples):
+        cost["backward_cpu_samples_s"] = [sample["backward_cpu_s"] for sample in samples]
+        cost["backward_waits"] = min(sample["backward_waits"] for sample in samples)
+    return cost | {
         "forward_s": statistics.median(forward),
         "backward_s": statistics.median(backward),
         "total_s": statistics.median(f + b for f, b in zip(forward, backward, strict=True)),
@@ -279,7 +283,10 @@ def _times(samples: list[dict[str, Any]]) -> dict[str, Any]:
 def _time_floor(counts: Counts, bare: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the times of a bare f call, of one with its VJP, and of the bare calls in these counts."""
     f_call_s, vjp_call_s = (statistics.median(value[name] for value in bare) for name in ("f_call_s", "vjp_call_s"))
-    bare_calls = {"f_call_s": f_call_s, "vjp_call_s": vjp_call_s}
+    bare_calls: dict[str, Any] = {"f_call_s": f_call_s, "vjp_call_s": vjp_call_s}
+    for name in ("f_call_cpu", "vjp_call_cpu"):
+        if all(f"{name}_s" in value for value in bare):
+            bare_calls[f"{name}_samples_s"] = [value[f"{name}_s"] for value in bare]
     if counts.floor_calls is None:
         return bare_calls
     f_calls, vjps = counts.floor_calls

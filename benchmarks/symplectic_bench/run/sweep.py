@@ -21,7 +21,8 @@ from symplectic_bench.run.run_options import RunOptions
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.expansion import Vocabulary, expand, narrow, parse_only
 from symplectic_bench.spec.status import Status
-from symplectic_bench.spec.suite import Scale, Suite, SuiteError, suggestion
+from symplectic_bench.spec.suggestion import suggestion
+from symplectic_bench.spec.suite import Scale, Suite, SuiteError
 from symplectic_bench.spec.users_problem import suite_of, users_problems
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import symplectic_adjoint as sa
+from symplectic_adjoint.field.layout import Layout
 from tests.fields import start, weighted_loss
 from tests.gradients import EXACT, STANDARD
 from tests.oracle import relative_error
@@ -225,3 +226,19 @@ def test_a_state_that_cannot_be_solved_for_is_named(y0, message):
 def test_a_tolerance_that_does_not_fit_is_named(y0, tolerance, message):
     with pytest.raises((TypeError, ValueError), match=message):
         sa.odeint(lambda t, y: y, y0, T, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ((torch.full((4,), 3.0), torch.full((2, 2), 5.0), torch.zeros(7)), 5.0),
+        ((torch.full((4,), 3.0), torch.tensor(2.0)), 3.0),
+        ({"a": torch.tensor([3.0, 4.0]), "b": {"c": torch.tensor([1.0])}}, 12.5**0.5),
+        ([torch.zeros(0), torch.tensor([-2.0])], 2.0),
+        ((torch.zeros(0),), 0.0),
+    ],
+)
+def test_the_norm_of_a_structure_is_that_of_its_worst_part(state, expected):
+    """The largest of the root mean squares of its parts, torchdiffeq's norm of a tuple."""
+    layout = Layout(state)
+    assert layout.norm(layout.pack(state)).item() == pytest.approx(expected, rel=1e-6)  # float32

@@ -4,8 +4,10 @@ from dataclasses import replace
 import pytest
 
 from symplectic_bench.analysis.baseline import (
+    BACKWARD,
     METRICS,
     TIME,
+    WAITS,
     Baseline,
     BaselineMissing,
     UnfitForBaseline,
@@ -54,8 +56,8 @@ def test_equal_rows_pass(rows, baseline):
     assert compare(rows, baseline) == []
 
 
-def test_a_baseline_holds_only_deterministic_values(baseline):
-    assert set(baseline.cells[0]) == {"cell_id", "cell", "dtype", "status", *METRICS, TIME}
+def test_a_baseline_holds_deterministic_values_and_ratios_of_times(baseline):
+    assert set(baseline.cells[0]) == {"cell_id", "cell", "dtype", "status", "adaptive", *METRICS, TIME, BACKWARD, WAITS}
     assert not [name for name in METRICS if name.endswith("_s") or "rss" in name]
 
 

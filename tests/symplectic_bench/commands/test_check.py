@@ -1,5 +1,6 @@
 """The commands check and compare."""
 
+import json
 import re
 import subprocess
 
@@ -45,6 +46,32 @@ def test_messages_name_the_folders_that_there_are(bench):
     assert "no baseline results/baseline/small.jsonl: record one" in bench.output
     assert bench("tables", "small.toml", "--environment", "nowhere") == Exit.USAGE
     assert "no environment 'nowhere' in results/small (there are:" in bench.output
+
+
+def test_a_baseline_names_the_kinds_of_processors_on_which_its_counts_were_found(bench, monkeypatch):
+    def updated(kind, **changes):
+        at(monkeypatch, an_environment(cpu_kind=kind))
+        bench.changes = changes
+        bench("run", "small.toml", "--fresh")
+        assert bench("check", "small.toml", "--update") == Exit.DONE
+        return json.loads((bench.folder / "results/baseline/small.jsonl").read_text().splitlines()[0])["kinds"]
+
+    assert updated("Some AVX2") == ["Some AVX2"]
+    assert updated("Other AVX512", error_true=0.5) == ["Other AVX512", "Some AVX2"]  # the same counts
+    assert updated("Third SVE", steps_accepted=7) == ["Third SVE"]  # other counts, found on this kind only
+
+
+def test_on_another_kind_a_check_says_what_it_does_not_compare_in_full(bench, monkeypatch):
+    bench.changes = {"steps_accepted": 20}
+    bench("run", "small.toml")
+    bench("check", "small.toml", "--update")
+    at(monkeypatch, an_environment(cpu_kind="Other AVX512"))
+    for steps, expected in ((21, Exit.DONE), (22, Exit.REGRESSION)):
+        bench.changes = {"steps_accepted": steps}
+        bench("run", "small.toml", "--fresh")
+        assert bench("check", "small.toml", "--markdown", "summary.md") == expected
+        for text in (bench.output, (bench.folder / "summary.md").read_text()):
+            assert "checked on Some AVX2, not on Other AVX512" in text
 
 
 def test_rows_from_another_environment_do_not_count(bench, monkeypatch):

@@ -1,5 +1,7 @@
 """Formulas and fifty-digit arithmetic against the modules, mpmath and calculation by hand."""
 
+from dataclasses import replace
+
 import mpmath
 import numpy as np
 import pytest
@@ -69,7 +71,8 @@ def test_a_formula_equals_its_loss(small, name):
 
 @every_problem
 def test_a_replay_in_fifty_digits_equals_autograd_to_rounding(small, name):
-    problem = small(name, end=0.5, **({"outputs": 1} if "outputs" in PROBLEMS[name].sizes else {}))
+    whole = small(name, end=0.5, **({"outputs": 1} if "outputs" in PROBLEMS[name].sizes else {}))
+    problem = replace(whole, moving_t=None)  # times are constants in fifty digits
     grid = equal_steps(problem.t, 3)
     twin = DigitsTwin(problem)
     expected = autograd(problem, in_turn(problem, lambda part: replay(METHODS["rk4"], part, grid)))

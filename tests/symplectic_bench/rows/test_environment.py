@@ -2,6 +2,7 @@ import getpass
 import inspect
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from symplectic_bench.rows.environment import capture, describe
 from symplectic_bench.rows.store import read_environment, write_environment
@@ -21,6 +23,7 @@ from tests.symplectic_bench.sample_rows import an_environment
     "change",
     [
         {"cpu": "other"},
+        {"cpu_kind": "Some AVX512"},
         {"cores": 4},
         {"torch": "2.14"},
         {"library_sha256": "3" * 64},
@@ -45,6 +48,24 @@ def test_the_environment_names_the_machine_but_not_its_user():
     written = json.dumps(asdict(environment))
     private = [str(Path.home()), str(Path.cwd()), f'"{socket.gethostname()}"', f"/{getpass.getuser()}/"]
     assert [word for word in private if word in written] == []
+
+
+def test_the_instructions_that_torch_uses_are_named_and_can_be_limited():
+    """As for an imitation of another kind of processor, whose rows must not be taken for this one's."""
+    program = (
+        "from symplectic_bench.rows.environment import capture; found = capture(); print(found.id, found.cpu_kind)"
+    )
+
+    def captured(**variables):
+        env = {**os.environ, "PYTHONPATH": PYTHONPATH, **variables}
+        done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+        return done.stdout.strip().split(" ", 1)
+
+    own, limited = captured(), captured(ATEN_CPU_CAPABILITY="default")
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert own[1].split()[-1] == torch.backends.cpu.get_cpu_capability()
+    if own[1].split()[-1] != "DEFAULT":
+        assert limited[1].endswith(" DEFAULT") and limited[0] != own[0]
 
 
 def test_peers_that_are_not_installed_are_not_named(monkeypatch):

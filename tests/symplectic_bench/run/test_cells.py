@@ -155,6 +155,26 @@ class TestByScript:
         assert row.floor_s == pytest.approx(17 * 0.1 + 9 * 0.2)
         assert row.floor_tensor_bytes == (3 + 6) * 8 + 40 + 4
 
+    def test_each_time_is_the_median_of_its_samples(self, script, settings):
+        """Of samples whose least, mean, median and sums of medians all differ."""
+        samples = [(1.0, 9.0, 0.1, 0.5), (2.0, 3.0, 0.3, 0.2), (8.0, 4.0, 0.2, 0.9)]
+        script["measure_wall_time"] = CallOutcome(
+            values=[
+                value
+                for forward, backward, f, vjp in samples
+                for value in (
+                    {"cell": 0, "forward_s": forward, "backward_s": backward, "backward_cpu_s": f, "backward_waits": 7},
+                    {"f_call_s": f, "vjp_call_s": vjp, "f_call_cpu_s": 2 * f, "vjp_call_cpu_s": 2 * vjp},
+                )
+            ]
+        )
+        row = self.row(settings)
+        assert (row.forward_s, row.backward_s, row.total_s) == (2.0, 4.0, 10.0)
+        assert (row.f_call_s, row.vjp_call_s) == (0.2, 0.5)
+        assert (row.forward_samples_s, row.backward_samples_s) == ([1.0, 2.0, 8.0], [9.0, 3.0, 4.0])
+        assert row.backward_cpu_samples_s == [0.1, 0.3, 0.2] and row.backward_waits == 7
+        assert (row.f_call_cpu_samples_s, row.vjp_call_cpu_samples_s) == ([0.2, 0.6, 0.4], [1.0, 0.4, 1.8])
+
     @pytest.mark.parametrize(
         ("process", "status", "measured", "next_process"),
         [
