@@ -41,7 +41,7 @@ class ReportOptions:
 def sources(suites: Sequence[str] | None, problem: str | None) -> Sequence[str]:
     """Return the suites to work on, or the problem if it is given alone. End the command if there is nothing."""
     if not suites and problem is None:
-        console.print("missing argument SUITE: give a suite (see list), or a problem with --problem", style="red")
+        console.print("Missing argument SUITE: give a suite (see list), or a problem with --problem", style="red")
         raise typer.Exit(Exit.USAGE)
     return suites or [problem or ""]
 

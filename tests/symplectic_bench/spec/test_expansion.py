@@ -2,7 +2,7 @@ import tracemalloc
 
 import pytest
 
-from symplectic_bench.run.sweep import load_vocabulary
+from symplectic_bench.run.sweep import cells_of_suite, load_vocabulary
 from symplectic_bench.spec.expansion import NothingLeft, Vocabulary, expand, narrow, parse_only
 from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite, suite_names
 from tests.symplectic_bench.sample_rows import OURS, PEERS
@@ -179,7 +179,13 @@ def test_quick_compares_nine_ways_within_sixty_cells():
     assert len(found) == 60
     assert len({(c.contender, c.gradient) for c in found}) == 9
     assert {c.sizes_dict["data"] for c in found if c.problem == "flow"} == {"digits", "breast_cancer", "wine"}
-    assert len(expand(QUICK.at_scale(Scale.SMOKE), VOCABULARY)) == 17
+
+
+def test_the_smoke_block_of_quick_has_outputs_in_steps_a_tuple_times_and_a_second_method():
+    found = cells_of_suite(QUICK.at_scale(Scale.SMOKE))
+    assert len(found) == 25
+    assert {c.method for c in found} == {"dopri5", "bosh3", "tsit5"}
+    assert "regularized" in {c.problem for c in found}
 
 
 @pytest.mark.parametrize(
