@@ -1,0 +1,103 @@
+"""Mutants: where they are, which are drawn, and how they are told from those that no test could notice."""
+
+from collections import Counter
+
+import pytest
+
+from tests.clone import ROOT
+from tests.mutation.__main__ import CONFIG, EQUIVALENT, Record, read_equivalent, tests_of
+from tests.mutation.mutants import Change, Mutant, mutants, planted, sample
+
+SOUND = "def half(x):\n    return x / 2\n"
+
+
+def population(*counts):
+    """Return mutants at as many places as there are counts, each with its count of operators."""
+    return [Mutant("a.py", f"operator {n}", 0, (place, 0)) for place, count in enumerate(counts) for n in range(count)]
+
+
+def test_a_sample_has_one_mutant_of_a_place():
+    drawn = sample(population(6, 1, 2), 3, seed=0)
+    assert sorted(mutant.place for mutant in drawn) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_a_place_of_many_operators_is_drawn_no_more_often():
+    drawn = Counter(sample(population(50, 1), 1, seed)[0].place for seed in range(400))
+    # Half of 400, with a standard deviation of 10.
+    assert 150 < drawn[0, 0] < 250
+
+
+def test_every_operator_of_a_place_can_be_drawn():
+    drawn = {sample(population(3), 1, seed)[0].operator for seed in range(50)}
+    assert drawn == {"operator 0", "operator 1", "operator 2"}
+
+
+def test_a_seed_draws_the_same_sample_again():
+    of_many = population(*[2] * 100)
+    assert sample(of_many, 10, seed=3) == sample(of_many, 10, seed=3) != sample(of_many, 10, seed=4)
+
+
+def test_no_more_is_drawn_than_there_is():
+    assert len(sample(population(2, 2), 80, seed=0)) == 2
+
+
+def test_a_change_is_known_by_its_lines():
+    assert Change.between("a.py", SOUND, SOUND.replace("/", "*")) == Change("a.py", "return x / 2", "return x * 2")
+    assert Change.between("a.py", f"@cache\n{SOUND}", SOUND) == Change("a.py", "@cache", "")
+
+
+def test_a_record_knows_outcomes_for_the_same_change_only(tmp_path):
+    mutant, change = Mutant("a.py", "Div_Mul", 0, (2, 11)), Change("a.py", "return x / 2", "return x * 2")
+    Record(tmp_path / "record").add(mutant, change, "survived")
+    Record(tmp_path / "record").add(mutant, change, "killed")
+    again = Record(tmp_path / "record")
+    assert again.outcome(mutant, change) == "killed"
+    assert again.outcome(mutant, Change("a.py", "return y / 2", "return y * 2")) is None
+
+
+@pytest.mark.parametrize("change", sorted(read_equivalent(), key=repr), ids=lambda change: change.mutant)
+def test_a_mutant_that_is_called_equivalent_could_still_be_made(change):
+    lines = {line.strip() for line in (ROOT / change.file).read_text().splitlines()}
+    assert set(change.line.splitlines()) <= lines and change.line != change.mutant
+
+
+def test_every_mutant_that_is_called_equivalent_has_its_reason():
+    text = EQUIVALENT.read_text()
+    assert text.count("\nreason = ") == text.count("[[change]]") == len(read_equivalent())
+
+
+def test_the_folders_and_their_tests_exist():
+    for folder, tests in CONFIG["tests"].items():
+        paths = [folder, *(test.removeprefix("--deselect=").partition("::")[0] for test in tests)]
+        assert tests and all((ROOT / path).exists() for path in paths)
+
+
+def test_the_tests_of_a_file_are_those_with_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tests").mkdir()
+    for name in ("events", "events_that_jump", "outputs"):
+        (tmp_path / f"tests/test_{name}.py").touch()
+    found = tests_of("solve/events.py", ["tests", "tests/test_outputs.py", "--deselect=tests/test_events.py::test"])
+    assert found == ["tests/test_events.py", "tests/test_events_that_jump.py"]
+
+
+class TestOfCosmicRay:
+    """What cosmic-ray, which only `tox run -e mutation` installs, does to a file."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path):
+        pytest.importorskip("cosmic_ray", reason="cosmic-ray is not installed: tox run -e mutation")
+        (tmp_path / "half.py").write_text(SOUND)
+
+    def test_a_file_is_changed_while_a_mutant_is_planted(self, tmp_path):
+        seen = set()
+        for mutant in mutants(tmp_path, CONFIG["exclude_operators"]):
+            with planted(mutant) as change:
+                assert (tmp_path / "half.py").read_text() == SOUND.replace(change.line, change.mutant) != SOUND
+                seen.add(change.mutant)
+        assert {"return x * 2", "return x // 2", "return x / 3", "return x / 1"} <= seen
+        assert (tmp_path / "half.py").read_text() == SOUND
+
+    def test_excluded_operators_are_not_used(self, tmp_path):
+        used = {mutant.operator for mutant in mutants(tmp_path, ["Binary"])}
+        assert used and not any("Binary" in name for name in used)
