@@ -86,7 +86,10 @@ def count(folder: str, chosen: list[Mutant], record: "Record") -> Counter[str]:
             record.add(mutant, change, outcome)
             outcomes[outcome] += 1
             if outcome == "survived":
-                print(f"{change.file}:{mutant.place[0]}: {mutant.operator}\n- {change.line}\n+ {change.mutant}\n", flush=True)
+                print(
+                    f"{change.file}:{mutant.place[0]}: {mutant.operator}\n- {change.line}\n+ {change.mutant}\n",
+                    flush=True,
+                )
     return outcomes
 
 

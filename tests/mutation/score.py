@@ -26,7 +26,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 def table(outcomes: Mapping[str, Counter[str]], populations: Mapping[str, int]) -> str:
     """Return a Markdown table with a row for each folder."""
-    head = "| folder | mutants | tried | killed | by time limit | survived | equivalent | share killed | 95 % interval |"
+    head = "| folder | mutants | tried | killed | by time limit | survived | equivalent | killed, % | 95 % interval |"
     lines = [head, "|---|" + "---:|" * 8]
     for folder, seen in outcomes.items():
         n = seen["killed"] + seen["timeout"] + seen["survived"]
@@ -39,8 +39,8 @@ def table(outcomes: Mapping[str, Counter[str]], populations: Mapping[str, int]) 
             seen["timeout"],
             seen["survived"],
             seen["equivalent"],
-            f"{100 * share(seen):.1f} %",
-            f"{100 * low:.1f} to {100 * high:.1f} %",
+            f"{100 * share(seen):.1f}",
+            f"{100 * low:.1f} to {100 * high:.1f}",
         )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)

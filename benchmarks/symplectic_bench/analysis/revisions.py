@@ -62,7 +62,7 @@ class Side:
         program = (
             "import sys\n"
             "from importlib.util import find_spec\n"
-            "for name in sys.argv[1:]: found = find_spec(name); print(found.origin if found else '')"
+            "for name in sys.argv[1:]: found = find_spec(name); print(found and found.origin or '')"
         )
         folders = (self.suite, self.tree / "symplectic_adjoint")
         done = self._python("-c", program, *(folder.name for folder in folders))

@@ -110,6 +110,19 @@ class TestConditions:
             ).replace("()", "")
         )
 
+    def test_a_group_that_is_named_for_a_part_of_its_cells_says_how_many(self):
+        both = [fixed(10), fixed(20), fixed(20, method="euler")]
+        of_another_seed = a_row(replace(both[0].cell, seed=1))
+        named = self.condition(both, [of_another_seed, fixed(10, method="euler")])
+        assert named.startswith("not in ") and named.count(" (") == named.count(" (1 of 2)") == 1
+
+    def test_of_more_than_two_groups_two_are_named(self):
+        met = [fixed(n, method=method) for n in (10, 20, 40, 80) for method in ("rk38", "euler")]
+        missed = [fixed(n, method=method) for n, method in ((10, "rk4"), (20, "rk4"), (40, "rk4"), (80, "euler"))]
+        met = [row for row in met if row.cell != missed[-1].cell] + [fixed(80, method="rk4")]
+        named = self.condition(met, missed)
+        assert named.count(";") == 1 and named.endswith(" and 2 more")
+
 
 class TestPowers:
     POWERS = criterion(measure="peak_tensor_bytes", powers={"steps": 1, "components": 0}, within=0.2)
