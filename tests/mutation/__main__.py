@@ -66,37 +66,60 @@ def count(folder: str, chosen: list[Mutant], record: "Record") -> Counter[str]:
     """Try the mutants one after another, and print those that survive."""
     for module in PRELOADED:
         import_module(module)
-    equivalent = read_equivalent()
-    arguments = CONFIG["tests"][folder]
+    equivalent, outcomes = read_equivalent(), Counter()
     with tempfile.NamedTemporaryFile() as output:
-        # This run also compiles the sources. A mutant's are never written.
-        clean = run_tests(arguments, output.name)
-        if clean.outcome != "survived":
-            raise SystemExit(f"the tests of {folder} fail without a mutant:\n{Path(output.name).read_text()}")
+        # Also compiles the sources. Those that a mutant changes are compiled in memory.
+        tests = Tests(CONFIG["tests"][folder], output.name)
         sys.dont_write_bytecode = True
-        print(f"{folder}: {len(chosen)} mutants, whose tests take {clean.cpu_s:.0f} s", flush=True)
-        outcomes = Counter()
+        print(f"{folder}: {len(chosen)} mutants, whose tests take {sum(tests.cpu_s.values()):.0f} s", flush=True)
         for mutant in chosen:
             with planted(mutant) as change:
                 if change in equivalent:
                     outcome = "equivalent"
                 elif (outcome := record.outcome(mutant, change)) not in ("killed", "timeout"):
-                    first = tests_of(mutant.path, arguments)
-                    outcome = run_tests([*first, *arguments], output.name, limit_s=10 + 3 * clean.cpu_s).outcome
+                    outcome = tests.outcome(mutant)
             record.add(mutant, change, outcome)
             outcomes[outcome] += 1
             if outcome == "survived":
-                print(
-                    f"{change.file}:{mutant.place[0]}: {mutant.operator}\n- {change.line}\n+ {change.mutant}\n",
-                    flush=True,
-                )
+                place = f"{change.file}:{mutant.place[0]}: {mutant.operator}"
+                print(f"{place}\n- {change.line}\n+ {change.mutant}\n", flush=True)
     return outcomes
 
 
-def tests_of(path: str, arguments: list[str]) -> list[str]:
-    """Return the files among some tests that are named after a source file."""
-    folders = [Path(argument) for argument in arguments if not argument.startswith("-")]
-    return sorted(str(file) for folder in folders for file in folder.glob(f"test_{Path(path).stem}*.py"))
+class Tests:
+    """Files of tests, each run by itself: those with the name of the changed file first, then the quickest."""
+
+    def __init__(self, arguments: list[str], output: str) -> None:
+        self._output = output
+        # A file may skip all cases of a gradient that other files run.
+        self._options = ["-p", "no:coverage-guard", *(one for one in arguments if one.startswith("-"))]
+        self.cpu_s = {file: self._time(file) for file in test_files(arguments)}
+
+    def _time(self, file: str) -> float:
+        clean = run_tests([file, *self._options], self._output)
+        if clean.outcome != "survived":
+            raise SystemExit(f"{file} fails without a mutant:\n{Path(self._output).read_text()}")
+        return clean.cpu_s
+
+    def outcome(self, mutant: Mutant) -> str:
+        """Return how the first file ends that does not pass, or "survived"."""
+        for file in in_order(self.cpu_s, mutant.path):
+            ended = run_tests([file, *self._options], self._output, limit_s=10 + 3 * self.cpu_s[file])
+            if ended.outcome != "survived":
+                return ended.outcome
+        return "survived"
+
+
+def test_files(arguments: list[str]) -> list[str]:
+    """Return the files of tests that are named or lie in the folders named."""
+    paths = [Path(argument) for argument in arguments if not argument.startswith("-")]
+    return [str(file) for path in paths for file in (sorted(path.rglob("test_*.py")) if path.is_dir() else [path])]
+
+
+def in_order(cpu_s: dict[str, float], path: str) -> list[str]:
+    """Return the files of tests in the order in which they are likely to notice a change of this file soon."""
+    named = f"test_{Path(path).stem}"
+    return sorted(cpu_s, key=lambda file: (not Path(file).stem.startswith(named), cpu_s[file]))
 
 
 def read_equivalent() -> set[Change]:

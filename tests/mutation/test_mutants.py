@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.clone import ROOT
-from tests.mutation.__main__ import CONFIG, EQUIVALENT, Record, read_equivalent, tests_of
+from tests.mutation.__main__ import CONFIG, EQUIVALENT, Record, in_order, read_equivalent, test_files
 from tests.mutation.mutants import Change, Mutant, mutants, planted, sample
 
 SOUND = "def half(x):\n    return x / 2\n"
@@ -72,13 +72,19 @@ def test_the_folders_and_their_tests_exist():
         assert tests and all((ROOT / path).exists() for path in paths)
 
 
-def test_the_tests_of_a_file_are_those_with_its_name(monkeypatch, tmp_path):
+def test_the_files_of_a_folder_are_found_and_options_are_not_files(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tests").mkdir()
-    for name in ("events", "events_that_jump", "outputs"):
-        (tmp_path / f"tests/test_{name}.py").touch()
-    found = tests_of("solve/events.py", ["tests", "tests/test_outputs.py", "--deselect=tests/test_events.py::test"])
-    assert found == ["tests/test_events.py", "tests/test_events_that_jump.py"]
+    for name in ("test_outputs", "test_events", "conftest"):
+        (tmp_path / f"tests/{name}.py").touch()
+    found = test_files(["tests", "other/test_steps.py", "--deselect=tests/test_events.py::test"])
+    assert found == ["tests/test_events.py", "tests/test_outputs.py", "other/test_steps.py"]
+
+
+def test_the_tests_of_the_changed_file_come_first_then_the_quickest():
+    cpu_s = {"tests/test_slow.py": 9.0, "tests/test_events_that_jump.py": 8.0, "tests/test_quick.py": 1.0}
+    expected = ["tests/test_events_that_jump.py", "tests/test_quick.py", "tests/test_slow.py"]
+    assert in_order(cpu_s, "solve/events.py") == expected
 
 
 class TestOfCosmicRay:
