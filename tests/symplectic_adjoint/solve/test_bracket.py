@@ -104,14 +104,14 @@ class TestConvergence:
 
     @pytest.mark.parametrize(
         ("f", "zero", "most"),
-        # A smooth zero takes some ten; a jump four a bit at most, and there are 54 bits.
+        # A smooth zero takes some ten; a jump one a bit, and there are 54 bits.
         [
-            (lambda x: 2.0 - x, 2.0, 4),
-            (lambda x: math.cos(x / 2), math.pi, 10),
-            (lambda x: 8.0 - x**3, 2.0, 12),
-            (lambda x: 1.0 if x < 0.7 else -1.0, 0.7, 60),
-            (lambda x: max(0.0, 0.7 - x), 0.7, 216),
-            (lambda x: math.exp(-20 * x) - math.exp(-20 * 0.7), 0.7, 40),
+            (lambda x: 2.0 - x, 2.0, 2),
+            (lambda x: math.cos(x / 2), math.pi, 8),
+            (lambda x: 8.0 - x**3, 2.0, 11),
+            (lambda x: 1.0 if x < 0.7 else -1.0, 0.7, 54),
+            (lambda x: max(0.0, 0.7 - x), 0.7, 64),
+            (lambda x: math.exp(-20 * x) - math.exp(-20 * 0.7), 0.7, 15),
         ],
         ids=["line", "cosine", "cubic", "jump", "zero from then on", "exponential"],
     )
