@@ -1,7 +1,7 @@
 """Change the sources one mutant at a time and count how many the tests notice: python -m tests.mutation steps."""
 
 import argparse
-import json
+import gc
 import os
 import shutil
 import subprocess
@@ -13,16 +13,20 @@ from importlib import import_module
 from pathlib import Path
 
 from tests.clone import ROOT
+from tests.mutation.files import Files
 from tests.mutation.mutants import Change, Mutant, mutants, planted, sample
+from tests.mutation.record import Record
 from tests.mutation.score import share, table
-from tests.mutation.trial import run_tests
 
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutation"]
 FOLDERS = {Path(folder).name: folder for folder in CONFIG["tests"]}
 EQUIVALENT = Path(__file__).parent / "equivalent.toml"
 
 # Imported once, for all runs; nothing that a mutant could change.
-PRELOADED = ("pandas", "pydantic", "scipy.stats", "torch", "torch._dynamo", "torchdiffeq")
+PRELOADED = """
+filelock hypothesis.strategies matplotlib.pyplot mpmath pandas pyarrow pydantic rich.table scipy.stats
+torch torch._dynamo torchdiffeq typer
+"""
 
 
 def main() -> int:
@@ -62,22 +66,23 @@ def in_a_copy(arguments: list[str], record: Path | None) -> int:
         return subprocess.run(command, cwd=copy, env=env).returncode
 
 
-def count(folder: str, chosen: list[Mutant], record: "Record") -> Counter[str]:
+def count(folder: str, chosen: list[Mutant], record: Record) -> Counter[str]:
     """Try the mutants one after another, and print those that survive."""
-    for module in PRELOADED:
+    for module in PRELOADED.split():
         import_module(module)
+    gc.freeze()  # pytest collects garbage several times, and need not look there
     equivalent, outcomes = read_equivalent(), Counter()
     with tempfile.NamedTemporaryFile() as output:
         # Also compiles the sources. Those that a mutant changes are compiled in memory.
-        tests = Tests(CONFIG["tests"][folder], output.name)
+        files = Files(CONFIG["tests"][folder], output.name)
         sys.dont_write_bytecode = True
-        print(f"{folder}: {len(chosen)} mutants, whose tests take {sum(tests.cpu_s.values()):.0f} s", flush=True)
+        print(f"{folder}: {len(chosen)} mutants, whose tests take {sum(files.cpu_s.values()):.0f} s", flush=True)
         for mutant in chosen:
             with planted(mutant) as change:
                 if change in equivalent:
                     outcome = "equivalent"
                 elif (outcome := record.outcome(mutant, change)) not in ("killed", "timeout"):
-                    outcome = tests.outcome(mutant)
+                    outcome = files.outcome(mutant.path)
             record.add(mutant, change, outcome)
             outcomes[outcome] += 1
             if outcome == "survived":
@@ -86,68 +91,10 @@ def count(folder: str, chosen: list[Mutant], record: "Record") -> Counter[str]:
     return outcomes
 
 
-class Tests:
-    """Files of tests, each run by itself: those with the name of the changed file first, then the quickest."""
-
-    def __init__(self, arguments: list[str], output: str) -> None:
-        self._output = output
-        # A file may skip all cases of a gradient that other files run.
-        self._options = ["-p", "no:coverage-guard", *(one for one in arguments if one.startswith("-"))]
-        self.cpu_s = {file: self._time(file) for file in test_files(arguments)}
-
-    def _time(self, file: str) -> float:
-        clean = run_tests([file, *self._options], self._output)
-        if clean.outcome != "survived":
-            raise SystemExit(f"{file} fails without a mutant:\n{Path(self._output).read_text()}")
-        return clean.cpu_s
-
-    def outcome(self, mutant: Mutant) -> str:
-        """Return how the first file ends that does not pass, or "survived"."""
-        for file in in_order(self.cpu_s, mutant.path):
-            ended = run_tests([file, *self._options], self._output, limit_s=10 + 3 * self.cpu_s[file])
-            if ended.outcome != "survived":
-                return ended.outcome
-        return "survived"
-
-
-def test_files(arguments: list[str]) -> list[str]:
-    """Return the files of tests that are named or lie in the folders named."""
-    paths = [Path(argument) for argument in arguments if not argument.startswith("-")]
-    return [str(file) for path in paths for file in (sorted(path.rglob("test_*.py")) if path.is_dir() else [path])]
-
-
-def in_order(cpu_s: dict[str, float], path: str) -> list[str]:
-    """Return the files of tests in the order in which they are likely to notice a change of this file soon."""
-    named = f"test_{Path(path).stem}"
-    return sorted(cpu_s, key=lambda file: (not Path(file).stem.startswith(named), cpu_s[file]))
-
-
 def read_equivalent() -> set[Change]:
     """Return the changes that no test could notice."""
     entries = tomllib.loads(EQUIVALENT.read_text())["change"]
     return {Change(entry["file"], entry["line"], entry["mutant"]) for entry in entries}
-
-
-class Record:
-    """Outcomes of earlier runs, in a file of JSON lines."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path and path.exists() else []
-        self._known = {tuple(key): outcome for *key, outcome in map(json.loads, lines)}
-
-    def outcome(self, mutant: Mutant, change: Change) -> str | None:
-        return self._known.get(_key(mutant, change))
-
-    def add(self, mutant: Mutant, change: Change, outcome: str) -> None:
-        if self._path and self._known.get(_key(mutant, change)) != outcome:
-            self._known[_key(mutant, change)] = outcome
-            with self._path.open("a") as file:
-                print(json.dumps([*_key(mutant, change), outcome]), file=file)
-
-
-def _key(mutant: Mutant, change: Change) -> tuple[str | int, ...]:
-    return mutant.path, mutant.operator, mutant.occurrence, change.line, change.mutant
 
 
 if __name__ == "__main__":

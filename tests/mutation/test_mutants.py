@@ -5,8 +5,10 @@ from collections import Counter
 import pytest
 
 from tests.clone import ROOT
-from tests.mutation.__main__ import CONFIG, EQUIVALENT, Record, in_order, read_equivalent, test_files
+from tests.mutation.__main__ import CONFIG, EQUIVALENT, read_equivalent
+from tests.mutation.files import files_of, in_order
 from tests.mutation.mutants import Change, Mutant, mutants, planted, sample
+from tests.mutation.record import Record
 
 SOUND = "def half(x):\n    return x / 2\n"
 
@@ -77,7 +79,7 @@ def test_the_files_of_a_folder_are_found_and_options_are_not_files(monkeypatch, 
     (tmp_path / "tests").mkdir()
     for name in ("test_outputs", "test_events", "conftest"):
         (tmp_path / f"tests/{name}.py").touch()
-    found = test_files(["tests", "other/test_steps.py", "--deselect=tests/test_events.py::test"])
+    found = files_of(["tests", "other/test_steps.py", "--deselect=tests/test_events.py::test"])
     assert found == ["tests/test_events.py", "tests/test_outputs.py", "other/test_steps.py"]
 
 
