@@ -13,14 +13,14 @@ from importlib import import_module
 from pathlib import Path
 
 from tests.clone import ROOT
+from tests.mutation.equivalent import Equivalent
 from tests.mutation.files import Files
-from tests.mutation.mutants import Change, Mutant, mutants, planted, sample
+from tests.mutation.mutants import Mutant, mutants, planted, sample
 from tests.mutation.record import Record
 from tests.mutation.score import share, table
 
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutation"]
 FOLDERS = {Path(folder).name: folder for folder in CONFIG["tests"]}
-EQUIVALENT = Path(__file__).parent / "equivalent.toml"
 
 # Imported once, for all runs; nothing that a mutant could change.
 PRELOADED = """
@@ -71,7 +71,7 @@ def count(folder: str, chosen: list[Mutant], record: Record) -> Counter[str]:
     for module in PRELOADED.split():
         import_module(module)
     gc.freeze()  # pytest collects garbage several times, and need not look there
-    equivalent, outcomes = read_equivalent(), Counter()
+    equivalent, outcomes = Equivalent(), Counter()
     with tempfile.NamedTemporaryFile() as output:
         # Also compiles the sources. Those that a mutant changes are compiled in memory.
         files = Files(CONFIG["tests"][folder], output.name)
@@ -89,12 +89,6 @@ def count(folder: str, chosen: list[Mutant], record: Record) -> Counter[str]:
                 place = f"{change.file}:{mutant.place[0]}: {mutant.operator}"
                 print(f"{place}\n- {change.line}\n+ {change.mutant}\n", flush=True)
     return outcomes
-
-
-def read_equivalent() -> set[Change]:
-    """Return the changes that no test could notice."""
-    entries = tomllib.loads(EQUIVALENT.read_text())["change"]
-    return {Change(entry["file"], entry["line"], entry["mutant"]) for entry in entries}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.clone import ROOT
-from tests.mutation.__main__ import CONFIG, EQUIVALENT, read_equivalent
+from tests.mutation.__main__ import CONFIG
 from tests.mutation.files import files_of, in_order
 from tests.mutation.mutants import Change, Mutant, mutants, planted, sample
 from tests.mutation.record import Record
@@ -55,17 +55,6 @@ def test_a_record_knows_outcomes_for_the_same_change_only(tmp_path):
     again = Record(tmp_path / "record")
     assert again.outcome(mutant, change) == "killed"
     assert again.outcome(mutant, Change("a.py", "return y / 2", "return y * 2")) is None
-
-
-@pytest.mark.parametrize("change", sorted(read_equivalent(), key=repr), ids=lambda change: change.mutant)
-def test_a_mutant_that_is_called_equivalent_could_still_be_made(change):
-    lines = {line.strip() for line in (ROOT / change.file).read_text().splitlines()}
-    assert set(change.line.splitlines()) <= lines and change.line != change.mutant
-
-
-def test_every_mutant_that_is_called_equivalent_has_its_reason():
-    text = EQUIVALENT.read_text()
-    assert text.count("\nreason = ") == text.count("[[change]]") == len(read_equivalent())
 
 
 def test_the_folders_and_their_tests_exist():
