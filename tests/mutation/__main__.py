@@ -79,7 +79,9 @@ def count(folder: str, chosen: list[Mutant], record: Record) -> Counter[str]:
         print(f"{folder}: {len(chosen)} mutants, whose tests take {sum(files.cpu_s.values()):.0f} s", flush=True)
         for mutant in chosen:
             with planted(mutant) as change:
-                if change in equivalent:
+                if not change.is_python:
+                    outcome = "invalid"
+                elif change in equivalent:
                     outcome = "equivalent"
                 elif (outcome := record.outcome(mutant, change)) not in ("killed", "timeout"):
                     outcome = files.outcome(mutant.path)

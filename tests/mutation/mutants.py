@@ -1,5 +1,6 @@
 """The mutants of a folder, which are cosmic-ray's, and a sample of them."""
 
+import ast
 import difflib
 import random
 import re
@@ -27,11 +28,17 @@ class Change:
     file: str
     line: str
     mutant: str
+    is_python: bool = True
+    """Whether the changed file can be compiled: a lone * among parameters is an operator to cosmic-ray."""
 
     @classmethod
     def between(cls, file: str, sound: str, mutated: str) -> "Change":
         lines = list(difflib.ndiff(sound.splitlines(), mutated.splitlines()))
         away, there = ("\n".join(line[2:].strip() for line in lines if line[0] == sign).strip() for sign in "-+")
+        try:
+            ast.parse(mutated)
+        except SyntaxError:
+            return cls(file, away, there, is_python=False)
         return cls(file, away, there)
 
 

@@ -48,6 +48,12 @@ def test_a_change_is_known_by_its_lines():
     assert Change.between("a.py", f"@cache\n{SOUND}", SOUND) == Change("a.py", "@cache", "")
 
 
+def test_a_change_that_is_no_python_says_so():
+    sound = "def half(x, *, y): pass\n"
+    assert Change.between("a.py", sound, sound.replace("*", "z")).is_python
+    assert not Change.between("a.py", sound, sound.replace("*", "+")).is_python
+
+
 def test_a_record_knows_outcomes_for_the_same_change_only(tmp_path):
     mutant, change = Mutant("a.py", "Div_Mul", 0, (2, 11)), Change("a.py", "return x / 2", "return x * 2")
     Record(tmp_path / "record").add(mutant, change, "survived")

@@ -27,7 +27,7 @@ def test_no_draw_says_nothing():
 
 
 def test_time_limits_kill_and_equivalent_mutants_do_not_count():
-    assert share(Counter(killed=5, timeout=1, survived=2, equivalent=90)) == 0.75
+    assert share(Counter(killed=5, timeout=1, survived=2, equivalent=90, invalid=9)) == 0.75
     assert share(Counter(equivalent=1)) == 1.0
 
 

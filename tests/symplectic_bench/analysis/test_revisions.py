@@ -70,6 +70,13 @@ class TestCheckedOut:
         with pytest.raises(RevisionError, match="git is not installed"), checked_out(repository, ["HEAD"]):
             pass
 
+    def test_a_git_that_is_killed_is_a_failure(self, repository, tmp_path, monkeypatch):
+        (tmp_path / "git").write_text("#!/bin/sh\nkill -9 $$\n")
+        (tmp_path / "git").chmod(0o700)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(RevisionError, match="git rev-parse"), checked_out(repository, ["HEAD"]):
+            pass
+
 
 class TestSources:
     @pytest.mark.parametrize("suite", [SUITE, "benchmarks"], ids=["now", "in earlier revisions"])
