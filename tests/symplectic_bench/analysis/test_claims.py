@@ -97,6 +97,14 @@ class TestConditions:
     def test_a_number_that_no_bound_separates_is_listed(self):
         assert self.condition([fixed(10), fixed(40)], [fixed(20)]) == "steps 10, 40"
 
+    def test_numbers_are_listed_if_the_others_have_none(self):
+        adaptive = a_row(a_cell(problem="stack", sizes=SIZES, method="rk38"))
+        assert self.condition([fixed(40), fixed(80)], [adaptive]) == "steps 40, 80"
+        assert self.condition([adaptive], [fixed(40), fixed(80)]) == "rtol 1e-06"
+
+    def test_a_bound_may_be_the_largest(self):
+        assert self.condition([fixed(10), fixed(20)], [fixed(40)]) == "steps <= 20"
+
     def test_a_word_is_listed(self):
         assert self.condition([fixed(10), fixed(20)], [fixed(10, method="euler"), fixed(20, method="euler")]) == (
             "method rk38"
