@@ -8,7 +8,8 @@ from symplectic_adjoint.methods.registry import METHODS
 
 def test_the_tableau_of_a_damping() -> None:
     method = leapfrog(0.375)
-    assert method.A == ((), (Fraction(1, 2),)) and method.c == (0, Fraction(1, 2))
+    rows, nodes = method.A, method.c
+    assert rows == ((), (Fraction(1, 2),)) and nodes == (0, Fraction(1, 2))
     assert method.b == (Fraction(5, 8), Fraction(3, 8))
     assert method.b_error == (Fraction(-3, 8), Fraction(3, 8))
     assert (method.order, method.error_order, method.stages) == (1, 1, 2)
