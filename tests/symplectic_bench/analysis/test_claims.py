@@ -118,6 +118,16 @@ class TestConditions:
             ).replace("()", "")
         )
 
+    def test_of_as_many_cells_on_both_sides_or_fewer_those_that_meet_the_limit_are_named(self):
+        met, missed = [fixed(10), fixed(20, method="euler")], [fixed(20), fixed(10, method="euler")]
+        assert (
+            self.condition(met, missed)
+            == "in stack batch 128, rk38 10 steps, float64; stack batch 128, euler 20 steps, float64"
+        )
+        few = [fixed(10), fixed(20, method="euler")]
+        many = [*missed, fixed(40), fixed(10, method="rk4"), fixed(20, method="rk4")]
+        assert self.condition(few, many).startswith("in ")
+
     def test_a_group_that_is_named_for_a_part_of_its_cells_says_how_many(self):
         both = [fixed(10), fixed(20), fixed(20, method="euler")]
         of_another_seed = a_row(replace(both[0].cell, seed=1))
