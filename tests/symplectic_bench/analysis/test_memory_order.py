@@ -24,6 +24,7 @@ def test_the_order_that_the_formulas_predict_is_compared_with_the_measured_one()
 def test_an_order_that_did_not_hold_is_reported():
     (line,) = memory_order(summarize(changed(group(), "ours symplectic", peak_tensor_bytes=10**9)))
     assert line["measured_order"] == "aca < baseline < symplectic"
+    assert line["predicted_order"] == "symplectic < aca < baseline"
     assert line["held"] is False
 
 
