@@ -171,6 +171,7 @@ def test_a_method_interpolates_if_dense_output_is_at_most_one_order_lower() -> N
     assert heun2(order=2).interpolates
     assert RK4.interpolates and RK4.interpolant.order == RK4.order - 1
     assert not DOPRI8.interpolates and DOPRI8.interpolant.order == 3
+    assert not replace(METHODS["dopri5"], interpolant=None).interpolates
 
 
 def test_the_order_of_the_cubic_is_at_most_that_of_the_method() -> None:
