@@ -38,11 +38,11 @@ class TestLeapfrog:
 
 
 class TestCoupled:
-    """y = 1, z = 3/2 and C = 1/2 with Euler's method: P(t, z; h) = h f(t, z)."""
+    """y = 1, z = 3/2 and C = 1/4 with Euler's method: P(t, z; h) = h f(t, z)."""
 
-    def step(self, open_ends=(False, False), companion=1.5):
+    def step(self, companion=1.5, **given):
         pair = {"companion": None if companion is None else number(companion), "coupling": 0.25}
-        return CoupledStep(Slope(), METHODS["euler"], 0.0, 0.5, 0.5, number(1.0), open_ends=open_ends, **pair)
+        return CoupledStep(Slope(), METHODS["euler"], 0.0, 0.5, 0.5, number(1.0), **pair, **given)
 
     def test_both_states_are_moved(self):
         # y+ = 1/4 + 3/4 (3/2) + (3)/2 = 2.875; P(1/2, y+; -1/2) = -(5.75 + 1/2)/2, z+ = 1.5 + 3.125.
