@@ -167,8 +167,9 @@ class TestFirstStep:
         found = initial_step(lambda t, y: 0 * y + 0.9e-5, 0.0, vector(3.0), vector(0.9e-5), 1e6, 2, control)
         assert found == pytest.approx(1e-4, rel=1e-12)
 
-    def test_without_any_slope_it_is_the_trial_step(self):
-        assert self.size(lambda y: 0 * y) == 1e-6
+    @pytest.mark.parametrize(("slope", "size"), [(0.0, 1e-6), (0.9e-15, 1e-6), (1.1e-15, 1e-4)])
+    def test_without_any_slope_it_is_the_trial_step(self, slope, size):
+        assert self.size(lambda y: 0 * y + slope) == pytest.approx(size, rel=1e-12)
 
     def test_it_is_no_longer_than_the_span_and_has_its_sign(self):
         assert self.size(lambda y: 2 * y, span=1e-3) == 1e-3
