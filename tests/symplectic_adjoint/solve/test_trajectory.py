@@ -37,6 +37,12 @@ def test_the_f_calls_on_a_graph(method, output_step, calls):
     assert trajectory(TWO, output_step).f_calls_on_graph(METHODS[method]) == calls
 
 
+def test_counts_begin_at_zero():
+    counts = vars(Stats("rk4", "symplectic"))
+    assert counts.pop("method") == "rk4" and counts.pop("gradient") == "symplectic" and counts.pop("choice") is None
+    assert len(counts) == 7 and set(counts.values()) == {0}
+
+
 def test_a_grid_is_made_of_the_plans():
     grid = trajectory(TWO, [-1, 0]).make_grid()
     assert (grid.t.tolist(), grid.pinned_to.tolist(), grid.output_step.tolist()) == ([0.0, 1.0], [2, FREE], [-1, 0])

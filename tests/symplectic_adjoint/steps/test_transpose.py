@@ -66,3 +66,14 @@ def test_two_steps_are_transposed_from_the_last_to_the_first(gradient):
     # y+ moves with the end by (k_1 + k_2)/2 + (2 k_1 + 1)/4, where k_2 = 2 (11/2) + 1 = 12.
     assert last == (5.75 + 12) / 2 + 12.5 / 4
     assert first == 2.5 * 0.75 + 0.75 - last
+
+
+@pytest.mark.parametrize(("with_time", "vjps"), [(False, 4 * 12), (True, 4 * 12 + 1)])
+def test_a_stage_without_weight_and_slope_is_not_transposed(with_time, vjps):
+    # At the end of a step dop853's dense output is y+, whose slope is f there: none of its three extra stages counts.
+    y0 = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64, requires_grad=with_time)
+    solution = sa.solve(Linear(), y0, t, method="dop853", options={"step_size": 0.25})
+    assert solution.grid.output_sigma.tolist() == [0.0, 1.0, 1.0]
+    solution.ys.sum().backward()
+    assert solution.stats.vjps_backward == vjps
