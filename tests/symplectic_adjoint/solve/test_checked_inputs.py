@@ -14,6 +14,7 @@ from symplectic_adjoint.solve.inputs import (
     checked_times,
     checked_tolerance,
     resolved_tolerances,
+    savable,
 )
 
 REAL, COMPLEX = torch.ones(2), torch.ones(2, dtype=torch.complex64)
@@ -93,6 +94,17 @@ class TestTolerances:
         with pytest.warns(ResolutionWarning, match="rtol = 5.96e-10 is below what float32 resolves, 1.19e-09"):
             rtol, _ = resolved_tolerances(given, 1.0, LAYOUT)
         assert rtol.tolist() == [1.0, torch.tensor(EPS / 100).item()]
+
+
+def test_only_a_tensor_that_autograd_could_not_save_is_copied():
+    with torch.inference_mode():
+        made = torch.ones(2)
+        assert savable(made) is made
+    copy = savable(made)
+    assert copy is not made and not copy.is_inference() and torch.equal(copy, REAL)
+    assert savable(REAL) is REAL and savable("y0") == "y0"
+    with torch.no_grad():
+        assert savable(made) is made
 
 
 class TestStates:
