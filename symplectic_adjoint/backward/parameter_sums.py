@@ -23,7 +23,7 @@ class ParameterSums(Protocol):
     """Pulls cotangents back through graphs, and sums those of the parameters."""
 
     def pull(
-        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
+        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
     ) -> Sequence[Tensor | None]:
         """Return the cotangents of inputs (leaves made for this call); add those of the parameters to the sums.
 
@@ -60,7 +60,7 @@ class AutogradSums:
         self._f, self._aliases = f, aliases
 
     def pull(
-        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
+        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
     ) -> Sequence[Tensor | None]:
         if by_params:
             return self._pull_separately(reached, inputs, cotangents, self._f.leaves)
@@ -120,7 +120,7 @@ class ExplicitSums:
         )
 
     def pull(
-        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
+        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
     ) -> Sequence[Tensor | None]:
         del by_params  # the graph always leads to the parameters themselves
         bars = self._f.pull(reached, (*inputs, *self._leaves), cotangents)

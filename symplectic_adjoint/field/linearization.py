@@ -23,7 +23,7 @@ class Pull(Protocol):
         cotangents: Sequence[Tensor],
         /,
         *,
-        by_params: bool = False,
+        by_params: bool,
     ) -> Sequence[Tensor | None]:
         """Return the cotangents of inputs.
 

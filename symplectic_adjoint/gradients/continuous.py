@@ -207,7 +207,7 @@ class _AdjointField(KeepNothing):
         integrand: list[Tensor | None] = []
 
         def pull(
-            reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool = False
+            reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
         ) -> Sequence[Tensor | None]:
             del by_params
             bars = self._f.pull(reached, (*inputs, *self._f.leaves), cotangents)

@@ -151,5 +151,5 @@ def initial_step(
     steepest = max(d1, d2)
     if not math.isfinite(steepest):
         return h0
-    h1 = max(1e-6, abs(h0) * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)
+    h1 = 1e-6 if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)  # h0 is no larger then
     return math.copysign(min(100.0 * abs(h0), h1, abs(span)), span)

@@ -173,15 +173,13 @@ def _transpose_compiled(
     with_time: bool,
 ) -> StepCotangents:
     """Transpose a step without outputs, each stage in one call of compiled code."""
-    s, b, columns = step.tableau.stages, step.tableau.floats.b, step.tableau.terms.columns
+    s = step.tableau.stages
     assert isinstance(step.h, float)
     times = _TimeSums(step, step.h, ()) if with_time else None
-    l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
+    l: list[Tensor | None] = [None] * s  # noqa: E741 (the paper's name)
     theta_bar = aliases.totals
     scalars = code.stage_scalars(step.h, [number(step.time(i)) for i in range(s)])
     for i in reversed(range(s)):
-        if b[i] == 0.0 and all(l[j] is None for j, _ in columns[i]):
-            continue
         compared = values is not None and values.wants(i)
         known = step.ks[i] if compared and i < len(step.ks) else None
         del step.ks[i:]

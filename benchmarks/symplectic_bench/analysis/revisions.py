@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symplectic_bench.analysis.baseline import TIME, Baseline, cells_of, lines_of_rows
-from symplectic_bench.analysis.overview import geometric_mean
 from symplectic_bench.analysis.regression import Finding, compare
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import read_rows
@@ -83,7 +82,7 @@ class Side:
         program = (
             "import sys\n"
             "from importlib.util import find_spec\n"
-            "for name in sys.argv[1:]: found = find_spec(name); print(found.origin if found else '')"
+            "for name in sys.argv[1:]: found = find_spec(name); print(found and found.origin or '')"
         )
         done = self._python("-c", program, *(folder.name for folder in self.packages))
         for folder, origin in itertools.zip_longest(self.packages, done.stdout.splitlines(), fillvalue=""):
@@ -209,4 +208,4 @@ def _times(measured: Sequence[Sequence[Sequence[Measurement]]]) -> dict[str, flo
     by_name: dict[str, list[float]] = {}
     for (name, _), values in ratios.items():
         by_name.setdefault(name, []).append(statistics.median(values))
-    return {name: geometric_mean(values) or 1.0 for name, values in by_name.items()}
+    return {name: statistics.geometric_mean(values) for name, values in by_name.items()}

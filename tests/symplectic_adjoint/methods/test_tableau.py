@@ -118,6 +118,13 @@ def test_the_sums_of_a_rounded_method_may_be_off_by_a_few_roundings_of_a_double(
         heun2(b=(HALF, HALF + Fraction(11, 10**16)), exact=False)
 
 
+def test_a_short_fraction_is_shown_as_it_is_and_a_long_one_as_a_decimal() -> None:
+    with pytest.raises(InvalidTableau, match="must sum to 1, got 1/1234567890;"):
+        heun2(A=((), row("1/1234567890")))
+    with pytest.raises(InvalidTableau, match=r"must sum to 1, got 8.1000000730539\d*e-11;"):
+        heun2(A=((), row("1/12345678901")))
+
+
 # ---- derived properties ----
 
 
@@ -164,6 +171,7 @@ def test_a_method_interpolates_if_dense_output_is_at_most_one_order_lower() -> N
     assert heun2(order=2).interpolates
     assert RK4.interpolates and RK4.interpolant.order == RK4.order - 1
     assert not DOPRI8.interpolates and DOPRI8.interpolant.order == 3
+    assert not replace(METHODS["dopri5"], interpolant=None).interpolates
 
 
 def test_the_order_of_the_cubic_is_at_most_that_of_the_method() -> None:

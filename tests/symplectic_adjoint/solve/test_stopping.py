@@ -201,3 +201,12 @@ class TestErrors:
     def test_a_dense_solution_refuses_it(self):
         with pytest.raises(sa.UnsupportedCombination, match="odeint_dense"):
             sa.odeint_dense(SmallNet(), start(), 0.0, 1.0, options={"stop": after(0.1)})
+
+
+def test_a_stopped_solve_counts_its_rejected_steps():
+    t = torch.tensor([0.0, 3.0], dtype=torch.float64)
+    y0 = torch.tensor([1.0], dtype=torch.float64)
+    given = {"rtol": 1e-6, "atol": 1e-6, "options": {"first_step": 1.0}}  # far too long for this tolerance
+    whole = sa.solve(lambda t, y: -y, y0, t, **given).stats
+    given["options"] = {**given["options"], "stop": lambda t, y: False}
+    assert sa.solve(lambda t, y: -y, y0, t, **given).stats.rejected == whole.rejected > 0

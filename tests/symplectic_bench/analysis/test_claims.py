@@ -97,6 +97,14 @@ class TestConditions:
     def test_a_number_that_no_bound_separates_is_listed(self):
         assert self.condition([fixed(10), fixed(40)], [fixed(20)]) == "steps 10, 40"
 
+    def test_numbers_are_listed_if_the_others_have_none(self):
+        adaptive = a_row(a_cell(problem="stack", sizes=SIZES, method="rk38"))
+        assert self.condition([fixed(40), fixed(80)], [adaptive]) == "steps 40, 80"
+        assert self.condition([adaptive], [fixed(40), fixed(80)]) == "rtol 1e-06"
+
+    def test_a_bound_may_be_the_largest(self):
+        assert self.condition([fixed(10), fixed(20)], [fixed(40)]) == "steps <= 20"
+
     def test_a_word_is_listed(self):
         assert self.condition([fixed(10), fixed(20)], [fixed(10, method="euler"), fixed(20, method="euler")]) == (
             "method rk38"
@@ -109,6 +117,29 @@ class TestConditions:
                 "components=2, layers=2", ""
             ).replace("()", "")
         )
+
+    def test_of_as_many_cells_on_both_sides_or_fewer_those_that_meet_the_limit_are_named(self):
+        met, missed = [fixed(10), fixed(20, method="euler")], [fixed(20), fixed(10, method="euler")]
+        assert (
+            self.condition(met, missed)
+            == "in stack batch 128, rk38 10 steps, float64; stack batch 128, euler 20 steps, float64"
+        )
+        few = [fixed(10), fixed(20, method="euler")]
+        many = [*missed, fixed(40), fixed(10, method="rk4"), fixed(20, method="rk4")]
+        assert self.condition(few, many).startswith("in ")
+
+    def test_a_group_that_is_named_for_a_part_of_its_cells_says_how_many(self):
+        both = [fixed(10), fixed(20), fixed(20, method="euler")]
+        of_another_seed = a_row(replace(both[0].cell, seed=1))
+        named = self.condition(both, [of_another_seed, fixed(10, method="euler")])
+        assert named.startswith("not in ") and named.count(" (") == named.count(" (1 of 2)") == 1
+
+    def test_of_more_than_two_groups_two_are_named(self):
+        met = [fixed(n, method=method) for n in (10, 20, 40, 80) for method in ("rk38", "euler")]
+        missed = [fixed(n, method=method) for n, method in ((10, "rk4"), (20, "rk4"), (40, "rk4"), (80, "euler"))]
+        met = [row for row in met if row.cell != missed[-1].cell] + [fixed(80, method="rk4")]
+        named = self.condition(met, missed)
+        assert named.count(";") == 1 and named.endswith(" and 2 more")
 
 
 class TestPowers:

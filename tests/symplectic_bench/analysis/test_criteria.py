@@ -156,6 +156,23 @@ class TestAlongAnAxis:
         (found,) = evaluations(rows, one)
         assert (found.name, found.value) == ("ours symplectic, outputs 10 to 100", pytest.approx(1))
 
+    def test_cells_of_two_methods_are_two_series_unless_the_axis_is_the_number_of_stages(self):
+        def of(method, stages, outputs):
+            cell = a_cell(sizes=(("outputs", outputs),), method=method)
+            return a_row(cell, stages=stages, total_s=1e-3 * stages * outputs)
+
+        along = {"measure": "total_s", "change": "exponent"}
+        of_six_stages = [of(method, 6, n) for method in ("dopri5", "tsit5") for n in (10, 100)]
+        by_outputs = evaluations(of_six_stages, criterion(along="outputs", **along))
+        assert [(one.name, one.value) for one in by_outputs] == [
+            ("ours symplectic, outputs 10 to 100", pytest.approx(1))
+        ] * 2
+        rows = [of(method, stages, n) for method, stages in (("dopri5", 6), ("bosh3", 3)) for n in (10, 100)]
+        by_stages = evaluations(rows, criterion(along="stages", **along))
+        assert [(one.name, one.value) for one in by_stages] == [
+            ("ours symplectic, stages 3 to 6", pytest.approx(1))
+        ] * 2
+
     def test_it_is_not_measured_without_one_of_the_two(self):
         rows = [fixed(10), fixed(20, status=Status.OOM, reason="killed")]
         (found,) = evaluations(rows, self.POWER)
