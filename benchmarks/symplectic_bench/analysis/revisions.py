@@ -22,6 +22,10 @@ class RevisionError(RuntimeError):
     """A revision cannot be measured."""
 
 
+class UnknownRevision(RevisionError):
+    """git knows no revision of that name."""
+
+
 class NotInGit(RevisionError):
     """git refused, with this message."""
 
@@ -151,7 +155,7 @@ def checked_out(
 
 
 def commit_of(repository: Path, revision: str) -> str:
-    """Return the commit that a revision names. Raise RevisionError if there is none."""
+    """Return the commit that a revision names. Raise UnknownRevision if there is none."""
     asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     try:
         return _git(repository, *asked)
@@ -159,7 +163,7 @@ def commit_of(repository: Path, revision: str) -> str:
         if str(why):
             raise RevisionError(f"{revision}: {why}") from why
         what = f"no such revision {revision!r}: give a branch, a tag or a commit of this repository"
-        raise RevisionError(what) from why
+        raise UnknownRevision(what) from why
 
 
 def _git(repository: Path, *arguments: str) -> str:

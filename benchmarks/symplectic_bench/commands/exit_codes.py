@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Self, TypeVar
 
 from symplectic_bench.analysis.baseline import BaselineMissing, UnfitForBaseline
-from symplectic_bench.analysis.revisions import RevisionError
+from symplectic_bench.analysis.revisions import RevisionError, UnknownRevision
 from symplectic_bench.report.suite_report import NoRows, UnknownEnvironment
 from symplectic_bench.rows.record import UnreadableRow
 from symplectic_bench.rows.store import StoreError
@@ -68,6 +68,7 @@ ERROR_EXITS: dict[type[Exception], Exit] = {
     UnfitForBaseline: Exit.FAILURE,
     ExecutorChoiceError: Exit.USAGE,
     ExecutorError: Exit.FAILURE,
+    UnknownRevision: Exit.USAGE,
     RevisionError: Exit.FAILURE,
 }
 """Errors whose message explains them. Any other error is a bug and shows its traceback."""

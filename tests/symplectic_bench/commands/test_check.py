@@ -132,7 +132,7 @@ def test_revisions_unknown_to_git_are_reported(bench):
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
     for revisions in (("nosuch", "HEAD"), ("HEAD", "nosuch"), ("nosuch", "nosuch")):
-        assert bench("compare", *revisions) == Exit.FAILURE
+        assert bench("compare", *revisions) == Exit.USAGE
         assert "no such revision 'nosuch': give a branch, a tag or a commit" in bench.output
 
 
