@@ -171,6 +171,8 @@ def _git(repository: Path, *arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True)
     except FileNotFoundError as why:
         raise RevisionError("git is not installed: compare needs it to check out revisions") from why
+    if done.returncode < 0:
+        raise RevisionError(f"git {arguments[0]} was ended by signal {-done.returncode}: run the command again")
     if done.returncode != 0:
         raise NotInGit(done.stderr.strip())
     return done.stdout.strip()

@@ -47,7 +47,7 @@ def test_a_floor_is_that_of_the_dtype_alone():
     ("tolerance", "words"),
     [
         (Tolerance(within=0.25), "within 25%"),
-        (Tolerance(within=0.0), "8"),
+        (Tolerance(within=0.0), "no change"),
         (Tolerance(factor=2.0), "at most 16"),
         (Tolerance(), "at most 8"),
         (Tolerance(factor=2.0, floor={"float64": 50.0}), "at most 50"),

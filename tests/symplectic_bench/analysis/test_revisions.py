@@ -74,7 +74,10 @@ class TestCheckedOut:
         (tmp_path / "git").write_text("#!/bin/sh\nkill -9 $$\n")
         (tmp_path / "git").chmod(0o700)
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(RevisionError, match="git rev-parse"), checked_out(repository, ["HEAD"]):
+        with (
+            pytest.raises(RevisionError, match="git rev-parse was ended by signal 9"),
+            checked_out(repository, ["HEAD"]),
+        ):
             pass
 
 
@@ -82,25 +85,26 @@ class TestSources:
     @pytest.mark.parametrize("suite", [SUITE, "benchmarks"], ids=["now", "in earlier revisions"])
     def test_a_worktree_that_has_all_its_packages_is_accepted(self, tmp_path, suite):
         write_sources(tmp_path, suite)
-        Side("HEAD", "0" * 12, tmp_path).require_own_sources()
+        Side("HEAD", "0" * 12, tmp_path, tmp_path).require_own_sources(None)
 
     def test_a_package_that_is_nowhere_is_refused(self, tmp_path, monkeypatch):
         write_sources(tmp_path)
         (tmp_path / LIBRARY / "__init__.py").unlink()
+        monkeypatch.delenv("PYTHONPATH", raising=False)
         # -S leaves out whatever is installed.
         alone = tmp_path / "python"
         alone.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
         alone.chmod(0o700)
         monkeypatch.setattr(sys, "executable", str(alone))
         with pytest.raises(RevisionError, match=f"{LIBRARY} would be imported from nowhere, not from its worktree"):
-            Side("HEAD", "0" * 12, tmp_path).require_own_sources()
+            Side("HEAD", "0" * 12, tmp_path, tmp_path).require_own_sources(None)
 
     @pytest.mark.parametrize("missing", [SUITE, LIBRARY])
     def test_a_package_that_would_come_from_elsewhere_is_refused(self, tmp_path, missing):
         write_sources(tmp_path)
         (tmp_path / missing / "__init__.py").unlink()
         with pytest.raises(RevisionError, match=f"{missing.split('/')[-1]} would be imported from"):
-            Side("HEAD", "0" * 12, tmp_path).require_own_sources()
+            Side("HEAD", "0" * 12, tmp_path, tmp_path).require_own_sources(None)
 
 
 class TestMeasure:
@@ -109,7 +113,7 @@ class TestMeasure:
     def measured(self, tree, program):
         write_sources(tree)
         (tree / "benchmarks/__main__.py").write_text(program)
-        return Side("HEAD", "0" * 12, tree).measure("quick", "smoke", tree / "results")
+        return Side("HEAD", "0" * 12, tree, tree).measure(["quick"], "smoke", tree / "results")
 
     def test_a_run_that_fails_is_reported_with_its_last_lines(self, tmp_path):
         program = "import sys\nprint('first')\nprint(*'abcde', sep='\\n')\nsys.exit(3)"
