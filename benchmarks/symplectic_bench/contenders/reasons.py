@@ -34,7 +34,9 @@ def several_fields(cell: Cell) -> str | None:
 
 def one_tensor_at_constant_times(contender: Contender, cell: Cell) -> str | None:
     """Return why a contender that is given one tensor, and times without gradients, cannot do the cell, or None."""
-    family = PROBLEMS[cell.problem]
+    family = PROBLEMS.get(cell.problem)  # None for a user's own problem, and for a task, which is trained
+    if family is None:
+        return None
     if family.parts:
         return f"{contender.name} is given states of one tensor only, and this one is a tuple"
     if family.moving_times:

@@ -209,7 +209,7 @@ def load_suite(name_or_path: str) -> Suite:
     path = suite_file(name_or_path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        if path.resolve().parent != SUITES and table.get("name", "") in ("", *suite_names()):
+        if path.resolve().parent != SUITES and ("name" not in table or table["name"] in suite_names()):
             table["name"] = name_of_file(path)
         return Suite.model_validate(table)
     except OSError as why:
