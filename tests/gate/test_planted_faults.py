@@ -51,7 +51,7 @@ def test_a_planted_fault_is_seen(tmp_path, fault):
         done = copy.check(timed=fault.timed)
         assert done.returncode == 3, f"{fault.name} SURVIVED the gate:\n{done.stdout}{done.stderr}"
         said = " ".join(done.stdout.split())
-        assert "regression" in said and f": {fault.metric} was" in said, said
+        assert f" regression {fault.metric} was" in said, said
         summary = (copy.folder / "summary.md").read_text(encoding="utf-8")
         assert "#### Regressions" in summary and fault.metric.replace("_", "\\_") in summary
 
@@ -119,8 +119,10 @@ def compare(folder, *arguments):
 
 @pytest.mark.gate
 @pytest.mark.skipif(not git("rev-parse", "HEAD"), reason="no git checkout")
-def test_a_revision_compared_with_itself_has_no_regression(tmp_path):
-    done = compare(tmp_path, "HEAD", "HEAD", "--markdown", str(tmp_path / "summary.md"))
+def test_a_revision_compared_with_its_like_has_no_regression(tmp_path):
+    somebody = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+    like = git(*somebody, "commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "The same sources again")
+    done = compare(tmp_path, "HEAD", like, "--markdown", str(tmp_path / "summary.md"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "25 cells compared, 0 regressions" in done.stdout
     assert "| ours symplectic |" in (tmp_path / "summary.md").read_text()

@@ -12,6 +12,7 @@ from symplectic_bench.commands.exit_codes import Exit, for_each
 from symplectic_bench.commands.options import AtScale, UsersProblemPath
 from symplectic_bench.report.findings import to_markdown
 from symplectic_bench.report.numerals import count_of, three_digits
+from symplectic_bench.report.typesetting import markdown_text
 from symplectic_bench.run.console import console
 from symplectic_bench.spec.suite import Scale
 from symplectic_bench.spec.users_problem import factory_name
@@ -41,8 +42,9 @@ def compare(
         commits = [commit_of(Path.cwd(), revision) for revision in revisions]
         if commits[0] == commits[1]:
             names = " and ".join(dict.fromkeys(revisions))
-            console.print(f"{names}: the same commit, {commits[0][:12]}, so they are equal and nothing was measured")
-            return Exit.DONE
+            said = f"{names}: the same commit, {commits[0][:12]}, so they are equal and nothing was measured"
+            console.print(said)
+            return with_summary(Exit.DONE, markdown, f"{markdown_text(said)}\n")
         if problem is not None:
             factory_name(problem)
             chosen.append(f"--problem={problem}")

@@ -142,8 +142,9 @@ def test_a_revision_compared_with_itself_is_equal_and_not_measured(bench):
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
     assert bench("compare", "HEAD", "HEAD") == Exit.DONE
     assert bench.output.startswith("HEAD: the same commit, ") and "they are equal" in bench.output
-    assert bench("compare", "HEAD", "main") == Exit.DONE
+    assert bench("compare", "HEAD", "main", "--markdown", "summary.md") == Exit.DONE
     assert bench.output.startswith("HEAD and main: the same commit, ")
+    assert "they are equal" in (bench.folder / "summary.md").read_text()
 
 
 def test_rows_of_a_cell_removed_from_the_suite_do_not_count(bench):
