@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -101,7 +102,7 @@ with lasting_streams(failure=1):
     assert (tmp_path / "rows").read_text() == ""
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device that is full")
 @pytest.mark.parametrize(("code", "expected"), [(0, 1), (3, 3)])
 def test_output_lost_to_a_full_disk_is_a_failure(code, expected):
     ended_with, _, err = program(code, stdout=full_disk())
