@@ -119,6 +119,10 @@ def _forward_pass(problem: Problem, strategy: Strategy, y0: Tensor, with_time: b
     return _Call(problem, strategy, trajectory, results, keeper.steps, last_stages, graphs, keeper.marks)
 
 
+SAMPLES = 16
+"""The number of steps at whose ends a solve is searched for values that func kept, if a parameter got no gradient."""
+
+
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, y0: Tensor, t: Tensor, *params: Tensor) -> Tensor:
@@ -171,6 +175,8 @@ class _Solve(torch.autograd.Function):
         gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
             f.search.refuse_dropped(gradients.params)
+        if call.strategy.exact and values is not None and not f.compiled:
+            f.refuse_kept_later(gradients.params, y0, trajectory.some_times(SAMPLES))
         trajectory.stats.f_calls_backward += f.f_calls
         trajectory.stats.vjps_backward += f.vjps
         return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params

@@ -327,6 +327,35 @@ class Field:
         for direction in (-1.0, 1.0):
             yield self._evaluate_and_watch(next_number(t, direction), y, kept)
 
+    def refuse_kept_later(self, bars: Sequence[Tensor | None], y: Tensor, times: Sequence[float]) -> None:
+        """Raise LostGradient if a parameter got no gradient, and func uses a value that it kept in a later call.
+
+        bars: the gradient of each of params. times: that of the first call, and some others. No call without a graph
+        shows what such a value was computed from. One that func keeps for a single time is no such value, nor one that
+        the first call reads too.
+        """
+        unused = [p for p, bar in zip(self.params, bars, strict=True) if bar is None and p.requires_grad]
+        kept = self.forward_state.kept_since_the_start() if unused else []
+        kept = [x for x in kept if x.is_floating_point() or x.is_complex()]
+        if not (kept and times):
+            return
+        with torch.no_grad(), self.forward_state.reinstated():
+            first, *others = [self.time(t) for t in times]
+            early = self._ids_read(first, y, kept)
+            for t in others:
+                below, above = (self._ids_read(next_number(t, side), y, kept) for side in (-1.0, 1.0))
+                if (below & above) - early:
+                    names = ", ".join(map(self.forward_state.name_of, unused))
+                    raise LostGradient(
+                        f"func used near t = {t.item():.9g} a value that it had computed in a call after its first, "
+                        f"which had no graph, and kept, and these parameters got no gradient: {names}. Compute the "
+                        "value anew in each call, or outside func; or freeze the parameters (requires_grad_(False)) if "
+                        "func does not use them"
+                    )
+
+    def _ids_read(self, t: Tensor, y: Tensor, tensors: Sequence[Tensor]) -> set[int]:
+        return {id(x) for x in self._evaluate_and_watch(t, y.detach(), tensors)[1]}
+
     def _evaluate_and_watch(self, t: Tensor, y: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return f(t, y) and those of the tensors that it reads."""
         reads = Reads(tensors, hidden=False)

@@ -144,3 +144,71 @@ def test_constants_kept_by_a_func_with_branches_in_time_are_not(gradient):
 
     errors = map(relative_error, gradients(gradient), gradients("backprop"))
     assert max(errors) < ROUNDING
+
+
+class Late(nn.Module):
+    """Has a term after a time only: a value of kind.recall, computed in the first call there and kept."""
+
+    def __init__(self, kind, make):
+        super().__init__()
+        self.memo, self.make = kind(lambda t: "the only one"), make
+        self.unused = nn.Linear(1, 3, dtype=torch.float64)
+
+    def forward(self, t, y):
+        rate = self.memo.net(y)
+        if t.item() > 0.5:
+            key = self.memo.key(t.item())
+            value = self.memo.recall(key)
+            if value is None:
+                value = self.make(self, t)
+                self.memo.remember(key, value)
+            rate = rate + value
+        return torch.tanh(rate)
+
+
+def embedded(func, t):
+    return func.memo.embed(torch.ones(1, dtype=torch.float64))
+
+
+def constant(func, t):
+    return torch.ones(3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", [InADict, InAList, InAnAttribute, InAnObject])
+@recomputing_gradients
+def test_an_embedding_that_is_first_used_and_kept_late_is_reported(gradient, kind):
+    ys = solve(Late(kind, embedded), gradient)
+    with pytest.raises(sa.LostGradient, match=r"near t = .* these parameters got no gradient: .*memo.embed.weight"):
+        ys.square().sum().backward()
+
+
+@pytest.mark.parametrize("kind", [InADict, InAList, InAnAttribute, InAnObject])
+@pytest.mark.parametrize("of_each_time", [False, True])
+@recomputing_gradients
+def test_a_constant_that_is_kept_late_is_not(gradient, of_each_time, kind):
+    """Beside parameters that func does not use, only one for all times might be computed from them: freeze them."""
+
+    def gradients(name):
+        func = Late(kind, constant)
+        if of_each_time:
+            func.memo.key = float
+        else:
+            for p in (*func.unused.parameters(), *func.memo.embed.parameters()):
+                p.requires_grad_(False)
+        solve(func, name).square().sum().backward()
+        return [p.grad for p in func.memo.net.parameters()]
+
+    errors = map(relative_error, gradients(gradient), gradients("backprop"))
+    assert max(errors) < ROUNDING
+
+
+@recomputing_gradients
+def test_a_constant_that_the_first_call_makes_is_kept_beside_unused_parameters(gradient):
+    class Early(Layered):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Linear(1, 1)
+
+    func = Early()
+    solve(func, gradient).square().sum().backward()
+    assert func.unused.weight.grad is None and func.layers[2].weight.grad is not None
