@@ -155,7 +155,7 @@ FAULTS_OF_LIBRARY = (
                 '        if self.interpolant is None or self.name == "tsit5":\n',
             ),
         ),
-        metric="error_true",
+        metric="f_calls_forward",
     ),
     Fault(
         "the time gradient of an output given to another's entry",
