@@ -150,3 +150,8 @@ def test_a_fact_decides_whether_an_argument_is_accepted(gradient, name, net):
 def test_every_fact_divides_the_gradients():
     for name, fact in FACTS.items():
         assert len({fact.holds(strategy) for strategy in GRADIENTS.values()}) == 2, name
+
+
+@every_gradient
+def test_all_but_the_continuous_and_the_reversing_ones_are_exact_for_the_methods_own_steps(gradient):
+    assert GRADIENTS[gradient].exact_for_method == (gradient not in ("continuous", "mali", "reversible"))
