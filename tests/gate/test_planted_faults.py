@@ -1,6 +1,5 @@
 """The gate and the tests can go red: a fault planted in a copy of the sources turns them so."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.clone import PYTHONPATH, ROOT
+from tests.clone import ROOT
 from tests.gate.copies import Copy
 from tests.gate.faults import FAULTS_OF_LIBRARY
 from tests.gate.suite_faults import FAULTS_OF_SUITE
@@ -61,48 +60,6 @@ def test_a_planted_fault_is_seen(tmp_path, fault):
 def test_sound_sources_leave_the_gate_green(tmp_path):
     done = Copy(tmp_path / "copy").check(timed=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-PENDULUM = """
-import torch
-from torch import nn
-
-
-class Pendulum(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 2))
-
-    def forward(self, t, y):
-        return self.net(y){fault}
-
-
-def pendulum(batch, *, width=8):
-    torch.manual_seed(3)
-    return Pendulum(width), torch.randn(batch, 2), torch.linspace(0, 1, 3), lambda ys: ys[-1].square().mean()
-"""
-
-
-@pytest.mark.gate
-def test_another_project_s_problem_has_its_gate(tmp_path):
-    (tmp_path / "mine").mkdir()
-    module = tmp_path / "mine" / "fields.py"
-    module.write_text(PENDULUM.format(fault=""))
-
-    def check(*arguments):
-        env = {**os.environ, "PYTHONPATH": PYTHONPATH}
-        command = [sys.executable, "-m", "benchmarks", "check", "--problem", "mine.fields:pendulum", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
-
-    assert check().returncode == 5  # there is no baseline yet
-    made = check("--update")
-    assert made.returncode == 0, made.stdout + made.stderr
-    lines = (tmp_path / "results/baseline/problem-pendulum.jsonl").read_text().splitlines()
-    assert len(lines) == 1 + 7 and json.loads(lines[1])["f_calls_forward"] > 0
-    again = check()
-    assert again.returncode == 0, again.stdout + again.stderr
-    module.write_text(PENDULUM.format(fault=" * 3.0"))
-    assert check().returncode == 3
 
 
 def git(*arguments):

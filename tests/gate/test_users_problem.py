@@ -1,5 +1,6 @@
-"""A user's own problem: check writes what run writes, and compare measures two revisions of the user's project."""
+"""A user's own problem: its gate, what check writes, and compare for two revisions of the user's project."""
 
+import json
 import subprocess
 
 import pytest
@@ -12,6 +13,17 @@ pytestmark = pytest.mark.gate
 @pytest.fixture
 def project(tmp_path):
     return UsersProject(tmp_path)
+
+
+def test_a_users_problem_has_its_gate(project):
+    check = ("check", "--problem", PROBLEM)
+    assert project(*check) == 5  # there is no baseline yet
+    assert project(*check, "--update") == 0, project.output
+    lines = (project.folder / "results/baseline/problem-pendulum.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + 7 and json.loads(lines[1])["f_calls_forward"] > 0
+    assert project(*check) == 0, project.output
+    project.write("helpers/scale.py", "SCALE = 3.0\n")
+    assert project(*check) == 3, project.output
 
 
 def test_check_writes_what_run_writes(project):
