@@ -1,6 +1,6 @@
 """The vector field f(t, y): the user's function with its parameters, checked, counted, and transposed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import Any
@@ -327,7 +327,7 @@ class Field:
         for direction in (-1.0, 1.0):
             yield self._evaluate_and_watch(next_number(t, direction), y, kept)
 
-    def refuse_kept_later(self, bars: Sequence[Tensor | None], y: Tensor, times: Sequence[float]) -> None:
+    def refuse_kept_later(self, bars: Sequence[Tensor | None], y: Tensor, times: Iterable[float]) -> None:
         """Raise LostGradient if a parameter got no gradient, and func uses a value that it kept in a later call.
 
         bars: the gradient of each of params. times: that of the first call, and some others. No call without a graph
@@ -337,10 +337,11 @@ class Field:
         unused = [p for p, bar in zip(self.params, bars, strict=True) if bar is None and p.requires_grad]
         kept = self.forward_state.kept_since_the_start() if unused else []
         kept = [x for x in kept if x.is_floating_point() or x.is_complex()]
-        if not (kept and times):
+        called_at = [self.time(t) for t in times] if kept else []
+        if not called_at:
             return
         with torch.no_grad(), self.forward_state.reinstated():
-            first, *others = [self.time(t) for t in times]
+            first, *others = called_at
             early = self._ids_read(first, y, kept)
             for t in others:
                 below, above = (self._ids_read(next_number(t, side), y, kept) for side in (-1.0, 1.0))

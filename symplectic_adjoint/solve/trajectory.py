@@ -1,6 +1,6 @@
 """A finished forward pass: its steps, and the step that each output belongs to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,10 +35,11 @@ class Trajectory:
         """A function that returns the Grid of the steps and keeps neither func nor any tensor alive."""
         return partial(Grid.from_plans, self.plans, self.output_step, self.output_sigma)
 
-    def some_times(self, most: int) -> list[float]:
-        """Return the start of the solve and the ends of its steps, of evenly spaced ones if they are many more."""
+    def some_times(self, most: int) -> Iterator[float]:
+        """Yield the start of the solve and the ends of its steps, of evenly spaced ones if they are many more."""
         every = max(1, len(self.plans) // most)
-        return [*(plan.t for plan in self.plans[:1]), *(plan.t_end for plan in self.plans[::-every])]
+        yield from (plan.t for plan in self.plans[:1])
+        yield from (plan.t_end for plan in self.plans[::-every])
 
     def dense_outputs(self) -> dict[int, list[int]]:
         """Return, by step, the outputs inside the step or at its end, unless that end is pinned to the output."""

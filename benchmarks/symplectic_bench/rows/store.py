@@ -148,9 +148,8 @@ class Writer:
         changed = f"{folder.parent.name}/{folder.name}/{self._path.name} was removed or changed during the run"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with suppress(
-                StoreError
-            ):  # the lock is still ours, or another run writes here too: lines are appended whole
+            # The lock may still be ours, or another run may write here too: lines are appended whole.
+            with suppress(StoreError):
                 self._locks.enter_context(_locked(folder))
             found = _rows_or_set_aside(self._path)
             self._file.close()

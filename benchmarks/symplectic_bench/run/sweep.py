@@ -18,7 +18,7 @@ from symplectic_bench.rows.store import Writer, write_cells, write_environment, 
 from symplectic_bench.run.console import visible
 from symplectic_bench.run.executors.executor import Executor, Measurer
 from symplectic_bench.run.run_options import RunOptions
-from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.cell import Cell, is_users_problem
 from symplectic_bench.spec.expansion import Vocabulary, expand, narrow, parse_only
 from symplectic_bench.spec.status import Status
 from symplectic_bench.spec.suggestion import suggestion
@@ -131,7 +131,7 @@ def load_vocabulary(trains: bool = False, own: Mapping[str, "UsersProblem"] | No
     sizes |= {name: dict(problem.sizes) for name, problem in (own or {}).items()}
 
     def decline_problem(cell: Cell) -> str | None:
-        data = None if ":" in cell.problem else cell.sizes_dict.get("data")
+        data = None if is_users_problem(cell.problem) else cell.sizes_dict.get("data")
         if data is not None and data not in TABLES:
             return f"there is no data {data!r:.80}{suggestion(str(data), TABLES)}"
         return decline(cell)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from itertools import product
 from typing import Any
 
-from symplectic_bench.spec.cell import Cell, Size
+from symplectic_bench.spec.cell import Cell, Size, is_users_problem
 from symplectic_bench.spec.suggestion import suggestion
 from symplectic_bench.spec.suite import Block, Suite, SuiteError
 
@@ -84,7 +84,7 @@ def _sizes(problem: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> tu
             given[size] = float(value)
         elif type(value) is not type(defaults[size]):
             raise SuiteError(f"{what} must have the type of its default, {defaults[size]!r}; got {value!r}")
-        least = None if ":" in name else _least(size, defaults[size])
+        least = None if is_users_problem(name) else _least(size, defaults[size])
         if least is not None and float(value) < least:
             raise SuiteError(f"{what} must be at least {least:g}; got {value!r}")
     return tuple(sorted((dict(defaults) | given).items()))
