@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from symplectic_bench.analysis.baseline import TIME, Baseline, cells_of, lines_of_rows
 from symplectic_bench.analysis.regression import Finding, compare
+from symplectic_bench.rows.environment import without_repository
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import read_rows
 from symplectic_bench.spec.status import Status
@@ -149,9 +150,8 @@ def checked_out(
             yield sides, folder
         finally:
             for side in sides:
-                subprocess.run(
-                    ["git", "worktree", "remove", "--force", str(side.tree)], cwd=repository, capture_output=True
-                )
+                with suppress(RevisionError):
+                    _git(repository, "worktree", "remove", "--force", str(side.tree))
 
 
 def commit_of(repository: Path, revision: str) -> str:
@@ -168,7 +168,9 @@ def commit_of(repository: Path, revision: str) -> str:
 
 def _git(repository: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=repository, env=without_repository(), capture_output=True, text=True
+        )
     except FileNotFoundError as why:
         raise RevisionError("git is not installed: compare needs it to check out revisions") from why
     if done.returncode < 0:

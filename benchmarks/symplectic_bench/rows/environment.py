@@ -216,11 +216,15 @@ ELSEWHERE = (
 """The variables that name another repository than that of the folder. git sets them for its hooks, for example."""
 
 
+def without_repository() -> dict[str, str]:
+    """Return the environment variables without those that name a repository: git then uses that of its folder."""
+    return {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     """Return git's output about a folder, whatever repository the environment names; None if git fails or is absent."""
-    environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True)
+        done = subprocess.run(["git", *arguments], cwd=folder, env=without_repository(), capture_output=True)
     except OSError:
         return None
     return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None

@@ -65,6 +65,17 @@ class TestCheckedOut:
         with pytest.raises(RevisionError, match="no such revision"), checked_out(repository, ["nowhere"]):
             pass
 
+    def test_the_repository_is_that_of_the_folder_whatever_the_environment_names(
+        self, repository, tmp_path, monkeypatch
+    ):
+        (tmp_path / "another").mkdir()
+        git(tmp_path / "another", "init", "-q")
+        monkeypatch.setenv("GIT_DIR", str(tmp_path / "another/.git"))  # as git sets it for its hooks
+        with checked_out(repository, ["HEAD"]) as (sides, _):
+            assert (sides[0].tree / SUITE / "__init__.py").exists()
+        monkeypatch.delenv("GIT_DIR")
+        assert len(worktrees(repository)) == 1
+
     def test_a_system_without_git_says_so(self, repository, monkeypatch):
         monkeypatch.setenv("PATH", "")
         with pytest.raises(RevisionError, match="git is not installed"), checked_out(repository, ["HEAD"]):
