@@ -1,8 +1,16 @@
 """The command line: symplectic-bench, or python -m symplectic_bench."""
 
+import os
+import sys
+
 
 def main() -> None:
     """Run the command line."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("the current folder has been removed: change to one that exists", file=sys.stderr)
+        sys.exit(2)  # Exit.USAGE: imports may fail here
     # Imported here because a measuring process imports this module again as its main module and must never import
     # pandas, which would take seconds and add to the memory that is measured.
     from symplectic_bench.commands.app import app

@@ -1,11 +1,15 @@
 """Folders that somebody removes while a run is writing to them."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from symplectic_bench.commands.exit_codes import Exit
+from tests.clone import PYTHONPATH
 from tests.symplectic_bench.sample_rows import an_environment
 
 
@@ -54,3 +58,13 @@ def test_a_file_in_place_of_the_folder_ends_the_run_with_the_place_of_the_rows(b
     bench.disturb = disturb
     assert bench("run", "small.toml") == Exit.FAILURE
     assert "its 3 rows are in" in bench.output and "put them back" in bench.output
+
+
+def test_a_removed_current_folder_is_a_sentence(tmp_path):
+    (tmp_path / "gone").mkdir()
+    program = "import os, shutil; shutil.rmtree(os.getcwd()); from symplectic_bench.__main__ import main; main()"
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path / "gone", env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr == "the current folder has been removed: change to one that exists\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from symplectic_bench.rows import environment
 from symplectic_bench.rows.environment import capture, describe
 from symplectic_bench.rows.store import read_environment, write_environment
 from tests.clone import PYTHONPATH
@@ -266,3 +267,15 @@ def test_a_caption_names_machine_versions_commit_scale_and_id(tmp_path):
         " torchdiffeq 0.2.5, torchode 1.0.1; commit 0123456789ab with uncommitted changes, scale smoke,"
         f" environment {environment.id}."
     )
+
+
+@pytest.mark.parametrize(
+    "failure", [subprocess.TimeoutExpired("nvidia-smi", 30), PermissionError()], ids=["hangs", "no"]
+)
+def test_a_driver_that_does_not_answer_has_no_gpus(monkeypatch, failure):
+    def run(*args, **kwargs):
+        raise failure
+
+    monkeypatch.setattr(environment.shutil, "which", lambda name: name)
+    monkeypatch.setattr(environment.subprocess, "run", run)
+    assert environment._gpus() == []
