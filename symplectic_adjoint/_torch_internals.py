@@ -122,6 +122,11 @@ def copy_keeping_version(x: Tensor, value: Tensor) -> None:
         x.copy_(value)
 
 
+end_allocation_to_pool: Callable[[int, Any], None] = _optional(
+    "torch._C:_cuda_endAllocateToPool", lambda device, pool: None
+)
+"""End allocating to the pool of a CUDA graph whose capture failed. Fallback: the pool stays in use."""
+
 hooks_on_all_modules: Any = _optional("torch.nn.modules.module:_global_forward_pre_hooks", True)
 """The hooks called before every module, as FlopCounterMode sets them. Fallback: true, as if there were some."""
 

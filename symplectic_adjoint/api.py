@@ -74,6 +74,7 @@ def odeint(
     params: Params | None = None,
     memory_budget: Any = None,
     compile: bool = False,
+    capture: bool | str = False,
     accumulate: str | None = None,
     on_failure: str = "raise",
 ) -> Any:
@@ -100,6 +101,9 @@ def odeint(
         set_default, or 80 % of what the device has free.
     compile: whether to compile func and its VJP with torch.compile, once for all solves and step sizes. Needs a C++
         compiler and a func made of tensor operations only; for "symplectic", "stages" and "revolve".
+    capture: whether to record a step once, as a CUDA graph, and to replay it for all steps. For a func of tensor
+        operations on the device, without host reads and random numbers, and for "symplectic", "stages", "revolve" and
+        "auto". On the CPU the same code runs, without a graph. "auto": on a card, where func allows it.
     accumulate: None, or for long solves in float32 how dL/dy and dL/dtheta are summed over the steps: "float64", or
         "compensated", as accurate in their own dtype. For "symplectic", "stages", "revolve", "aca" and "auto".
     on_failure: "raise", or "return" to return the outputs up to the time reached and NaN beyond.
@@ -116,7 +120,7 @@ def odeint(
     given = Arguments(
         func=func, y0=y0, t=t,
         rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, gradient=gradient, params=params,
-        memory_budget=memory_budget, compile=compile, accumulate=accumulate, on_failure=on_failure,
+        memory_budget=memory_budget, compile=compile, capture=capture, accumulate=accumulate, on_failure=on_failure,
     )  # fmt: skip
     solution = _solution(given)
     return solution.ys if event_fn is None else (solution.event_t, solution.ys)

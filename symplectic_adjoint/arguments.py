@@ -14,6 +14,7 @@ from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.defaults import check_gradient_name, default_budget, default_gradient
 from symplectic_adjoint.errors import IgnoredArgumentWarning, UnsupportedCombination, did_you_mean, warn_once
 from symplectic_adjoint.field.compiled import require_compiler
+from symplectic_adjoint.field.cuda_graphs import is_being_captured
 from symplectic_adjoint.field.layout import Layout, PackedFunc
 from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.parameters import Params, collect_parameters, has_lazy_parameters, listed
@@ -24,6 +25,7 @@ from symplectic_adjoint.gradients.auto import AUTO, Auto
 from symplectic_adjoint.methods.lookup import named_method
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
+from symplectic_adjoint.solve.capture import Capture
 from symplectic_adjoint.solve.inputs import (
     checked_event_times,
     checked_layout,
@@ -57,6 +59,7 @@ class SolveKeywords(MethodKeywords, total=False):
     gradient: str | Strategy | None
     memory_budget: Any
     compile: bool
+    capture: bool | str
     accumulate: str | None
     on_failure: str
 
@@ -77,6 +80,7 @@ class Arguments:
     params: Params | None = None
     memory_budget: Any = None
     compile: bool = False
+    capture: bool | str = False
     accumulate: str | None = None
     on_failure: str = "raise"
 
@@ -197,6 +201,7 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         event=None if event_fn is None else packed_event(event_fn, layout),
         accumulate=checked_accumulate(given.accumulate, strategy, gradient_name),
         compile=checked_compile(given, strategy, gradient_name, layout),
+        capture=checked_capture(given.capture, strategy, gradient_name, y),
         returns_early=given.on_failure == "return",
         calls_before=int(lazy),
     )
@@ -344,6 +349,30 @@ def checked_compile(given: Arguments, strategy: Strategy, gradient_name: str, la
             raise UnsupportedCombination(f"compile=True does not work with {what}: leave it out")
     require_compiler()
     return True
+
+
+def checked_capture(capture: Any, strategy: Strategy, gradient_name: str, y: Tensor) -> Capture:
+    """Return `capture` for this solve; "auto" becomes False where the solve cannot be captured or y is not on a card.
+
+    Raises TypeError if it is none of its values, UnsupportedCombination for a solve that cannot be captured.
+    """
+    if not isinstance(capture, bool) and capture != "auto":
+        raise TypeError(f"capture must be True, False or 'auto', got {capture!r}")
+    obstacles = (strategy.obstacle_to_capture, "torch.func or forward mode" if transforming() else None)
+    if capture == "auto":
+        possible = y.is_cuda and strategy.captures and not any(obstacles)
+        return "auto" if possible and not is_being_captured() else False
+    if not capture:
+        return False
+    if not strategy.captures:
+        raise UnsupportedCombination(
+            f"capture=True does not work with gradient={gradient_name!r}: "
+            f"use {_any_of([AUTO, *(name for name, one in GRADIENTS.items() if one.captures)])}"
+        )
+    for what in obstacles:
+        if what is not None:
+            raise UnsupportedCombination(f"capture=True does not work with {what}: leave it out")
+    return not is_being_captured()  # by the caller, whose graph then holds the whole solve
 
 
 def _any_of(names: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint._torch_internals import untraced
+from symplectic_adjoint.backward.captured_passes import run_captured, with_programs, without_programs
 from symplectic_adjoint.backward.float16_passes import within_float16
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.recomputed_values import RecomputedValues, can_compare
@@ -17,6 +18,7 @@ from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Grad
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.first_graph import FirstGraph
 from symplectic_adjoint.field.gate import Gate
+from symplectic_adjoint.field.kept_values import refuse_kept_later
 from symplectic_adjoint.field.precision import TF32_EPS
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -29,8 +31,16 @@ from symplectic_adjoint.solve.trajectory import Trajectory
 def run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
     """Solve the problem at every entry of t; the caller's backward pass through ys then uses `strategy`.
 
-    The trajectory is that of the distinct times. Raises UnsupportedCombination as _run_distinct does.
+    The trajectory is that of the distinct times. Raises UnsupportedCombination as _run_distinct does, and NotCapturable
+    with capture=True.
     """
+    if not problem.capture:
+        return _run(problem, strategy, y0, t)
+    return run_captured(problem, lambda problem: _run(problem, strategy, y0, t))
+
+
+def _run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
+    """Solve the problem as `run` does, with the programs that it allows, if any."""
     if problem.repeated is None:
         return _run_distinct(problem, strategy, y0, t)
     ys, trajectory = _run_distinct(problem, strategy, y0, problem.repeated.distinct(t))
@@ -164,19 +174,21 @@ class _Solve(torch.autograd.Function):
 
         def compute(given: BackwardPass) -> Gradients:
             if create_graph:
+                without_programs(given, "double backward")
                 gradients = _differentiable(given, call.strategy)
                 _require_reversible(given, call.strategy)
                 return gradients
             with f.forward_state.reinstated():
-                gradients = call.strategy.backward(given)
+                gradients = with_programs(given, call.strategy.backward)
                 given.settle()
                 return gradients
 
         gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)
-        if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
+        seen = not (f.compiled or f.captured)  # every graph was searched
+        if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and seen:
             f.search.refuse_dropped(gradients.params)
         if call.strategy.exact and values is not None and not f.compiled:
-            f.refuse_kept_later(gradients.params, y0, trajectory.some_times(SAMPLES))
+            refuse_kept_later(f, gradients.params, y0, trajectory.some_times(SAMPLES))
         trajectory.stats.f_calls_backward += f.f_calls
         trajectory.stats.vjps_backward += f.vjps
         return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params

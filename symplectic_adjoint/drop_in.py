@@ -37,6 +37,7 @@ def odeint_adjoint(
     params: Params | None = None,
     memory_budget: Any = None,
     compile: bool = False,
+    capture: bool | str = False,
     accumulate: str | None = None,
     on_failure: str = "raise",
 ) -> Any:
@@ -63,7 +64,7 @@ def odeint_adjoint(
         rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn,
         gradient=gradient,
         params=(*listed("params", params), *listed("adjoint_params", adjoint_params)),
-        memory_budget=memory_budget, compile=compile, accumulate=accumulate, on_failure=on_failure,
+        memory_budget=memory_budget, compile=compile, capture=capture, accumulate=accumulate, on_failure=on_failure,
     )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ class StartsAndLastStages(StepStarts):
     def finish(self, step: Step) -> None:
         super().finish(step)
         if self._accepted > 1:
-            self.last_stages = step.ks[: step.tableau.stages]
+            self.last_stages = step.own_stages(step.tableau.stages)
 
 
 class Stages(StepStarts):
@@ -77,12 +77,12 @@ class Stages(StepStarts):
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         super().accept(plan, step)
-        self.kept.extend(map(self._storage.put, step.ks[: step.tableau.stages - 1]))
+        self.kept.extend(map(self._storage.put, step.own_stages(step.tableau.stages - 1)))
 
     def finish(self, step: Step) -> None:
         super().finish(step)
         s = step.tableau.stages
-        self.kept.extend(map(self._storage.put, step.ks[s - 1 : s]))
+        self.kept.extend(map(self._storage.put, step.own_stages(s)[s - 1 :]))
 
 
 class SelectedStarts(StartsAndLastStages):

@@ -83,8 +83,9 @@ class StepsFromStarts(_ReversedSteps):
             rows = max(i for i, one in enumerate(graphs) if one is None)  # the state of that stage needs these k_i
         step, values = self._step(n, start, known)
         last_stages.clear()
-        with torch.no_grad():
-            step.evaluate(rows)
+        if self._given.field.captured is None:  # a captured program evaluates them itself
+            with torch.no_grad():
+                step.evaluate(rows)
         return step, graphs, values
 
 

@@ -14,6 +14,7 @@ from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.layout import HALF_DTYPES
 from symplectic_adjoint.field.lost_gradients import refuse_bypass
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
+from symplectic_adjoint.field.program_sums import ProgramSums
 from symplectic_adjoint.field.transforms import batched
 
 Reached = Sequence[Tensor | GradientEdge]
@@ -42,6 +43,10 @@ def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -
 
     cotangent: a tensor like those that will be pulled back. accumulate: how to sum, as in odeint.
     """
+    if f.captured is not None:
+        with f.captured.summing(f, accumulate) as sums:
+            yield CapturedSums(sums)
+        return
     locations = f.forward_state.locate(f.params)
     explicit = accumulate is not None or batched(cotangent) or any(p.dtype in HALF_DTYPES for p in f.params)
     explicit = explicit or f.cotangent_scale is not None or not ParameterAliases.can_replace(f.params, locations)
@@ -104,6 +109,21 @@ class AutogradSums:
 
     def total(self) -> list[Tensor | None]:
         return self._aliases.grads()
+
+
+class CapturedSums:
+    """Sums formed by captured programs, which transpose whole steps."""
+
+    def __init__(self, sums: ProgramSums):
+        self._sums = sums
+
+    def pull(
+        self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
+    ) -> Sequence[Tensor | None]:
+        raise AssertionError("captured programs pull cotangents back themselves")
+
+    def total(self) -> list[Tensor | None]:
+        return self._sums.result()
 
 
 class ExplicitSums:

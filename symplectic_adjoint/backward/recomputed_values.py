@@ -123,6 +123,18 @@ class RecomputedValues:
         if not self._surely_equal(found, k):
             self._add_with_scales(n, i, torch.sub(found, k), k, k, 0.0, self._k_factor)
 
+    @property
+    def stages(self) -> int:
+        """The number of stages of a step."""
+        return self._problem.tableau.stages
+
+    def add_measured(self, n: int, differences: Tensor) -> None:
+        """Add the differences of the first stages of step n, each with the norms that set its bound."""
+        at = len(self._rows)
+        self._numbers[at : at + len(differences), :3] = differences
+        self._rows += [_Row(n, i, 0.0, self._k_factor, at + i, 1.0) for i in range(len(differences))]
+        self._cells += [self._numbers[i].unbind() for i in range(len(self._cells), len(self._rows))]
+
     def _surely_equal(self, a: Tensor, b: Tensor) -> bool:
         """Return whether two tensors are known to be equal, without a wait: on the CPU the usual case, and quick."""
         return self._on_cpu and torch.equal(a, b)
@@ -280,6 +292,17 @@ class StepValues:
             self._values.compare_value(self._n, i, k, known)
         else:
             self._compare_end(step, (*step.ks, k, *later))
+
+    def see_program(self, end: Tensor, k_last: Tensor, differences: Tensor) -> None:
+        """Compare what a captured program evaluated again.
+
+        end: the end of the step, which is overwritten, with k_last as its last stage. differences: of each stage that
+        was kept the difference, the kept value and that again, in the maximum norm.
+        """
+        self._values.add_measured(self._n, differences[: self._kept])
+        if self._kept < self._values.stages:
+            self._ended, kept, self._end = True, self._end, None
+            self._values.compare_end(self._n, end, kept, k_last)
 
     def see_end(self, step: Step) -> None:
         """Compare the end of a step whose stages have all been evaluated again."""

@@ -139,6 +139,8 @@ class Strategy:
     """Whether it sums lam and dL/dtheta step by step, so that `accumulate=` applies."""
     compiles: ClassVar[bool] = False
     """Whether its f calls can be compiled, so that `compile=True` applies."""
+    captures: ClassVar[bool] = False
+    """Whether its steps can be captured, so that `capture=True` applies."""
     second_solve: ClassVar[bool] = False
     """Whether the backward pass solves a differential equation, with its own steps and callbacks."""
     crosses_jumps: ClassVar[bool] = True
@@ -171,6 +173,11 @@ class Strategy:
     @property
     def obstacle_to_compile(self) -> str | None:
         """The option that rules out `compile=True`, in words; None if there is none."""
+        return None
+
+    @property
+    def obstacle_to_capture(self) -> str | None:
+        """The option that rules out `capture=True`, in words; None if there is none."""
         return None
 
     def memory_formula(self) -> str:

@@ -1,4 +1,4 @@
-"""Counters of calls that func keeps itself (self.nfe += 1), which compiled code leaves to the library."""
+"""Counters of calls that func keeps itself (self.nfe += 1), which compiled and captured code leaves to the library."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,11 +26,15 @@ class Counter:
 class CallCounters:
     """The numbers among the attributes of func and its modules that each call raises by a constant.
 
+    option: that for which they are kept, for error messages.
+
     A trace would be specialised to their values. So it sees each at zero, and the calls are added here. Create this
     object before the first call of func, and call `learn` after it.
     """
 
-    def __init__(self, func: Any, modules: Sequence[nn.Module]):
+    def __init__(self, func: Any, modules: Sequence[nn.Module], option: str = "compile=True"):
+        self._option = option
+        self._name = option.partition("=")[0]
         self.found: tuple[Counter, ...] = ()
         self._owners = _named_owners(func, modules)
         self._before: list[dict[str, Any]] | None = [dict(vars(owner)) for _, owner in self._owners]
@@ -48,7 +52,7 @@ class CallCounters:
         self.found, self._before = tuple(found), None
 
     def add(self, calls: int) -> None:
-        """Count calls of func that compiled code made."""
+        """Count calls of func that were made without its code."""
         for x in self.found:
             x.holder[x.name] += calls * x.step
 
@@ -76,16 +80,16 @@ class CallCounters:
             for x in self.found:
                 if x.holder[x.name] != calls * x.step:
                     raise UnsupportedCombination(
-                        f"compile=True: func does not raise {x.path} by the same number in every call, and compiled "
-                        "code would not change it: leave compile out"
+                        f"{self._option}: func does not raise {x.path} by the same number in every call, and "
+                        f"{self._name}d code would not change it: leave {self._name} out"
                     )
             counters = {(id(x.holder), x.name) for x in self.found}
             for (path, owner), before in zip(self._owners, held, strict=bool(held)):
                 for name, value in vars(owner).items():
                     if value is not before.get(name, _MISSING) and (id(vars(owner)), name) not in counters:
                         raise UnsupportedCombination(
-                            f"compile=True: func sets {path}.{name}, which compiled code would not do: leave compile "
-                            "out, or return the value instead"
+                            f"{self._option}: func sets {path}.{name}, which {self._name}d code would not do: leave "
+                            f"{self._name} out, or return the value instead"
                         )
         self.add(calls)
 

@@ -20,7 +20,7 @@ class CotangentScale:
     """
 
     def __init__(self, largest: float = 1.0):
-        self._largest = largest
+        self.largest = largest
 
     def apply(self, cotangents: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """Return the scaled cotangents and the inverse of the scale; None if there is nothing to scale."""
@@ -32,7 +32,7 @@ class CotangentScale:
             tiny = torch.finfo(size.dtype).tiny
             size = size.nan_to_num(nan=1.0, posinf=1.0).clamp(tiny, 1.0 / tiny)
             mantissa = torch.frexp(size).mantissa  # both quotients are powers of two, and exact
-            scale, inverse = mantissa * self._largest / size, size / (mantissa * self._largest)
+            scale, inverse = mantissa * self.largest / size, size / (mantissa * self.largest)
         return tuple(x * scale for x in cotangents), inverse
 
 

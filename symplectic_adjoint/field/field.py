@@ -1,7 +1,7 @@
 """The vector field f(t, y): the user's function with its parameters, checked, counted, and transposed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint._torch_internals import hooks_on_all_modules, nodes_made, run_backward, set_grad_enabled
 from symplectic_adjoint.errors import LostGradient, Place
+from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.cotangent_scale import CotangentScale, unscaled
 from symplectic_adjoint.field.finite import multi_index
@@ -57,6 +58,7 @@ class Field:
         self.f_calls = 0
         self.vjps = 0
         self.compiled: CompiledSteps | None = None
+        self.captured: CapturedSteps | None = None
         self.aliases: ParameterAliases | None = None
         """The aliases that func uses in place of its parameters during a sweep."""
         self.cotangent_scale: CotangentScale | None = None
@@ -73,6 +75,7 @@ class Field:
         other.f_calls = other.vjps = 0
         other.search = self.search.for_another_pass()
         other.compiled = self.compiled.for_another_pass() if self.compiled else None
+        other.captured = self.captured.for_another_pass() if self.captured else None
         return other
 
     @property
@@ -86,6 +89,11 @@ class Field:
         return tuple(map(self.forward_state.stand_ins.leaf_of, self.params))
 
     @property
+    def program_leaves(self) -> Sequence[Tensor]:
+        """The tensors to which the graphs of f in a program lead: the leaves, or the aliases in their place."""
+        return self.leaves if self.aliases is None else self.aliases.leaves
+
+    @property
     def resolution(self) -> Resolution | None:
         """The resolution of f's values, if that is coarser than the state's."""
         return self.func.resolution if isinstance(self.func, PackedFunc) else self._resolution
@@ -97,9 +105,11 @@ class Field:
         return torch.float16 in dtypes
 
     @property
-    def code(self) -> CompiledSteps | None:
-        """The compiled code; None if there is none, or if the next call is to be searched or to have a graph."""
-        return None if self.search.due or torch.is_grad_enabled() else self.compiled
+    def code(self) -> CompiledSteps | CapturedSteps | None:
+        """The code of a step; None if there is none, or if the next call is to be searched or to have a graph."""
+        if self.search.due or torch.is_grad_enabled():
+            return None
+        return self.captured if self.captured is not None and self.captured.is_open else self.compiled
 
     @contextmanager
     def using_aliases(self, aliases: ParameterAliases) -> Iterator[None]:
@@ -112,6 +122,16 @@ class Field:
             self.aliases = None
 
     @contextmanager
+    def aliased(self) -> Iterator[None]:
+        """Replace the parameters by aliases that autograd has not met before, if all can be replaced."""
+        locations = self.forward_state.locate(self.params)
+        if not ParameterAliases.can_replace(self.params, locations):
+            yield
+            return
+        with self.using_aliases(ParameterAliases(self.params, locations, summing=False)):
+            yield
+
+    @contextmanager
     def behind(self, gate: Gate.State) -> Iterator[tuple[Tensor, ...]]:
         """Reinstate the state of the solve for second derivatives: tensors with a history are behind a gate.
 
@@ -121,6 +141,15 @@ class Field:
         self.search.gated = True
         with self.forward_state.reinstated(lambda x: gated[id(x)]):
             yield tuple(gated.get(id(p), p) for p in self.params)
+
+    def capturing(self) -> AbstractContextManager[None]:
+        """Return a context in which steps use captured programs, if there are any."""
+        return nullcontext() if self.captured is None else self.captured.opened()
+
+    def require_current_programs(self) -> None:
+        """Raise ProgramsOutdated if the captured programs of this pass returned other values than func."""
+        if self.captured is not None:
+            self.captured.require_current()
 
     def restart(self) -> None:
         """Search the next call again: after a jump f may be a different function."""
@@ -167,7 +196,7 @@ class Field:
             return self._call_and_search(t, y)
         if y.requires_grad:  # the caller's y0 in the backward pass: parts of it would seem to have a graph
             y = y.detach()
-        k = self._evaluate(self.time(t), y)
+        k = self.evaluate(self.time(t), y)
         if torch.is_grad_enabled():  # func enabled it and did not restore it
             torch.set_grad_enabled(False)
         return k.detach() if k.requires_grad else k
@@ -255,7 +284,8 @@ class Field:
         near = next_number(exact.to(self.time_dtype), direction).double()
         return t + (near - exact) if isinstance(t, Tensor) else near.item()
 
-    def _evaluate(self, t: Tensor, y: Tensor) -> Tensor:
+    def evaluate(self, t: Tensor, y: Tensor) -> Tensor:
+        """Return f(t, y), checked but neither counted nor searched."""
         version = None if y.is_inference() else y._version
         rng = self.forward_state.rng
         k = self.func(t, y) if rng.draws_nothing else rng(self.func, t, y)
@@ -275,7 +305,7 @@ class Field:
 
     def _on_graph(self, t: Tensor, y: Tensor) -> Tensor:
         nodes_before = nodes_made()
-        k = self._evaluate(t, y)
+        k = self.evaluate(t, y)
         if self.search.active and k.grad_fn is not None:
             searched = self.search.check_graph(k, y, t, nodes_before, self.aliases)
             if searched and not self.search.adopting:
@@ -322,46 +352,16 @@ class Field:
         """
         kept = self.forward_state.kept_since_the_start()
         if kept and self._first_time is not None:
-            _, read = self._evaluate_and_watch(self.time(self._first_time), y, kept)
+            _, read = self.evaluate_and_watch(self.time(self._first_time), y, kept)
             kept = [x for x in kept if all(x is not one for one in read)]
         for direction in (-1.0, 1.0):
-            yield self._evaluate_and_watch(next_number(t, direction), y, kept)
+            yield self.evaluate_and_watch(next_number(t, direction), y, kept)
 
-    def refuse_kept_later(self, bars: Sequence[Tensor | None], y: Tensor, times: Iterable[float]) -> None:
-        """Raise LostGradient if a parameter got no gradient, and func uses a value that it kept in a later call.
-
-        bars: the gradient of each of params. times: that of the first call, and some others. No call without a graph
-        shows what such a value was computed from. One that func keeps for a single time is no such value, nor one that
-        the first call reads too.
-        """
-        unused = [p for p, bar in zip(self.params, bars, strict=True) if bar is None and p.requires_grad]
-        kept = self.forward_state.kept_since_the_start() if unused else []
-        kept = [x for x in kept if x.is_floating_point() or x.is_complex()]
-        called_at = [self.time(t) for t in times] if kept else []
-        if not called_at:
-            return
-        with torch.no_grad(), self.forward_state.reinstated():
-            first, *others = called_at
-            early = self._ids_read(first, y, kept)
-            for t in others:
-                below, above = (self._ids_read(next_number(t, side), y, kept) for side in (-1.0, 1.0))
-                if (below & above) - early:
-                    names = ", ".join(map(self.forward_state.name_of, unused))
-                    raise LostGradient(
-                        f"func used near t = {t.item():.9g} a value that it had computed in a call after its first, "
-                        f"which had no graph, and kept, and these parameters got no gradient: {names}. Compute the "
-                        "value anew in each call, or outside func; or freeze the parameters (requires_grad_(False)) if "
-                        "func does not use them"
-                    )
-
-    def _ids_read(self, t: Tensor, y: Tensor, tensors: Sequence[Tensor]) -> set[int]:
-        return {id(x) for x in self._evaluate_and_watch(t, y.detach(), tensors)[1]}
-
-    def _evaluate_and_watch(self, t: Tensor, y: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def evaluate_and_watch(self, t: Tensor, y: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return f(t, y) and those of the tensors that it reads."""
         reads = Reads(tensors, hidden=False)
         with reads.watch():
-            k = self._evaluate(t, y)
+            k = self.evaluate(t, y)
         return k, reads.found
 
     def _cast(self, k: Any) -> Tensor:
@@ -393,6 +393,7 @@ class Field:
     def _record_first_call(self, t: Tensor, y: Tensor, k: Tensor) -> None:
         if self.compiled is not None:
             self.forward_state.require_compilable(float16=self.computes_in_float16)
-            self.compiled.counters.learn()
+        if (code := self.captured or self.compiled) is not None:
+            code.counters.learn()
         if self._first_call is None and self.forward_state.has_buffers:
             self._first_call = (t, y, k)

@@ -48,8 +48,9 @@ class ForwardState:
         self._buffers = [module_tensors_in(m._buffers) for m in self._modules if m._buffers]
         attributes = attributes_of(self._modules)
         self._attributes = tensors_among(attributes)
-        self._values = ModuleValues(self._modules, attributes)
-        places = self._places()
+        self.values = ModuleValues(self._modules, attributes)
+        self.places = places = self._places()
+        """The places that hold a tensor and can hold another one: in modules and in copied functions."""
         self.stand_ins = StandIns(places if detached else [])
         self.reads = Reads(self._constants(places), hidden=reach.hides_reads)
         """The tensors that func's searched calls read, of those that require no gradient."""
@@ -101,6 +102,14 @@ class ForwardState:
         """Whether the modules have buffers, which func may change when it is called."""
         return bool(self._buffers)
 
+    def require_pure(self, option: str, kind: type[UnsupportedCombination]) -> None:
+        """Raise an error of this kind, which names the option, if func draws random numbers or changes buffers."""
+        draws, changes = not self.rng.draws_nothing, any(x.changed() for own in self._buffers for x in own)
+        for found, what in ((draws, "draws random numbers"), (changes, "changes buffers of its module")):
+            if found:
+                name = option.partition("=")[0]
+                raise kind(f"{option}: func {what}, which {name}d code would not do: leave {name} out")
+
     def require_compilable(self, *, float16: bool) -> None:
         """Raise UnsupportedCombination if func draws random numbers or changes buffers, or if autocast is on.
 
@@ -108,12 +117,7 @@ class ForwardState:
 
         Call this after the first call of func.
         """
-        draws, changes = not self.rng.draws_nothing, any(x.changed() for own in self._buffers for x in own)
-        for found, what in ((draws, "draws random numbers"), (changes, "changes buffers of its module")):
-            if found:
-                raise UnsupportedCombination(
-                    f"compile=True: func {what}, which compiled code would not do: leave compile out"
-                )
+        self.require_pure("compile=True", UnsupportedCombination)
         if self._autocast:
             raise UnsupportedCombination("compile=True does not work under autocast: leave one of the two out")
         if float16:
@@ -144,9 +148,10 @@ class ForwardState:
 
     def _finish(self) -> None:
         """Capture the state at the end of a solve, and leave the generators as func would."""
+        self.places = []  # one may hold the output of an earlier solve
         self.rng.finish()
         self.stand_ins.keep(self._reached)
-        self._values.forget_changed()
+        self.values.forget_changed()
         for x in self.reach.watched:
             x.forget_changed()
         before = {id(x.tensor) for x in self._attributes}
@@ -214,7 +219,7 @@ class ForwardState:
         """
         with self.lock:
             modes = [(module, module.training) for module, training in self._modes if module.training != training]
-            values, held = self._values.changed(), all_held(self._final_tensors)
+            values, held = self.values.changed(), all_held(self._final_tensors)
             if modes or values or self._changed_buffers or self.stand_ins.are_seen or not held:
                 self.lock.mark_replaced()
             with (

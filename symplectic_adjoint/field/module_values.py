@@ -30,6 +30,16 @@ class ModuleValues:
             (own, key, dict(own[key])) for own in map(vars, modules) for key in _HOOKS_AND_FLAGS if key in own
         ]
 
+    @property
+    def held(self) -> Sequence[Attribute]:
+        """The values, each with the dict that holds it and its name there."""
+        return self._held
+
+    @property
+    def hooks(self) -> Sequence[dict[Any, Any]]:
+        """The hooks of the modules, and the flags of these."""
+        return [x for _, _, x in self._hooks]
+
     def forget_changed(self) -> None:
         """Forget the values that have changed: func itself changed them, to count its calls for example."""
         self._held = [(own, key, x) for own, key, x in self._held if own.get(key, _MISSING) is x]

@@ -41,10 +41,10 @@ def original(x: Tensor) -> Tensor:
 class ParameterAliases:
     """Leaves that share the parameters' memory, to replace them in func's modules during a sweep.
 
-    locations: for each parameter the places in modules that hold it.
+    locations: for each parameter the places in modules that hold it. summing: whether VJPs add to their .grad.
     """
 
-    def __init__(self, params: Sequence[Tensor], locations: Sequence[Sequence[ModuleTensor]]):
+    def __init__(self, params: Sequence[Tensor], locations: Sequence[Sequence[ModuleTensor]], *, summing: bool = True):
         self.params = params
         self.leaves = tuple(map(_alias, params))
         self.module_tensors = [
@@ -53,7 +53,7 @@ class ParameterAliases:
             for found in places
         ]
         """The aliases, at each place where a module is to hold one."""
-        self.trainable = [leaf for leaf in self.leaves if leaf.requires_grad]
+        self.trainable = [leaf for leaf in self.leaves if summing and leaf.requires_grad]
         # Set .grad now: autograd would otherwise keep the first term itself as .grad, and a term may be a view of the
         # cotangent, whose memory another parameter's term may share.
         self.totals = [torch.zeros_like(leaf) for leaf in self.trainable]

@@ -45,6 +45,8 @@ class Reach:
     modules: tuple[nn.Module, ...] = ()
     tensors: tuple[ReachedTensor, ...] = ()
     watched: tuple[WatchedValues, ...] = ()
+    values: tuple[tuple[str, Any], ...] = ()
+    """The numbers, strings and the like that variables of func hold, each with its name there."""
     names: frozenset[str] = frozenset()
     """The attributes that func, and the functions that it names, read."""
 

@@ -51,6 +51,7 @@ def reach_of(func: Callable[..., Any]) -> Reach:
         tuple(walk.modules.values()),
         tuple(walk.tensors),
         tuple(walk.watched),
+        tuple(walk.values),
         walk.names,
     )
 
@@ -63,6 +64,7 @@ class _Walk:
         self.modules: dict[int, nn.Module] = {}
         self.tensors: list[ReachedTensor] = []
         self.watched: list[WatchedValues] = []
+        self.values: list[tuple[str, Any]] = []
         self.names: frozenset[str] = frozenset()
         """The attributes that the functions found so far read."""
         self._package = _package_of(func)
@@ -78,6 +80,7 @@ class _Walk:
         func itself, at depth 0.
         """
         if isinstance(x, _OPAQUE):
+            self.values.append((name, x))
             return x
         if isinstance(x, Tensor):
             self.tensors.append(ReachedTensor(name, ref(x), place))
@@ -197,6 +200,7 @@ class _Walk:
             return function
         names = CodeNames.of(function.__code__)
         self.names |= names.attributes
+        self.values.append((name, id(function.__code__)))
         if function.__dict__:
             self._follow_values(name, partial(_attributes, function, self.names), "{}.{}", depth)
         if not copying:

@@ -24,6 +24,11 @@ class WatchedValues:
         self._name, self._read, self._form = name, read, form
         self._held = {key: ref(x) if isinstance(x, Tensor) else x for key, x in read().items()}
 
+    @property
+    def held(self) -> Mapping[Any, Any]:
+        """The values that are watched, by key; for a tensor a reference to it."""
+        return self._held
+
     def forget_changed(self) -> None:
         """Stop watching the values that have changed: func itself changed them during the solve."""
         now = self._read()

@@ -30,6 +30,7 @@ class Revolve(Strategy):
     also_called: ClassVar[tuple[str, ...]] = ("RecursiveCheckpointAdjoint", "binomial")
     accumulates: ClassVar[bool] = True
     compiles: ClassVar[bool] = True
+    captures: ClassVar[bool] = True
 
     checkpoints: int | str = 16
     offload: Offload = None

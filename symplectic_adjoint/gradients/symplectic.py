@@ -32,6 +32,7 @@ class Symplectic(Strategy):
     also_called: ClassVar[tuple[str, ...]] = ("symplectic_adjoint",)
     accumulates: ClassVar[bool] = True
     compiles: ClassVar[bool] = True
+    captures: ClassVar[bool] = True
 
     keep: Literal["steps", "stages"] = "steps"
     graphs: float = 0
@@ -48,6 +49,10 @@ class Symplectic(Strategy):
     @property
     def obstacle_to_compile(self) -> str | None:
         return "held graphs" if self.graphs > 0 else None
+
+    @property
+    def obstacle_to_capture(self) -> str | None:
+        return self.obstacle_to_compile
 
     def memory_formula(self) -> str:
         return "(N + s) D + A" if self.keep == "steps" else "N s D + A"

@@ -23,13 +23,14 @@ from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
+from symplectic_adjoint.solve.capture import Capture, captured_steps
 from symplectic_adjoint.solve.events import EventFunction, EventSteps
 from symplectic_adjoint.solve.fixed_grid import fixed_plans, pins_of
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.solve.options import Options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.repeated_times import RepeatedTimes
-from symplectic_adjoint.solve.stats import Stats
+from symplectic_adjoint.solve.stats import Captured, Stats
 from symplectic_adjoint.solve.step_control import Norm
 from symplectic_adjoint.solve.step_sequences import AdaptiveSteps, CheckedSteps, FixedSteps, StepSequence
 from symplectic_adjoint.solve.stopping import StoppableSteps
@@ -55,7 +56,8 @@ class Problem:
     times: distinct. repeated: where t has some of them more than once, None if it does not.
     func: a function of t and the packed state. caller: the function that the user passed; reach: what it reaches.
     event: a function of t and the packed state that ends the solve; times is then the start and infinity.
-    accumulate: how a backward pass sums. compile: whether func is compiled. make_step: the kind of step to take.
+    accumulate: how a backward pass sums. compile: whether func is compiled. capture: whether steps are captured.
+    fresh_programs: whether programs captured before are forgotten. make_step: the kind of step to take.
     recorded: the steps to take, if they are those of an earlier solve; forward_state: the ForwardState of that solve.
     returns_early: whether a SolverError is raised as StoppedEarly. calls_before: the f calls made before the solve.
     """
@@ -72,6 +74,8 @@ class Problem:
     event: Callable[[Tensor, Tensor], Tensor] | None = None
     accumulate: str | None = None
     compile: bool = False
+    capture: Capture = False
+    fresh_programs: bool = False
     make_step: MakeStep = Step
     recorded: tuple[StepPlan, ...] | None = None
     forward_state: ForwardState | None = None
@@ -105,6 +109,18 @@ class Problem:
         if self.compile:
             counters = CallCounters(self.caller, self.reach.modules)
             f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype, counters)
+        if self.capture:
+            f.captured = captured_steps(
+                self.caller,
+                self.tableau,
+                like,
+                f.forward_state,
+                self.layout,
+                self.options.control if self.recorded is None else None,
+                time_dtype=f.time_dtype,
+                dense=len(self.times) > 2 or self.event is not None or self.options.stop is not None,
+                fresh=self.fresh_programs,
+            )
         return f
 
     @cached_property
@@ -159,7 +175,7 @@ class Problem:
         with self.lock:  # or the captured state might include aliases from a backward pass in another thread
             f = self.field(y0, detached=adopt)
             f.f_calls = self.calls_before
-            if watch or adopt or self.compile:
+            if watch or adopt or self.compile or self.capture:
                 f.search.start(adopting=adopt)
             return self._solved(f, y0, recorder, on_graph, t)
 
@@ -184,9 +200,10 @@ class Problem:
         state = f.forward_state
         again = partial(state.reinstated, _itself if on_graph else None)  # a stand-in would cut the caller's graph
         try:
-            with state.first_pass() if self.forward_state is None else again():
+            with state.first_pass() if self.forward_state is None else again(), f.capturing():
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
+                f.require_current_programs()
                 if self.options.control is None and not batched(y_end) and not all_finite(y_end):
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
@@ -194,6 +211,8 @@ class Problem:
                 raise StoppedEarly(error, self._truncated(plans, f.forward_state)) from error
             raise
         stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=sequence.rejected)
+        if f.captured is not None:
+            stats.capture = Captured(f.captured.is_graph, f.captured.recorded, f.captured.replayed)
         crossing = None if search is None else search.crossing
         stopped_y = None if stoppable is None else stoppable.stopped_y
         if stopped_y is not None and plans[-1].pinned_to == FREE:

@@ -34,6 +34,26 @@ class Choice:
 
 
 @dataclass
+class Captured:
+    """The programs of a solve with capture=True or "auto".
+
+    graphs: whether they are CUDA graphs; elsewhere the same programs are called. recorded: how many this solve and its
+    backward passes recorded; the others were recorded by earlier ones. replayed: how often one was run. fallback: why
+    the solve, or a backward pass, ran without programs; None if none did.
+    """
+
+    graphs: bool
+    recorded: int = 0
+    replayed: int = 0
+    fallback: str | None = None
+
+    def __str__(self) -> str:
+        kind = "CUDA graphs" if self.graphs else "programs that are called, without a CUDA graph"
+        found = f"{self.recorded} {kind} recorded, {self.replayed} runs"
+        return found if self.fallback is None else f"{found}; without them: {self.fallback}"
+
+
+@dataclass
 class Stats:
     """The counts of a solve. Each backward pass adds to those of the backward pass.
 
@@ -53,3 +73,5 @@ class Stats:
     """Accepted steps of the second solve, which only gradient="continuous" has."""
     choice: Choice | None = None
     """The tensors that gradient="auto" kept within its budget."""
+    capture: Captured | None = None
+    """The programs that ran, with capture=True or "auto"."""

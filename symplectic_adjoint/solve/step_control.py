@@ -53,10 +53,15 @@ class StepControl:
 
     def error_ratio(self, step: Step) -> float:
         """Return error / tolerance of the step, accepted up to 1. This is the step's only device synchronisation."""
-        norms = self.error_norms(step)
-        if len(norms) == 1:
-            return norms[0].item()
-        high, low = torch.stack(norms).tolist()  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
+        numbers = step.measured_norms()
+        if numbers is not None and step.f.resolution is not None:
+            self.warn_of_resolution(step.f.resolution)
+        if numbers is None:
+            norms = self.error_norms(step)
+            numbers = [norms[0].item()] if len(norms) == 1 else torch.stack(norms).tolist()
+        if len(numbers) == 1:
+            return numbers[0]
+        high, low = numbers  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17
         return high * high / math.sqrt(high * high + 0.01 * low * low) if high > 0.0 else high
 
     def error_norms(self, step: Step) -> list[Tensor]:
@@ -68,12 +73,19 @@ class StepControl:
         errors, y_end = step.errors(), step.end()  # f calls in the caller's grad mode, the rest off the graph
         resolution = step.f.resolution
         with without_graph():
-            scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
-            scales = [scale] * len(errors)
             if resolution is not None:
-                self._warn_of_resolution(resolution)
-                scales = [scale + x for x in step.rounding(resolution)]
-            return [self.measure(error.div_(x)) for error, x in zip(errors, scales, strict=True)]
+                self.warn_of_resolution(resolution)
+            roundings = None if resolution is None else step.rounding(resolution)
+            return self.norms_of(errors, step.y, y_end, roundings)
+
+    def norms_of(self, errors: list[Tensor], y: Tensor, y_end: Tensor, roundings: list[Tensor] | None) -> list[Tensor]:
+        """Return the norm of each error estimate over the tolerance; the estimates are overwritten.
+
+        roundings: what rounding f's values contributes to each estimate, if they are coarser than the state's.
+        """
+        scale = self.tolerance(torch.maximum(y.abs(), y_end.abs()))
+        scales = [scale] * len(errors) if roundings is None else [scale + x for x in roundings]
+        return [self.measure(error.div_(x)) for error, x in zip(errors, scales, strict=True)]
 
     @cached_property
     def _smallest_rtol(self) -> float:
@@ -81,7 +93,7 @@ class StepControl:
             return self.rtol.amin().item() if self.rtol.numel() else math.inf
         return self.rtol
 
-    def _warn_of_resolution(self, resolution: Resolution) -> None:
+    def warn_of_resolution(self, resolution: Resolution) -> None:
         """Warn, once a process, if rtol is below what func's values resolve."""
         least = resolution.coarsest / 100.0
         if self._smallest_rtol < least:

@@ -7,12 +7,13 @@ Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, eq. II.1.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import NonFiniteError, Place
+from symplectic_adjoint.field.captured import CapturableField, CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.grad_mode import without_graph
@@ -28,8 +29,8 @@ class RightHandSide(Protocol):
     f_calls: int
 
     @property
-    def code(self) -> CompiledSteps | None:
-        """Compiled code that evaluates all stages at once; None if each stage is a call of its own."""
+    def code(self) -> CompiledSteps | CapturedSteps | None:
+        """Code that evaluates all stages at once; None if each stage is a call of its own."""
         ...
 
     @property
@@ -112,7 +113,7 @@ class Step:
     open_ends: whether f jumps at the start and at the end; there it is evaluated just inside the step.
     """
 
-    __slots__ = ("_end", "_errors", "_versions", "f", "h", "ks", "open_ends", "t", "t_end", "tableau", "y")
+    __slots__ = ("_end", "_errors", "_program", "_versions", "f", "h", "ks", "open_ends", "t", "t_end", "tableau", "y")
 
     def __init__(
         self,
@@ -135,6 +136,7 @@ class Step:
         self._versions = [_version(k) for k in ks]
         self._end = end
         self._errors: list[Tensor] = []
+        self._program: CapturedSteps | None = None
 
     def time(self, i: int) -> Time:
         """Return the time of stage i: t_end itself if c = 1, so that k_1 of the next step is the same call."""
@@ -155,25 +157,53 @@ class Step:
 
     def evaluate(self, rows: int) -> list[Tensor]:
         """Return at least k_1 .. k_rows, calling f for those that are not known yet."""
-        if rows > len(self.ks) + 1 and len(self.ks) <= 1 and (code := self.f.code) is not None:
+        if rows > len(self.ks) + 1 and len(self.ks) <= 1 and isinstance(code := self.f.code, CompiledSteps):
             times = [number(self.time(i)) for i in range(rows)]
             new, end, self._errors = code.evaluate(number(self.h), times, self.y, self.ks)
             self.f.f_calls += len(new)
             self._end = end if self._end is None else self._end
-            self.ks += new
-            self._versions += [_version(k) for k in new]
-        for i in range(len(self.ks), rows):
-            k = self.f(self.time(i), self.state(i))
-            self.ks.append(k)
-            self._versions.append(_version(k))
+            self._add(new)
+        while len(self.ks) < rows:
+            if len(self.ks) <= 1 and isinstance(code := self.f.code, CapturedSteps):
+                self._run(code, max(rows, self.tableau.stages))
+            else:
+                i = len(self.ks)
+                self._add([self.f(self.time(i), self.state(i))])
         return self.ks
+
+    def _run(self, code: CapturedSteps, rows: int) -> None:
+        """Evaluate the other stages by a captured program, the next use of which overwrites them."""
+        times = [number(self.time(i)) for i in range(rows)]
+        self.ks, end, calls = code.evaluate(cast(CapturableField, self.f), number(self.h), times, self.y, self.ks)
+        self.f.f_calls += calls
+        self._end = end if self._end is None else self._end
+        self._program = code
+        self._versions = [None] * len(self.ks)  # programs write into them
+
+    def _add(self, new: Sequence[Tensor]) -> None:
+        self.ks += new
+        self._versions += [_version(k) for k in new]
+
+    def own_stages(self, count: int) -> list[Tensor]:
+        """Return the first stages as tensors that no later step overwrites."""
+        ks = self.ks[:count]
+        return ks if self._program is None else [k.clone() for k in ks]
+
+    def measured_norms(self) -> list[float] | None:
+        """Return the norms of the error estimates, if a program measures them; this waits for the device."""
+        self.evaluate(self._rows_of_errors())
+        return None if self._program is None or not self._program.measures else self._program.read_norms()
+
+    def _rows_of_errors(self) -> int:
+        return 1 + max(terms[-1][0] for terms in self.tableau.terms.errors)
 
     def end(self) -> Tensor:
         """Return y+ = y + h sum_i b_i k_i."""
         if self._end is None:
             ks = self.evaluate(self.tableau.stages)
             self._refuse_overwritten()
-            self._end = advance(self.y, self.h, self.tableau.terms.b, ks)
+            if self._end is None:  # code evaluates it with the stages
+                self._end = advance(self.y, self.h, self.tableau.terms.b, ks)
         return self._end
 
     def end_slope(self) -> Tensor | None:
@@ -202,7 +232,7 @@ class Step:
         They are never on the graph, and the caller may overwrite them.
         """
         estimates, h = self.tableau.terms.errors, number(self.h)
-        ks = self.evaluate(1 + max(terms[-1][0] for terms in estimates))
+        ks = self.evaluate(self._rows_of_errors())
         if self._errors:
             known, self._errors = self._errors, []
             return known

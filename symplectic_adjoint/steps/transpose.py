@@ -24,11 +24,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.linearization import Linearization, Pull
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
+from symplectic_adjoint.field.step_programs import Transposition
 from symplectic_adjoint.field.times import number
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.runge_kutta import Step, weighted_sum
@@ -65,6 +67,10 @@ class StageValues(Protocol):
         """Compare the value k of stage i; known is the one that the step held, later the stages after it."""
         ...
 
+    def see_program(self, end: Tensor, k_last: Tensor, differences: Tensor, /) -> None:
+        """Compare what a captured program evaluated again: the end, which is overwritten, and the known stages."""
+        ...
+
 
 def rows_of(tableau: ButcherTableau, outputs: Sequence[OutputCotangent]) -> int:
     """Return how many rows of the extended tableau a step with these outputs uses."""
@@ -91,13 +97,15 @@ def transpose_step(
     """
     tableau, h = step.tableau, step.h
     assert isinstance(h, float)  # times are numbers here: their cotangents come from the formulas above
+    if f.captured is not None:
+        return _transpose_captured(f, f.captured, step, lam, outputs, values, with_time=with_time)
     s, b, columns = tableau.stages, tableau.floats.b, tableau.terms.columns
     weights = [tableau.interpolant.weights_at(o.sigma) for o in outputs]
     rows = rows_of(tableau, outputs)
     if rows > s + 1 and (graphs is None or graphs[-1] is None):
         with without_graph():
             step.evaluate(rows - 1)  # the stages that only the interpolant needs
-    if graphs is None and not outputs and (code := f.code) is not None and f.aliases is not None:
+    if graphs is None and not outputs and isinstance(code := f.code, CompiledSteps) and f.aliases is not None:
         return _transpose_compiled(f, f.aliases, code, step, lam, values, with_time=with_time)
     stages = _Stages(f, step, graphs, values, with_time=with_time)
     times = _TimeSums(step, h, outputs) if with_time else None
@@ -198,6 +206,37 @@ def _transpose_compiled(
     return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
 
 
+def _transpose_captured(
+    f: Field,
+    captured: CapturedSteps,
+    step: Step,
+    lam: Tensor,
+    outputs: Sequence[OutputCotangent],
+    values: StageValues | None,
+    *,
+    with_time: bool,
+) -> StepCotangents:
+    """Transpose a step in one run of a captured program."""
+    h, s, interpolant = number(step.h), step.tableau.stages, step.tableau.interpolant
+    kind = Transposition(min(len(step.ks), s), rows_of(step.tableau, outputs), bool(outputs), with_time)
+    times = [number(step.time(i)) for i in range(kind.rows)]
+    mus = [(interpolant.weights_at(o.sigma), o.mu) for o in outputs]
+    b, calls, vjps = captured.transpose(f, h, times, step.y, step.ks, lam, kind, mus)
+    f.f_calls += calls
+    f.vjps += vjps
+    if values is not None:
+        values.see_program(b.view(b.end), b.view(b.k_last), b.differences[: kind.known])
+    y_terms = [*(o.mu for o in outputs), b.view(b.increment)]
+    if not with_time:
+        return StepCotangents(y_terms)
+    sums = _TimeSums(step, h, outputs)
+    sums.set(*b.time_sums.clone().unbind())
+    for m, o in enumerate(outputs):
+        slopes = interpolant.slopes_at(o.sigma)[: kind.rows]
+        sums.add_output(m, inner(b.flat(o.mu), torch.mv(b.values.T, b.numbers(slopes))))
+    return sums.cotangents(y_terms)
+
+
 class _TimeSums:
     """The sums over stages that make up the cotangents of times, in float64."""
 
@@ -225,7 +264,15 @@ class _TimeSums:
         self._k_w = self._k_w + inner(k, w)
         for m, (output, slope) in enumerate(zip(self._outputs, self._slopes, strict=True)):
             if slope[i] != 0.0:
-                self._sigma_bars[m] = self._sigma_bars[m] + self._h * slope[i] * inner(output.mu, k)
+                self.add_output(m, slope[i] * inner(output.mu, k))
+
+    def set(self, tau: Tensor, c_tau: Tensor, k_w: Tensor) -> None:
+        """Set the sums of all stages."""
+        self._tau, self._c_tau, self._k_w = tau, c_tau, k_w
+
+    def add_output(self, m: int, slope: Tensor) -> None:
+        """Add to the m-th output mu_m . sum_i b_i'(sigma_m) k_i."""
+        self._sigma_bars[m] = self._sigma_bars[m] + self._h * slope
 
     def cotangents(self, y_terms: list[Tensor]) -> StepCotangents:
         h, bars = self._h, self._sigma_bars

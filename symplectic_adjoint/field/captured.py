@@ -1,0 +1,280 @@
+"""capture=True: the steps of one pass, each in one run of a program that was recorded before.
+
+On a card a program is a CUDA graph, which launches all kernels of a step at once. Elsewhere it is called.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.field.call_counters import CallCounters
+from symplectic_adjoint.field.capturable import NotCapturable
+from symplectic_adjoint.field.cuda_graphs import graphs_for
+from symplectic_adjoint.field.forward_state import ForwardState
+from symplectic_adjoint.field.lost_gradients import LostGradientSearch
+from symplectic_adjoint.field.precision import coarsest_eps
+from symplectic_adjoint.field.program_buffers import ProgramBuffers
+from symplectic_adjoint.field.program_key import program_key
+from symplectic_adjoint.field.program_sums import ProgramSums
+from symplectic_adjoint.field.program_table import ProgramTable
+from symplectic_adjoint.field.step_programs import Measure, ProgramField, StepPrograms, Transposition
+from symplectic_adjoint.methods.tableau import ButcherTableau
+
+VALUE_ULPS = 256.0
+"""By how many roundings of the precision that f computes in two of its values may differ."""
+
+_PROGRAMS: ProgramTable[StepPrograms] = ProgramTable()
+
+
+class ProgramsOutdated(Exception):
+    """Raised if the programs of a solve return other values than func: something that they froze has changed."""
+
+
+class CapturableField(ProgramField, Protocol):
+    """What capturing needs to know of f."""
+
+    search: LostGradientSearch
+    forward_state: ForwardState
+    dtype: torch.dtype
+    time_dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        """The parameters."""
+        ...
+
+
+def require_capturable(f: CapturableField) -> None:
+    """Raise NotCapturable if the first call of func showed that no program can repeat its calls."""
+    f.forward_state.require_pure("capture=True", NotCapturable)
+    # With its cache on, autocast keeps the casts of weights from one call to the next; programs do without.
+    kept_casts = f.forward_state.autocast_dtype is not None
+    if f.search.direct or (f.search.must_retain and not kept_casts):
+        raise NotCapturable(
+            "capture=True: func uses a tensor that was computed outside it with a graph, where no other tensor can "
+            "take its place (in a list, dict or object): pass it as odeint(..., params=(tensor,)), hold it in a variable of "
+            "func, or leave capture out"
+        )
+    for m in f.forward_state.reach.modules:
+        if _replays_cuda_graphs(m):
+            raise NotCapturable(
+                f"capture=True: {type(m).__name__} in func was compiled with mode='reduce-overhead', which captures "
+                "CUDA graphs of its own: compile it without that mode, or leave capture out"
+            )
+
+
+def _replays_cuda_graphs(module: Any) -> bool:
+    """Return whether torch.compile made a module that captures CUDA graphs itself."""
+    config = getattr(getattr(module, "dynamo_ctx", None), "compiler_config", None)
+    return bool(config) and bool(config.get("triton.cudagraphs"))
+
+
+def _eps_of(f: CapturableField) -> float:
+    dtypes = [f.dtype, f.time_dtype, *(p.dtype for p in f.params), *f.search.precisions]
+    return coarsest_eps(dtypes, f.device, f.forward_state.autocast_dtype, f.forward_state.reach.modules)
+
+
+@dataclass(frozen=True)
+class ErrorMeasure:
+    """How a step is measured: the function, its tolerances, and what tells it from another one."""
+
+    measure: Measure
+    tolerances: tuple[float | Tensor, float | Tensor]
+    key: Any
+
+
+class CapturedSteps:
+    """The programs of one pass: borrowed while steps are taken, and recorded when they are first needed.
+
+    owner: the object that the programs are kept with. rows: how many rows of the extended tableau the steps use. state:
+    what f depends on. measured: how attempted steps are measured by their program; None if they are not. known_start:
+    whether a step after the first often starts from its k_1. fresh: whether to forget programs of earlier solves.
+    """
+
+    def __init__(
+        self,
+        owner: Any,
+        tableau: ButcherTableau,
+        rows: int,
+        like: Tensor,
+        time_dtype: torch.dtype,
+        state: ForwardState,
+        counters: CallCounters,
+        measured: ErrorMeasure | None,
+        *,
+        known_start: bool,
+        fresh: bool = False,
+    ):
+        self._owner, self._tableau, self._rows, self._time_dtype = owner, tableau, rows, time_dtype
+        self._like, self._state, self.counters, self._measured = like.detach(), state, counters, measured
+        self._known_start, self._fresh = known_start, fresh
+        self._key: Any = None
+        self._open = self._compared = False
+        self._programs: StepPrograms | None = None
+        self.recorded = self.replayed = 0
+        """How many programs this pass recorded, and how often it ran one."""
+
+    def for_another_pass(self) -> Self:
+        """Return the same for a pass of the backward pass, with the key of the forward pass."""
+        other = copy(self)
+        other._open, other._compared, other._fresh, other._programs = False, True, False, None
+        other.recorded = other.replayed = 0
+        return other
+
+    @property
+    def is_open(self) -> bool:
+        """Whether steps may use programs now."""
+        return self._open
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether programs are replayed as CUDA graphs."""
+        return self._like.device.type == "cuda"
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Let the steps in the block use programs, which are given back at the end."""
+        if self._open:  # the solves of a backward pass within its sweep
+            yield
+            return
+        self._open = True
+        try:
+            yield
+        finally:
+            self._open = False
+            self._give_back()
+
+    @contextmanager
+    def summing(self, f: CapturableField, accumulate: str | None) -> Iterator[ProgramSums]:
+        """Yield the sums of dL/dtheta, to which the transposed steps in the block add."""
+        with self.opened():
+            yield self._borrowed(f).sums_for(f.program_leaves, accumulate)
+
+    def evaluate(
+        self, f: CapturableField, h: float, times: Sequence[float], y: Tensor, ks: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor, int]:
+        """Return the k_i at `times`, the first of which are known, y+, and the number of f calls.
+
+        The k_i are overwritten by the next step.
+        """
+        rows = max(len(times), self._tableau.stages)
+        programs = self._borrowed(f)
+        b, known = programs.buffers, len(ks)
+        b.set_stages(ks)
+        b.view(b.y).copy_(y)
+        b.set_scalars(h, times)
+        first, self._compared = not self._compared and known > 0, self._compared or known > 0
+        calls = rows - known
+        if first and not self._known_start:
+            programs.attempt(f, self.counters, 0, rows)
+            calls = rows
+        elif first:
+            programs.call(f, self.counters)
+            calls += 1
+        if first:
+            self._compare(f, ks[0])
+            b.set_stages(ks)
+        if not first or self._known_start:
+            programs.attempt(f, self.counters, known, rows)
+        return b.views(rows), b.view(b.end).clone(), calls
+
+    def _compare(self, f: CapturableField, k: Tensor) -> None:
+        """Note whether the first stage of the program differs from that of func by more than rounding."""
+        assert self._programs is not None
+        b, eps = self._programs.buffers, _eps_of(f)
+        size = torch.linalg.vector_norm(k, math.inf)
+        difference = torch.linalg.vector_norm(b.view(b.ks[0]) - k, math.inf)
+        b.norms[-1].copy_((difference > VALUE_ULPS * eps * size) & size.isfinite())
+
+    @property
+    def measures(self) -> bool:
+        """Whether attempted steps are measured by their program."""
+        return self._measured is not None
+
+    def read_norms(self) -> list[float]:
+        """Return the norms of the errors of the last attempted step: one, or two for dop853. Waits for the device.
+
+        Raises ProgramsOutdated if the first value of this pass showed that.
+        """
+        assert self._programs is not None
+        if self._programs.buffers.ks.is_cuda:
+            torch.cuda.current_stream(self._like.device).synchronize()
+        *norms, outdated = self._programs.buffers.norms_on_host.tolist()
+        if outdated:
+            raise ProgramsOutdated
+        return norms[: len(self._tableau.terms.errors)]
+
+    def require_current(self) -> None:
+        """Raise ProgramsOutdated if the first value of this pass showed that, unless it has been read already."""
+        if self._programs is not None and not self.measures and self._programs.buffers.norms[-1].item():
+            raise ProgramsOutdated
+
+    def transpose(
+        self,
+        f: CapturableField,
+        h: float,
+        times: Sequence[float],
+        y: Tensor,
+        ks: Sequence[Tensor],
+        lam: Tensor,
+        kind: Transposition,
+        mus: Sequence[tuple[Sequence[float], Tensor]],
+    ) -> tuple[ProgramBuffers, int, int]:
+        """Transpose a step that starts from the stages ks. Return the buffers with the results, f calls and VJPs.
+
+        mus: of each dense output its weights b_i(sigma) and its cotangent.
+        """
+        programs = self._borrowed(f)
+        b = programs.buffers
+        b.set_scalars(h, times)
+        b.set_stages(ks[: kind.known])
+        b.view(b.y).copy_(y)
+        b.view(b.lam).copy_(lam)
+        if kind.outputs:
+            b.mu.zero_()
+            for weights, mu in mus:
+                b.mu.addr_(b.numbers(weights), b.flat(mu))
+        return b, *programs.transpose(f, self.counters, kind)
+
+    def forget(self) -> None:
+        """Free the programs of this function, and their memory."""
+        _PROGRAMS.forget(self._owner)
+
+    def _borrowed(self, f: CapturableField) -> StepPrograms:
+        """Return the programs of this pass."""
+        if self._programs is None:
+            if self._key is None:
+                require_capturable(f)
+                state = program_key(self._state, self.counters, f.program_leaves, self._like)
+                measure = None if self._measured is None else self._measured.key
+                self._key = (self._tableau, self._rows, self._time_dtype, measure, state)
+            if self._fresh:
+                self.forget()
+            self._programs = programs = _PROGRAMS.borrow(self._owner, self._key, self._made)
+            programs.enter()
+            programs.buffers.norms[-1].zero_()
+            if self._measured is not None:
+                programs.buffers.set_tolerances(self._measured.tolerances)
+        return self._programs
+
+    def _made(self) -> StepPrograms:
+        with torch.inference_mode(False):
+            buffers = ProgramBuffers(self._tableau, self._rows, self._like, self._time_dtype)
+        measure = None if self._measured is None else self._measured.measure
+        return StepPrograms(buffers, graphs_for(self._like.device), measure)
+
+    def _give_back(self) -> None:
+        programs, self._programs = self._programs, None
+        if programs is None:
+            return
+        self.recorded += programs.recorded
+        self.replayed += programs.replayed
+        programs.leave()
+        _PROGRAMS.give_back(self._owner, self._key, programs)

@@ -1,0 +1,144 @@
+"""The layer that captures a program: a CUDA graph on a card, nothing elsewhere.
+
+A program is a function of no arguments that reads and writes static buffers only. It knows nothing of CUDA.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+
+from symplectic_adjoint._torch_internals import end_allocation_to_pool
+from symplectic_adjoint.field.capturable import Body, translated
+
+
+class Graphs(Protocol):
+    """Records programs for one device. Programs of one object never run at the same time: they share memory."""
+
+    @property
+    def runs_python(self) -> bool:
+        """Whether a recorded program calls the function itself each time."""
+        ...
+
+    def warming_up(self) -> Any:
+        """Return a context in which to run a program once before it is recorded."""
+        ...
+
+    def record(self, body: Body) -> Body | None:
+        """Return a function that repeats what body does now; None if body itself is to be called each time."""
+        ...
+
+    def enter(self) -> None:
+        """Order what follows in the current stream after the last use in another one."""
+        ...
+
+    def leave(self) -> None:
+        """Note the end of a use in the current stream."""
+        ...
+
+
+class NoGraphs:
+    """No capturing, as on the CPU: programs are called."""
+
+    runs_python = True
+
+    def warming_up(self) -> Any:
+        return nullcontext()
+
+    def record(self, body: Body) -> Body | None:
+        del body
+
+    def enter(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+
+class CudaGraphs:
+    """CUDA graphs in one private memory pool."""
+
+    runs_python = False
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._side = torch.cuda.Stream(device)
+        self._last_use: Any = None
+        self._last_stream: Any = None
+
+    @contextmanager
+    def warming_up(self) -> Iterator[None]:
+        """Use the stream in which the program will be captured: libraries keep a workspace for each."""
+        current = torch.cuda.current_stream(self._device)
+        self._side.wait_stream(current)
+        try:
+            with torch.cuda.stream(self._side):
+                yield
+        finally:
+            current.wait_stream(self._side)
+
+    def record(self, body: Body) -> Body | None:
+        """Return the replay of body, as a CUDA graph. Raises NotCapturable or torch.cuda.OutOfMemoryError.
+
+        In thread_local mode other threads, such as one that pins memory for a data loader, may go on. Cyclic garbage is
+        not collected meanwhile: freeing another graph would end the capture.
+        """
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self._device), self.warming_up(), _garbage_kept():
+            try:
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                body()
+                graph.capture_end()
+            except BaseException as error:
+                self._abandon(graph)
+                if isinstance(error, RuntimeError) and not isinstance(error, torch.cuda.OutOfMemoryError):
+                    raise translated(error) from error
+                raise
+        return graph.replay
+
+    def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
+        """End a capture that failed, so that memory can be allocated and random numbers drawn again.
+
+        If an operation was refused, torch leaves its allocator and the generator as they are during a capture.
+        """
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            index = torch.cuda.current_device()
+            generator = torch.cuda.default_generators[index]
+            generator.graphsafe_set_state(generator.clone_state())
+            try:
+                end_allocation_to_pool(index, self._pool)
+            except RuntimeError:  # it had ended
+                return
+
+    def enter(self) -> None:
+        current = torch.cuda.current_stream(self._device)
+        if self._last_use is not None and current != self._last_stream:
+            current.wait_event(self._last_use)
+
+    def leave(self) -> None:
+        self._last_stream = torch.cuda.current_stream(self._device)
+        self._last_use = self._last_stream.record_event()
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def is_being_captured() -> bool:
+    """Return whether the caller captures the current stream in a CUDA graph: nothing may be read then."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+def graphs_for(device: torch.device) -> Graphs:
+    """Return what records programs on this device."""
+    return CudaGraphs(device) if device.type == "cuda" else NoGraphs()

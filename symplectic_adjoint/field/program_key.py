@@ -1,0 +1,67 @@
+"""The key of recorded programs: everything that they freeze.
+
+A program keeps the addresses of the tensors that func uses and every number that its code read in Python. What the key
+cannot tell, each solve finds by comparing one value of func with that of the program.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.field.call_counters import CallCounters
+from symplectic_adjoint.field.forward_state import ForwardState
+from symplectic_adjoint.field.watched_values import SCALARS
+
+
+def program_key(state: ForwardState, counters: CallCounters, tensors: Iterable[Tensor], like: Tensor) -> Any:
+    """Return the key of programs that call func in this state, for states like `like`.
+
+    tensors: those that func uses as parameters. counters: the numbers that func's calls change, which do not count.
+    """
+    reached = (x.tensor for x in state.reach.tensors)
+    held = [*tensors, *(x.tensor for x in state.places), *(x for x in reached if x is not None)]
+    ids = {id(x): x for x in held}
+    return (
+        _kind(like),
+        torch.get_default_dtype(),
+        _precision_flags(),
+        state.autocast_dtype,
+        tuple(m.training for m in state.reach.modules if hasattr(m, "training")),
+        tuple((x.data_ptr(), x.requires_grad, _kind(x)) for x in ids.values()),
+        tuple(_values(state, counters)),
+    )
+
+
+def _kind(x: Tensor) -> Any:
+    return x.shape, x.stride(), x.dtype, x.device
+
+
+def _precision_flags() -> Any:
+    cudnn: Any = torch.backends.cudnn
+    return (
+        torch.backends.cuda.matmul.fp32_precision,
+        cudnn.conv.fp32_precision,
+        cudnn.rnn.fp32_precision,
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+def _values(state: ForwardState, counters: CallCounters) -> Iterator[Any]:
+    counted = {(id(x.holder), x.name) for x in counters.found}
+    for holder, name, x in state.values.held:
+        if (id(holder), name) not in counted:
+            yield name, _value(x)
+    for hooks in state.values.hooks:
+        yield tuple(map(id, hooks.values()))
+    for name, x in state.reach.values:
+        yield name, _value(x)
+    for watched in state.reach.watched:
+        for name, x in watched.held.items():
+            yield name, _value(x)
+
+
+def _value(x: Any) -> Any:
+    """Return what tells x from another value: its type and how it is written, or which object it is."""
+    return (type(x), repr(x)) if isinstance(x, (*SCALARS, torch.dtype, torch.device, slice, range)) else id(x)

@@ -1,0 +1,59 @@
+"""The sums of dL/dtheta in static buffers, to which transposed steps add."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint._torch_internals import foreach_add_
+from symplectic_adjoint.field.layout import HALF_DTYPES
+
+
+class ProgramSums:
+    """One sum for each of the leaves, as `accumulate` of odeint says: plain, in float64, or compensated."""
+
+    def __init__(self, leaves: Sequence[Tensor], accumulate: str | None):
+        self._accumulate = accumulate
+        self.totals = [torch.zeros_like(p, dtype=self._dtype(p), requires_grad=False) for p in leaves]
+        self._low = [torch.zeros_like(x) for x in self.totals] if accumulate == "compensated" else []
+        self._used: set[int] = set()
+
+    def _dtype(self, p: Tensor) -> torch.dtype:
+        if self._accumulate == "float64":
+            return torch.promote_types(p.dtype, torch.float64)
+        return torch.float32 if p.dtype in HALF_DTYPES else p.dtype
+
+    def clear(self) -> None:
+        """Set all sums to zero."""
+        self._used.clear()
+        for x in (*self.totals, *self._low):
+            x.zero_()
+
+    def add(self, bars: Sequence[Tensor | None]) -> tuple[int, ...]:
+        """Add one term to each sum, None being none; return which of them there were."""
+        which = tuple(i for i, bar in enumerate(bars) if bar is not None)
+        terms = [bar.to(total.dtype) for bar, total in zip(bars, self.totals, strict=True) if bar is not None]
+        totals = [self.totals[i] for i in which]
+        if self._low:
+            for total, low, x in zip(totals, [self._low[i] for i in which], terms, strict=True):
+                _add_compensated(total, low, x)
+        elif terms:
+            foreach_add_(totals, terms)
+        return which
+
+    def mark_used(self, which: Sequence[int]) -> None:
+        """Record the sums to which something was added."""
+        self._used.update(which)
+
+    def result(self) -> list[Tensor | None]:
+        """Return a copy of each sum, None if nothing was added to it."""
+        sums = [a + b for a, b in zip(self.totals, self._low, strict=True)] if self._low else self.totals
+        return [(x if self._low else x.clone()) if i in self._used else None for i, x in enumerate(sums)]
+
+
+def _add_compensated(total: Tensor, low: Tensor, x: Tensor) -> None:
+    """Add x to total, and the rounding error of that to low; see CompensatedSum."""
+    value = total + x
+    as_added = value - total
+    low.add_((total - (value - as_added)).add_(x - as_added))
+    total.copy_(value)
