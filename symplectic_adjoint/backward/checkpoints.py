@@ -63,13 +63,14 @@ class StepStarts(KeepNothing):
 class StartsAndLastStages(StepStarts):
     """Keeps the step starts and, for the first backward pass, the stages k_1 .. k_s of the last step.
 
-    A solve of one step keeps no stages: many such solves in a row, as in an ODE-RNN, would hold s states each.
+    A solve of one step keeps no stages: many such solves in a row, as in an ODE-RNN, would hold s states each. Neither
+    does a captured one, whose programs recompute them in less time than copying takes.
     """
 
     def finish(self, step: Step) -> None:
         super().finish(step)
-        if self._accepted > 1:
-            self.last_stages = step.own_stages(step.tableau.stages)
+        if self._accepted > 1 and not step.captured:
+            self.last_stages = step.ks[: step.tableau.stages]
 
 
 class Stages(StepStarts):

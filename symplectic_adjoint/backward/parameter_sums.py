@@ -36,6 +36,11 @@ class ParameterSums(Protocol):
         """Return dL/dtheta, one entry per parameter, None if nothing was added to it."""
         ...
 
+    @property
+    def lam(self) -> Tensor | None:
+        """The buffer in which transposed steps update lam themselves; None if they do not."""
+        ...
+
 
 @contextmanager
 def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -> Iterator[ParameterSums]:
@@ -44,8 +49,8 @@ def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -
     cotangent: a tensor like those that will be pulled back. accumulate: how to sum, as in odeint.
     """
     if f.captured is not None:
-        with f.captured.summing(f, accumulate) as sums:
-            yield CapturedSums(sums)
+        with f.captured.summing(f, accumulate) as (sums, lam):
+            yield CapturedSums(sums, None if accumulate else lam)
         return
     locations = f.forward_state.locate(f.params)
     explicit = accumulate is not None or batched(cotangent) or any(p.dtype in HALF_DTYPES for p in f.params)
@@ -60,6 +65,8 @@ def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -
 
 class AutogradSums:
     """Sums formed by autograd itself, in the .grad of the parameters' aliases."""
+
+    lam: Tensor | None = None
 
     def __init__(self, f: Field, aliases: ParameterAliases):
         self._f, self._aliases = f, aliases
@@ -114,8 +121,8 @@ class AutogradSums:
 class CapturedSums:
     """Sums formed by captured programs, which transpose whole steps."""
 
-    def __init__(self, sums: ProgramSums):
-        self._sums = sums
+    def __init__(self, sums: ProgramSums, lam: Tensor | None):
+        self._sums, self.lam = sums, lam
 
     def pull(
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
@@ -132,6 +139,8 @@ class ExplicitSums:
     Needed for parameters that func reaches other than through a module, for batches of cotangents (vmap), for scaled
     cotangents, and for sums in a precision other than the parameters'.
     """
+
+    lam: Tensor | None = None
 
     def __init__(self, f: Field, accumulate: str | None):
         self._f, self._leaves = f, f.leaves

@@ -23,6 +23,7 @@ from symplectic_adjoint.backward.recomputed_verdict import (
 )
 from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.program_buffers import ProgramBuffers
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import KeepNothing
@@ -128,11 +129,28 @@ class RecomputedValues:
         """The number of stages of a step."""
         return self._problem.tableau.stages
 
-    def add_measured(self, n: int, differences: Tensor) -> None:
+    def add_stages(self, n: int, differences: Tensor) -> None:
         """Add the differences of the first stages of step n, each with the norms that set its bound."""
         at = len(self._rows)
-        self._numbers[at : at + len(differences), :3] = differences
-        self._rows += [_Row(n, i, 0.0, self._k_factor, at + i, 1.0) for i in range(len(differences))]
+        self._add_measured([_Row(n, i, 0.0, self._k_factor, at + i, 1.0) for i in range(len(differences))], differences)
+
+    def add_end(self, n: int, found: Tensor, k_size: Tensor, measured: Tensor | None) -> None:
+        """Add the difference at the end of step n, with the norms that set its bound.
+
+        measured: these numbers; None in the last step, the end of which is found, where its last stage has size k_size.
+        """
+        h_b = abs(self._plans[n].h * self._problem.tableau.floats.b[-1])
+        if measured is None:
+            self._compare_last(n, END, found, k_size, h_b)
+        else:
+            row = _Row(n, END, self._y_factor, self._k_factor * h_b, len(self._rows), 1.0)
+            self._add_measured([row], measured)
+
+    def _add_measured(self, rows: Sequence[_Row], numbers: Tensor) -> None:
+        """Add rows with the numbers that belong to them."""
+        at = len(self._rows)
+        self._numbers[at : at + len(rows), :3] = numbers
+        self._rows += rows
         self._cells += [self._numbers[i].unbind() for i in range(len(self._cells), len(self._rows))]
 
     def _surely_equal(self, a: Tensor, b: Tensor) -> bool:
@@ -293,16 +311,14 @@ class StepValues:
         else:
             self._compare_end(step, (*step.ks, k, *later))
 
-    def see_program(self, end: Tensor, k_last: Tensor, differences: Tensor) -> None:
-        """Compare what a captured program evaluated again.
-
-        end: the end of the step, which is overwritten, with k_last as its last stage. differences: of each stage that
-        was kept the difference, the kept value and that again, in the maximum norm.
-        """
-        self._values.add_measured(self._n, differences[: self._kept])
+    def see_program(self, buffers: ProgramBuffers) -> None:
+        """Compare what a captured program evaluated again."""
+        if self._kept:
+            self._values.add_stages(self._n, buffers.differences[: self._kept])
         if self._kept < self._values.stages:
-            self._ended, kept, self._end = True, self._end, None
-            self._values.compare_end(self._n, end, kept, k_last)
+            measured = None if self._end is None else buffers.end_differences
+            self._ended, self._end = True, None
+            self._values.add_end(self._n, buffers.end_state, buffers.k_size, measured)
 
     def see_end(self, step: Step) -> None:
         """Compare the end of a step whose stages have all been evaluated again."""

@@ -43,6 +43,24 @@ class RunningSum:
         return self.value if self.value is None or self._own else self.value.clone()
 
 
+class SumInPlace(RunningSum):
+    """A sum in a given tensor, to which others may add too."""
+
+    def __init__(self, total: Tensor):
+        super().__init__()
+        self._total = total
+
+    def add(self, x: Tensor) -> None:
+        if self.value is None:
+            self.value = self._total.copy_(x)
+        else:
+            self.value.add_(x)
+
+    def add_all(self, terms: list[Tensor]) -> None:
+        while terms:
+            self.add(terms.pop())
+
+
 class WideSum(RunningSum):
     """A sum in float64 (complex128)."""
 

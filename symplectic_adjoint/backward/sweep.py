@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.backward.parameter_sums import parameter_sums
-from symplectic_adjoint.backward.running_sum import running_sum
+from symplectic_adjoint.backward.parameter_sums import ParameterSums, parameter_sums
+from symplectic_adjoint.backward.running_sum import SumInPlace, running_sum
 from symplectic_adjoint.backward.strategy import BackwardPass, Gradients
 from symplectic_adjoint.field.linearization import Pull
 from symplectic_adjoint.solve.timeline import TimeCotangents
@@ -19,16 +19,18 @@ PullBack = Callable[[int, Tensor, Sequence[OutputCotangent], Pull], StepCotangen
 def sweep(given: BackwardPass, pull_back: PullBack) -> Gradients:
     """Return the gradient by pulling lam back from the end of the last step to y0, adding the outputs' cotangents."""
     with parameter_sums(given.field, given.grad_ys, given.problem.accumulate) as params:
-        y0_bar, t_bar = _sweep_steps(given, pull_back, params.pull)
+        y0_bar, t_bar = _sweep_steps(given, pull_back, params)
     return Gradients(y0_bar, t_bar, params.total())
 
 
-def _sweep_steps(given: BackwardPass, pull_back: PullBack, pull: Pull) -> tuple[Tensor | None, Tensor | None]:
+def _sweep_steps(
+    given: BackwardPass, pull_back: PullBack, params: ParameterSums
+) -> tuple[Tensor | None, Tensor | None]:
     plans, grad_ys = given.trajectory.plans, given.grad_ys
     inside = given.trajectory.dense_outputs()
     output_step, sigmas = given.trajectory.output_step, given.trajectory.output_sigma
     time_bars = None if given.t is None else TimeCotangents(given.t)
-    lam = running_sum(given.problem.accumulate)
+    lam = running_sum(given.problem.accumulate) if params.lam is None else SumInPlace(params.lam)
     for n in reversed(range(len(plans))):
         plan = plans[n]
         if plan.pinned_to >= 0 and output_step[plan.pinned_to] == n:
@@ -37,7 +39,7 @@ def _sweep_steps(given: BackwardPass, pull_back: PullBack, pull: Pull) -> tuple[
             lam.add(torch.zeros_like(grad_ys[0]))
         outputs = [OutputCotangent(j, sigmas[j], grad_ys[j]) for j in inside.get(n, ())]
         assert lam.value is not None
-        bars = pull_back(n, lam.value, outputs, pull)
+        bars = pull_back(n, lam.value, outputs, params.pull)
         lam.add_all(bars.y_terms)
         if time_bars is not None:
             time_bars.add_step(plan, bars.t_bar, bars.h_bar)

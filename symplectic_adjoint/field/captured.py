@@ -3,7 +3,6 @@
 On a card a program is a CUDA graph, which launches all kernels of a step at once. Elsewhere it is called.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -23,7 +22,7 @@ from symplectic_adjoint.field.program_buffers import ProgramBuffers
 from symplectic_adjoint.field.program_key import program_key
 from symplectic_adjoint.field.program_sums import ProgramSums
 from symplectic_adjoint.field.program_table import ProgramTable
-from symplectic_adjoint.field.step_programs import Measure, ProgramField, StepPrograms, Transposition
+from symplectic_adjoint.field.step_programs import MakeMeasures, ProgramField, StepPrograms, Transposition
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 VALUE_ULPS = 256.0
@@ -59,8 +58,8 @@ def require_capturable(f: CapturableField) -> None:
     if f.search.direct or (f.search.must_retain and not kept_casts):
         raise NotCapturable(
             "capture=True: func uses a tensor that was computed outside it with a graph, where no other tensor can "
-            "take its place (in a list, dict or object): pass it as odeint(..., params=(tensor,)), hold it in a variable of "
-            "func, or leave capture out"
+            "take its place (in a list, dict or object): pass it as odeint(..., params=(tensor,)), hold it in a "
+            "variable of func, or leave capture out"
         )
     for m in f.forward_state.reach.modules:
         if _replays_cuda_graphs(m):
@@ -83,9 +82,9 @@ def _eps_of(f: CapturableField) -> float:
 
 @dataclass(frozen=True)
 class ErrorMeasure:
-    """How a step is measured: the function, its tolerances, and what tells it from another one."""
+    """How steps are measured: the norms, their tolerances, and what tells them from others."""
 
-    measure: Measure
+    measures: MakeMeasures
     tolerances: tuple[float | Tensor, float | Tensor]
     key: Any
 
@@ -94,8 +93,8 @@ class CapturedSteps:
     """The programs of one pass: borrowed while steps are taken, and recorded when they are first needed.
 
     owner: the object that the programs are kept with. rows: how many rows of the extended tableau the steps use. state:
-    what f depends on. measured: how attempted steps are measured by their program; None if they are not. known_start:
-    whether a step after the first often starts from its k_1. fresh: whether to forget programs of earlier solves.
+    what f depends on. measured: how attempted steps are measured by their program; None if they are not. knows_k1:
+    whether steps after the first start from their k_1. fresh: whether to forget programs of earlier solves.
     """
 
     def __init__(
@@ -109,12 +108,12 @@ class CapturedSteps:
         counters: CallCounters,
         measured: ErrorMeasure | None,
         *,
-        known_start: bool,
+        knows_k1: bool,
         fresh: bool = False,
     ):
         self._owner, self._tableau, self._rows, self._time_dtype = owner, tableau, rows, time_dtype
         self._like, self._state, self.counters, self._measured = like.detach(), state, counters, measured
-        self._known_start, self._fresh = known_start, fresh
+        self._knows_k1, self._fresh = knows_k1, fresh
         self._key: Any = None
         self._open = self._compared = False
         self._programs: StepPrograms | None = None
@@ -152,10 +151,26 @@ class CapturedSteps:
             self._give_back()
 
     @contextmanager
-    def summing(self, f: CapturableField, accumulate: str | None) -> Iterator[ProgramSums]:
-        """Yield the sums of dL/dtheta, to which the transposed steps in the block add."""
+    def summing(self, f: CapturableField, accumulate: str | None) -> Iterator[tuple[ProgramSums, Tensor]]:
+        """Yield the sums of dL/dtheta, to which the transposed steps in the block add, and the buffer of lam."""
         with self.opened():
-            yield self._borrowed(f).sums_for(f.program_leaves, accumulate)
+            programs = self._borrowed(f)
+            yield programs.sums_for(f.program_leaves, accumulate), programs.buffers.lam_state
+
+    def start_norms(self, f: CapturableField, t: float, y: Tensor, k: Tensor) -> list[float] | None:
+        """Return the norms of y and f(t, y) = k over the tolerance; None if no program measures them.
+
+        Compares k with the value of a program. Raises ProgramsOutdated if they differ by more than rounding.
+        """
+        self._compare_first(f, t, y, k)
+        return self.read_norms(2) if self.measures else None
+
+    def change_norm(self, f: CapturableField, h: float, t: float) -> float:
+        """Return the norm over the tolerance of f(t + h, y + h k) - k, where t, y and k are those of start_norms."""
+        programs = self._borrowed(f)
+        programs.buffers.set_scalars(h, [t, t + h])
+        programs.second(f, self.counters)
+        return self.read_norms(1)[0]
 
     def evaluate(
         self, f: CapturableField, h: float, times: Sequence[float], y: Tensor, ks: Sequence[Tensor]
@@ -164,42 +179,34 @@ class CapturedSteps:
 
         The k_i are overwritten by the next step.
         """
-        rows = max(len(times), self._tableau.stages)
+        rows, calls = max(len(times), self._tableau.stages), 0
         programs = self._borrowed(f)
+        if ks and not self._compared:
+            self._compare_first(f, times[0], y, ks[0])
+            ks, calls = (ks if self._knows_k1 else ()), 1
         b, known = programs.buffers, len(ks)
         b.set_stages(ks)
-        b.view(b.y).copy_(y)
+        b.y_state.copy_(y)
         b.set_scalars(h, times)
-        first, self._compared = not self._compared and known > 0, self._compared or known > 0
-        calls = rows - known
-        if first and not self._known_start:
-            programs.attempt(f, self.counters, 0, rows)
-            calls = rows
-        elif first:
-            programs.call(f, self.counters)
-            calls += 1
-        if first:
-            self._compare(f, ks[0])
-            b.set_stages(ks)
-        if not first or self._known_start:
-            programs.attempt(f, self.counters, known, rows)
-        return b.views(rows), b.view(b.end).clone(), calls
+        programs.attempt(f, self.counters, known, rows)
+        return list(b.stages[:rows]), b.end_state.clone(), calls + rows - known
 
-    def _compare(self, f: CapturableField, k: Tensor) -> None:
-        """Note whether the first stage of the program differs from that of func by more than rounding."""
-        assert self._programs is not None
-        b, eps = self._programs.buffers, _eps_of(f)
-        size = torch.linalg.vector_norm(k, math.inf)
-        difference = torch.linalg.vector_norm(b.view(b.ks[0]) - k, math.inf)
-        b.norms[-1].copy_((difference > VALUE_ULPS * eps * size) & size.isfinite())
+    def _compare_first(self, f: CapturableField, t: float, y: Tensor, k: Tensor) -> None:
+        """Run the program that compares the first value of func with its own."""
+        self._compared, programs = True, self._borrowed(f)
+        b = programs.buffers
+        b.set_stages([k])
+        b.y_state.copy_(y)
+        b.set_scalars(0.0, [t])
+        programs.start(f, self.counters, VALUE_ULPS * _eps_of(f))
 
     @property
     def measures(self) -> bool:
         """Whether attempted steps are measured by their program."""
         return self._measured is not None
 
-    def read_norms(self) -> list[float]:
-        """Return the norms of the errors of the last attempted step: one, or two for dop853. Waits for the device.
+    def read_norms(self, count: int) -> list[float]:
+        """Return the first norms that the last program measured. Waits for the device.
 
         Raises ProgramsOutdated if the first value of this pass showed that.
         """
@@ -209,7 +216,11 @@ class CapturedSteps:
         *norms, outdated = self._programs.buffers.norms_on_host.tolist()
         if outdated:
             raise ProgramsOutdated
-        return norms[: len(self._tableau.terms.errors)]
+        return norms[:count]
+
+    def holds(self, x: Tensor) -> bool:
+        """Return whether x is the buffer of lam, which transposed steps then update."""
+        return self._programs is not None and x is self._programs.buffers.lam_state
 
     def require_current(self) -> None:
         """Raise ProgramsOutdated if the first value of this pass showed that, unless it has been read already."""
@@ -235,8 +246,9 @@ class CapturedSteps:
         b = programs.buffers
         b.set_scalars(h, times)
         b.set_stages(ks[: kind.known])
-        b.view(b.y).copy_(y)
-        b.view(b.lam).copy_(lam)
+        b.y_state.copy_(y)
+        if not kind.updates:
+            b.lam_state.copy_(lam)
         if kind.outputs:
             b.mu.zero_()
             for weights, mu in mus:
@@ -267,8 +279,8 @@ class CapturedSteps:
     def _made(self) -> StepPrograms:
         with torch.inference_mode(False):
             buffers = ProgramBuffers(self._tableau, self._rows, self._like, self._time_dtype)
-        measure = None if self._measured is None else self._measured.measure
-        return StepPrograms(buffers, graphs_for(self._like.device), measure)
+        measures = None if self._measured is None else self._measured.measures
+        return StepPrograms(buffers, graphs_for(self._like.device), measures)
 
     def _give_back(self) -> None:
         programs, self._programs = self._programs, None

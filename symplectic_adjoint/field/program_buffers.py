@@ -27,15 +27,21 @@ class ProgramBuffers:
         self._shape, self._stride = like.shape, _dense_strides(like)
         self._stack = _aligned_rows(rows + 1, n, like)
         self.ks, self.lam = self._stack[:rows], self._stack[rows]
-        self.y, self.end, self.k_last, self.increment = _aligned_rows(4, n, like).unbind()
+        self.y, self.end, self.after, self.increment = _aligned_rows(4, n, like).unbind()
+        """y, y+, the start of the step that was transposed before, and sum l_i."""
+        self.y_state, self.end_state, self.lam_state = map(self.view, (self.y, self.end, self.lam))
+        self.stages = tuple(map(self.view, self.ks.unbind()))
+        """The rows of ks as states."""
         self.scalars = torch.zeros(1 + rows, dtype=torch.float64, device=device)
         """h, and the times of the rows."""
         self.norms = torch.zeros(NORMS, dtype=torch.float64, device=device)
         self.norms_on_host = torch.zeros(NORMS, dtype=torch.float64, pin_memory=device.type == "cuda")
         self.time_sums = torch.zeros(3, dtype=torch.float64, device=device)
         """sum tau_i, sum c_i tau_i and sum k_i . w_i of a transposed step."""
-        self.differences = torch.zeros(rows, 3, dtype=like.dtype.to_real(), device=device)
-        """Of each stage |k_i - its kept value|, |k_i| and |k_i| again, in the maximum norm."""
+        self.differences = torch.zeros(rows + 1, 3, dtype=like.dtype.to_real(), device=device)
+        """Of each stage |k_i - its kept value|, |k_i| and |k_i| again, and of the end of a step |y+ - its kept value|,
+        |y+| and |k_s|, in the maximum norm."""
+        self.end_differences, self.k_size = self.differences[rows], self.differences[rows, 2]
         self.tolerances: list[Tensor] = []
         """rtol and atol, each a number or a tensor like the state."""
         self._mu: Tensor | None = None
@@ -78,20 +84,16 @@ class ProgramBuffers:
         host = host.pin_memory() if self.y.is_cuda else host
         return host.to(self.y.device, non_blocking=True).to(self.dtype)
 
-    def views(self, count: int) -> list[Tensor]:
-        """Return the first rows of ks as states."""
-        return [self.view(row) for row in self.ks[:count].unbind()]
-
     def set_scalars(self, h: float, times: Sequence[float]) -> None:
-        """Set h and the times of the first rows, without making the host wait."""
-        host = torch.tensor([h, *times], dtype=torch.float64, pin_memory=self.ks.is_cuda)
-        self.scalars[: len(host)].copy_(host, non_blocking=True)
+        """Set h and the times of the first rows. So few numbers are copied without a wait, pinned or not."""
+        host = torch.tensor([h, *times, *[0.0] * (self.rows - len(times))], dtype=torch.float64)
+        self.scalars.copy_(host, non_blocking=True)
 
     def set_stages(self, ks: Sequence[Tensor]) -> None:
         """Set the first stages; one that already lies in its row is left there."""
-        for row, k in zip(self.ks, ks, strict=False):
-            if k.data_ptr() != row.data_ptr():
-                self.view(row).copy_(k)
+        for row, k in zip(self.stages, ks, strict=False):
+            if k is not row:
+                row.copy_(k)
 
     def set_tolerances(self, given: Sequence[float | Tensor]) -> None:
         """Set rtol and atol, which keep their shapes as long as the programs live."""
@@ -103,7 +105,9 @@ class ProgramBuffers:
 
     def step_weights(self) -> Tensor:
         """Return h times the rows a_i, b and the error weights, in the state's precision, on the device."""
-        return (self.scalars[0] * self._coefficients).to(self.dtype)
+        return torch.mul(
+            self._coefficients, self.scalars[0], out=torch.empty_like(self._coefficients, dtype=self.dtype)
+        )
 
     def times(self) -> Sequence[Tensor]:
         """Return the times of the rows as func gets them."""
@@ -118,9 +122,9 @@ class ProgramBuffers:
         return torch.addmv(self.y, self.ks[:i].T, weights[i, :i])
 
     def step_end(self, weights: Tensor) -> Tensor:
-        """Return y + h sum b_i k_i, flattened."""
+        """Set the end of the step, and return it: y + h sum b_i k_i, flattened."""
         s = self.tableau.stages
-        return torch.addmv(self.y, self.ks[:s].T, weights[self._b_row, :s])
+        return torch.addmv(self.y, self.ks[:s].T, weights[self._b_row, :s], out=self.end)
 
     def errors(self, weights: Tensor, rows: int) -> list[Tensor]:
         """Return the local error estimates, in the state's shape."""
@@ -132,6 +136,20 @@ class ProgramBuffers:
         ks = self.ks[:rows].abs().T
         weights = weights.abs().to(ks.dtype)
         return [self.view(torch.mv(ks, row[:rows])).mul_(eps) for row in weights[self._b_row + 1 :]]
+
+    def set_norms(self, norms: Sequence[Tensor], outdated: Tensor | None = None) -> None:
+        """Set the numbers that the host reads next: these norms, and whether the programs are outdated if given."""
+        for at, norm in zip(self.norms.unbind(), norms, strict=False):
+            at.copy_(norm)
+        if outdated is not None:
+            self.norms[-1].copy_(outdated)
+        self.norms_on_host.copy_(self.norms, non_blocking=True)
+
+    def add_stages(self, *, into_lam: bool) -> None:
+        """Add up the l_i in the rows of ks, so that lam, which is usually larger, is rounded once."""
+        torch.sum(self.ks, 0, out=self.increment)
+        if into_lam:
+            self.lam.add_(self.increment)
 
     def cotangent(self, weights: Tensor, i: int, *, outputs: bool) -> Tensor:
         """Return w_i = h (b_i lam + sum_m b_i(sigma_m) mu_m + sum_{j>i} a_ji l_j), flattened. All l_j must be set."""

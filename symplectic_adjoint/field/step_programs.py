@@ -22,8 +22,27 @@ from symplectic_adjoint.field.program_buffers import ProgramBuffers
 from symplectic_adjoint.field.program_sums import ProgramSums
 from symplectic_adjoint.field.resolution import Resolution
 
-Measure = Callable[[list[Tensor], Tensor, Tensor, list[Tensor] | None, Sequence[Tensor]], list[Tensor]]
-"""(error estimates, y, y+, their roundings, rtol and atol) -> the norm of each error over the tolerance."""
+
+class Measures(Protocol):
+    """The norms of step control, over a tolerance that is on the device."""
+
+    def norms_of(
+        self, errors: list[Tensor], y: Tensor, y_end: Tensor, roundings: list[Tensor] | None, /
+    ) -> list[Tensor]:
+        """Return the norm of each error estimate over the tolerance."""
+        ...
+
+    def start_norms(self, y: Tensor, f0: Tensor, /) -> list[Tensor]:
+        """Return the norms of y and f0 over the tolerance."""
+        ...
+
+    def change_norm(self, y: Tensor, change: Tensor, /) -> Tensor:
+        """Return the norm of a change of f over the tolerance at y."""
+        ...
+
+
+MakeMeasures = Callable[[Sequence[Tensor]], Measures]
+"""(rtol and atol, on the device) -> how to measure with them."""
 
 
 class ProgramField(Protocol):
@@ -60,30 +79,36 @@ class Transposition(NamedTuple):
     """The kind of a transposed step.
 
     known: how many leading stages it starts from. rows: how many rows of the extended tableau it uses. outputs: whether
-    it has dense outputs. with_time: whether it returns the cotangents of times.
+    it has dense outputs. with_time: whether it returns the cotangents of times. updates: whether it adds sum l_i to lam
+    itself.
     """
 
     known: int
     rows: int
     outputs: bool
     with_time: bool
+    updates: bool
+
+
+class _Recorded(NamedTuple):
+    """A recorded program: its replay (None: it is called), its f calls, and the sums to which it adds."""
+
+    replay: Callable[[], None] | None
+    calls: int
+    sums: tuple[int, ...]
 
 
 class StepPrograms:
     """The programs of one function for one kind of state and step, with their buffers."""
 
-    def __init__(self, buffers: ProgramBuffers, graphs: Graphs, measure: Measure | None):
-        self.buffers, self._graphs, self._measure = buffers, graphs, measure
-        self._recorded: dict[Any, tuple[Callable[[], None] | None, int, tuple[int, ...]]] = {}
+    def __init__(self, buffers: ProgramBuffers, graphs: Graphs, measures: MakeMeasures | None):
+        self.buffers, self._graphs, self._measures = buffers, graphs, measures
+        self._recorded: dict[Any, _Recorded] = {}
+        self._stages: dict[Transposition, tuple[int, ...]] = {}
         self._sums: ProgramSums | None = None
         self._leaves: Any = None
         self.recorded = self.replayed = 0
         """How many programs were recorded, and how often one ran, since these were last set to zero."""
-
-    @property
-    def measures(self) -> bool:
-        """Whether an attempted step also measures its error."""
-        return self._measure is not None
 
     @property
     def runs_python(self) -> bool:
@@ -99,9 +124,16 @@ class StepPrograms:
         """End the use in the current stream."""
         self._graphs.leave()
 
-    def call(self, f: ProgramField, counters: CallCounters) -> None:
-        """Evaluate f at the first time and y, into k_1."""
-        self._run("call", lambda: self._call(f), counters, calls=1)
+    def start(self, f: ProgramField, counters: CallCounters, bound: float) -> None:
+        """Compare k_1, as it was set, with f at the first time and y; measure y and k_1 for the first step size.
+
+        bound: how much the two may differ by, relative to k_1. The results are norms.
+        """
+        self._run("start", lambda: self._start(f, bound), counters, calls=1)
+
+    def second(self, f: ProgramField, counters: CallCounters) -> None:
+        """Measure how f changes from k_1 within h, for the first step size."""
+        self._run("second", lambda: self._second(f), counters, calls=1)
 
     def attempt(self, f: ProgramField, counters: CallCounters, known: int, rows: int) -> None:
         """Evaluate the rows after the known ones, the end of the step, and the norms of its errors."""
@@ -113,8 +145,8 @@ class StepPrograms:
         Return the number of f calls and of VJPs.
         """
         assert self._sums is not None
-        vjps = sum(self._is_used(i, kind) for i in range(kind.rows))
-        again = self._last_row_recomputed(kind) - kind.known
+        vjps = len(self._used_stages(kind))
+        calls = vjps + _stages_before(kind) - kind.known
         scale = None if f.cotangent_scale is None else f.cotangent_scale.largest
         used: list[int] = []
 
@@ -125,13 +157,13 @@ class StepPrograms:
         # Autograd sums the gradient of a parameter in the stream in which the caller's graph first met it, and that
         # cannot be captured. The aliases are new to autograd.
         with nullcontext() if self.runs_python or key in self._recorded else f.aliased():
-            which = self._run(key, body, counters, calls=again + vjps, used=used)
+            which = self._run(key, body, counters, calls=calls, used=used)
         self._sums.mark_used(which)
-        return again + vjps, vjps
+        return calls, vjps
 
     def sums_for(self, leaves: Sequence[Tensor], accumulate: str | None) -> ProgramSums:
         """Return the sums of dL/dtheta, set to zero; programs that add to those of other leaves are forgotten."""
-        kinds = [(x.data_ptr(), x.shape, x.stride(), x.dtype, x.requires_grad) for x in leaves]
+        kinds = [accumulate, *((x.data_ptr(), x.shape, x.stride(), x.dtype, x.requires_grad) for x in leaves)]
         if self._sums is None or self._leaves != kinds:
             self._sums, self._leaves = ProgramSums(leaves, accumulate), kinds
             self._recorded = {key: x for key, x in self._recorded.items() if key[0] != "transpose"}
@@ -146,119 +178,123 @@ class StepPrograms:
         *,
         calls: int,
         used: list[int] | None = None,
-    ) -> tuple[int, ...]:
+    ) -> Sequence[int]:
         """Run a program, which is recorded at its first run. Return which sums it adds to."""
         self.replayed += 1
-        if key not in self._recorded:
-            self._record(key, body, counters, calls, used)
-            return self._recorded[key][2]
-        replay, calls, which = self._recorded[key]
-        if replay is None:
-            with _no_kept_casts():
-                body()
-            return tuple(used or ())
-        replay()
-        counters.add(calls)
-        return which
+        recorded = self._recorded.get(key)
+        if recorded is None:
+            return self._record(key, body, counters, calls, used).sums
+        if recorded.replay is not None:
+            recorded.replay()
+            counters.add(recorded.calls)
+            return recorded.sums
+        with _no_kept_casts():
+            body()
+        return used or ()
 
     def _record(
         self, key: Any, body: Callable[[], None], counters: CallCounters, calls: int, used: list[int] | None
-    ) -> None:
-        """Run body once, refusing what cannot be captured, and record it. Its results are those of that run.
-
-        What it adds to is put back before the recorded program runs: recording itself runs nothing on a card.
-        """
+    ) -> _Recorded:
+        """Run body once, refusing what cannot be captured, and record it. Its results are those of that run."""
         with self._graphs.warming_up(), only_capturable(), counters.traced(calls), _no_kept_casts():
             body()
-        which = tuple(used or ())
+        sums = tuple(used or ())
         with counters.at(0), _no_kept_casts():
             replay = self._graphs.record(body)
-        self._recorded[key] = (replay, calls, which)
+        self._recorded[key] = recorded = _Recorded(replay, calls, sums)
         self.recorded += 1
+        return recorded
 
-    def _call(self, f: ProgramField) -> None:
+    @torch.no_grad()
+    def _start(self, f: ProgramField, bound: float) -> None:
         b = self.buffers
-        with torch.no_grad():
-            b.view(b.ks[0]).copy_(f.evaluate(b.times()[0], b.view(b.y)))
+        found, known = f.evaluate(b.times()[0], b.y_state), b.stages[0]
+        size, difference = _size(known), _size(found - known)
+        norms = [] if self._measures is None else self._measures(b.tolerances).start_norms(b.y_state, known)
+        # Where k_1 is not finite, the step itself says so.
+        b.set_norms(norms, outdated=~(difference <= bound * size) & size.isfinite())
+
+    @torch.no_grad()
+    def _second(self, f: ProgramField) -> None:
+        b = self.buffers
+        assert self._measures is not None
+        y = b.y_state
+        found = f.evaluate(b.times()[1], torch.addcmul(y, b.stages[0], b.scalars[0].to(b.dtype)))
+        b.set_norms([self._measures(b.tolerances).change_norm(y, found - b.stages[0])])
 
     @torch.no_grad()
     def _attempt(self, f: ProgramField, known: int, rows: int) -> None:
         b, s = self.buffers, self.buffers.tableau.stages
         weights, times = b.step_weights(), b.times()
         for i in range(known, rows):
-            if i == s:
-                b.end.copy_(b.step_end(weights))
-            Y = b.end if i == s else b.state(weights, i)
-            b.view(b.ks[i]).copy_(f.evaluate(times[i], b.view(Y)))
+            b.stages[i].copy_(f.evaluate(times[i], b.view(b.state(weights, i))))
         if rows <= s:
-            b.end.copy_(b.step_end(weights))
-        if self._measure is not None:
+            b.step_end(weights)
+        if self._measures is not None:
             eps = None if f.resolution is None else f.resolution.eps
             roundings = None if eps is None else b.roundings(weights, rows, eps)
             errors = b.errors(weights, rows)
-            norms = self._measure(errors, b.view(b.y), b.view(b.end), roundings, b.tolerances)
-            for at, norm in zip(b.norms.unbind(), norms, strict=False):
-                at.copy_(norm)
-            b.norms_on_host.copy_(b.norms, non_blocking=True)
+            b.set_norms(self._measures(b.tolerances).norms_of(errors, b.y_state, b.end_state, roundings))
 
-    def _transpose(self, f: ProgramField, kind: Transposition) -> tuple[int, ...]:
+    @torch.no_grad()
+    def _transpose(self, f: ProgramField, kind: Transposition) -> Sequence[int]:
         """Transpose the step, and return the indices of the sums to which it added."""
-        b, s, sums = self.buffers, self.buffers.tableau.stages, self._sums
+        b, sums, stages = self.buffers, self._sums, self._used_stages(kind)
         assert sums is not None
         used: set[int] = set()
         of_times: list[Sequence[Tensor]] = []
-        with torch.no_grad():
-            weights, times = b.step_weights(), b.times()
-            for i in range(kind.known, self._last_row_recomputed(kind)):
-                b.view(b.ks[i]).copy_(f.evaluate(times[i], b.view(b.state(weights, i))))
+        weights, times = b.step_weights(), b.times()
+        for i in range(kind.known, _stages_before(kind)):
+            b.stages[i].copy_(f.evaluate(times[i], b.view(b.state(weights, i))))
+        if kind.rows < b.rows:
             b.ks[kind.rows :].zero_()
-            for i in reversed(range(kind.rows)):
-                if not self._is_used(i, kind):
-                    b.ks[i].zero_()
-                    continue
-                Y = b.state(weights, i)
-                if i == s:
-                    b.end.copy_(Y)
-                k, reached, inputs = _linearized(f, times[i], b.view(Y), with_time=kind.with_time)
-                self._note_value(weights, i, k, kind)
-                w = b.view(b.cotangent(weights, i, outputs=kind.outputs))
-                bars = f.pull((reached,), (*inputs, *f.program_leaves), (w,))
-                l = bars[0]  # noqa: E741 (the paper's name)
-                b.ks[i].zero_() if l is None else b.view(b.ks[i]).copy_(l)
-                used.update(sums.add(bars[len(inputs) :]))
-                if kind.with_time:
-                    tau = torch.zeros_like(b.scalars[0]) if bars[1] is None else bars[1].double()
-                    of_times.append((tau, b.tableau.floats.c[i] * tau, _inner(k, w)))
-                del reached, inputs, bars, l, w, Y, k
-            torch.sum(b.ks[: kind.rows], 0, out=b.increment)
-            for total, terms in zip(b.time_sums.unbind(), zip(*of_times, strict=True), strict=False):
-                total.copy_(torch.stack(terms).sum())
-        return tuple(sorted(used))
+        for i in reversed(range(kind.rows)):
+            if i not in stages:
+                b.ks[i].zero_()
+                continue
+            k, reached, inputs = _linearized(f, times[i], b.view(b.state(weights, i)), with_time=kind.with_time)
+            self._note_value(weights, i, k, kind)
+            w = b.view(b.cotangent(weights, i, outputs=kind.outputs))
+            bars = f.pull((reached,), (*inputs, *f.program_leaves), (w,))
+            b.stages[i].zero_() if bars[0] is None else b.stages[i].copy_(bars[0])
+            used.update(sums.add(bars[len(inputs) :]))
+            if kind.with_time:
+                tau = torch.zeros_like(b.scalars[0]) if bars[1] is None else bars[1].double()
+                of_times.append((tau, b.tableau.floats.c[i] * tau, _inner(k, w)))
+            del k, reached, inputs, bars, w
+        b.add_stages(into_lam=kind.updates)
+        for total, terms in zip(b.time_sums.unbind(), zip(*of_times, strict=True), strict=False):
+            total.copy_(torch.stack(terms).sum())
+        return sorted(used)
 
     def _note_value(self, weights: Tensor, i: int, k: Tensor, kind: Transposition) -> None:
         """Keep what the value of stage i is compared by: its difference from the kept one, and the end of the step."""
         b, s = self.buffers, self.buffers.tableau.stages
         if i < kind.known:
-            kept = b.view(b.ks[i])
-            size = _size(kept)
-            b.differences[i].copy_(torch.stack([_size(k - kept), size, size]))
+            size = _size(b.stages[i])
+            b.differences[i].copy_(torch.stack([_size(k - b.stages[i]), size, size]))
         if kind.with_time and kind.outputs:
             b.view(b.values[i]).copy_(k)
         if i == s - 1:
-            b.view(b.k_last).copy_(k)
             if kind.rows <= s:
-                b.view(b.ks[i]).copy_(k)
-                b.end.copy_(b.step_end(weights))
+                b.stages[i].copy_(k)
+                b.step_end(weights)
+            torch.stack([_size(b.end - b.after), _size(b.after), _size(k)], out=b.end_differences)
+            b.after.copy_(b.y)
 
-    def _last_row_recomputed(self, kind: Transposition) -> int:
-        """Return how many leading stages a transposed step starts from, known ones and others."""
-        return max(kind.known, kind.rows - 1)
+    def _used_stages(self, kind: Transposition) -> tuple[int, ...]:
+        """Return the stages whose cotangents may not be zero."""
+        if kind not in self._stages:
+            terms = self.buffers.tableau.terms
+            direct = set(range(kind.rows)) if kind.outputs else {i for i, _ in terms.b}
+            later = {i for i in range(kind.rows) if any(j < kind.rows for j, _ in terms.columns[i])}
+            self._stages[kind] = tuple(sorted(direct | later))
+        return self._stages[kind]
 
-    def _is_used(self, i: int, kind: Transposition) -> bool:
-        """Return whether the cotangent of stage i may not be zero."""
-        terms = self.buffers.tableau.terms
-        direct = kind.outputs or any(i == j for j, _ in terms.b)
-        return direct or any(j < kind.rows for j, _ in terms.columns[i])
+
+def _stages_before(kind: Transposition) -> int:
+    """Return how many leading stages a transposed step starts from, known ones and others."""
+    return max(kind.known, kind.rows - 1)
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def captured_steps(
         state,
         CallCounters(caller, state.reach.modules, "capture=True"),
         None if control is None else _measured(control, layout),
-        known_start=control is not None,
+        knows_k1=control is not None,
         fresh=fresh,
     )
 
@@ -62,19 +62,13 @@ def _measured(control: StepControl, layout: Layout) -> ErrorMeasure | None:
     if control.norm is not rms_norm and getattr(control.norm, "__func__", None) is not Layout.norm:
         return None
 
-    def measure(
-        errors: list[Tensor],
-        y: Tensor,
-        y_end: Tensor,
-        roundings: list[Tensor] | None,
-        tolerances: Sequence[Tensor],
-    ) -> list[Tensor]:
+    def measures(tolerances: Sequence[Tensor]) -> StepControl:
         rtol, atol = tolerances
-        return replace(control, rtol=rtol, atol=atol).norms_of(errors, y, y_end, roundings)
+        return replace(control, rtol=rtol, atol=atol)
 
     tolerances = control.rtol, control.atol
     shapes = tuple(x.shape if isinstance(x, Tensor) else None for x in tolerances)
-    return ErrorMeasure(measure, tolerances, (tuple(layout.parts), layout.structured, shapes))
+    return ErrorMeasure(measures, tolerances, (tuple(layout.parts), layout.structured, shapes))
 
 
 _REFUSED: WeakKeyDictionary[Any, dict[Hashable, str]] = WeakKeyDictionary()

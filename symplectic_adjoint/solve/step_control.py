@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import ResolutionWarning, warn_once
+from symplectic_adjoint.field.captured import CapturableField, CapturedSteps
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.resolution import Resolution
@@ -87,6 +89,15 @@ class StepControl:
         scales = [scale] * len(errors) if roundings is None else [scale + x for x in roundings]
         return [self.measure(error.div_(x)) for error, x in zip(errors, scales, strict=True)]
 
+    def start_norms(self, y: Tensor, f0: Tensor) -> list[Tensor]:
+        """Return the norms of the first state and of f there over the tolerance."""
+        scale = self.tolerance(y.abs())
+        return [self.measure(y / scale), self.measure(f0 / scale)]
+
+    def change_norm(self, y: Tensor, change: Tensor) -> Tensor:
+        """Return the norm of a change of f over the tolerance at y."""
+        return self.measure(change / self.tolerance(y.abs()))
+
     @cached_property
     def _smallest_rtol(self) -> float:
         if isinstance(self.rtol, Tensor):
@@ -152,14 +163,21 @@ def initial_step(
 
     f0: f(t0, y0). order: the power of h in the local error estimate. Calls f once.
     """
-    scale = control.tolerance(y0.abs())
-    d0, d1 = torch.stack([control.measure(y0 / scale), control.measure(f0 / scale)]).tolist()
+    code = f.code if isinstance(f.code, CapturedSteps) else None
+    norms = None if code is None else code.start_norms(cast(CapturableField, f), t0, y0, f0)
+    if norms is None:
+        code, norms = None, torch.stack(control.start_norms(y0, f0)).tolist()
+    d0, d1 = norms
     if not (math.isfinite(d0) and math.isfinite(d1)):
         return math.copysign(min(1e-6, abs(span)), span)  # the step itself reports what is not finite
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
     h0 = math.copysign(min(h0, abs(span)), span)
-    f1 = f(t0 + h0, torch.add(y0, f0, alpha=h0))
-    d2 = control.measure((f1 - f0) / scale).item() / abs(h0)
+    if code is None:
+        f1 = f(t0 + h0, torch.add(y0, f0, alpha=h0))
+        d2 = control.change_norm(y0, f1 - f0).item() / abs(h0)
+    else:
+        d2 = code.change_norm(cast(CapturableField, f), h0, t0) / abs(h0)
+        f.f_calls += 2
     steepest = max(d1, d2)
     if not math.isfinite(steepest):
         return h0

@@ -184,6 +184,11 @@ class Step:
         self.ks += new
         self._versions += [_version(k) for k in new]
 
+    @property
+    def captured(self) -> bool:
+        """Whether a captured program evaluated the step, the next use of which overwrites its stages."""
+        return self._program is not None
+
     def own_stages(self, count: int) -> list[Tensor]:
         """Return the first stages as tensors that no later step overwrites."""
         ks = self.ks[:count]
@@ -192,7 +197,11 @@ class Step:
     def measured_norms(self) -> list[float] | None:
         """Return the norms of the error estimates, if a program measures them; this waits for the device."""
         self.evaluate(self._rows_of_errors())
-        return None if self._program is None or not self._program.measures else self._program.read_norms()
+        return (
+            None
+            if self._program is None or not self._program.measures
+            else self._program.read_norms(len(self.tableau.terms.errors))
+        )
 
     def _rows_of_errors(self) -> int:
         return 1 + max(terms[-1][0] for terms in self.tableau.terms.errors)

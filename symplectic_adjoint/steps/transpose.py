@@ -30,6 +30,7 @@ from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.linearization import Linearization, Pull
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
+from symplectic_adjoint.field.program_buffers import ProgramBuffers
 from symplectic_adjoint.field.step_programs import Transposition
 from symplectic_adjoint.field.times import number
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -67,8 +68,8 @@ class StageValues(Protocol):
         """Compare the value k of stage i; known is the one that the step held, later the stages after it."""
         ...
 
-    def see_program(self, end: Tensor, k_last: Tensor, differences: Tensor, /) -> None:
-        """Compare what a captured program evaluated again: the end, which is overwritten, and the known stages."""
+    def see_program(self, buffers: ProgramBuffers, /) -> None:
+        """Compare what a captured program evaluated again: the end of the step, and the known stages."""
         ...
 
 
@@ -218,15 +219,18 @@ def _transpose_captured(
 ) -> StepCotangents:
     """Transpose a step in one run of a captured program."""
     h, s, interpolant = number(step.h), step.tableau.stages, step.tableau.interpolant
-    kind = Transposition(min(len(step.ks), s), rows_of(step.tableau, outputs), bool(outputs), with_time)
+    updates = captured.holds(lam)
+    kind = Transposition(min(len(step.ks), s), rows_of(step.tableau, outputs), bool(outputs), with_time, updates)
     times = [number(step.time(i)) for i in range(kind.rows)]
     mus = [(interpolant.weights_at(o.sigma), o.mu) for o in outputs]
     b, calls, vjps = captured.transpose(f, h, times, step.y, step.ks, lam, kind, mus)
     f.f_calls += calls
     f.vjps += vjps
     if values is not None:
-        values.see_program(b.view(b.end), b.view(b.k_last), b.differences[: kind.known])
-    y_terms = [*(o.mu for o in outputs), b.view(b.increment)]
+        values.see_program(b)
+    y_terms = [o.mu for o in outputs]
+    if not updates:
+        y_terms.append(b.view(b.increment))
     if not with_time:
         return StepCotangents(y_terms)
     sums = _TimeSums(step, h, outputs)
