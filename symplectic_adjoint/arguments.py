@@ -14,7 +14,7 @@ from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.defaults import check_gradient_name, default_budget, default_gradient
 from symplectic_adjoint.errors import IgnoredArgumentWarning, UnsupportedCombination, did_you_mean, warn_once
 from symplectic_adjoint.field.compiled import require_compiler
-from symplectic_adjoint.field.cuda_graphs import is_being_captured
+from symplectic_adjoint.field.cuda_graphs import is_being_captured, may_capture_on
 from symplectic_adjoint.field.layout import Layout, PackedFunc
 from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.parameters import Params, collect_parameters, has_lazy_parameters, listed
@@ -360,7 +360,7 @@ def checked_capture(capture: Any, strategy: Strategy, gradient_name: str, y: Ten
         raise TypeError(f"capture must be True, False or 'auto', got {capture!r}")
     obstacles = (strategy.obstacle_to_capture, "torch.func or forward mode" if transforming() else None)
     if capture == "auto":
-        possible = y.is_cuda and strategy.captures and not any(obstacles)
+        possible = may_capture_on(y) and strategy.captures and not any(obstacles)
         return "auto" if possible and not is_being_captured() else False
     if not capture:
         return False

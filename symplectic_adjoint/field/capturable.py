@@ -27,10 +27,22 @@ class NotCapturable(UnsupportedCombination):
 
 
 @contextmanager
-def only_capturable() -> Iterator[None]:
-    """Raise NotCapturable, which names it and the line, for an operation in the block that cannot be captured."""
-    with _Methods(), _Operations():
+def only_capturable(*, shown: bool = True) -> Iterator[None]:
+    """Raise NotCapturable, which names it and the line, for an operation in the block that cannot be captured.
+
+    shown: whether torch shows the operations of func. It does not show those of compiled modules, which would be
+    compiled anew for this block.
+    """
+    if not shown:
         yield
+        return
+    try:
+        with _Methods(), _Operations():
+            yield
+    except NotCapturable:
+        raise
+    except UnsupportedCombination as error:
+        raise NotCapturable(str(error)) from error
 
 
 class _Methods(TorchFunctionMode):

@@ -280,7 +280,8 @@ class CapturedSteps:
         with torch.inference_mode(False):
             buffers = ProgramBuffers(self._tableau, self._rows, self._like, self._time_dtype)
         measures = None if self._measured is None else self._measured.measures
-        return StepPrograms(buffers, graphs_for(self._like.device), measures)
+        hidden = self._state.reach.hides_reads
+        return StepPrograms(buffers, graphs_for(self._like.device), measures, hidden=hidden)
 
     def _give_back(self) -> None:
         programs, self._programs = self._programs, None

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from symplectic_adjoint._torch_internals import end_allocation_to_pool
 from symplectic_adjoint.field.capturable import Body, translated
@@ -137,6 +138,11 @@ def _garbage_kept() -> Iterator[None]:
 def is_being_captured() -> bool:
     """Return whether the caller captures the current stream in a CUDA graph: nothing may be read then."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+def may_capture_on(y: Tensor) -> bool:
+    """Return whether capture="auto" may capture a solve of states like y: only where that is faster."""
+    return y.is_cuda
 
 
 def graphs_for(device: torch.device) -> Graphs:

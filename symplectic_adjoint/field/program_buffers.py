@@ -27,7 +27,7 @@ class ProgramBuffers:
         self._shape, self._stride = like.shape, _dense_strides(like)
         self._stack = _aligned_rows(rows + 1, n, like)
         self.ks, self.lam = self._stack[:rows], self._stack[rows]
-        self.y, self.end, self.after, self.increment = _aligned_rows(4, n, like).unbind()
+        self.y, self.end, self.after, self.increment = (self.lam.new_zeros(n) for _ in range(4))
         """y, y+, the start of the step that was transposed before, and sum l_i."""
         self.y_state, self.end_state, self.lam_state = map(self.view, (self.y, self.end, self.lam))
         self.stages = tuple(map(self.view, self.ks.unbind()))
@@ -122,9 +122,10 @@ class ProgramBuffers:
         return torch.addmv(self.y, self.ks[:i].T, weights[i, :i])
 
     def step_end(self, weights: Tensor) -> Tensor:
-        """Set the end of the step, and return it: y + h sum b_i k_i, flattened."""
+        """Set the end of the step, and return it: y + h sum b_i k_i, flattened, with y added last; see advance."""
         s = self.tableau.stages
-        return torch.addmv(self.y, self.ks[:s].T, weights[self._b_row, :s], out=self.end)
+        torch.mv(self.ks[:s].T, weights[self._b_row, :s], out=self.increment)
+        return torch.add(self.y, self.increment, out=self.end)
 
     def errors(self, weights: Tensor, rows: int) -> list[Tensor]:
         """Return the local error estimates, in the state's shape."""

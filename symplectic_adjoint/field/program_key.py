@@ -12,6 +12,7 @@ from torch import Tensor
 
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.forward_state import ForwardState
+from symplectic_adjoint.field.stores import Attributes
 from symplectic_adjoint.field.watched_values import SCALARS
 
 
@@ -49,17 +50,20 @@ def _precision_flags() -> Any:
 
 
 def _values(state: ForwardState, counters: CallCounters) -> Iterator[Any]:
-    counted = {(id(x.holder), x.name) for x in counters.found}
+    counted = {(id(x.store.holder), x.key) for x in counters.found if isinstance(x.store, Attributes)}
+    paths = {x.path for x in counters.found}
     for holder, name, x in state.values.held:
         if (id(holder), name) not in counted:
             yield name, _value(x)
     for hooks in state.values.hooks:
         yield tuple(map(id, hooks.values()))
     for name, x in state.reach.values:
-        yield name, _value(x)
+        if name not in paths:
+            yield name, _value(x)
     for watched in state.reach.watched:
         for name, x in watched.held.items():
-            yield name, _value(x)
+            if watched.path_of(name) not in paths:
+                yield name, _value(x)
 
 
 def _value(x: Any) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from symplectic_adjoint.field.module_tensors import ModuleTensor
 from symplectic_adjoint.field.places import Place, TupleHolder
+from symplectic_adjoint.field.stores import Store
 from symplectic_adjoint.field.watched_values import WatchedValues
 
 _OPAQUE_MODULES = ("OptimizedModule", "RecursiveScriptModule", "TopLevelTracedModule", "TracedModule", "ScriptModule")
@@ -47,6 +48,8 @@ class Reach:
     watched: tuple[WatchedValues, ...] = ()
     values: tuple[tuple[str, Any], ...] = ()
     """The numbers, strings and the like that variables of func hold, each with its name there."""
+    stores: tuple[Store, ...] = ()
+    """Where func can keep values, besides attributes of itself and of its modules."""
     names: frozenset[str] = frozenset()
     """The attributes that func, and the functions that it names, read."""
 

@@ -29,6 +29,7 @@ from symplectic_adjoint.field.places import (
     tuple_like,
 )
 from symplectic_adjoint.field.reach import Reach, ReachedTensor
+from symplectic_adjoint.field.stores import Attributes, Entries, Store, Variables
 from symplectic_adjoint.field.watched_values import MOST_WATCHED, SCALARS, WatchedValues
 
 MOST_NESTED = 6
@@ -52,6 +53,7 @@ def reach_of(func: Callable[..., Any]) -> Reach:
         tuple(walk.tensors),
         tuple(walk.watched),
         tuple(walk.values),
+        (*walk.stores, walk.assigned.variables()),
         walk.names,
     )
 
@@ -65,12 +67,13 @@ class _Walk:
         self.tensors: list[ReachedTensor] = []
         self.watched: list[WatchedValues] = []
         self.values: list[tuple[str, Any]] = []
+        self.stores: list[Store] = []
         self.names: frozenset[str] = frozenset()
         """The attributes that the functions found so far read."""
         self._package = _package_of(func)
         self._copies: dict[int, Any] = {}
         self._cells: dict[int, CellType] = {}
-        self._assigned = _Assigned(func, self._is_library)
+        self.assigned = _Assigned(func, self._is_library)
         self._seen: set[int] = set()
 
     def follow(self, x: Any, name: str, place: Place | None, depth: int) -> Any:
@@ -107,6 +110,7 @@ class _Walk:
         self._seen.add(id(x))
         form = "{}.{}"
         if isinstance(x, list | dict):
+            self.stores.append(Entries(name, x))
             read, form = partial(_entries, x, self.names), "{}[{!r}]"
         elif isinstance(x, ModuleType):
             if _is_library_name(x.__name__):
@@ -118,6 +122,8 @@ class _Walk:
             if _is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
                 return
             read = partial(_attributes, x, attributes_read(kind, self.names))
+            if kind is not x and hasattr(x, "__dict__"):
+                self.stores.append(Attributes(name, x))
             if kind is not x:
                 self._follow_holder(kind, kind.__name__, depth)
         self._follow_values(name, read, form, depth)
@@ -254,7 +260,7 @@ class _Walk:
 
     def _copied_cell(self, cell: CellType) -> CellType:
         """Return a new cell, the same one for all copies; the cell itself if func assigns it or has not done so yet."""
-        if id(cell) in self._assigned.cells or not _is_set(cell):
+        if id(cell) in self.assigned.cells or not _is_set(cell):
             return cell
         return self._cells.setdefault(id(cell), CellType())
 
@@ -267,7 +273,7 @@ class _Walk:
         held = function.__builtins__
         used = {x for x in names.globals if x in own}
         unknown = any(x not in own and x not in held for x in names.globals)
-        assigned = any((id(own), x) in self._assigned.globals for x in used)
+        assigned = any((id(own), x) in self.assigned.globals for x in used)
         if unknown or assigned or "globals" in names.globals or not any(self._is_value(own[x]) for x in used):
             return own
         return {**{x: own[x] for x in used}, "__builtins__": held, "__name__": own.get("__name__")}
@@ -293,8 +299,8 @@ class _Assigned:
     """The closure variables and globals that func, or a function that it names, assigns: they stay the caller's."""
 
     def __init__(self, func: Any, is_library: Callable[[FunctionType], bool]):
-        self.cells: set[int] = set()
-        self.globals: set[tuple[int, str]] = set()
+        self.cells: dict[int, tuple[str, CellType]] = {}
+        self.globals: dict[tuple[int, str], dict[str, Any]] = {}
         pending, seen = [func], set[int]()
         while pending:
             x = pending.pop()
@@ -304,13 +310,17 @@ class _Assigned:
                 continue
             seen.add(id(x))
             names, own = CodeNames.of(x.__code__), x.__globals__
-            self.globals |= {(id(own), name) for name in names.assigned_globals}
+            self.globals |= {(id(own), name): own for name in names.assigned_globals}
             for variable, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
                 if variable in names.assigned_variables:
-                    self.cells.add(id(cell))
+                    self.cells[id(cell)] = variable, cell
                 if _is_set(cell):
                     pending.append(cell.cell_contents)
             pending += [own[name] for name in names.globals if name in own]
+
+    def variables(self) -> Variables:
+        """Return them as a store."""
+        return Variables(self.cells.values(), [(name, own) for (_, name), own in self.globals.items()])
 
 
 def _at(holder: Holder | None, key: Any) -> Place | None:

@@ -99,10 +99,13 @@ class _Recorded(NamedTuple):
 
 
 class StepPrograms:
-    """The programs of one function for one kind of state and step, with their buffers."""
+    """The programs of one function for one kind of state and step, with their buffers.
 
-    def __init__(self, buffers: ProgramBuffers, graphs: Graphs, measures: MakeMeasures | None):
-        self.buffers, self._graphs, self._measures = buffers, graphs, measures
+    hidden: whether torch does not show all operations of the function.
+    """
+
+    def __init__(self, buffers: ProgramBuffers, graphs: Graphs, measures: MakeMeasures | None, *, hidden: bool):
+        self.buffers, self._graphs, self._measures, self._hidden = buffers, graphs, measures, hidden
         self._recorded: dict[Any, _Recorded] = {}
         self._stages: dict[Transposition, tuple[int, ...]] = {}
         self._sums: ProgramSums | None = None
@@ -196,7 +199,8 @@ class StepPrograms:
         self, key: Any, body: Callable[[], None], counters: CallCounters, calls: int, used: list[int] | None
     ) -> _Recorded:
         """Run body once, refusing what cannot be captured, and record it. Its results are those of that run."""
-        with self._graphs.warming_up(), only_capturable(), counters.traced(calls), _no_kept_casts():
+        shown = not self._hidden
+        with self._graphs.warming_up(), only_capturable(shown=shown), counters.traced(calls), _no_kept_casts():
             body()
         sums = tuple(used or ())
         with counters.at(0), _no_kept_casts():

@@ -75,7 +75,7 @@ class TracedFunction:
 
         Any other warning is given again.
         """
-        counting = len({id(x.holder) for x in counters.found})
+        counting = len({id(x.store) for x in counters.found})
         for x in warned:
             changed = side_effects_in(str(x.message))
             if not changed:

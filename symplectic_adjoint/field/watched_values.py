@@ -29,6 +29,10 @@ class WatchedValues:
         """The values that are watched, by key; for a tensor a reference to it."""
         return self._held
 
+    def path_of(self, key: Any) -> str:
+        """Return the expression by which func reaches a value."""
+        return self._form.format(self._name, key)
+
     def forget_changed(self) -> None:
         """Stop watching the values that have changed: func itself changed them during the solve."""
         now = self._read()
@@ -39,7 +43,7 @@ class WatchedValues:
         now = self._read()
         for key, x in self._held.items():
             if key not in now or not _same(x, now[key]):
-                return self._form.format(self._name, key)
+                return self.path_of(key)
         return None
 
 

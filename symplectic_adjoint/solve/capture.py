@@ -50,7 +50,7 @@ def captured_steps(
         like,
         time_dtype,
         state,
-        CallCounters(caller, state.reach.modules, "capture=True"),
+        CallCounters(caller, state.reach.modules, "capture=True", state.reach.stores),
         None if control is None else _measured(control, layout),
         knows_k1=control is not None,
         fresh=fresh,
