@@ -10,6 +10,7 @@ from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint._torch_internals import foreach_add_, run_backward
 from symplectic_adjoint.backward.running_sum import running_sum
+from symplectic_adjoint.field.few_launches import SMALL_PARAMETERS, launches_count
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.layout import HALF_DTYPES
 from symplectic_adjoint.field.lost_gradients import refuse_bypass
@@ -54,10 +55,14 @@ def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -
 
 
 class AutogradSums:
-    """Sums formed by autograd itself, in the .grad of the parameters' aliases."""
+    """Sums formed by autograd itself, in the .grad of the parameters' aliases.
+
+    Those of a small theta are formed here: autograd launches an addition for each parameter.
+    """
 
     def __init__(self, f: Field, aliases: ParameterAliases):
         self._f, self._aliases = f, aliases
+        self._together = launches_count(f.device) and sum(x.nbytes for x in aliases.totals) <= SMALL_PARAMETERS
 
     def pull(
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
@@ -66,18 +71,20 @@ class AutogradSums:
             return self._pull_separately(reached, inputs, cotangents, self._f.leaves)
         if self._aliases.bypassed:
             return self._pull_separately(reached, inputs, cotangents, self._aliases.leaves, self._f.leaves)
-        run_backward(
+        bars = run_backward(
             tuple(reached),
             tuple(cotangents),
             self._f.search.must_retain,
             False,  # create_graph
             (*inputs, *self._aliases.trainable),
             allow_unreachable=True,
-            accumulate_grad=True,
+            accumulate_grad=not self._together,
         )
+        if self._together:
+            _add_together(self._aliases.totals, bars[len(inputs) :])
         if self._aliases.reached_anew():
             refuse_bypass(self._aliases, reached, inputs)
-        return [x.grad for x in inputs]
+        return bars[: len(inputs)] if self._together else [x.grad for x in inputs]
 
     def _pull_separately(
         self,
@@ -93,17 +100,18 @@ class AutogradSums:
         """
         bars = self._f.pull(reached, (*inputs, *chain(*leaves)), cotangents)
         totals = [leaf.grad for leaf in self._aliases.leaves]
-        into, added = [], []
-        for total, bar in zip(totals * len(leaves), bars[len(inputs) :], strict=True):
-            if total is not None and bar is not None:
-                into.append(total)
-                added.append(bar)
-        if into:
-            foreach_add_(into, added)
+        _add_together(totals * len(leaves), bars[len(inputs) :])
         return bars[: len(inputs)]
 
     def total(self) -> list[Tensor | None]:
         return self._aliases.grads()
+
+
+def _add_together(totals: Sequence[Tensor | None], bars: Sequence[Tensor | None]) -> None:
+    """Add each bar to its total, where there are both."""
+    pairs = [(x, bar) for x, bar in zip(totals, bars, strict=True) if x is not None and bar is not None]
+    if pairs:
+        foreach_add_([x for x, _ in pairs], [bar for _, bar in pairs])
 
 
 class ExplicitSums:
