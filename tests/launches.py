@@ -11,7 +11,16 @@ import symplectic_adjoint
 
 LIBRARY = Path(symplectic_adjoint.__file__).parent
 
-WITHOUT_KERNEL = {"detach", "alias", "empty", "empty_like", "empty_strided", "new_empty", "_reshape_alias", "lift_fresh"}
+WITHOUT_KERNEL = {
+    "detach",
+    "alias",
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "_reshape_alias",
+    "lift_fresh",
+}
 """Operators, other than views, that only make a tensor object. A read (_local_scalar_dense) counts: it is a copy."""
 
 

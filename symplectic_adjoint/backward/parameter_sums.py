@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from symplectic_adjoint._torch_internals import foreach_add_, run_backward
+from symplectic_adjoint._torch_internals import foreach_add_, hooks_on_all_modules, run_backward
 from symplectic_adjoint.backward.running_sum import running_sum
-from symplectic_adjoint.field.few_launches import SMALL_PARAMETERS, launches_count
+from symplectic_adjoint.field.few_launches import launches_count
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.layout import HALF_DTYPES
 from symplectic_adjoint.field.lost_gradients import refuse_bypass
@@ -35,6 +36,18 @@ class ParameterSums(Protocol):
     def total(self) -> list[Tensor | None]:
         """Return dL/dtheta, one entry per parameter, None if nothing was added to it."""
         ...
+
+
+SMALL_PARAMETERS = 2**20
+"""Bytes of theta up to which a VJP's part of dL/dtheta may exist as a whole."""
+
+
+def sums_together(device: torch.device, nbytes: int) -> bool:
+    """Return whether a VJP's part of dL/dtheta, of so many bytes, is to be added in one kernel.
+
+    FlopCounterMode needs autograd's own additions.
+    """
+    return launches_count(device) and nbytes <= SMALL_PARAMETERS and not hooks_on_all_modules
 
 
 @contextmanager
@@ -62,7 +75,7 @@ class AutogradSums:
 
     def __init__(self, f: Field, aliases: ParameterAliases):
         self._f, self._aliases = f, aliases
-        self._together = launches_count(f.device) and sum(x.nbytes for x in aliases.totals) <= SMALL_PARAMETERS
+        self._together = sums_together(f.device, sum(x.nbytes for x in aliases.totals))
 
     def pull(
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
@@ -80,9 +93,7 @@ class AutogradSums:
             allow_unreachable=True,
             accumulate_grad=not self._together,
         )
-        if self._together:
-            _add_together(self._aliases.totals, bars[len(inputs) :])
-        if self._aliases.reached_anew():
+        if self._aliases.add(bars[len(inputs) :]) if self._together else self._aliases.reached_anew():
             refuse_bypass(self._aliases, reached, inputs)
         return bars[: len(inputs)] if self._together else [x.grad for x in inputs]
 
@@ -100,18 +111,17 @@ class AutogradSums:
         """
         bars = self._f.pull(reached, (*inputs, *chain(*leaves)), cotangents)
         totals = [leaf.grad for leaf in self._aliases.leaves]
-        _add_together(totals * len(leaves), bars[len(inputs) :])
+        into, added = [], []
+        for total, bar in zip(totals * len(leaves), bars[len(inputs) :], strict=True):
+            if total is not None and bar is not None:
+                into.append(total)
+                added.append(bar)
+        if into:
+            foreach_add_(into, added)
         return bars[: len(inputs)]
 
     def total(self) -> list[Tensor | None]:
         return self._aliases.grads()
-
-
-def _add_together(totals: Sequence[Tensor | None], bars: Sequence[Tensor | None]) -> None:
-    """Add each bar to its total, where there are both."""
-    pairs = [(x, bar) for x, bar in zip(totals, bars, strict=True) if x is not None and bar is not None]
-    if pairs:
-        foreach_add_([x for x, _ in pairs], [bar for _, bar in pairs])
 
 
 class ExplicitSums:

@@ -11,9 +11,6 @@ DEVICES = ("cuda",)
 SMALL_STATE = 64 * 2**10
 """Bytes of a state up to which a step may hold more of them at once. A card sums as many in 1% of a launch's time."""
 
-SMALL_PARAMETERS = 2**20
-"""Bytes of theta up to which a VJP's part of dL/dtheta may exist as a whole."""
-
 
 def launches_count(device: torch.device) -> bool:
     """Return whether launches take time there. In a CUDA graph that is being captured they do not."""
@@ -27,6 +24,6 @@ def is_small(x: Tensor) -> bool:
     return (
         launches_count(x.device)
         and x.nbytes <= SMALL_STATE
-        and type(x) is Tensor
+        and type(x) is Tensor  # a subclass may lack the fused operations
         and not (torch.is_grad_enabled() or transforming() or batched(x))
     )

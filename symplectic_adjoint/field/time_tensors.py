@@ -10,7 +10,7 @@ from torch import Tensor
 from symplectic_adjoint.field.few_launches import launches_count
 from symplectic_adjoint.field.times import Time, next_number
 
-STEPS_AT_ONCE = 512
+STEPS_AT_ONCE = 64
 """The steps whose times are moved to the device in one transfer."""
 
 ALIGNMENT = 16

@@ -21,16 +21,19 @@ class PushedSums:
         self._sums: dict[int, Tensor] = {}
 
     def push(self, x: Tensor, targets: Sequence[tuple[int, float]]) -> None:
-        """Add scale x to the sum of each target (sum, scale)."""
+        """Add scale x to the sum of each target (sum, scale).
+
+        sum + scale * one * x is rounded as torch.add(sum, x, alpha=scale) is on a card.
+        """
         if not targets:
             return
         numbers, scales = [i for i, _ in targets], [scale for _, scale in targets]
         terms, ones = [x] * len(targets), [self._fills.ones] * len(targets)
         if all(i in self._sums for i in numbers):
-            foreach_addcmul_([self._sums[i] for i in numbers], terms, ones, scales)
+            foreach_addcmul_([self._sums[i] for i in numbers], ones, terms, scales)
             return
         sums = [self._sums[i] if i in self._sums else self._origin(i) for i in numbers]
-        self._sums.update(zip(numbers, foreach_addcmul(sums, terms, ones, scales), strict=True))
+        self._sums.update(zip(numbers, foreach_addcmul(sums, ones, terms, scales), strict=True))
 
     def get(self, i: int) -> Tensor | None:
         """Return sum i, which is not copied; None if it has no terms yet, or was forgotten."""
