@@ -132,6 +132,9 @@ foreach_addcmul_: Callable[[Tensors, Tensors, Tensors, Sequence[float]], None] =
 )
 """Add value a b to each total, in place and in few kernels. Fallback: one operation per tensor."""
 
+foreach_abs: Callable[[Tensors], Sequence[Tensor]] = _optional("torch:_foreach_abs", lambda xs: [x.abs() for x in xs])
+"""Return the absolute value of each tensor, in few kernels. Fallback: one operation per tensor."""
+
 _preserving_version: Any = _optional("torch.autograd.grad_mode:_unsafe_preserve_version_counter", None)
 
 

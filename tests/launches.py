@@ -4,7 +4,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import symplectic_adjoint
@@ -26,8 +25,7 @@ WITHOUT_KERNEL = {
 
 def _launches(func):
     name = func._schema.name.removeprefix("aten::")
-    is_view = func.is_view or name == "_unsafe_view"
-    return not is_view and name not in WITHOUT_KERNEL
+    return not func.is_view and name not in WITHOUT_KERNEL
 
 
 class Launches(TorchDispatchMode):
