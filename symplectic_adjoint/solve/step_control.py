@@ -71,7 +71,7 @@ class StepControl:
         resolution = step.f.resolution
         with without_graph():
             rtol, atol, usual = self.rtol, self.atol, resolution is None and self.norm is rms_norm
-            if usual and type(rtol) is type(atol) is float and launches_count(y_end.device):
+            if usual and type(rtol) is float and type(atol) is float and launches_count(y_end.device):
                 return _rms_in_few_launches(errors, step.y, y_end, rtol, atol)
             scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
             scales = [scale] * len(errors)
