@@ -13,7 +13,7 @@ from torch import Tensor
 
 from symplectic_adjoint._torch_internals import foreach_abs
 from symplectic_adjoint.errors import ResolutionWarning, warn_once
-from symplectic_adjoint.field.few_launches import launches_count
+from symplectic_adjoint.field.few_launches import is_small
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.resolution import Resolution
@@ -71,7 +71,7 @@ class StepControl:
         resolution = step.f.resolution
         with without_graph():
             rtol, atol, usual = self.rtol, self.atol, resolution is None and self.norm is rms_norm
-            if usual and type(rtol) is float and type(atol) is float and launches_count(y_end.device):
+            if usual and type(rtol) is float and type(atol) is float and is_small(y_end):
                 return _rms_in_few_launches(errors, step.y, y_end, rtol, atol)
             scale = self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))
             scales = [scale] * len(errors)

@@ -205,15 +205,18 @@ class Step:
     def end_of(self, ks: Sequence[Tensor]) -> Tensor:
         """Return y+ as these stages make it, a new tensor. Those that the step holds or held are among them."""
         s = self.tableau.stages
-        increment = None if (sums := self._pushed_sums(ks[:s])) is None else sums.pop(s)
-        return advance(self.y, self.h, self.tableau.terms.b, ks) if increment is None else increment.add_(self.y)
+        total = None if (sums := self._pushed_sums(ks[:s])) is None else sums.pop(s)
+        if total is None:
+            return advance(self.y, self.h, self.tableau.terms.b, ks)
+        return total if len(self.tableau.terms.b) < 2 else total.add_(self.y)
 
     def _pushed_sums(self, ks: Sequence[Tensor]) -> PushedSums | None:
         """Return the step's sums with these leading stages added; None if each sum is formed where it is needed."""
         if type(h := self.h) is not float or not is_small(self.y):
             return None
         if self._sums is None:
-            self._sums = PushedSums(self.f.fills, self.y, range(self.tableau.stages))
+            from_y = self.tableau.stages + (len(self.tableau.terms.b) < 2)  # y+ of one term is rounded as in advance()
+            self._sums = PushedSums(self.f.fills, self.y, range(from_y))
         for i in range(self._pushed, len(ks)):
             self._sums.push(ks[i], [(n, h * weight) for n, weight in self.tableau.terms.pushes[i]])
             self._pushed = i + 1

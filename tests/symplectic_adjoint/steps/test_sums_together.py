@@ -148,6 +148,20 @@ def test_vmap_and_batched_cotangents():
     torch.testing.assert_close(rows, torch.stack(expected), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own use of it
+@pytest.mark.parametrize("how", [{"options": FIXED}, {"rtol": 1e-5, "atol": 1e-5}])
+def test_forward_mode(monkeypatch, how):
+    """Its rules lack operations that write into a given tensor."""
+
+    def derivative():
+        func, y0 = SmallNet(), start()
+        return torch.func.jvp(lambda y: odeint(func, y, T, **how), (y0,), (torch.ones_like(y0),))[1]
+
+    got = derivative()
+    monkeypatch.setattr(few_launches, "DEVICES", ())
+    assert relative_error(got, derivative()) < ROUNDING
+
+
 def test_second_derivatives(monkeypatch):
     def second():
         func, y = SmallNet(), start().requires_grad_()
