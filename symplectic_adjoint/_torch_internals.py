@@ -110,6 +110,31 @@ def _add_one_by_one(totals: Sequence[Tensor], parts: Sequence[Tensor], *, alpha:
 foreach_add_: Callable[..., None] = _optional("torch:_foreach_add_", _add_one_by_one)
 """Add alpha times each part to its total, in place and in few kernels. Fallback: one addition per tensor."""
 
+Tensors = Sequence[Tensor]
+
+
+def _addcmul_one_by_one(totals: Tensors, a: Tensors, b: Tensors, values: Sequence[float]) -> list[Tensor]:
+    return [torch.addcmul(*x, value=value) for *x, value in zip(totals, a, b, values, strict=True)]
+
+
+def _addcmul_one_by_one_(totals: Tensors, a: Tensors, b: Tensors, values: Sequence[float]) -> None:
+    for total, x, y, value in zip(totals, a, b, values, strict=True):
+        total.addcmul_(x, y, value=value)
+
+
+foreach_addcmul: Callable[[Tensors, Tensors, Tensors, Sequence[float]], Sequence[Tensor]] = _optional(
+    "torch:_foreach_addcmul", _addcmul_one_by_one
+)
+"""Return each total + value a b as a new tensor, in few kernels. Fallback: one operation per tensor."""
+
+foreach_addcmul_: Callable[[Tensors, Tensors, Tensors, Sequence[float]], None] = _optional(
+    "torch:_foreach_addcmul_", _addcmul_one_by_one_
+)
+"""Add value a b to each total, in place and in few kernels. Fallback: one operation per tensor."""
+
+foreach_abs: Callable[[Tensors], Sequence[Tensor]] = _optional("torch:_foreach_abs", lambda xs: [x.abs() for x in xs])
+"""Return the absolute value of each tensor, in few kernels. Fallback: one operation per tensor."""
+
 _preserving_version: Any = _optional("torch.autograd.grad_mode:_unsafe_preserve_version_counter", None)
 
 

@@ -161,6 +161,7 @@ class _Solve(torch.autograd.Function):
         if call.strategy.check:
             trajectory.field.forward_state.require_unchanged()
         f = trajectory.field.for_another_pass()
+        f.times = f.times.for_steps(trajectory.plans if call.strategy.exact else (), call.problem.tableau.floats.c)
         if not call.strategy.check:
             f.first_graph = FirstGraph()
         t = t if ctx.needs_input_grad[2] else None

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge
 from symplectic_adjoint._torch_internals import profiler_is_running
 from symplectic_adjoint.backward.parameter_sums import parameter_sums
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.few_launches import is_small
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.field.module_tensors import module_tensors_in, values_restored
@@ -46,6 +47,8 @@ class CallCost:
     call_peak_bytes: int
     call_s: float
     vjp_s: float
+    sums_together: bool = False
+    """Whether the sums of a step are all formed at once, to save launches: see steps/pushed_sums.py."""
 
 
 REPEATS = 3
@@ -115,6 +118,8 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
         with f.forward_state.reinstated():
             (without_graph,) = watch_memory(device.type, lambda: f(t, y0))
             _, separate = watch_memory(device.type, lambda: call(y0), pull_separately)
+        with torch.no_grad():
+            sums_together = is_small(y0)
     state = max(1, y0.numel() * y0.element_size())  # an empty state is free: never divide by 0
     return CallCost(
         state_bytes=state,
@@ -127,6 +132,7 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
         call_peak_bytes=without_graph.peak_bytes,
         call_s=min(call_s for call_s, _ in times),
         vjp_s=min(vjp_s for _, vjp_s in times),
+        sums_together=sums_together,
     )
 
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.fills import Fills
 from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.field.resolution import Resolution
+from symplectic_adjoint.field.time_tensors import TimeTensors
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.steps.runge_kutta import Step
 
@@ -100,6 +102,14 @@ class LinearizingField:
     @property
     def resolution(self) -> Resolution | None:
         return self._f.resolution
+
+    @property
+    def times(self) -> TimeTensors:
+        return self._f.times
+
+    @property
+    def fills(self) -> Fills:
+        return self._f.fills
 
     def adjacent_time(self, t: Time, direction: float) -> Time:
         return self._f.adjacent_time(t, direction)

@@ -17,13 +17,23 @@ from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, 
 
 def transpose_steps(given: BackwardPass, steps: "StepsFromStarts | StepsFromStages") -> Gradients:
     """Return the gradient by transposing the steps from the last to the first, with one f on the graph at a time."""
-    with_time = given.t is not None
+    with_time, one_term = given.t is not None, given.problem.accumulate is None
 
     def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
         step, graphs, values = steps.step(n)
         if graphs is not None:
             graphs += [None] * (rows_of(step.tableau, outputs) - len(graphs))
-        return transpose_step(given.field, step, lam, outputs, pull, with_time=with_time, graphs=graphs, values=values)
+        return transpose_step(
+            given.field,
+            step,
+            lam,
+            outputs,
+            pull,
+            with_time=with_time,
+            graphs=graphs,
+            values=values,
+            one_term=one_term,
+        )
 
     return sweep(given, pull_back)
 

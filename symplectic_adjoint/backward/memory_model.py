@@ -71,6 +71,11 @@ class MemoryModel:
         cost, states = self.cost, starts + max(stages, self.stages)
         return self._backward_overhead_bytes[graphs > 0] + states * cost.state_bytes + graphs * cost.graph_bytes
 
+    @property
+    def _sums(self) -> int:
+        """The states in sums that are formed together: those of the stages, y+, errors, and constants."""
+        return self.stages + 4 if self.cost.sums_together else 0
+
     # Live bytes besides those kept: (without, with) graphs held. Cached, because a budget asks at every step.
 
     @cached_property
@@ -79,11 +84,12 @@ class MemoryModel:
         error_estimate = 8 * cost.state_bytes if self.adaptive else 0
         peaks = (cost.call_peak_bytes, cost.linearize_peak_bytes)
         plain, on_graph = (max(2 * cost.state_bytes + peak, error_estimate) for peak in peaks)
-        states = (self.outputs + self.stages) * cost.state_bytes
+        states = (self.outputs + self.stages + self._sums) * cost.state_bytes
         return states + plain, states + on_graph
 
     @cached_property
     def _backward_overhead_bytes(self) -> tuple[int, int]:
         cost = self.cost
-        fixed = (2 * self.outputs + 1) * cost.state_bytes + cost.parameter_bytes
+        states = 2 * self.outputs + 1 + self._sums + (self.stages if self._sums else 0)  # of w_i beside those of Y_i
+        fixed = states * cost.state_bytes + cost.parameter_bytes
         return fixed + cost.vjp_peak_bytes, fixed + max(0, cost.separate_peak_bytes - cost.graph_bytes)

@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from symplectic_adjoint._torch_internals import foreach_add_, run_backward
+from symplectic_adjoint._torch_internals import foreach_add_, hooks_on_all_modules, run_backward
 from symplectic_adjoint.backward.running_sum import running_sum
+from symplectic_adjoint.field.few_launches import launches_count
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.layout import HALF_DTYPES
 from symplectic_adjoint.field.lost_gradients import refuse_bypass
@@ -42,6 +44,18 @@ class ParameterSums(Protocol):
         ...
 
 
+SMALL_PARAMETERS = 2**20
+"""Bytes of theta up to which a VJP's part of dL/dtheta may exist as a whole."""
+
+
+def sums_together(device: torch.device, nbytes: int) -> bool:
+    """Return whether a VJP's part of dL/dtheta, of so many bytes, is to be added in one kernel.
+
+    FlopCounterMode needs autograd's own additions.
+    """
+    return launches_count(device) and nbytes <= SMALL_PARAMETERS and not hooks_on_all_modules
+
+
 @contextmanager
 def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -> Iterator[ParameterSums]:
     """Yield the sums of dL/dtheta for the calls of f in the block, with aliases for the parameters if possible.
@@ -64,12 +78,16 @@ def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -
 
 
 class AutogradSums:
-    """Sums formed by autograd itself, in the .grad of the parameters' aliases."""
+    """Sums formed by autograd itself, in the .grad of the parameters' aliases.
+
+    Those of a small theta are formed here: autograd launches an addition for each parameter.
+    """
 
     lam: Tensor | None = None
 
     def __init__(self, f: Field, aliases: ParameterAliases):
         self._f, self._aliases = f, aliases
+        self._together = sums_together(f.device, sum(x.nbytes for x in aliases.totals))
 
     def pull(
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
@@ -78,18 +96,18 @@ class AutogradSums:
             return self._pull_separately(reached, inputs, cotangents, self._f.leaves)
         if self._aliases.bypassed:
             return self._pull_separately(reached, inputs, cotangents, self._aliases.leaves, self._f.leaves)
-        run_backward(
+        bars = run_backward(
             tuple(reached),
             tuple(cotangents),
             self._f.search.must_retain,
             False,  # create_graph
             (*inputs, *self._aliases.trainable),
             allow_unreachable=True,
-            accumulate_grad=True,
+            accumulate_grad=not self._together,
         )
-        if self._aliases.reached_anew():
+        if self._aliases.add(bars[len(inputs) :]) if self._together else self._aliases.reached_anew():
             refuse_bypass(self._aliases, reached, inputs)
-        return [x.grad for x in inputs]
+        return bars[: len(inputs)] if self._together else [x.grad for x in inputs]
 
     def _pull_separately(
         self,

@@ -28,7 +28,7 @@ from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.solve.trajectory import Trajectory
-from symplectic_adjoint.steps.runge_kutta import Step, advance
+from symplectic_adjoint.steps.runge_kutta import Step
 
 ROWS = 96
 """The number of differences that are held before all but the largest are dropped."""
@@ -326,7 +326,7 @@ class StepValues:
 
     def _compare_end(self, step: Step, ks: Sequence[Tensor]) -> None:
         self._ended, end, self._end = True, self._end, None
-        self._values.compare_end(self._n, advance(step.y, step.h, step.tableau.terms.b, ks), end, ks[-1])
+        self._values.compare_end(self._n, step.end_of(ks), end, ks[-1])
 
 
 class EndOfSolve(KeepNothing):

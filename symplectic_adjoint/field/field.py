@@ -14,6 +14,7 @@ from symplectic_adjoint.errors import LostGradient, Place
 from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.cotangent_scale import CotangentScale, unscaled
+from symplectic_adjoint.field.fills import Fills
 from symplectic_adjoint.field.finite import multi_index
 from symplectic_adjoint.field.first_graph import FirstGraph, edges_of
 from symplectic_adjoint.field.forward_state import ForwardState
@@ -26,6 +27,7 @@ from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.read_tensors import Reads
 from symplectic_adjoint.field.resolution import Resolution, can_cast, resolution_of
+from symplectic_adjoint.field.time_tensors import TimeTensors
 from symplectic_adjoint.field.times import Time, next_number
 
 Func = Callable[[Tensor, Tensor], Tensor]
@@ -52,6 +54,7 @@ class Field:
         self.func = func
         self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
         self.time_dtype = time_dtype or like.dtype.to_real()
+        self.times, self.fills = TimeTensors(self.time_dtype, like.device), Fills(like.shape, like.dtype, like.device)
         self.forward_state = forward_state or ForwardState(Reach(func), like.device)
         self.search = LostGradientSearch(params, frozen, self.forward_state)
         self.first_graph = FirstGraph()
@@ -274,15 +277,11 @@ class Field:
 
     def time(self, t: Time) -> Tensor:
         """Return t as it is passed to func: a 0-dim tensor of dtype time_dtype on the state's device."""
-        if type(t) is float:
-            return torch.scalar_tensor(t, dtype=self.time_dtype, device=self.device)  # no copy from the host
-        return torch.as_tensor(t, dtype=self.time_dtype, device=self.device)
+        return self.times.of(t)
 
     def adjacent_time(self, t: Time, direction: float) -> Time:
         """Return the number next to t, up or down by the sign of direction, in the dtype that func gets."""
-        exact = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach()
-        near = next_number(exact.to(self.time_dtype), direction).double()
-        return t + (near - exact) if isinstance(t, Tensor) else near.item()
+        return self.times.adjacent(t, direction)
 
     def evaluate(self, t: Tensor, y: Tensor) -> Tensor:
         """Return f(t, y), checked but neither counted nor searched."""

@@ -17,6 +17,7 @@ from threading import get_ident
 import torch
 from torch import Tensor, nn
 
+from symplectic_adjoint._torch_internals import foreach_add_
 from symplectic_adjoint.field.module_tensors import ModuleTensor, installed
 
 REPLACEABLE = (Tensor, nn.Parameter)
@@ -93,6 +94,21 @@ class ParameterAliases:
         versions = [total._version for total in self.totals]
         reached = tuple(map(ne, versions, self._last_versions))
         self._last_versions = versions
+        return self._is_new(reached)
+
+    def add(self, terms: Sequence[Tensor | None]) -> bool:
+        """Add a VJP's terms to the totals, one entry per trainable leaf, and return what reached_anew does."""
+        reached = tuple(x is not None for x in terms)
+        pairs = [(total, x) for total, x in zip(self.totals, terms, strict=True) if x is not None]
+        if pairs:
+            foreach_add_([total for total, _ in pairs], [x for _, x in pairs])
+        first = not self._patterns
+        anew = self._is_new(reached)
+        if first or anew:
+            self.mark_added(reached)
+        return anew
+
+    def _is_new(self, reached: tuple[bool, ...]) -> bool:
         if reached in self._patterns:
             return False
         self._patterns.add(reached)

@@ -61,6 +61,9 @@ class Aca(Strategy):
                     values.see_end(step)
                     end = step.y
             step.ks.clear()
-            return transpose_step(given.field, step, lam, outputs, pull, with_time=with_time, graphs=graphs)
+            one_term = problem.accumulate is None
+            return transpose_step(
+                given.field, step, lam, outputs, pull, with_time=with_time, graphs=graphs, one_term=one_term
+            )
 
         return sweep(given, pull_back)

@@ -16,7 +16,9 @@ from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import Place, UnsupportedCombination
 from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.fills import Fills
 from symplectic_adjoint.field.resolution import Resolution
+from symplectic_adjoint.field.time_tensors import TimeTensors
 from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.solve.callbacks import Callbacks
@@ -198,6 +200,7 @@ class _AdjointField(KeepNothing):
         self.f_calls = 0
         self.accepted = 0
         self._f = f
+        self.fills = Fills(torch.Size((2, *f.shape)), f.dtype, f.device)
         self._integrands = WeakIdKeyDictionary()
         self._compare_first = compare_first
 
@@ -228,6 +231,10 @@ class _AdjointField(KeepNothing):
     def resolution(self) -> Resolution | None:
         """That of y's slope; lam's slope comes from the same operations."""
         return self._f.resolution
+
+    @property
+    def times(self) -> TimeTensors:
+        return self._f.times
 
     def adjacent_time(self, t: Time, direction: float) -> Time:
         return self._f.adjacent_time(t, direction)

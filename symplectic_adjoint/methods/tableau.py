@@ -47,6 +47,9 @@ class Terms(NamedTuple):
     b: FloatTerms
     errors: tuple[FloatTerms, ...]
     """b_error and b_error_low, if the method has them."""
+    pushes: tuple[FloatTerms, ...]
+    """Column i holds the sums of a step that k_i is a term of: the states by their rows, those below s, then b as row
+    s, then the errors."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,18 @@ class ButcherTableau:
     @cached_property
     def terms(self) -> Terms:
         """The nonzero coefficients, as floats."""
-        A, b = self.floats.A, self.floats.b
+        A, b, s = self.floats.A, self.floats.b, self.stages
+        errors = [e for e in (self.floats.b_error, self.floats.b_error_low) if e is not None]
+        sums = [*A[:s], b, *errors]
         return Terms(
             A=tuple(map(_nonzero, A)),
             columns=tuple(tuple((j, A[j][i]) for j in range(i + 1, len(A)) if A[j][i] != 0.0) for i in range(len(A))),
             b=_nonzero(b),
-            errors=tuple(_nonzero(e) for e in (self.floats.b_error, self.floats.b_error_low) if e is not None),
+            errors=tuple(map(_nonzero, errors)),
+            pushes=tuple(
+                tuple((n, row[i]) for n, row in enumerate(sums) if i < len(row) and row[i] != 0.0)
+                for i in range(len(self.A))
+            ),
         )
 
 

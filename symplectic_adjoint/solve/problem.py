@@ -12,6 +12,7 @@ from torch import Tensor
 from symplectic_adjoint.errors import NonFiniteError, SolverError
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.compiled import CompiledSteps
+from symplectic_adjoint.field.few_launches import launches_count
 from symplectic_adjoint.field.field import Field, Func
 from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.forward_state import ForwardState
@@ -132,7 +133,11 @@ class Problem:
             return 0
         if self.options.control is not None or self.event is not None:
             return None
-        return sum(1 for _ in fixed_plans(self.options, self.times))
+        return len(self._known_plans)
+
+    @cached_property
+    def _known_plans(self) -> Sequence[StepPlan]:
+        return tuple(fixed_plans(self.options, self.times)) if self.recorded is None else self.recorded
 
     @property
     def held_outputs(self) -> int:
@@ -201,6 +206,8 @@ class Problem:
         again = partial(state.reinstated, _itself if on_graph else None)  # a stand-in would cut the caller's graph
         try:
             with state.first_pass() if self.forward_state is None else again(), f.capturing():
+                if f.captured is None and launches_count(f.device) and self.total_steps is not None:
+                    f.times = f.times.for_steps(self._known_plans, self.tableau.floats.c)
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
                 f.require_current_programs()

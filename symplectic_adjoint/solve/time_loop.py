@@ -71,6 +71,7 @@ def integrate(
             t, h, t_end = timeline.of(plan)
             ends = (plan.open_start, plan.open_end)
             known = () if k1 is None else (k1,)
+            f.times.expect(plan, tableau.floats.c)
             step = make_step(f, tableau, t, h, t_end, y, known, open_ends=ends, companion=companion)
             accepted = sequence.accepts(plan, step)
             if not accepted:

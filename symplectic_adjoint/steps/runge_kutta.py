@@ -15,12 +15,16 @@ from torch import Tensor
 from symplectic_adjoint.errors import NonFiniteError, Place
 from symplectic_adjoint.field.captured import CapturableField, CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
+from symplectic_adjoint.field.few_launches import is_small
+from symplectic_adjoint.field.fills import Fills
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.resolution import Resolution
+from symplectic_adjoint.field.time_tensors import TimeTensors
 from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.steps.pushed_sums import PushedSums
 
 
 class RightHandSide(Protocol):
@@ -36,6 +40,16 @@ class RightHandSide(Protocol):
     @property
     def resolution(self) -> Resolution | None:
         """The resolution of f's values, if that is coarser than the state's."""
+        ...
+
+    @property
+    def times(self) -> TimeTensors:
+        """The times as f is passed them."""
+        ...
+
+    @property
+    def fills(self) -> Fills:
+        """Constants like the state."""
         ...
 
     def __call__(self, t: Time, y: Tensor, /) -> Tensor:
@@ -113,7 +127,10 @@ class Step:
     open_ends: whether f jumps at the start and at the end; there it is evaluated just inside the step.
     """
 
-    __slots__ = ("_end", "_errors", "_program", "_versions", "f", "h", "ks", "open_ends", "t", "t_end", "tableau", "y")
+    __slots__ = (
+        *("_end", "_errors", "_program", "_pushed", "_sums", "_versions"),
+        *("f", "h", "ks", "open_ends", "t", "t_end", "tableau", "y"),
+    )
 
     def __init__(
         self,
@@ -137,6 +154,9 @@ class Step:
         self._end = end
         self._errors: list[Tensor] = []
         self._program: CapturedSteps | None = None
+        self._sums: PushedSums | None = None
+        """The step's sums, if they are formed together; their terms are the first `_pushed` stages."""
+        self._pushed = 0
 
     def time(self, i: int) -> Time:
         """Return the time of stage i: t_end itself if c = 1, so that k_1 of the next step is the same call."""
@@ -153,6 +173,10 @@ class Step:
         """Return Y_i, from the stages before it; row s of the extended tableau is the end of the step."""
         if i == self.tableau.stages:
             return self.end()
+        if i < self.tableau.stages and (sums := self._pushed_sums(self.ks[:i])) is not None:
+            known = sums.get(i)
+            if known is not None:
+                return known
         return combine(self.y, self.h, self.tableau.terms.A[i], self.ks)
 
     def evaluate(self, rows: int) -> list[Tensor]:
@@ -212,8 +236,30 @@ class Step:
             ks = self.evaluate(self.tableau.stages)
             self._refuse_overwritten()
             if self._end is None:  # code evaluates it with the stages
-                self._end = advance(self.y, self.h, self.tableau.terms.b, ks)
+                self._end = self.end_of(ks)
+            if self._sums is not None:
+                self._sums.drop_below(self.tableau.stages)
         return self._end
+
+    def end_of(self, ks: Sequence[Tensor]) -> Tensor:
+        """Return y+ as these stages make it, a new tensor. Those that the step holds or held are among them."""
+        s = self.tableau.stages
+        total = None if (sums := self._pushed_sums(ks[:s])) is None else sums.pop(s)
+        if total is None:
+            return advance(self.y, self.h, self.tableau.terms.b, ks)
+        return total if len(self.tableau.terms.b) < 2 else total.add_(self.y)
+
+    def _pushed_sums(self, ks: Sequence[Tensor]) -> PushedSums | None:
+        """Return the step's sums with these leading stages added; None if each sum is formed where it is needed."""
+        if type(h := self.h) is not float or not is_small(self.y):
+            return None
+        if self._sums is None:
+            from_y = self.tableau.stages + (len(self.tableau.terms.b) < 2)  # y+ of one term is rounded as in advance()
+            self._sums = PushedSums(self.f.fills, self.y, range(from_y))
+        for i in range(self._pushed, len(ks)):
+            self._sums.push(ks[i], [(n, h * weight) for n, weight in self.tableau.terms.pushes[i]])
+            self._pushed = i + 1
+        return self._sums
 
     def end_slope(self) -> Tensor | None:
         """Return f at the end of the step, k_1 of the next one; None if it was not evaluated or f jumps there."""
@@ -246,8 +292,21 @@ class Step:
             known, self._errors = self._errors, []
             return known
         with without_graph():
+            pushed = self._pushed_errors(ks)
+            if pushed is not None:
+                return pushed
             sums = [weighted_sum(h, [(weight, ks[i]) for i, weight in terms]) for terms in estimates]
         return [x for x in sums if x is not None]
+
+    def _pushed_errors(self, ks: Sequence[Tensor]) -> list[Tensor] | None:
+        """Return the sums of errors() if they were formed together with the states, the first time."""
+        terms = self.tableau.terms
+        if self._sums is None or (sums := self._pushed_sums(ks[: len(terms.pushes)])) is None:
+            return None
+        first = self.tableau.stages + 1
+        found = [sums.pop(i) for i in range(first, first + len(terms.errors))]
+        known = [x for x in found if x is not None]
+        return known if len(known) == len(found) else None
 
     def rounding(self, resolution: Resolution) -> list[Tensor]:
         """Return eps h sum_i |e_i| |k_i| for each error estimate: twice the most that rounding f's values adds."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
+from symplectic_adjoint.field.few_launches import is_small
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.linearization import Linearization, Pull
@@ -34,7 +35,8 @@ from symplectic_adjoint.field.program_buffers import ProgramBuffers
 from symplectic_adjoint.field.step_programs import Transposition
 from symplectic_adjoint.field.times import number
 from symplectic_adjoint.methods.tableau import ButcherTableau
-from symplectic_adjoint.steps.runge_kutta import Step, weighted_sum
+from symplectic_adjoint.steps.cotangent_sums import SumsInTurn, SumsTogether
+from symplectic_adjoint.steps.runge_kutta import Step
 
 
 @dataclass(frozen=True)
@@ -88,47 +90,48 @@ def transpose_step(
     with_time: bool,
     graphs: list[Linearization | None] | None = None,
     values: StageValues | None = None,
+    one_term: bool = True,
 ) -> StepCotangents:
     """Pull lam and the cotangents of the outputs back through a step whose states have no graph.
 
     Only one f is on the graph at a time, except for graphs that were kept: `graphs` has one entry per row. The step
     must hold what the states of the other rows are computed from: k_1 .. k_{s-1} if there are no graphs, and its end if
     a dense output needs f there. Step and graphs are consumed: each k_i is freed once no earlier state needs it.
-    values: compares what is evaluated here with the forward pass.
+    values: compares what is evaluated here with the forward pass. one_term: whether y_bar - lam may be summed here.
     """
     tableau, h = step.tableau, step.h
     assert isinstance(h, float)  # times are numbers here: their cotangents come from the formulas above
     if f.captured is not None:
         return _transpose_captured(f, f.captured, step, lam, outputs, values, with_time=with_time)
-    s, b, columns = tableau.stages, tableau.floats.b, tableau.terms.columns
-    weights = [tableau.interpolant.weights_at(o.sigma) for o in outputs]
     rows = rows_of(tableau, outputs)
-    if rows > s + 1 and (graphs is None or graphs[-1] is None):
+    if rows > tableau.stages + 1 and (graphs is None or graphs[-1] is None):
         with without_graph():
             step.evaluate(rows - 1)  # the stages that only the interpolant needs
     if graphs is None and not outputs and isinstance(code := f.code, CompiledSteps) and f.aliases is not None:
         return _transpose_compiled(f, f.aliases, code, step, lam, values, with_time=with_time)
     stages = _Stages(f, step, graphs, values, with_time=with_time)
     times = _TimeSums(step, h, outputs) if with_time else None
-    l: list[Tensor | None] = [None] * len(columns)  # noqa: E741 (the paper's name)
+    weighted = [(tableau.interpolant.weights_at(o.sigma), o.mu) for o in outputs]
+    if one_term and is_small(lam) and lam.dtype == step.y.dtype:
+        sums = SumsTogether(tableau, h, lam, weighted, f.fills)
+    else:
+        sums = SumsInTurn(tableau, h, lam, weighted)
     for i in reversed(range(rows)):
-        terms = [(b[i], lam)] if i < s and b[i] != 0.0 else []
-        terms += [(weight[i], o.mu) for weight, o in zip(weights, outputs, strict=True) if weight[i] != 0.0]
-        terms += [(a_ji, l_j) for j, a_ji in columns[i] if (l_j := l[j]) is not None]
-        used = bool(terms) or (times is not None and times.uses(i))
+        used = sums.has_terms(i) or (times is not None and times.uses(i))
         linearization = stages.take(i, used=used)
         if linearization is None:
             continue
-        w = weighted_sum(h, terms)
+        w = sums.take(i)
         if w is None:
             w = torch.zeros_like(lam)
         if w.dtype != step.y.dtype:  # lam may be carried in a higher precision
             w = w.to(step.y.dtype)
-        l[i], *t_bar = f.transpose(linearization, w, pull)
+        l_i, *t_bar = f.transpose(linearization, w, pull)
+        sums.add(i, l_i)
         if times is not None:
             times.add(i, linearization.k, t_bar[0], w)
         del linearization
-    y_terms = [x for x in (*(o.mu for o in outputs), *l) if x is not None]
+    y_terms = sums.y_terms()
     return StepCotangents(y_terms) if times is None else times.cotangents(y_terms)
 
 
