@@ -13,7 +13,6 @@ would cost more than the read. TENSOR_ATTRIBUTES, MODULE_ATTRIBUTES and NODE_ATT
 
 import ctypes
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pkgutil import resolve_name
@@ -147,10 +146,11 @@ def copy_keeping_version(x: Tensor, value: Tensor) -> None:
         x.copy_(value)
 
 
-end_allocation_to_pool: Callable[[int, Any], None] = _optional(
-    "torch._C:_cuda_endAllocateToPool", lambda device, pool: None
-)
+end_allocation_to_pool: Callable[..., None] = _optional("torch._C:_cuda_endAllocateToPool", lambda *_: None)
 """End allocating to the pool of a CUDA graph whose capture failed. Fallback: the pool stays in use."""
+
+DispatchMode: Any = _required("torch.utils._python_dispatch:TorchDispatchMode")
+"""The base class of modes that see every operation. Required."""
 
 hooks_on_all_modules: Any = _optional("torch.nn.modules.module:_global_forward_pre_hooks", True)
 """The hooks called before every module, as FlopCounterMode sets them. Fallback: true, as if there were some."""
@@ -388,25 +388,6 @@ def compiler_config() -> Any:
 def compiler_errors() -> tuple[type[Exception], type[Exception]]:
     """Return the error raised at the recompilation limit, and the base class of all errors of the tracer."""
     return _find("torch._dynamo.exc:FailOnRecompileLimitHit"), _find("torch._dynamo.exc:TorchDynamoException")
-
-
-def side_effects_in(warning: str) -> list[str]:
-    """Return what a traced function changes, as the tracer's warning names it; an empty list for any other warning.
-
-    The tracer's name of func, the first of a traced function's constants, is replaced by "func".
-    """
-    _, found, sources = warning.partition("certain side effects happened")
-    if not found:
-        return []
-    names = re.findall(r"""(?:"([^"]*)"|'([^']*)')(?=[,\]])""", sources)
-    return [_readable(a or b) for a, b in names] or [sources]
-
-
-def _readable(source: str) -> str:
-    """Return the tracer's name of an object as a user would write it."""
-    source = source.replace("L['constants'][0]", "func")
-    source = re.sub(r"^G\['__import_(\w+)'\]", lambda m: f"a global of {m[1].replace('_dot_', '.')}", source)
-    return re.sub(r"\._modules\['(\w+)'\]", r".\1", source)
 
 
 def compile_graph(graph: torch.fx.GraphModule, examples: list[Any], options: dict[str, Any]) -> Callable[..., Any]:

@@ -191,7 +191,7 @@ class StepPrograms:
             recorded.replay()
             counters.add(recorded.calls)
             return recorded.sums
-        with _no_kept_casts():
+        with _on_its_own():
             body()
         return used or ()
 
@@ -200,10 +200,10 @@ class StepPrograms:
     ) -> _Recorded:
         """Run body once, refusing what cannot be captured, and record it. Its results are those of that run."""
         shown = not self._hidden
-        with self._graphs.warming_up(), only_capturable(shown=shown), counters.traced(calls), _no_kept_casts():
+        with self._graphs.warming_up(), only_capturable(shown=shown), counters.traced(calls), _on_its_own():
             body()
         sums = tuple(used or ())
-        with counters.at(0), _no_kept_casts():
+        with counters.at(0), _on_its_own():
             replay = self._graphs.record(body)
         self._recorded[key] = recorded = _Recorded(replay, calls, sums)
         self.recorded += 1
@@ -302,12 +302,16 @@ def _stages_before(kind: Transposition) -> int:
 
 
 @contextmanager
-def _no_kept_casts() -> Iterator[None]:
-    """Turn off autocast's cache: a program would keep the addresses of casts that are freed with it."""
+def _on_its_own() -> Iterator[None]:
+    """Turn off what a program would keep of the solve that records it, or of the caller's.
+
+    Autocast's cache frees the casts of weights at its end; tensors made in inference mode cannot be written elsewhere.
+    """
     was = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
-        yield
+        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
+            yield
     finally:
         torch.set_autocast_cache_enabled(was)
 

@@ -1,5 +1,6 @@
 """A function traced as a whole by torch.compile, whose code is then called without the guards."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import FunctionType
@@ -14,7 +15,6 @@ from symplectic_adjoint._torch_internals import (
     compile_graph,
     compiler_config,
     compiler_errors,
-    side_effects_in,
 )
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.call_counters import CallCounters
@@ -169,6 +169,25 @@ class BoundCode:
 def _first_lines(error: Exception) -> str:
     text = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(text[:2])
+
+
+def side_effects_in(warning: str) -> list[str]:
+    """Return what a traced function changes, as the tracer's warning names it; an empty list for any other warning.
+
+    The tracer's name of func, the first of a traced function's constants, is replaced by "func".
+    """
+    _, found, sources = warning.partition("certain side effects happened")
+    if not found:
+        return []
+    names = re.findall(r"""(?:"([^"]*)"|'([^']*)')(?=[,\]])""", sources)
+    return [_readable(a or b) for a, b in names] or [sources]
+
+
+def _readable(source: str) -> str:
+    """Return the tracer's name of an object as a user would write it."""
+    source = source.replace("L['constants'][0]", "func")
+    source = re.sub(r"^G\['__import_(\w+)'\]", lambda m: f"a global of {m[1].replace('_dot_', '.')}", source)
+    return re.sub(r"\._modules\['(\w+)'\]", r".\1", source)
 
 
 _TRACED: WeakKeyDictionary[Any, dict[Any, TracedFunction]] = WeakKeyDictionary()
