@@ -46,6 +46,7 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     time_over_floor, memory_over_floor: multiples of the floor measured for the same gradient in the same group or, if
     that was not measured, of its estimate from the gradient's own calls and formula;
     time_over_peer, memory_over_peer: multiples of PEER in the same group;
+    gave_up: 1 if the solver gave up, or its values are not finite, 0 if the cell succeeded;
     error_discrete_ulp: in units in the last place of 1, in the cell's dtype;
     steps_back_over_forth: N' / N, the steps of a continuous adjoint's second solve over those of the first;
     losses_off: for a trained network, the largest relative difference of its losses from those of LEADER in the same
@@ -131,6 +132,7 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
         "name": row.cell.name,
         "setting_id": row.cell.setting_id,
         "comparable": comparable(row),
+        "gave_up": {Status.DIVERGED: 1, Status.OK: 0}.get(row.status),
         "f_calls": f_calls,
         "vjps": vjps,
         "calls": calls,

@@ -25,12 +25,14 @@ Measure = Literal[
     "error_discrete",
     "error_true",
     "forward_error",
+    "gave_up",
     "losses_off",
     "steps_back_over_forth",
 ]
 """The columns of the summary that a criterion may limit."""
 
 MEASURE_LABELS = {
+    "gave_up": "solves given up",
     "calls": "calls of f and of its vector-Jacobian product",
     "kept_tensor_bytes": "bytes kept from the forward pass for the backward pass",
     "backward_tensor_bytes": "bytes of the backward pass above what was kept",

@@ -37,6 +37,26 @@ def fixed(steps, **changes):
     )
 
 
+class TestGaveUp:
+    def given_up(self, **changes):
+        row = replace(a_row(a_cell(contender="paper"), forward_disagrees=False), **changes)
+        (found,) = evaluations(
+            [row], criterion(cells={"contender": "paper"}, measure="gave_up", at_least=1.0, at_most=None)
+        )
+        return found
+
+    def test_a_solver_that_gives_up_shows_the_defect_and_one_that_ends_does_not(self):
+        diverged = self.given_up(status=Status.DIVERGED, reason="RuntimeError: two devices", total_s=None)
+        assert (diverged.value, diverged.outcome) == (1, CriterionOutcome.MET)
+        assert (self.given_up().value, self.given_up().outcome) == (0, CriterionOutcome.NOT_MET)
+        assert self.given_up(forward_disagrees=True).value == 0
+
+    @pytest.mark.parametrize("status", [Status.ERROR, Status.SKIPPED, Status.OOM, Status.TIMEOUT])
+    def test_any_other_end_shows_nothing(self, status):
+        found = self.given_up(status=status, reason="because")
+        assert (found.outcome, found.note) == (CriterionOutcome.NOT_MEASURED, f"{status}: because")
+
+
 class TestOneCell:
     def test_each_cell_is_compared_with_the_limit_by_its_own_number(self):
         found = {one.name: (round(one.value or 0, 3), one.outcome) for one in evaluations(group(), criterion())}
