@@ -1,5 +1,6 @@
 """Adapters give their packages tensors of the cell's device. No package is called: stand-ins receive the tensors."""
 
+import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -119,18 +120,16 @@ ON_A_CARD = [(method, gradient) for method in METHODS for gradient in ("symplect
 ON_A_CARD.remove(("euler", "symplectic"))  # which fails on the CPU too
 
 
-@pytest.mark.parametrize(("method", "gradient"), ON_A_CARD)
-def test_what_the_papers_code_does_on_a_card_is_a_row_and_no_error_of_ours(method, gradient, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("their_method", "their_gradient"), ON_A_CARD)
+def test_the_papers_code_gives_up_on_a_card(their_method, their_gradient, tmp_path, monkeypatch):
     """There torch.nextafter refuses the times' neighbour, which is on the CPU: here it refuses a complex one."""
     installed("paper")
-    misc = sys.modules.get("torch_symplectic_adjoint._impl.integrators.misc") or __import__(
-        "torch_symplectic_adjoint._impl.integrators.misc", fromlist=["misc"]
-    )
+    misc = importlib.import_module(f"{PACKAGE}._impl.integrators.misc")
     for name in ("_inf", "_neginf"):
         monkeypatch.setattr(misc._PerturbFunc, name, torch.tensor(1j))
-    accuracy = {} if method in ("bosh3", "dopri5") else {**FIXED, "steps": 4}
-    cell = make_cell(contender="paper", gradient=gradient, method=method, **accuracy)
-    if method in RUNS_ON_A_CARD:
+    accuracy = {} if their_method in ("bosh3", "dopri5") else {**FIXED, "steps": 4}
+    cell = make_cell(contender="paper", gradient=their_gradient, method=their_method, **accuracy)
+    if their_method in RUNS_ON_A_CARD:
         return CONTENDERS["paper"].gradient(build(cell, tmp_path), cell).complete()
     with pytest.raises(Diverged, match="nextafter"):
         CONTENDERS["paper"].gradient(build(cell, tmp_path), cell).complete()
