@@ -9,6 +9,7 @@ from symplectic_bench.spec.toml_table import AxisValues, Count, Name, Positive, 
 
 Measure = Literal[
     "time_over_floor",
+    "time_over_captured_floor",
     "memory_over_floor",
     "f_calls_over_formula",
     "total_s",

@@ -259,6 +259,10 @@ class TestDerivedColumns:
         assert (line["time_over_floor"], line["memory_over_floor"]) == (None, None)
         assert self.line(graph_bytes=1)["time_over_floor"] is not None
 
+    def test_the_captured_floor_is_that_of_the_rows_own_calls(self):
+        line = self.line(total_s=0.6, floor_captured_s=0.1)
+        assert line["time_over_captured_floor"] == pytest.approx(6) and self.line()["time_over_captured_floor"] is None
+
     def test_times_a_call_and_peaks_in_states(self):
         line = self.line(forward_s=0.5, f_calls_forward=100, peak_tensor_bytes=300, state_bytes=100)
         assert (line["forward_per_call_s"], line["peak_states"]) == (0.005, 3)
