@@ -120,7 +120,6 @@ class TestDecline:
             ({"contender": "torchode", "gradient": "backprop", "method": "rk4"}, "no method 'rk4'"),
             ({"contender": "torchode", "gradient": "backprop", "method": "euler"}, "takes steps, not tolerances"),
             ({"contender": "diffrax", "gradient": "backprop", "method": "rk4", **FIXED, "steps": 3}, "no method 'rk4'"),
-            ({"contender": "diffrax", "gradient": "backprop", "device": "cuda"}, "on the CPU only"),
             (
                 {"contender": "diffrax", "gradient": "backprop", "problem": "forced"},
                 "diffrax is not passed the jump times",
