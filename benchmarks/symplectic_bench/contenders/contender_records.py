@@ -35,6 +35,8 @@ _IN_DISPLAY_ORDER = (
     ContenderRecord("torchdiffeqpack", "torchdiffeqpack:TORCHDIFFEQPACK", marker="D"),
     ContenderRecord("paper", "paper:PAPER", marker="p"),
     ContenderRecord("torchode", "torchode:TORCHODE", marker="<"),
+    ContenderRecord("rampde", "rampde:RAMPDE", marker="X"),
+    ContenderRecord("rampde-bf16", "rampde:RAMPDE_BF16", marker="P"),
     ContenderRecord("diffrax", "diffrax:DIFFRAX", marker="d"),
     ContenderRecord("floor", "floor:FLOOR", marker="_"),
 )

@@ -12,6 +12,7 @@ from symplectic_adjoint import METHODS, solve
 from symplectic_bench.contenders.library_gradients import STRATEGIES
 from symplectic_bench.contenders.paper import ADAPTIVE as PAPER_ADAPTIVE
 from symplectic_bench.contenders.paper import FIXED as PAPER_FIXED
+from symplectic_bench.contenders.rampde import METHODS as RAMPDE_METHODS
 from symplectic_bench.contenders.registry import CONTENDERS, decline, missing
 from symplectic_bench.contenders.torchode import METHOD_CLASSES as TORCHODE_METHODS
 from symplectic_bench.measure.gradient_error import measure_gradient_error
@@ -44,6 +45,7 @@ def test_a_rivals_gradient_agrees_with_ours_within_the_tolerance(contender, thei
 STEPPED = [
     *(("paper", name) for name in PAPER_FIXED),
     *(("torchode", name) for name in TORCHODE_METHODS if name != "adaptive_heun"),
+    *(("rampde", name) for name in RAMPDE_METHODS),
 ]
 
 
@@ -62,11 +64,13 @@ def test_the_steps_of_a_continuous_adjoints_second_solve_are_reported(contender,
 @pytest.mark.parametrize(("contender", "their_method"), STEPPED)
 def test_on_equal_steps_a_rivals_method_agrees_with_ours_of_the_same_name(contender, their_method, tmp_path):
     installed(contender)
-    cell = make_cell(contender=contender, gradient="backprop", method=their_method, **FIXED, steps=5)
+    cell = make_cell(
+        contender=contender, gradient=CONTENDERS[contender].gradients[-1], method=their_method, **FIXED, steps=6
+    )
     assert decline(cell) is None
     theirs = observed(cell, tmp_path)
     assert distance(theirs, cell, tmp_path) < ROUNDING
-    assert theirs["steps_accepted"] == 5
+    assert theirs["steps_accepted"] == 6
 
 
 # Not fehlberg2: the paper's takes its embedded formula for the error estimate, so that it needs 1 / rtol steps.
@@ -116,6 +120,24 @@ class TestDecline:
             ({"contender": "paper", "method": "tsit5"}, "no method 'tsit5'"),
             ({"contender": "paper", **FIXED, "steps": 3}, "tolerances only"),
             ({"contender": "paper", "method": "rk4"}, "takes steps, not tolerances"),
+            ({"contender": "rampde", "gradient": "symplectic"}, "rampde has no gradient 'symplectic'"),
+            ({"contender": "rampde", "gradient": "aca", "method": "rk38", **FIXED, "steps": 4}, "no method 'rk38'"),
+            ({"contender": "rampde", "gradient": "aca", "method": "rk4"}, "takes steps, not tolerances"),
+            (
+                {
+                    "contender": "rampde",
+                    "gradient": "aca",
+                    "method": "rk4",
+                    **FIXED,
+                    "steps": 4,
+                    "sizes": {"outputs": 3},
+                },
+                "steps must be a multiple of 3",
+            ),
+            (
+                {"contender": "rampde-bf16", "gradient": "aca", "method": "rk4", **FIXED, "steps": 4},
+                "is for float32 on cuda, not for float64 on cpu",
+            ),
             ({"contender": "torchode", "gradient": "aca"}, "torchode has no gradient 'aca'"),
             ({"contender": "torchode", "gradient": "backprop", "method": "rk4"}, "no method 'rk4'"),
             ({"contender": "torchode", "gradient": "backprop", "method": "euler"}, "takes steps, not tolerances"),

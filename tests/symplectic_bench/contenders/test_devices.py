@@ -76,11 +76,13 @@ class Part:
 PACKAGES = {
     "paper": (PACKAGE, tuple(FUNCTIONS.values())),
     "torchode": ("torchode", ()),
+    "rampde": ("rampde", ("odeint",)),
     "torchdiffeqpack": ("TorchDiffEqPack", ("odesolve_adjoint", "odesolve_adjoint_sym12")),
 }
 GIVEN = [
     ("paper", "symplectic", {"method": "dopri5"}),
     ("paper", "backprop", {"method": "rk4", **FIXED, "steps": 4}),
+    ("rampde", "aca", {"method": "rk4", **FIXED, "steps": 4}),
     ("torchode", "backprop", {"method": "dopri5"}),
     ("torchode", "backprop", {"method": "euler", **FIXED, "steps": 4}),
     ("torchdiffeqpack", "aca", {"method": "dopri5", "sizes": {"outputs": 1}}),
