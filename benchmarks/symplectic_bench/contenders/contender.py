@@ -17,8 +17,8 @@ class Contender(Protocol):
     """A way of computing gradients.
 
     framework: "jax" does not survive a fork, and its memory is not torch's. compiles: whether the first call for each
-    problem compiles it, and so takes longer than the others. gradient and observe take a problem in the cell's dtype,
-    on its device. Both may raise Diverged.
+    problem compiles or captures it, and so takes longer than the others. gradient and observe take a problem in the
+    cell's dtype, on its device. Both may raise Diverged.
     """
 
     @property

@@ -4,6 +4,7 @@ import importlib
 
 from symplectic_bench.contenders.contender import Contender, Trainer
 from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS, ContenderRecord
+from symplectic_bench.contenders.jax_device import without_cuda
 from symplectic_bench.contenders.ours import Ours
 from symplectic_bench.contenders.peer import Peer
 from symplectic_bench.spec.cell import Cell
@@ -39,4 +40,7 @@ def decline(cell: Cell) -> str | None:
 
 def missing(cell: Cell) -> str | None:
     """Return what must be installed before the cell can be measured here, or None."""
-    return CONTENDERS[cell.contender].missing()
+    contender = CONTENDERS[cell.contender]
+    if contender.framework == "jax" and cell.device == "cuda":
+        return contender.missing() or without_cuda()
+    return contender.missing()

@@ -64,7 +64,8 @@ def test_a_contender_declines_exactly_what_the_library_refuses(name, monkeypatch
     problem, gradient = PROBLEMS["linear"].build({}, 2, "float64"), name.replace("-N", "-100")
     method = None if gradient == "mali" else "dopri5"
     cell = make_cell(problem="linear", gradient=gradient)
-    for contender, keyword in (("ours-compiled", {"compile": True}), ("ours-float64", {"accumulate": "float64"})):
+    for contender in ("ours-compiled", "ours-float64", "ours-captured"):
+        keyword = CONTENDERS[contender].keywords
         error = None
         try:
             solve(problem.func, problem.y0, problem.t, gradient=library_gradient(gradient), method=method, **keyword)
