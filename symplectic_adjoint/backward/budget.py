@@ -45,6 +45,33 @@ class Budget:
         return self.graphs_beside(steps - 1, steps * (self.model.stages - 1))
 
 
+class StartsWithinBudget(SelectedStarts):
+    """Keeps as many step starts as fit beside captured programs, which keep no stages and no graphs."""
+
+    def __init__(self, budget: Budget, total: int | None):
+        self._budget, self._other_bytes = budget, budget.model.programs_bytes
+        free = budget.limit_bytes - self._other_bytes - budget.model.peak_bytes(1, 0, 0)
+        super().__init__(max(1, free // budget.model.cost.state_bytes), total, OnDevice())
+
+    @classmethod
+    def least_bytes(cls, model: MemoryModel) -> int:
+        """Return the least memory for a gradient."""
+        return model.least_bytes + model.programs_bytes
+
+    @property
+    def choice(self) -> Choice:  # pyright: ignore[reportIncompatibleVariableOverride]
+        model, steps = self._budget.model, self._accepted
+        return Choice(
+            budget_bytes=self._budget.limit_bytes,
+            predicted_peak_bytes=self._other_bytes + model.peak_bytes(len(self), 0, 0),
+            steps=steps,
+            f_calls=steps * model.stages,
+            starts=min(steps, len(self) + 1),
+            stages=0,
+            graphs=0,
+        )
+
+
 class WithinBudget(KeepNothing):
     """Keeps all starts, stages and graphs while they fit; then discards the oldest graphs and stages, and some starts.
 

@@ -39,6 +39,13 @@ class MemoryModel:
         """The least memory for a gradient: the current step, its start, and one more start."""
         return self.peak_bytes(2, 0, 0)
 
+    @property
+    def programs_bytes(self) -> int:
+        """What captured programs hold besides the working memory of a step: their buffers, pool and sums."""
+        cost, rows = self.cost, self.stages + 1
+        states = rows + 5 + (2 * rows if self.outputs > 2 else 0)
+        return states * cost.state_bytes + cost.vjp_peak_bytes + cost.parameter_bytes
+
     def peak_bytes(self, starts: int, stages: int, graphs: int) -> int:
         """Return the peak with this many step starts, stages, and graphs of f calls kept."""
         return max(self.forward_bytes(starts, stages, graphs), self.backward_bytes(starts, stages, graphs))

@@ -94,7 +94,8 @@ class CapturedSteps:
 
     owner: the object that the programs are kept with. rows: how many rows of the extended tableau the steps use. state:
     what f depends on. measured: how attempted steps are measured by their program; None if they are not. knows_k1:
-    whether steps after the first start from their k_1. fresh: whether to forget programs of earlier solves.
+    whether steps after the first start from their k_1. compiled: whether the programs call compiled code. fresh:
+    whether to forget programs of earlier solves.
     """
 
     def __init__(
@@ -109,11 +110,12 @@ class CapturedSteps:
         measured: ErrorMeasure | None,
         *,
         knows_k1: bool,
+        compiled: bool,
         fresh: bool = False,
     ):
         self._owner, self._tableau, self._rows, self._time_dtype = owner, tableau, rows, time_dtype
         self._like, self._state, self.counters, self._measured = like.detach(), state, counters, measured
-        self._knows_k1, self._fresh = knows_k1, fresh
+        self._knows_k1, self._compiled, self._fresh = knows_k1, compiled, fresh
         self._key: Any = None
         self._open = self._compared = False
         self._programs: StepPrograms | None = None
@@ -266,7 +268,7 @@ class CapturedSteps:
                 require_capturable(f)
                 state = program_key(self._state, self.counters, f.program_leaves, self._like)
                 measure = None if self._measured is None else self._measured.key
-                self._key = (self._tableau, self._rows, self._time_dtype, measure, state)
+                self._key = (self._tableau, self._rows, self._time_dtype, self._compiled, measure, state)
             if self._fresh:
                 self.forget()
             self._programs = programs = _PROGRAMS.borrow(self._owner, self._key, self._made)
@@ -280,7 +282,7 @@ class CapturedSteps:
         with torch.inference_mode(False):
             buffers = ProgramBuffers(self._tableau, self._rows, self._like, self._time_dtype)
         measures = None if self._measured is None else self._measured.measures
-        hidden = self._state.reach.hides_reads
+        hidden = self._compiled or self._state.reach.hides_reads
         return StepPrograms(buffers, graphs_for(self._like.device), measures, hidden=hidden)
 
     def _give_back(self) -> None:

@@ -127,9 +127,14 @@ class CompiledSteps:
         times: those of all rows up to the last one to evaluate. ks: the first k_i, if known already. y+ is None and
         there are no error estimates if they need more rows.
         """
-        terms, s, rows, known = self._tableau.terms, self._tableau.stages, len(times), len(ks)
+        return self.evaluate_on(torch.tensor([h, *times], dtype=torch.float64, device=self._like.device), y, ks)
+
+    def evaluate_on(
+        self, scalars: Tensor, y: Tensor, ks: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
+        """Return what evaluate does, with h and the times in a float64 tensor on the device."""
+        terms, s, rows, known = self._tableau.terms, self._tableau.stages, len(scalars) - 1, len(ks)
         errors = terms.errors if all(e[-1][0] < rows for e in terms.errors) else ()
-        scalars = torch.tensor([h, *times], dtype=torch.float64, device=self._like.device)
         constants = (self._func, self._time_dtype, terms.A, terms.b, errors, s, rows)
         key = (known, rows)
         new = rows - known
@@ -141,6 +146,11 @@ class CompiledSteps:
         """Return the scalars of every stage of a step, as stage_vjp takes them: a float64 tensor of 2 s each."""
         table = [[t, *(h * a for a in row)] for t, row in zip(times, self._coefficients, strict=True)]
         return list(torch.tensor(table, dtype=torch.float64, device=self._like.device).unbind())
+
+    @property
+    def stage_coefficients(self) -> list[list[float]]:
+        """The coefficients that stage_vjp takes times h, after the time: 2 s - 1 for each stage."""
+        return self._coefficients
 
     def stage_vjp(
         self,

@@ -46,6 +46,7 @@ class ProgramBuffers:
         """rtol and atol, each a number or a tensor like the state."""
         self._mu: Tensor | None = None
         self._values: Tensor | None = None
+        self._stage_coefficients: Tensor | None = None
         self._coefficients = torch.tensor(_coefficients(tableau, rows), dtype=torch.float64, device=device)
         self._b_row = rows
 
@@ -112,6 +113,13 @@ class ProgramBuffers:
     def times(self) -> Sequence[Tensor]:
         """Return the times of the rows as func gets them."""
         return self.scalars[1:].to(self.time_dtype).unbind()
+
+    def stage_scalars(self, coefficients: Sequence[Sequence[float]]) -> Sequence[Tensor]:
+        """Return the scalars of every stage as CompiledSteps.stage_vjp takes them: its time, and h times these."""
+        if self._stage_coefficients is None:
+            self._stage_coefficients = torch.tensor(coefficients, dtype=torch.float64).to(self.scalars.device)
+        times = self.scalars[1 : 1 + len(coefficients), None]
+        return torch.cat([times, self.scalars[0] * self._stage_coefficients], 1).unbind()
 
     def state(self, weights: Tensor, i: int) -> Tensor:
         """Return Y_i, flattened; row s of the extended tableau is the end of the step."""

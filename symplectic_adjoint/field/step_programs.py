@@ -16,6 +16,7 @@ from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.capturable import only_capturable
+from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.cotangent_scale import CotangentScale
 from symplectic_adjoint.field.cuda_graphs import Graphs
 from symplectic_adjoint.field.program_buffers import ProgramBuffers
@@ -49,6 +50,7 @@ class ProgramField(Protocol):
     """What the programs need of f."""
 
     cotangent_scale: CotangentScale | None
+    compiled: CompiledSteps | None
 
     @property
     def program_leaves(self) -> Sequence[Tensor]:
@@ -228,17 +230,30 @@ class StepPrograms:
 
     @torch.no_grad()
     def _attempt(self, f: ProgramField, known: int, rows: int) -> None:
-        b, s = self.buffers, self.buffers.tableau.stages
-        weights, times = b.step_weights(), b.times()
-        for i in range(known, rows):
-            b.stages[i].copy_(f.evaluate(times[i], b.view(b.state(weights, i))))
-        if rows <= s:
-            b.step_end(weights)
+        b = self.buffers
+        weights = b.step_weights()
+        self._evaluate(f, weights, known, rows)
         if self._measures is not None:
             eps = None if f.resolution is None else f.resolution.eps
             roundings = None if eps is None else b.roundings(weights, rows, eps)
             errors = b.errors(weights, rows)
             b.set_norms(self._measures(b.tolerances).norms_of(errors, b.y_state, b.end_state, roundings))
+
+    def _evaluate(self, f: ProgramField, weights: Tensor, known: int, rows: int) -> None:
+        """Evaluate the stages after the known ones, and the end of the step if there are enough."""
+        b, s = self.buffers, self.buffers.tableau.stages
+        if f.compiled is not None:
+            new, end, _ = f.compiled.evaluate_on(b.scalars[: 1 + rows], b.y_state, b.stages[:known])
+            for row, k in zip(b.stages[known:rows], new, strict=True):
+                row.copy_(k)
+            if end is not None:
+                b.end_state.copy_(end)
+            return
+        times = b.times()
+        for i in range(known, rows):
+            b.stages[i].copy_(f.evaluate(times[i], b.view(b.state(weights, i))))
+        if rows == s:
+            b.step_end(weights)
 
     @torch.no_grad()
     def _transpose(self, f: ProgramField, kind: Transposition) -> Sequence[int]:
@@ -247,9 +262,11 @@ class StepPrograms:
         assert sums is not None
         used: set[int] = set()
         of_times: list[Sequence[Tensor]] = []
-        weights, times = b.step_weights(), b.times()
-        for i in range(kind.known, _stages_before(kind)):
-            b.stages[i].copy_(f.evaluate(times[i], b.view(b.state(weights, i))))
+        weights, times, before = b.step_weights(), b.times(), _stages_before(kind)
+        if before > kind.known:
+            self._evaluate(f, weights, kind.known, before)
+        if f.compiled is not None and not kind.outputs:
+            return self._transpose_compiled(f, f.compiled, weights, kind)
         if kind.rows < b.rows:
             b.ks[kind.rows :].zero_()
         for i in reversed(range(kind.rows)):
@@ -267,9 +284,41 @@ class StepPrograms:
                 of_times.append((tau, b.tableau.floats.c[i] * tau, _inner(k, w)))
             del k, reached, inputs, bars, w
         b.add_stages(into_lam=kind.updates)
-        for total, terms in zip(b.time_sums.unbind(), zip(*of_times, strict=True), strict=False):
-            total.copy_(torch.stack(terms).sum())
+        self._set_time_sums(of_times)
         return sorted(used)
+
+    def _transpose_compiled(
+        self, f: ProgramField, compiled: CompiledSteps, weights: Tensor, kind: Transposition
+    ) -> Sequence[int]:
+        """Transpose a step without outputs, whose stages are known, each stage in one call of compiled code."""
+        b, s, sums = self.buffers, self.buffers.tableau.stages, self._sums
+        assert sums is not None
+        leaves = [(i, p) for i, p in enumerate(f.program_leaves) if p.requires_grad]
+        used: set[int] = set()
+        of_times: list[Sequence[Tensor]] = []
+        ls: list[Tensor | None] = [None] * s
+        ks, params, totals = list(b.stages[: s - 1]), [p for _, p in leaves], [sums.totals[i] for i, _ in leaves]
+        scalars = b.stage_scalars(compiled.stage_coefficients)
+        for i in reversed(range(s)):
+            which, ls[i], k, *tau_w = compiled.stage_vjp(
+                scalars[i], b.y_state, ks[:i], b.lam_state, ls, params, totals, with_time=kind.with_time
+            )
+            self._note_value(weights, i, k, kind)
+            used |= {at for (at, _), one in zip(leaves, which, strict=True) if one}
+            if kind.with_time:
+                tau, w = tau_w[0].double(), tau_w[1]
+                of_times.append((tau, b.tableau.floats.c[i] * tau, _inner(k, w)))
+        b.ks.zero_()
+        for row, l_i in zip(b.stages, ls, strict=False):
+            if l_i is not None:
+                row.copy_(l_i)
+        b.add_stages(into_lam=kind.updates)
+        self._set_time_sums(of_times)
+        return sorted(used)
+
+    def _set_time_sums(self, of_times: Sequence[Sequence[Tensor]]) -> None:
+        for total, terms in zip(self.buffers.time_sums.unbind(), zip(*of_times, strict=True), strict=False):
+            total.copy_(torch.stack(terms).sum())
 
     def _note_value(self, weights: Tensor, i: int, k: Tensor, kind: Transposition) -> None:
         """Keep what the value of stage i is compared by: its difference from the kept one, and the end of the step."""

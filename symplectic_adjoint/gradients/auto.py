@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from symplectic_adjoint.backward.budget import Budget, WithinBudget
+from symplectic_adjoint.backward.budget import Budget, StartsWithinBudget, WithinBudget
 from symplectic_adjoint.backward.checkpoints import RecomputedStarts
 from symplectic_adjoint.backward.cost import call_cost
 from symplectic_adjoint.backward.kept_steps import StepsFromStarts, transpose_steps
@@ -30,12 +30,13 @@ class Auto(Strategy):
 
     If the number of steps is known and the whole graph fits, this is plain backpropagation, the fastest. Otherwise the
     solve discards what no longer fits as it goes, so the number of steps need not be known: first the graphs of the
-    oldest f calls, then the oldest stages, then step starts, which are recomputed as in Revolve. The solve's
-    stats.choice says what was held. The first solve of a func with a new kind of state measures the cost of one f call
-    with a few extra calls.
+    oldest f calls, then the oldest stages, then step starts, which are recomputed as in Revolve. With captured steps
+    only starts are kept: recomputing costs little there. The solve's stats.choice says what was held. The first solve
+    of a func with a new kind of state measures the cost of one f call with a few extra calls.
     """
 
     accumulates: ClassVar[bool] = True
+    captures: ClassVar[bool] = True
 
     memory_budget: int | str | None = None
 
@@ -50,6 +51,8 @@ class Auto(Strategy):
         """Return plain backpropagation if the number of steps is known and the whole graph fits."""
         if self.memory_budget is None:
             return replace(self, memory_budget=free_budget(given.y0.device)).resolved(given)
+        if given.problem.capture:
+            return self, None
         steps = given.problem.total_steps
         if steps == 0:
             return Backprop(), Choice(self._limit_bytes, 0, 0, 0, starts=0, stages=0, graphs=0)
@@ -63,19 +66,21 @@ class Auto(Strategy):
         stages = calls - steps
         return Backprop(), Choice(budget.limit_bytes, peak, steps, calls, starts=steps, stages=stages, graphs=calls)
 
-    def keeper(self, given: ForwardPass) -> WithinBudget:
-        budget = self._budget(given)
-        least_bytes = budget.model.least_bytes
+    def keeper(self, given: ForwardPass) -> WithinBudget | StartsWithinBudget:
+        budget, captured = self._budget(given), bool(given.problem.capture)
+        least_bytes = StartsWithinBudget.least_bytes(budget.model) if captured else budget.model.least_bytes
         if budget.limit_bytes < least_bytes:
             raise BudgetTooSmall(
                 f"memory_budget={self.memory_budget!r} is too small for one step and one more state: give "
                 f"{format_bytes(least_bytes, up=True)} ({least_bytes} bytes) or more",
                 least_bytes,
             )
+        if captured:
+            return StartsWithinBudget(budget, given.problem.total_steps)
         return WithinBudget(budget, given.problem.total_steps, with_time=given.with_time)
 
     def _budget(self, given: ForwardPass) -> Budget:
-        problem = given.problem
+        problem = replace(given.problem, capture=False)  # the cost is that of func's own calls
         cost = call_cost(problem, given.y0, with_time=given.with_time)
         adaptive = problem.recorded is None and problem.options.control is not None
         model = MemoryModel(cost, problem.tableau.stages, problem.held_outputs, adaptive)

@@ -31,12 +31,14 @@ def captured_steps(
     *,
     time_dtype: torch.dtype,
     dense: bool,
+    compiled: bool,
     fresh: bool,
 ) -> CapturedSteps:
     """Return the programs for steps of a solve.
 
     caller: the function that the user passed. control: that of adaptive steps, None for steps that are known. dense:
-    whether a step may hold an output. fresh: whether to forget programs of earlier solves.
+    whether a step may hold an output. compiled: whether func is compiled. fresh: whether to forget programs of earlier
+    solves.
     """
     rows = tableau.stages
     if control is not None:
@@ -53,6 +55,7 @@ def captured_steps(
         CallCounters(caller, state.reach.modules, "capture=True", state.reach.stores),
         None if control is None else _measured(control, layout),
         knows_k1=control is not None,
+        compiled=compiled,
         fresh=fresh,
     )
 

@@ -107,9 +107,6 @@ class Problem:
             place=self.layout.place,
             forward_state=self.forward_state or ForwardState(self.reach, like.device, self.lock, detached=detached),
         )
-        if self.compile:
-            counters = CallCounters(self.caller, self.reach.modules)
-            f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype, counters)
         if self.capture:
             f.captured = captured_steps(
                 self.caller,
@@ -120,8 +117,12 @@ class Problem:
                 self.options.control if self.recorded is None else None,
                 time_dtype=f.time_dtype,
                 dense=len(self.times) > 2 or self.event is not None or self.options.stop is not None,
+                compiled=self.compile,
                 fresh=self.fresh_programs,
             )
+        if self.compile:
+            counters = f.captured.counters if f.captured else CallCounters(self.caller, self.reach.modules)
+            f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype, counters)
         return f
 
     @cached_property

@@ -1,6 +1,7 @@
 """The gradients of captured solves equal ordinary autograd through the recorded grid, for every method."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -157,3 +158,17 @@ def test_a_state_that_is_not_contiguous_keeps_its_strides(graphs):
 
     assert max(errors(gradient(capture=True), gradient())) < 1e-11  # the two solves round differently
     assert seen == {y0.stride()}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compile=True needs a C++ compiler")
+@pytest.mark.parametrize("method", ["dopri5", "rk4"])
+def test_compiled_steps_are_programs_too(method):  # which the tape of "recorded" does not see
+    func, y0 = SmallNet(), start().requires_grad_()
+    t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64, requires_grad=True)
+    options = {} if METHODS[method].adaptive else {"step_size": 0.25}
+    inputs = [y0, t, *func.parameters()]
+    for _ in range(2):
+        solution = solve(func, y0, t, rtol=1e-4, atol=1e-4, method=method, options=options, capture=True, compile=True)
+        ys = replay(func, METHODS[method], solution.grid, y0, t)
+        assert max(errors(differentiate(solution.ys, *inputs), differentiate(ys, *inputs))) < ROUNDING
+    assert solution.stats.capture.recorded == 0

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from symplectic_adjoint import NeuralODE, Revolve, Symplectic, odeint, odeint_adjoint, odeint_event, solve
+from symplectic_adjoint import (
+    BudgetTooSmall,
+    NeuralODE,
+    Revolve,
+    Symplectic,
+    odeint,
+    odeint_adjoint,
+    odeint_event,
+    solve,
+)
 from symplectic_adjoint.field.transforms import batched
 from tests.fields import SmallNet, start, weighted_loss
 from tests.oracle import relative_error
@@ -283,3 +292,28 @@ def test_an_error_of_a_solve_leaves_programs_usable(graphs):
     assert failed.failure is not None
     fine = odeint(blows_up, y, torch.tensor([0.0, 0.5]), capture=True, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(fine[-1], torch.full((2,), 2.0, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("keywords", [ADAPTIVE, {"method": "rk4", "options": {"step_size": 0.02}}])
+@pytest.mark.parametrize("budget", ["1 MiB", "80 KiB"])
+def test_auto_keeps_as_many_starts_as_fit(graphs, keywords, budget):
+    net = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 8)).double()
+
+    def func(t, y):
+        return net(y)
+
+    y = torch.randn(16, 8, dtype=torch.float64, requires_grad=True)
+
+    def of(**more):
+        solution = solve(func, y, T, **keywords, **more)
+        return torch.autograd.grad(weighted_loss(solution.ys), [y, *net.parameters()]), solution.stats
+
+    got, stats = of(gradient="auto", memory_budget=budget, capture=True)
+    assert differ(got, of()[0]) < ROUNDING
+    assert stats.choice.graphs == stats.choice.stages == 0
+    assert stats.choice.predicted_peak_bytes <= stats.choice.budget_bytes
+    if budget == "1 MiB":
+        assert stats.choice.starts == stats.choice.steps == stats.accepted
+    with pytest.raises(BudgetTooSmall) as error:
+        of(gradient="auto", memory_budget="2 KiB", capture=True)
+    of(gradient="auto", memory_budget=error.value.least_bytes, capture=True)
