@@ -8,7 +8,7 @@ and the version of torch. Only compile=True needs the compiler's names; they are
 importing the compiler takes a second.
 
 Private *attributes* of tensors, modules and graph nodes are read where they are needed: calling a function to read one
-would cost more than the read. TENSOR_ATTRIBUTES, MODULE_ATTRIBUTES and NODE_ATTRIBUTES list them.
+would cost more than the read. The constants named *_ATTRIBUTES list them.
 """
 
 import ctypes
@@ -37,6 +37,9 @@ MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
 
 NODE_ATTRIBUTES = ("_sequence_nr", "_input_metadata")
 """The order in which a thread created its nodes (see nodes_made), and the dtypes of their results."""
+
+OPERATOR_ATTRIBUTES = ("_schema",)
+"""The names and defaults of an operator's arguments."""
 
 
 def _find(name: str) -> Any:
@@ -124,6 +127,9 @@ def copy_keeping_version(x: Tensor, value: Tensor) -> None:
 
 hooks_on_all_modules: Any = _optional("torch.nn.modules.module:_global_forward_pre_hooks", True)
 """The hooks called before every module, as FlopCounterMode sets them. Fallback: true, as if there were some."""
+
+DispatchMode: Any = _required("torch.utils._python_dispatch:TorchDispatchMode")
+"""The base of modes that see every operator. Required."""
 
 # ---- torch.func and forward mode ----
 

@@ -14,6 +14,7 @@ from symplectic_adjoint.backward.recomputed_values import RecomputedValues, can_
 from symplectic_adjoint.backward.recomputed_verdict import eps_of
 from symplectic_adjoint.backward.state_sketch import Marks
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
+from symplectic_adjoint.backward.users_capture import require_capturable_gradient
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.first_graph import FirstGraph
 from symplectic_adjoint.field.gate import Gate
@@ -154,6 +155,7 @@ class _Solve(torch.autograd.Function):
         if not call.strategy.check:
             f.first_graph = FirstGraph()
         t = t if ctx.needs_input_grad[2] else None
+        require_capturable_gradient(call.strategy, y0, t)
         values = None
         if call.strategy.check and call.marks is not None and can_compare(y0):
             values = RecomputedValues(call.problem, trajectory, f, y0.detach(), call.marks)

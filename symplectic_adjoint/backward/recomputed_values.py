@@ -23,7 +23,7 @@ from symplectic_adjoint.backward.recomputed_verdict import (
 )
 from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.field.field import Field
-from symplectic_adjoint.field.transforms import batched
+from symplectic_adjoint.field.host_reads import can_read
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.solve.trajectory import Trajectory
@@ -39,13 +39,8 @@ norm = torch.linalg.vector_norm
 
 
 def can_compare(y: Tensor) -> bool:
-    """Return whether values of states like y can be compared: there are some, and the host may read them.
-
-    It may not for a batch of states (vmap), and while a CUDA graph is captured.
-    """
-    if y.numel() == 0 or batched(y):
-        return False
-    return y.device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
+    """Return whether values of states like y can be compared: there are some, and the host may read them."""
+    return y.numel() > 0 and can_read(y)
 
 
 class _Row(NamedTuple):

@@ -173,6 +173,11 @@ class Strategy:
         """The option that rules out `compile=True`, in words; None if there is none."""
         return None
 
+    @property
+    def obstacle_to_users_capture(self) -> str | None:
+        """What keeps a user from capturing a solve with it, and what to do instead; None if nothing does."""
+        return None
+
     def memory_formula(self) -> str:
         """Return its memory in words, with N, s, D (bytes of a state) and A (bytes of the graph of one f call)."""
         raise NotImplementedError

@@ -18,6 +18,7 @@ from symplectic_adjoint.field.first_graph import FirstGraph, edges_of
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.graph import edge_to
+from symplectic_adjoint.field.host_reads import shown
 from symplectic_adjoint.field.layout import PackedFunc
 from symplectic_adjoint.field.linearization import Linearization, Pull, cut_at, hooks_suspended, pairs_with_graph
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
@@ -293,7 +294,7 @@ class Field:
             self.search.refuse_kept(beside, y, self.aliases)
         if fewer and min(edges_of(one, known) for one, _ in beside) > edges_of(k, known):
             raise LostGradient(
-                f"func used at t = {t.item():.9g} a value that it had computed in an earlier call, which had no graph, "
+                f"func used at t = {shown(t)} a value that it had computed in an earlier call, which had no graph, "
                 "and kept: a part of the gradient would be lost. Compute the value anew in each call, or outside func"
             )
 
@@ -348,7 +349,7 @@ class Field:
                 if (below & above) - early:
                     names = ", ".join(map(self.forward_state.name_of, unused))
                     raise LostGradient(
-                        f"func used near t = {t.item():.9g} a value that it had computed in a call after its first, "
+                        f"func used near t = {shown(t)} a value that it had computed in a call after its first, "
                         f"which had no graph, and kept, and these parameters got no gradient: {names}. Compute the "
                         "value anew in each call, or outside func; or freeze the parameters (requires_grad_(False)) if "
                         "func does not use them"

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.draws import DrawsRefused, refused
+from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.module_lock import lock_of_generators
 
 
@@ -17,9 +19,12 @@ class ForwardRng:
 
     A func that draws new numbers in each call is not a function of t and y: step control fails on it and no call can
     be repeated. With one state per solve, dropout masks and noise are fixed within a solve and differ between solves.
+
+    While a CUDA stream is captured no generator is touched, and a func that draws is refused.
     """
 
     def __init__(self, device: torch.device):
+        self._device = device
         self._cuda = device if device.type == "cuda" else None
         self._lock = lock_of_generators()
         self._before: tuple[Tensor, ...] = ()
@@ -38,6 +43,10 @@ class ForwardRng:
         """Return func(t, y), with the same numbers drawn as in the first call."""
         if self.draws_nothing:
             return func(t, y)
+        if is_capturing(self._device):
+            self._require_undrawn()
+            with DrawsRefused():
+                return func(t, y)
         with self._lock:
             if self._before:
                 self._set(self._before)
@@ -56,7 +65,7 @@ class ForwardRng:
 
     def finish(self) -> None:
         """Leave the generators as one call of func would, so that the next solve draws other numbers."""
-        if self._before:
+        if self._before and not is_capturing(self._device):
             with self._lock:  # another thread may be about to draw
                 self._set(self._after)
 
@@ -76,6 +85,8 @@ class ForwardRng:
     @contextmanager
     def reinstated(self) -> Iterator[None]:
         """Let calls draw what the solve drew, and restore the caller's generators at the end."""
+        if is_capturing(self._device):
+            self._require_undrawn()
         now = self._get() if self._before else ()
         try:
             yield
@@ -83,6 +94,11 @@ class ForwardRng:
             if now:
                 with self._lock:
                     self._set(now)
+
+    def _require_undrawn(self) -> None:
+        """Raise UnsupportedCombination if func drew in a forward pass before the capture."""
+        if self._before:
+            raise refused()
 
     def _get(self) -> tuple[Tensor, ...]:
         state = torch.get_rng_state()

@@ -14,6 +14,7 @@ from torch import Tensor
 from symplectic_adjoint.errors import FunctionChanged, UnsupportedCombination
 from symplectic_adjoint.field.forward_rng import ForwardRng
 from symplectic_adjoint.field.guarded_tensors import GuardedTensors
+from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
 from symplectic_adjoint.field.module_tensors import (
     ModuleTensor,
@@ -63,7 +64,7 @@ class ForwardState:
         """The tensors that func used in the solve and did not change."""
         self._known_repeatable = False
         self._modes = [(m, m.training) for m in self._modules if hasattr(m, "training")]  # frozen TorchScript has none
-        self._device_type = device.type
+        self._device, self._device_type = device, device.type
         self._autocast = _autocast_is_on(self._device_type)
         self.autocast_dtype = torch.get_autocast_dtype(self._device_type) if self._autocast else None
         """The dtype of autocast; None if it is off."""
@@ -182,10 +183,15 @@ class ForwardState:
             return
         self.rng.require_repeatable()
         if self._changed_buffers:
+            names = ", ".join(sorted({repr(x.name) for x in self._changed_buffers}))
+            if is_capturing(self._device):
+                raise UnsupportedCombination(
+                    f"func changes buffers of its module ({names}), and while a CUDA stream is captured it cannot be "
+                    'tested whether its value depends on them: call func.eval(), or use gradient="backprop"'
+                )
             with self.reinstated():
                 repeats = repeats_first_call()
             if not repeats:
-                names = ", ".join(sorted({repr(x.name) for x in self._changed_buffers}))
                 raise UnsupportedCombination(
                     f"func changes buffers of its module ({names}) and its value depends on them (spectral norm in "
                     "training mode does this): a call in the backward pass would not return what it returned in the "
