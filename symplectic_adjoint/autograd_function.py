@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint._torch_internals import untraced
-from symplectic_adjoint.backward.float16_passes import within_float16
+from symplectic_adjoint.backward.float16_passes import Overflows, within_float16
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.recomputed_values import RecomputedValues, can_compare
 from symplectic_adjoint.backward.recomputed_verdict import eps_of
@@ -164,17 +164,16 @@ class _Solve(torch.autograd.Function):
         )
         create_graph = torch.is_grad_enabled()
 
-        def compute(given: BackwardPass) -> Gradients:
+        def compute(given: BackwardPass, overflows: Overflows | None = None) -> tuple[Gradients, bool]:
             if create_graph:
                 gradients = _differentiable(given, call.strategy)
                 _require_reversible(given, call.strategy)
-                return gradients
+                return gradients, overflows is not None and bool(overflows(gradients))
             with f.forward_state.reinstated():
                 gradients = call.strategy.backward(given)
-                given.settle()
-                return gradients
+                return gradients, given.settle(None if overflows is None else overflows(gradients))
 
-        gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)
+        gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)[0]
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and not f.compiled:
             f.search.refuse_dropped(gradients.params)
         if call.strategy.exact and values is not None and not f.compiled:

@@ -107,10 +107,14 @@ class BackwardPass:
         """Return a recorder that compares the end of a repeated solve; None if nothing is compared."""
         return None if self.values is None else EndOfSolve(self.values)
 
-    def settle(self) -> None:
-        """Raise FunctionChanged if a value that was compared shows that func changed since the forward pass."""
+    def settle(self, flag: Tensor | None = None) -> bool:
+        """Raise FunctionChanged if a value that was compared shows that func changed since the forward pass.
+
+        Return whether flag is true, a tensor with one entry, which is read together with these values.
+        """
         if self.values is not None:
-            self.values.settle()
+            return self.values.settle(flag)
+        return flag is not None and bool(flag)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import torch
 import symplectic_adjoint as sa
 from symplectic_adjoint import arguments
 from tests.fields import SmallNet, start
-from tests.gradients import EXACT, OWN_STEPS
+from tests.gradients import EXACT, OWN_STEPS, taking_turns
 from tests.pretend_card import PretendCard, on_card
 
 T = torch.tensor([0.0, 0.35, 0.8, 1.0], dtype=torch.float64)
 EMBEDDED = [name for name, tableau in sa.METHODS.items() if tableau.adaptive]
-FIXED = {"step_size": 0.1}
+FIXED = {"step_size": 0.25}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def card(monkeypatch):
 class Waits:
     """One solve and its gradient on the card: the waits of each, and the steps tried."""
 
-    def __init__(self, card, gradient, t=T, *, state=lambda y: y, **keywords):
+    def __init__(self, card, gradient, t=T, **keywords):
         net, y0 = on_card(SmallNet()), on_card(start().requires_grad_())
         card.waits.clear()
         if gradient == "mali":
@@ -40,8 +40,7 @@ class Waits:
         self.bars = [x.value for x in (y0.grad, *(p.grad for p in net.parameters() if p.grad is not None))]
 
 
-@pytest.mark.parametrize("method", sa.METHODS)
-@pytest.mark.parametrize("gradient", EXACT)
+@pytest.mark.parametrize(("gradient", "method"), taking_turns(sa.METHODS, EXACT))
 def test_a_fixed_step_solve_waits_once_and_its_gradient_once(card, gradient, method):
     """For the end's finiteness, and for the comparison of what was recomputed, of which backprop has none."""
     found = Waits(card, gradient, method=method, options=FIXED)
@@ -60,23 +59,21 @@ def test_times_on_the_card_are_one_wait_more(card, gradient):
     assert len(found.forward) == 2 and len(found.backward) == (gradient != "backprop")
 
 
-@pytest.mark.parametrize("method", EMBEDDED)
-@pytest.mark.parametrize("gradient", EXACT)
+@pytest.mark.parametrize(("gradient", "method"), taking_turns(EMBEDDED, EXACT))
 def test_an_adaptive_solve_waits_once_a_step(card, gradient, method):
     """And twice for the size of the first step, unless that is given."""
     for options, more in ({"first_step": 0.1}, 0), ({}, 2):
-        found = Waits(card, gradient, method=method, rtol=1e-5, atol=1e-5, options=options)
+        found = Waits(card, gradient, method=method, rtol=1e-3, atol=1e-3, options=options)
         assert len(found.forward) == found.steps + more and len(found.backward) == (gradient != "backprop")
 
 
 @pytest.mark.parametrize("place", [lambda x: x, on_card], ids=["t on the host", "t on the card"])
-@pytest.mark.parametrize("gradient", [name for name in EXACT if name != "backprop"])
+@pytest.mark.parametrize("gradient", ["aca", "symplectic", "stages", "revolve"])
 def test_the_gradient_of_times_is_copied_to_the_host_at_once(card, gradient, place):
-    """backprop's times are on the host, one operation after another."""
-    t = place(T).requires_grad_()
+    """For backprop and baseline times are on a graph, and on the host."""
+    t = place(T.clone()).requires_grad_()
     found = Waits(card, gradient, t, method="rk4", options=FIXED)
     assert len(found.backward) == 1 + (t.device.type == "cpu")
-    t.grad = None
 
 
 @pytest.mark.parametrize("gradient", EXACT)
@@ -103,12 +100,12 @@ def test_a_float16_gradient_waits_as_often(card, gradient):
 
 @pytest.mark.parametrize("gradient", ["symplectic", "backprop", "mali", "reversible"])
 @pytest.mark.parametrize("options", [FIXED, {}, {"first_step": 0.1}], ids=["fixed", "adaptive", "first step given"])
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
 def test_a_start_that_is_not_finite_is_named(card, gradient, options, bad):
     y0 = start()
     y0[2, 1] = bad
     method = {} if gradient == "mali" else {"method": "dopri5"}
-    with pytest.raises(sa.NonFiniteError, match=re.escape(f"y0 is not finite: y[2, 1] is {bad}")):
+    with pytest.raises(sa.NonFiniteError, match=re.escape(f"y0 is not finite: component (2, 1) is {bad}")):
         sa.odeint(on_card(SmallNet()), on_card(y0), T, gradient=gradient, options=options, **method)
 
 
@@ -116,7 +113,7 @@ def test_a_start_that_is_not_finite_is_named(card, gradient, options, bad):
 def test_it_is_named_where_func_reads_no_state(card, options):
     y0 = start()
     y0[0, 0] = float("nan")
-    with pytest.raises(sa.NonFiniteError, match=r"y0 is not finite: y\[0, 0\] is nan"):
+    with pytest.raises(sa.NonFiniteError, match=r"y0 is not finite: component \(0, 0\) is nan"):
         sa.odeint(lambda t, y: torch.ones_like(y), on_card(y0), T, method="dopri5", options=options)
 
 
