@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.field.draws import DrawsRefused, refused
+from symplectic_adjoint.field.captured_calls import CapturedCall, refused_draw
 from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.module_lock import lock_of_generators
 
@@ -45,7 +45,7 @@ class ForwardRng:
             return func(t, y)
         if is_capturing(self._device):
             self._require_undrawn()
-            with DrawsRefused():
+            with CapturedCall():
                 return func(t, y)
         with self._lock:
             if self._before:
@@ -98,7 +98,7 @@ class ForwardRng:
     def _require_undrawn(self) -> None:
         """Raise UnsupportedCombination if func drew in a forward pass before the capture."""
         if self._before:
-            raise refused()
+            raise refused_draw()
 
     def _get(self) -> tuple[Tensor, ...]:
         state = torch.get_rng_state()

@@ -48,6 +48,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if FOLDER in item.path.parents:
             item.add_marker(pytest.mark.gpu)
+            if ON_CARD:  # which warnings torch gives there is not known for every version
+                item.add_marker(pytest.mark.filterwarnings("default"))
             if not AVAILABLE:
                 item.add_marker(pytest.mark.skip(reason=f"{item.name} needs a CUDA card"))
 

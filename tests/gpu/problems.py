@@ -1,6 +1,7 @@
 """The device, the networks and the solves that the tests on a card share."""
 
 import os
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ class Mlp(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         widths = [size, *[width] * layers, size]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.to(DEVICE, dtype)
 
     def forward(self, t, y):

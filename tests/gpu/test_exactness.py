@@ -4,7 +4,20 @@ import pytest
 import torch
 
 import symplectic_adjoint as sa
-from tests.gpu.problems import DEVICE, EXACT, FIXED, REVERSED, ROUNDING, Mlp, T, keywords_of, loss_of, oracle, start, worst
+from tests.gpu.problems import (
+    DEVICE,
+    EXACT,
+    FIXED,
+    REVERSED,
+    ROUNDING,
+    Mlp,
+    T,
+    keywords_of,
+    loss_of,
+    oracle,
+    start,
+    worst,
+)
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 ADAPTIVE = {"rtol": 1e-4, "atol": 1e-4}

@@ -217,7 +217,7 @@ DRAWS = {
     "dropout": lambda k: nn.functional.dropout(k, 0.5),
     "randn_like": lambda k: k + torch.randn_like(k),
     "bernoulli": lambda k: k * torch.bernoulli(torch.full_like(k, 0.5)),
-    "rand on the host": lambda k: k + torch.rand(()).item(),
+    "rand on the host": lambda k: k + torch.rand(()),
     "rrelu": lambda k: nn.functional.rrelu(k, training=True),
     "attention": attention(0.5),
 }
@@ -255,6 +255,37 @@ def test_the_backward_pass_of_one_that_drew_before_the_capture_is_refused(card, 
     with pytest.raises(sa.UnsupportedCombination, match="func draws random numbers"):
         ys.sum().backward()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+READS = {
+    "item": lambda k: k * (2.0 if k.sum().item() > 0 else 1.0),
+    "bool": lambda k: k if (k > 0).all() else -k,
+    "tolist": lambda k: k * k.flatten().tolist()[0],
+    "to the host": lambda k: k + k.cpu().sum(),
+    "mask": lambda k: k - k[k > 0].sum(),
+    "nonzero": lambda k: k * len(k.nonzero()),
+    "equal": lambda k: k if torch.equal(k, k) else -k,
+    "from the host": lambda k: k + torch.ones(3, dtype=torch.float64).to(k.device),
+    "into a tensor on the card": lambda k: k + torch.empty_like(k).copy_(torch.ones(4, 3)),
+}
+
+
+@pytest.mark.parametrize("after", [0, 5])
+@pytest.mark.parametrize(("gradient", "read"), taking_turns(READS))
+def test_a_func_that_reads_is_refused_before_the_read(card, gradient, read, after):
+    """torch would end the capture, and leave the process without random numbers."""
+    net, y0 = on_card(Draws(READS[read], after)), on_card(start())
+    card.waits.clear()
+    with pytest.raises(sa.UnsupportedCombination, match=r"func makes the host read or write the card \(aten"):
+        sa.odeint(net, y0, T, gradient=gradient, options=FIXED)
+    assert card.waits == []
+
+
+def test_one_that_indexes_and_copies_on_the_card_is_not_refused(card):
+    def copies(k):
+        return k[:, torch.arange(2, -1, -1, device=k.device)] + torch.empty_like(k).copy_(k).float().double()
+
+    same(card, Draws(copies), start().requires_grad_(), T, options=FIXED)
 
 
 class Normed(SmallNet):
