@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import symplectic_adjoint as sa
-from tests.gpu.problems import EXACT, Mlp, T, gradients, keywords_of, start, worst
+from tests.gpu.problems import DEVICE, EXACT, Mlp, T, gradients, keywords_of, start, worst
 
 ENDS = T[[0, -1]]
 BATCH, SIZE, WIDTH = 1024, 64, 128
@@ -39,7 +39,7 @@ def peak_of(gradient, steps, net=None, **keywords):
 
 def call_bytes():
     """Return the bytes of the graph of one f call (A), its state included, and the peak of the call and its VJP."""
-    net, y0, t = network(), start(BATCH, SIZE), torch.tensor(0.5, device="cuda")
+    net, y0, t = network(), start(BATCH, SIZE), torch.tensor(0.5, device=DEVICE)
 
     def call():
         k = net(t, y0)

@@ -5,7 +5,20 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
-from tests.gpu.problems import DEVICE, EXACT, FIXED, REVERSED, Mlp, T, gradients, keywords_of, loss_of, start, worst
+from tests.gpu.problems import (
+    DEVICE,
+    EXACT,
+    FIXED,
+    ON_CARD,
+    REVERSED,
+    Mlp,
+    T,
+    gradients,
+    keywords_of,
+    loss_of,
+    start,
+    worst,
+)
 
 GRADIENTS = [*EXACT, *REVERSED, "continuous"]
 EQUAL = 1e-5
@@ -66,7 +79,7 @@ def test_a_graph_under_autocast(table, gradient, dtype):
     net, y0, keywords = Mlp(), start(), keywords_of(gradient, options=FIXED)
 
     def work():
-        with torch.autocast("cuda", dtype=dtype, cache_enabled=False):
+        with torch.autocast(DEVICE.type, dtype=dtype, cache_enabled=False):
             ys = sa.odeint(net, y0, T, **keywords)
         return torch.autograd.grad(loss_of(ys), [y0, *net.parameters()])
 
@@ -130,7 +143,7 @@ def test_a_captured_training_step(table, gradient):
     losses = {}
     for in_graph in (False, True):
         net, y0, keywords = Mlp(), start(), keywords_of(gradient, options=FIXED)
-        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, capturable=True)
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, capturable=ON_CARD)
 
         def step(net=net, y0=y0, optimizer=optimizer, keywords=keywords):
             optimizer.zero_grad(set_to_none=True)

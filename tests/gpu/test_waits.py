@@ -53,6 +53,6 @@ def test_adaptive_steps_wait_once_a_step(table, gradient):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_adds_none(table, dtype):
-    with torch.autocast("cuda", dtype=dtype):
+    with torch.autocast(DEVICE.type, dtype=dtype):
         forward, backward, _ = waits_of("symplectic", options=FIXED)
     table.at_most("waits", f"fixed steps, autocast {dtype}".replace("torch.", ""), forward + backward, 2)
