@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge
 from symplectic_adjoint._torch_internals import profiler_is_running
 from symplectic_adjoint.backward.parameter_sums import parameter_sums
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.autocast import autocast_is_on
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.linearization import Linearization
@@ -65,7 +66,7 @@ def call_cost(problem: Problem, y0: Tensor, *, with_time: bool) -> CallCost:
     while a CUDA stream is captured.
     """
     device = y0.device.type
-    autocast = torch.is_autocast_enabled(device) if torch.amp.is_autocast_available(device) else False
+    autocast = autocast_is_on(device)
     params = tuple((p.shape, p.dtype) for p in problem.parameters.trainable)
     with problem.lock:
         known = _KNOWN.setdefault(cache_owner(problem.caller), {})

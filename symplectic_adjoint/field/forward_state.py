@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import FunctionChanged, UnsupportedCombination
+from symplectic_adjoint.field.autocast import autocast_is_on
 from symplectic_adjoint.field.forward_rng import ForwardRng
 from symplectic_adjoint.field.guarded_tensors import GuardedTensors
 from symplectic_adjoint.field.host_reads import is_capturing
@@ -65,7 +66,7 @@ class ForwardState:
         self._known_repeatable = False
         self._modes = [(m, m.training) for m in self._modules if hasattr(m, "training")]  # frozen TorchScript has none
         self._device, self._device_type = device, device.type
-        self._autocast = _autocast_is_on(self._device_type)
+        self._autocast = autocast_is_on(self._device_type)
         self.autocast_dtype = torch.get_autocast_dtype(self._device_type) if self._autocast else None
         """The dtype of autocast; None if it is off."""
 
@@ -247,11 +248,7 @@ class ForwardState:
         precision. If it is off here as it was there, the cache is left on for a func that turns autocast on itself:
         without it, the graph of a call would be another one than in the solve.
         """
-        if not self._autocast and not _autocast_is_on(self._device_type):
+        if not self._autocast and not autocast_is_on(self._device_type):
             return nullcontext()
         dtype, enabled = self.autocast_dtype, self._autocast
         return torch.autocast(self._device_type, dtype=dtype, enabled=enabled, cache_enabled=False)
-
-
-def _autocast_is_on(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
