@@ -42,7 +42,7 @@ class ForwardState:
     """
 
     def __init__(self, reach: Reach, device: torch.device, lock: ModuleLock | None = None, *, detached: bool = True):
-        self.rng = ForwardRng(device)
+        self.rng = ForwardRng(device, reach.opaque_modules)
         self.reach = reach
         self.lock = lock or lock_of(reach.modules)
         """Held while func is called, because a sweep replaces the parameters of its modules."""
@@ -53,7 +53,7 @@ class ForwardState:
         self._values = ModuleValues(self._modules, attributes)
         places = self._places()
         self.stand_ins = StandIns(places if detached else [])
-        self.reads = Reads(self._constants(places), hidden=reach.hides_reads)
+        self.reads = Reads(self._constants(places), hidden=bool(reach.opaque_modules))
         """The tensors that func's searched calls read, of those that require no gradient."""
         self._reached: set[int] = set()
         """The ids of the attributes with a history that func's graph reaches."""

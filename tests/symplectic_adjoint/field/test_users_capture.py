@@ -7,7 +7,9 @@ from torch import nn
 import symplectic_adjoint as sa
 from symplectic_adjoint import arguments
 from symplectic_adjoint.field import host_reads
+from symplectic_adjoint.field.forward_rng import ForwardRng
 from symplectic_adjoint.field.guarded_tensors import GuardedTensors
+from symplectic_adjoint.field.reach_walk import reach_of
 from symplectic_adjoint.solve.step_control import rms_norm
 from tests.fields import SmallNet, start
 from tests.gradients import EXACT, taking_turns
@@ -286,6 +288,25 @@ def test_one_that_indexes_and_copies_on_the_card_is_not_refused(card):
         return k[:, torch.arange(2, -1, -1, device=k.device)] + torch.empty_like(k).copy_(k).float().double()
 
     same(card, Draws(copies), start().requires_grad_(), T, options=FIXED)
+
+
+def test_a_func_whose_operations_are_not_seen_is_refused_unless_a_solve_before_drew_nothing(card):
+    """The wrapper of torch.compile, on torch's own operations."""
+    net = torch.compile(on_card(SmallNet()), backend="eager")
+    with pytest.raises(sa.UnsupportedCombination, match=r"func is compiled or scripted.*: solve once before it"):
+        sa.odeint(net, on_card(start()), T, options=FIXED)
+    t, y = torch.zeros(()), torch.ones(3)
+
+    def call():
+        return ForwardRng(DEVICE, reach_of(net).opaque_modules)(lambda t, y: 2 * y, t, y)
+
+    card.capturing = False
+    call()
+    card.capturing = True
+    assert call().sum() == 6
+    net.eval()
+    with pytest.raises(sa.UnsupportedCombination, match=r"in the same training mode"):
+        call()
 
 
 class Normed(SmallNet):
