@@ -29,7 +29,7 @@ from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.solve.trajectory import Trajectory
 from symplectic_adjoint.steps.runge_kutta import Step, advance
 
-ROWS = 96
+ROWS = 95
 """The number of differences that are held before all but the largest are dropped."""
 
 FLAG = ROWS + 1

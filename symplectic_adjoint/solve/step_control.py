@@ -138,18 +138,18 @@ def initial_step(
 ) -> float:
     """Return a first step size, signed like span (Hairer, Norsett and Wanner I, II.4 "Starting Step Size").
 
-    f0: f(t0, y0). order: the power of h in the local error estimate. Calls f once.
+    f0: f(t0, y0). order: the power of h in the local error estimate. Calls f once, and reads the device once.
     """
-    scale = control.tolerance(y0.abs())
-    d0, d1 = torch.stack([control.measure(y0 / scale), control.measure(f0 / scale)]).tolist()
-    if not (math.isfinite(d0) and math.isfinite(d1)):
-        return math.copysign(min(1e-6, abs(span)), span)  # the step itself reports what is not finite
-    h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
-    h0 = math.copysign(min(h0, abs(span)), span)
-    f1 = f(t0 + h0, torch.add(y0, f0, alpha=h0))
-    d2 = control.measure((f1 - f0) / scale).item() / abs(h0)
-    steepest = max(d1, d2)
-    if not math.isfinite(steepest):
-        return h0
-    h1 = 1e-6 if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)  # h0 is no larger then
-    return math.copysign(min(100.0 * abs(h0), h1, abs(span)), span)
+    scale, longest = control.tolerance(y0.abs()), abs(span)
+    d0, d1 = control.measure(y0 / scale), control.measure(f0 / scale)
+    # What is not finite is reported by the step itself.
+    unknown = (d0 < 1e-5) | (d1 < 1e-5) | ~(d0.isfinite() & d1.isfinite())
+    h0 = torch.where(unknown, 1e-6, 0.01 * d0 / d1).clamp(max=longest)
+    signed = math.copysign(1.0, span) * h0
+    f1 = f(t0 + signed, torch.addcmul(y0, f0, signed))
+    h, *slopes = torch.stack([h0, d1, control.measure((f1 - f0) / scale) / h0]).tolist()
+    steepest = max(slopes)
+    if not all(map(math.isfinite, slopes)):
+        return math.copysign(h, span)
+    h1 = 1e-6 if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)  # h is no larger then
+    return math.copysign(min(100.0 * h, h1, longest), span)
