@@ -8,7 +8,7 @@ and the version of torch. Only compile=True needs the compiler's names; they are
 importing the compiler takes a second.
 
 Private *attributes* of tensors, modules and graph nodes are read where they are needed: calling a function to read one
-would cost more than the read. TENSOR_ATTRIBUTES, MODULE_ATTRIBUTES and NODE_ATTRIBUTES list them.
+would cost more than the read. The constants named *_ATTRIBUTES list them.
 """
 
 import ctypes
@@ -37,15 +37,18 @@ MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
 NODE_ATTRIBUTES = ("_sequence_nr", "_input_metadata")
 """The order in which a thread created its nodes (see nodes_made), and the dtypes of their results."""
 
+OPERATOR_ATTRIBUTES = ("_schema",)
+"""The names and defaults of an operator's arguments."""
+
 
 def _find(name: str) -> Any:
     try:
         return resolve_name(name)
     except (ImportError, AttributeError) as error:
-        raise ImportError(
-            f"symplectic_adjoint needs {name.replace(':', '.')}, a private name that torch {torch.__version__} lacks: "
-            "install a torch from 2.11 to 2.13, or a newer symplectic_adjoint"
-        ) from error
+        message = (
+            f"symplectic_adjoint needs {name.replace(':', '.')}, a private name that torch {torch.__version__} lacks"
+        )
+        raise ImportError(f"{message}: install a torch from 2.11 to 2.13, or a newer symplectic_adjoint") from error
 
 
 def _required(name: str) -> Any:
@@ -121,14 +124,10 @@ def _addcmul_one_by_one_(totals: Tensors, a: Tensors, b: Tensors, values: Sequen
         total.addcmul_(x, y, value=value)
 
 
-foreach_addcmul: Callable[[Tensors, Tensors, Tensors, Sequence[float]], Sequence[Tensor]] = _optional(
-    "torch:_foreach_addcmul", _addcmul_one_by_one
-)
+foreach_addcmul: Callable[..., Sequence[Tensor]] = _optional("torch:_foreach_addcmul", _addcmul_one_by_one)
 """Return each total + value a b as a new tensor, in few kernels. Fallback: one operation per tensor."""
 
-foreach_addcmul_: Callable[[Tensors, Tensors, Tensors, Sequence[float]], None] = _optional(
-    "torch:_foreach_addcmul_", _addcmul_one_by_one_
-)
+foreach_addcmul_: Callable[..., None] = _optional("torch:_foreach_addcmul_", _addcmul_one_by_one_)
 """Add value a b to each total, in place and in few kernels. Fallback: one operation per tensor."""
 
 foreach_abs: Callable[[Tensors], Sequence[Tensor]] = _optional("torch:_foreach_abs", lambda xs: [x.abs() for x in xs])

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from symplectic_adjoint.backward.running_sum import ACCUMULATIONS
 from symplectic_adjoint.backward.strategy import Strategy
+from symplectic_adjoint.backward.users_capture import require_capturable
 from symplectic_adjoint.defaults import check_gradient_name, default_budget, default_gradient
 from symplectic_adjoint.errors import IgnoredArgumentWarning, UnsupportedCombination, did_you_mean, warn_once
 from symplectic_adjoint.field.compiled import require_compiler
-from symplectic_adjoint.field.cuda_graphs import is_being_captured, may_capture_on
+from symplectic_adjoint.field.cuda_graphs import may_capture_on
+from symplectic_adjoint.field.host_reads import can_read, is_capturing, waits
 from symplectic_adjoint.field.layout import Layout, PackedFunc
 from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.parameters import Params, collect_parameters, has_lazy_parameters, listed
@@ -31,6 +33,7 @@ from symplectic_adjoint.solve.inputs import (
     checked_layout,
     checked_times,
     checked_tolerance,
+    non_finite_start,
     packed_event,
     require_values,
     resolved_tolerances,
@@ -163,6 +166,9 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     distinct_t = given.t if repeated is None else repeated.distinct(given.t)
     layout = checked_layout(given.y0)
     y = savable(layout.pack(given.y0))
+    # On a card this would be one wait more: there the reads of the solve show it, unless event_fn is called first.
+    if can_read(y) and (given.event_fn is not None or not waits(y)) and (error := non_finite_start(layout, y)):
+        raise error
     tolerances = (
         checked_tolerance("rtol", given.rtol, layout, y),
         checked_tolerance("atol", given.atol, layout, y),
@@ -173,7 +179,7 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         lazy = has_lazy_parameters(reach, given.params)
         if lazy:  # the first call gives them their shapes
             with torch.no_grad():
-                func(torch.tensor(times[0], dtype=layout.time_dtype, device=y.device), layout.unpack(y.detach()))
+                func(torch.scalar_tensor(times[0], dtype=layout.time_dtype, device=y.device), layout.unpack(y.detach()))
         parameters = collect_parameters(func, reach, given.params)
         options, tableau = read_options(
             given.options,
@@ -205,6 +211,7 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         returns_early=given.on_failure == "return",
         calls_before=int(lazy),
     )
+    require_capturable(problem, strategy, y, given.t)
     return problem, strategy, y
 
 
@@ -361,7 +368,7 @@ def checked_capture(capture: Any, strategy: Strategy, gradient_name: str, y: Ten
     obstacles = (strategy.obstacle_to_capture, "torch.func or forward mode" if transforming() else None)
     if capture == "auto":
         possible = may_capture_on(y) and strategy.captures and not any(obstacles)
-        return "auto" if possible and not is_being_captured() else False
+        return "auto" if possible and not is_capturing(y.device) else False
     if not capture:
         return False
     if not strategy.captures:
@@ -372,7 +379,7 @@ def checked_capture(capture: Any, strategy: Strategy, gradient_name: str, y: Ten
     for what in obstacles:
         if what is not None:
             raise UnsupportedCombination(f"capture=True does not work with {what}: leave it out")
-    return not is_being_captured()  # by the caller, whose graph then holds the whole solve
+    return not is_capturing(y.device)  # by the caller, whose graph then holds the whole solve
 
 
 def _any_of(names: Iterable[str]) -> str:

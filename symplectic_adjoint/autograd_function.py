@@ -9,12 +9,13 @@ from torch import Tensor
 
 from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.backward.captured_passes import run_captured, with_programs, without_programs
-from symplectic_adjoint.backward.float16_passes import within_float16
+from symplectic_adjoint.backward.float16_passes import Overflows, within_float16
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.recomputed_values import RecomputedValues, can_compare
 from symplectic_adjoint.backward.recomputed_verdict import eps_of
 from symplectic_adjoint.backward.state_sketch import Marks
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
+from symplectic_adjoint.backward.users_capture import require_capturable_gradient
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.first_graph import FirstGraph
 from symplectic_adjoint.field.gate import Gate
@@ -165,6 +166,7 @@ class _Solve(torch.autograd.Function):
         if not call.strategy.check:
             f.first_graph = FirstGraph()
         t = t if ctx.needs_input_grad[2] else None
+        require_capturable_gradient(call.strategy, y0, t)
         values = None
         if call.strategy.check and call.marks is not None and can_compare(y0):
             values = RecomputedValues(call.problem, trajectory, f, y0.detach(), call.marks)
@@ -173,18 +175,17 @@ class _Solve(torch.autograd.Function):
         )
         create_graph = torch.is_grad_enabled()
 
-        def compute(given: BackwardPass) -> Gradients:
+        def compute(given: BackwardPass, overflows: Overflows | None = None) -> tuple[Gradients, bool]:
             if create_graph:
                 without_programs(given, "double backward")
                 gradients = _differentiable(given, call.strategy)
                 _require_reversible(given, call.strategy)
-                return gradients
+                return gradients, overflows is not None and bool(overflows(gradients))
             with f.forward_state.reinstated():
                 gradients = with_programs(given, call.strategy.backward)
-                given.settle()
-                return gradients
+                return gradients, given.settle(None if overflows is None else overflows(gradients))
 
-        gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)
+        gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)[0]
         seen = not (f.compiled or f.captured)  # every graph was searched
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and seen:
             f.search.refuse_dropped(gradients.params)

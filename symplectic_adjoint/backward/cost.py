@@ -13,8 +13,10 @@ from torch.autograd.graph import GradientEdge
 from symplectic_adjoint._torch_internals import profiler_is_running
 from symplectic_adjoint.backward.parameter_sums import parameter_sums
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.autocast import autocast_is_on
 from symplectic_adjoint.field.few_launches import is_small
 from symplectic_adjoint.field.graph import edge_to
+from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.field.module_tensors import module_tensors_in, values_restored
 from symplectic_adjoint.field.traced_function import cache_owner
@@ -63,10 +65,11 @@ def call_cost(problem: Problem, y0: Tensor, *, with_time: bool) -> CallCost:
 
     The random number generators and the buffers are restored afterwards.
 
-    Raises UnsupportedCombination on the CPU if torch's profiler, which does the measuring, is already running.
+    Raises UnsupportedCombination on the CPU if torch's profiler, which does the measuring, is already running, and
+    while a CUDA stream is captured.
     """
     device = y0.device.type
-    autocast = torch.is_autocast_enabled(device) if torch.amp.is_autocast_available(device) else False
+    autocast = autocast_is_on(device)
     params = tuple((p.shape, p.dtype) for p in problem.parameters.trainable)
     with problem.lock:
         known = _KNOWN.setdefault(cache_owner(problem.caller), {})
@@ -78,6 +81,12 @@ def call_cost(problem: Problem, y0: Tensor, *, with_time: bool) -> CallCost:
 
 
 def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
+    if is_capturing(y0.device):
+        raise UnsupportedCombination(
+            'gradient="auto" measures one f call, which it cannot while a CUDA stream is captured: solve once before '
+            "the capture, with y0 of the same shape (the measurement is kept), or use another gradient, such as "
+            '"symplectic"'
+        )
     if y0.device.type == "cpu" and profiler_is_running():
         raise UnsupportedCombination(
             'gradient="auto" measures one f call with torch\'s profiler, which is already running: solve once before '

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,34 +10,38 @@ from torch import Tensor
 from symplectic_adjoint.backward.strategy import BackwardPass, Gradients
 from symplectic_adjoint.errors import NonFiniteError
 from symplectic_adjoint.field.cotangent_scale import CotangentScale
-from symplectic_adjoint.field.transforms import batched
+from symplectic_adjoint.field.host_reads import can_read
 
 LARGEST = (1.0, 2.0**-5, 2.0**-10, 2.0**-15)
 """The magnitude to which each pass scales its largest cotangents: float16 ends at 2^16, and is coarse below 2^-14."""
 
 
-def within_float16(given: BackwardPass, compute: Callable[[BackwardPass], Gradients]) -> Gradients:
-    """Return the gradient by compute(given), repeated at lower scales as long as a VJP overflows.
+Overflows = Callable[[Gradients], Tensor]
+"""A function that returns, on the device, whether a VJP of a gradient overflowed."""
+
+
+def within_float16(
+    given: BackwardPass, compute: Callable[[BackwardPass, Overflows | None], tuple[Gradients, bool]]
+) -> Gradients:
+    """Return the gradient by compute(given, overflows), repeated at lower scales as long as a VJP overflows.
+
+    compute returns what `overflows` says too, read together with what it reads anyway; False for None.
 
     A gradient that is not finite at the lowest scale is returned as it is: torch.amp.GradScaler looks for it. What was
     kept is not freed before the end. Nothing is repeated while a CUDA stream is captured, which cannot read the device.
     """
-    passes = LARGEST if _can_read(given.grad_ys) else LARGEST[:1]
+    passes = LARGEST if can_read(given.grad_ys) else LARGEST[:1]
     gradients = None
     for largest in passes:
         given.field.cotangent_scale = CotangentScale(largest)
+        overflows = None if largest == passes[-1] else partial(_overflowed, given.grad_ys)
         try:
-            gradients = compute(replace(given, kept=list(given.kept)))
+            gradients, overflowed = compute(replace(given, kept=list(given.kept)), overflows)
         except NonFiniteError:  # of a second solve, whose steps are checked
-            gradients = None
-        if largest != passes[-1] and gradients is not None and not bool(_overflowed(given.grad_ys, gradients)):
+            gradients, overflowed = None, True
+        if not overflowed:
             break
     return gradients or _not_a_number(given)
-
-
-def _can_read(grad_ys: Tensor) -> bool:
-    capturing = grad_ys.is_cuda and torch.cuda.is_current_stream_capturing()
-    return not capturing and not batched(grad_ys)
 
 
 def _overflowed(grad_ys: Tensor, gradients: Gradients) -> Tensor:

@@ -23,15 +23,17 @@ from symplectic_adjoint.backward.recomputed_verdict import (
 )
 from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.host_reads import can_read
 from symplectic_adjoint.field.program_buffers import ProgramBuffers
-from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.solve.trajectory import Trajectory
 from symplectic_adjoint.steps.runge_kutta import Step
 
-ROWS = 96
+ROWS = 95
 """The number of differences that are held before all but the largest are dropped."""
+
+FLAG = ROWS + 1
 
 STEPS_OF_A_SCALE = 8
 """In how many steps |y| and |k| are measured once. They vary slowly, and only set how much rounding error is usual."""
@@ -40,13 +42,8 @@ norm = torch.linalg.vector_norm
 
 
 def can_compare(y: Tensor) -> bool:
-    """Return whether values of states like y can be compared: there are some, and the host may read them.
-
-    It may not for a batch of states (vmap), and while a CUDA graph is captured.
-    """
-    if y.numel() == 0 or batched(y):
-        return False
-    return y.device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
+    """Return whether values of states like y can be compared: there are some, and the host may read them."""
+    return y.numel() > 0 and can_read(y)
 
 
 class _Row(NamedTuple):
@@ -90,9 +87,10 @@ class RecomputedValues:
     def _numbers(self) -> Tensor:
         """In each row |difference|, |value| and |extra|, in the maximum norm.
 
-        In the last one the largest excess so far: factor by which it exceeds its bound, size, n, stage.
+        In row ROWS the largest excess so far: factor by which it exceeds its bound, size, n, stage. In row FLAG what is
+        read besides.
         """
-        return torch.zeros(ROWS + 1, 4, dtype=self._f.dtype.to_real(), device=self._f.device)
+        return torch.zeros(FLAG + 1, 4, dtype=self._f.dtype.to_real(), device=self._f.device)
 
     def of_step(self, n: int, *, kept: int = 0, end: Tensor | None = None) -> "StepValues":
         """Return the comparison of step n, whose first `kept` stages are those of the forward pass.
@@ -185,10 +183,15 @@ class RecomputedValues:
         amplified = 0.0 if y is None else 16.0 * self._y_factor * spread / abs(self._plans[n].h)
         self._add(n, i, difference, kept.numbers, y, self._k_factor, amplified, spread=spread)
 
-    def settle(self) -> None:
-        """Read the differences; raise FunctionChanged, or give NoiseWarning, for one that is no rounding error."""
+    def settle(self, flag: Tensor | None = None) -> bool:
+        """Read the differences; raise FunctionChanged, or give NoiseWarning, for one that is no rounding error.
+
+        Return whether flag is true, a tensor with one entry that is read with them.
+        """
         if not self._cells:
-            return
+            return flag is not None and bool(flag)
+        if flag is not None:
+            self._numbers[FLAG, 0].copy_(flag)
         numbers, rows = self._numbers.tolist(), self._rows
         score, size, n, stage = numbers[ROWS]
         for row, (difference, *_) in zip(rows, numbers, strict=False):
@@ -204,6 +207,7 @@ class RecomputedValues:
             at_end = n == len(self._plans) - 1 and stage >= 0
             found = Difference(int(n), int(stage), size, self._marks.last_value if at_end else None)
             judge(self._problem, self._plans, self._f, self._y0, found)
+        return flag is not None and numbers[FLAG][0] != 0.0
 
     def _compare_last(self, n: int, stage: int, found: Tensor, k: Tensor, duration: float) -> None:
         end, again = self._marks.end, StateSketch(found)
@@ -272,7 +276,7 @@ class RecomputedValues:
         excess = torch.nan_to_num(difference / bound, nan=math.inf, posinf=math.inf)
         suspicious = scales[:, 1].isfinite() & ~(difference <= bound)
         found = torch.stack([torch.where(suspicious, excess, 0.0), difference / table[3], table[4], table[5]], 1)
-        found = torch.cat([self._numbers[ROWS:], found])
+        found = torch.cat([self._numbers[ROWS:FLAG], found])
         self._numbers[ROWS] = found.index_select(0, found[:, 0].argmax().reshape(1))[0]
         self._clear()
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.field.autocast import without_autocast
+
 COLUMNS = 8
 """The number of sums that a sketch has, besides fewer than this many entries left over."""
 
@@ -29,7 +31,8 @@ class StateSketch:
             self.numbers = flat.clone()
             return
         weights = torch.linspace(1.0, 2.0, rows, dtype=flat.dtype, device=flat.device)
-        sums, rest = weights @ flat[: COLUMNS * rows].view(rows, COLUMNS), flat[COLUMNS * rows :]
+        with without_autocast(flat.device.type):  # which would round the sums
+            sums, rest = weights @ flat[: COLUMNS * rows].view(rows, COLUMNS), flat[COLUMNS * rows :]
         self.numbers = torch.cat([sums, rest]) if len(rest) else sums
         self.spread = 2.0 * math.sqrt(rows)
 

@@ -107,10 +107,14 @@ class BackwardPass:
         """Return a recorder that compares the end of a repeated solve; None if nothing is compared."""
         return None if self.values is None else EndOfSolve(self.values)
 
-    def settle(self) -> None:
-        """Raise FunctionChanged if a value that was compared shows that func changed since the forward pass."""
+    def settle(self, flag: Tensor | None = None) -> bool:
+        """Raise FunctionChanged if a value that was compared shows that func changed since the forward pass.
+
+        Return whether flag is true, a tensor with one entry, which is read together with these values.
+        """
         if self.values is not None:
-            self.values.settle()
+            return self.values.settle(flag)
+        return flag is not None and bool(flag)
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,11 @@ class Strategy:
     @property
     def obstacle_to_capture(self) -> str | None:
         """The option that rules out `capture=True`, in words; None if there is none."""
+        return None
+
+    @property
+    def obstacle_to_users_capture(self) -> str | None:
+        """What keeps a user from capturing a solve with it, and what to do instead; None if nothing does."""
         return None
 
     def memory_formula(self) -> str:

@@ -159,20 +159,13 @@ class CapturedSteps:
             programs = self._borrowed(f)
             yield programs.sums_for(f.program_leaves, accumulate), programs.buffers.lam_state
 
-    def start_norms(self, f: CapturableField, t: float, y: Tensor, k: Tensor) -> list[float] | None:
-        """Return the norms of y and f(t, y) = k over the tolerance; None if no program measures them.
+    def first_step(self, f: CapturableField, t: float, span: float, y: Tensor, k: Tensor) -> list[float] | None:
+        """Return StepControl.first_step_numbers at the start of a solve, f(t, y) = k; None if no program measures them.
 
         Compares k with the value of a program. Raises ProgramsOutdated if they differ by more than rounding.
         """
-        self._compare_first(f, t, y, k)
-        return self.read_norms(2) if self.measures else None
-
-    def change_norm(self, f: CapturableField, h: float, t: float) -> float:
-        """Return the norm over the tolerance of f(t + h, y + h k) - k, where t, y and k are those of start_norms."""
-        programs = self._borrowed(f)
-        programs.buffers.set_scalars(h, [t, t + h])
-        programs.second(f, self.counters)
-        return self.read_norms(1)[0]
+        self._compare_first(f, t, span, y, k)
+        return self.read_norms(3) if self.measures else None
 
     def evaluate(
         self, f: CapturableField, h: float, times: Sequence[float], y: Tensor, ks: Sequence[Tensor]
@@ -184,8 +177,8 @@ class CapturedSteps:
         rows, calls = max(len(times), self._tableau.stages), 0
         programs = self._borrowed(f)
         if ks and not self._compared:
-            self._compare_first(f, times[0], y, ks[0])
-            ks, calls = (ks if self._knows_k1 else ()), 1
+            self._compare_first(f, times[0], h, y, ks[0])
+            ks, calls = (ks if self._knows_k1 else ()), 2 if self.measures else 1
         b, known = programs.buffers, len(ks)
         b.set_stages(ks)
         b.y_state.copy_(y)
@@ -193,14 +186,16 @@ class CapturedSteps:
         programs.attempt(f, self.counters, known, rows)
         return list(b.stages[:rows]), b.end_state.clone(), calls + rows - known
 
-    def _compare_first(self, f: CapturableField, t: float, y: Tensor, k: Tensor) -> None:
+    def _compare_first(self, f: CapturableField, t: float, span: float, y: Tensor, k: Tensor) -> None:
         """Run the program that compares the first value of func with its own."""
         self._compared, programs = True, self._borrowed(f)
         b = programs.buffers
         b.set_stages([k])
         b.y_state.copy_(y)
-        b.set_scalars(0.0, [t])
+        b.set_scalars(span, [t])
         programs.start(f, self.counters, VALUE_ULPS * _eps_of(f))
+        if self._knows_k1 and not self.measures and b.norms[-1].item():  # it is not read with a norm, nor at the end
+            raise ProgramsOutdated
 
     @property
     def measures(self) -> bool:
@@ -224,10 +219,9 @@ class CapturedSteps:
         """Return whether x is the buffer of lam, which transposed steps then update."""
         return self._programs is not None and x is self._programs.buffers.lam_state
 
-    def require_current(self) -> None:
-        """Raise ProgramsOutdated if the first value of this pass showed that, unless it has been read already."""
-        if self._programs is not None and not self.measures and self._programs.buffers.norms[-1].item():
-            raise ProgramsOutdated
+    def outdated(self) -> Tensor | None:
+        """Return, on the device, whether the programs were found outdated; None if that was read with the norms."""
+        return None if self._programs is None or self.measures else self._programs.buffers.norms[-1]
 
     def transpose(
         self,
@@ -282,7 +276,7 @@ class CapturedSteps:
         with torch.inference_mode(False):
             buffers = ProgramBuffers(self._tableau, self._rows, self._like, self._time_dtype)
         measures = None if self._measured is None else self._measured.measures
-        hidden = self._compiled or self._state.reach.hides_reads
+        hidden = self._compiled or bool(self._state.reach.opaque_modules)
         return StepPrograms(buffers, graphs_for(self._like.device), measures, hidden=hidden)
 
     def _give_back(self) -> None:

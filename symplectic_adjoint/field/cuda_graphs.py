@@ -135,11 +135,6 @@ def _garbage_kept() -> Iterator[None]:
             gc.enable()
 
 
-def is_being_captured() -> bool:
-    """Return whether the caller captures the current stream in a CUDA graph: nothing may be read then."""
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-
-
 def may_capture_on(y: Tensor) -> bool:
     """Return whether capture="auto" may capture a solve of states like y: only where that is faster."""
     return y.is_cuda

@@ -20,6 +20,7 @@ from symplectic_adjoint.field.first_graph import FirstGraph, edges_of
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.graph import edge_to
+from symplectic_adjoint.field.host_reads import shown
 from symplectic_adjoint.field.layout import PackedFunc
 from symplectic_adjoint.field.linearization import Linearization, Pull, cut_at, hooks_suspended, pairs_with_graph
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
@@ -148,11 +149,6 @@ class Field:
     def capturing(self) -> AbstractContextManager[None]:
         """Return a context in which steps use captured programs, if there are any."""
         return nullcontext() if self.captured is None else self.captured.opened()
-
-    def require_current_programs(self) -> None:
-        """Raise ProgramsOutdated if the captured programs of this pass returned other values than func."""
-        if self.captured is not None:
-            self.captured.require_current()
 
     def restart(self) -> None:
         """Search the next call again: after a jump f may be a different function."""
@@ -322,7 +318,7 @@ class Field:
             self.search.refuse_kept(beside, y, self.aliases)
         if fewer and min(edges_of(one, known) for one, _ in beside) > edges_of(k, known):
             raise LostGradient(
-                f"func used at t = {t.item():.9g} a value that it had computed in an earlier call, which had no graph, "
+                f"func used at t = {shown(t)} a value that it had computed in an earlier call, which had no graph, "
                 "and kept: a part of the gradient would be lost. Compute the value anew in each call, or outside func"
             )
 

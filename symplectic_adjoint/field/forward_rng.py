@@ -1,15 +1,21 @@
 """The random numbers that func draws."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import string_at
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.captured_calls import CapturedCall, refused_draw
+from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.module_lock import lock_of_generators
+
+_KNOWN_QUIET: WeakKeyDictionary[nn.Module, tuple[bool, ...]] = WeakKeyDictionary()
+"""Opaque modules that drew nothing in a solve, with the training modes that they had."""
 
 
 class ForwardRng:
@@ -17,9 +23,14 @@ class ForwardRng:
 
     A func that draws new numbers in each call is not a function of t and y: step control fails on it and no call can
     be repeated. With one state per solve, dropout masks and noise are fixed within a solve and differ between solves.
+
+    While a CUDA stream is captured no generator is touched, and a func that draws is refused. opaque: func's compiled
+    and scripted modules, whose operations are not seen; a solve before the capture shows whether they draw.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, opaque: Sequence[nn.Module] = ()):
+        self._opaque = opaque
+        self._device = device
         self._cuda = device if device.type == "cuda" else None
         self._lock = lock_of_generators()
         self._before: tuple[Tensor, ...] = ()
@@ -38,6 +49,12 @@ class ForwardRng:
         """Return func(t, y), with the same numbers drawn as in the first call."""
         if self.draws_nothing:
             return func(t, y)
+        if is_capturing(self._device):
+            self._require_undrawn()
+            if self._opaque:
+                return func(t, y)
+            with CapturedCall():
+                return func(t, y)
         with self._lock:
             if self._before:
                 self._set(self._before)
@@ -50,13 +67,14 @@ class ForwardRng:
         after = self._get()
         if all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
             self._unchanged = _fingerprint(after)
+            _KNOWN_QUIET.update((m, _modes(m)) for m in self._opaque)
         else:
             self._before, self._after = before, after
         return k
 
     def finish(self) -> None:
         """Leave the generators as one call of func would, so that the next solve draws other numbers."""
-        if self._before:
+        if self._before and not is_capturing(self._device):
             with self._lock:  # another thread may be about to draw
                 self._set(self._after)
 
@@ -76,6 +94,8 @@ class ForwardRng:
     @contextmanager
     def reinstated(self) -> Iterator[None]:
         """Let calls draw what the solve drew, and restore the caller's generators at the end."""
+        if is_capturing(self._device):
+            self._require_undrawn()
         now = self._get() if self._before else ()
         try:
             yield
@@ -83,6 +103,16 @@ class ForwardRng:
             if now:
                 with self._lock:
                     self._set(now)
+
+    def _require_undrawn(self) -> None:
+        """Raise UnsupportedCombination if func drew in a forward pass before the capture, or might without a trace."""
+        if self._before:
+            raise refused_draw()
+        if any(_KNOWN_QUIET.get(m) != _modes(m) for m in self._opaque):
+            raise UnsupportedCombination(
+                "func is compiled or scripted, so that whether it draws random numbers is known only from a solve "
+                "outside of the capture: solve once before it, with the module in the same training mode"
+            )
 
     def _get(self) -> tuple[Tensor, ...]:
         state = torch.get_rng_state()
@@ -92,6 +122,10 @@ class ForwardRng:
         torch.set_rng_state(states[0])
         if self._cuda is not None:
             torch.cuda.set_rng_state(states[1], self._cuda)
+
+
+def _modes(module: nn.Module) -> tuple[bool, ...]:
+    return tuple(m.training for m in module.modules() if hasattr(m, "training"))
 
 
 def _fingerprint(states: tuple[Tensor, ...]) -> tuple[int, ...]:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import FunctionChanged, UnsupportedCombination
+from symplectic_adjoint.field.autocast import autocast_is_on
 from symplectic_adjoint.field.forward_rng import ForwardRng
 from symplectic_adjoint.field.guarded_tensors import GuardedTensors
+from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
 from symplectic_adjoint.field.module_tensors import (
     ModuleTensor,
@@ -40,7 +42,7 @@ class ForwardState:
     """
 
     def __init__(self, reach: Reach, device: torch.device, lock: ModuleLock | None = None, *, detached: bool = True):
-        self.rng = ForwardRng(device)
+        self.rng = ForwardRng(device, reach.opaque_modules)
         self.reach = reach
         self.lock = lock or lock_of(reach.modules)
         """Held while func is called, because a sweep replaces the parameters of its modules."""
@@ -52,7 +54,7 @@ class ForwardState:
         self.places = places = self._places()
         """The places that hold a tensor and can hold another one: in modules and in copied functions."""
         self.stand_ins = StandIns(places if detached else [])
-        self.reads = Reads(self._constants(places), hidden=reach.hides_reads)
+        self.reads = Reads(self._constants(places), hidden=bool(reach.opaque_modules))
         """The tensors that func's searched calls read, of those that require no gradient."""
         self._reached: set[int] = set()
         """The ids of the attributes with a history that func's graph reaches."""
@@ -64,8 +66,8 @@ class ForwardState:
         """The tensors that func used in the solve and did not change."""
         self._known_repeatable = False
         self._modes = [(m, m.training) for m in self._modules if hasattr(m, "training")]  # frozen TorchScript has none
-        self._device_type = device.type
-        self._autocast = _autocast_is_on(self._device_type)
+        self._device, self._device_type = device, device.type
+        self._autocast = autocast_is_on(self._device_type)
         self.autocast_dtype = torch.get_autocast_dtype(self._device_type) if self._autocast else None
         """The dtype of autocast; None if it is off."""
 
@@ -187,10 +189,15 @@ class ForwardState:
             return
         self.rng.require_repeatable()
         if self._changed_buffers:
+            names = ", ".join(sorted({repr(x.name) for x in self._changed_buffers}))
+            if is_capturing(self._device):
+                raise UnsupportedCombination(
+                    f"func changes buffers of its module ({names}), and while a CUDA stream is captured it cannot be "
+                    'tested whether its value depends on them: call func.eval(), or use gradient="backprop"'
+                )
             with self.reinstated():
                 repeats = repeats_first_call()
             if not repeats:
-                names = ", ".join(sorted({repr(x.name) for x in self._changed_buffers}))
                 raise UnsupportedCombination(
                     f"func changes buffers of its module ({names}) and its value depends on them (spectral norm in "
                     "training mode does this): a call in the backward pass would not return what it returned in the "
@@ -246,11 +253,7 @@ class ForwardState:
         precision. If it is off here as it was there, the cache is left on for a func that turns autocast on itself:
         without it, the graph of a call would be another one than in the solve.
         """
-        if not self._autocast and not _autocast_is_on(self._device_type):
+        if not self._autocast and not autocast_is_on(self._device_type):
             return nullcontext()
         dtype, enabled = self.autocast_dtype, self._autocast
         return torch.autocast(self._device_type, dtype=dtype, enabled=enabled, cache_enabled=False)
-
-
-def _autocast_is_on(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)

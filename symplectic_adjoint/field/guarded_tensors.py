@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import FunctionChanged
+from symplectic_adjoint.field.host_reads import can_read
 
 
 class GuardedTensors:
@@ -41,4 +42,5 @@ def _address(x: Tensor) -> int | None:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+    """Return whether two tensors are known to be equal; during a capture, when they cannot be read, they are not."""
+    return can_read(a) and a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from symplectic_adjoint.errors import LostGradient
 from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.host_reads import shown
 from symplectic_adjoint.field.times import next_number
 
 
@@ -31,7 +32,7 @@ def refuse_kept_later(f: Field, bars: Sequence[Tensor | None], y: Tensor, times:
             if (below & above) - early:
                 names = ", ".join(map(f.forward_state.name_of, unused))
                 raise LostGradient(
-                    f"func used near t = {t.item():.9g} a value that it had computed in a call after its first, which "
+                    f"func used near t = {shown(t)} a value that it had computed in a call after its first, which "
                     f"had no graph, and kept, and these parameters got no gradient: {names}. Compute the value anew in "
                     "each call, or outside func; or freeze the parameters (requires_grad_(False)) if func does not use "
                     "them"

@@ -9,8 +9,8 @@ from symplectic_adjoint.methods.tableau import ButcherTableau
 
 ALIGNMENT_BYTES = 256
 
-NORMS = 3
-"""The most numbers that an attempted step returns: the norms of two error estimates, and a flag."""
+NORMS = 4
+"""The most numbers that a program returns: three for the first step size, and a flag."""
 
 
 class ProgramBuffers:

@@ -60,9 +60,9 @@ class Reach:
         return [ModuleTensor(holder, key, tensor) for holder, key, tensor in found if tensor is not None]
 
     @property
-    def hides_reads(self) -> bool:
-        """Whether func has compiled or scripted modules, whose operations torch does not show."""
-        return any(type(m).__name__ in _OPAQUE_MODULES for m in self.modules)
+    def opaque_modules(self) -> list[nn.Module]:
+        """The compiled and scripted modules of func, whose operations torch does not show."""
+        return [m for m in self.modules if type(m).__name__ in _OPAQUE_MODULES]
 
     def variables(self) -> list[Tensor]:
         """Return the tensors that func's variables hold and that require a gradient, and the parameters of its modules.

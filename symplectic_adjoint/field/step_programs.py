@@ -33,12 +33,10 @@ class Measures(Protocol):
         """Return the norm of each error estimate over the tolerance."""
         ...
 
-    def start_norms(self, y: Tensor, f0: Tensor, /) -> list[Tensor]:
-        """Return the norms of y and f0 over the tolerance."""
-        ...
-
-    def change_norm(self, y: Tensor, change: Tensor, /) -> Tensor:
-        """Return the norm of a change of f over the tolerance at y."""
+    def first_step_numbers(
+        self, y0: Tensor, f0: Tensor, longest: Tensor, second: Callable[[Tensor], Tensor], /
+    ) -> list[Tensor]:
+        """Return a trial step size, and the sizes of f and of its change there."""
         ...
 
 
@@ -130,15 +128,11 @@ class StepPrograms:
         self._graphs.leave()
 
     def start(self, f: ProgramField, counters: CallCounters, bound: float) -> None:
-        """Compare k_1, as it was set, with f at the first time and y; measure y and k_1 for the first step size.
+        """Compare k_1, as it was set, with f at the first time and y; measure what the first step size depends on.
 
-        bound: how much the two may differ by, relative to k_1. The results are norms.
+        bound: how much the two may differ by, relative to k_1. h is the span of the solve. The results are norms.
         """
-        self._run("start", lambda: self._start(f, bound), counters, calls=1)
-
-    def second(self, f: ProgramField, counters: CallCounters) -> None:
-        """Measure how f changes from k_1 within h, for the first step size."""
-        self._run("second", lambda: self._second(f), counters, calls=1)
+        self._run("start", lambda: self._start(f, bound), counters, calls=1 if self._measures is None else 2)
 
     def attempt(self, f: ProgramField, counters: CallCounters, known: int, rows: int) -> None:
         """Evaluate the rows after the known ones, the end of the step, and the norms of its errors."""
@@ -216,17 +210,16 @@ class StepPrograms:
         b = self.buffers
         found, known = f.evaluate(b.times()[0], b.y_state), b.stages[0]
         size, difference = _size(known), _size(found - known)
-        norms = [] if self._measures is None else self._measures(b.tolerances).start_norms(b.y_state, known)
+        norms, span = [], b.scalars[0]
+        if self._measures is not None:
+
+            def second(h: Tensor) -> Tensor:
+                h = torch.copysign(h.double(), span)
+                return f.evaluate((b.scalars[1] + h).to(b.time_dtype), torch.addcmul(b.y_state, known, h.to(b.dtype)))
+
+            norms = self._measures(b.tolerances).first_step_numbers(b.y_state, known, span.abs(), second)
         # Where k_1 is not finite, the step itself says so.
         b.set_norms(norms, outdated=~(difference <= bound * size) & size.isfinite())
-
-    @torch.no_grad()
-    def _second(self, f: ProgramField) -> None:
-        b = self.buffers
-        assert self._measures is not None
-        y = b.y_state
-        found = f.evaluate(b.times()[1], torch.addcmul(y, b.stages[0], b.scalars[0].to(b.dtype)))
-        b.set_norms([self._measures(b.tolerances).change_norm(y, found - b.stages[0])])
 
     @torch.no_grad()
     def _attempt(self, f: ProgramField, known: int, rows: int) -> None:

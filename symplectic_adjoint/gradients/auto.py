@@ -9,7 +9,8 @@ from symplectic_adjoint.backward.cost import call_cost
 from symplectic_adjoint.backward.kept_steps import StepsFromStarts, transpose_steps
 from symplectic_adjoint.backward.memory_model import MemoryModel
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
-from symplectic_adjoint.errors import BudgetTooSmall
+from symplectic_adjoint.errors import BudgetTooSmall, UnsupportedCombination
+from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.memory.free import free_budget
@@ -50,6 +51,11 @@ class Auto(Strategy):
     def resolved(self, given: ForwardPass) -> tuple[Strategy, Choice | None]:
         """Return plain backpropagation if the number of steps is known and the whole graph fits."""
         if self.memory_budget is None:
+            if is_capturing(given.y0.device):
+                raise UnsupportedCombination(
+                    'gradient="auto" cannot read how much memory is free while a CUDA stream is captured: give '
+                    'memory_budget, or use another gradient, such as "symplectic"'
+                )
             return replace(self, memory_budget=free_budget(given.y0.device)).resolved(given)
         if given.problem.capture:
             return self, None

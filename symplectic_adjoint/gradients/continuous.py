@@ -29,7 +29,7 @@ from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.step_control import Norm, StepControl, packed_norm, rms_norm
 from symplectic_adjoint.solve.time_loop import KeepNothing, integrate
-from symplectic_adjoint.solve.timeline import Timeline
+from symplectic_adjoint.solve.timeline import Timeline, stack_times
 from symplectic_adjoint.steps.runge_kutta import Step, weighted_sum
 from symplectic_adjoint.steps.transpose import inner
 
@@ -110,9 +110,8 @@ class Continuous(Strategy):
             if given.t is not None:
                 if last > 0:
                     t_bars.append(-inner(problem.slope(given.field, 0, given.y0), lam - grad_ys[0]))
-                t_bar = torch.zeros_like(given.t)
-                for j, bar in enumerate(t_bars[::-1][: len(t_bar)]):
-                    t_bar[j] = bar
+                entries = len(given.t)
+                t_bar = stack_times([*t_bars[::-1], *([0.0] * entries)][:entries], given.t)
         given.trajectory.stats.accepted_backward += adjoint.accepted
         return Gradients(lam, t_bar, adjoint.params.total)
 

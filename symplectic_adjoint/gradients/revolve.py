@@ -11,7 +11,7 @@ from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction, ba
 from symplectic_adjoint.backward.schedule import advances
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
-from symplectic_adjoint.memory.storage import Offload, check_offload, make_storage
+from symplectic_adjoint.memory.storage import Offload, check_offload, make_storage, obstacle_of_offload
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Revolve(Strategy):
                 f"{self.checkpoints!r}"
             )
         check_offload(self.offload, self.folder)
+
+    @property
+    def obstacle_to_users_capture(self) -> str | None:
+        return obstacle_of_offload(self.offload)
 
     def memory_formula(self) -> str:
         return "(c + 1 + s) D + A"

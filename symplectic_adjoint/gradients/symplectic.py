@@ -8,7 +8,7 @@ from symplectic_adjoint.backward.held_graphs import first_step_on_graph
 from symplectic_adjoint.backward.kept_steps import StepsFromStages, StepsFromStarts, transpose_steps
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction, backward_calls
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
-from symplectic_adjoint.memory.storage import Offload, check_offload, make_storage
+from symplectic_adjoint.memory.storage import Offload, check_offload, make_storage, obstacle_of_offload
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ class Symplectic(Strategy):
     @property
     def obstacle_to_capture(self) -> str | None:
         return self.obstacle_to_compile
+
+    @property
+    def obstacle_to_users_capture(self) -> str | None:
+        return obstacle_of_offload(self.offload)
 
     def memory_formula(self) -> str:
         return "(N + s) D + A" if self.keep == "steps" else "N s D + A"

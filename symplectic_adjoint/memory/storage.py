@@ -94,6 +94,11 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
     return x if x.device == device else x.to(device, non_blocking=True)
 
 
+def obstacle_of_offload(offload: Offload) -> str | None:
+    """Return why a user cannot capture a solve whose tensors are kept off the card, None if they are not."""
+    return None if offload is None else f"offload={offload!r}, whose host memory a replay would overwrite: leave it out"
+
+
 def check_offload(offload: Any, folder: Any) -> None:
     """Raise ValueError if the options offload and folder do not select a storage."""
     if offload not in (None, "cpu", "disk"):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field.times import Time
+from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.step_sequences import StepSequence
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
@@ -48,7 +48,7 @@ class Callbacks:
         if callback is None:
             return
         real = {"dtype": torch.float64, "device": step.y.device}
-        t, h = (torch.as_tensor(x, **real).detach() for x in (step.t, step.h))
+        t, h = (torch.scalar_tensor(number(x), **real) for x in (step.t, step.h))
         with torch.no_grad():
             callback(t, self._unpack(step.y.detach()), h)
 

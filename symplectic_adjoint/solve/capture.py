@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.field.call_counters import CallCounters
-from symplectic_adjoint.field.captured import CapturedSteps, ErrorMeasure
+from symplectic_adjoint.field.captured import CapturedSteps, ErrorMeasure, ProgramsOutdated
+from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.reach import Reach
@@ -72,6 +73,17 @@ def _measured(control: StepControl, layout: Layout) -> ErrorMeasure | None:
     tolerances = control.rtol, control.atol
     shapes = tuple(x.shape if isinstance(x, Tensor) else None for x in tolerances)
     return ErrorMeasure(measures, tolerances, (tuple(layout.parts), layout.structured, shapes))
+
+
+def ends_finite(captured: CapturedSteps | None, y: Tensor) -> bool:
+    """Return whether the last state is finite. Raises ProgramsOutdated if the programs of the solve were outdated."""
+    flag = None if captured is None else captured.outdated()
+    if flag is None:
+        return all_finite(y)
+    finite, current = torch.stack([y.isfinite().all(), flag == 0]).tolist()  # one read for both
+    if not current:
+        raise ProgramsOutdated
+    return finite
 
 
 _REFUSED: WeakKeyDictionary[Any, dict[Hashable, str]] = WeakKeyDictionary()

@@ -11,6 +11,7 @@ from torch import Tensor
 from symplectic_adjoint._torch_internals import is_fake, is_jit_tracing, records_operations
 from symplectic_adjoint.errors import NonFiniteError, ResolutionWarning, UnsupportedCombination, told_apart, warn_once
 from symplectic_adjoint.field.finite import first_non_finite
+from symplectic_adjoint.field.host_reads import is_capturing, require_readable
 from symplectic_adjoint.field.layout import Layout, parts_of
 from symplectic_adjoint.field.transforms import batched, transforming
 
@@ -43,7 +44,7 @@ def savable(x: Any) -> Any:
 
 
 def checked_layout(y0: Any) -> Layout:
-    """Return the layout of y0; raise TypeError, ValueError or NonFiniteError if it is not a valid state."""
+    """Return the layout of y0; raise TypeError or ValueError if it is not a valid state."""
     named = list(parts_of(y0))
     if not named:
         raise ValueError(f"y0 must have at least one tensor, got {y0!r}")
@@ -66,16 +67,23 @@ def checked_layout(y0: Any) -> Layout:
             )
         if part.device != first.device:
             raise ValueError(f"y0's parts must be on one device, got {first.device} and, in y0{path}, {part.device}")
-    layout = Layout(y0)
-    y = layout.pack(y0).detach()
-    if not batched(y) and (index := first_non_finite(y)) is not None:
-        place = layout.place(index)
-        raise NonFiniteError(f"y0 is not finite: {place} is {y.flatten()[index].item()}", place)
-    return layout
+    return Layout(y0)
+
+
+def non_finite_start(layout: Layout, y0: Tensor) -> NonFiniteError | None:
+    """Return the error that names the place where the packed y0 is not finite; None if it is finite."""
+    y0 = y0.detach()
+    index = first_non_finite(y0)
+    if index is None:
+        return None
+    place = layout.place(index)
+    return NonFiniteError(f"y0 is not finite: {place} is {y0.flatten()[index].item()}", place)
 
 
 def checked_tolerance(name: str, value: Any, layout: Layout, y0: Tensor) -> float | Tensor:
     """Return the tolerance as a number or as a tensor like the packed y0; raise TypeError or ValueError if invalid."""
+    for path, leaf in parts_of(value):
+        require_readable(f"{name}{path}", leaf)
     if isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad:
         value = value.item()
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -91,8 +99,8 @@ def checked_tolerance(name: str, value: Any, layout: Layout, y0: Tensor) -> floa
     if layout.structured and isinstance(value, Tensor):
         raise TypeError(f"{name} must be a number, or have y0's structure: one tolerance for each part")
     packed = layout.pack_tolerance(name, value, y0)
-    if packed.numel():
-        _check_positive(name, packed.amin().item(), packed.amax().item())
+    if packed.numel() and not is_capturing(packed.device):  # a capture has fixed steps, which use no tolerance
+        _check_positive(name, *torch.stack(packed.aminmax()).tolist())
     return packed
 
 
@@ -143,6 +151,7 @@ def checked_times(t: Tensor) -> tuple[float, ...]:
         raise ValueError(f"t must be a 1-D floating point tensor of times, got shape {tuple(t.shape)}, {t.dtype}")
     if batched(t):
         raise UnsupportedCombination("t must be the same for all samples of a vmap: pass in_dims=None for it")
+    require_readable("t", t)
     times = tuple(t.tolist())
     for j, time in enumerate(times):
         if not math.isfinite(time):

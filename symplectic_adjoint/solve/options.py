@@ -17,6 +17,7 @@ from symplectic_adjoint.errors import (
     did_you_mean,
     warn_once,
 )
+from symplectic_adjoint.field.host_reads import require_readable
 from symplectic_adjoint.methods.interpolant import hermite, linear
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -268,6 +269,8 @@ def _constants(name: str, raw: Any) -> tuple[float, ...]:
     """Return constant times as floats; raise ValueError or TypeError naming the option."""
     many = isinstance(raw, Sequence | set | frozenset) or hasattr(raw, "__array__")  # also NumPy arrays
     entries = [raw] if isinstance(raw, Tensor) else list(raw) if many else None
+    for x in entries or ():
+        require_readable(f"option {name!r}", x)
     if entries is None or isinstance(raw, str) or any(isinstance(x, complex | str | bool | None) for x in entries):
         raise TypeError(f"option {name!r} must be a tensor or a sequence of times, got {raw!r}")
     if any(isinstance(x, Tensor) and x.is_complex() for x in entries):
@@ -322,6 +325,7 @@ def _positive(name: str, value: Any, *, or_zero: bool = False, or_infinite: bool
         raise ValueError(
             f"option {name!r} requires a gradient, which does not flow through step sizes: give {name}.item()"
         )
+    require_readable(f"option {name!r}", value)
     if isinstance(value, Tensor) or hasattr(value, "__array__"):  # also NumPy's numbers
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -14,20 +14,20 @@ from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.few_launches import launches_count
 from symplectic_adjoint.field.field import Field, Func
-from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.forward_state import ForwardState
+from symplectic_adjoint.field.host_reads import can_read
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
 from symplectic_adjoint.field.parameters import Parameters
 from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.times import Time
-from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
-from symplectic_adjoint.solve.capture import Capture, captured_steps
+from symplectic_adjoint.solve.capture import Capture, captured_steps, ends_finite
 from symplectic_adjoint.solve.events import EventFunction, EventSteps
 from symplectic_adjoint.solve.fixed_grid import fixed_plans, pins_of
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
+from symplectic_adjoint.solve.inputs import non_finite_start
 from symplectic_adjoint.solve.options import Options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.repeated_times import RepeatedTimes
@@ -211,10 +211,12 @@ class Problem:
                     f.times = f.times.for_steps(self._known_plans, self.tableau.floats.c)
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
-                f.require_current_programs()
-                if self.options.control is None and not batched(y_end) and not all_finite(y_end):
+                # Every step adds to y: where the end is finite, y0 was.
+                if self.options.control is None and can_read(y_end) and not ends_finite(f.captured, y_end):
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
+            if isinstance(error, NonFiniteError) and (start := non_finite_start(self.layout, y0)) is not None:
+                raise start from None
             if self.returns_early and error.t is not None:
                 raise StoppedEarly(error, self._truncated(plans, f.forward_state)) from error
             raise

@@ -13,6 +13,7 @@ from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.repeated_times import RepeatedTimes
+from symplectic_adjoint.solve.timeline import stack_times
 from symplectic_adjoint.solve.trajectory import Trajectory
 from symplectic_adjoint.steps.transpose import inner
 
@@ -108,9 +109,7 @@ class _Repeated(torch.autograd.Function):
         else:
             with f.forward_state.reinstated():
                 entries = call.time_bars(f, ys, grad_ys)
-                columns = [torch.as_tensor(x, dtype=torch.float64, device=t.device) for x in entries]
-                t_bar = torch.stack(columns).to(t.dtype)
-                bars = (call.repeated.fold(grad_ys), t_bar, *(None for _ in f.params))
+                bars = (call.repeated.fold(grad_ys), stack_times(entries, t), *(None for _ in f.params))
         call.trajectory.stats.f_calls_backward += f.f_calls
         call.trajectory.stats.vjps_backward += f.vjps
         return None, *bars

@@ -53,16 +53,22 @@ class RepeatedTimes:
 
     def distinct(self, t: Tensor) -> Tensor:
         """Return each distinct time once. Its gradient is that of the first entry of t."""
-        return t.index_select(0, torch.tensor(self.first, device=t.device))
+        times = t.unbind()  # to select by an index tensor, that would be copied to a card, with a wait
+        return torch.stack([times[j] for j in self.first])
 
     def expand(self, ys: Tensor) -> Tensor:
         """Return the outputs at every entry of t, given those at the distinct times."""
-        return ys.index_select(0, torch.tensor(self.group, device=ys.device))
+        rows = ys.unbind()
+        return torch.stack([rows[g] for g in self.group])
 
     def fold(self, grad_ys: Tensor) -> Tensor:
         """Return the cotangents of the outputs at the distinct times: the sum over the entries of each."""
-        zeros = grad_ys.new_zeros((len(self.first), *grad_ys.shape[1:]))
-        return zeros.index_add(0, torch.tensor(self.group, device=grad_ys.device), grad_ys)
+        rows = grad_ys.unbind()
+        sums = [rows[j] for j in self.first]
+        for j, g in enumerate(self.group):
+            if j != self.first[g]:
+                sums[g] = sums[g] + rows[j]
+        return torch.stack(sums)
 
     def expand_grid(self, grid: Grid) -> Grid:
         """Return the grid with an output for every entry of t, and its pins as indices into t."""

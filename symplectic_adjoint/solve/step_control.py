@@ -94,14 +94,19 @@ class StepControl:
         scales = [scale] * len(errors) if roundings is None else [scale + x for x in roundings]
         return [self.measure(error.div_(x)) for error, x in zip(errors, scales, strict=True)]
 
-    def start_norms(self, y: Tensor, f0: Tensor) -> list[Tensor]:
-        """Return the norms of the first state and of f there over the tolerance."""
-        scale = self.tolerance(y.abs())
-        return [self.measure(y / scale), self.measure(f0 / scale)]
+    def first_step_numbers(
+        self, y0: Tensor, f0: Tensor, longest: float | Tensor, second: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
+        """Return a trial step size h, and the sizes of f and of its change a unit of time there, over the tolerance.
 
-    def change_norm(self, y: Tensor, change: Tensor) -> Tensor:
-        """Return the norm of a change of f over the tolerance at y."""
-        return self.measure(change / self.tolerance(y.abs()))
+        second: returns f after an explicit Euler step of size h.
+        """
+        scale = self.tolerance(y0.abs())
+        d0, d1 = self.measure(y0 / scale), self.measure(f0 / scale)
+        # What is not finite is reported by the step itself.
+        unknown = (d0 < 1e-5) | (d1 < 1e-5) | ~(d0.isfinite() & d1.isfinite())
+        h = torch.where(unknown, 1e-6, 0.01 * d0 / d1).clamp(max=longest)
+        return [h, d1, self.measure((second(h) - f0) / scale) / h]
 
     @cached_property
     def _smallest_rtol(self) -> float:
@@ -178,25 +183,21 @@ def initial_step(
 ) -> float:
     """Return a first step size, signed like span (Hairer, Norsett and Wanner I, II.4 "Starting Step Size").
 
-    f0: f(t0, y0). order: the power of h in the local error estimate. Calls f once.
+    f0: f(t0, y0). order: the power of h in the local error estimate. Calls f once, and reads the device once.
     """
     code = f.code if isinstance(f.code, CapturedSteps) else None
-    norms = None if code is None else code.start_norms(cast(CapturableField, f), t0, y0, f0)
-    if norms is None:
-        code, norms = None, torch.stack(control.start_norms(y0, f0)).tolist()
-    d0, d1 = norms
-    if not (math.isfinite(d0) and math.isfinite(d1)):
-        return math.copysign(min(1e-6, abs(span)), span)  # the step itself reports what is not finite
-    h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
-    h0 = math.copysign(min(h0, abs(span)), span)
-    if code is None:
-        f1 = f(t0 + h0, torch.add(y0, f0, alpha=h0))
-        d2 = control.change_norm(y0, f1 - f0).item() / abs(h0)
+    numbers = None if code is None else code.first_step(cast(CapturableField, f), t0, span, y0, f0)
+    if numbers is None:
+        signed = math.copysign(1.0, span)
+        tensors = control.first_step_numbers(
+            y0, f0, abs(span), lambda h: f(t0 + signed * h, torch.addcmul(y0, f0, signed * h))
+        )
+        numbers = torch.stack(tensors).tolist()
     else:
-        d2 = code.change_norm(cast(CapturableField, f), h0, t0) / abs(h0)
         f.f_calls += 2
-    steepest = max(d1, d2)
-    if not math.isfinite(steepest):
-        return h0
-    h1 = 1e-6 if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)  # h0 is no larger then
-    return math.copysign(min(100.0 * abs(h0), h1, abs(span)), span)
+    h, *slopes = numbers
+    steepest = max(slopes)
+    if not all(map(math.isfinite, slopes)):
+        return math.copysign(h, span)
+    h1 = 1e-6 if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)  # h is no larger then
+    return math.copysign(min(100.0 * h, h1, abs(span)), span)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from symplectic_adjoint.errors import StepSizeUnderflow, TooManySteps
 from symplectic_adjoint.field.finite import all_finite
+from symplectic_adjoint.field.host_reads import is_capturing, refuse_capture
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.barrier import Barrier, final_error
@@ -21,6 +22,10 @@ STRETCH = 1.01
 
 COUNTED_ULPS = 1024.0
 """Steps of fewer ulps of t are a whole number of them: rounding t + h would change such a step by too much."""
+
+
+ADAPTIVE = "adaptive steps, whose sizes the host chooses: give step_size in options"
+"""What a user cannot capture, and what to do instead."""
 
 
 class StepSequence(Protocol):
@@ -115,6 +120,8 @@ class AdaptiveSteps:
         self._barrier: Barrier | None = None
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
+        if is_capturing(y0.device):
+            refuse_capture(ADAPTIVE)
         if self._control.first_step is not None or not self._pins:
             return None
         f0 = f(f.adjacent_time(t0, self._direction) if self._t in self._jumps else t0, y0)
@@ -191,7 +198,7 @@ class AdaptiveSteps:
     def _retry_non_finite(self, plan: StepPlan, step: Step, retry: float) -> float:
         """Return the size after a step that is not finite; raise NonFiniteError if no shorter step can help."""
         error = step.non_finite_error(self._accepted)
-        bad_at_start = not all_finite(step.ks[0])
+        bad_at_start = not all_finite(step.ks[0]) or not all_finite(step.y)
         if bad_at_start or abs(plan.h) <= self._control.min_step:
             raise error
         if self._barrier is None:

@@ -42,7 +42,7 @@ class StoppableSteps:
         return self._sequence.worst_component(step)
 
     def _asks(self, plan: StepPlan, step: Step) -> bool:
-        t = torch.tensor(plan.t_end, dtype=torch.float64, device=step.y.device)
+        t = torch.scalar_tensor(plan.t_end, dtype=torch.float64, device=step.y.device)
         y = step.end().detach()
         with torch.no_grad():
             answer = self._stop(t, self._unpack(y))

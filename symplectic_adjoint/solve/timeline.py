@@ -5,6 +5,7 @@ start + h, and h is a constant.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -96,6 +97,14 @@ class TimeCotangents:
 
     def total(self) -> Tensor:
         """Return dL/dt, like t."""
-        bars = [self._bars[0] + self._start, *self._bars[1:]]
-        columns = [torch.as_tensor(bar, dtype=torch.float64, device=self._like.device) for bar in bars]
-        return torch.stack(columns).to(self._like.dtype)
+        return stack_times([self._bars[0] + self._start, *self._bars[1:]], self._like)
+
+
+def stack_times(bars: Sequence[Tensor | float], t: Tensor) -> Tensor:
+    """Return one number for each entry of t as a tensor like t. The host waits once if they lie on a card and t not."""
+    device = next((bar.device for bar in bars if isinstance(bar, Tensor)), t.device)
+    columns = [
+        bar.double() if isinstance(bar, Tensor) else torch.scalar_tensor(bar, dtype=torch.float64, device=device)
+        for bar in bars
+    ]
+    return torch.stack(columns).to(device=t.device, dtype=t.dtype)

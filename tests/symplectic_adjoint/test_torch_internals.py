@@ -96,8 +96,9 @@ def test_the_library_does_not_import_the_compiler():
         (torch.ones(1), installed.TENSOR_ATTRIBUTES),
         (nn.Module(), installed.MODULE_ATTRIBUTES),
         (torch.ones(1, requires_grad=True).clone().grad_fn, installed.NODE_ATTRIBUTES),
+        (torch.ops.aten.bernoulli.p, installed.OPERATOR_ATTRIBUTES),
     ],
-    ids=["tensor", "module", "node"],
+    ids=["tensor", "module", "node", "operator"],
 )
 def test_private_attributes_exist_in_the_installed_torch(thing, names):
     assert all(hasattr(thing, name) for name in names)

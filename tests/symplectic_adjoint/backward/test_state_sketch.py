@@ -45,3 +45,11 @@ def test_differences_are_those_of_the_numbers():
 def test_a_changed_state_has_another_sketch(change):
     y = torch.arange(1.0, 65.0)
     assert not torch.equal(StateSketch(y).numbers, StateSketch(change(y)).numbers)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_round_the_sums(dtype):
+    y = torch.linspace(0.0, 1.0, 50) / 3.0
+    with torch.autocast("cpu", dtype=dtype):
+        sketch = StateSketch(y)
+    assert torch.equal(sketch.numbers, StateSketch(y).numbers)

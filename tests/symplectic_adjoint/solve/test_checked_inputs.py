@@ -13,6 +13,7 @@ from symplectic_adjoint.solve.inputs import (
     checked_layout,
     checked_times,
     checked_tolerance,
+    non_finite_start,
     resolved_tolerances,
     savable,
 )
@@ -127,5 +128,9 @@ class TestStates:
             checked_layout((REAL, 1.0))
 
     def test_an_entry_that_is_not_finite_is_named(self):
-        with pytest.raises(NonFiniteError, match=r"y0 is not finite: .* is inf"):
-            checked_layout((REAL, torch.tensor([1.0, math.inf])))
+        y0 = (REAL, torch.tensor([1.0, math.inf]))
+        layout = checked_layout(y0)
+        error = non_finite_start(layout, layout.pack(y0))
+        assert isinstance(error, NonFiniteError)
+        assert str(error) == "y0 is not finite: component (1,) of y[1] is inf"
+        assert non_finite_start(LAYOUT, REAL) is None

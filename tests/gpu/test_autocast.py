@@ -1,16 +1,16 @@
-"""Gradients under autocast on a CUDA card: python -m pytest tests/symplectic_adjoint/gradients -k on_cuda."""
+"""Gradients under autocast on a card, in bfloat16 and float16, and with a GradScaler."""
 
 import pytest
 import torch
 from torch import nn
 
 import symplectic_adjoint as sa
+from symplectic_adjoint.field import host_reads
+from tests.gpu.problems import DEVICE
 from tests.oracle import relative_error, replay
 
-DEVICE = "cuda"
 T = torch.tensor([0.0, 0.4, 1.0])
 FIXED = {"step_size": 0.1}
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 every_gradient = pytest.mark.parametrize("gradient", list(sa.GRADIENTS))
 recomputing = pytest.mark.parametrize("gradient", [name for name in sa.GRADIENTS if name != "backprop"])
 every_half = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
@@ -41,7 +41,7 @@ def loss_of(ys):
 def solution(gradient, dtype, *, by=1.0, method="rk4", options=FIXED, **keywords):
     func, y0 = Net(by=by), start()
     method = None if gradient == "mali" else method
-    with torch.autocast(DEVICE, dtype=dtype):
+    with torch.autocast(DEVICE.type, dtype=dtype):
         found = sa.solve(func, y0, T, gradient=gradient, method=method, options=options, **keywords)
     assert found.ys.dtype == torch.float32
     return found, [y0, *func.parameters()]
@@ -66,22 +66,25 @@ def level(dtype):
 
 @every_half
 @every_gradient
-def test_gradients_are_near_to_float64_with_fixed_steps(gradient, dtype):
+def test_gradients_are_near_to_float64_with_fixed_steps(table, gradient, dtype):
     found, leaves = solution(gradient, dtype)
     # A mean over 49,152 entries: below what float16 holds from the start, so autograd's own needs a loss scaled up.
     scale = 2.0**16 if gradient == "backprop" else 1.0
     bars = torch.autograd.grad(loss_of(found.ys) * scale, leaves)
-    assert worst(bars, truth(found, gradient), scale) < level(dtype)
+    name = f"{dtype}, fixed steps: error".replace("torch.", "")
+    table.at_most("autocast", name, worst(bars, truth(found, gradient), scale), level(dtype))
 
 
 @every_half
 @every_gradient
-def test_gradients_are_near_to_float64_with_adaptive_steps(gradient, dtype):
+def test_gradients_are_near_to_float64_with_adaptive_steps(table, gradient, dtype):
     found, leaves = solution(gradient, dtype, method="dopri5", options=None, rtol=1e-3, atol=1e-3)
     scale = 2.0**16 if gradient == "backprop" else 1.0
     bars = torch.autograd.grad(loss_of(found.ys) * scale, leaves)
     bound = level(dtype) if sa.GRADIENTS[gradient].exact else 2e-2  # its second solve has an error of its own
-    assert worst(bars, truth(found, gradient, "dopri5"), scale) < bound
+    kind = "exact" if sa.GRADIENTS[gradient].exact else "continuous"
+    name = f"{dtype}, adaptive steps, {kind}: error".replace("torch.", "")
+    table.at_most("autocast", name, worst(bars, truth(found, gradient, "dopri5"), scale), bound)
 
 
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**60])
@@ -101,26 +104,28 @@ def test_an_overflow_repeats_the_sweep_unless_a_stream_is_captured(gradient, mon
     found, leaves = solution(gradient, torch.float16, by=2.0**10)
     bars = torch.autograd.grad(loss_of(found.ys), leaves)
     assert found.stats.vjps_backward == 2 * once and all(bar.isfinite().all() for bar in bars)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     found, leaves = solution(gradient, torch.float16, by=2.0**10)
+    monkeypatch.setattr(host_reads, "CAPTURABLE", frozenset({DEVICE.type}))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     bars = torch.autograd.grad(loss_of(found.ys), leaves)
     assert found.stats.vjps_backward == once and not all(bar.isfinite().all() for bar in bars)
 
 
 @recomputing
-def test_a_grad_scaler_trains(gradient):
+def test_a_grad_scaler_trains(table, gradient):
     func, y0 = Net(), start().detach()
     optimizer = torch.optim.SGD(func.parameters(), lr=1.0)
-    scaler = torch.amp.GradScaler(DEVICE, init_scale=2.0**40, backoff_factor=2.0**-12)
+    scaler = torch.amp.GradScaler(DEVICE.type, init_scale=2.0**40, backoff_factor=2.0**-12)
     method, losses = None if gradient == "mali" else "rk4", []
     for _ in range(20):
         optimizer.zero_grad()
-        with torch.autocast(DEVICE, dtype=torch.float16):
+        with torch.autocast(DEVICE.type, dtype=torch.float16):
             ys = sa.odeint(func, y0, T, method=method, options=FIXED, gradient=gradient)
             loss = nn.functional.linear(ys[-1], torch.eye(64, device=DEVICE)).float().square().mean()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         losses.append(loss.item())
+    table.add("autocast", "GradScaler, 20 steps: loss over the first", losses[-1] / losses[0], 1.0)
     assert losses[-1] < losses[0]
     assert all(p.isfinite().all() for p in func.parameters())
