@@ -179,13 +179,20 @@ def _rms_in_few_launches(errors: list[Tensor], y: Tensor, y_end: Tensor, rtol: f
 
 @torch.no_grad()
 def initial_step(
-    f: RightHandSide, t0: float, y0: Tensor, f0: Tensor, span: float, order: int, control: StepControl
+    f: RightHandSide,
+    t0: float,
+    y0: Tensor,
+    f0: Tensor,
+    span: float,
+    order: int,
+    control: StepControl,
+    code: CapturedSteps | None = None,
 ) -> float:
     """Return a first step size, signed like span (Hairer, Norsett and Wanner I, II.4 "Starting Step Size").
 
-    f0: f(t0, y0). order: the power of h in the local error estimate. Calls f once, and reads the device once.
+    f0: f(t0, y0). order: the power of h in the local error estimate. code: programs that may measure f instead. Calls
+    f once, and reads the device once.
     """
-    code = f.code if isinstance(f.code, CapturedSteps) else None
     numbers = None if code is None else code.first_step(cast(CapturableField, f), t0, span, y0, f0)
     if numbers is None:
         signed = math.copysign(1.0, span)

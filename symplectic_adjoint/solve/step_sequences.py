@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from symplectic_adjoint.errors import StepSizeUnderflow, TooManySteps
+from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.host_reads import is_capturing, refuse_capture
 from symplectic_adjoint.field.times import Time
@@ -126,7 +127,8 @@ class AdaptiveSteps:
             return None
         f0 = f(f.adjacent_time(t0, self._direction) if self._t in self._jumps else t0, y0)
         span = self._pins[-1][0] - self._t
-        size = abs(initial_step(f, self._t, y0, f0.detach(), span, self._order, self._control))
+        code = f.code if isinstance(f.code, CapturedSteps) else None
+        size = abs(initial_step(f, self._t, y0, f0.detach(), span, self._order, self._control, code))
         self._size = max(size, 16.0 * _ulp(self._t, self._pins[-1][0]))
         return f0
 

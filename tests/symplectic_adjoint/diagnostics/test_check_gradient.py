@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
-from symplectic_adjoint.steps import transpose
+from symplectic_adjoint.steps import cotangent_sums
 from tests.fields import SmallNet, start
 from tests.gradients import EXACT
 
@@ -40,21 +40,23 @@ def test_an_approximate_gradient_does_not_pass():
 
 
 def test_an_error_of_a_millionth_in_one_stage_is_found(monkeypatch):
-    whole = transpose.weighted_sum
+    whole = cotangent_sums.weighted_sum
 
     def wrong(h, terms):
         w = whole(h, terms)
         return None if w is None else w * (1.0 + 1e-6 * (len(terms) == 3))
 
-    monkeypatch.setattr(transpose, "weighted_sum", wrong)
+    monkeypatch.setattr(cotangent_sums, "weighted_sum", wrong)
     check = sa.check_gradient(SmallNet(), start(), T, **RK4)
     assert not check.ok and 1e-9 < max(check.errors.values()) < 1e-5
     assert check.taylor_order < 2.0  # the Taylor test alone would find it
 
 
 def test_a_gradient_of_something_else_fails_the_taylor_test(monkeypatch):
-    whole = transpose.weighted_sum
-    monkeypatch.setattr(transpose, "weighted_sum", lambda h, terms: None if (w := whole(h, terms)) is None else 1.1 * w)
+    whole = cotangent_sums.weighted_sum
+    monkeypatch.setattr(
+        cotangent_sums, "weighted_sum", lambda h, terms: None if (w := whole(h, terms)) is None else 1.1 * w
+    )
     check = sa.check_gradient(SmallNet(), start(), T, **RK4)
     assert check.taylor_order == pytest.approx(1.0, abs=0.1)
 

@@ -133,6 +133,9 @@ class TwoEstimates:
     def __init__(self, high, low):
         self._norms = high, low
 
+    def measured_norms(self):
+        return None
+
     def end(self):
         return torch.zeros(4, dtype=torch.float64)
 

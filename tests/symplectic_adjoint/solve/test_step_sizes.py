@@ -27,6 +27,9 @@ class KnownStep:
         self.y, self._end, self._errors, self._rounding = y, end, errors, rounding
         self.f = type("F", (), {"resolution": resolution})
 
+    def measured_norms(self):
+        return None
+
     def errors(self):
         return [error.clone() for error in self._errors]
 
