@@ -46,6 +46,12 @@ class TimeTensors:
         self._changed = False
         """Whether func was seen to change a time in place: it then gets a tensor of its own in each call."""
 
+    def one_by_one(self) -> "TimeTensors":
+        """Return tensors of times that are made when a call needs one, for a solve whose programs make their own."""
+        other = TimeTensors(self._dtype, self._device)
+        other._changed = True
+        return other
+
     def for_steps(self, steps: Sequence[PlannedStep], nodes: Sequence[float]) -> "TimeTensors":
         """Return the tensors of the stage times of these steps, in the order of time; nodes are the c_i."""
         other = TimeTensors(self._dtype, self._device)

@@ -120,6 +120,7 @@ class Problem:
                 compiled=self.compile,
                 fresh=self.fresh_programs,
             )
+            f.times = f.times.one_by_one()
         if self.compile:
             counters = f.captured.counters if f.captured else CallCounters(self.caller, self.reach.modules)
             f.compiled = CompiledSteps(self.func, self.tableau, like, f.time_dtype, counters)
@@ -207,7 +208,7 @@ class Problem:
         again = partial(state.reinstated, _itself if on_graph else None)  # a stand-in would cut the caller's graph
         try:
             with state.first_pass() if self.forward_state is None else again(), f.capturing():
-                if f.captured is None and launches_count(f.device) and self.total_steps is not None:
+                if launches_count(f.device) and self.total_steps is not None:
                     f.times = f.times.for_steps(self._known_plans, self.tableau.floats.c)
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
