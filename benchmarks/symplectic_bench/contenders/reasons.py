@@ -1,5 +1,6 @@
 """Reasons why a contender cannot do a cell, shared by the adapters."""
 
+import warnings
 from importlib.util import find_spec
 
 import torch
@@ -45,9 +46,15 @@ def one_tensor_at_constant_times(contender: Contender, cell: Cell) -> str | None
 
 
 def shared_reason(cell: Cell, adaptive: bool) -> str | None:
-    """Return why no contender can do the cell: tolerances without an error estimate, or no such device; or None."""
+    """Return why no contender can do the cell, tolerances without an error estimate, or None."""
     if cell.rtol is not None and not adaptive:
         return f"{cell.method} has no error estimate, so it takes steps, not tolerances"
-    if cell.device == "cuda" and not torch.cuda.is_available():
-        return "there is no CUDA device here"
     return None
+
+
+def no_device(cell: Cell) -> str | None:
+    """Return a message that this machine has no device for the cell, or None if it has one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a driver that torch cannot use
+        here = cell.device != "cuda" or torch.cuda.is_available()
+    return None if here else "there is no CUDA device here"

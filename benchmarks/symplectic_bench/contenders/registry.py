@@ -6,6 +6,7 @@ from symplectic_bench.contenders.contender import Contender, Trainer
 from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS, ContenderRecord
 from symplectic_bench.contenders.ours import Ours
 from symplectic_bench.contenders.peer import Peer
+from symplectic_bench.contenders.reasons import no_device
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.suggestion import suggestion
 
@@ -38,5 +39,5 @@ def decline(cell: Cell) -> str | None:
 
 
 def missing(cell: Cell) -> str | None:
-    """Return what must be installed before the cell can be measured here, or None."""
-    return CONTENDERS[cell.contender].missing()
+    """Return what this machine lacks to measure the cell, a package or a device, or None."""
+    return no_device(cell) or CONTENDERS[cell.contender].missing()

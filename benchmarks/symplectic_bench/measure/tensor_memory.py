@@ -2,12 +2,13 @@
 
 It counts everything that the gradient allocates: states, graphs, the gradients left in .grad. It excludes the problem
 (parameters, y0, data), which exists beforehand, and allocations made once per process, because a small gradient is
-computed first. The figure is exact: a second run gives the same.
+computed first. The figure is exact: a second run gives the same. On CUDA, what a contender keeps from one solve of a
+problem to the next, such as a captured graph, counts too, and so does what the allocator has reserved for it.
 """
 
 import gc
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from symplectic_bench.contenders.counts import Counts
 from symplectic_bench.contenders.gradient_run import GradientRun
 from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.measure.floor import measure_floor
+from symplectic_bench.measure.gradient_error import measure_gradient_error
 from symplectic_bench.measure.warm_up import run_once, shortest, warm_up
 from symplectic_bench.problems import Problem, build
 from symplectic_bench.spec.cell import Cell
@@ -33,8 +35,18 @@ FIT_TOLERANCE = 0.01
 """The largest relative distance of the three measured points from the fitted line."""
 
 
-def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterator[dict[str, Any]]:
-    """Yield the floor's fields, then the peaks. `counts` are those of the same cell, to predict its events."""
+def measure_errors_and_memory(cell: Cell, cache_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield the values of measure_gradient_error, {"ends": True}, and those of measure_tensor_memory.
+
+    For CUDA, where it is the allocator that counts, and a process takes seconds to start.
+    """
+    yield from measure_gradient_error(cell, cache_dir)
+    yield {"ends": True}
+    yield from measure_tensor_memory(cell, cache_dir)
+
+
+def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the floor's fields, then the peaks. `counts` are those of the same cell, to predict its events on a CPU."""
     in_torch = CONTENDERS[cell.contender].framework == "torch"
     warm_up(cell if in_torch else replace(cell, contender="ours"), cache_dir)
     problem = build(cell, cache_dir)
@@ -43,11 +55,14 @@ def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterat
     if not in_torch:
         yield {"reason": f"tensor memory not measured: {cell.contender} does not use torch's allocator"}
         return
-    assert counts.floor_calls is not None, "contenders that use torch are counted"
+    if cell.device == "cuda":
+        yield {**peaks(problem, cell), "peak_tensor_source": "exact"}
+        return
+    assert counts is not None and counts.floor_calls is not None, "contenders that use torch are counted"
     calls, vjps = counts.floor_calls
     predicted = round(calls * (0.5 * events_per_call + SOLVER_EVENTS_PER_CALL))  # without the VJP, about half
     predicted += vjps * (events_per_call + SOLVER_EVENTS_PER_CALL)
-    if cell.device == "cuda" or predicted <= EVENT_LIMIT:
+    if predicted <= EVENT_LIMIT:
         yield {**peaks(problem, cell), "peak_tensor_source": "exact"}
     elif cell.steps is None:
         yield {"reason": f"tensor memory not measured: about {predicted} allocator events, more than {EVENT_LIMIT}"}
@@ -57,19 +72,37 @@ def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts) -> Iterat
 
 def peaks(problem: Problem, cell: Cell) -> dict[str, int]:
     """Profile one gradient and return bytes. Run a short one first: "auto" measures f in the first solve of a kind."""
+    before = card_level() if cell.device == "cuda" else CardLevel()
     run_once(problem, shortest(cell))
     run = CONTENDERS[cell.contender].gradient(problem, cell)
     assert isinstance(run, GradientRun), "contenders that use torch have a forward and a backward pass"
     gc.collect()  # earlier garbage must not be released while memory is watched
+    held = card_level().allocated - before.allocated if cell.device == "cuda" else 0
     forward, backward = watch_memory(cell.device, run.forward, run.backward)
     measured = {
-        "peak_tensor_bytes": max(forward.peak_bytes, backward.peak_bytes),
-        "forward_peak_tensor_bytes": forward.peak_bytes,
-        "kept_tensor_bytes": forward.left_bytes,
+        "peak_tensor_bytes": held + max(forward.peak_bytes, backward.peak_bytes),
+        "forward_peak_tensor_bytes": held + forward.peak_bytes,
+        "kept_tensor_bytes": held + forward.left_bytes,
     }
     if cell.device == "cuda":
-        measured["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
+        measured["peak_reserved_bytes"] = torch.cuda.max_memory_reserved() - before.reserved
     return measured
+
+
+@dataclass(frozen=True)
+class CardLevel:
+    """The bytes that torch's allocator has in live tensors and has reserved on the card."""
+
+    allocated: int = 0
+    reserved: int = 0
+
+
+def card_level() -> CardLevel:
+    """Return the level on the card, with no memory cached."""
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    return CardLevel(torch.cuda.memory_allocated(), torch.cuda.memory_reserved())
 
 
 def fitted_peaks(problem: Problem, cell: Cell, predicted: int) -> dict[str, Any]:

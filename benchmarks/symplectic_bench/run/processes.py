@@ -1,8 +1,9 @@
 """Calls in fresh processes with a time limit, so that a crash in one does not end the suite.
 
-On the CPU a process is forked from a server that has only imported modules, in 20 ms instead of seconds. CUDA and JAX
-do not survive a fork, so for them the process is started from scratch. A process never outlives the one that started
-it: it ends when its lifeline, a pipe through which nothing is ever sent, is closed at the other end.
+A process is forked from a server that has only imported modules, in 20 ms instead of seconds, whatever the device: it
+initialises CUDA itself. For JAX, which does not survive a fork, it is started from scratch. A process never outlives
+the one that started it: it ends when its lifeline, a pipe through which nothing is ever sent, is closed at the other
+end.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ from typing import Any
 
 import torch
 
+from symplectic_bench.run.executors.executor import ExecutorError
+from symplectic_bench.run.inheritance import inherited
 from symplectic_bench.spec.failure import diagnose, diagnose_exit
 from symplectic_bench.spec.status import Status
 
@@ -38,6 +41,7 @@ LONGEST_S = 2e6
 """The longest time limit that can be waited for: the system counts milliseconds in 32 bits."""
 
 PRELOAD = (
+    "symplectic_bench.run.inheritance",
     "torch",
     "torch.fx.experimental.symbolic_shapes",
     "torch._dynamo",
@@ -46,20 +50,22 @@ PRELOAD = (
     "symplectic_bench.run.training.runner",
 )
 """The modules that the server imports for all processes; any that cannot be imported are skipped. torch itself imports
-the second, with sympy, at the first torch.autograd.grad (0.6 s), and the third with the first optimizer (1.6 s). None
-of
-them computes, starts a thread or plots."""
+symbolic_shapes, with sympy, at the first torch.autograd.grad (0.6 s), and _dynamo with the first optimizer (1.6 s).
+None of them computes, initialises CUDA, starts a thread or plots."""
+
+SERVER_SETTINGS = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Environment variables of the server and its forks. By default torch initialises CUDA to find out whether there is
+any."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """How to start a process: the time limit for each of its values, and torch's settings for the call.
 
-    spawned: start it from scratch on any device. cores: the cores it may run on; an empty tuple means all.
+    spawned: start it from scratch. cores: the cores it may run on; an empty tuple means all.
     """
 
     timeout_s: float
-    device: str = "cpu"
     spawned: bool = False
     threads: int = 1
     seed: int = 0
@@ -84,7 +90,8 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
 
     The return value is the outcome's only value. A generator's values arrive one by one: the time limit applies to each
     of them, and those sent before a crash are kept. Values are plain numbers, strings, lists and dicts. A process that
-    exceeds the limit is killed together with the processes it started.
+    exceeds the limit is killed together with the processes it started. Raises ExecutorError if the server from which
+    processes are forked has what they must not inherit.
     """
     if _forks(limits):
         _warn_about_preload()
@@ -97,7 +104,7 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) ->
     lifeline, held = context.Pipe(duplex=False)
     kills = _memory_kills()
     process = context.Process(target=_child, args=(sender, lifeline, function, args, limits))  # pyright: ignore
-    with _without_main_module():
+    with _without_main_module(), _settings_of_the_server():
         process.start()
     sender.close()
     lifeline.close()
@@ -164,6 +171,8 @@ def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float) -> bo
             outcome.values.append(content)
         elif kind == "failed":
             outcome.status, outcome.reason = Status(content[0]), content[1]
+        elif kind == "unsound":
+            raise ExecutorError(content)
         else:
             return True
 
@@ -174,6 +183,9 @@ def _child(
     if hasattr(os, "setsid"):
         os.setsid()  # a group of its own, so that it can be killed together with the processes it starts
         threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+    if why := inherited():
+        sender.send(("unsound", why))
+        return
     if limits.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, limits.cores)
     gc.freeze()  # do not scan imported modules: a collection takes 1 ms instead of 100 ms
@@ -198,7 +210,7 @@ def _die_with(lifeline: Connection) -> None:
 
 
 def _forks(limits: Limits) -> bool:
-    return not limits.spawned and limits.device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods()
+    return not limits.spawned and "forkserver" in multiprocessing.get_all_start_methods()
 
 
 def _context(limits: Limits) -> BaseContext:
@@ -239,3 +251,17 @@ def _without_main_module() -> Iterator[None]:
 
 
 _STARTING = threading.Lock()
+
+
+@contextlib.contextmanager
+def _settings_of_the_server() -> Iterator[None]:
+    """Set SERVER_SETTINGS in the environment, from which the server takes its own if it is started now."""
+    before = {name: os.environ.get(name) for name in SERVER_SETTINGS}
+    os.environ.update(SERVER_SETTINGS)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

@@ -64,6 +64,8 @@ def plan_of(suite: Suite, source: str, options: RunOptions) -> Plan:
     own = describe_problems(suite)
     whole = expand(suite, load_vocabulary(suite.trains, own))
     cells = narrow(whole, parse_only(options.only or ()))
+    if options.executor_choice.local:
+        require_devices(cells)
     if own:
         # Imported here for the same reason as below.
         from symplectic_bench.run.users_problems import require_sound
@@ -71,6 +73,18 @@ def plan_of(suite: Suite, source: str, options: RunOptions) -> Plan:
         require_sound(cells, suite.cell_timeout_s)
     repeats, problems = options.repeats or suite.repeats, sources_of(own)
     return Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir, problems)
+
+
+def require_devices(cells: Sequence[Cell]) -> None:
+    """Raise SuiteError if this machine has no device for one of the cells."""
+    # Imported here for the same reason as below.
+    from symplectic_bench.contenders.registry import no_device
+
+    if any(no_device(cell) for cell in {cell.device: cell for cell in cells}.values()):
+        raise SuiteError(
+            "there is no CUDA device on this machine, and these cells are measured on one: run this where torch finds"
+            " one, reach one through --scheduler or --cluster, or leave out what asks for it, such as --scale gpu"
+        )
 
 
 def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:

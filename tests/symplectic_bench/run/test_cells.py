@@ -110,7 +110,7 @@ class TestByScript:
         """Outcomes by function name; a list gives one outcome per call."""
         outcomes = {
             "cache_table": CallOutcome(),
-            "compute_reference": CallOutcome(values=[{"bar": 1e-12}]),
+            "compute_reference": CallOutcome(values=[None]),
             "measure_gradient_error": CallOutcome(values=[{**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}]),
             "measure_tensor_memory": CallOutcome(values=[FLOOR, {"peak_tensor_bytes": 999}]),
             "measure_resident_memory": CallOutcome(values=[{"peak_rss_bytes": 5}]),

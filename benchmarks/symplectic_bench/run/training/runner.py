@@ -81,9 +81,10 @@ class TrainingRun:
     def turn(self) -> None:
         """Train up to the next multiple of TURN iterations; do nothing if an earlier run's checkpoint is further.
 
-        The first turn starts with a memory measurement of the first iteration, whose weights all contenders share.
+        On the CPU the first turn starts with a memory measurement of the first iteration, whose weights all contenders
+        share. On CUDA training itself measures the second.
         """
-        if not self.log.memory:
+        if not self.log.memory and (self.cell.device == "cpu" or self.wanted == 1):
             self._continue(measure_memory)
         if self.status is Status.OK:
             self._continue(train, min(self.wanted, (self.log.iterations // TURN + 1) * TURN))
@@ -129,7 +130,7 @@ class TrainingRun:
     def _run(self, function: Callable[..., Any], *args: Any, timeout_factor: int = 1) -> CallOutcome:
         cell, settings = self.cell, self.settings
         timeout_s = timeout_factor * settings.iteration_timeout_s
-        limits = Limits(timeout_s, cell.device, threads=cell.threads, seed=cell.seed, cores=settings.cores)
+        limits = Limits(timeout_s, threads=cell.threads, seed=cell.seed, cores=settings.cores)
         return process.run(function, (cell, settings.cache_dir, self.file, *args), limits)
 
 
@@ -231,7 +232,7 @@ def summarize_log(log: Log) -> dict[str, Any]:
         "losses": log.losses,
         "f_calls_samples": _totals(log, "f_calls_forward", "f_calls_backward"),
         "steps_samples": _totals(log, "steps_accepted"),
-        "peak_rss_bytes": log.peak_rss_bytes,
+        "peak_rss_bytes": log.peak_rss_bytes or None,
         **memory,
     }
 
