@@ -62,10 +62,11 @@ def plan_of(suite: Suite, source: str, options: RunOptions) -> Plan:
     if suite.trains:
         suite = with_available_data(suite, options.data_dir)
     own = describe_problems(suite)
-    whole = expand(suite, load_vocabulary(suite.trains, own))
+    vocabulary = load_vocabulary(suite.trains, own)
+    whole = expand(suite, vocabulary)
     cells = narrow(whole, parse_only(options.only or ()))
-    if options.executor_choice.local:
-        require_devices(cells)
+    if options.executor_choice.local and any(map(vocabulary.no_device, cells)):
+        raise SuiteError(NO_DEVICE)
     if own:
         # Imported here for the same reason as below.
         from symplectic_bench.run.users_problems import require_sound
@@ -75,16 +76,10 @@ def plan_of(suite: Suite, source: str, options: RunOptions) -> Plan:
     return Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir, problems)
 
 
-def require_devices(cells: Sequence[Cell]) -> None:
-    """Raise SuiteError if this machine has no device for one of the cells."""
-    # Imported here for the same reason as below.
-    from symplectic_bench.contenders.registry import no_device
-
-    if any(no_device(cell) for cell in {cell.device: cell for cell in cells}.values()):
-        raise SuiteError(
-            "there is no CUDA device on this machine, and these cells are measured on one: run this where torch finds"
-            " one, reach one through --scheduler or --cluster, or leave out what asks for it, such as --scale gpu"
-        )
+NO_DEVICE = (
+    "there is no CUDA device on this machine, and these cells are measured on one: run this where torch finds one,"
+    " reach one through --scheduler or --cluster, or leave out what asks for it, such as --scale gpu"
+)
 
 
 def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:
@@ -135,6 +130,7 @@ def load_vocabulary(trains: bool = False, own: Mapping[str, "UsersProblem"] | No
     """Return the names that suites may use (suites that train, or the others), and the users' `own` problems."""
     # Imported here for the same reason.
     from symplectic_adjoint import METHODS
+    from symplectic_bench.contenders.reasons import no_device
     from symplectic_bench.contenders.registry import decline, decline_training
     from symplectic_bench.data.scikit_learn import TABLES
     from symplectic_bench.problems import PROBLEMS
@@ -151,7 +147,7 @@ def load_vocabulary(trains: bool = False, own: Mapping[str, "UsersProblem"] | No
         return decline(cell)
 
     elsewhere = {other: name for name, method in METHODS.items() for other in method.also_called}
-    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline_problem, elsewhere)
+    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline_problem, elsewhere, no_device)
 
 
 def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: Path) -> Measurer:
