@@ -132,7 +132,7 @@ def load_vocabulary(trains: bool = False, own: Mapping[str, "UsersProblem"] | No
     from symplectic_adjoint import METHODS
     from symplectic_bench.contenders.reasons import no_device
     from symplectic_bench.contenders.registry import decline, decline_training
-    from symplectic_bench.data.scikit_learn import TABLES
+    from symplectic_bench.data.tables import NAMES
     from symplectic_bench.problems import PROBLEMS
     from symplectic_bench.tasks import TASKS
 
@@ -142,8 +142,8 @@ def load_vocabulary(trains: bool = False, own: Mapping[str, "UsersProblem"] | No
 
     def decline_problem(cell: Cell) -> str | None:
         data = None if is_users_problem(cell.problem) else cell.sizes_dict.get("data")
-        if data is not None and data not in TABLES:
-            return f"there is no data {data!r:.80}{suggestion(str(data), TABLES)}"
+        if data is not None and data not in NAMES:
+            return f"there is no data {data!r:.80}{suggestion(str(data), NAMES)}"
         return decline(cell)
 
     elsewhere = {other: name for name, method in METHODS.items() for other in method.also_called}
@@ -163,7 +163,8 @@ def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: P
     if plan.fresh:
         for cell in cells:
             (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)
-    settings = TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, longest(plan.whole))
+    most = longest(plan.whole) if suite.evaluate else None
+    settings = TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, most)
     return TrainingMeasurer(replace(settings, fresh=uuid4().hex if plan.fresh else ""))
 
 

@@ -27,6 +27,8 @@ def no_card(tmp_path, monkeypatch):
         "paper --scale gpu",
         "paper table3 --scale gpu",
         "paper table2 table4 --device cuda --scale smoke",
+        "paper --scale gpu-first",
+        "paper table2 --scale gpu-first",
     ],
 )
 def test_a_run_on_a_card_that_is_not_there_is_refused_in_one_sentence(arguments, tmp_path):

@@ -33,9 +33,12 @@ def suite_of(experiment, scale=Scale.CPU):
     return with_available_data(suite, None) if suite.trains else suite
 
 
-@pytest.mark.parametrize("scale", Scale)
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_every_experiment_expands_at_every_scale(experiment, scale):
+@pytest.mark.parametrize(
+    ("experiment", "scale"),
+    [(e, scale) for e in EXPERIMENTS for scale in e.scales],
+    ids=lambda one: getattr(one, "name", one),
+)
+def test_every_experiment_expands_at_every_scale_that_it_has(experiment, scale):
     suite = suite_of(experiment, scale)
     assert expand(suite, load_vocabulary(suite.trains))
 
@@ -44,6 +47,28 @@ def test_every_experiment_expands_at_every_scale(experiment, scale):
 def test_the_budgets_of_all_experiments_fit_into_the_total(scale, most):
     shares = {e.name: suite_of(e, scale).budget_s for e in EXPERIMENTS}
     assert sum(shares.values()) <= most, shares
+
+
+def test_the_first_iterations_are_those_of_the_three_tables_of_trained_networks():
+    first = [e for e in EXPERIMENTS if Scale.GPU_FIRST in e.scales]
+    assert [e.name for e in first] == ["table2", "table3", "table4"]
+    for experiment in first:
+        suite = load_suite(experiment.source).at_scale(Scale.GPU_FIRST)
+        assert suite.budget_s <= 240 and not suite.evaluate
+        cells = expand(suite, load_vocabulary(trains=True))
+        assert {(cell.device, cell.sizes_dict[ITERATIONS]) for cell in cells} == {("cuda", 3)}
+        assert {"symplectic", "continuous", "aca", "baseline", "backprop"} <= {
+            cell.gradient for cell in cells if cell.contender == "ours"
+        }
+
+
+def test_the_batches_of_the_flows_are_those_of_the_replications():
+    suite = load_suite(next(e for e in EXPERIMENTS if e.name == "table2").source).at_scale(Scale.GPU_FIRST)
+    cells = expand(suite, load_vocabulary(trains=True))
+    batches = {(cell.sizes_dict["data"], cell.batch) for cell in cells}
+    large, others = ("power", "hepmass", "bsds300"), ("gas", "miniboone", "mnist")
+    assert batches == {(data, 10_000) for data in large} | {(data, 1_000) for data in others}
+    assert {c.sizes_dict["nonlinearity"] for c in cells if c.sizes_dict["data"] == "bsds300"} == {"tanh"}
 
 
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if suite_of(e).trains], ids=lambda e: e.name)

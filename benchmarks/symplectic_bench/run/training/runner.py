@@ -38,15 +38,16 @@ class TrainingSettings:
     """Settings of training runs.
 
     iteration_timeout_s limits each iteration. checkpoints is the folder of unfinished runs. longest maps each group of
-    the suite's cells, finished or not, to its largest number of iterations. cores: see Limits. fresh names a run that
-    starts over, so that no other machine resumes from its own checkpoint of an earlier run.
+    the suite's cells, finished or not, to its largest number of iterations, for which networks are evaluated; None if
+    none is. cores: see Limits. fresh names a run that starts over, so that no other machine resumes from its own
+    checkpoint of an earlier run.
     """
 
     iteration_timeout_s: float
     cache_dir: Path
     checkpoints: Path
     data_dir: Path | None = None
-    longest: Mapping[str, int] = field(default_factory=dict)
+    longest: Mapping[str, int] | None = field(default_factory=dict)
     cores: tuple[int, ...] = ()
     fresh: str = ""
 
@@ -162,7 +163,8 @@ class TrainingMeasurer:
         self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
     ) -> Iterator[Measurement]:
         settings = replace(self.settings, cores=cores)
-        most = max(settings.longest.get(group[0].group_id, 0), *(iterations(cell) for cell in group))
+        known = (settings.longest or {}).get(group[0].group_id, 0)
+        most = None if settings.longest is None else max(known, *(iterations(cell) for cell in group))
         runs = [TrainingRun(cell, settings, evaluated=iterations(cell) == most) for cell in group]
         for run in runs:
             if reason := missing(run.cell):
