@@ -58,6 +58,7 @@ class Diffrax:
     gradients: tuple[str, ...] = ("backprop",)
     framework: Literal["jax"] = "jax"
     compiles: bool = True
+    captures: bool = False
 
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):
