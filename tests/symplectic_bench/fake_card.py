@@ -1,7 +1,7 @@
 """A card that is not there: torch finds a CUDA device, whose tensors stay on the CPU and whose allocator never changes.
 
-Importing this module replaces functions of torch, in a program of its own and in the server that its processes are
-forked from.
+For programs of their own, and for the server that their processes are forked from, which imports
+`install_fake_card`.
 """
 
 import os
@@ -29,14 +29,16 @@ def note_process():
         forks.write(f"{os.getpid()}\n")
 
 
-torch.Tensor.to = moving_nowhere(torch.Tensor.to)
-torch.nn.Module.to = moving_nowhere(torch.nn.Module.to)
-torch.cuda.is_available = lambda: True
-torch.cuda.memory_allocated = lambda: ALLOCATED
-torch.cuda.memory_reserved = lambda: RESERVED
-torch.cuda.max_memory_allocated = lambda: PEAK_ALLOCATED
-torch.cuda.max_memory_reserved = lambda: PEAK_RESERVED
-for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
-    setattr(torch.cuda, name, lambda: None)
-if FORKS in os.environ:
-    os.register_at_fork(after_in_child=note_process)
+def install():
+    """Replace functions of torch in this process, and in those forked from it."""
+    torch.Tensor.to = moving_nowhere(torch.Tensor.to)
+    torch.nn.Module.to = moving_nowhere(torch.nn.Module.to)
+    torch.cuda.is_available = lambda: True
+    torch.cuda.memory_allocated = lambda: ALLOCATED
+    torch.cuda.memory_reserved = lambda: RESERVED
+    torch.cuda.max_memory_allocated = lambda: PEAK_ALLOCATED
+    torch.cuda.max_memory_reserved = lambda: PEAK_RESERVED
+    for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
+        setattr(torch.cuda, name, lambda: None)
+    if FORKS in os.environ:
+        os.register_at_fork(after_in_child=note_process)

@@ -221,10 +221,10 @@ def _measured(criterion: Criterion, line: Line | None, whose: str = "") -> float
     """Return the criterion's measure from a line of the summary. Raise NotMeasured if it is missing or unusable."""
     if line is None:
         raise NotMeasured(f"{whose}it has no row yet")
-    if line["status"] != Status.OK:
+    if line["status"] != Status.OK and (criterion.measure != "gave_up" or line["gave_up"] is None):
         reason = f": {line['reason']}" if line["reason"] else ""
         raise NotMeasured(f"{whose}{line['status']}{reason}")
-    if line["forward_disagrees"] and criterion.measure != "forward_error":
+    if line["forward_disagrees"] and criterion.measure not in ("forward_error", "gave_up"):
         raise NotMeasured(f"{whose}its forward solution disagrees with the reference")
     value = line.get(criterion.measure)
     if value is None:

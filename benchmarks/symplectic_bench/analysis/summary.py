@@ -27,7 +27,7 @@ FLOOR = "floor"
 LAST_PLACE = {"float32": 2.0**-23, "float64": 2.0**-52}
 """One unit in the last place of 1."""
 
-RATIOS = ("time_over_floor", "memory_over_floor", "time_over_peer", "memory_over_peer")
+RATIOS = ("time_over_floor", "time_over_captured_floor", "memory_over_floor", "time_over_peer", "memory_over_peer")
 
 Line = dict[str, Any]
 
@@ -45,7 +45,9 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     backward_tensor_bytes: the peak tensor memory above the tensors kept from the forward pass;
     time_over_floor, memory_over_floor: multiples of the floor measured for the same gradient in the same group or, if
     that was not measured, of its estimate from the gradient's own calls and formula;
+    time_over_captured_floor: a multiple of the gradient's own bare calls replayed from a CUDA graph;
     time_over_peer, memory_over_peer: multiples of PEER in the same group;
+    gave_up: 1 if the solver gave up, or its values are not finite, 0 if the cell succeeded;
     error_discrete_ulp: in units in the last place of 1, in the cell's dtype;
     steps_back_over_forth: N' / N, the steps of a continuous adjoint's second solve over those of the first;
     losses_off: for a trained network, the largest relative difference of its losses from those of LEADER in the same
@@ -118,6 +120,7 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
     if comparable(row) and row.graph_bytes != 0:  # a field that costs nothing is no unit
         time, memory = _floor(row, floor)
         derived["time_over_floor"] = ratio(row.total_s, time)
+        derived["time_over_captured_floor"] = ratio(row.total_s, row.floor_captured_s)
         derived["memory_over_floor"] = ratio(row.peak_tensor_bytes, memory)
     if comparable(row) and peer is not None:
         derived["time_over_peer"] = ratio(row.total_s, peer.total_s)
@@ -131,6 +134,7 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
         "name": row.cell.name,
         "setting_id": row.cell.setting_id,
         "comparable": comparable(row),
+        "gave_up": {Status.DIVERGED: 1, Status.OK: 0}.get(row.status),
         "f_calls": f_calls,
         "vjps": vjps,
         "calls": calls,

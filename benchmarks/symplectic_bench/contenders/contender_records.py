@@ -27,12 +27,16 @@ class ContenderRecord:
 _IN_DISPLAY_ORDER = (
     ContenderRecord("ours", "ours:OURS", ours=True),
     ContenderRecord("ours-compiled", "ours:OURS_COMPILED", marker=">", ours=True),
+    ContenderRecord("ours-captured", "ours:OURS_CAPTURED", marker="v", ours=True),
+    ContenderRecord("ours-captured-compiled", "ours:OURS_CAPTURED_COMPILED", marker="H", ours=True),
     ContenderRecord("ours-float64", "ours:OURS_FLOAT64", marker="h", color="#7F7F7F", ours=True),
     ContenderRecord("ours-compensated", "ours:OURS_COMPENSATED", marker="8", color="#999933", ours=True),
     ContenderRecord("torchdiffeq", "torchdiffeq:TORCHDIFFEQ"),
     ContenderRecord("torchdiffeqpack", "torchdiffeqpack:TORCHDIFFEQPACK", marker="D"),
     ContenderRecord("paper", "paper:PAPER", marker="p"),
     ContenderRecord("torchode", "torchode:TORCHODE", marker="<"),
+    ContenderRecord("rampde", "rampde:RAMPDE", marker="X"),
+    ContenderRecord("rampde-bf16", "rampde:RAMPDE_BF16", marker="P"),
     ContenderRecord("diffrax", "diffrax:DIFFRAX", marker="d"),
     ContenderRecord("floor", "floor:FLOOR", marker="_"),
 )

@@ -2,12 +2,12 @@
 
 Checked against diffrax 0.7.2 on jax 0.10.2. Loss and gradient are one jitted function, so the forward pass cannot be
 timed alone, and calls of f cannot be counted. Its default PIDController is an I controller with our safety factor and
-limits. Time has the dtype of the state, because JAX computes in only one of float32 and float64.
+limits. Time has the dtype of the state, because JAX computes in only one of float32 and float64. On a CUDA device it
+needs JAX's CUDA build.
 """
 
 import functools
 import importlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from symplectic_adjoint import METHODS
 from symplectic_bench.contenders.contender import Contender
 from symplectic_bench.contenders.counts import Counts
 from symplectic_bench.contenders.gradient_run import WholeRun
+from symplectic_bench.contenders.jax_device import device_of, start_jax
 from symplectic_bench.contenders.observation import Observation, replay_of_equal_steps
 from symplectic_bench.contenders.reasons import (
     not_installed,
@@ -57,6 +58,7 @@ class Diffrax:
     gradients: tuple[str, ...] = ("backprop",)
     framework: Literal["jax"] = "jax"
     compiles: bool = True
+    captures: bool = False
 
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):
@@ -69,16 +71,14 @@ class Diffrax:
             return "diffrax needs the field as a formula, and this problem has none"
         if PROBLEMS[cell.problem].jumps:
             return f"the field of {cell.problem} jumps, and diffrax is not passed the jump times"
-        if cell.device != "cpu":
-            return "diffrax is measured on the CPU only"
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
         return not_installed("diffrax", 'python -m pip install ".[peers]"')
 
     def gradient(self, problem: Problem, cell: Cell) -> WholeRun:
-        jax, compute = _jax(cell), _compiled(problem, cell)
-        arguments = _arguments(problem)
+        jax, compute = start_jax(cell), _compiled(problem, cell)
+        arguments = _arguments(problem, device_of(cell, jax))
 
         def complete() -> None:
             _require_success(jax.block_until_ready(compute(*arguments)))
@@ -86,8 +86,8 @@ class Diffrax:
         return WholeRun(complete)
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
-        jax, compute = _jax(cell), _compiled(problem, cell)
-        found = jax.block_until_ready(compute(*_arguments(problem)))
+        jax, compute = start_jax(cell), _compiled(problem, cell)
+        found = jax.block_until_ready(compute(*_arguments(problem, device_of(cell, jax))))
         _require_success(found)
         (loss, (final_state, stats, _)), (by_y0, by_theta) = found
         as_tensors = [torch.tensor(jax.device_get(g)) for g in (final_state, by_y0, *by_theta)]
@@ -108,20 +108,15 @@ def _require_success(found: Any) -> None:
         raise Diverged(f"diffrax had not reached the end after {int(stats['num_steps'])} steps")
 
 
-def _jax(cell: Cell) -> Any:
-    """Import JAX and set it up for the cell. JAX reads its number of threads once, when it first computes."""
-    os.environ["NPROC"] = str(cell.threads)
+def _arguments(problem: Problem, device: Any) -> tuple[Any, ...]:
+    """Return the arguments of the compiled function, on a device of JAX: y0, theta, and the buffers of field and loss.
+
+    The function computes where they are.
+    """
     jax = importlib.import_module("jax")
-    jax.config.update("jax_enable_x64", cell.dtype == "float64")
-    return jax
-
-
-def _arguments(problem: Problem) -> tuple[Any, ...]:
-    """Return the arguments of the compiled function: y0, theta, and the buffers of field and loss."""
-    jnp = importlib.import_module("jax.numpy")
 
     def array(tensor: Tensor) -> Any:
-        return jnp.asarray(tensor.detach().cpu().numpy())
+        return jax.device_put(tensor.detach().cpu().numpy(), device)
 
     held = [{name: array(x) for name, x in module.named_buffers()} for module in (problem.func, problem.loss)]
     return array(problem.y0), [array(p) for p in problem.parameters], *held
@@ -146,7 +141,7 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormu
 
     The gradient is with respect to y0 and theta. field_held and held are the buffers of field and loss.
     """
-    jax, diffrax = _jax(cell), importlib.import_module("diffrax")
+    jax, diffrax = start_jax(cell), importlib.import_module("diffrax")
     family, ops = PROBLEMS[cell.problem], _arithmetic(jax)
     formula = family.formula
     assert formula is not None, "problems without a formula are declined"

@@ -1,10 +1,10 @@
-"""This repository's library as a contender: plain, compiled, and with a precise sum of the parameters' gradient."""
+"""This repository's library as a contender: plain, compiled, captured, and with a precise sum of the gradient."""
 
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, StepControlOffWarning, solve
+from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, StepControlOffWarning, Strategy, solve
 from symplectic_bench.contenders.contender import Solved
 from symplectic_bench.contenders.counts import Counts, total
 from symplectic_bench.contenders.gradient_records import gradient_record
@@ -29,23 +29,42 @@ from symplectic_bench.spec.suggestion import suggestion
 # A cell with `steps` asks for fixed steps of any method.
 warnings.filterwarnings("ignore", category=StepControlOffWarning)
 
-COMPILED = tuple(name for name, one in STRATEGIES.items() if one.compiles and not one.obstacle_to_compile)
-ACCUMULATED = tuple(name for name, strategy in STRATEGIES.items() if strategy.accumulates)
+TAKES: Mapping[str, Callable[[Strategy], bool]] = {
+    "compile": lambda one: one.compiles and not one.obstacle_to_compile,
+    "capture": lambda one: getattr(one, "captures", one.compiles) and not one.obstacle_to_compile,
+    "accumulate": lambda one: one.accumulates,
+}
+"""Whether a gradient takes a keyword of solve."""
 
 
 @dataclass(frozen=True)
 class Ours:
-    """The library with two keywords of solve fixed: compiles is compile=, accumulate is accumulate=."""
+    """The library with the keywords compile, capture and accumulate of solve fixed."""
 
     name: str = "ours"
-    compiles: bool = False
+    compile: bool = False
+    capture: bool = False
     accumulate: str | None = None
     remark: str = ""
     framework: Literal["torch"] = "torch"
 
     @property
+    def keywords(self) -> dict[str, Any]:
+        """The fixed keywords, without those at their defaults."""
+        every = {"compile": self.compile, "capture": self.capture, "accumulate": self.accumulate}
+        return {name: value for name, value in every.items() if value}
+
+    @property
+    def compiles(self) -> bool:
+        return self.compile or self.capture
+
+    @property
+    def captures(self) -> bool:
+        return self.capture
+
+    @property
     def gradients(self) -> Sequence[str]:
-        return COMPILED if self.compiles else ACCUMULATED if self.accumulate else NAMES
+        return tuple(name for name, one in STRATEGIES.items() if all(TAKES[word](one) for word in self.keywords))
 
     def decline(self, cell: Cell) -> str | None:
         if library_gradient(cell.gradient) is None:
@@ -53,14 +72,13 @@ class Ours:
             return f"the library has no gradient {cell.gradient!r}{near}"
         if cell.method not in METHODS:
             return f"the library has no method {cell.method!r}; it has {', '.join(METHODS)}"
-        if self.compiles and family(cell.gradient) not in COMPILED:
-            return f"compile=True works with {' and '.join(COMPILED)}, not with {cell.gradient!r}"
-        if self.accumulate and family(cell.gradient) not in ACCUMULATED:
-            return f"accumulate={self.accumulate!r} works with {', '.join(ACCUMULATED)}, not with {cell.gradient!r}"
+        if family(cell.gradient) not in self.gradients:
+            words = ", ".join(f"{word}={value!r}" for word, value in self.keywords.items())
+            return f"{words} works with {', '.join(self.gradients)}, not with {cell.gradient!r}"
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
-        if not self.compiles or shutil.which(cxx := _cxx()) is not None:
+        if not self.compile or shutil.which(cxx := _cxx()) is not None:
             return None
         return f"there is no C++ compiler {cxx!r} here, which compile=True needs: install one or set CXX"
 
@@ -103,8 +121,7 @@ class Ours:
         options: dict[str, Any] = {"jump_t": problem.t.new_tensor(problem.jumps)} if problem.jumps else {}
         if cell.steps is not None:
             accuracy, options["step_size"] = {}, step_size(cell, problem.t)
-        how: dict[str, Any] = {"compile": self.compiles, "accumulate": self.accumulate}
-        how["params"] = problem.unlisted or None
+        how: dict[str, Any] = {**self.keywords, "params": problem.unlisted or None}
         gradient = library_gradient(cell.gradient)
         if gradient is None:  # which would be the library's default
             raise ValueError(self.decline(cell))
@@ -156,6 +173,8 @@ def _cxx() -> str:
 
 
 OURS = Ours()
-OURS_COMPILED = Ours("ours-compiled", compiles=True)
+OURS_COMPILED = Ours("ours-compiled", compile=True)
+OURS_CAPTURED = Ours("ours-captured", capture=True)
+OURS_CAPTURED_COMPILED = Ours("ours-captured-compiled", compile=True, capture=True)
 OURS_FLOAT64 = Ours("ours-float64", accumulate="float64")
 OURS_COMPENSATED = Ours("ours-compensated", accumulate="compensated")

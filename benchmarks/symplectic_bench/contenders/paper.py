@@ -1,15 +1,16 @@
 """The paper's own code as a contender: its authors' package torch_symplectic_adjoint, which is not on PyPI.
 
 Checked against version 0.0.1, https://github.com/tksmatsubara/symplectic-adjoint-method. Its method names are ours.
+On a CUDA device it runs only euler and midpoint: for the other methods it moves a time to its neighbour with
+torch.nextafter, and gives it a tensor of the CPU.
 """
 
 import importlib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from symplectic_bench.contenders.counted_field import CountedField
@@ -18,11 +19,13 @@ from symplectic_bench.contenders.peer import Peer
 from symplectic_bench.contenders.reasons import (
     not_installed,
     one_tensor_at_constant_times,
+    outputs_between_steps,
     shared_reason,
     unknown_gradient,
 )
-from symplectic_bench.problems import PROBLEMS, Problem
-from symplectic_bench.spec.cell import Cell, is_users_problem
+from symplectic_bench.contenders.step_size import equal_grid, outputs_of
+from symplectic_bench.problems import Problem
+from symplectic_bench.spec.cell import Cell
 
 PACKAGE = "torch_symplectic_adjoint"
 
@@ -55,11 +58,7 @@ class Paper(Peer):
             return f"the paper's code has no method {cell.method!r}"
         if cell.steps is not None and cell.method in ADAPTIVE:
             return f"the paper's code runs {cell.method} with tolerances only, not with fixed steps"
-        if cell.steps is not None and is_users_problem(cell.problem):
-            return "the paper's code steps from output to output, and the suite does not know the problem's outputs"
-        if cell.steps is not None and cell.steps % _outputs(cell):
-            return f"the paper's code steps from output to output, so steps must be a multiple of {_outputs(cell)}"
-        return shared_reason(cell, adaptive=cell.method in ADAPTIVE)
+        return outputs_between_steps("the paper's code", cell) or shared_reason(cell, adaptive=cell.method in ADAPTIVE)
 
     def missing(self) -> str | None:
         how = "get github.com/tksmatsubara/symplectic-adjoint-method and run: python -m pip install . in it"
@@ -72,7 +71,9 @@ class Paper(Peer):
         return _solve(getattr(self.load(), FUNCTIONS[cell.gradient]), func, problem, cell)
 
     def gives_up(self, error: Exception) -> bool:
-        return isinstance(error, AssertionError) and str(error).startswith(GIVES_UP)
+        if isinstance(error, AssertionError):
+            return str(error).startswith(GIVES_UP)
+        return isinstance(error, RuntimeError) and _raised_in(error) == "_nextafter"
 
     def replay(self, witness: CountedField, problem: Problem, cell: Cell) -> Replay:
         del witness
@@ -80,18 +81,16 @@ class Paper(Peer):
 
 
 def _solve(odeint: Callable[..., Tensor], func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
+    if cell.steps is not None:
+        return outputs_of(odeint(func, problem.y0, equal_grid(cell, problem), method=cell.method), problem)
     t = problem.t.to(problem.y0.device)
-    if cell.steps is None:
-        return odeint(func, problem.y0, t, method=cell.method, rtol=cell.rtol, atol=cell.atol)
-    grid = torch.linspace(float(t[0]), float(t[-1]), cell.steps + 1, dtype=t.dtype, device=t.device)
-    ys = odeint(func, problem.y0, grid, method=cell.method)
-    return ys[:: cell.steps // (len(t) - 1)]
+    return odeint(func, problem.y0, t, method=cell.method, rtol=cell.rtol, atol=cell.atol)
 
 
-def _outputs(cell: Cell) -> int:
-    family = PROBLEMS.get(cell.problem)  # tasks are not in PROBLEMS
-    sizes: dict[str, Any] = {"outputs": 1, **(family.sizes if family else {}), **cell.sizes_dict}
-    return sizes["outputs"]
+def _raised_in(error: Exception) -> str | None:
+    """Return the name of the Python function in which the error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].name if frames else None
 
 
 PAPER = Paper()

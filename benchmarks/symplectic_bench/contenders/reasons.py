@@ -2,13 +2,14 @@
 
 import warnings
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 from symplectic_adjoint import GRADIENTS
 from symplectic_bench.contenders.contender import Contender
 from symplectic_bench.problems import PROBLEMS
-from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.cell import Cell, is_users_problem
 from symplectic_bench.spec.suggestion import suggestion
 
 GRADIENTS_ELSEWHERE = {other: name for name, one in reversed(list(GRADIENTS.items())) for other in one.also_called}
@@ -42,6 +43,19 @@ def one_tensor_at_constant_times(contender: Contender, cell: Cell) -> str | None
         return f"{contender.name} is given states of one tensor only, and this one is a tuple"
     if family.moving_times:
         return f"{contender.name} is not asked for gradients of times"
+    return None
+
+
+def outputs_between_steps(whose: str, cell: Cell) -> str | None:
+    """Return why a solver that steps from output to output cannot do the cell in equal steps, or None."""
+    if cell.steps is None:
+        return None
+    if is_users_problem(cell.problem):
+        return f"{whose} steps from output to output, and the suite does not know the problem's outputs"
+    family = PROBLEMS.get(cell.problem)  # tasks are not in PROBLEMS
+    sizes: dict[str, Any] = {"outputs": 1, **(family.sizes if family else {}), **cell.sizes_dict}
+    if cell.steps % sizes["outputs"]:
+        return f"{whose} steps from output to output, so steps must be a multiple of {sizes['outputs']}"
     return None
 
 

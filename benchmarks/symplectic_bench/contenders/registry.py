@@ -4,6 +4,7 @@ import importlib
 
 from symplectic_bench.contenders.contender import Contender, Trainer
 from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS, ContenderRecord
+from symplectic_bench.contenders.jax_device import without_cuda
 from symplectic_bench.contenders.ours import Ours
 from symplectic_bench.contenders.peer import Peer
 from symplectic_bench.contenders.reasons import no_device
@@ -40,4 +41,7 @@ def decline(cell: Cell) -> str | None:
 
 def missing(cell: Cell) -> str | None:
     """Return what this machine lacks to measure the cell, a package or a device, or None."""
-    return no_device(cell) or CONTENDERS[cell.contender].missing()
+    contender = CONTENDERS[cell.contender]
+    if lacks := contender.missing() or no_device(cell):
+        return lacks
+    return without_cuda() if contender.framework == "jax" and cell.device == "cuda" else None

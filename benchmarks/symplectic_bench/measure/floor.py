@@ -1,5 +1,6 @@
 """The floor: the cost of the bare network calls, which no way of computing the gradient can avoid."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -33,7 +34,7 @@ def measure_floor(problem: Problem) -> tuple[Floor, int]:
     device = problem.y0.device.type
     kept: list[object] = []
     graph, _ = watch_memory(device, lambda: kept.append(_graph_of_f(problem)), kept.clear)
-    with VjpCall(problem) as call:
+    with BareCalls(problem, vjps=1) as call:
         (vjp,) = watch_memory(device, call)
     floor = Floor(
         state_bytes=_nbytes(problem.y0),
@@ -57,14 +58,17 @@ def floor_tensor_bytes(floor: Floor, gradient: str, steps: int, stages: int, com
     return record.memory(Symbols(N=steps, s=stages, M=components, D=D, A=A, V=V, P=P, number=number))
 
 
-class VjpCall:
-    """One f on the graph and its vector-Jacobian product for y and the parameters: the floor of every backward pass.
+class BareCalls:
+    """Calls of f without a graph, then calls with one and its vector-Jacobian product for y and the parameters.
 
-    Within its context the parameters already have gradients, so autograd adds to them in place.
+    They are the floor of a gradient that makes as many: one step of s stages, by symplectic, is BareCalls(problem,
+    f_calls=2 * s - 1, vjps=s). They are made within its context, in which the parameters already have gradients, so
+    that autograd adds to them in place.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, f_calls: int = 0, vjps: int = 0) -> None:
         self.problem, self.func, self.t = problem, problem.fields[0], problem.t[0].to(problem.y0)
+        self.f_calls, self.vjps = f_calls, vjps
         self.y = problem.y0.detach().clone().requires_grad_()
         self.cotangent = torch.ones_like(self.y)
 
@@ -77,8 +81,32 @@ class VjpCall:
         self.problem.clear_gradients()
 
     def __call__(self) -> None:
-        torch.autograd.backward(self.func(self.t, self.y), self.cotangent)
-        self.y.grad = None
+        with torch.no_grad():
+            for _ in range(self.f_calls):
+                self.func(self.t, self.y)
+        for _ in range(self.vjps):
+            torch.autograd.backward(self.func(self.t, self.y), self.cotangent)
+            self.y.grad = None
+
+    def captured(self) -> Callable[[], None]:
+        """Return a function that makes the calls by replaying one CUDA graph, within the same context.
+
+        Raise what torch raises if f cannot be captured; the process may be of no use for CUDA afterwards.
+        """
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(CALLS_BEFORE_CAPTURE):
+                self()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            self()
+        return graph.replay
+
+
+CALLS_BEFORE_CAPTURE = 3
+"""Rounds after which libraries have made their handles, workspaces and choices of kernels."""
 
 
 def _graph_of_f(problem: Problem) -> object:

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import os
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import torch
 
 from symplectic_bench.contenders.gradient_run import GradientRun
 from symplectic_bench.contenders.registry import CONTENDERS
-from symplectic_bench.measure.floor import VjpCall
+from symplectic_bench.measure.floor import BareCalls
 from symplectic_bench.measure.warm_up import run_once, warm_up_cell
 from symplectic_bench.problems import Problem, build
 from symplectic_bench.spec.cell import Cell
@@ -34,13 +35,20 @@ MIN_ROUNDS = 3
 BARE_CALLS = 10
 """Bare calls between two clock readings: a single call is too short to time."""
 
+REPLAYS = 10
+"""Replays of a graph of BARE_CALLS between two clock readings, so that waiting for the end counts little ..."""
+
+CAPTURED_ROUNDS = 7
+"""... and the number of such pairs of readings."""
+
 
 def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repeats: int) -> Iterator[dict[str, Any]]:
     """Time the cells of a group in turns. Each turn yields {"cell": index, "begins": True}, then a sample or a failure.
 
     A sample is {"cell", "forward_s", "backward_s"}, or {"cell", "total_s"} if the passes cannot be separated. A round
-    also yields the bare_call_times. Contenders that compile start with a separate call, {"cell", "compile_s"}.
-    If the process dies, the cell that began last killed it. Warm-up rounds yield no samples.
+    also yields the bare_call_times. Contenders that compile or capture start with a separate call, {"cell",
+    "compile_s"}. If the process dies, the cell that began last killed it. Warm-up rounds yield no samples. On CUDA the
+    rounds are followed by {"timed": True}, then the captured_call_times: a failed capture may end the process.
     """
     problem = build(cells[0], cache_dir)
     alive = list(range(len(cells)))
@@ -62,7 +70,7 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
     start = time.perf_counter()
     for number in range(-warmup, repeats):
         if number >= MIN_ROUNDS and time.perf_counter() - start > TIME_LIMIT_S:
-            return
+            break
         for i in tuple(alive):
             shorter = warm_up_cell(cells[i]) if number < 0 else None
             whole = partial(gradient_times, problem, cells[i])
@@ -71,6 +79,9 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
                     yield value
         if number >= 0:
             yield bare_call_times(problem)
+    if cells[0].device == "cuda":
+        yield {"timed": True}
+        yield captured_call_times(problem)
 
 
 def gradient_times(problem: Problem, cell: Cell) -> dict[str, float]:
@@ -117,24 +128,42 @@ def bare_call_times(problem: Problem) -> dict[str, float]:
 
     Also {"f_call_cpu_s", "vjp_call_cpu_s"}, the processor's time of this process for the same calls.
     """
-    device = problem.y0.device.type
-    with VjpCall(problem) as vjp, garbage_collection_off():
-
-        @torch.no_grad()
-        def f_calls() -> None:
-            for _ in range(BARE_CALLS):
-                vjp.func(vjp.t, vjp.y)
-
-        def vjp_calls() -> None:
-            for _ in range(BARE_CALLS):
-                vjp()
-
-        found = {}
-        for name, calls in (("f_call", f_calls), ("vjp_call", vjp_calls)):
+    device, found = problem.y0.device.type, {}
+    for name, calls in bare_calls(problem).items():
+        with calls, garbage_collection_off():
             before_s = time.process_time()
             found[f"{name}_s"] = seconds(calls, device) / BARE_CALLS
             found[f"{name}_cpu_s"] = (time.process_time() - before_s) / BARE_CALLS
-        return found
+    return found
+
+
+def captured_call_times(problem: Problem) -> dict[str, float] | dict[str, str]:
+    """Time the same calls in CUDA graphs: {"f_call_captured_s", "vjp_call_captured_s"}, each the median of its samples.
+
+    {"floor_captured_reason": ...} if they cannot be captured.
+    """
+    device, found = problem.y0.device.type, {}
+    try:
+        for name, calls in bare_calls(problem).items():
+            with calls, garbage_collection_off():
+                replay = calls.captured()
+
+                def replays(replay: Callable[[], None] = replay) -> None:
+                    for _ in range(REPLAYS):
+                        replay()
+
+                replays()
+                samples = [seconds(replays, device) for _ in range(CAPTURED_ROUNDS)]
+            found[f"{name}_captured_s"] = statistics.median(samples) / (REPLAYS * BARE_CALLS)
+    except Exception as error:
+        _, reason = diagnose(error)
+        return {"floor_captured_reason": f"the bare calls were not captured: {reason}"}
+    return found
+
+
+def bare_calls(problem: Problem) -> dict[str, BareCalls]:
+    """Return BARE_CALLS calls of f, and as many with their vector-Jacobian products."""
+    return {"f_call": BareCalls(problem, f_calls=BARE_CALLS), "vjp_call": BareCalls(problem, vjps=BARE_CALLS)}
 
 
 def waits() -> int:

@@ -43,6 +43,7 @@ GRADIENTS: tuple[Column, ...] = (
     ("time, ms", "total_s", milliseconds),
     ("x floor", "time_over_floor", three_digits),
     ("x peer", "time_over_peer", three_digits),
+    ("x captured floor", "time_over_captured_floor", three_digits),
     ("tensors, MiB", "peak_tensor_bytes", mebibytes),
     ("x floor", "memory_over_floor", three_digits),
     ("x peer", "memory_over_peer", three_digits),
@@ -56,6 +57,7 @@ OVERVIEW: tuple[Column, ...] = (
     ("worst discrete error, float64", "worst_error_discrete_float64", scientific),
     ("float32", "worst_error_discrete_float32", scientific),
     ("time x floor", "mean_time_over_floor", three_digits),
+    ("time x captured floor", "mean_time_over_captured_floor", three_digits),
     ("time x peer", "mean_time_over_peer", three_digits),
     ("memory x floor", "mean_memory_over_floor", three_digits),
     ("memory x peer", "mean_memory_over_peer", three_digits),
@@ -182,7 +184,7 @@ def overview_table(frame: pd.DataFrame, where: str) -> Table:
         "Worst discrete errors, and geometric means over all groups. x peer: as a multiple of"
         f" {PEER} in the same group (in the `compared` groups that have it). x floor: as a multiple of the bare"
         " network calls that this gradient makes, and of the bytes of its own formula, which shows how close the code"
-        " is to its method, not which method is leaner."
+        " is to its method, not which method is leaner. x captured floor: of the same calls replayed from a CUDA graph."
     )
     return _table("overview", "All gradients at a glance", caption, where, _measured(OVERVIEW, lines), lines)
 
@@ -238,7 +240,8 @@ def gradients_table(frame: pd.DataFrame, where: str) -> Table:
         "error, discrete: relative to autograd on the recorded steps, also in units in the last place (ulp); error,"
         " true: relative to a converged reference; time: median, forward and backward together; tensors: peak of live"
         " tensors; RSS: growth of a fresh process; x floor: as a multiple of the bare network calls that cannot be"
-        " avoided; x peer: as a multiple of torchdiffeq's odeint in the same group."
+        " avoided; x captured floor: of the same calls replayed from a CUDA graph; x peer: as a multiple of"
+        " torchdiffeq's odeint in the same group."
     )
     data = tuple({key: value for key, value in line.items() if key not in SAMPLES} for line in lines)
     headings = tuple(column[0] for column in columns)
@@ -267,11 +270,14 @@ def _shown_status(line: Line) -> str:
     return "ok, forward disagrees" if disagrees else str(line["status"])
 
 
+REASONS = ("reason", "error_discrete_reason", "error_true_reason", "floor_captured_reason")
+
+
 def _notes(cells: Sequence[Line]) -> tuple[str, ...]:
     """Say why cells failed or numbers are missing: each reason once, with all the cells that it applies to."""
     holders: dict[str, list[str]] = {}
     for line in cells:
-        reasons = [line["reason"], line["error_discrete_reason"], line["error_true_reason"]]
+        reasons = [line[name] for name in REASONS]
         if line["forward_disagrees"]:
             error = three_digits(line["forward_error"])
             reasons.append(

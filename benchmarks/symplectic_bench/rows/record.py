@@ -25,12 +25,13 @@ class Measurement:
 
     Times are in seconds, medians of the samples stored with them; memory is in bytes; gradient errors are relative. A
     contender whose forward and backward pass cannot be timed separately has total_s only. compile_s is the whole first
-    call of a contender that compiles. f_call_s and vjp_call_s are one bare call each; floor_s and floor_tensor_bytes
-    are the cost of the bare network calls that no method can avoid. state_bytes (D), graph_bytes (A, the graph of one f
-    kept for its VJP) and parameter_bytes (P) are the symbols of the memory formulas. forward_error is the root mean
-    square of (y - reference) / (atol + rtol |reference|) over the components of the final state; with fixed steps,
-    which have no tolerance, the reference is a textbook solve in float64 with the same steps, and the unit is rounding
-    error.
+    call of a contender that compiles or captures. f_call_s and vjp_call_s are one bare call each; floor_s and
+    floor_tensor_bytes are the cost of the bare network calls that no method can avoid. f_call_captured_s,
+    vjp_call_captured_s and floor_captured_s are the same calls replayed from a CUDA graph. state_bytes (D), graph_bytes
+    (A, the graph of one f kept for its VJP) and parameter_bytes (P) are the symbols of the memory formulas.
+    forward_error is the root mean square of (y - reference) / (atol + rtol |reference|) over the components of the
+    final state; with fixed steps, which have no tolerance, the reference is a textbook solve in float64 with the same
+    steps, and the unit is rounding error.
     """
 
     suite: str
@@ -78,11 +79,16 @@ class Measurement:
     vjp_call_cpu_samples_s: list[float] | None = None
     backward_waits: int | None = None  # how often the backward pass gave up its core, in the best of the rounds
     floor_s: float | None = None
+    f_call_captured_s: float | None = None  # CUDA
+    vjp_call_captured_s: float | None = None  # CUDA
+    floor_captured_s: float | None = None  # CUDA
+    floor_captured_reason: str | None = None
 
     peak_tensor_bytes: int | None = None
     peak_tensor_source: str | None = None  # "exact" | "fit"
     forward_peak_tensor_bytes: int | None = None
     kept_tensor_bytes: int | None = None  # live between forward and backward pass
+    left_tensor_bytes: int | None = None  # live after a first gradient, for later ones: part of the peaks if captured
     floor_tensor_bytes: int | None = None
     state_bytes: int | None = None
     graph_bytes: int | None = None

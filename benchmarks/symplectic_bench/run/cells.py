@@ -255,16 +255,17 @@ def time_group(rows: list[Row], settings: MeasurementSettings) -> None:
         cells = [row.cell for row in rows]
         args = (cells, settings.cache_dir, settings.warmup, settings.repeats)
         outcome = process.run(measure_wall_time, args, _limits(cells, settings))
-        if outcome.ok:
-            return _take_times(rows, outcome.values)
+        if outcome.ok or any("timed" in value for value in outcome.values):
+            return _take_times(rows, outcome)
         last = outcome.values[-1] if outcome.values else {}
         for row in [rows[last["cell"]]] if last.get("begins") else rows:
             row.fail(outcome.status, outcome.reason)
         rows = [row for row in rows if row.ok]
 
 
-def _take_times(rows: list[Row], values: list[dict[str, Any]]) -> None:
-    bare = [value for value in values if "f_call_s" in value]
+def _take_times(rows: list[Row], outcome: CallOutcome) -> None:
+    values = outcome.values
+    bare, captured = [value for value in values if "f_call_s" in value], _captured(outcome)
     for i, row in enumerate(rows):
         own = [value for value in values if value.get("cell") == i]
         failed = [value for value in own if "status" in value]
@@ -273,7 +274,8 @@ def _take_times(rows: list[Row], values: list[dict[str, Any]]) -> None:
         if failed:
             row.fail(Status(failed[0]["status"]), failed[0]["reason"])
         else:
-            row.take([*compiling, _times(samples), _time_floor(row.counts, bare)])
+            floors = _time_floor(row.counts, bare) | _captured_floor(row.counts, captured)
+            row.take([*compiling, _times(samples), floors])
 
 
 def _times(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -305,3 +307,21 @@ def _time_floor(counts: Counts, bare: list[dict[str, Any]]) -> dict[str, Any]:
         return bare_calls
     f_calls, vjps = counts.floor_calls
     return {**bare_calls, "floor_s": f_calls * f_call_s + vjps * vjp_call_s}
+
+
+def _captured(outcome: CallOutcome) -> dict[str, Any]:
+    """Return what is known of the captured bare calls: nothing on the CPU."""
+    names = ("f_call_captured_s", "vjp_call_captured_s", "floor_captured_reason")
+    found = {name: value[name] for value in outcome.values for name in names if name in value}
+    if found or outcome.ok:
+        return found
+    return {"floor_captured_reason": f"capturing the bare calls ended the process ({outcome.status}): {outcome.reason}"}
+
+
+def _captured_floor(counts: Counts, captured: dict[str, Any]) -> dict[str, Any]:
+    """Return the times of captured bare calls, and of the captured bare calls in these counts."""
+    if counts.floor_calls is None or "f_call_captured_s" not in captured:
+        return captured
+    f_calls, vjps = counts.floor_calls
+    floor_s = f_calls * captured["f_call_captured_s"] + vjps * captured["vjp_call_captured_s"]
+    return {**captured, "floor_captured_s": floor_s}

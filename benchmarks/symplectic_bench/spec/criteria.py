@@ -9,6 +9,7 @@ from symplectic_bench.spec.toml_table import AxisValues, Count, Name, Positive, 
 
 Measure = Literal[
     "time_over_floor",
+    "time_over_captured_floor",
     "memory_over_floor",
     "f_calls_over_formula",
     "total_s",
@@ -25,12 +26,14 @@ Measure = Literal[
     "error_discrete",
     "error_true",
     "forward_error",
+    "gave_up",
     "losses_off",
     "steps_back_over_forth",
 ]
 """The columns of the summary that a criterion may limit."""
 
 MEASURE_LABELS = {
+    "gave_up": "solves given up",
     "calls": "calls of f and of its vector-Jacobian product",
     "kept_tensor_bytes": "bytes kept from the forward pass for the backward pass",
     "backward_tensor_bytes": "bytes of the backward pass above what was kept",

@@ -14,7 +14,7 @@ from symplectic_bench.analysis.claims import (
     support_text,
     target_headline,
 )
-from symplectic_bench.analysis.criteria import CriterionOutcome
+from symplectic_bench.analysis.criteria import CriterionOutcome, evaluate
 from symplectic_bench.analysis.exponents import exponents
 from symplectic_bench.analysis.summary import lines_of, summarize
 from symplectic_bench.report.claim_tables import claim_tables
@@ -281,12 +281,13 @@ def cells_of(suite, vocabulary: Vocabulary) -> list[Cell]:
 
 @pytest.mark.parametrize("name", SUITES)
 def test_every_criterion_of_a_suite_selects_cells_that_it_has_and_compares_with_ones_in_their_groups(name):
-    """At the suite's own size: a criterion that selects no cell would never be measured."""
-    suite = load_suite(name).at_scale(Scale.CPU)
-    cells = cells_of(suite, load_vocabulary())
-    for claim in evaluate_claims(suite.claim, cells, []):
-        for result in claim.criteria:
-            about = f"{claim.claim.name}: {result.criterion.name}"
+    """At the suite's own size, or on the device it names: a criterion that selects no cell would never be measured."""
+    at = {scale: cells_of(load_suite(name).at_scale(scale), load_vocabulary()) for scale in (Scale.CPU, Scale.GPU)}
+    for claim in load_suite(name).claim:
+        for criterion in claim.criterion:
+            cells = at[Scale.GPU if criterion.cells.get("device") == ["cuda"] else Scale.CPU]
+            (result,) = evaluate([criterion], cells, [])
+            about = f"{claim.name}: {result.criterion.name}"
             if result.criterion.powers is not None and "stages" in result.criterion.powers:
                 continue  # only rows have them
             for evaluation in result.evaluations:

@@ -37,6 +37,26 @@ def fixed(steps, **changes):
     )
 
 
+class TestGaveUp:
+    def given_up(self, **changes):
+        row = replace(a_row(a_cell(contender="paper"), forward_disagrees=False), **changes)
+        (found,) = evaluations(
+            [row], criterion(cells={"contender": "paper"}, measure="gave_up", at_least=1.0, at_most=None)
+        )
+        return found
+
+    def test_a_solver_that_gives_up_shows_the_defect_and_one_that_ends_does_not(self):
+        diverged = self.given_up(status=Status.DIVERGED, reason="RuntimeError: two devices", total_s=None)
+        assert (diverged.value, diverged.outcome) == (1, CriterionOutcome.MET)
+        assert (self.given_up().value, self.given_up().outcome) == (0, CriterionOutcome.NOT_MET)
+        assert self.given_up(forward_disagrees=True).value == 0
+
+    @pytest.mark.parametrize("status", [Status.ERROR, Status.SKIPPED, Status.OOM, Status.TIMEOUT])
+    def test_any_other_end_shows_nothing(self, status):
+        found = self.given_up(status=status, reason="because")
+        assert (found.outcome, found.note) == (CriterionOutcome.NOT_MEASURED, f"{status}: because")
+
+
 class TestOneCell:
     def test_each_cell_is_compared_with_the_limit_by_its_own_number(self):
         found = {one.name: (round(one.value or 0, 3), one.outcome) for one in evaluations(group(), criterion())}
@@ -238,6 +258,10 @@ class TestDerivedColumns:
         line = self.line(graph_bytes=0)
         assert (line["time_over_floor"], line["memory_over_floor"]) == (None, None)
         assert self.line(graph_bytes=1)["time_over_floor"] is not None
+
+    def test_the_captured_floor_is_that_of_the_rows_own_calls(self):
+        line = self.line(total_s=0.6, floor_captured_s=0.1)
+        assert line["time_over_captured_floor"] == pytest.approx(6) and self.line()["time_over_captured_floor"] is None
 
     def test_times_a_call_and_peaks_in_states(self):
         line = self.line(forward_s=0.5, f_calls_forward=100, peak_tensor_bytes=300, state_bytes=100)

@@ -61,7 +61,7 @@ class TestDiffrax:
         assert distance(theirs, cell, tmp_path) < 300 * cell.rtol
 
     def test_a_solve_that_needs_too_many_steps_has_diverged(self, in_jax):
-        assert in_jax.status is Status.DIVERGED and in_jax.reason == "diffrax was not at the end after 4096 steps"
+        assert in_jax.status is Status.DIVERGED and in_jax.reason == "diffrax had not reached the end after 4096 steps"
 
     def test_every_method_is_among_these(self):
         assert {cell.method for cell in STEPPED_IN_JAX + ADAPTIVE_IN_JAX} == set(DIFFRAX_METHODS)

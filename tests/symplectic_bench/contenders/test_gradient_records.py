@@ -1,5 +1,6 @@
 """The suite's records of gradients and contenders."""
 
+import inspect
 import subprocess
 import sys
 from dataclasses import replace
@@ -54,6 +55,9 @@ def test_a_record_is_exact_for_the_method_where_the_library_is(name):
     assert gradient_record(name.removesuffix("-N")).exact_for_method == STRATEGIES[name].exact_for_method
 
 
+CAN_CAPTURE = "capture" in inspect.signature(solve).parameters
+
+
 def no_compiler():
     raise CompilerNotFound
 
@@ -64,7 +68,8 @@ def test_a_contender_declines_exactly_what_the_library_refuses(name, monkeypatch
     problem, gradient = PROBLEMS["linear"].build({}, 2, "float64"), name.replace("-N", "-100")
     method = None if gradient == "mali" else "dopri5"
     cell = make_cell(problem="linear", gradient=gradient)
-    for contender, keyword in (("ours-compiled", {"compile": True}), ("ours-float64", {"accumulate": "float64"})):
+    for contender in ("ours-compiled", "ours-float64", *(["ours-captured"] if CAN_CAPTURE else [])):
+        keyword = CONTENDERS[contender].keywords
         error = None
         try:
             solve(problem.func, problem.y0, problem.t, gradient=library_gradient(gradient), method=method, **keyword)

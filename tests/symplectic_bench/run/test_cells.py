@@ -62,7 +62,8 @@ class TestForReal:
     def test_a_measured_row_is_full(self, rows):
         unmeasured = {"reason", "error_discrete_reason", "error_true_reason", "peak_reserved_bytes"}
         unmeasured |= {"environment"}  # which the sweep adds
-        unmeasured |= {"total_samples_s", "compile_s"}
+        unmeasured |= {"total_samples_s", "compile_s", "left_tensor_bytes"}
+        unmeasured |= {"f_call_captured_s", "vjp_call_captured_s", "floor_captured_s", "floor_captured_reason"}  # CUDA
         unmeasured |= {"losses", "f_calls_samples", "steps_samples", "cold_iterations", "metrics"}  # of training
         for row in (rows[0], rows[1], rows[3]):
             assert row.status is Status.OK, row.reason
@@ -202,6 +203,30 @@ class TestByScript:
         # 26 f calls, 9 of them with a VJP.
         assert row.floor_s == pytest.approx(17 * 0.1 + 9 * 0.2)
         assert row.floor_tensor_bytes == (3 + 6) * 8 + 40 + 4
+
+    def after_the_rounds(self, script, *values, ending=None):
+        rounds = [*script["measure_wall_time"].values, {"timed": True}, *values]
+        script["measure_wall_time"] = CallOutcome(*(ending or (Status.OK, None)), values=rounds)
+
+    def test_the_captured_floor_is_the_same_calls_at_their_captured_times(self, script, settings):
+        self.after_the_rounds(script, {"f_call_captured_s": 0.01, "vjp_call_captured_s": 0.03})
+        row = self.row(settings)
+        assert (row.f_call_captured_s, row.vjp_call_captured_s) == (0.01, 0.03)
+        assert row.floor_captured_s == pytest.approx(17 * 0.01 + 9 * 0.03)
+        assert row.floor_s == pytest.approx(17 * 0.1 + 9 * 0.2) and row.floor_captured_reason is None
+
+    def test_bare_calls_that_cannot_be_captured_cost_no_time_that_was_measured(self, script, settings):
+        self.after_the_rounds(script, {"floor_captured_reason": "the bare calls were not captured: RuntimeError"})
+        row = self.row(settings)
+        assert (row.status, row.total_s, row.floor_captured_s) == (Status.OK, 4.5, None)
+        assert row.floor_captured_reason == "the bare calls were not captured: RuntimeError"
+
+    def test_nor_does_a_capture_that_ends_the_process(self, script, settings):
+        self.after_the_rounds(script, ending=(Status.ERROR, "killed by signal 6"))
+        row = self.row(settings)
+        assert (row.status, row.total_s, row.floor_s is None) == (Status.OK, 4.5, False)
+        assert row.floor_captured_reason == "capturing the bare calls ended the process (error): killed by signal 6"
+        assert self.calls.count("measure_wall_time") == 1
 
     def test_each_time_is_the_median_of_its_samples(self, script, settings):
         """Of samples whose least, mean, median and sums of medians all differ."""

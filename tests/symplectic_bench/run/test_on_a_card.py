@@ -64,10 +64,9 @@ device = "cuda"
 """
 
 PROGRAM = """
-import sys
-from tests.symplectic_bench import fake_card  # in this program, for which there is a device too
+from tests.symplectic_bench import install_fake_card  # for this program too
 from symplectic_bench.run import processes
-processes.PRELOAD = (*processes.PRELOAD, "tests.symplectic_bench.fake_card")
+processes.PRELOAD = (*processes.PRELOAD, "tests.symplectic_bench.install_fake_card")
 from symplectic_bench.commands.app import app
 app(["run", "tiny.toml", "--scale", "gpu"])
 """
