@@ -8,6 +8,8 @@ import os
 
 import torch
 
+from symplectic_bench.measure import launches
+
 ALLOCATED, PEAK_ALLOCATED, RESERVED, PEAK_RESERVED = 100, 700, 1_000, 5_000
 
 FORKS = "FAKE_CARD_FORKS"
@@ -38,6 +40,8 @@ def install():
     torch.cuda.memory_reserved = lambda: RESERVED
     torch.cuda.max_memory_allocated = lambda: PEAK_ALLOCATED
     torch.cuda.max_memory_reserved = lambda: PEAK_RESERVED
+    torch.cuda.set_sync_debug_mode = lambda mode: None
+    launches.ACTIVITIES = (torch.profiler.ProfilerActivity.CPU,)
     for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
         setattr(torch.cuda, name, lambda: None)
     if FORKS in os.environ:

@@ -68,7 +68,11 @@ def shared_reason(cell: Cell, adaptive: bool) -> str | None:
 
 def no_device(cell: Cell) -> str | None:
     """Return a message that this machine has no device for the cell, or None if it has one."""
+    return "there is no CUDA device here" if cell.device == "cuda" and not has_cuda() else None
+
+
+def has_cuda() -> bool:
+    """Return whether torch finds a CUDA device here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a driver that torch cannot use
-        here = cell.device != "cuda" or torch.cuda.is_available()
-    return None if here else "there is no CUDA device here"
+        return torch.cuda.is_available()

@@ -99,31 +99,88 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
 
 
 def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> CallOutcome:
+    outcome = CallOutcome()
+    with _started(function, args, limits) as (process, receiver):
+        kills = _memory_kills()
+        finished = _receive(receiver, outcome, limits.timeout_s)
+        process.join(GRACE_S if finished else 0)
+        if not finished:
+            _explain(outcome, process, limits, kills)
+    return outcome
+
+
+@contextlib.contextmanager
+def _started(
+    function: Callable[..., Any], args: tuple[Any, ...], limits: Limits
+) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Start the call; yield its process and the pipe at which its messages arrive. Kill it at the end."""
     context = _context(limits)
     receiver, sender = context.Pipe(duplex=False)
     lifeline, held = context.Pipe(duplex=False)
-    kills = _memory_kills()
     process = context.Process(target=_child, args=(sender, lifeline, function, args, limits))  # pyright: ignore
     with _without_main_module(), _settings_of_the_server():
         process.start()
     sender.close()
     lifeline.close()
-    outcome = CallOutcome()
     try:
-        finished = _receive(receiver, outcome, limits.timeout_s)
-        process.join(GRACE_S if finished else 0)
-        if not finished and outcome.status is Status.TIMEOUT:
-            outcome.reason = f"no result for {limits.timeout_s:g} s"
-        elif not finished:
-            process.join(GRACE_S)
-            more = _memory_kills()
-            killed_for_memory = None if kills is None or more is None else more > kills
-            outcome.status, outcome.reason = diagnose_exit(process.exitcode, killed_for_memory)
+        yield process, receiver
     finally:
         _kill(process)
         receiver.close()
         held.close()
-    return outcome
+
+
+def _explain(outcome: CallOutcome, process: BaseProcess, limits: Limits, kills: int | None) -> None:
+    """Say why the process sends no more. kills: the kernel's count when it began."""
+    if outcome.status is Status.TIMEOUT:
+        outcome.reason = f"no result for {limits.timeout_s:g} s"
+        return
+    process.join(GRACE_S)
+    more = _memory_kills()
+    killed_for_memory = None if kills is None or more is None else more > kills
+    outcome.status, outcome.reason = diagnose_exit(process.exitcode, killed_for_memory)
+
+
+@dataclass
+class Conversation:
+    """A process that answers one question after another, whose outcome is that of the first one it fails to answer."""
+
+    questions: Connection
+    receiver: Connection
+    process: BaseProcess
+    limits: Limits
+    outcome: CallOutcome = field(default_factory=CallOutcome)
+    kills: int | None = field(default_factory=lambda: _memory_kills())
+
+    def put(self, question: Any) -> None:
+        """Send a question. Its answer must be taken by `take` before the next one is sent."""
+        with contextlib.suppress(BrokenPipeError):
+            self.questions.send(question)
+
+    def take(self) -> Any:
+        """Return the answer to the question that was put, or None once the process has ended or failed to answer."""
+        if not self.outcome.ok:
+            return None
+        answers = len(self.outcome.values)
+        if not _receive(self.receiver, self.outcome, self.limits.timeout_s, one=True):
+            _explain(self.outcome, self.process, self.limits, self.kills)
+        return self.outcome.values[-1] if len(self.outcome.values) > answers else None
+
+    def ask(self, question: Any) -> Any:
+        """Put a question and take the answer."""
+        self.put(question)
+        return self.take()
+
+
+@contextlib.contextmanager
+def conversation(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> Iterator[Conversation]:
+    """Start `function(questions, *args)` in a fresh process, a generator that yields an answer to each it receives."""
+    if _forks(limits):
+        _warn_about_preload()
+    received, questions = _context(limits).Pipe(duplex=False)
+    with received, questions, _started(function, (received, *args), limits) as (process, receiver):
+        received.close()
+        yield Conversation(questions, receiver, process, limits)
 
 
 @functools.cache
@@ -157,8 +214,11 @@ def _not_preloaded(names: Sequence[str]) -> dict[str, str]:
     return failures
 
 
-def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float) -> bool:
-    """Collect messages. Return True if the call ends, False if the process dies or the time is up."""
+def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float, one: bool = False) -> bool:
+    """Collect messages. Return True if the call ends, False if the process dies or the time is up.
+
+    one: collect one value only, and return True if it came.
+    """
     while True:
         if not receiver.poll(min(timeout_s, LONGEST_S)):
             outcome.status = Status.TIMEOUT
@@ -169,6 +229,8 @@ def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float) -> bo
             return False
         if kind == "value":
             outcome.values.append(content)
+            if one:
+                return True
         elif kind == "failed":
             outcome.status, outcome.reason = Status(content[0]), content[1]
         elif kind == "unsound":

@@ -38,6 +38,19 @@ def test_a_run_on_a_card_that_is_not_there_is_refused_in_one_sentence(arguments,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("arguments", ["gpu-report", "gpu-report small fix50", "gpu-report --json report.json"])
+def test_a_report_on_a_card_that_is_not_there_is_refused_in_one_sentence(arguments, tmp_path):
+    result = CliRunner().invoke(app, arguments.split())
+    assert result.exit_code == Exit.USAGE
+    assert result.output.startswith("there is no CUDA device on this machine") and result.output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_row_of_the_report_is_bad_usage():
+    result = CliRunner().invoke(app, ["gpu-report", "smal"])
+    assert result.exit_code == Exit.USAGE and "no row 'smal'; did you mean 'small'?" in result.output
+
+
 def test_cells_on_the_cpu_of_a_suite_with_two_devices_can_be_measured_alone(tmp_path):
     (tmp_path / "two.toml").write_text(TWO_DEVICES)
     refused = CliRunner().invoke(app, ["run", "two.toml"])
