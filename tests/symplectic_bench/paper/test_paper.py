@@ -102,7 +102,7 @@ def row(name="ours symplectic", iterations=3, losses=(3.0, 2.0, 1.0), metrics=No
     given = {
         key: changes.pop(key)
         for key in list(changes)
-        if key in Measurement.__dataclass_fields__ and key not in ("seed", "method", "dtype", "batch")
+        if key in Measurement.__dataclass_fields__ and key not in ("seed", "method", "dtype", "batch", "device")
     }
     cell = replace(cell, **changes)
     return Measurement.for_cell(cell, **{"status": Status.OK, **measured, **given})
@@ -134,6 +134,11 @@ class TestTables:
         assert lines["ours aca"] == ("-", "3.00", "0.300", "82", "0", *["-"] * 5)
         assert "synthetic-..: a mixture of five normal" in table.caption
         assert "a note" in table.sections[0].notes and "batch 3" in table.caption and "seeds 0" in table.caption
+
+    @pytest.mark.parametrize(("device", "measured"), [("cpu", "first"), ("cuda", "second")])
+    def test_the_caption_says_which_iteration_the_memory_is_of(self, device, measured):
+        (table,) = training_tables(summarize([row(device=device)]), "here.")
+        assert f"peak of live tensors in the {measured} iteration" in table.caption
 
     def test_several_seeds_are_shown_as_a_median_with_its_spread(self):
         rows = [row(metrics={"nll": nll}, seed=seed) for seed, nll in enumerate((1.0, 5.0, 2.0))]
