@@ -84,6 +84,7 @@ def test_a_cell_on_the_cpu_does_not_ask_for_a_card(answer):
 
 
 def test_a_missing_package_comes_first(monkeypatch, answer):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("symplectic_bench.contenders.reasons.find_spec", lambda name: None)
     started = answer(code=1)
     assert "diffrax is not installed" in str(missing(ON_A_CARD)) and started == []
