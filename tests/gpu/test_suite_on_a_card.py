@@ -37,7 +37,7 @@ def test_cells_on_a_card_have_errors_memory_and_times(tmp_path):
     rows = list(measured(CellMeasurer(settings), cells))
     for row in rows:
         assert row.status is Status.OK, row.reason
-        assert 0 < row.peak_tensor_bytes <= row.peak_reserved_bytes + 2**20  # blocks are rounded up to 512 bytes
+        assert 0 < row.peak_tensor_bytes <= row.peak_reserved_bytes + 2**21  # what segments of 2 MiB had free before
         assert row.peak_rss_bytes is None and row.total_s > 0 and row.floor_s > 0
     ours, theirs, _ = rows
     assert ours.error_discrete < 1e-12 and theirs.error_discrete < 1e-12  # rounding error of float64
