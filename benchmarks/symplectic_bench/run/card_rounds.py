@@ -32,7 +32,10 @@ COMPILE_S = 300.0
 
 @dataclass
 class Result:
-    """What is known of one entrant of a row; samples_s has one time a round."""
+    """What is known of one entrant of a row.
+
+    samples_s has one time a round; parts are the questions that were answered.
+    """
 
     row: str
     name: str
@@ -41,6 +44,7 @@ class Result:
     reason: str | None = None
     samples_s: list[float] = field(default_factory=list)
     measured: dict[str, Any] = field(default_factory=dict)
+    parts: set[str] = field(default_factory=set)
 
     @property
     def ok(self) -> bool:
@@ -91,38 +95,46 @@ Turns = list[tuple[Result, Conversation, int]]
 def _measure_row(
     row: CardRow, results: list[Result], in_jax: Turns, cache_dir: Path, on_progress: Callable[[str], None]
 ) -> list[Result]:
-    """Measure a row. If an entrant kills the process of torch, the others begin again without it."""
+    """Measure a row. If an entrant in torch fails, the others begin again without it, in a process that it left alone.
+
+    A failed capture or launch can make every later call of its process fail.
+    """
     while in_torch := [one for one in results if one.ok and not one.in_jax]:
         in_jax = [turn for turn in in_jax if turn[0].ok]
         for one in (*in_torch, *(one for one, _, _ in in_jax)):
-            one.samples_s, one.measured = [], {}
+            one.samples_s = []
         for _, jax, i in in_jax:
             jax.put(("prepare", i))  # while torch is busy with the rest
         with conversation(answer, ([one.entrant for one in in_torch], cache_dir), Limits(ANSWER_S)) as torch:
-            _prepare(row, in_torch, torch, on_progress)
+            prepared = _prepare(row, in_torch, torch, on_progress)
             for one, jax, _ in in_jax:
                 one.take(jax.take(), jax)
-            if torch.outcome.ok:
+            if prepared:
                 on_progress(f"{row.name}: times")
-                _take_turns([*((one, torch, i) for i, one in enumerate(in_torch)), *in_jax], torch)
-            if torch.outcome.ok:
-                break
+                _take_turns([*((one, torch, i) for i, one in enumerate(in_torch)), *in_jax])
+        if all(one.ok for one in in_torch):
+            break
     return results
 
 
-def _prepare(row: CardRow, results: Sequence[Result], torch: Conversation, on_progress: Callable[[str], None]) -> None:
+def _prepare(row: CardRow, results: Sequence[Result], torch: Conversation, on_progress: Callable[[str], None]) -> bool:
+    """Prepare all entrants, and measure what no earlier process has. Return False as soon as one fails."""
     for i, one in enumerate(results):
         parts = ["prepare"]
         if row.thorough and one.entrant.kind == "gradient":
             parts = ["memory", "prepare", *(["launched"] if one.name in COUNTED else [])]
         for part in parts:
-            if one.ok and torch.outcome.ok:
+            if part == "prepare" or part not in one.parts:
                 on_progress(f"{row.name}: {one.name}, {part}")
                 one.take(torch.ask((part, i)), torch)
+                one.parts.add(part)
+            if not one.ok:
+                return False
+    return True
 
 
-def _take_turns(turns: Turns, torch: Conversation) -> None:
-    """Time the entrants round by round. One that fails leaves; if torch's process dies, nothing more is timed."""
+def _take_turns(turns: Turns) -> None:
+    """Time the entrants round by round, until one in torch fails. One in JAX that fails leaves the others alone."""
     start = time.monotonic()
     for number in range(MOST_ROUNDS):
         if number >= FEWEST_ROUNDS and time.monotonic() - start > ROW_S:
@@ -131,5 +143,5 @@ def _take_turns(turns: Turns, torch: Conversation) -> None:
         first = number % max(1, len(here))
         for one, talk, i in (*here[first:], *here[:first]):
             one.take(talk.ask(("time", i)), talk)
-            if not torch.outcome.ok:
+            if not (one.ok or one.in_jax):
                 return

@@ -84,6 +84,25 @@ def test_an_entrant_that_fails_does_not_cost_the_others_their_times(measured):
     assert all(len(one.samples_s) == FEWEST_ROUNDS for one in found.values())
 
 
+def answer_until_one_fails(questions, entrants, cache_dir):
+    """As on a card whose context is broken by the first failure: whatever is asked next fails too."""
+    broken = False
+    while True:
+        what, i = questions.recv()
+        broken = broken or (what == "prepare" and entrants[i].cell.name == EAGER)
+        broken_answer = {"status": "error", "reason": "CUDA error"}
+        yield broken_answer if broken else {"total_s": 1.0} if what == "time" else {what: os.getpid()}
+
+
+def test_an_entrant_that_breaks_its_process_does_not_cost_the_others_theirs(measured):
+    names = ("ours backprop", EAGER, TORCHDIFFEQ)
+    found = measured(answer_until_one_fails, CardRow("tiny", "mlp", 4, tolerance=1e-3, contenders=names))
+    assert (found[EAGER].status, found[EAGER].reason) == ("error", "CUDA error")
+    first, last = found["ours backprop"].measured, found[TORCHDIFFEQ].measured
+    assert first["memory"] != last["memory"] == first["prepare"]  # what the first process measured is kept
+    assert [len(found[name].samples_s) for name in names] == [FEWEST_ROUNDS, 0, FEWEST_ROUNDS]
+
+
 def test_what_is_not_installed_is_skipped_with_its_reason(measured, monkeypatch):
     monkeypatch.setattr("symplectic_bench.contenders.reasons.find_spec", lambda name: None)
     row = CardRow("tiny", "mlp", 4, tolerance=1e-3, contenders=(EAGER, "torchode backprop", "diffrax backprop"))

@@ -188,11 +188,6 @@ class TestByScript:
         assert self.calls == ["compute_reference", "measure_errors_and_memory"]
         assert (row.status, row.reason) == (Status.DIVERGED, "gave up")
 
-    def test_a_cell_on_a_device_that_is_not_here_is_skipped(self, script, settings, monkeypatch):
-        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-        row = self.row(settings, device="cuda")
-        assert (row.status, row.reason, self.calls) == (Status.SKIPPED, "there is no CUDA device here", [])
-
     def test_a_reference_that_is_not_worth_its_time_gives_its_reason(self, script, settings):
         script["compute_reference"] = CallOutcome(values=["no reference was computed: too large"])
         assert self.row(settings).error_true_reason == "no reference was computed: too large"

@@ -8,8 +8,12 @@ import sys
 import pytest
 
 from symplectic_bench.commands.exit_codes import Exit
+from symplectic_bench.run import cells
+from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings
+from symplectic_bench.spec.status import Status
 from tests.clone import PYTHONPATH
-from tests.symplectic_bench import fake_card
+from tests.symplectic_bench import fake_card, work
+from tests.symplectic_bench.sample_cells import make_cell
 
 SUITE = """
 name = "tiny"
@@ -93,6 +97,14 @@ def measured(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     return run_on_a_fake_card(tmp_path_factory.mktemp("trained"), TRAINING)
+
+
+def test_a_cell_on_a_device_that_is_not_here_is_skipped_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(cells.process, "run", lambda *_: pytest.fail("nothing may be measured"))
+    measurer = CellMeasurer(MeasurementSettings(30, repeats=1, warmup=0, cache_dir=tmp_path))
+    (row,) = work.measured(measurer, [make_cell(device="cuda")])
+    assert (row.status, row.reason) == (Status.SKIPPED, "there is no CUDA device here")
 
 
 def test_a_cell_has_one_process_and_a_group_one_more(measured):
