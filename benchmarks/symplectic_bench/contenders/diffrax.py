@@ -69,6 +69,8 @@ class Diffrax:
             return reason
         if PROBLEMS[cell.problem].formula is None:
             return "diffrax needs the field as a formula, and this problem has none"
+        if PROBLEMS[cell.problem].mixed:
+            return f"the field of {cell.problem} mixes precisions, and diffrax would compute it in one"
         if PROBLEMS[cell.problem].jumps:
             return f"the field of {cell.problem} jumps, and diffrax is not passed the jump times"
         return shared_reason(cell, METHODS[cell.method].adaptive)

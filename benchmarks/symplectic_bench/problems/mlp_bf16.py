@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from symplectic_bench.problems.mlp import draw as draw_mlp
+from symplectic_bench.problems.mlp import formula
 from symplectic_bench.problems.problem import Family, Problem, Source
 
 
@@ -32,9 +33,9 @@ def draw(
     end: float = 4.0,
     outputs: int = 1,
 ) -> Problem:
-    """Draw the problem mlp of these sizes. There is no formula: arithmetic in one precision would be another field."""
+    """Draw the problem mlp of these sizes. Its formula is that of mlp, without the rounding."""
     problem = draw_mlp(source, batch, state=state, width=width, layers=layers, end=end, outputs=outputs)
     return Problem(AutocastField(problem.func), problem.y0, problem.t, problem.loss)
 
 
-MLP_BF16 = Family("mlp_bf16", draw)
+MLP_BF16 = Family("mlp_bf16", draw, formula, mixed=True)

@@ -32,7 +32,9 @@ def after_importing(beforehand, tmp_path, **files):
 
 
 THREAD = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
-RAW_THREAD = "import _thread, time\n_thread.start_new_thread(time.sleep, (600,))\n"
+RAW_THREAD = (
+    "import _thread, time\n_thread.start_new_thread(time.sleep, (600,))\nwhile not _thread._count(): time.sleep(0.01)\n"
+)
 CUDA = "import torch\ntorch.cuda.is_initialized = lambda: True\n"
 
 
