@@ -16,12 +16,15 @@ CHANGED = {
     "contenders.gradient_run.SolveRun",
     "contenders.gradient_run.WholeRun",
     "rows.store.Rows",
+    "run.card_rounds.Result",
     "run.cells.Row",
     "run.executors.dask.DaskExecutor",
     "run.executors.dask.Job",
     "run.executors.local.Lane",
     "run.processes.CallOutcome",
+    "run.processes.Conversation",
     "run.training.checkpoint.Log",
+    "run.training.iteration_memory.IterationMemory",
     "run.training.runner.TrainingRun",
 }
 

@@ -144,7 +144,7 @@ IN_MEASURING = (
         (
             Plant(
                 f"{SUITE}measure/gradient_error.py",
-                "    twin = problem.to(torch.float64)\n    return gradient(",
+                "    twin = problem.to(torch.float64, problem.y0.device)\n    return gradient(",
                 "    twin = problem\n    return gradient(",
             ),
         ),

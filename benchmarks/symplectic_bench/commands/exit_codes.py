@@ -78,13 +78,18 @@ T = TypeVar("T")
 
 
 def for_each(items: Iterable[T], action: Callable[[T], Exit | None]) -> Exit:
-    """Perform the action on every item, print the errors in ERROR_EXITS, and return the most severe exit code."""
-    codes = []
+    """Perform the action on every item, print the errors in ERROR_EXITS, and return the most severe exit code.
+
+    Items that fail for the same reason are explained once.
+    """
+    codes, told = [], set[str]()
     for item in items:
         try:
             codes.append(action(item) or Exit.DONE)
         except tuple(ERROR_EXITS) as error:
-            console.print(str(error), style="red")
+            if str(error) not in told:
+                console.print(str(error), style="red")
+            told.add(str(error))
             codes.append(next(code for kind, code in ERROR_EXITS.items() if isinstance(error, kind)))
         except OSError as error:
             if error.errno not in OS_ADVICE:

@@ -1,6 +1,6 @@
 """list: print the names that a suite may use, or a suite file to start from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -9,7 +9,7 @@ from symplectic_bench.commands.exit_codes import Exit, for_each, worst
 from symplectic_bench.commands.options import UsersProblemPath
 from symplectic_bench.run.console import console
 from symplectic_bench.run.sweep import load_vocabulary
-from symplectic_bench.spec.suite import Scale, load_suite, suite_file, suite_names
+from symplectic_bench.spec.suite import load_suite, suite_file, suite_names
 from symplectic_bench.spec.users_problem import factory_name, suite_text
 
 
@@ -55,7 +55,7 @@ def print_names() -> None:
     vocabulary, tasks = load_vocabulary(), load_vocabulary(trains=True)
     loaded = {name: load_suite(name) for name in suite_names()}
     print_section(
-        "Suites", [f"{name}: {suite.title} (scales {', '.join(scales(suite.scale))})" for name, suite in loaded.items()]
+        "Suites", [f"{name}: {suite.title} (scales {', '.join(suite.scales)})" for name, suite in loaded.items()]
     )
     for title, families in (("Problems", vocabulary.problems), ("Tasks, for suites that train", tasks.problems)):
         described = [f"{name}: {', '.join(f'{k}={v}' for k, v in sizes.items())}" for name, sizes in families.items()]
@@ -66,11 +66,6 @@ def print_names() -> None:
         for name, contender in CONTENDERS.items()
     ]
     print_section("Contenders, with their gradients", contenders)
-
-
-def scales(given: Iterable[Scale]) -> list[str]:
-    """Return the names of the scales that a suite has: its own, cpu, and the given ones."""
-    return [scale.value for scale in Scale if scale in (Scale.CPU, *given)]
 
 
 def print_section(title: str, lines: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ def paper(
     options: RunOptions,
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="EXPERIMENT", help="Experiments, such as table2; by default all."),
+        typer.Argument(metavar="EXPERIMENT", help="Experiments, such as table2; by default all that have the scale."),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Rewrite tables, figures and page without measuring.")] = False,
     environment: EnvironmentId = None,
@@ -42,7 +42,8 @@ def paper(
     from symplectic_bench.paper.paper_report import PaperReport
     from symplectic_bench.report.page import Chapter
 
-    chosen = choose_experiments(experiments, EXPERIMENTS)
+    at_scale = [experiment for experiment in EXPERIMENTS if options.scale in experiment.scales]
+    chosen = choose_experiments(experiments, EXPERIMENTS, default=at_scale)
     refuse_unused_options(options, show, environment)
     report = PaperReport.within(options.scale, options.results, options.plots)
     plans = [] if show else make_plans(chosen, options)
@@ -68,19 +69,21 @@ def paper(
         announce(report.page(found))
 
     known: list[Chapter] = []
-    found = for_each(EXPERIMENTS, find_chapter)
+    found = for_each(at_scale, find_chapter)
     written = for_each([known] if known else [], write_page)
     raise typer.Exit(worst([code, found, written]))
 
 
-def choose_experiments(names: Sequence[str] | None, every: Sequence["Experiment"]) -> list["Experiment"]:
-    """Return the experiments with these names, or all if none is named. An unknown name is bad usage."""
+def choose_experiments(
+    names: Sequence[str] | None, every: Sequence["Experiment"], default: Sequence["Experiment"]
+) -> list["Experiment"]:
+    """Return the experiments with these names, or the default if none is named. An unknown name is bad usage."""
     known = {experiment.name: experiment for experiment in every}
     unknown = [name for name in names or [] if name not in known]
     if unknown:
         console.print(f"no experiment {unknown[0]!r}{suggestion(unknown[0], known)}", style="red")
         raise typer.Exit(Exit.USAGE)
-    return [known[name] for name in names or known]
+    return [known[name] for name in names] if names else list(default)
 
 
 def refuse_unused_options(options: RunOptions, show: bool, environment: str | None) -> None:

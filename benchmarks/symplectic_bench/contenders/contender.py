@@ -17,8 +17,8 @@ class Contender(Protocol):
     """A way of computing gradients.
 
     framework: "jax" does not survive a fork, and its memory is not torch's. compiles: whether the first call for each
-    problem compiles or captures it, and so takes longer than the others. gradient and observe take a problem in the
-    cell's dtype, on its device. Both may raise Diverged.
+    problem compiles or captures it, and so takes longer than the others. captures: whether it then keeps buffers for
+    later calls. gradient and observe take a problem in the cell's dtype, on its device. Both may raise Diverged.
     """
 
     @property
@@ -32,6 +32,9 @@ class Contender(Protocol):
 
     @property
     def compiles(self) -> bool: ...
+
+    @property
+    def captures(self) -> bool: ...
 
     def decline(self, cell: Cell) -> str | None:
         """Return why this contender cannot do the cell on any machine, or None."""

@@ -58,6 +58,7 @@ class Diffrax:
     gradients: tuple[str, ...] = ("backprop",)
     framework: Literal["jax"] = "jax"
     compiles: bool = True
+    captures: bool = False
 
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):
@@ -68,6 +69,8 @@ class Diffrax:
             return reason
         if PROBLEMS[cell.problem].formula is None:
             return "diffrax needs the field as a formula, and this problem has none"
+        if PROBLEMS[cell.problem].mixed:
+            return f"the field of {cell.problem} mixes precisions, and diffrax would compute it in one"
         if PROBLEMS[cell.problem].jumps:
             return f"the field of {cell.problem} jumps, and diffrax is not passed the jump times"
         return shared_reason(cell, METHODS[cell.method].adaptive)

@@ -30,6 +30,7 @@ class FloorContender:
     gradients: tuple[str, ...] = ("symplectic", "stages", "aca", "baseline", "backprop")
     framework: Literal["torch"] = "torch"
     compiles: bool = False
+    captures: bool = False
 
     def decline(self, cell: Cell) -> str | None:
         return unknown_gradient(self, cell) or several_fields(cell) or OURS.decline(cell)

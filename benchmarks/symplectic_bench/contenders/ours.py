@@ -59,6 +59,10 @@ class Ours:
         return self.compile or self.capture
 
     @property
+    def captures(self) -> bool:
+        return self.capture
+
+    @property
     def gradients(self) -> Sequence[str]:
         return tuple(name for name, one in STRATEGIES.items() if all(TAKES[word](one) for word in self.keywords))
 

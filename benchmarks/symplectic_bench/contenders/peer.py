@@ -23,6 +23,7 @@ class Peer(ABC):
 
     framework: Literal["torch"] = "torch"
     compiles: bool = False
+    captures: bool = False
     remark: str = ""
 
     @abstractmethod

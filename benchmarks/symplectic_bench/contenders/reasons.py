@@ -1,5 +1,6 @@
 """Reasons why a contender cannot do a cell, shared by the adapters."""
 
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -59,9 +60,19 @@ def outputs_between_steps(whose: str, cell: Cell) -> str | None:
 
 
 def shared_reason(cell: Cell, adaptive: bool) -> str | None:
-    """Return why no contender can do the cell: tolerances without an error estimate, or no such device; or None."""
+    """Return why no contender can do the cell, tolerances without an error estimate, or None."""
     if cell.rtol is not None and not adaptive:
         return f"{cell.method} has no error estimate, so it takes steps, not tolerances"
-    if cell.device == "cuda" and not torch.cuda.is_available():
-        return "there is no CUDA device here"
     return None
+
+
+def no_device(cell: Cell) -> str | None:
+    """Return a message that this machine has no device for the cell, or None if it has one."""
+    return "there is no CUDA device here" if cell.device == "cuda" and not has_cuda() else None
+
+
+def has_cuda() -> bool:
+    """Return whether torch finds a CUDA device here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a driver that torch cannot use
+        return torch.cuda.is_available()

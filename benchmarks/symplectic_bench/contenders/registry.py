@@ -7,6 +7,7 @@ from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS, Con
 from symplectic_bench.contenders.jax_device import without_cuda
 from symplectic_bench.contenders.ours import Ours
 from symplectic_bench.contenders.peer import Peer
+from symplectic_bench.contenders.reasons import no_device
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.suggestion import suggestion
 
@@ -39,8 +40,8 @@ def decline(cell: Cell) -> str | None:
 
 
 def missing(cell: Cell) -> str | None:
-    """Return what must be installed before the cell can be measured here, or None."""
+    """Return what this machine lacks to measure the cell, a package or a device, or None."""
     contender = CONTENDERS[cell.contender]
-    if contender.framework == "jax" and cell.device == "cuda":
-        return contender.missing() or without_cuda()
-    return contender.missing()
+    if lacks := contender.missing() or no_device(cell):
+        return lacks
+    return without_cuda() if contender.framework == "jax" and cell.device == "cuda" else None

@@ -44,6 +44,7 @@ class TorchOde:
     gradients: tuple[str, ...] = ("backprop",)
     framework: Literal["torch"] = "torch"
     compiles: bool = False
+    captures: bool = False
 
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):

@@ -1,4 +1,4 @@
-"""Tables of real data for problems: scikit-learn's, standardised and cached as plain arrays.
+"""Tables for problems, standardised and cached as plain arrays: scikit-learn's, and stand-ins for published ones.
 
 Measuring processes read the cache: importing scikit-learn takes longer than most cells and changes their memory.
 """
@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 
 from symplectic_bench.data.errors import MissingData
+from symplectic_bench.data.published import SYNTHETIC
 from symplectic_bench.data.scikit_learn import TABLES, read_table
+from symplectic_bench.data.stand_ins import STAND_INS
 from symplectic_bench.files.arrays import load_arrays, save_arrays
+
+NAMES = (*(name for name in STAND_INS if name.startswith(SYNTHETIC)), *TABLES)
 
 
 def load_table(name: str, cache_dir: Path | None) -> Tensor:
@@ -34,7 +38,7 @@ def cache_table(name: str, cache_dir: Path) -> None:
     target = table_file(name, cache_dir)
     if target.exists():
         return
-    save_arrays(target, rows=_standardise(read_table(name)))
+    save_arrays(target, rows=_standardise(read_table(name) if name in TABLES else STAND_INS[name]()[0]))
 
 
 def table_file(name: str, cache_dir: Path) -> Path:
@@ -43,8 +47,8 @@ def table_file(name: str, cache_dir: Path) -> Path:
 
 
 def _check_name(name: str) -> None:
-    if name not in TABLES:
-        raise MissingData(f"data must be one of {', '.join(TABLES)}; got {name!r}")
+    if name not in NAMES:
+        raise MissingData(f"data must be one of {', '.join(NAMES)}; got {name!r}")
 
 
 def _standardise(table: np.ndarray) -> np.ndarray:

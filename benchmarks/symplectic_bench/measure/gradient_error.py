@@ -134,21 +134,21 @@ def _is_small(observation: Observation, problem: Problem) -> bool:
 
 
 def _gradient_in_float64(replay: Callable[[Replayed], Any], problem: Problem) -> Any:
-    twin = problem.to(torch.float64)
+    twin = problem.to(torch.float64, problem.y0.device)
     return gradient(twin, replay(twin))
 
 
 def _gradient_in_digits(replay: Callable[[Replayed], Any], problem: Problem) -> Any:
     from symplectic_bench.oracles.twin import DigitsTwin  # imported only when needed
 
-    twin = DigitsTwin(problem)
+    twin = DigitsTwin(problem.to(torch.float64))
     return twin.gradient(twin.loss(replay(twin)))
 
 
 def _error_in_digits(found: Sequence[Tensor], expected: Any) -> float:
     from symplectic_bench.oracles.twin import error_in_digits
 
-    return error_in_digits(found, expected)
+    return error_in_digits([x.cpu() for x in found], expected)
 
 
 def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_dir: Path) -> dict[str, Any]:
@@ -177,9 +177,9 @@ def forward_error(observation: Observation, problem: Problem, cell: Cell, cache_
 @torch.no_grad()
 def _textbook_final_state(problem: Problem, cell: Cell) -> Tensor:
     assert cell.steps is not None, "an adaptive cell has no fixed number of steps"
-    twin = problem.to(torch.float64)
+    twin = problem.to(torch.float64, problem.y0.device)
     grid, kind = equal_steps(problem.t, cell.steps), gradient_record(cell.gradient).steps
-    return in_turn(twin, lambda part: replay_as(kind, METHODS[cell.method], part, grid))[-1]
+    return in_turn(twin, lambda part: replay_as(kind, METHODS[cell.method], part, grid))[-1].cpu()
 
 
 def _require_finite(observation: Observation) -> None:

@@ -13,7 +13,7 @@ from symplectic_bench.report.tables import gradients_table
 from symplectic_bench.report.training_figures import training_figures
 from symplectic_bench.report.training_tables import training_tables
 from symplectic_bench.report.typesetting import Section, Table
-from symplectic_bench.spec.suite import SUITES
+from symplectic_bench.spec.suite import SUITES, Scale, load_suite
 
 FOLDER = SUITES / "paper"
 
@@ -35,6 +35,11 @@ class Experiment:
     def source(self) -> str:
         """The path of its suite file."""
         return str(FOLDER / f"{self.name}.toml")
+
+    @property
+    def scales(self) -> list[Scale]:
+        """The scales that it has."""
+        return load_suite(self.source).scales
 
     def output(self, report: SuiteReport) -> Output:
         """Return its tables, with the results of the paper's claims below them, and its figures."""

@@ -21,6 +21,7 @@ from symplectic_bench.problems.lorenz import LORENZ
 from symplectic_bench.problems.lotka_volterra import LOTKA_VOLTERRA
 from symplectic_bench.problems.memory_flow import MEMORY_FLOW
 from symplectic_bench.problems.mlp import MLP
+from symplectic_bench.problems.mlp_bf16 import MLP_BF16
 from symplectic_bench.problems.outlier import OUTLIER
 from symplectic_bench.problems.problem import DTYPES, Family, Problem, in_turn
 from symplectic_bench.problems.regularized import REGULARIZED
@@ -56,6 +57,7 @@ PROBLEMS = Problems(
         KEPLER,
         FORCED,
         MLP,
+        MLP_BF16,
         SPIRAL,
         VAN_DER_POL,
         OUTLIER,

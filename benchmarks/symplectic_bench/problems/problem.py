@@ -139,7 +139,8 @@ class Family:
     The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
     in any arithmetic, or None for a user's own problem; solution is y(t) if it has a closed form. jumps: whether the
     field jumps at some times. stacked: whether it is a Stack. unlisted: whether it uses tensors that are not among its
-    parameters. moving_times, parts: whether its problems have moving_t and parts.
+    parameters. moving_times, parts: whether its problems have moving_t and parts. mixed: whether the field computes in
+    a lower precision than its state has, and than the formula.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Family:
     unlisted: bool = False
     moving_times: bool = False
     parts: bool = False
+    mixed: bool = False
 
     @property
     def sizes(self) -> dict[str, Size]:

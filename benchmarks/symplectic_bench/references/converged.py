@@ -23,9 +23,9 @@ TOLERANCE = 1e-13
 ORDER = 8
 
 
-def converged_reference(problem: Problem) -> Reference:
-    """Return the extrapolated reference."""
-    problem, t = replace(problem.to(torch.float64), moving_t=None), problem.t.detach().clone().requires_grad_()
+def converged_reference(problem: Problem, device: str = "cpu") -> Reference:
+    """Return the extrapolated reference, computed on this device."""
+    problem, t = replace(problem.to(torch.float64, device), moving_t=None), problem.t.detach().clone().requires_grad_()
     options = {"jump_t": torch.tensor(problem.jumps, dtype=torch.float64)} if problem.jumps else {}
     how: dict[str, Any] = {"method": "dopri8", "gradient": "symplectic", "params": problem.unlisted or None}
     halved: list[Tensor] = []
@@ -43,8 +43,9 @@ def converged_reference(problem: Problem) -> Reference:
     ys = in_turn(problem, second)
     loss, fine = _gradient(problem, ys)
     extrapolated = [b + (b - a) / (2**ORDER - 1) for a, b in zip(coarse, fine, strict=True)]
-    nothing = [torch.zeros_like(x) for x in fine]
-    found = Reference(SOURCE, ys[-1].detach(), loss, extrapolated, nothing, by_times, bar=0.0)
+    extrapolated = [x.cpu() for x in extrapolated]
+    nothing = [torch.zeros_like(x) for x in extrapolated]
+    found = Reference(SOURCE, ys[-1].detach().cpu(), loss, extrapolated, nothing, by_times, bar=0.0)
     return Reference(**{**vars(found), "bar": found.error_of(coarse)})
 
 

@@ -28,6 +28,9 @@ MAX_EQUATIONS = 2_000
 MAX_BAR = 1e-6
 """A reference with a larger error bar has not converged and is not used."""
 
+MOST_WORK = 1e10
+"""The largest product of batch and parameters for which a reference is computed: ten seconds on a large GPU."""
+
 METADATA = "told"
 """The name, in the files, of the array that holds the metadata as JSON."""
 
@@ -37,23 +40,34 @@ def reference_problem(cell: Cell, cache_dir: Path) -> Problem:
     return build(replace(cell, device="cpu"), cache_dir).to(torch.float64)
 
 
-def compute_reference(cell: Cell, cache_dir: Path) -> None:
-    """Write the reference of the cell's problem, converged or not, into the cache, unless one exists."""
+def compute_reference(cell: Cell, cache_dir: Path) -> str | None:
+    """Write the reference of the cell's problem, converged or not, into the cache, unless one exists.
+
+    Return None, or why there will be none.
+    """
     problem = reference_problem(cell, cache_dir)
-    if _file(cell, problem, cache_dir) is None:
-        save(best_reference(problem, MAX_EQUATIONS), identity(problem), cache_dir / file_name(cell))
+    if reference_file(cell, cache_dir) is not None:
+        return None
+    work = len(problem.y0) * sum(p.numel() for p in problem.parameters)
+    if work > MOST_WORK:
+        return f"no reference was computed: batch x parameters is {work:.1e}, more than {MOST_WORK:.0e}"
+    save(best_reference(problem, MAX_EQUATIONS, cell.device), identity(problem), cache_dir / file_name(cell))
+    return None
 
 
-def best_reference(problem: Problem, max_equations: int) -> Reference:
-    """Compute a reference by the most accurate method available. max_equations: see can_expand."""
+def best_reference(problem: Problem, max_equations: int, device: str = "cpu") -> Reference:
+    """Compute a reference by the most accurate method available, one by self-convergence on this device.
+
+    problem is on the CPU. max_equations: see can_expand.
+    """
     if has_closed_form(problem):
         return closed_form_reference(problem)
     if can_expand(problem, max_equations):
         try:
             return taylor_reference(problem)
         except ArithmeticError:  # small steps may succeed even if a Taylor series fails
-            return converged_reference(problem)
-    return converged_reference(problem)
+            return converged_reference(problem, device)
+    return converged_reference(problem, device)
 
 
 def load_reference(cell: Cell, cache_dir: Path) -> Reference | str:
@@ -69,12 +83,11 @@ def load_reference(cell: Cell, cache_dir: Path) -> Reference | str:
 
 def reference_file(cell: Cell, cache_dir: Path) -> Path | None:
     """Return the file that holds the cell's reference, or None if there is none."""
-    return _file(cell, reference_problem(cell, cache_dir), cache_dir)
-
-
-def _file(cell: Cell, problem: Problem, cache_dir: Path) -> Path | None:
-    files = [folder / file_name(cell) for folder in (KNOWN, cache_dir)]
-    return next((file for file in files if file.exists() and _metadata(file)["of"] == identity(problem)), None)
+    files = [file for file in (folder / file_name(cell) for folder in (KNOWN, cache_dir)) if file.exists()]
+    if not files:
+        return None
+    found = identity(reference_problem(cell, cache_dir))
+    return next((file for file in files if _metadata(file)["of"] == found), None)
 
 
 def file_name(cell: Cell) -> str:

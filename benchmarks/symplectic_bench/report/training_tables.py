@@ -18,7 +18,7 @@ SIDE_BY_SIDE = 3
 
 CAPTION = (
     "s/iteration and f calls, forward and backward: medians over the first iterations that all gradients have in"
-    " common. MiB: peak of live tensors in the first iteration, above those of network and data. losses off: the"
+    " common. MiB: peak of live tensors in the {measured} iteration, above those of network and data. losses off: the"
     " largest relative difference of the losses of the first iterations from symplectic's. The quality of the trained"
     " network is given for the longest trainings: the median over several seeds, with the smallest and the largest."
 )
@@ -103,7 +103,14 @@ def _table(name: str, title: str, settings: dict[str, list[Line]], where: str, n
     every = [line for lines in settings.values() for line in lines]
     data = tuple({k: v for k, v in line.items() if not isinstance(v, list)} for line in every)
     section = Section("", tuple(shown), (*notes, *_remarks(settings)))
-    return Table(name, title, f"{CAPTION} {_trained(every)}", where, tuple(headings), (section,), data, tuple(groups))
+    return Table(
+        name, title, f"{_caption(every)} {_trained(every)}", where, tuple(headings), (section,), data, tuple(groups)
+    )
+
+
+def _caption(lines: Sequence[Line]) -> str:
+    on_card = {line["device"] == "cuda" for line in lines}
+    return CAPTION.format(measured="first" if on_card != {True} else "second")
 
 
 def _columns(lines: Sequence[Line]) -> list[Column]:

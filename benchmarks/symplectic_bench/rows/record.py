@@ -88,6 +88,7 @@ class Measurement:
     peak_tensor_source: str | None = None  # "exact" | "fit"
     forward_peak_tensor_bytes: int | None = None
     kept_tensor_bytes: int | None = None  # live between forward and backward pass
+    left_tensor_bytes: int | None = None  # live after a first gradient, for later ones: part of the peaks if captured
     floor_tensor_bytes: int | None = None
     state_bytes: int | None = None
     graph_bytes: int | None = None

@@ -1,6 +1,7 @@
 """The measurer of suites that do not train: which processes run, in which order, and how their values become rows.
 
-A cell's gradient, tensor memory and resident memory are each measured in a process of their own; then the cells of a
+On the CPU a cell's gradient, tensor memory and resident memory are each measured in a process of their own. On CUDA
+one process measures the first two, and resident memory, most of it the driver's, is not measured. Then the cells of a
 group are timed together in one process. A cell whose process fails takes that status and is not measured further.
 """
 
@@ -18,7 +19,7 @@ from symplectic_bench.data.tables import cache_table, table_file
 from symplectic_bench.measure.floor import Floor, floor_tensor_bytes
 from symplectic_bench.measure.gradient_error import measure_gradient_error, measure_gradient_errors
 from symplectic_bench.measure.resident_memory import measure_resident_memory
-from symplectic_bench.measure.tensor_memory import measure_tensor_memory
+from symplectic_bench.measure.tensor_memory import measure_errors_and_memory, measure_tensor_memory
 from symplectic_bench.measure.wall_time import measure_wall_time
 from symplectic_bench.problems import PROBLEMS
 from symplectic_bench.references import compute_reference
@@ -142,8 +143,8 @@ class CellMeasurer:
         if cell.problem_id not in self.references:
             on_progress(f"{cell.group_label}: reference")
             outcome = process.run(compute_reference, (cell, settings.cache_dir), limits)
-            why = None if outcome.ok else f"the reference failed ({outcome.status}): {outcome.reason}"
-            self.references[cell.problem_id] = why
+            why = f"the reference failed ({outcome.status}): {outcome.reason}"
+            self.references[cell.problem_id] = outcome.values[0] if outcome.ok else why
         return self.references[cell.problem_id]
 
 
@@ -201,27 +202,40 @@ def _take_errors(row: Row, values: list[dict[str, Any]], end: CallOutcome, no_re
 def measure_cell(row: Row, settings: MeasurementSettings, no_reference: str | None) -> None:
     """Measure the gradient's errors and, if asked for, tensor and resident memory, until one of them fails."""
     cell, cache_dir = row.cell, settings.cache_dir
-    limits = _limits([cell], settings)
-    outcome = process.run(measure_gradient_error, (cell, cache_dir), limits)
+    limits, with_memory, memory = _limits([cell], settings), "memory" in settings.measure, None
+    if with_memory and cell.device == "cuda":
+        outcome, memory = _split(process.run(measure_errors_and_memory, (cell, cache_dir), limits))
+    else:
+        outcome = process.run(measure_gradient_error, (cell, cache_dir), limits)
     _take_errors(row, outcome.values, outcome, no_reference)
-    if not row.ok or "memory" not in settings.measure:
+    if not row.ok or not with_memory:
         return
-    outcome = process.run(measure_tensor_memory, (cell, cache_dir, row.counts), limits)
+    outcome = memory or process.run(measure_tensor_memory, (cell, cache_dir, row.counts), limits)
     row.take(outcome.values)
     if not outcome.ok:
         return row.fail(outcome.status, outcome.reason)
     row.take([_memory_floor(row)])
+    if cell.device == "cuda":
+        return
     outcome = process.run(measure_resident_memory, (cell, cache_dir), limits)
     row.take(outcome.values)
     if not outcome.ok:
         row.fail(outcome.status, outcome.reason)
 
 
+def _split(both: CallOutcome) -> tuple[CallOutcome, CallOutcome | None]:
+    """Return the outcomes of the errors and of the memory; None for that of memory if the process did not get there."""
+    ends = next((i for i, value in enumerate(both.values) if "ends" in value), None)
+    if ends is None:
+        return both, None
+    return CallOutcome(values=both.values[:ends]), CallOutcome(both.status, both.reason, both.values[ends + 1 :])
+
+
 def _limits(cells: Sequence[Cell], settings: MeasurementSettings) -> Limits:
     """Return the limits for a process that computes these cells of one group."""
     spawned = any(CONTENDERS[cell.contender].framework == "jax" for cell in cells)
     cell = cells[0]
-    return Limits(settings.cell_timeout_s, cell.device, spawned, cell.threads, cell.seed, settings.cores)
+    return Limits(settings.cell_timeout_s, spawned, cell.threads, cell.seed, settings.cores)
 
 
 def _memory_floor(row: Row) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Calls in fresh processes with a time limit, so that a crash in one does not end the suite.
 
-On the CPU a process is forked from a server that has only imported modules, in 20 ms instead of seconds. CUDA and JAX
-do not survive a fork, so for them the process is started from scratch. A process never outlives the one that started
-it: it ends when its lifeline, a pipe through which nothing is ever sent, is closed at the other end.
+A process is forked from a server that has only imported modules, in 20 ms instead of seconds, whatever the device: it
+initialises CUDA itself. For JAX, which does not survive a fork, it is started from scratch. A process never outlives
+the one that started it: it ends when its lifeline, a pipe through which nothing is ever sent, is closed at the other
+end.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ from typing import Any
 
 import torch
 
+from symplectic_bench.run.executors.executor import ExecutorError
+from symplectic_bench.run.inheritance import inherited
 from symplectic_bench.spec.failure import diagnose, diagnose_exit
 from symplectic_bench.spec.status import Status
 
@@ -38,6 +41,7 @@ LONGEST_S = 2e6
 """The longest time limit that can be waited for: the system counts milliseconds in 32 bits."""
 
 PRELOAD = (
+    "symplectic_bench.run.inheritance",
     "torch",
     "torch.fx.experimental.symbolic_shapes",
     "torch._dynamo",
@@ -46,20 +50,22 @@ PRELOAD = (
     "symplectic_bench.run.training.runner",
 )
 """The modules that the server imports for all processes; any that cannot be imported are skipped. torch itself imports
-the second, with sympy, at the first torch.autograd.grad (0.6 s), and the third with the first optimizer (1.6 s). None
-of
-them computes, starts a thread or plots."""
+symbolic_shapes, with sympy, at the first torch.autograd.grad (0.6 s), and _dynamo with the first optimizer (1.6 s).
+None of them computes, initialises CUDA, starts a thread or plots."""
+
+SERVER_SETTINGS = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Environment variables of the server and its forks. By default torch initialises CUDA to find out whether there is
+any."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """How to start a process: the time limit for each of its values, and torch's settings for the call.
 
-    spawned: start it from scratch on any device. cores: the cores it may run on; an empty tuple means all.
+    spawned: start it from scratch. cores: the cores it may run on; an empty tuple means all.
     """
 
     timeout_s: float
-    device: str = "cpu"
     spawned: bool = False
     threads: int = 1
     seed: int = 0
@@ -84,7 +90,8 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
 
     The return value is the outcome's only value. A generator's values arrive one by one: the time limit applies to each
     of them, and those sent before a crash are kept. Values are plain numbers, strings, lists and dicts. A process that
-    exceeds the limit is killed together with the processes it started.
+    exceeds the limit is killed together with the processes it started. Raises ExecutorError if the server from which
+    processes are forked has what they must not inherit.
     """
     if _forks(limits):
         _warn_about_preload()
@@ -92,31 +99,88 @@ def run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> 
 
 
 def _run(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> CallOutcome:
+    outcome = CallOutcome()
+    with _started(function, args, limits) as (process, receiver):
+        kills = _memory_kills()
+        finished = _receive(receiver, outcome, limits.timeout_s)
+        process.join(GRACE_S if finished else 0)
+        if not finished:
+            _explain(outcome, process, limits, kills)
+    return outcome
+
+
+@contextlib.contextmanager
+def _started(
+    function: Callable[..., Any], args: tuple[Any, ...], limits: Limits
+) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Start the call; yield its process and the pipe at which its messages arrive. Kill it at the end."""
     context = _context(limits)
     receiver, sender = context.Pipe(duplex=False)
     lifeline, held = context.Pipe(duplex=False)
-    kills = _memory_kills()
     process = context.Process(target=_child, args=(sender, lifeline, function, args, limits))  # pyright: ignore
-    with _without_main_module():
+    with _without_main_module(), _settings_of_the_server():
         process.start()
     sender.close()
     lifeline.close()
-    outcome = CallOutcome()
     try:
-        finished = _receive(receiver, outcome, limits.timeout_s)
-        process.join(GRACE_S if finished else 0)
-        if not finished and outcome.status is Status.TIMEOUT:
-            outcome.reason = f"no result for {limits.timeout_s:g} s"
-        elif not finished:
-            process.join(GRACE_S)
-            more = _memory_kills()
-            killed_for_memory = None if kills is None or more is None else more > kills
-            outcome.status, outcome.reason = diagnose_exit(process.exitcode, killed_for_memory)
+        yield process, receiver
     finally:
         _kill(process)
         receiver.close()
         held.close()
-    return outcome
+
+
+def _explain(outcome: CallOutcome, process: BaseProcess, limits: Limits, kills: int | None) -> None:
+    """Say why the process sends no more. kills: the kernel's count when it began."""
+    if outcome.status is Status.TIMEOUT:
+        outcome.reason = f"no result for {limits.timeout_s:g} s"
+        return
+    process.join(GRACE_S)
+    more = _memory_kills()
+    killed_for_memory = None if kills is None or more is None else more > kills
+    outcome.status, outcome.reason = diagnose_exit(process.exitcode, killed_for_memory)
+
+
+@dataclass
+class Conversation:
+    """A process that answers one question after another, whose outcome is that of the first one it fails to answer."""
+
+    questions: Connection
+    receiver: Connection
+    process: BaseProcess
+    limits: Limits
+    outcome: CallOutcome = field(default_factory=CallOutcome)
+    kills: int | None = field(default_factory=lambda: _memory_kills())
+
+    def put(self, question: Any) -> None:
+        """Send a question. Its answer must be taken by `take` before the next one is sent."""
+        with contextlib.suppress(BrokenPipeError):
+            self.questions.send(question)
+
+    def take(self) -> Any:
+        """Return the answer to the question that was put, or None once the process has ended or failed to answer."""
+        if not self.outcome.ok:
+            return None
+        answers = len(self.outcome.values)
+        if not _receive(self.receiver, self.outcome, self.limits.timeout_s, one=True):
+            _explain(self.outcome, self.process, self.limits, self.kills)
+        return self.outcome.values[-1] if len(self.outcome.values) > answers else None
+
+    def ask(self, question: Any) -> Any:
+        """Put a question and take the answer."""
+        self.put(question)
+        return self.take()
+
+
+@contextlib.contextmanager
+def conversation(function: Callable[..., Any], args: tuple[Any, ...], limits: Limits) -> Iterator[Conversation]:
+    """Start `function(questions, *args)` in a fresh process, a generator that yields an answer to each it receives."""
+    if _forks(limits):
+        _warn_about_preload()
+    received, questions = _context(limits).Pipe(duplex=False)
+    with received, questions, _started(function, (received, *args), limits) as (process, receiver):
+        received.close()
+        yield Conversation(questions, receiver, process, limits)
 
 
 @functools.cache
@@ -150,8 +214,11 @@ def _not_preloaded(names: Sequence[str]) -> dict[str, str]:
     return failures
 
 
-def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float) -> bool:
-    """Collect messages. Return True if the call ends, False if the process dies or the time is up."""
+def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float, one: bool = False) -> bool:
+    """Collect messages. Return True if the call ends, False if the process dies or the time is up.
+
+    one: collect one value only, and return True if it came.
+    """
     while True:
         if not receiver.poll(min(timeout_s, LONGEST_S)):
             outcome.status = Status.TIMEOUT
@@ -162,8 +229,12 @@ def _receive(receiver: Connection, outcome: CallOutcome, timeout_s: float) -> bo
             return False
         if kind == "value":
             outcome.values.append(content)
+            if one:
+                return True
         elif kind == "failed":
             outcome.status, outcome.reason = Status(content[0]), content[1]
+        elif kind == "unsound":
+            raise ExecutorError(content)
         else:
             return True
 
@@ -174,6 +245,9 @@ def _child(
     if hasattr(os, "setsid"):
         os.setsid()  # a group of its own, so that it can be killed together with the processes it starts
         threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+    if why := inherited():
+        sender.send(("unsound", why))
+        return
     if limits.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, limits.cores)
     gc.freeze()  # do not scan imported modules: a collection takes 1 ms instead of 100 ms
@@ -198,7 +272,7 @@ def _die_with(lifeline: Connection) -> None:
 
 
 def _forks(limits: Limits) -> bool:
-    return not limits.spawned and limits.device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods()
+    return not limits.spawned and "forkserver" in multiprocessing.get_all_start_methods()
 
 
 def _context(limits: Limits) -> BaseContext:
@@ -239,3 +313,17 @@ def _without_main_module() -> Iterator[None]:
 
 
 _STARTING = threading.Lock()
+
+
+@contextlib.contextmanager
+def _settings_of_the_server() -> Iterator[None]:
+    """Set SERVER_SETTINGS in the environment, from which the server takes its own if it is started now."""
+    before = {name: os.environ.get(name) for name in SERVER_SETTINGS}
+    os.environ.update(SERVER_SETTINGS)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

@@ -10,7 +10,11 @@ from symplectic_bench.run.executors.cluster import ExecutorChoice, Tls
 from symplectic_bench.spec.suite import Scale
 
 AtScale = Annotated[
-    Scale, typer.Option(help="Size: the suite's own (cpu), a few seconds (smoke), or for a large GPU (gpu).")
+    Scale,
+    typer.Option(
+        help="Size: the suite's own (cpu), a few seconds (smoke), for a large GPU (gpu), or the first iterations of"
+        " that (gpu-first)."
+    ),
 ]
 UsersProblemPath = Annotated[
     str | None,

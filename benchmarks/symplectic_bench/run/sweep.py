@@ -62,8 +62,11 @@ def plan_of(suite: Suite, source: str, options: RunOptions) -> Plan:
     if suite.trains:
         suite = with_available_data(suite, options.data_dir)
     own = describe_problems(suite)
-    whole = expand(suite, load_vocabulary(suite.trains, own))
+    vocabulary = load_vocabulary(suite.trains, own)
+    whole = expand(suite, vocabulary)
     cells = narrow(whole, parse_only(options.only or ()))
+    if options.executor_choice.local and any(map(vocabulary.no_device, cells)):
+        raise SuiteError(NO_DEVICE)
     if own:
         # Imported here for the same reason as below.
         from symplectic_bench.run.users_problems import require_sound
@@ -71,6 +74,12 @@ def plan_of(suite: Suite, source: str, options: RunOptions) -> Plan:
         require_sound(cells, suite.cell_timeout_s)
     repeats, problems = options.repeats or suite.repeats, sources_of(own)
     return Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir, problems)
+
+
+NO_DEVICE = (
+    "there is no CUDA device on this machine, and these cells are measured on one: run this where torch finds one,"
+    " reach one through --scheduler or --cluster, or leave out what asks for it, such as --scale gpu"
+)
 
 
 def with_available_data(suite: Suite, data_dir: Path | None) -> Suite:
@@ -121,8 +130,9 @@ def load_vocabulary(trains: bool = False, own: Mapping[str, "UsersProblem"] | No
     """Return the names that suites may use (suites that train, or the others), and the users' `own` problems."""
     # Imported here for the same reason.
     from symplectic_adjoint import METHODS
+    from symplectic_bench.contenders.reasons import no_device
     from symplectic_bench.contenders.registry import decline, decline_training
-    from symplectic_bench.data.scikit_learn import TABLES
+    from symplectic_bench.data.tables import NAMES
     from symplectic_bench.problems import PROBLEMS
     from symplectic_bench.tasks import TASKS
 
@@ -132,12 +142,12 @@ def load_vocabulary(trains: bool = False, own: Mapping[str, "UsersProblem"] | No
 
     def decline_problem(cell: Cell) -> str | None:
         data = None if is_users_problem(cell.problem) else cell.sizes_dict.get("data")
-        if data is not None and data not in TABLES:
-            return f"there is no data {data!r:.80}{suggestion(str(data), TABLES)}"
+        if data is not None and data not in NAMES:
+            return f"there is no data {data!r:.80}{suggestion(str(data), NAMES)}"
         return decline(cell)
 
     elsewhere = {other: name for name, method in METHODS.items() for other in method.also_called}
-    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline_problem, elsewhere)
+    return Vocabulary(sizes, tuple(METHODS), decline_training if trains else decline_problem, elsewhere, no_device)
 
 
 def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: Path) -> Measurer:
@@ -153,7 +163,8 @@ def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: P
     if plan.fresh:
         for cell in cells:
             (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)
-    settings = TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, longest(plan.whole))
+    most = longest(plan.whole) if suite.evaluate else None
+    settings = TrainingSettings(suite.cell_timeout_s, cache, checkpoints, plan.data_dir, most)
     return TrainingMeasurer(replace(settings, fresh=uuid4().hex if plan.fresh else ""))
 
 

@@ -51,7 +51,7 @@ def require_sound(cells: Sequence[Cell], limit_s: float = LIMIT_S) -> None:
         if is_users_problem(cell.problem):
             problems.setdefault((cell.problem_id, cell.device), cell)
     for cell in problems.values():
-        _ask(_examine, (cell,), cell.problem, Limits(min(limit_s, LIMIT_S), cell.device, threads=cell.threads))
+        _ask(_examine, (cell,), cell.problem, Limits(min(limit_s, LIMIT_S), threads=cell.threads))
 
 
 def _ask(function: Callable[..., Any], args: tuple[Any, ...], path: str, limits: Limits) -> list[Any]:
@@ -65,7 +65,7 @@ def _ask(function: Callable[..., Any], args: tuple[Any, ...], path: str, limits:
 
 
 def _extended(limits: Limits) -> Limits:
-    return Limits(limits.timeout_s + GRACE_S, limits.device, threads=limits.threads)
+    return Limits(limits.timeout_s + GRACE_S, threads=limits.threads)
 
 
 # In the other process.

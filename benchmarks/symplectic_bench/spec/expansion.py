@@ -16,12 +16,16 @@ class NothingLeft(ValueError):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names that cells may use. `decline` returns why a cell is impossible, or None."""
+    """The names that cells may use.
+
+    `decline` returns why a cell is impossible on any machine, or None; `no_device` why it is on this one.
+    """
 
     problems: Mapping[str, Mapping[str, Size]]  # name -> its sizes with their defaults
     methods: Collection[str]
     decline: Callable[[Cell], str | None]
     methods_elsewhere: Mapping[str, str] = field(default_factory=dict)  # other libraries' names of the methods
+    no_device: Callable[[Cell], str | None] = lambda cell: None
 
 
 def expand(suite: Suite, vocabulary: Vocabulary) -> list[Cell]:

@@ -36,11 +36,15 @@ class SuiteError(ValueError):
 
 
 class Scale(StrEnum):
-    """The size at which a suite is run: cpu is its own size, smoke takes seconds, gpu fills a large card."""
+    """The size at which a suite is run.
+
+    cpu is its own size, smoke takes seconds, gpu fills a large card; gpu-first has the first iterations of gpu only.
+    """
 
     SMOKE = "smoke"
     CPU = "cpu"
     GPU = "gpu"
+    GPU_FIRST = "gpu-first"
 
 
 class Axes(TomlTable):
@@ -125,6 +129,7 @@ class Overrides(TomlTable):
     cell_timeout_s: Positive | None = None
     repeats: Count | None = None
     warmup: Rounds | None = None
+    evaluate: bool | None = None
     defaults: Axes | None = None
     block: Annotated[list[Block], Field(min_length=1)] | None = None
 
@@ -134,7 +139,7 @@ class Suite(TomlTable):
 
     measure lists what is measured besides errors and counts, which always are. If trains is true, the suite's problems
     are tasks, that is, networks to train: their losses, time, memory and calls are measured, and measure, repeats and
-    warmup are refused.
+    warmup are refused. evaluate: whether the networks trained for longest are then evaluated on test data.
     """
 
     name: str
@@ -147,6 +152,7 @@ class Suite(TomlTable):
     warmup: Rounds = 1
     measure: list[Literal["memory", "time"]] = Field(["memory", "time"])
     trains: bool = False
+    evaluate: bool = True
     defaults: Axes = Axes()
     block: Annotated[list[Block], Field(min_length=1)]
     target: list[Target] = Field([])
@@ -162,23 +168,29 @@ class Suite(TomlTable):
         return name
 
     @model_validator(mode="after")
-    def _training_has_no_repeats(self) -> Self:
+    def _keys_have_an_effect(self) -> Self:
         given = set(self.model_fields_set).union(*(overrides.model_fields_set for overrides in self.scale.values()))
         idle = sorted(given & {"measure", "repeats", "warmup"})
         if self.trains and idle:
             raise ValueError(
                 f"{' and '.join(idle)} have no effect if networks are trained (trains = true): remove them"
             )
+        if not self.trains and "evaluate" in given:
+            raise ValueError("evaluate has no effect unless networks are trained (trains = true): remove it")
         return self
+
+    @property
+    def scales(self) -> list[Scale]:
+        """The scales that the suite has. Every suite has cpu, its own size."""
+        return [scale for scale in Scale if scale is Scale.CPU or scale in self.scale]
 
     def at_scale(self, scale: Scale) -> "Suite":
         """Return the suite at `scale`, renamed so that results of small runs are not mistaken for the suite's own.
 
-        Every suite has the scale cpu, its own size. Raise SuiteError for a scale that the file does not have.
+        Raise SuiteError for a scale that the file does not have.
         """
-        if scale not in self.scale and scale is not Scale.CPU:
-            known = sorted({Scale.CPU.value, *(s.value for s in self.scale)})
-            raise SuiteError(f"suite {self.name!r} has no scale {scale.value!r}; it has {', '.join(known)}")
+        if scale not in self.scales:
+            raise SuiteError(f"suite {self.name!r} has no scale {scale.value!r}; it has {', '.join(self.scales)}")
         overrides = self.scale.get(scale, Overrides())
         changed = {key: getattr(overrides, key) for key in overrides.model_fields_set}
         if overrides.defaults is not None:

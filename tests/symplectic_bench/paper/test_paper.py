@@ -33,9 +33,12 @@ def suite_of(experiment, scale=Scale.CPU):
     return with_available_data(suite, None) if suite.trains else suite
 
 
-@pytest.mark.parametrize("scale", Scale)
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_every_experiment_expands_at_every_scale(experiment, scale):
+@pytest.mark.parametrize(
+    ("experiment", "scale"),
+    [(e, scale) for e in EXPERIMENTS for scale in e.scales],
+    ids=lambda one: getattr(one, "name", one),
+)
+def test_every_experiment_expands_at_every_scale_that_it_has(experiment, scale):
     suite = suite_of(experiment, scale)
     assert expand(suite, load_vocabulary(suite.trains))
 
@@ -44,6 +47,28 @@ def test_every_experiment_expands_at_every_scale(experiment, scale):
 def test_the_budgets_of_all_experiments_fit_into_the_total(scale, most):
     shares = {e.name: suite_of(e, scale).budget_s for e in EXPERIMENTS}
     assert sum(shares.values()) <= most, shares
+
+
+def test_the_first_iterations_are_those_of_the_three_tables_of_trained_networks():
+    first = [e for e in EXPERIMENTS if Scale.GPU_FIRST in e.scales]
+    assert [e.name for e in first] == ["table2", "table3", "table4"]
+    for experiment in first:
+        suite = load_suite(experiment.source).at_scale(Scale.GPU_FIRST)
+        assert suite.budget_s <= 240 and not suite.evaluate
+        cells = expand(suite, load_vocabulary(trains=True))
+        assert {(cell.device, cell.sizes_dict[ITERATIONS]) for cell in cells} == {("cuda", 3)}
+        assert {"symplectic", "continuous", "aca", "baseline", "backprop"} <= {
+            cell.gradient for cell in cells if cell.contender == "ours"
+        }
+
+
+def test_the_batches_of_the_flows_are_those_of_the_replications():
+    suite = load_suite(next(e for e in EXPERIMENTS if e.name == "table2").source).at_scale(Scale.GPU_FIRST)
+    cells = expand(suite, load_vocabulary(trains=True))
+    batches = {(cell.sizes_dict["data"], cell.batch) for cell in cells}
+    large, others = ("power", "hepmass", "bsds300"), ("gas", "miniboone", "mnist")
+    assert batches == {(data, 10_000) for data in large} | {(data, 1_000) for data in others}
+    assert {c.sizes_dict["nonlinearity"] for c in cells if c.sizes_dict["data"] == "bsds300"} == {"tanh"}
 
 
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if suite_of(e).trains], ids=lambda e: e.name)
@@ -77,7 +102,7 @@ def row(name="ours symplectic", iterations=3, losses=(3.0, 2.0, 1.0), metrics=No
     given = {
         key: changes.pop(key)
         for key in list(changes)
-        if key in Measurement.__dataclass_fields__ and key not in ("seed", "method", "dtype", "batch")
+        if key in Measurement.__dataclass_fields__ and key not in ("seed", "method", "dtype", "batch", "device")
     }
     cell = replace(cell, **changes)
     return Measurement.for_cell(cell, **{"status": Status.OK, **measured, **given})
@@ -109,6 +134,11 @@ class TestTables:
         assert lines["ours aca"] == ("-", "3.00", "0.300", "82", "0", *["-"] * 5)
         assert "synthetic-..: a mixture of five normal" in table.caption
         assert "a note" in table.sections[0].notes and "batch 3" in table.caption and "seeds 0" in table.caption
+
+    @pytest.mark.parametrize(("device", "measured"), [("cpu", "first"), ("cuda", "second")])
+    def test_the_caption_says_which_iteration_the_memory_is_of(self, device, measured):
+        (table,) = training_tables(summarize([row(device=device)]), "here.")
+        assert f"peak of live tensors in the {measured} iteration" in table.caption
 
     def test_several_seeds_are_shown_as_a_median_with_its_spread(self):
         rows = [row(metrics={"nll": nll}, seed=seed) for seed, nll in enumerate((1.0, 5.0, 2.0))]

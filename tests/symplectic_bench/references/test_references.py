@@ -202,6 +202,14 @@ class TestStored:
         compute_reference(cell, tmp_path)
         assert reference_file(cell, tmp_path) == file
 
+    def test_a_reference_that_would_take_minutes_is_not_begun(self, tmp_path, monkeypatch):
+        cell = make_cell(problem="mlp", sizes={"width": 128}, batch=2)
+        monkeypatch.setattr(store, "MOST_WORK", 1e4)
+        monkeypatch.setattr(store, "best_reference", lambda *_: pytest.fail("it was begun"))
+        why = compute_reference(cell, tmp_path)
+        assert why == "no reference was computed: batch x parameters is 3.8e+04, more than 1e+04"
+        assert load_reference(cell, tmp_path) == "no reference was computed" and not list(tmp_path.iterdir())
+
     def test_a_missing_reference_is_a_reason(self, tmp_path):
         assert load_reference(make_cell(seed=12345), tmp_path) == "no reference was computed"
 

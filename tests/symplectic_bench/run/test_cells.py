@@ -62,7 +62,7 @@ class TestForReal:
     def test_a_measured_row_is_full(self, rows):
         unmeasured = {"reason", "error_discrete_reason", "error_true_reason", "peak_reserved_bytes"}
         unmeasured |= {"environment"}  # which the sweep adds
-        unmeasured |= {"total_samples_s", "compile_s"}
+        unmeasured |= {"total_samples_s", "compile_s", "left_tensor_bytes"}
         unmeasured |= {"f_call_captured_s", "vjp_call_captured_s", "floor_captured_s", "floor_captured_reason"}  # CUDA
         unmeasured |= {"losses", "f_calls_samples", "steps_samples", "cold_iterations", "metrics"}  # of training
         for row in (rows[0], rows[1], rows[3]):
@@ -111,7 +111,7 @@ class TestByScript:
         """Outcomes by function name; a list gives one outcome per call."""
         outcomes = {
             "cache_table": CallOutcome(),
-            "compute_reference": CallOutcome(values=[{"bar": 1e-12}]),
+            "compute_reference": CallOutcome(values=[None]),
             "measure_gradient_error": CallOutcome(values=[{**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16}]),
             "measure_tensor_memory": CallOutcome(values=[FLOOR, {"peak_tensor_bytes": 999}]),
             "measure_resident_memory": CallOutcome(values=[{"peak_rss_bytes": 5}]),
@@ -148,6 +148,49 @@ class TestByScript:
             "measure_resident_memory",
             "measure_wall_time",
         ]
+
+    @pytest.fixture
+    def card(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+
+    ERRORS = ({**COUNTS, "loss": 1.0}, {"error_discrete": 1e-16})
+
+    def test_errors_and_memory_share_a_process_on_a_card_and_resident_memory_is_not_measured(
+        self, script, settings, card
+    ):
+        values = [*self.ERRORS, {"ends": True}, FLOOR, {"peak_tensor_bytes": 999}]
+        script["measure_errors_and_memory"] = CallOutcome(values=values)
+        row = self.row(settings, device="cuda")
+        assert self.calls == ["compute_reference", "measure_errors_and_memory", "measure_wall_time"]
+        assert (row.status, row.error_discrete, row.peak_tensor_bytes) == (Status.OK, 1e-16, 999)
+        assert row.floor_tensor_bytes == (3 + 6) * 8 + 40 + 4 and row.peak_rss_bytes is None
+
+    def test_a_process_on_a_card_that_dies_in_the_errors_leaves_the_memory_to_another(self, script, settings, card):
+        script["measure_errors_and_memory"] = CallOutcome(Status.OOM, "too large", values=[self.ERRORS[0]])
+        row = self.row(settings, device="cuda")
+        assert self.calls[1:] == ["measure_errors_and_memory", "measure_tensor_memory", "measure_wall_time"]
+        assert (row.status, row.peak_tensor_bytes, row.error_discrete) == (Status.OK, 999, None)
+        assert row.error_discrete_reason == "its process ended before (oom): too large"
+
+    def test_a_process_on_a_card_that_dies_in_the_memory_ends_the_cell_and_keeps_the_errors(
+        self, script, settings, card
+    ):
+        values = [*self.ERRORS, {"ends": True}, FLOOR]
+        script["measure_errors_and_memory"] = CallOutcome(Status.OOM, "too large", values=values)
+        row = self.row(settings, device="cuda")
+        assert "measure_wall_time" not in self.calls
+        assert (row.status, row.reason, row.error_discrete) == (Status.OOM, "too large", 1e-16)
+        assert row.error_discrete_reason is None and row.state_bytes == FLOOR["state_bytes"]
+
+    def test_a_gradient_that_fails_on_a_card_ends_the_cell(self, script, settings, card):
+        script["measure_errors_and_memory"] = CallOutcome(Status.DIVERGED, "gave up")
+        row = self.row(settings, device="cuda")
+        assert self.calls == ["compute_reference", "measure_errors_and_memory"]
+        assert (row.status, row.reason) == (Status.DIVERGED, "gave up")
+
+    def test_a_reference_that_is_not_worth_its_time_gives_its_reason(self, script, settings):
+        script["compute_reference"] = CallOutcome(values=["no reference was computed: too large"])
+        assert self.row(settings).error_true_reason == "no reference was computed: too large"
 
     def test_times_are_medians_and_the_floor_is_bare_calls(self, script, settings):
         row = self.row(settings)

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from symplectic_bench.run.processes import Limits, run
+from symplectic_bench.run.processes import Limits, conversation, run
 from symplectic_bench.spec.failure import LONGEST_REASON, Diverged, diagnose, diagnose_exit, publishable
 from symplectic_bench.spec.status import Status
 from tests.clone import PYTHONPATH
@@ -158,9 +158,8 @@ def test_a_process_is_new_and_has_the_given_settings():
     assert found == {"threads": 2, "seed": 5, "heavy": [], "main": None}
 
 
-@pytest.mark.parametrize("how", [{"device": "cuda"}, {"spawned": True}], ids=["cuda", "jax"])
-def test_a_process_that_must_not_be_forked_is_spawned(how):
-    outcome = run(what_it_finds, (), Limits(timeout_s=60, **how, seed=7))
+def test_a_process_that_must_not_be_forked_is_spawned():
+    outcome = run(what_it_finds, (), Limits(timeout_s=60, spawned=True, seed=7))
     assert outcome.ok and outcome.values[0]["seed"] == 7 and outcome.values[0]["main"] is None
 
 
@@ -211,3 +210,44 @@ def test_a_module_that_the_server_fails_to_import_is_reported_once(tmp_path):
     assert done.stdout.splitlines() == ["[1]", "[1]"]
     assert done.stderr.count("could not import") == 1
     assert "could not import broken (ImportError: no luck): every cell imports it itself" in done.stderr
+
+
+def doubling(questions, factor):
+    while True:
+        question = questions.recv()
+        if question == "die":
+            os._exit(7)
+        if question == "sleep":
+            time.sleep(60)
+        yield factor * question
+
+
+class TestConversation:
+    @pytest.mark.parametrize("spawned", [False, True])
+    def test_a_process_answers_one_question_after_another(self, spawned):
+        with conversation(doubling, (2,), Limits(60, spawned=spawned)) as talk:
+            assert [talk.ask(question) for question in (1, 2, 21)] == [2, 4, 42] and talk.outcome.ok
+
+    def test_two_processes_work_at_their_questions_at_once(self):
+        with conversation(doubling, (2,), LIMITS) as one, conversation(doubling, (3,), LIMITS) as other:
+            one.put(1)
+            other.put(1)
+            assert (other.take(), one.take()) == (3, 2)
+
+    def test_a_process_that_dies_gives_its_reason_and_no_more_answers(self):
+        with conversation(doubling, (2,), LIMITS) as talk:
+            assert talk.ask(1) == 2
+            assert talk.ask("die") is None and talk.ask(1) is None
+        assert (talk.outcome.status, talk.outcome.values) == (Status.ERROR, [2])
+        assert talk.outcome.reason == "the process ended with exit code 7 and no result"
+
+    def test_an_answer_that_does_not_come_is_a_timeout(self):
+        with conversation(doubling, (2,), SHORT) as talk:
+            assert talk.ask("sleep") is None and talk.outcome.reason == "no result for 2 s"
+            process = talk.process
+        assert not process.is_alive()
+
+    def test_an_exception_is_the_outcome(self):
+        with conversation(doubling, (2,), LIMITS) as talk:
+            assert talk.ask(None) is None
+        assert talk.outcome.reason is not None and talk.outcome.reason.startswith("TypeError")

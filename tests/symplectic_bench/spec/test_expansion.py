@@ -181,6 +181,36 @@ def test_quick_compares_nine_ways_within_sixty_cells():
     assert {c.sizes_dict["data"] for c in found if c.problem == "flow"} == {"digits", "breast_cancer", "wine"}
 
 
+@pytest.mark.parametrize(
+    ("name", "scale"), [(name, scale) for name in suite_names() for scale in load_suite(name).scales]
+)
+def test_every_suite_expands_at_every_scale_that_it_has(name, scale):
+    cells = cells_of_suite(load_suite(name).at_scale(scale))
+    assert {cell.device for cell in cells} == {"cuda" if scale is Scale.GPU else "cpu"}
+
+
+@pytest.mark.parametrize(("name", "most_s"), [("quick", 240), ("performance", 480)])
+def test_on_a_card_sizes_are_worth_one_and_some_rows_are_in_bf16(name, most_s):
+    suite = load_suite(name).at_scale(Scale.GPU)
+    assert suite.budget_s <= most_s
+    cells = cells_of_suite(suite)
+    assert len(cells) <= suite.max_cells
+    assert max(cell.sizes_dict.get("width", 0) for cell in cells) == 4096
+    low = [cell for cell in cells if cell.problem == "mlp_bf16"]
+    assert low and {cell.dtype for cell in low} == {"float32"}  # the state
+    assert {("ours", "symplectic"), ("ours", "backprop"), ("torchdiffeq", "backprop")} <= {
+        (cell.contender, cell.gradient) for cell in low
+    }
+
+
+def test_quick_on_a_card_has_large_batches_and_the_flow_of_a_published_table():
+    cells = cells_of_suite(QUICK.at_scale(Scale.GPU))
+    assert max(cell.batch for cell in cells) == 8192
+    (sizes,) = {cell.sizes for cell in cells if cell.problem == "flow"}
+    published = {"data": "synthetic-bsds300", "width": 1260, "layers": 3, "nonlinearity": "tanh"}
+    assert published.items() <= dict(sizes).items()
+
+
 def test_the_smoke_block_of_quick_has_outputs_in_steps_a_tuple_times_and_a_second_method():
     found = cells_of_suite(QUICK.at_scale(Scale.SMOKE))
     assert len(found) == 25

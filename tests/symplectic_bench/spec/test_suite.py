@@ -89,7 +89,9 @@ def test_a_scale_may_change_a_default_and_keep_the_others(write):
 
 def test_small_runs_have_a_name_of_their_own(write):
     suite = load_suite(write(SMALL))
-    assert [suite.at_scale(scale).name for scale in Scale] == ["small-smoke", "small", "small-gpu"]
+    assert [suite.at_scale(scale).name for scale in suite.scales] == ["small-smoke", "small", "small-gpu"]
+    with pytest.raises(SuiteError, match=r"no scale 'gpu-first'; it has smoke, cpu, gpu"):
+        suite.at_scale(Scale.GPU_FIRST)
 
 
 def test_a_target_is_read_with_its_cells_and_applies_at_every_scale(write):
@@ -148,6 +150,7 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         ("budget_s", "bugdet_s", r"small.toml: bugdet_s: unknown key; did you mean 'budget_s'\?"),
         ("budget_s = 10", "", r"small.toml: budget_s: is missing"),
         ("budget_s = 10", "budget_s = 10\ntrains = true", r"repeats have no effect if networks are trained"),
+        ("budget_s = 10", "budget_s = 10\nevaluate = false", r"evaluate has no effect unless networks are trained"),
         ("method =", "methd =", r"block\[0\].methd: unknown key; did you mean 'method'\?"),
         ("batch = 4", "bach = 4", r"defaults.bach: unknown key; did you mean 'batch'\?"),
         ("repeats = 1", "repeat = 1", r"scale.smoke.repeat: unknown key; did you mean 'repeats'\?"),

@@ -74,6 +74,11 @@ class ExecutorChoice:
     cluster: str | None = None
     cluster_options: Path | None = None
 
+    @property
+    def local(self) -> bool:
+        """Whether it is this machine."""
+        return self.scheduler is None and self.cluster is None
+
     def __post_init__(self) -> None:
         """Raise ExecutorChoiceError if options contradict each other or have no effect."""
         if self.scheduler is not None and self.cluster is not None:

@@ -38,15 +38,16 @@ class TrainingSettings:
     """Settings of training runs.
 
     iteration_timeout_s limits each iteration. checkpoints is the folder of unfinished runs. longest maps each group of
-    the suite's cells, finished or not, to its largest number of iterations. cores: see Limits. fresh names a run that
-    starts over, so that no other machine resumes from its own checkpoint of an earlier run.
+    the suite's cells, finished or not, to its largest number of iterations, for which networks are evaluated; None if
+    none is. cores: see Limits. fresh names a run that starts over, so that no other machine resumes from its own
+    checkpoint of an earlier run.
     """
 
     iteration_timeout_s: float
     cache_dir: Path
     checkpoints: Path
     data_dir: Path | None = None
-    longest: Mapping[str, int] = field(default_factory=dict)
+    longest: Mapping[str, int] | None = field(default_factory=dict)
     cores: tuple[int, ...] = ()
     fresh: str = ""
 
@@ -81,9 +82,10 @@ class TrainingRun:
     def turn(self) -> None:
         """Train up to the next multiple of TURN iterations; do nothing if an earlier run's checkpoint is further.
 
-        The first turn starts with a memory measurement of the first iteration, whose weights all contenders share.
+        On the CPU the first turn starts with a memory measurement of the first iteration, whose weights all contenders
+        share. On CUDA training itself measures the second.
         """
-        if not self.log.memory:
+        if not self.log.memory and (self.cell.device == "cpu" or self.wanted == 1):
             self._continue(measure_memory)
         if self.status is Status.OK:
             self._continue(train, min(self.wanted, (self.log.iterations // TURN + 1) * TURN))
@@ -129,7 +131,7 @@ class TrainingRun:
     def _run(self, function: Callable[..., Any], *args: Any, timeout_factor: int = 1) -> CallOutcome:
         cell, settings = self.cell, self.settings
         timeout_s = timeout_factor * settings.iteration_timeout_s
-        limits = Limits(timeout_s, cell.device, threads=cell.threads, seed=cell.seed, cores=settings.cores)
+        limits = Limits(timeout_s, threads=cell.threads, seed=cell.seed, cores=settings.cores)
         return process.run(function, (cell, settings.cache_dir, self.file, *args), limits)
 
 
@@ -161,7 +163,8 @@ class TrainingMeasurer:
         self, group: Sequence[Cell], cores: tuple[int, ...], on_progress: ProgressCallback
     ) -> Iterator[Measurement]:
         settings = replace(self.settings, cores=cores)
-        most = max(settings.longest.get(group[0].group_id, 0), *(iterations(cell) for cell in group))
+        known = (settings.longest or {}).get(group[0].group_id, 0)
+        most = None if settings.longest is None else max(known, *(iterations(cell) for cell in group))
         runs = [TrainingRun(cell, settings, evaluated=iterations(cell) == most) for cell in group]
         for run in runs:
             if reason := missing(run.cell):
@@ -231,7 +234,7 @@ def summarize_log(log: Log) -> dict[str, Any]:
         "losses": log.losses,
         "f_calls_samples": _totals(log, "f_calls_forward", "f_calls_backward"),
         "steps_samples": _totals(log, "steps_accepted"),
-        "peak_rss_bytes": log.peak_rss_bytes,
+        "peak_rss_bytes": log.peak_rss_bytes or None,
         **memory,
     }
 

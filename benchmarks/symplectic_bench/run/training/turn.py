@@ -17,9 +17,10 @@ from symplectic_bench.contenders.registry import TRAINERS
 from symplectic_bench.measure.resident_memory import high_water_bytes, reset_high_water_bytes
 from symplectic_bench.run.training.checkpoint import load, save
 from symplectic_bench.run.training.integrator import Integrator, forward_only
+from symplectic_bench.run.training.iteration_memory import IterationMemory
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.failure import Diverged
-from symplectic_bench.tasks import TASKS
+from symplectic_bench.tasks import TASKS, Task
 
 
 class CheckpointMissing(RuntimeError):
@@ -28,6 +29,8 @@ class CheckpointMissing(RuntimeError):
 
 def train(cell: Cell, cache_dir: Path, file: Path, until: int) -> Iterator[dict[str, Any]]:
     """Train from the checkpoint until `until` iterations are done, yielding after each, and save the next checkpoint.
+
+    On CUDA the memory of the process's second iteration is measured, unless the log has one.
 
     Raises Diverged if the solver gives up or a loss is not finite.
     """
@@ -38,18 +41,24 @@ def train(cell: Cell, cache_dir: Path, file: Path, until: int) -> Iterator[dict[
     log = load(file, task, optimizer)
     rates = [group["lr"] for group in task.optimizer().param_groups]
     integrate = Integrator(contender, cell)
-    baseline = reset_high_water_bytes()
+    baseline, on_card = reset_high_water_bytes(), cell.device == "cuda"
     log.starts.append(log.iterations)
     for iteration in range(log.iterations, until):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * task.learning_rate_factor(iteration)
+        watched = on_card and not log.memory and iteration > log.starts[-1]
+        memory = IterationMemory.begin(task) if watched else None
         began = _now(cell)
         with giving_up(contender.gives_up):
             loss = task.loss(integrate, iteration)
         solved = _now(cell)
+        if memory is not None:
+            memory.after_forward()
         with giving_up(contender.gives_up):
             loss.backward()
         differentiated = _now(cell)
+        if memory is not None:
+            log.memory = {**memory.after_backward(), "parameter_bytes": _parameter_bytes(task)}
         optimizer.step()
         optimizer.zero_grad()
         ended = _now(cell)
@@ -59,7 +68,8 @@ def train(cell: Cell, cache_dir: Path, file: Path, until: int) -> Iterator[dict[
         log.backward_s.append(differentiated - solved)
         log.total_s.append(ended - began)
         yield {"iteration": iteration}
-    log.peak_rss_bytes = max(log.peak_rss_bytes, high_water_bytes() - baseline)
+    if not on_card:  # where it is the driver's, not the gradient's
+        log.peak_rss_bytes = max(log.peak_rss_bytes, high_water_bytes() - baseline)
     save(file, task, optimizer, log)
     yield asdict(log)
 
@@ -106,10 +116,14 @@ def measure_memory(cell: Cell, cache_dir: Path, file: Path) -> dict[str, Any]:
         "peak_tensor_bytes": max(forward_memory.peak_bytes, backward_memory.peak_bytes),
         "forward_peak_tensor_bytes": forward_memory.peak_bytes,
         "kept_tensor_bytes": forward_memory.left_bytes,
-        "parameter_bytes": sum(p.numel() * p.element_size() for p in task.parameters()),
+        "parameter_bytes": _parameter_bytes(task),
     }
     save(file, task, optimizer, log)
     return asdict(log)
+
+
+def _parameter_bytes(task: Task) -> int:
+    return sum(p.numel() * p.element_size() for p in task.parameters())
 
 
 def evaluate(cell: Cell, cache_dir: Path, file: Path) -> dict[str, float]:
