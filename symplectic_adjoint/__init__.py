@@ -34,6 +34,7 @@ from symplectic_adjoint.errors import InvalidTableau as InvalidTableau
 from symplectic_adjoint.errors import LostGradient as LostGradient
 from symplectic_adjoint.errors import NoiseWarning as NoiseWarning
 from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
+from symplectic_adjoint.errors import NotCapturable as NotCapturable
 from symplectic_adjoint.errors import NotReplacedWarning as NotReplacedWarning
 from symplectic_adjoint.errors import OffloadError as OffloadError
 from symplectic_adjoint.errors import ResolutionWarning as ResolutionWarning

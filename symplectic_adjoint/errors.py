@@ -17,6 +17,10 @@ class UnsupportedCombination(ValueError):
     """Two arguments that are valid individually but do not work together."""
 
 
+class NotCapturable(UnsupportedCombination):
+    """capture=True was given, and func does what no captured program can repeat."""
+
+
 class CompilerNotFound(RuntimeError):
     """compile=True was given, but no C++ compiler was found."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.strategy import BackwardPass, Gradients
-from symplectic_adjoint.field.capturable import NotCapturable
+from symplectic_adjoint.errors import NotCapturable
 from symplectic_adjoint.field.captured import ProgramsOutdated
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.solve.capture import refusal_of, remember_refusal

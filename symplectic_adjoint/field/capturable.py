@@ -11,17 +11,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from symplectic_adjoint._torch_internals import DispatchMode
-from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.errors import NotCapturable, UnsupportedCombination
 from symplectic_adjoint.field.host_operations import arguments_of, draws, why_it_waits
 
 _OWN_FOLDERS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
 
 _READS_OF_METHODS = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
 """Reads of a tensor that no operation shows if it lies on the host."""
-
-
-class NotCapturable(UnsupportedCombination):
-    """Raised with capture=True for a func that does what no captured program can repeat."""
 
 
 @contextmanager

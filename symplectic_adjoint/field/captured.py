@@ -12,8 +12,8 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.errors import NotCapturable
 from symplectic_adjoint.field.call_counters import CallCounters
-from symplectic_adjoint.field.capturable import NotCapturable
 from symplectic_adjoint.field.cuda_graphs import graphs_for
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch

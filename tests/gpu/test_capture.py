@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
-from symplectic_adjoint.field.capturable import NotCapturable
+from symplectic_adjoint.errors import NotCapturable
 from tests.gpu.problems import (
     DEVICE,
     FIXED,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from symplectic_adjoint import Symplectic, UnsupportedCombination, odeint, solve
-from symplectic_adjoint.field.capturable import NotCapturable
+from symplectic_adjoint.errors import NotCapturable
 from symplectic_adjoint.solve import capture as capture_module
 
 T = torch.tensor([0.0, 1.0])

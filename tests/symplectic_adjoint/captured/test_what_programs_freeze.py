@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from symplectic_adjoint import odeint, solve
-from symplectic_adjoint.field.capturable import NotCapturable
+from symplectic_adjoint.errors import NotCapturable
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
 ADAPTIVE = {"rtol": 1e-6, "atol": 1e-8}
