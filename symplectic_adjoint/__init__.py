@@ -37,6 +37,7 @@ from symplectic_adjoint.errors import NonFiniteError as NonFiniteError
 from symplectic_adjoint.errors import NotCapturable as NotCapturable
 from symplectic_adjoint.errors import NotReplacedWarning as NotReplacedWarning
 from symplectic_adjoint.errors import OffloadError as OffloadError
+from symplectic_adjoint.errors import RecordedAnewWarning as RecordedAnewWarning
 from symplectic_adjoint.errors import ResolutionWarning as ResolutionWarning
 from symplectic_adjoint.errors import ReversalError as ReversalError
 from symplectic_adjoint.errors import SolverError as SolverError

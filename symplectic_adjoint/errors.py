@@ -137,6 +137,10 @@ class ResolutionWarning(UserWarning):
     """A tolerance is below what the dtype of y0 or of func's values resolves: the solve is as accurate as that."""
 
 
+class RecordedAnewWarning(UserWarning):
+    """capture=True records programs anew in every solve, which takes longer than it saves."""
+
+
 class NoiseWarning(UserWarning):
     """func returns slightly different values for the same arguments: the gradient is as inexact as func."""
 

@@ -12,18 +12,21 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.errors import NotCapturable
+from symplectic_adjoint.errors import NotCapturable, RecordedAnewWarning, warn_once
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.cuda_graphs import graphs_for
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.precision import coarsest_eps
 from symplectic_adjoint.field.program_buffers import ProgramBuffers
-from symplectic_adjoint.field.program_key import program_key
+from symplectic_adjoint.field.program_key import program_key, what_changed
 from symplectic_adjoint.field.program_sums import ProgramSums
 from symplectic_adjoint.field.program_table import ProgramTable
 from symplectic_adjoint.field.step_programs import MakeMeasures, ProgramField, StepPrograms, Transposition
 from symplectic_adjoint.methods.tableau import ButcherTableau
+
+MOST_ANEW = 6
+"""How often in a row programs may be recorded anew without a warning: for training, evaluation and last batches."""
 
 VALUE_ULPS = 256.0
 """By how many roundings of the precision that f computes in two of its values may differ."""
@@ -94,8 +97,8 @@ class CapturedSteps:
 
     owner: the object that the programs are kept with. rows: how many rows of the extended tableau the steps use. state:
     what f depends on. measured: how attempted steps are measured by their program; None if they are not. knows_k1:
-    whether steps after the first start from their k_1. compiled: whether the programs call compiled code. fresh:
-    whether to forget programs of earlier solves.
+    whether steps after the first start from their k_1. compiled: whether the programs call compiled code. auto:
+    whether to give up if they are recorded anew in every solve. fresh: whether to forget those of earlier solves.
     """
 
     def __init__(
@@ -111,13 +114,15 @@ class CapturedSteps:
         *,
         knows_k1: bool,
         compiled: bool,
+        auto: bool,
         fresh: bool = False,
     ):
         self._owner, self._tableau, self._rows, self._time_dtype = owner, tableau, rows, time_dtype
         self._like, self._state, self.counters, self._measured = like.detach(), state, counters, measured
-        self._knows_k1, self._compiled, self._fresh = knows_k1, compiled, fresh
+        self._knows_k1, self._compiled, self._auto, self._fresh = knows_k1, compiled, auto, fresh
         self._key: Any = None
         self._open = self._compared = False
+        self._is_forward = True
         self._programs: StepPrograms | None = None
         self.recorded = self.replayed = 0
         """How many programs this pass recorded, and how often it ran one."""
@@ -126,6 +131,7 @@ class CapturedSteps:
         """Return the same for a pass of the backward pass, with the key of the forward pass."""
         other = copy(self)
         other._open, other._compared, other._fresh, other._programs = False, True, False, None
+        other._is_forward = False
         other.recorded = other.replayed = 0
         return other
 
@@ -265,12 +271,33 @@ class CapturedSteps:
                 self._key = (self._tableau, self._rows, self._time_dtype, self._compiled, measure, state)
             if self._fresh:
                 self.forget()
-            self._programs = programs = _PROGRAMS.borrow(self._owner, self._key, self._made)
+            before = _PROGRAMS.last_key(self._owner)
+            programs = _PROGRAMS.borrow(self._owner, self._key, self._made, counts=self._is_forward)
+            if self._is_forward and not programs.runs_python:
+                self._give_up_or_warn(before)
+            self._programs = programs
             programs.enter()
             programs.buffers.norms[-1].zero_()
             if self._measured is not None:
                 programs.buffers.set_tolerances(self._measured.tolerances)
         return self._programs
+
+    def _give_up_or_warn(self, before: Any) -> None:
+        """Say if programs are recorded anew in every solve: with capture="auto" by NotCapturable, else once.
+
+        before: the key of the programs that were used before these.
+        """
+        made = _PROGRAMS.made_in_a_row(self._owner)
+        if made <= MOST_ANEW or before is None or before == self._key:
+            return
+        message = (
+            f"capture=True: the programs of func were recorded anew in each of the last {made} solves, because "
+            f"{what_changed(before[-1], self._key[-1])} from one to the next, and that takes longer than it saves: "
+            "update tensors in place (x.copy_(value)), hold numbers that change in a buffer, or leave capture out"
+        )
+        if self._auto:
+            raise NotCapturable(message)
+        warn_once(RecordedAnewWarning, "capture", message)
 
     def _made(self) -> StepPrograms:
         with torch.inference_mode(False):

@@ -35,6 +35,23 @@ def program_key(state: ForwardState, counters: CallCounters, tensors: Iterable[T
     )
 
 
+_PARTS = (
+    "the shape or dtype of the state differs",
+    "the default dtype differs",
+    "the precision of products differs",
+    "autocast differs",
+    "the modes of its modules differ",
+    "its tensors lie at other addresses",
+    "numbers that it reads differ",
+)
+
+
+def what_changed(before: Any, now: Any) -> str:
+    """Return the first part in which two keys differ, in words."""
+    parts = zip(_PARTS, before, now, strict=True)
+    return next((words for words, a, b in parts if a != b), "the method or the options differ")
+
+
 def _kind(x: Tensor) -> Any:
     return x.shape, x.stride(), x.dtype, x.device
 

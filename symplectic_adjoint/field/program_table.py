@@ -23,17 +23,34 @@ class ProgramTable(Generic[P]):
 
     def __init__(self) -> None:
         self._kept: WeakKeyDictionary[Any, list[tuple[int, Any, P]]] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._lock = Lock()
         self._uses = 0
 
-    def borrow(self, owner: Any, key: Any, make: Callable[[], P]) -> P:
-        """Return a set of programs that nobody else uses; make one if there is none. Give it back after use."""
+    def borrow(self, owner: Any, key: Any, make: Callable[[], P], *, counts: bool = True) -> P:
+        """Return a set of programs that nobody else uses; make one if there is none. Give it back after use.
+
+        counts: whether this is one of the uses that made_in_a_row counts.
+        """
         with self._lock:
             kept = self._kept.get(owner, [])
             for i in reversed(range(len(kept))):
                 if kept[i][1] == key:
+                    self._made[owner] = 0 if counts else self._made.get(owner, 0)
                     return kept.pop(i)[2]
+            self._made[owner] = self._made.get(owner, 0) + counts
         return make()
+
+    def made_in_a_row(self, owner: Any) -> int:
+        """Return how many sets were made for a function since one was last used again."""
+        with self._lock:
+            return self._made.get(owner, 0)
+
+    def last_key(self, owner: Any) -> Any:
+        """Return the key of the set that was used last; None if there is none."""
+        with self._lock:
+            kept = self._kept.get(owner)
+            return kept[-1][1] if kept else None
 
     def give_back(self, owner: Any, key: Any, programs: P) -> None:
         """Keep a set of programs for the next solve."""

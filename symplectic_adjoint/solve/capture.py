@@ -33,13 +33,13 @@ def captured_steps(
     time_dtype: torch.dtype,
     dense: bool,
     compiled: bool,
+    auto: bool,
     fresh: bool,
 ) -> CapturedSteps:
     """Return the programs for steps of a solve.
 
     caller: the function that the user passed. control: that of adaptive steps, None for steps that are known. dense:
-    whether a step may hold an output. compiled: whether func is compiled. fresh: whether to forget programs of earlier
-    solves.
+    whether a step may hold an output. compiled: whether func is compiled. auto, fresh: as for CapturedSteps.
     """
     rows = tableau.stages
     if control is not None:
@@ -57,6 +57,7 @@ def captured_steps(
         None if control is None else _measured(control, layout),
         knows_k1=control is not None,
         compiled=compiled,
+        auto=auto,
         fresh=fresh,
     )
 

@@ -118,6 +118,7 @@ class Problem:
                 time_dtype=f.time_dtype,
                 dense=len(self.times) > 2 or self.event is not None or self.options.stop is not None,
                 compiled=self.compile,
+                auto=self.capture == "auto",
                 fresh=self.fresh_programs,
             )
             f.times = f.times.one_by_one()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from symplectic_adjoint import odeint, solve
+from symplectic_adjoint import RecordedAnewWarning, odeint, solve
 from symplectic_adjoint.errors import NotCapturable
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -159,6 +159,7 @@ def test_a_value_that_changes_with_every_call_is_refused(recorded, keywords):
         gradients(func, tuple(lin.parameters()), capture=True, **keywords)
 
 
+@pytest.mark.filterwarnings("ignore::symplectic_adjoint.RecordedAnewWarning")
 def test_a_thousand_lambdas_keep_a_bounded_number_of_programs(recorded):
     lin = nn.Linear(3, 3, dtype=torch.float64)
     for i in range(1000):
@@ -254,3 +255,47 @@ def test_calls_are_counted_as_a_module_counts_them(graphs):
         solution = solve(net, y, T, capture=True, **ADAPTIVE)
         solution.ys[-1].sum().backward()
         assert net.calls == solution.stats.f_calls_forward + solution.stats.f_calls_backward
+
+
+class Noisy(nn.Module):
+    """Holds noise that the caller draws for each solve, as a flow with Hutchinson's trace does."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(3, 3, dtype=torch.float64)
+        self.noise = torch.zeros(3, dtype=torch.float64)
+
+    def forward(self, t, y):
+        return torch.tanh(self.lin(y)) + self.noise
+
+
+def test_programs_that_every_solve_records_anew_are_warned_of_once(recorded):
+    net, kept = Noisy(), []
+    with pytest.warns(RecordedAnewWarning, match="its tensors lie at other addresses") as given:
+        for _ in range(12):
+            net.noise = torch.randn(3, dtype=torch.float64)
+            kept.append(net.noise)  # or the next one might get its address
+            require_equal(net, tuple(net.parameters()), **FIXED)
+    assert len([x for x in given if x.category is RecordedAnewWarning]) == 1
+
+
+def test_noise_that_is_drawn_in_place_needs_no_new_programs(recorded):
+    net = Noisy()
+    require_equal(net, tuple(net.parameters()), **FIXED)
+    before = len(recorded)
+    for _ in range(8):
+        net.noise.normal_()
+        require_equal(net, tuple(net.parameters()), **FIXED)
+    assert len(recorded) == before
+
+
+def test_auto_gives_up_what_every_solve_would_record_anew(recorded, monkeypatch):
+    monkeypatch.setattr("symplectic_adjoint.arguments.may_capture_on", lambda y: True)
+    net, kept, y, found = Noisy(), [], torch.ones(2, 3, dtype=torch.float64), []
+    for _ in range(12):
+        net.noise = torch.randn(3, dtype=torch.float64)
+        kept.append(net.noise)
+        found.append(solve(net, y, T, capture="auto", **FIXED).stats.capture)
+    assert found[0].fallback is None
+    assert "recorded anew" in found[-1].fallback
+    assert found[-1].recorded == 0
