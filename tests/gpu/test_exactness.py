@@ -35,13 +35,13 @@ def error_of(gradient, method, dtype, t, *, exact=None, **keywords):
 @DTYPES
 @pytest.mark.parametrize("method", sa.METHODS)
 def test_gradients_are_exact(table, method, dtype):
-    """With fixed steps and, for embedded methods, adaptive ones; with t on the host and on the card."""
+    """With fixed steps and, for embedded methods, adaptive ones; with t on the host, and once on the card."""
     for grid, keywords in {"fixed": {"options": FIXED}, "adaptive": ADAPTIVE}.items():
         if grid == "adaptive" and not sa.METHODS[method].adaptive:
             continue
         exact = None
         for gradient in EXACT:
-            for t in (T, T.to(DEVICE)):
+            for t in (T, T.to(DEVICE)) if gradient == "symplectic" else (T,):
                 error, exact = error_of(gradient, method, dtype, t, exact=exact, **keywords)
                 table.at_most("exactness", f"{grid} steps, {dtype}".replace("torch.", ""), error, ROUNDING[dtype])
 
