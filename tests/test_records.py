@@ -10,6 +10,7 @@ CHANGED = {
     "field.linearization.Linearization",
     "field.gate.State",
     "solve.repeated_outputs._Repeats",
+    "solve.stats.Captured",
     "solve.stats.Stats",
     "solve.trajectory.Trajectory",
     "steps.transpose.StepCotangents",

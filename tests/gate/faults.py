@@ -85,8 +85,8 @@ FAULTS_OF_LIBRARY = (
         (
             Plant(
                 CONTROL,
-                "            return norms[0].item()\n",
-                "            return norms[0].item() * (2.0 if self._smallest_rtol < 1e-10 else 1.0)\n",
+                "            numbers = [norms[0].item()] if",
+                "            numbers = [norms[0].item() * (2.0 if self._smallest_rtol < 1e-10 else 1.0)] if",
             ),
         ),
         tests=(
@@ -105,7 +105,7 @@ FAULTS_OF_LIBRARY = (
     ),
     Fault(
         "the tolerance of a step from its start alone",
-        (Plant(CONTROL, "self.tolerance(torch.maximum(step.y.abs(), y_end.abs()))", "self.tolerance(step.y.abs())"),),
+        (Plant(CONTROL, "self.tolerance(torch.maximum(y.abs(), y_end.abs()))", "self.tolerance(y.abs())"),),
         tests=(f"{BY_HAND}test_the_error_ratio_is_the_norm_of_the_estimate_over_the_tolerance[1e-06]",),
     ),
     Fault(

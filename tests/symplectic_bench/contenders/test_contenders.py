@@ -223,7 +223,10 @@ def test_what_can_be_captured_is_a_fact_of_the_gradient(monkeypatch):
     chosen = {"symplectic", "aca", "graphs-N"}
     facts = {
         name: SimpleNamespace(
-            captures=name in chosen, compiles=name != "aca", obstacle_to_compile=one.obstacle_to_compile
+            captures=name in chosen,
+            compiles=name != "aca",
+            obstacle_to_capture=one.obstacle_to_compile,
+            obstacle_to_compile=one.obstacle_to_compile,
         )
         for name, one in STRATEGIES.items()
     }

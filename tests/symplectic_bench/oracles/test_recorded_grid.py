@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from symplectic_adjoint import GRADIENTS, METHODS, Reversible
-from symplectic_adjoint.steps import transpose
+from symplectic_adjoint.steps import cotangent_sums
 from symplectic_bench.contenders.counted_field import CountedField
 from symplectic_bench.contenders.registry import CONTENDERS, decline
 from symplectic_bench.contenders.torchdiffeq import THEIR_NAME
@@ -82,13 +82,13 @@ def test_a_float32_gradient_is_compared_in_float64():
 
 @pytest.mark.parametrize("oracle_of", ["50 digits", "float64"])
 def test_a_relative_error_of_a_millionth_in_one_stage_is_detected(oracle_of, monkeypatch):
-    whole = transpose.weighted_sum
+    whole = cotangent_sums.weighted_sum
 
     def wrong(h, terms):
         w = whole(h, terms)
         return None if w is None else w * (1.0 + 1e-6 * (len(terms) == 3))
 
-    monkeypatch.setattr(transpose, "weighted_sum", wrong)
+    monkeypatch.setattr(cotangent_sums, "weighted_sum", wrong)
     if oracle_of == "float64":
         monkeypatch.setattr(gradient_error, "MAX_SIZE_IN_DIGITS", 0)
     observation, problem = observe(rtol=1e-4, atol=1e-4)
