@@ -120,6 +120,8 @@ def _attributes(func: Any, modules: Sequence[nn.Module]) -> list[Attributes]:
     owner = getattr(func, "__self__", func)
     owners = {id(owner): ("func", owner)} if hasattr(owner, "__dict__") else {}
     for module in modules:
+        if id(module) in owners and module is not owner:  # found with the one that holds it
+            continue
         root = "func" if module is owner else type(module).__name__
         for name, x in module.named_modules():
             owners.setdefault(id(x), (f"{root}.{name}" if name else root, x))
