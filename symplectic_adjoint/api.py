@@ -89,28 +89,24 @@ def odeint(
     t: output times, a 1-D floating point tensor, increasing or decreasing; times may repeat. Kept in float64.
     rtol, atol: an adaptive step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.
         Numbers, tensors that broadcast to y0, or in y0's structure; raised, with a warning, to what its dtype resolves.
-    method: a name in METHODS, by default "dopri5"; gradient="mali" has its own method.
-    options: the solver's options, listed in docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
+    method, options: a name in METHODS, by default "dopri5" (gradient="mali" has its own), and the options listed in
+        docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
     event_fn: called as event_fn(t, y); returns a tensor. The solve ends where a component changes sign or jumps across
         zero. t must then have two entries, of which the second only gives the direction of time.
-    gradient: how the gradient is computed: a name in GRADIENTS, an object such as Symplectic(keep="stages"), or "auto".
-        None: that of set_default, or "symplectic".
+    gradient: a name in GRADIENTS, an object such as Symplectic(keep="stages"), or "auto"; by default "symplectic".
     params: tensors that only later calls of func use, from a list, dict or object; a module stands for its parameters.
-    memory_budget: for gradient="auto", a bound on the bytes that the solve and its backward pass hold at any one time:
-        a number, or a string such as "2 GiB". The backward pass recomputes as few f calls as it allows. None: that of
-        set_default, or 80 % of what the device has free.
+    memory_budget: for gradient="auto", a bound on the bytes that the solve and its backward pass hold at any one time,
+        as a number or a string such as "2 GiB". None: that of set_default, or 80 % of what the device has free.
     compile: whether to compile func and its VJP with torch.compile, once for all solves and step sizes. Needs a C++
-        compiler and a func made of tensor operations only; for "symplectic", "stages" and "revolve".
-    capture: whether to record a step once, as a CUDA graph, and to replay it for all steps. For a func of tensor
-        operations on the device, without host reads and random numbers, and for "symplectic", "stages", "revolve" and
-        "auto". On the CPU the same code runs, without a graph. "auto": on a card, where func allows it.
+        compiler and a func of tensor operations only; for "symplectic", "stages" and "revolve".
+    capture: True to replay steps as CUDA graphs, recorded once; "auto": where func allows it. See docs/gpu.md.
     accumulate: None, or for long solves in float32 how dL/dy and dL/dtheta are summed over the steps: "float64", or
         "compensated", as accurate in their own dtype. For "symplectic", "stages", "revolve", "aca" and "auto".
     on_failure: "raise", or "return" to return the outputs up to the time reached and NaN beyond.
 
     Returns y in y0's structure, each part of shape (len(t), *part.shape). With event_fn, returns (event_t, y): the time
-    of the event, a 0-dim tensor, and y at t[0] and at that time, both differentiable through the time of the event. If
-    event_fn jumps there, a backward pass that needs the derivative of that time raises SolverError.
+    of the event, a 0-dim tensor, and y at t[0] and then, differentiable through that time. If event_fn jumps there, a
+    backward pass that needs the derivative of that time raises SolverError.
 
     Raises ValueError or TypeError for arguments that are invalid or (UnsupportedCombination) do not work together,
     where possible before func is called; SolverError if the solve fails (NonFiniteError, StepSizeUnderflow,
@@ -118,9 +114,9 @@ def odeint(
     tensor that func uses would be lost; BudgetTooSmall, with the least memory_budget; CompilerNotFound.
     """
     given = Arguments(
-        func=func, y0=y0, t=t,
-        rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, gradient=gradient, params=params,
-        memory_budget=memory_budget, compile=compile, capture=capture, accumulate=accumulate, on_failure=on_failure,
+        func=func, y0=y0, t=t, rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn,
+        gradient=gradient, params=params, memory_budget=memory_budget, compile=compile, capture=capture,
+        accumulate=accumulate, on_failure=on_failure,
     )  # fmt: skip
     solution = _solution(given)
     return solution.ys if event_fn is None else (solution.event_t, solution.ys)

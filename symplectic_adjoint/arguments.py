@@ -140,6 +140,10 @@ def build_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     All checks that do not need func's values are made here, before func is called. Raises ValueError or TypeError for
     invalid arguments; UnsupportedCombination says where the gradient was set, if the call does not give it.
     """
+    if given.on_failure not in ("raise", "return"):
+        raise ValueError(f"on_failure must be 'raise' or 'return', got {given.on_failure!r}")
+    if not callable(given.func):
+        raise TypeError(f"func must be callable as func(t, y), got {type(given.func).__name__}")
     try:
         return _checked_problem(given)
     except UnsupportedCombination as error:
@@ -154,12 +158,8 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     func's parameters are collected under the lock of its module, because a backward pass in another thread may have
     replaced them by aliases.
     """
-    if given.on_failure not in ("raise", "return"):
-        raise ValueError(f"on_failure must be 'raise' or 'return', got {given.on_failure!r}")
     strategy, gradient_name = named_gradient(given.gradient, given.memory_budget)
     func, event_fn = given.func, given.event_fn
-    if not callable(func):
-        raise TypeError(f"func must be callable as func(t, y), got {type(func).__name__}")
     tableau = chosen_method(given.method, strategy, gradient_name)
     require_values(given.y0, given.t)
     times, repeated = _checked_times(given)
@@ -169,10 +169,7 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
     # On a card this would be one wait more: there the reads of the solve show it, unless event_fn is called first.
     if can_read(y) and (given.event_fn is not None or not waits(y)) and (error := non_finite_start(layout, y)):
         raise error
-    tolerances = (
-        checked_tolerance("rtol", given.rtol, layout, y),
-        checked_tolerance("atol", given.atol, layout, y),
-    )
+    rtol, atol = checked_tolerance("rtol", given.rtol, layout, y), checked_tolerance("atol", given.atol, layout, y)
     coarsest = max((layout.time_dtype, given.t.dtype), key=lambda dtype: torch.finfo(dtype).eps)
     reach = reach_of(func)
     with lock_of(reach.modules):
@@ -184,7 +181,8 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         options, tableau = read_options(
             given.options,
             tableau,
-            *tolerances,
+            rtol,
+            atol,
             times,
             lambda make: make(func, given.y0, distinct_t),  # a grid_constructor may read func's parameters
             partial(packed_norm, layout),

@@ -80,7 +80,8 @@ def call_cost(problem: Problem, y0: Tensor, *, with_time: bool) -> CallCost:
         return known[key]
 
 
-def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
+def _require_measurable(y0: Tensor) -> None:
+    """Raise UnsupportedCombination if a call cannot be measured now."""
     if is_capturing(y0.device):
         raise UnsupportedCombination(
             'gradient="auto" measures one f call, which it cannot while a CUDA stream is captured: solve once before '
@@ -92,6 +93,10 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
             'gradient="auto" measures one f call with torch\'s profiler, which is already running: solve once before '
             'you start it (the measurement is kept), or use another gradient, such as "symplectic"'
         )
+
+
+def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
+    _require_measurable(y0)
     f = replace(problem, forward_state=None).field(y0)
     buffers = [x for m in problem.reach.modules for x in module_tensors_in(m._buffers)]
     t, w, device = problem.times[0], torch.ones_like(y0), y0.device

@@ -123,19 +123,17 @@ def check_gradient(
             ys, trajectory = run(problem, replace(strategy, check=False), y, times)
             got = torch.autograd.grad(_loss(ys, weights), list(inputs.values()), allow_unused=True)
         again = replayed(problem, trajectory, y, times)
-        expected = torch.autograd.grad(
-            _loss(again, weights), list(inputs.values()), allow_unused=True, retain_graph=True
-        )
+        loss = _loss(again, weights)
+        expected = torch.autograd.grad(loss, list(inputs.values()), allow_unused=True, retain_graph=True)
         seen = set[torch.dtype]()
         unknown = find_unknown_leaves(again, (*parameters, y, times), lambda node: seen.update(precisions_of(node)))
         lost = [_described(problem, x) for x in unknown]
-        again = again.detach()  # its graph is freed before the next one is built
+        again, loss = again.detach(), None  # its graph is freed before the next one is built
         finer = replayed(problem, replace(trajectory, plans=list(halved(trajectory.plans))), y, times)
         fine = torch.autograd.grad(_loss(finer, weights), list(inputs.values()), allow_unused=True)
     precision = max(eps_of(problem, trajectory.field), *(torch.finfo(x).eps for x in seen))
     ys, finer = ys.detach(), finer.detach()
-    allowed = tolerance_of(problem, ys, precision)
-    tolerance = tolerance_in(precision)
+    allowed, tolerance = tolerance_of(problem, ys, precision), tolerance_in(precision)
     spread = min(1e3 * precision, tolerance)
     return GradientCheck(
         errors=_errors(inputs, got, expected, rounding_floor(expected, precision)),
