@@ -367,7 +367,7 @@ def checked_capture(capture: Any, strategy: Strategy, gradient_name: str, y: Ten
     if capture == "auto":
         possible = may_capture_on(y) and strategy.captures and not any(obstacles)
         return "auto" if possible and not is_capturing(y.device) else False
-    if not capture:
+    if not capture or (strategy.captures and y.numel() == 0):  # an empty state takes no time
         return False
     if not strategy.captures:
         raise UnsupportedCombination(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint._torch_internals import untraced
-from symplectic_adjoint.backward.captured_passes import run_captured, with_programs, without_programs
+from symplectic_adjoint.backward.captured_passes import run_captured, settled, with_programs, without_programs
 from symplectic_adjoint.backward.float16_passes import Overflows, within_float16
 from symplectic_adjoint.backward.held_graphs import StageGraph
 from symplectic_adjoint.backward.recomputed_values import RecomputedValues, can_compare
@@ -183,7 +183,7 @@ class _Solve(torch.autograd.Function):
                 return gradients, overflows is not None and bool(overflows(gradients))
             with f.forward_state.reinstated():
                 gradients = with_programs(given, call.strategy.backward)
-                return gradients, given.settle(None if overflows is None else overflows(gradients))
+                return gradients, settled(given, None if overflows is None else overflows(gradients))
 
         gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)[0]
         seen = not (f.compiled or f.captured)  # every graph was searched

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.backward.strategy import BackwardPass, Gradients
-from symplectic_adjoint.errors import NotCapturable
+from symplectic_adjoint.errors import FunctionChanged, NotCapturable
 from symplectic_adjoint.field.captured import ProgramsOutdated
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.solve.capture import refusal_of, remember_refusal
@@ -62,7 +62,8 @@ def with_programs(given: BackwardPass, compute: Callable[[BackwardPass], Gradien
     Without them if one cannot be recorded: for lack of memory or, with capture="auto", because func does not allow it.
     """
     captured, stats = given.field.captured, given.trajectory.stats.capture
-    if captured is None or stats is None:
+    if captured is None or stats is None or not given.trajectory.plans:
+        given.field.captured = None
         return compute(given)
     if batched(given.grad_ys):
         without_programs(given, "a batch of cotangents (vmap)")
@@ -82,6 +83,16 @@ def with_programs(given: BackwardPass, compute: Callable[[BackwardPass], Gradien
         stats.replayed += captured.replayed
     without_programs(given, reason)
     return compute(given)
+
+
+def settled(given: BackwardPass, flag: Tensor | None) -> bool:
+    """Return given.settle(flag). If func changed between the passes, programs recorded since hold what it is now."""
+    try:
+        return given.settle(flag)
+    except FunctionChanged:
+        if given.field.captured is not None:
+            given.field.captured.forget()
+        raise
 
 
 def without_programs(given: BackwardPass, reason: str) -> None:

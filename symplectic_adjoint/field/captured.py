@@ -12,21 +12,25 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.errors import NotCapturable, RecordedAnewWarning, warn_once
+from symplectic_adjoint.errors import NotCapturable, RecordedAnewWarning, SolverError, warn_once
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.cuda_graphs import graphs_for
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.precision import coarsest_eps
 from symplectic_adjoint.field.program_buffers import ProgramBuffers
+from symplectic_adjoint.field.program_field import MakeMeasures, ProgramField
 from symplectic_adjoint.field.program_key import program_key, what_changed
 from symplectic_adjoint.field.program_sums import ProgramSums
 from symplectic_adjoint.field.program_table import ProgramTable
-from symplectic_adjoint.field.step_programs import MakeMeasures, ProgramField, StepPrograms, Transposition
+from symplectic_adjoint.field.step_programs import Bounds, StepPrograms, Transposition
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 MOST_ANEW = 6
 """How often in a row programs may be recorded anew without a warning: for training, evaluation and last batches."""
+
+MOST_OFF = 1.0 / 32.0
+"""The most by which they may differ, in low precision too."""
 
 VALUE_ULPS = 256.0
 """By how many roundings of the precision that f computes in two of its values may differ."""
@@ -96,9 +100,11 @@ class CapturedSteps:
     """The programs of one pass: borrowed while steps are taken, and recorded when they are first needed.
 
     owner: the object that the programs are kept with. rows: how many rows of the extended tableau the steps use. state:
-    what f depends on. measured: how attempted steps are measured by their program; None if they are not. knows_k1:
-    whether steps after the first start from their k_1. compiled: whether the programs call compiled code. auto:
-    whether to give up if they are recorded anew in every solve. fresh: whether to forget those of earlier solves.
+    what f depends on. measured: how attempted steps are measured by their program; None if they are not. layout: what
+    tells the state's structure from others; parts: the sizes of its parts. knows_k1: whether steps after the first
+    start from their k_1. reads_at_once: whether a first value that differs must show before a step is taken. compiled:
+    whether the programs call compiled code. auto: whether to give up if they are recorded anew in every solve. fresh:
+    whether to forget those of earlier solves.
     """
 
     def __init__(
@@ -112,13 +118,18 @@ class CapturedSteps:
         counters: CallCounters,
         measured: ErrorMeasure | None,
         *,
+        layout: Any,
+        parts: tuple[int, ...],
         knows_k1: bool,
+        reads_at_once: bool,
         compiled: bool,
         auto: bool,
         fresh: bool = False,
     ):
         self._owner, self._tableau, self._rows, self._time_dtype = owner, tableau, rows, time_dtype
         self._like, self._state, self.counters, self._measured = like.detach(), state, counters, measured
+        self._layout = layout
+        self._parts, self._reads_at_once = parts, reads_at_once or (knows_k1 and measured is None)
         self._knows_k1, self._compiled, self._auto, self._fresh = knows_k1, compiled, auto, fresh
         self._key: Any = None
         self._open = self._compared = False
@@ -154,6 +165,10 @@ class CapturedSteps:
         self._open = True
         try:
             yield
+        except SolverError:
+            if self._programs is not None and self._programs.buffers.norms[-1].item():
+                raise ProgramsOutdated from None  # the steps were those of another function
+            raise
         finally:
             self._open = False
             self._give_back()
@@ -199,9 +214,27 @@ class CapturedSteps:
         b.set_stages([k])
         b.y_state.copy_(y)
         b.set_scalars(span, [t])
-        programs.start(f, self.counters, VALUE_ULPS * _eps_of(f))
-        if self._knows_k1 and not self.measures and b.norms[-1].item():  # it is not read with a norm, nor at the end
+        programs.start(f, self.counters, self._bounds(f))
+        if self._reads_at_once and b.norms[-1].item():
             raise ProgramsOutdated
+
+    @property
+    def in_use(self) -> bool:
+        """Whether programs have been used in this pass."""
+        return self._programs is not None
+
+    def compare_once_more(self, f: CapturableField, t: float, y: Tensor, k: Tensor) -> None:
+        """Run the program that compares another value of func, f(t, y) = k, with its own."""
+        assert self._programs is not None
+        b = self._programs.buffers
+        b.set_stages([k])
+        b.y_state.copy_(y)
+        b.set_scalars(0.0, [t])
+        self._programs.compare(f, self.counters, self._bounds(f))
+
+    def _bounds(self, f: CapturableField) -> Bounds:
+        eps = _eps_of(f)
+        return Bounds(min(VALUE_ULPS * eps, MOST_OFF), min(eps, MOST_OFF), self._parts)
 
     @property
     def measures(self) -> bool:
@@ -226,8 +259,8 @@ class CapturedSteps:
         return self._programs is not None and x is self._programs.buffers.lam_state
 
     def outdated(self) -> Tensor | None:
-        """Return, on the device, whether the programs were found outdated; None if that was read with the norms."""
-        return None if self._programs is None or self.measures else self._programs.buffers.norms[-1]
+        """Return, on the device, whether the programs were found outdated; None if none were used."""
+        return None if self._programs is None else self._programs.buffers.norms[-1]
 
     def transpose(
         self,
@@ -268,7 +301,8 @@ class CapturedSteps:
                 require_capturable(f)
                 state = program_key(self._state, self.counters, f.program_leaves, self._like)
                 measure = None if self._measured is None else self._measured.key
-                self._key = (self._tableau, self._rows, self._time_dtype, self._compiled, measure, state)
+                kind = (self._tableau, self._rows, self._time_dtype, self._compiled, self._layout)
+                self._key = (*kind, measure, state)
             if self._fresh:
                 self.forget()
             before = _PROGRAMS.last_key(self._owner)

@@ -98,6 +98,11 @@ class Field:
         return self.leaves if self.aliases is None else self.aliases.leaves
 
     @property
+    def leaves_beside_aliases(self) -> Sequence[Tensor]:
+        """The leaves that aliases replace, which func may reach in other ways too; empty without aliases."""
+        return () if self.aliases is None else self.leaves
+
+    @property
     def resolution(self) -> Resolution | None:
         """The resolution of f's values, if that is coarser than the state's."""
         return self.func.resolution if isinstance(self.func, PackedFunc) else self._resolution
@@ -129,7 +134,8 @@ class Field:
     def aliased(self) -> Iterator[None]:
         """Replace the parameters by aliases that autograd has not met before, if all can be replaced."""
         locations = self.forward_state.locate(self.params)
-        if not ParameterAliases.can_replace(self.params, locations):
+        replaceable = ParameterAliases.can_replace(self.params, locations)
+        if not (replaceable and self.forward_state.lock.try_replace()):
             yield
             return
         with self.using_aliases(ParameterAliases(self.params, locations, summing=False)):

@@ -99,8 +99,9 @@ class ProgramBuffers:
     def set_tolerances(self, given: Sequence[float | Tensor]) -> None:
         """Set rtol and atol, which keep their shapes as long as the programs live."""
         if not self.tolerances:
-            number = torch.zeros((), dtype=torch.float64, device=self.ks.device)
-            self.tolerances = [torch.zeros_like(x if isinstance(x, Tensor) else number) for x in given]
+            with torch.inference_mode(False):  # whose tensors could not be set in later solves
+                number = torch.zeros((), dtype=torch.float64, device=self.ks.device)
+                self.tolerances = [torch.zeros_like(x if isinstance(x, Tensor) else number) for x in given]
         for buffer, x in zip(self.tolerances, given, strict=True):
             buffer.copy_(x) if isinstance(x, Tensor) else buffer.fill_(x)
 

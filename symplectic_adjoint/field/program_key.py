@@ -5,13 +5,17 @@ cannot tell, each solve finds by comparing one value of func with that of the pr
 """
 
 from collections.abc import Iterable, Iterator
+from enum import Enum
+from numbers import Number
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.forward_state import ForwardState
+from symplectic_adjoint.field.module_tensors import attributes_of, tensors_among
 from symplectic_adjoint.field.stores import Attributes
 from symplectic_adjoint.field.watched_values import SCALARS
 
@@ -22,7 +26,9 @@ def program_key(state: ForwardState, counters: CallCounters, tensors: Iterable[T
     tensors: those that func uses as parameters. counters: the numbers that func's calls change, which do not count.
     """
     reached = (x.tensor for x in state.reach.tensors)
+    kept = (x for store in state.reach.stores for x in store.read().values() if isinstance(x, Tensor))
     held = [*tensors, *(x.tensor for x in state.places), *(x for x in reached if x is not None)]
+    held += [*(x.tensor for x in tensors_among(attributes_of(state.reach.modules))), *kept]  # made by the first call
     ids = {id(x): x for x in held}
     return (
         _kind(like),
@@ -30,7 +36,7 @@ def program_key(state: ForwardState, counters: CallCounters, tensors: Iterable[T
         _precision_flags(),
         state.autocast_dtype,
         tuple(m.training for m in state.reach.modules if hasattr(m, "training")),
-        tuple((x.data_ptr(), x.requires_grad, _kind(x)) for x in ids.values()),
+        tuple(map(_place, ids.values())),
         tuple(_values(state, counters)),
     )
 
@@ -50,6 +56,13 @@ def what_changed(before: Any, now: Any) -> str:
     """Return the first part in which two keys differ, in words."""
     parts = zip(_PARTS, before, now, strict=True)
     return next((words for words, a, b in parts if a != b), "the method or the options differ")
+
+
+def _place(x: Tensor) -> Any:
+    """Return where a tensor lies, and its kind. A sparse one has no single place."""
+    if x.layout != torch.strided:
+        return id(x), x._version, x.shape, x.dtype
+    return x.data_ptr(), x.requires_grad, _kind(x)
 
 
 def _kind(x: Tensor) -> Any:
@@ -85,4 +98,10 @@ def _values(state: ForwardState, counters: CallCounters) -> Iterator[Any]:
 
 def _value(x: Any) -> Any:
     """Return what tells x from another value: its type and how it is written, or which object it is."""
-    return (type(x), repr(x)) if isinstance(x, (*SCALARS, torch.dtype, torch.device, slice, range)) else id(x)
+    if isinstance(x, ref):  # a tensor, which the key has by its place
+        return Tensor
+    return (type(x), repr(x)) if isinstance(x, (*_WRITTEN, torch.dtype, torch.device)) else id(x)
+
+
+_WRITTEN = (*SCALARS, slice, range, Number, Enum, frozenset)
+"""Types whose values are told apart by how they are written. numpy's numbers are Numbers."""

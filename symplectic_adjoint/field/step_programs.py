@@ -7,72 +7,20 @@ called each time or replayed. f is passed to each call, and not held.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
+from symplectic_adjoint._torch_internals import hooks_on_all_modules
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.capturable import only_capturable
 from symplectic_adjoint.field.compiled import CompiledSteps
-from symplectic_adjoint.field.cotangent_scale import CotangentScale
 from symplectic_adjoint.field.cuda_graphs import Graphs
 from symplectic_adjoint.field.program_buffers import ProgramBuffers
+from symplectic_adjoint.field.program_field import MakeMeasures, ProgramField
 from symplectic_adjoint.field.program_sums import ProgramSums
-from symplectic_adjoint.field.resolution import Resolution
-
-
-class Measures(Protocol):
-    """The norms of step control, over a tolerance that is on the device."""
-
-    def norms_of(
-        self, errors: list[Tensor], y: Tensor, y_end: Tensor, roundings: list[Tensor] | None, /
-    ) -> list[Tensor]:
-        """Return the norm of each error estimate over the tolerance."""
-        ...
-
-    def first_step_numbers(
-        self, y0: Tensor, f0: Tensor, longest: Tensor, second: Callable[[Tensor], Tensor], /
-    ) -> list[Tensor]:
-        """Return a trial step size, and the sizes of f and of its change there."""
-        ...
-
-
-MakeMeasures = Callable[[Sequence[Tensor]], Measures]
-"""(rtol and atol, on the device) -> how to measure with them."""
-
-
-class ProgramField(Protocol):
-    """What the programs need of f."""
-
-    cotangent_scale: CotangentScale | None
-    compiled: CompiledSteps | None
-
-    @property
-    def program_leaves(self) -> Sequence[Tensor]:
-        """The tensors to which the graphs of f lead: the parameters, their stand-ins, or aliases."""
-        ...
-
-    def aliased(self) -> AbstractContextManager[None]:
-        """Return a context in which aliases take the place of the parameters, where modules and variables hold them."""
-        ...
-
-    @property
-    def resolution(self) -> Resolution | None:
-        """The resolution of f's values, if that is coarser than the state's."""
-        ...
-
-    def evaluate(self, t: Tensor, y: Tensor) -> Tensor:
-        """Return f(t, y), checked but not searched."""
-        ...
-
-    def pull(
-        self, outputs: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
-    ) -> tuple[Tensor | None, ...]:
-        """Return the cotangents of inputs, as torch.autograd.grad does."""
-        ...
 
 
 class Transposition(NamedTuple):
@@ -88,6 +36,18 @@ class Transposition(NamedTuple):
     outputs: bool
     with_time: bool
     updates: bool
+
+
+class Bounds(NamedTuple):
+    """How much two values of f may differ by rounding.
+
+    relative: relative to each part of a state. of_whole: and to the whole state, which a part is computed from. parts:
+    the sizes of the parts.
+    """
+
+    relative: float
+    of_whole: float
+    parts: tuple[int, ...]
 
 
 class _Recorded(NamedTuple):
@@ -127,12 +87,16 @@ class StepPrograms:
         """End the use in the current stream."""
         self._graphs.leave()
 
-    def start(self, f: ProgramField, counters: CallCounters, bound: float) -> None:
+    def start(self, f: ProgramField, counters: CallCounters, bounds: Bounds) -> None:
         """Compare k_1, as it was set, with f at the first time and y; measure what the first step size depends on.
 
-        bound: how much the two may differ by, relative to k_1. h is the span of the solve. The results are norms.
+        h is the span of the solve. The results are norms.
         """
-        self._run("start", lambda: self._start(f, bound), counters, calls=1 if self._measures is None else 2)
+        self._run("start", lambda: self._start(f, bounds), counters, calls=1 if self._measures is None else 2)
+
+    def compare(self, f: ProgramField, counters: CallCounters, bounds: Bounds) -> None:
+        """Compare k_1, as it was set, with f at the first time and y; the flag among the norms stays set."""
+        self._run("compare", lambda: self._compare(f, bounds), counters, calls=1)
 
     def attempt(self, f: ProgramField, counters: CallCounters, known: int, rows: int) -> None:
         """Evaluate the rows after the known ones, the end of the step, and the norms of its errors."""
@@ -195,7 +159,7 @@ class StepPrograms:
         self, key: Any, body: Callable[[], None], counters: CallCounters, calls: int, used: list[int] | None
     ) -> _Recorded:
         """Run body once, refusing what cannot be captured, and record it. Its results are those of that run."""
-        shown = not self._hidden
+        shown = not (self._hidden or torch.is_anomaly_enabled())  # whose search for NaN reads every result
         with self._graphs.warming_up(), only_capturable(shown=shown), counters.traced(calls), _on_its_own():
             body()
         sums = tuple(used or ())
@@ -206,10 +170,27 @@ class StepPrograms:
         return recorded
 
     @torch.no_grad()
-    def _start(self, f: ProgramField, bound: float) -> None:
+    def _compare(self, f: ProgramField, bounds: Bounds) -> None:
+        b = self.buffers
+        outdated = self._differs(f.evaluate(b.times()[0], b.y_state), bounds)
+        b.norms[-1].copy_(outdated | (b.norms[-1] != 0))
+
+    def _differs(self, found: Tensor, bounds: Bounds) -> Tensor:
+        """Return whether a value differs from k_1 by more than rounding, in one of the state's parts."""
+        b = self.buffers
+        known, whole = b.ks[0], _size(b.ks[0])
+        off = [
+            ~(_size(x - k) <= bounds.relative * _size(k) + bounds.of_whole * whole)
+            for x, k in zip(b.flat(found).split(bounds.parts), known.split(bounds.parts), strict=True)
+            if k.numel()
+        ]
+        # Where k_1 is not finite, the step itself says so.
+        return torch.stack(off).any() & whole.isfinite()
+
+    @torch.no_grad()
+    def _start(self, f: ProgramField, bounds: Bounds) -> None:
         b = self.buffers
         found, known = f.evaluate(b.times()[0], b.y_state), b.stages[0]
-        size, difference = _size(known), _size(found - known)
         norms, span = [], b.scalars[0]
         if self._measures is not None:
 
@@ -218,8 +199,7 @@ class StepPrograms:
                 return f.evaluate((b.scalars[1] + h).to(b.time_dtype), torch.addcmul(b.y_state, known, h.to(b.dtype)))
 
             norms = self._measures(b.tolerances).first_step_numbers(b.y_state, known, span.abs(), second)
-        # Where k_1 is not finite, the step itself says so.
-        b.set_norms(norms, outdated=~(difference <= bound * size) & size.isfinite())
+        b.set_norms(norms, outdated=self._differs(found, bounds))
 
     @torch.no_grad()
     def _attempt(self, f: ProgramField, known: int, rows: int) -> None:
@@ -269,13 +249,16 @@ class StepPrograms:
             k, reached, inputs = _linearized(f, times[i], b.view(b.state(weights, i)), with_time=kind.with_time)
             self._note_value(weights, i, k, kind)
             w = b.view(b.cotangent(weights, i, outputs=kind.outputs))
-            bars = f.pull((reached,), (*inputs, *f.program_leaves), (w,))
+            leaves, others = f.program_leaves, f.leaves_beside_aliases
+            bars = f.pull((reached,), (*inputs, *leaves, *others), (w,))
             b.stages[i].zero_() if bars[0] is None else b.stages[i].copy_(bars[0])
-            used.update(sums.add(bars[len(inputs) :]))
+            of_leaves = bars[len(inputs) :]
+            for part in (of_leaves[: len(leaves)], of_leaves[len(leaves) :]):
+                used.update(sums.add(part) if part else ())
             if kind.with_time:
                 tau = torch.zeros_like(b.scalars[0]) if bars[1] is None else bars[1].double()
                 of_times.append((tau, b.tableau.floats.c[i] * tau, _inner(k, w)))
-            del k, reached, inputs, bars, w
+            del k, reached, inputs, bars, of_leaves, w
         b.add_stages(into_lam=kind.updates)
         self._set_time_sums(of_times)
         return sorted(used)
@@ -363,7 +346,8 @@ def _linearized(f: ProgramField, t: Tensor, y: Tensor, *, with_time: bool) -> tu
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         t = t.detach().requires_grad_(with_time)
-        k = f.evaluate(t, y)
+        # FlopCounterMode's hooks need a node.
+        k = f.evaluate(t.view_as(t), y.view_as(y)) if hooks_on_all_modules else f.evaluate(t, y)
     return k.detach(), k, (y, t) if with_time else (y,)
 
 

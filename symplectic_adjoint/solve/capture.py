@@ -10,6 +10,7 @@ from torch import Tensor
 
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.captured import CapturedSteps, ErrorMeasure, ProgramsOutdated
+from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.layout import Layout
@@ -34,12 +35,14 @@ def captured_steps(
     dense: bool,
     compiled: bool,
     auto: bool,
+    watched: bool,
     fresh: bool,
 ) -> CapturedSteps:
     """Return the programs for steps of a solve.
 
     caller: the function that the user passed. control: that of adaptive steps, None for steps that are known. dense:
-    whether a step may hold an output. compiled: whether func is compiled. auto, fresh: as for CapturedSteps.
+    whether a step may hold an output. compiled: whether func is compiled. watched: whether the caller sees
+    the steps as they are taken. auto, fresh: as for CapturedSteps.
     """
     rows = tableau.stages
     if control is not None:
@@ -55,7 +58,10 @@ def captured_steps(
         state,
         CallCounters(caller, state.reach.modules, "capture=True", state.reach.stores),
         None if control is None else _measured(control, layout),
+        layout=(layout.structured, tuple(layout.parts)),
+        parts=tuple(part.shape.numel() for part in layout.parts) if layout.structured else (like.numel(),),
         knows_k1=control is not None,
+        reads_at_once=watched,
         compiled=compiled,
         auto=auto,
         fresh=fresh,
@@ -74,6 +80,18 @@ def _measured(control: StepControl, layout: Layout) -> ErrorMeasure | None:
     tolerances = control.rtol, control.atol
     shapes = tuple(x.shape if isinstance(x, Tensor) else None for x in tolerances)
     return ErrorMeasure(measures, tolerances, (tuple(layout.parts), layout.structured, shapes))
+
+
+WITHIN = 0.7236
+"""Where in a solve a second value of func is compared: no simple fraction, at which a period might end."""
+
+
+def compare_within(captured: CapturedSteps, f: Field, start: float, end: float, y: Tensor) -> None:
+    """Compare a value of func inside the solve with that of the programs: some changes do not show at its start."""
+    if captured.in_use:
+        t = start + WITHIN * (end - start)
+        captured.compare_once_more(f, t, y, f(t, y))
+        f.f_calls += 1
 
 
 def ends_finite(captured: CapturedSteps | None, y: Tensor) -> bool:

@@ -107,7 +107,7 @@ def test_waits(table, what, keywords, waits):
     with counted() as found:
         _, solution = captured(net, y0, t, **keywords)
     stats = solution.stats
-    bound = stats.accepted + stats.rejected + 2 if waits is None else waits
+    bound = stats.accepted + stats.rejected + 3 if waits is None else waits
     table.at_most("waits", f"captured {what}", len(found), bound)
 
 

@@ -97,7 +97,7 @@ OFFLOADED = [
 
 @pytest.mark.parametrize("gradient", OFFLOADED, ids=str)
 def test_offloaded_steps_hold_nothing_on_the_card(table, gradient):
-    slope = (peak_of(gradient, 80) - peak_of(gradient, 40)) / 40
+    slope = (peak_of(gradient, 128) - peak_of(gradient, 64)) / 64
     table.at_most("offload", f"{gradient}: bytes a step", slope, 0)
     net, y0, options = network(), start(BATCH, SIZE), {"step_size": 0.1}
     bars = gradients(net, y0, **keywords_of(gradient, options=options))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from symplectic_adjoint import RecordedAnewWarning, odeint, solve
+from symplectic_adjoint import FunctionChanged, RecordedAnewWarning, odeint, solve
 from symplectic_adjoint.errors import NotCapturable
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -299,3 +299,137 @@ def test_auto_gives_up_what_every_solve_would_record_anew(recorded, monkeypatch)
     assert found[0].fallback is None
     assert "recorded anew" in found[-1].fallback
     assert found[-1].recorded == 0
+
+
+def periodic(rate):
+    """Return a func whose number does not show at t = 0, read where no key has it."""
+    lin = nn.Linear(3, 3, dtype=torch.float64)
+
+    class Driven:
+        def __call__(self, t, y):
+            return torch.tanh(lin(y)) + self.drive(t)
+
+        def drive(self, t):
+            return RATES["of a method"][0] * torch.sin(2 * torch.pi * t)
+
+    RATES["of a method"] = [rate]
+    return Driven(), tuple(lin.parameters())
+
+
+RATES = {"of a method": [1.0]}
+
+
+@pytest.mark.parametrize("keywords", [ADAPTIVE, FIXED], ids=["adaptive", "fixed"])
+def test_a_number_that_shows_neither_at_the_start_nor_at_the_end(recorded, keywords):
+    func, params = periodic(1.0)
+    for rate in (1.0, 3.0, 0.2):
+        RATES["of a method"] = [rate]
+        require_equal(func, params, **keywords)
+
+
+@pytest.mark.parametrize("keywords", [ADAPTIVE, FIXED], ids=["adaptive", "fixed"])
+def test_a_parameter_that_func_also_reaches_through_a_list(recorded, keywords):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(3, 3, dtype=torch.float64)
+            self.held = [self.lin.weight]
+
+        def forward(self, t, y):
+            return torch.tanh(self.lin(y)) + y @ self.held[0]
+
+    net = Twice()
+    require_equal(net, tuple(net.parameters()), **keywords)
+    direct = {"w": net.lin.weight, "b": net.lin.bias}
+
+    def functional(t, y):
+        return torch.tanh(torch.func.functional_call(net.lin, {"weight": direct["w"], "bias": direct["b"]}, (y,)))
+
+    require_equal(functional, tuple(net.parameters()), **keywords)
+
+
+def test_the_parts_of_a_state_are_part_of_the_key(recorded):
+    weight = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+
+    def func(t, state):
+        a, b = state
+        return weight * a * a.sum(), -weight * b
+
+    for sizes in ((6, 2), (2, 6)):
+        state = tuple(torch.linspace(0.1, 0.3, n, dtype=torch.float64) for n in sizes)
+        got, expected = (
+            torch.autograd.grad(sum(x[-1].sum() for x in odeint(func, state, T, capture=capture, **FIXED)), weight)[0]
+            for capture in (True, False)
+        )
+        torch.testing.assert_close(got, expected, **ROUNDING)
+
+
+def test_a_change_in_a_small_part_or_in_low_precision_is_found(recorded):
+    rates = {"now": 1.0}
+
+    class Hidden:
+        def __call__(self, x):
+            return rates["now"] * x
+
+    scale = Hidden()
+
+    def func(t, state):
+        a, b = state
+        return 1e6 * torch.cos(a), scale(torch.cos(b))
+
+    state = torch.zeros(3), torch.zeros(3)
+    for rates["now"] in (1.0, 1.8):
+        got, expected = (odeint(func, state, T, capture=capture, **FIXED)[1] for capture in (True, False))
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_programs_recorded_while_func_was_another_one_are_forgotten(recorded):
+    rates, lin = {"now": 1.0}, nn.Linear(3, 3, dtype=torch.float64)
+
+    class Rate:
+        def __call__(self):
+            return rates["now"]
+
+    rate = Rate()
+
+    def func(t, y):
+        return torch.tanh(lin(y)) * rate()
+
+    y = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    ys = odeint(func, y, T, capture=True, **FIXED)
+    rates["now"] = 2.0
+    with pytest.raises(FunctionChanged):
+        ys[-1].sum().backward()
+    rates["now"] = 1.0
+    require_equal(func, tuple(lin.parameters()), **FIXED)
+
+
+def test_solves_in_inference_mode_leave_programs_that_train(recorded):
+    net = Scaled()
+    with torch.inference_mode():
+        odeint(net, torch.ones(4, 3, dtype=torch.float64), T, capture=True, **ADAPTIVE)
+    require_equal(net, tuple(net.parameters()), **ADAPTIVE)
+
+
+def test_states_without_entries_and_solves_without_steps(recorded):
+    net = Scaled()
+    empty = torch.ones(0, 3, dtype=torch.float64, requires_grad=True)
+    odeint(net, empty, T, capture=True, **ADAPTIVE).sum().backward()
+    y = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    for t in (T[:1], T[[0, 0]]):
+        (bar,) = torch.autograd.grad(odeint(net, y, t, capture=True, **ADAPTIVE).sum(), y)
+        assert torch.equal(bar, torch.full_like(y, len(t)))
+
+
+def test_tensors_in_a_list_are_part_of_the_key_by_their_place(recorded):
+    net, held = nn.Linear(3, 3, dtype=torch.float64), [torch.ones(3, dtype=torch.float64)]
+
+    def func(t, y):
+        return torch.tanh(net(y)) * held[0]
+
+    y, counts = torch.ones(2, 3, dtype=torch.float64, requires_grad=True), []
+    for _ in range(4):
+        solution = solve(func, y, T, capture=True, **FIXED)
+        solution.ys[-1].sum().backward()
+        counts.append(solution.stats.capture.recorded)
+    assert counts[1:] == [0, 0, 0]
