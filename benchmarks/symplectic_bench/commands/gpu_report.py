@@ -4,7 +4,7 @@ import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,8 @@ def gpu_report(
     """Time one gradient on this machine's CUDA device, captured and eager, beside torchdiffeq, torchode and diffrax.
 
     Entrants take turns in rounds, so that ratios within a round hold. The bare calls that no gradient can avoid are
-    timed too, eager and in a CUDA graph. With memory, waits and launches it takes two minutes on a large card.
+    timed too, eager and in a CUDA graph. With memory, waits and launches a row takes about a minute on one H100; the
+    file is written after each row.
     """
     raise typer.Exit(for_each([only], lambda names: _measure(names, file)))
 
@@ -52,17 +53,18 @@ def _measure(names: list[str] | None, file: Path | None) -> None:
         raise SuiteError("there is no CUDA device on this machine, and gpu-report measures one: run it where there is")
     environment = capture()
     chosen = [known[name] for name in dict.fromkeys(names or known)]
+    rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as cache, reserved("cuda", 1, on_progress):
-        measured = list(measure_rows(chosen, Path(cache), on_progress))
-    rows = {row.name: {one.name: one for one in found} for row, found in zip(chosen, measured, strict=True)}
+        for row, measured in zip(chosen, measure_rows(chosen, Path(cache), on_progress), strict=True):
+            rows[row.name] = {one.name: one for one in measured}
+            console.print(to_markdown(measurements_table({row.name: rows[row.name]}, where(environment))))
+            if file is not None:  # what is measured is kept, even if the next row is interrupted
+                report = {"environment": asdict(environment), **as_json(rows, list(verdicts(rows)))}
+                replace_text(file, json.dumps(report, indent=1, allow_nan=False) + "\n")
+                console.print(f"wrote {file.as_posix()}")
     found = list(verdicts(rows))
-    console.print(to_markdown(measurements_table(rows, where(environment))))
     if found:
         console.print(to_markdown(targets_table(found, where(environment))))
-    if file is not None:
-        report = {"environment": asdict(environment), **as_json(rows, found)}
-        replace_text(file, json.dumps(report, indent=1, allow_nan=False) + "\n")
-        console.print(f"wrote {file.as_posix()}")
 
 
 def on_progress(line: str, cell: Cell | None = None, waits: bool = False) -> None:
