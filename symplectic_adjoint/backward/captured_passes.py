@@ -86,7 +86,7 @@ def with_programs(given: BackwardPass, compute: Callable[[BackwardPass], Gradien
 
 
 def settled(given: BackwardPass, flag: Tensor | None) -> bool:
-    """Return given.settle(flag). If func changed between the passes, programs recorded since hold what it is now."""
+    """Return given.settle(flag). Forget the programs if func changed between the passes: they may hold the change."""
     try:
         return given.settle(flag)
     except FunctionChanged:

@@ -19,11 +19,11 @@ from symplectic_adjoint.backward.recomputed_verdict import (
     Difference,
     eps_of,
     judge,
-    value_bound,
 )
 from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.host_reads import can_read
+from symplectic_adjoint.field.precision import value_bound
 from symplectic_adjoint.field.program_buffers import ProgramBuffers
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.time_loop import KeepNothing

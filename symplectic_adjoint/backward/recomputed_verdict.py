@@ -11,7 +11,7 @@ from torch import Tensor
 from symplectic_adjoint.backward.state_sketch import StateSketch
 from symplectic_adjoint.errors import FunctionChanged, NoiseWarning, warn_once
 from symplectic_adjoint.field.field import Field
-from symplectic_adjoint.field.precision import coarsest_eps
+from symplectic_adjoint.field.precision import coarsest_eps, value_bound
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.problem import Problem
@@ -22,10 +22,6 @@ from symplectic_adjoint.steps.runge_kutta import Step
 
 STATE_ULPS = 4.0
 """How many spacings of y the end of a step may differ by: it is a sum of few terms, rounded in y's precision."""
-VALUE_ULPS = 256.0
-"""How many spacings of the precision in which f computes its value may differ by."""
-MOST = 1.0 / 32.0
-"""The largest part of a value that is taken for rounding, in any precision: in bfloat16, 256 spacings would be all."""
 REPEATS = 3
 """How often f is evaluated again where a difference was found."""
 NOISE = 10.0
@@ -54,11 +50,6 @@ def eps_of(problem: Problem, f: Field) -> float:
     dtypes = [f.dtype, *(p.dtype for p in problem.layout.parts)]
     dtypes += [*(p.dtype for p in (*f.params, *parameters.frozen)), *f.search.precisions]
     return coarsest_eps(dtypes, f.device, f.forward_state.autocast_dtype, problem.reach.modules)
-
-
-def value_bound(eps: float) -> float:
-    """Return how much a value of f may differ by, relative to it."""
-    return min(VALUE_ULPS * eps, MOST)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.cuda_graphs import graphs_for
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
-from symplectic_adjoint.field.precision import coarsest_eps
+from symplectic_adjoint.field.precision import MOST, coarsest_eps, value_bound
 from symplectic_adjoint.field.program_buffers import ProgramBuffers
 from symplectic_adjoint.field.program_field import MakeMeasures, ProgramField
 from symplectic_adjoint.field.program_key import program_key, what_changed
@@ -28,12 +28,6 @@ from symplectic_adjoint.methods.tableau import ButcherTableau
 
 MOST_ANEW = 6
 """How often in a row programs may be recorded anew without a warning: for training, evaluation and last batches."""
-
-MOST_OFF = 1.0 / 32.0
-"""The most by which they may differ, in low precision too."""
-
-VALUE_ULPS = 256.0
-"""By how many roundings of the precision that f computes in two of its values may differ."""
 
 _PROGRAMS: ProgramTable[StepPrograms] = ProgramTable()
 
@@ -234,7 +228,7 @@ class CapturedSteps:
 
     def _bounds(self, f: CapturableField) -> Bounds:
         eps = _eps_of(f)
-        return Bounds(min(VALUE_ULPS * eps, MOST_OFF), min(eps, MOST_OFF), self._parts)
+        return Bounds(value_bound(eps), min(eps, MOST), self._parts)
 
     @property
     def measures(self) -> bool:

@@ -132,7 +132,7 @@ class CompiledSteps:
     def evaluate_on(
         self, scalars: Tensor, y: Tensor, ks: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
-        """Return what evaluate does, with h and the times in a float64 tensor on the device."""
+        """Evaluate a step like evaluate, with h and the times in a float64 tensor on the device."""
         terms, s, rows, known = self._tableau.terms, self._tableau.stages, len(scalars) - 1, len(ks)
         errors = terms.errors if all(e[-1][0] < rows for e in terms.errors) else ()
         constants = (self._func, self._time_dtype, terms.A, terms.b, errors, s, rows)

@@ -28,7 +28,7 @@ class Graphs(Protocol):
         ...
 
     def record(self, body: Body) -> Body | None:
-        """Return a function that repeats what body does now; None if body itself is to be called each time."""
+        """Return a function that repeats the operations of body; None if body itself is to be called each time."""
         ...
 
     def enter(self) -> None:

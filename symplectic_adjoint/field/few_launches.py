@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.transforms import batched, transforming
 
 DEVICES = ("cuda",)
@@ -14,9 +15,7 @@ SMALL_STATE = 64 * 2**10
 
 def launches_count(device: torch.device) -> bool:
     """Return whether launches take time there. In a CUDA graph that is being captured they do not."""
-    if device.type not in DEVICES:
-        return False
-    return device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
+    return device.type in DEVICES and not is_capturing(device)
 
 
 def is_small(x: Tensor) -> bool:

@@ -10,6 +10,11 @@ from torch.autograd.graph import Node
 TF32_EPS = 2.0**-10
 """The spacing of TF32, in which a CUDA device may multiply float32 matrices."""
 
+VALUE_ULPS = 256.0
+"""How many spacings of the precision in which f computes its value may differ by."""
+MOST = 1.0 / 32.0
+"""The largest part of a value that is taken for rounding, in any precision: in bfloat16, 256 spacings would be all."""
+
 
 def precisions_of(node: Node) -> frozenset[torch.dtype]:
     """Return the dtypes of the floating-point and complex results of a node of a graph."""
@@ -27,6 +32,11 @@ def coarsest_eps(
     real = [x.to_real() for x in (*dtypes, *(() if autocast is None else (autocast,)))]
     eps = max(torch.finfo(x).eps for x in real if x.is_floating_point)
     return max(eps, TF32_EPS) if _uses_tf32(device, modules) else eps
+
+
+def value_bound(eps: float) -> float:
+    """Return how much a value of f may differ by, relative to it, where f computes with this eps."""
+    return min(VALUE_ULPS * eps, MOST)
 
 
 def _uses_tf32(device: torch.device, modules: Iterable[nn.Module]) -> bool:

@@ -1,7 +1,7 @@
 """The key of recorded programs: everything that they freeze.
 
 A program keeps the addresses of the tensors that func uses and every number that its code read in Python. What the key
-cannot tell, each solve finds by comparing one value of func with that of the program.
+cannot tell, each solve finds by comparing two values of func with those of the program.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,6 +18,19 @@ from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.module_tensors import attributes_of, tensors_among
 from symplectic_adjoint.field.stores import Attributes
 from symplectic_adjoint.field.watched_values import SCALARS
+
+_WRITTEN = (*SCALARS, slice, range, Number, Enum, frozenset)
+"""Types whose values are told apart by how they are written. numpy's numbers are Numbers."""
+
+_PARTS = (
+    "the shape or dtype of the state differs",
+    "the default dtype differs",
+    "the precision of products differs",
+    "autocast differs",
+    "the modes of its modules differ",
+    "its tensors lie at other addresses",
+    "numbers that it reads differ",
+)
 
 
 def program_key(state: ForwardState, counters: CallCounters, tensors: Iterable[Tensor], like: Tensor) -> Any:
@@ -39,17 +52,6 @@ def program_key(state: ForwardState, counters: CallCounters, tensors: Iterable[T
         tuple(map(_place, ids.values())),
         tuple(_values(state, counters)),
     )
-
-
-_PARTS = (
-    "the shape or dtype of the state differs",
-    "the default dtype differs",
-    "the precision of products differs",
-    "autocast differs",
-    "the modes of its modules differ",
-    "its tensors lie at other addresses",
-    "numbers that it reads differ",
-)
 
 
 def what_changed(before: Any, now: Any) -> str:
@@ -101,7 +103,3 @@ def _value(x: Any) -> Any:
     if isinstance(x, ref):  # a tensor, which the key has by its place
         return Tensor
     return (type(x), repr(x)) if isinstance(x, (*_WRITTEN, torch.dtype, torch.device)) else id(x)
-
-
-_WRITTEN = (*SCALARS, slice, range, Number, Enum, frozenset)
-"""Types whose values are told apart by how they are written. numpy's numbers are Numbers."""

@@ -79,7 +79,7 @@ def _measured(control: StepControl, layout: Layout) -> ErrorMeasure | None:
 
     tolerances = control.rtol, control.atol
     shapes = tuple(x.shape if isinstance(x, Tensor) else None for x in tolerances)
-    return ErrorMeasure(measures, tolerances, (tuple(layout.parts), layout.structured, shapes))
+    return ErrorMeasure(measures, tolerances, shapes)
 
 
 WITHIN = 0.7236
