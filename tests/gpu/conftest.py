@@ -54,6 +54,20 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=f"{item.name} needs a CUDA card"))
 
 
+def pytest_sessionfinish(session):
+    """Under pytest-xdist, hand what this worker measured to the process that prints the table."""
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["table"] = [(*key, *row) for key, row in config.stash[TABLE].rows.items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take a worker's table (pytest-xdist's hook)."""
+    for row in getattr(node, "workeroutput", {}).get("table", ()):
+        node.config.stash[TABLE].add(*row)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     table = config.stash[TABLE]
     if not table.rows:
