@@ -160,11 +160,12 @@ class StepPrograms:
     ) -> _Recorded:
         """Run body once, refusing what cannot be captured, and record it. Its results are those of that run."""
         shown = not (self._hidden or torch.is_anomaly_enabled())  # whose search for NaN reads every result
-        with self._graphs.warming_up(), only_capturable(shown=shown), counters.traced(calls), _on_its_own():
-            body()
-        sums = tuple(used or ())
-        with counters.at(0), _on_its_own():
-            replay = self._graphs.record(body)
+        with self._graphs.aside():
+            with only_capturable(shown=shown), counters.traced(calls), _on_its_own():
+                body()
+            sums = tuple(used or ())
+            with counters.at(0), _on_its_own():
+                replay = self._graphs.record(body)
         self._recorded[key] = recorded = _Recorded(replay, calls, sums)
         self.recorded += 1
         return recorded
