@@ -115,6 +115,24 @@ foreach_add_: Callable[..., None] = _optional("torch:_foreach_add_", _add_one_by
 Tensors = Sequence[Tensor]
 
 
+def _copy_one_by_one(totals: Tensors, parts: Tensors) -> None:
+    for total, part in zip(totals, parts, strict=True):
+        total.copy_(part)
+
+
+foreach_copy_: Callable[..., None] = _optional("torch:_foreach_copy_", _copy_one_by_one)
+"""Copy each part to its total in few kernels. Fallback: one copy per tensor."""
+
+
+def _zero_one_by_one(xs: Tensors) -> None:
+    for x in xs:
+        x.zero_()
+
+
+foreach_zero_: Callable[..., None] = _optional("torch:_foreach_zero_", _zero_one_by_one)
+"""Set tensors to zero in few kernels. Fallback: one operation per tensor."""
+
+
 def _addcmul_one_by_one(totals: Tensors, a: Tensors, b: Tensors, values: Sequence[float]) -> list[Tensor]:
     return [torch.addcmul(*x, value=value) for *x, value in zip(totals, a, b, values, strict=True)]
 

@@ -19,7 +19,7 @@ class RecordedGraphs:
     def __init__(self, device):
         self.device = device
 
-    def warming_up(self):
+    def aside(self):
         return nullcontext()
 
     def record(self, body):

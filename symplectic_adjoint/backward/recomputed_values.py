@@ -74,7 +74,7 @@ class RecomputedValues:
             self._y_factor *= 1 + problem.tableau.stages
         self._on_cpu = f.device.type == "cpu"
         self._cells: list[tuple[Tensor, ...]] = []
-        """The entries of the rows used so far."""
+        """The entries of the first rows, made where they are written one by one."""
         self._rows: list[_Row] = []
         self._scales: tuple[int, int] | None = None
         """The row with the latest |y| and |k|, and its step."""
@@ -149,7 +149,6 @@ class RecomputedValues:
         at = len(self._rows)
         self._numbers[at : at + len(rows), :3] = numbers
         self._rows += rows
-        self._cells += [self._numbers[i].unbind() for i in range(len(self._cells), len(self._rows))]
 
     def _surely_equal(self, a: Tensor, b: Tensor) -> bool:
         """Return whether two tensors are known to be equal, without a wait: on the CPU the usual case, and quick."""
@@ -188,7 +187,7 @@ class RecomputedValues:
 
         Return whether flag is true, a tensor with one entry that is read with them.
         """
-        if not self._cells:
+        if "_numbers" not in vars(self):  # no difference was added
             return flag is not None and bool(flag)
         if flag is not None:
             self._numbers[FLAG, 0].copy_(flag)
@@ -247,8 +246,8 @@ class RecomputedValues:
         spread: float = 1.0,
     ) -> None:
         at = len(self._rows)
-        if at == len(self._cells):
-            self._cells.append(self._numbers[at].unbind())
+        while at >= len(self._cells):
+            self._cells.append(self._numbers[len(self._cells)].unbind())
         cells = self._cells[at]
         norm(difference, math.inf, out=cells[0])
         if value is not None:

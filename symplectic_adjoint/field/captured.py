@@ -127,6 +127,8 @@ class CapturedSteps:
         self._knows_k1, self._compiled, self._auto, self._fresh = knows_k1, compiled, auto, fresh
         self._key: Any = None
         self._open = self._compared = False
+        self._held: list[tuple[Tensor, int]] = []
+        """The state and the slope that lie in the buffers of a step's end, each with its version."""
         self._is_forward = True
         self._programs: StepPrograms | None = None
         self.recorded = self.replayed = 0
@@ -135,6 +137,7 @@ class CapturedSteps:
     def for_another_pass(self) -> Self:
         """Return the same for a pass of the backward pass, with the key of the forward pass."""
         other = copy(self)
+        other._held = []
         other._open, other._compared, other._fresh, other._programs = False, True, False, None
         other._is_forward = False
         other.recorded = other.replayed = 0
@@ -195,18 +198,27 @@ class CapturedSteps:
             self._compare_first(f, times[0], h, y, ks[0])
             ks, calls = (ks if self._knows_k1 else ()), 2 if self.measures else 1
         b, known = programs.buffers, len(ks)
-        b.set_stages(ks)
-        b.y_state.copy_(y)
+        self._start_from(b, y, ks[0] if ks else None)
         b.set_scalars(h, times)
         programs.attempt(f, self.counters, known, rows)
-        return list(b.stages[:rows]), b.end_state.clone(), calls + rows - known
+        end = b.end_state.clone()
+        self._hold(end, b.end_slope if rows > self._tableau.stages else None)
+        return list(b.stages[:rows]), end, calls + rows - known
+
+    def _start_from(self, b: ProgramBuffers, y: Tensor, k: Tensor | None) -> None:
+        """Let the next program start from y and k_1 = k: they are copied unless the last one left them there."""
+        held = {id(x) for x, version in self._held if version == x._version}
+        b.set_start(None if id(y) in held else y, None if id(k) in held else k)
+        self._hold(y, k)
+
+    def _hold(self, y: Tensor, k: Tensor | None) -> None:
+        self._held = [(x, x._version) for x in (y, k) if x is not None and not x.is_inference()]
 
     def _compare_first(self, f: CapturableField, t: float, span: float, y: Tensor, k: Tensor) -> None:
         """Run the program that compares the first value of func with its own."""
         self._compared, programs = True, self._borrowed(f)
         b = programs.buffers
-        b.set_stages([k])
-        b.y_state.copy_(y)
+        self._start_from(b, y, k)
         b.set_scalars(span, [t])
         programs.start(f, self.counters, self._bounds(f))
         if self._reads_at_once and b.norms[-1].item():
@@ -218,11 +230,13 @@ class CapturedSteps:
         return self._programs is not None
 
     def compare_once_more(self, f: CapturableField, t: float, y: Tensor, k: Tensor) -> None:
-        """Run the program that compares another value of func, f(t, y) = k, with its own."""
+        """Run the program that compares another value of func, f(t, y) = k, with its own.
+
+        The first norm is then whether y is finite.
+        """
         assert self._programs is not None
         b = self._programs.buffers
-        b.set_stages([k])
-        b.y_state.copy_(y)
+        self._start_from(b, y, k)
         b.set_scalars(0.0, [t])
         self._programs.compare(f, self.counters, self._bounds(f))
 
@@ -252,10 +266,6 @@ class CapturedSteps:
         """Return whether x is the buffer of lam, which transposed steps then update."""
         return self._programs is not None and x is self._programs.buffers.lam_state
 
-    def outdated(self) -> Tensor | None:
-        """Return, on the device, whether the programs were found outdated; None if none were used."""
-        return None if self._programs is None else self._programs.buffers.norms[-1]
-
     def transpose(
         self,
         f: CapturableField,
@@ -273,6 +283,7 @@ class CapturedSteps:
         """
         programs = self._borrowed(f)
         b = programs.buffers
+        self._held = []
         b.set_scalars(h, times)
         b.set_stages(ks[: kind.known])
         b.y_state.copy_(y)
@@ -335,7 +346,7 @@ class CapturedSteps:
         return StepPrograms(buffers, graphs_for(self._like.device), measures, hidden=hidden)
 
     def _give_back(self) -> None:
-        programs, self._programs = self._programs, None
+        programs, self._programs, self._held = self._programs, None, []
         if programs is None:
             return
         self.recorded += programs.recorded

@@ -3,16 +3,20 @@
 A program is a function of no arguments that reads and writes static buffers only. It knows nothing of CUDA.
 """
 
+import functools
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint._torch_internals import end_allocation_to_pool
 from symplectic_adjoint.field.capturable import Body, translated
+
+X = TypeVar("X")
 
 
 class Graphs(Protocol):
@@ -23,12 +27,15 @@ class Graphs(Protocol):
         """Whether a recorded program calls the function itself each time."""
         ...
 
-    def warming_up(self) -> Any:
-        """Return a context in which to run a program once before it is recorded."""
+    def aside(self) -> Any:
+        """Return a context in which to run a program once and then record it."""
         ...
 
     def record(self, body: Body) -> Body | None:
-        """Return a function that repeats the operations of body; None if body itself is to be called each time."""
+        """Return a function that repeats the operations of body; None if body itself is to be called each time.
+
+        Call this within aside.
+        """
         ...
 
     def enter(self) -> None:
@@ -45,7 +52,7 @@ class NoGraphs:
 
     runs_python = True
 
-    def warming_up(self) -> Any:
+    def aside(self) -> Any:
         return nullcontext()
 
     def record(self, body: Body) -> Body | None:
@@ -56,28 +63,82 @@ class NoGraphs:
     def leave(self) -> None: ...
 
 
+class Loans(Generic[X]):
+    """Things that are lent to one user at a time; another is made only if all are lent.
+
+    No lock is held during a loan: who has one may wait for another thread that wants one.
+    """
+
+    def __init__(self, make: Callable[[], X]):
+        self._make, self._free, self._lock = make, list[X](), Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[X]:
+        """Lend one for the block: the one that came back last, if there is any."""
+        with self._lock:
+            lent = self._free.pop() if self._free else None
+        lent = self._make() if lent is None else lent
+        try:
+            yield lent
+        finally:
+            with self._lock:
+                self._free.append(lent)
+
+
+class SharedOrder:
+    """What all graphs of a device share: the streams that they are captured in, and the order of their replays.
+
+    cuBLAS keeps a workspace, of 32 MiB on some cards, for every stream that it was used in, and a graph writes to that
+    of the stream that it was captured in. So there are as few such streams as possible, and of the graphs that share
+    them one is replayed at a time.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self.sides = Loans(lambda: torch.cuda.Stream(device))
+        self._lock = Lock()
+        self._end: Any = None
+        self._stream: Any = None
+
+    def replay(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Replay a graph in the current stream, after the last replay in any stream."""
+        current = torch.cuda.current_stream(self._device)
+        with self._lock:
+            if self._end is None:
+                self._end = torch.cuda.Event()
+            elif current != self._stream:
+                current.wait_event(self._end)
+            graph.replay()
+            self._end.record(current)
+            self._stream = current
+
+
+order_on = functools.cache(SharedOrder)
+"""(device) -> the order of its graphs."""
+
+
 class CudaGraphs:
     """CUDA graphs in one private memory pool."""
 
     runs_python = False
 
     def __init__(self, device: torch.device):
-        self._device = device
+        self._device, self._order = device, order_on(device)
         self._pool: Any = torch.cuda.graph_pool_handle()
-        self._side = torch.cuda.Stream(device)
         self._last_use: Any = None
         self._last_stream: Any = None
 
     @contextmanager
-    def warming_up(self) -> Iterator[None]:
-        """Use the stream in which the program will be captured: libraries keep a workspace for each."""
+    def aside(self) -> Iterator[None]:
+        """Use a stream in which a program may be captured, which the default one is not."""
         current = torch.cuda.current_stream(self._device)
-        self._side.wait_stream(current)
-        try:
-            with torch.cuda.stream(self._side):
-                yield
-        finally:
-            current.wait_stream(self._side)
+        with self._order.sides.one() as side:
+            side.wait_stream(current)
+            try:
+                with torch.cuda.stream(side):
+                    yield
+            finally:
+                current.wait_stream(side)
 
     def record(self, body: Body) -> Body | None:
         """Return the replay of body, as a CUDA graph. Raises NotCapturable or torch.cuda.OutOfMemoryError.
@@ -86,7 +147,7 @@ class CudaGraphs:
         not collected meanwhile: freeing another graph would end the capture.
         """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._device), self.warming_up(), _garbage_kept():
+        with _garbage_kept():
             try:
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 body()
@@ -96,7 +157,7 @@ class CudaGraphs:
                 if isinstance(error, RuntimeError) and not isinstance(error, torch.cuda.OutOfMemoryError):
                     raise translated(error) from error
                 raise
-        return graph.replay
+        return functools.partial(self._order.replay, graph)
 
     def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
         """End a capture that failed, so that memory can be allocated and random numbers drawn again.

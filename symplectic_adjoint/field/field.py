@@ -162,9 +162,7 @@ class Field:
 
     def place(self, index: int) -> Place:
         """Return the place of an entry of the flattened state."""
-        if self._place is not None:
-            return self._place(index)
-        return Place(None, multi_index(index, self.shape))
+        return self._place(index) if self._place else Place(None, multi_index(index, self.shape))
 
     def require_repeatable(self) -> None:
         """Raise UnsupportedCombination if calls cannot be repeated: see ForwardState.require_repeatable.
@@ -306,7 +304,8 @@ class Field:
 
     def _on_graph(self, t: Tensor, y: Tensor) -> Tensor:
         nodes_before = nodes_made()
-        k = self.evaluate(t, y)
+        with self.search.in_one_thread():
+            k = self.evaluate(t, y)
         if self.search.active and k.grad_fn is not None:
             searched = self.search.check_graph(k, y, t, nodes_before, self.aliases)
             if searched and not self.search.adopting:

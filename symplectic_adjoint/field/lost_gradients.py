@@ -2,8 +2,9 @@
 
 import gc
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -85,6 +86,14 @@ class LostGradientSearch:
         other.adopting, other.gated, other._sizes, other._searched = False, False, set(), 0
         other._reached_before, other._reached, other.missed = self._reached, set(), set()
         return other
+
+    def in_one_thread(self) -> AbstractContextManager[Any]:
+        """Return a context for a call that is searched, in which autograd within func creates nodes in this thread.
+
+        On a card it would run in a thread of its own, which numbers its nodes from the beginning: they would seem to be
+        older than the call.
+        """
+        return torch.autograd.set_multithreading_enabled(False) if self.active else nullcontext()
 
     def check_graph(self, k: Tensor, y: Tensor, t: Tensor, nodes_before: int, aliases: ParameterAliases | None) -> bool:
         """Adopt or refuse an unknown tensor in k's graph, unless a graph of its size was searched before.

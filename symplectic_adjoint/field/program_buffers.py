@@ -32,6 +32,8 @@ class ProgramBuffers:
         self.y_state, self.end_state, self.lam_state = map(self.view, (self.y, self.end, self.lam))
         self.stages = tuple(map(self.view, self.ks.unbind()))
         """The rows of ks as states."""
+        self.end_slope = self.stages[tableau.stages] if rows > tableau.stages else self.stages[0]
+        """f at the end of a step, if there is a row for it; else k_1 itself."""
         self.scalars = torch.zeros(1 + rows, dtype=torch.float64, device=device)
         """h, and the times of the rows."""
         self.norms = torch.zeros(NORMS, dtype=torch.float64, device=device)
@@ -44,6 +46,8 @@ class ProgramBuffers:
         self.end_differences, self.k_size = self.differences[rows], self.differences[rows, 2]
         self.tolerances: list[Tensor] = []
         """rtol and atol, each a number or a tensor like the state."""
+        self._numbers: list[float | None] = []
+        """Those of the tolerances that are numbers, as they were set."""
         self._mu: Tensor | None = None
         self._values: Tensor | None = None
         self._stage_coefficients: Tensor | None = None
@@ -90,6 +94,19 @@ class ProgramBuffers:
         host = torch.tensor([h, *times, *[0.0] * (self.rows - len(times))], dtype=torch.float64)
         self.scalars.copy_(host, non_blocking=True)
 
+    def set_start(self, y: Tensor | None, k: Tensor | None) -> None:
+        """Set what the next step starts from, unless it is None: where the last one ended, and its k_1 there."""
+        if y is not None:
+            self.end_state.copy_(y)
+        if k is not None:
+            self.end_slope.copy_(k)
+
+    def start_from_end(self, *, k_1: bool) -> None:
+        """Set y, and with k_1 that too, from the end of the last step."""
+        self.y.copy_(self.end)
+        if k_1 and self.end_slope is not self.stages[0]:
+            self.ks[0].copy_(self.ks[self.tableau.stages])
+
     def set_stages(self, ks: Sequence[Tensor]) -> None:
         """Set the first stages; one that already lies in its row is left there."""
         for row, k in zip(self.stages, ks, strict=False):
@@ -102,8 +119,13 @@ class ProgramBuffers:
             with torch.inference_mode(False):  # whose tensors could not be set in later solves
                 number = torch.zeros((), dtype=torch.float64, device=self.ks.device)
                 self.tolerances = [torch.zeros_like(x if isinstance(x, Tensor) else number) for x in given]
-        for buffer, x in zip(self.tolerances, given, strict=True):
-            buffer.copy_(x) if isinstance(x, Tensor) else buffer.fill_(x)
+            self._numbers = [None] * len(given)
+        for i, x in enumerate(given):
+            if isinstance(x, Tensor):
+                self.tolerances[i].copy_(x)
+            elif x != self._numbers[i]:
+                self.tolerances[i].fill_(x)
+                self._numbers[i] = x
 
     def step_weights(self) -> Tensor:
         """Return h times the rows a_i, b and the error weights, in the state's precision, on the device."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from symplectic_adjoint._torch_internals import foreach_add_
+from symplectic_adjoint._torch_internals import foreach_add_, foreach_copy_, foreach_zero_
 from symplectic_adjoint.field.layout import HALF_DTYPES
 
 
@@ -26,8 +26,8 @@ class ProgramSums:
     def clear(self) -> None:
         """Set all sums to zero."""
         self._used.clear()
-        for x in (*self.totals, *self._low):
-            x.zero_()
+        if self.totals:
+            foreach_zero_([*self.totals, *self._low])
 
     def add(self, bars: Sequence[Tensor | None]) -> tuple[int, ...]:
         """Add one term to each sum, None being none; return which of them there were."""
@@ -47,8 +47,13 @@ class ProgramSums:
 
     def result(self) -> list[Tensor | None]:
         """Return a copy of each sum, None if nothing was added to it."""
-        sums = [a + b for a, b in zip(self.totals, self._low, strict=True)] if self._low else self.totals
-        return [(x if self._low else x.clone()) if i in self._used else None for i, x in enumerate(sums)]
+        if self._low:
+            pairs = enumerate(zip(self.totals, self._low, strict=True))
+            return [a + b if i in self._used else None for i, (a, b) in pairs]
+        copies = [torch.empty_like(x) if i in self._used else None for i, x in enumerate(self.totals)]
+        if self._used:
+            foreach_copy_([x for x in copies if x is not None], [self.totals[i] for i in sorted(self._used)])
+        return copies
 
 
 def _add_compensated(total: Tensor, low: Tensor, x: Tensor) -> None:

@@ -88,18 +88,24 @@ class StepPrograms:
         self._graphs.leave()
 
     def start(self, f: ProgramField, counters: CallCounters, bounds: Bounds) -> None:
-        """Compare k_1, as it was set, with f at the first time and y; measure what the first step size depends on.
+        """Compare k_1, as set_start set it, with f at the first time and y; measure what the first step depends on.
 
         h is the span of the solve. The results are norms.
         """
         self._run("start", lambda: self._start(f, bounds), counters, calls=1 if self._measures is None else 2)
 
     def compare(self, f: ProgramField, counters: CallCounters, bounds: Bounds) -> None:
-        """Compare k_1, as it was set, with f at the first time and y; the flag among the norms stays set."""
+        """Compare k_1, as set_start set it, with f at the first time and y; the flag among the norms stays set.
+
+        The first of the norms is whether y is finite.
+        """
         self._run("compare", lambda: self._compare(f, bounds), counters, calls=1)
 
     def attempt(self, f: ProgramField, counters: CallCounters, known: int, rows: int) -> None:
-        """Evaluate the rows after the known ones, the end of the step, and the norms of its errors."""
+        """Evaluate the rows after the known ones, the end of the step, and the norms of its errors.
+
+        The step starts from the end of the last one, or from what set_start set.
+        """
         self._run(("attempt", known, rows), lambda: self._attempt(f, known, rows), counters, calls=rows - known)
 
     def transpose(self, f: ProgramField, counters: CallCounters, kind: Transposition) -> tuple[int, int]:
@@ -160,11 +166,12 @@ class StepPrograms:
     ) -> _Recorded:
         """Run body once, refusing what cannot be captured, and record it. Its results are those of that run."""
         shown = not (self._hidden or torch.is_anomaly_enabled())  # whose search for NaN reads every result
-        with self._graphs.warming_up(), only_capturable(shown=shown), counters.traced(calls), _on_its_own():
-            body()
-        sums = tuple(used or ())
-        with counters.at(0), _on_its_own():
-            replay = self._graphs.record(body)
+        with self._graphs.aside():
+            with only_capturable(shown=shown), counters.traced(calls), _on_its_own():
+                body()
+            sums = tuple(used or ())
+            with counters.at(0), _on_its_own():
+                replay = self._graphs.record(body)
         self._recorded[key] = recorded = _Recorded(replay, calls, sums)
         self.recorded += 1
         return recorded
@@ -172,8 +179,9 @@ class StepPrograms:
     @torch.no_grad()
     def _compare(self, f: ProgramField, bounds: Bounds) -> None:
         b = self.buffers
+        b.start_from_end(k_1=True)
         outdated = self._differs(f.evaluate(b.times()[0], b.y_state), bounds)
-        b.norms[-1].copy_(outdated | (b.norms[-1] != 0))
+        b.set_norms([b.y.isfinite().all()], outdated=outdated | (b.norms[-1] != 0))
 
     def _differs(self, found: Tensor, bounds: Bounds) -> Tensor:
         """Return whether a value differs from k_1 by more than rounding, in one of the state's parts."""
@@ -190,6 +198,7 @@ class StepPrograms:
     @torch.no_grad()
     def _start(self, f: ProgramField, bounds: Bounds) -> None:
         b = self.buffers
+        b.start_from_end(k_1=True)
         found, known = f.evaluate(b.times()[0], b.y_state), b.stages[0]
         norms, span = [], b.scalars[0]
         if self._measures is not None:
@@ -204,6 +213,7 @@ class StepPrograms:
     @torch.no_grad()
     def _attempt(self, f: ProgramField, known: int, rows: int) -> None:
         b = self.buffers
+        b.start_from_end(k_1=known > 0)
         weights = b.step_weights()
         self._evaluate(f, weights, known, rows)
         if self._measures is not None:

@@ -1,7 +1,8 @@
 """Which programs a captured solve uses, and the functions of which it is known that they cannot be captured."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.field.call_counters import CallCounters
-from symplectic_adjoint.field.captured import CapturedSteps, ErrorMeasure, ProgramsOutdated
+from symplectic_adjoint.field.captured import CapturedSteps, ErrorMeasure
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.forward_state import ForwardState
@@ -86,23 +87,19 @@ WITHIN = 0.7236
 """Where in a solve a second value of func is compared: no simple fraction, at which a period might end."""
 
 
-def compare_within(captured: CapturedSteps, f: Field, start: float, end: float, y: Tensor) -> None:
-    """Compare a value of func inside the solve with that of the programs: some changes do not show at its start."""
-    if captured.in_use:
-        t = start + WITHIN * (end - start)
-        captured.compare_once_more(f, t, y, f(t, y))
-        f.f_calls += 1
+def compare_within(f: Field, start: float, end: float, y: Tensor) -> Callable[[], bool]:
+    """Compare a value of func inside the solve with that of the programs: some changes do not show at its start.
 
-
-def ends_finite(captured: CapturedSteps | None, y: Tensor) -> bool:
-    """Return whether the last state is finite. Raises ProgramsOutdated if the programs of the solve were outdated."""
-    flag = None if captured is None else captured.outdated()
-    if flag is None:
-        return all_finite(y)
-    finite, current = torch.stack([y.isfinite().all(), flag == 0]).tolist()  # one read for both
-    if not current:
-        raise ProgramsOutdated
-    return finite
+    Return a function that says whether y, the last state, is finite. It raises ProgramsOutdated if the programs of the
+    solve were outdated.
+    """
+    captured = f.captured
+    if captured is None or not captured.in_use:
+        return partial(all_finite, y)
+    t = start + WITHIN * (end - start)
+    captured.compare_once_more(f, t, y, f(t, y))
+    f.f_calls += 1
+    return lambda: captured.read_norms(1) == [1.0]
 
 
 _REFUSED: WeakKeyDictionary[Any, dict[Hashable, str]] = WeakKeyDictionary()

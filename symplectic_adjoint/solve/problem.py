@@ -23,7 +23,7 @@ from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
-from symplectic_adjoint.solve.capture import Capture, captured_steps, compare_within, ends_finite
+from symplectic_adjoint.solve.capture import Capture, captured_steps, compare_within
 from symplectic_adjoint.solve.events import EventFunction, EventSteps
 from symplectic_adjoint.solve.fixed_grid import fixed_plans, pins_of
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
@@ -214,11 +214,10 @@ class Problem:
                     f.times = f.times.for_steps(self._known_plans, self.tableau.floats.c)
                 rhs = recorder.wrap(f)
                 y_end = integrate(rhs, self.tableau, sequence, y0, outputs, recorder, timeline, self.make_step, plans)
-                if f.captured is not None and plans:
-                    compare_within(f.captured, f, self.times[0], plans[-1].t_end, y_end)
+                ends_finite = compare_within(f, self.times[0], plans[-1].t_end if plans else self.times[0], y_end)
                 # Every step adds to y: where the end is finite, y0 was.
                 checked = self.options.control is None or f.captured is not None
-                if checked and can_read(y_end) and not ends_finite(f.captured, y_end):
+                if checked and can_read(y_end) and not ends_finite():
                     self._name_non_finite(f, y0, plans)
         except SolverError as error:
             if isinstance(error, NonFiniteError) and (start := non_finite_start(self.layout, y0)) is not None:

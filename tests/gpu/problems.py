@@ -41,6 +41,21 @@ class Mlp(nn.Module):
         return torch.cos(t) * self.layers[-1](y)
 
 
+class Potential(nn.Module):
+    """Minus the gradient of an energy: torch.autograd.grad in every call."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.net = Mlp(dtype=dtype)
+
+    def forward(self, t, y):
+        with torch.enable_grad():
+            x = y if y.requires_grad else y.detach().requires_grad_()
+            energy = self.net(t, x).square().sum()
+            (force,) = torch.autograd.grad(energy, x, create_graph=torch.is_grad_enabled())
+        return -force
+
+
 def start(batch=32, size=16, *, dtype=torch.float32, seed=1):
     """Return a y0 that requires a gradient."""
     y0 = torch.randn(batch, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

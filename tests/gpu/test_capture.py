@@ -14,6 +14,7 @@ from tests.gpu.problems import (
     ON_CARD,
     ROUNDING,
     Mlp,
+    Potential,
     T,
     gradients,
     keywords_of,
@@ -51,6 +52,15 @@ def test_it_is_autograd_on_the_recorded_grid(table, method, gradient, dtype):
     assert solution.stats.capture.graphs == ON_CARD
     assert solution.stats.capture.recorded == 0
     assert solution.stats.capture.fallback is None
+
+
+def test_a_func_that_differentiates_inside(table):
+    net, y0 = Potential(torch.float64), start(dtype=torch.float64)
+    for _ in range(2):
+        found, solution = captured(net, y0, method="rk4", options=FIXED)
+    assert solution.stats.capture.graphs == ON_CARD
+    expected = gradients(net, y0, method="rk4", options=FIXED)
+    table.at_most("capture", "a potential, from eager", worst(found, expected), ROUNDING[torch.float64])
 
 
 def test_times_on_the_card_and_their_gradients(table):

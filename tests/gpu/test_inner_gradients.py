@@ -14,19 +14,7 @@ TIME_LIMIT_S = 60
 PROGRAM = """
 import torch
 import symplectic_adjoint as sa
-from tests.gpu.problems import FIXED, Mlp, T, keywords_of, loss_of, start, worst
-
-class Potential(torch.nn.Module):
-    "Minus the gradient of an energy: torch.autograd.grad in every call."
-    def __init__(self):
-        super().__init__()
-        self.net = Mlp()
-    def forward(self, t, y):
-        with torch.enable_grad():
-            x = y if y.requires_grad else y.detach().requires_grad_()
-            energy = self.net(t, x).square().sum()
-            (force,) = torch.autograd.grad(energy, x, create_graph=torch.is_grad_enabled())
-        return -force
+from tests.gpu.problems import FIXED, Mlp, Potential, T, keywords_of, loss_of, start, worst
 
 class Inner(torch.nn.Module):
     "The same, of the end of a solve of its own, whose backward pass needs the lock of the network."

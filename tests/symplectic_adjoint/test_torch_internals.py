@@ -264,6 +264,16 @@ def test_parts_are_added_to_their_totals_in_place(gone):
 
 
 @with_and_without
+def test_tensors_are_copied_and_set_to_zero_in_place(gone):
+    names = "torch:_foreach_copy_", "torch:_foreach_zero_"
+    module, xs, ys = internals(gone, *names), [torch.zeros(2), torch.zeros(3)], [torch.ones(2), torch.full((3,), 2.0)]
+    module.foreach_copy_(xs, ys)
+    assert [x.tolist() for x in xs] == [[1.0] * 2, [2.0] * 3]
+    module.foreach_zero_(xs)
+    assert [x.tolist() for x in xs] == [[0.0] * 2, [0.0] * 3] and ys[0].tolist() == [1.0] * 2
+
+
+@with_and_without
 def test_a_function_is_kept_from_the_tracer_with_all_that_it_calls(gone):
     names = [name for name in installed.OPTIONAL if "eval_frame" in name]
     untraced = internals(gone, *names).untraced

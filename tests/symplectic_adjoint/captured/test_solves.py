@@ -11,6 +11,7 @@ from torch import nn
 from symplectic_adjoint import (
     BudgetTooSmall,
     NeuralODE,
+    NonFiniteError,
     Revolve,
     Symplectic,
     odeint,
@@ -48,6 +49,38 @@ def test_several_solves_alive_at_once_keep_their_own_states(graphs, keywords):
     for loss, y in reversed(list(zip(losses, starts, strict=True))):
         got = torch.autograd.grad(loss, [y, *func.parameters()], allow_unused=True)
         assert differ(got, gradient(func, y, **keywords)) < ROUNDING
+
+
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "adaptive_heun"])
+def test_a_retry_starts_where_the_rejected_step_did(graphs, method):
+    func, y = SmallNet(), start().requires_grad_()
+    keywords = {"method": method, "rtol": 1e-6, "atol": 1e-8, "options": {"first_step": 1.0}}
+    for _ in range(2):  # recorded, then replayed
+        captured, eager = (solve(func, y, T, capture=capture, **keywords) for capture in (True, False))
+        assert captured.stats.rejected == eager.stats.rejected > 0
+        assert relative_error(captured.ys, eager.ys) < ROUNDING
+    assert differ(gradient(func, y, capture=True, **keywords), gradient(func, y, **keywords)) < ROUNDING
+
+
+@BOTH
+def test_a_state_that_a_callback_changes_in_place_is_where_the_next_step_starts(graphs, keywords):
+    class Doubled(SmallNet):
+        def callback_step(self, t, y, dt):
+            y.mul_(2.0)
+
+    func, y = Doubled(), start()
+    with torch.no_grad():
+        captured, eager = (odeint(func, y.clone(), T, capture=capture, **keywords) for capture in (True, False))
+    assert relative_error(captured, eager) < ROUNDING
+
+
+def test_an_end_that_is_not_finite_is_found(graphs):
+    def func(t, y):
+        return torch.where(t < 0.7, y, torch.inf)
+
+    for _ in range(2):
+        with pytest.raises(NonFiniteError):
+            odeint(func, start(), T, capture=True, **FIXED)
 
 
 @BOTH
