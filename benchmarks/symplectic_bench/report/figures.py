@@ -103,10 +103,11 @@ def _panels_over(
 def work_precision(frame: pd.DataFrame, where: str) -> FigureSpec:
     """Draw true error against time and, below, against memory: one column per problem, one line per gradient.
 
-    A line joins the accuracies. Problems with a single accuracy are shown only if no problem has more.
+    A line joins the accuracies. Problems with a single accuracy are shown only if no problem has more, and problems
+    without a reference not at all.
     """
     lines = [line for line in lines_of(frame) if line["status"] == Status.OK]
-    families = collect(lines, _family)
+    families = collect([line for line in lines if can_be_drawn(line["error_true"])], _family)
     swept = [cells for cells in families.values() if len({_accuracy(c) for c in cells}) > 1]
     shown = swept or list(families.values())
     varied = varied_sizes(lines)

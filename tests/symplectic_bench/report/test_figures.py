@@ -73,6 +73,13 @@ def test_problems_at_one_accuracy_are_shown_only_if_none_has_more():
     assert len(panels(work_precision(summarize(group(seed=1) + single), WHERE))) == 4
 
 
+def test_a_problem_without_a_reference_has_no_empty_panel():
+    unknown = [replace(row, error_true=None) for row in group(problem="van_der_pol", sizes=())]
+    shown = panels(work_precision(summarize(group() + unknown), WHERE))
+    assert [panel.title for panel in shown] == ["mlp, batch 128, float64\ndopri5"] * 2
+    assert not panels(work_precision(summarize(unknown), WHERE))
+
+
 def test_a_zero_error_cannot_be_drawn_and_is_omitted():
     rows = changed(group() + group(rtol=1e-3, atol=1e-5), "ours aca", error_true=0.0)
     assert "ours aca" not in series_of(panels(work_precision(summarize(rows), WHERE))[0])
