@@ -1,9 +1,9 @@
-"""METHODS: every method by name, collected from the files that define them."""
+"""METHODS: every explicit method by name, collected from the files that define them; IMPLICIT_METHODS the others."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, ModuleType
 
-from symplectic_adjoint.methods import order_1_to_4, order_5, order_8
+from symplectic_adjoint.methods import implicit, order_1_to_4, order_5, order_8
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 DEFAULT_METHOD = "dopri5"
@@ -32,5 +32,13 @@ def _defined_in(families: tuple[ModuleType, ...]) -> Iterator[ButcherTableau]:
 METHODS = collect(order_1_to_4, order_5, order_8)
 """Read-only, in the order of the files and their lines. A method defined in one of these files needs nothing else."""
 
-OTHER_NAMES = {other: name for name, method in METHODS.items() for other in method.also_called}
+IMPLICIT_METHODS = collect(implicit)
+"""The diagonally implicit methods, likewise."""
+
+_EVERY_METHOD = (*METHODS.values(), *IMPLICIT_METHODS.values())
+
+ALIASES = {alias: method.name for method in _EVERY_METHOD for alias in method.aliases}
+"""Further names that are accepted, each with the method's name."""
+
+OTHER_NAMES = {other: method.name for method in _EVERY_METHOD for other in method.also_called}
 """Names that other libraries use, each with the method's name here."""
