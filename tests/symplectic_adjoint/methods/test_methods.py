@@ -47,10 +47,8 @@ def test_the_number_of_rooted_trees_is_cayleys() -> None:
 
 @every_method
 def test_a_method_has_the_order_it_declares(method: ButcherTableau) -> None:
-    allowed = ALLOWED.get(method.name, 0)
-    assert all(
-        order_conditions(method.name).violation(method.b, nodes) <= allowed for nodes in range(1, method.order + 1)
-    )
+    conditions, allowed = order_conditions(method.name), ALLOWED.get(method.name, 0)
+    assert all(conditions.violation(method.b, nodes) <= allowed for nodes in range(1, method.order + 1))
 
 
 @every_method
@@ -60,34 +58,27 @@ def test_a_method_does_not_have_a_higher_order_than_it_declares(method: ButcherT
 
 @every_method
 def test_dense_output_has_the_order_it_declares(method: ButcherTableau) -> None:
-    allowed = ALLOWED.get(method.name, 0)
-    assert all(
-        order_conditions(method.name).dense_violation(nodes) <= allowed
-        for nodes in range(1, method.interpolant.order + 1)
-    )
-    assert order_conditions(method.name).dense_violation(method.interpolant.order + 1) > CLEARLY_VIOLATED
+    conditions, allowed = order_conditions(method.name), ALLOWED.get(method.name, 0)
+    assert all(conditions.dense_violation(nodes) <= allowed for nodes in range(1, method.interpolant.order + 1))
+    assert conditions.dense_violation(method.interpolant.order + 1) > CLEARLY_VIOLATED
 
 
 @methods_with_one_estimate
 def test_the_embedded_solution_has_the_order_it_declares(method: ButcherTableau) -> None:
     b_hat, error_order = embedded(method, method.b_error), method.error_order
+    conditions, allowed = order_conditions(method.name), ALLOWED.get(method.name, 0)
     assert error_order is not None
-    assert all(
-        order_conditions(method.name).violation(b_hat, n) <= ALLOWED.get(method.name, 0)
-        for n in range(1, error_order + 1)
-    )
-    assert order_conditions(method.name).violation(b_hat, error_order + 1) > CLEARLY_VIOLATED
+    assert all(conditions.violation(b_hat, n) <= allowed for n in range(1, error_order + 1))
+    assert conditions.violation(b_hat, error_order + 1) > CLEARLY_VIOLATED
 
 
 def test_the_two_estimates_of_dop853_combine_to_the_order_that_it_declares() -> None:
-    method, orders = METHODS["dop853"], []
+    method, conditions, orders = METHODS["dop853"], order_conditions("dop853"), []
     for error_weights in (method.b_error, method.b_error_low):
         b_hat = embedded(method, error_weights)
-        violated = (n for n in range(1, 9) if order_conditions(method.name).violation(b_hat, n) > CLEARLY_VIOLATED)
+        violated = (n for n in range(1, 9) if conditions.violation(b_hat, n) > CLEARLY_VIOLATED)
         first_violated = next(violated)
-        assert all(
-            order_conditions(method.name).violation(b_hat, n) <= ALLOWED["dop853"] for n in range(1, first_violated)
-        )
+        assert all(conditions.violation(b_hat, n) <= ALLOWED["dop853"] for n in range(1, first_violated))
         orders.append(first_violated - 1)
     assert orders == [5, 3]
     # err_5^2 / err_3 falls as h^(2 (5 + 1) - (3 + 1)), which is h^(error_order + 1).
