@@ -32,7 +32,7 @@ _ARS_LAST = 1 - _ARS_GAMMA
 # f_I at the start, row 0, has no weight at all, so that nothing amplifies what is stiff in the state.
 ARS222 = ButcherTableau(
     name="ars222",
-    also_called=("ars_222", "imex_ars_222"),
+    also_called=("imex_ars222",),
     order=2,
     A=_stages(
         implicit=((), (_ZERO,), (_ZERO, _ARS_LAST)),

@@ -11,7 +11,7 @@ _FULLY_IMPLICIT = (
     "fully implicit methods are not available: use 'kvaerno5', or 'implicit_midpoint' for a symplectic method"
 )
 _KVAERNO4 = "this method is not available: use 'kvaerno5' or 'kvaerno3'"
-_KENCARP = "this method is not available: use 'kvaerno3' or 'kvaerno5'"
+_KENCARP = "this method is not available: use 'kencarp4', or 'kvaerno5' if func is not a pair of functions"
 FOREIGN_METHODS = {
     "explicit_adams": _ADAMS,
     "implicit_adams": _ADAMS,
@@ -26,7 +26,6 @@ FOREIGN_METHODS = {
     "LSODA": _MULTISTEP,
     "Kvaerno4": _KVAERNO4,
     "KenCarp3": _KENCARP,
-    "KenCarp4": _KENCARP,
     "KenCarp5": _KENCARP,
     LEAPFROG: 'asynchronous leapfrog comes with gradient="mali": use that, and leave method out',
 }

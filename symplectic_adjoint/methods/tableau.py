@@ -139,7 +139,7 @@ class ButcherTableau:
         """Whether the method is for a sum of an explicit and an implicit function."""
         return self.parts is not None
 
-    @property
+    @cached_property
     def stiffly_accurate(self) -> bool:
         """Whether the last of the effective stages is implicit and its state is the end of the step."""
         last = self.stages - 1

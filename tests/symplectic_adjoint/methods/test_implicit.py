@@ -3,6 +3,7 @@
 Those of the additive methods are tested with them; what is special about those is in test_imex.py.
 """
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -112,9 +113,13 @@ def test_the_stage_order_is_that_of_the_literature(method: ButcherTableau) -> No
 # ---- stability ----
 
 
+def rational(number: Fraction) -> sympy.Rational:
+    return sympy.Rational(number.numerator, number.denominator)
+
+
 def positive_from(polynomial: Polynomial) -> bool:
     """Whether the polynomial is nonnegative for x >= 0, its negligible coefficients taken as zeros."""
-    kept = [sympy.Rational(a.numerator, a.denominator) if abs(a) > NEGLIGIBLE else 0 for a in polynomial]
+    kept = [rational(a) if abs(a) > NEGLIGIBLE else 0 for a in polynomial]
     while kept and kept[0] == 0:  # a root at 0 is none to the right of it
         del kept[0]
     cut = sympy.Poly(kept[::-1] or [1], sympy.Symbol("x"))
@@ -184,7 +189,7 @@ def test_derived_properties_are_those_of_the_literature(method: ButcherTableau) 
 
 
 def test_an_explicit_method_is_neither_implicit_nor_stiffly_accurate() -> None:
-    for method in METHODS.values():
+    for method in (method for name, method in METHODS.items() if name not in IMPLICIT_METHODS):
         assert not (method.implicit or method.additive or method.stiffly_accurate or method.filtered_error)
         assert method.floats.diagonal == (0.0,) * len(method.extended_A)
 
@@ -202,9 +207,10 @@ def test_rows_and_columns_of_terms_are_strictly_lower(method: ButcherTableau) ->
     assert all(j > i for i, terms in enumerate(method.terms.columns) for j, _ in terms)
 
 
-def test_methods_are_registered_under_their_names_apart_from_the_explicit_ones() -> None:
+def test_every_implicit_method_is_registered_under_its_name_and_cites_its_source() -> None:
     assert list(IMPLICIT_METHODS) == list(EXPECTED)
-    assert not set(IMPLICIT_METHODS) & set(METHODS)
+    for name, method in IMPLICIT_METHODS.items():
+        assert name == method.name and re.search(r"\((19|20)\d\d\)|, (19|20)\d\d\)", method.source)
 
 
 # ---- coefficients ----
@@ -281,6 +287,18 @@ def test_dense_output_has_the_slopes_of_the_first_and_the_last_stage(name: str) 
     last = [float(sum(p * w for p, w in enumerate(weights, start=1))) for weights in method.interpolant.weights]
     assert first == [1.0, *[0.0] * (method.stages - 1)] and last == first[::-1]
     assert method.interpolant.A == ()
+
+
+def test_the_correction_of_the_dense_output_of_kvaerno5_has_the_least_weights() -> None:
+    """Of the multiples of sigma^2 (1 - sigma)^2 that give order 4, which is five conditions on seven weights."""
+    rows = [(*a, g) for a, g in zip(KVAERNO5.A, KVAERNO5.extended_diagonal, strict=True)]
+    nodes = KVAERNO5.c
+    moments = [sum(a * c**2 for a, c in zip(entries, nodes, strict=False)) for entries in rows]
+    conditions = sympy.Matrix([*([rational(c**n) for c in nodes] for n in range(4)), [*map(rational, moments)]])
+    wanted = sympy.Matrix(["0", "0", "0", "1/4", "1/12"])
+    least = conditions.T * (conditions * conditions.T).LUsolve(wanted)
+    ours = [rational(weights[3]) for weights in KVAERNO5.interpolant.weights]
+    assert all(abs(a - b) < rational(NEGLIGIBLE) for a, b in zip(ours, least, strict=True))
 
 
 def test_without_its_own_dense_output_kvaerno5_would_land_on_outputs() -> None:
