@@ -129,8 +129,9 @@ _KVAERNO = (
 )
 KVAERNO3 = _kvaerno3(_KVAERNO3_GAMMA)
 
-# Kvaerno prints 17 decimals. These are the 50 digits of the solution next to them: with gamma = 0.26 and a_51 = b_1 = 0
-# stage order 3 from row 2 on (2 in row 1), the order conditions of both formulas and R(infinity) = 0 determine the rest.
+# Kvaerno prints 17 decimals. These are 50 digits of the solution next to them: with gamma = 0.26 and a_51 = b_1 = 0,
+# the rest is determined by stage order 3 from row 2 on (2 in row 1), the order conditions of both formulas and
+# R(infinity) = 0.
 _KVAERNO5_B = row(
     """
     0.13659751177640291440627838441461270339212322118486 0 -0.05496908796538376712487773114648630009104670913661

@@ -113,7 +113,7 @@ def test_the_stage_order_is_that_of_the_literature(method: ButcherTableau) -> No
 # ---- stability ----
 
 
-def rational(number: Fraction) -> sympy.Rational:
+def rational(number: Fraction) -> Any:
     return sympy.Rational(number.numerator, number.denominator)
 
 
@@ -293,7 +293,7 @@ def test_the_correction_of_the_dense_output_of_kvaerno5_has_the_least_weights() 
     """Of the multiples of sigma^2 (1 - sigma)^2 that give order 4, which is five conditions on seven weights."""
     rows = [(*a, g) for a, g in zip(KVAERNO5.A, KVAERNO5.extended_diagonal, strict=True)]
     nodes = KVAERNO5.c
-    moments = [sum(a * c**2 for a, c in zip(entries, nodes, strict=False)) for entries in rows]
+    moments = [sum((a * c**2 for a, c in zip(entries, nodes, strict=False)), Fraction(0)) for entries in rows]
     conditions = sympy.Matrix([*([rational(c**n) for c in nodes] for n in range(4)), [*map(rational, moments)]])
     wanted = sympy.Matrix(["0", "0", "0", "1/4", "1/12"])
     least = conditions.T * (conditions * conditions.T).LUsolve(wanted)
