@@ -43,6 +43,7 @@ from symplectic_adjoint.errors import ReversalError as ReversalError
 from symplectic_adjoint.errors import SolverError as SolverError
 from symplectic_adjoint.errors import StepControlOffWarning as StepControlOffWarning
 from symplectic_adjoint.errors import StepSizeUnderflow as StepSizeUnderflow
+from symplectic_adjoint.errors import StiffnessWarning as StiffnessWarning
 from symplectic_adjoint.errors import TooManySteps as TooManySteps
 from symplectic_adjoint.errors import UnsupportedCombination as UnsupportedCombination
 from symplectic_adjoint.gradients import GRADIENTS as GRADIENTS

@@ -170,6 +170,7 @@ def _up_to_stop(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> 
         ys = torch.cat([rows[:entries], torch.full_like(ys[entries:], torch.nan)])
         trajectory.stats.f_calls_forward += found.stats.f_calls_forward
         trajectory.stats.rejected = found.stats.rejected
+        trajectory.stats.stiff_at = found.stats.stiff_at
     layout = problem.layout
     return Solution(
         ys if layout.is_identity else layout.unpack_outputs(ys),

@@ -141,6 +141,10 @@ class RecordedAnewWarning(UserWarning):
     """capture=True records programs anew in every solve, which takes longer than it saves."""
 
 
+class StiffnessWarning(UserWarning):
+    """Most steps of an explicit solve were limited by the stability of the method, not by the tolerance."""
+
+
 class NoiseWarning(UserWarning):
     """func returns slightly different values for the same arguments: the gradient is as inexact as func."""
 

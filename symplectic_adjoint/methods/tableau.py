@@ -20,6 +20,7 @@ from typing import NamedTuple
 from symplectic_adjoint.errors import InvalidTableau
 from symplectic_adjoint.methods.coefficients import FloatRow, Row, effective_stages, to_floats
 from symplectic_adjoint.methods.interpolant import Interpolant, hermite
+from symplectic_adjoint.methods.stability import Stability
 
 FloatTerms = tuple[tuple[int, float], ...]
 
@@ -129,6 +130,12 @@ class ButcherTableau:
     def extended_c(self) -> Row:
         """The nodes of `extended_A`."""
         return self.c + self.interpolant.c
+
+    @cached_property
+    def stability(self) -> Stability:
+        """How long a step may be on a stiff problem, and which of the stages that a step evaluates show it."""
+        rows = max([self.stages, *(1 + terms[-1][0] for terms in self.terms.errors)])
+        return Stability.of(self.A[:rows], self.b[:rows], self.c[:rows])
 
     @cached_property
     def floats(self) -> TableauFloats:

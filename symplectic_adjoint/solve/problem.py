@@ -193,6 +193,7 @@ class Problem:
     ) -> tuple[Tensor, Trajectory]:
         times, plans = list(self.times), list[StepPlan]()
         sequence, search = self.step_sequence(times), None
+        stiffness = sequence.stiffness if isinstance(sequence, AdaptiveSteps) else None
         outputs = Outputs(times, y0, on_graph=on_graph, length=len(times))
         if self.event is not None:
             del times[1:]  # the second time is found by the solve
@@ -229,6 +230,9 @@ class Problem:
         stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=sequence.rejected)
         if f.captured is not None:
             stats.capture = Captured(f.captured.is_graph, f.captured.recorded, f.captured.replayed)
+        if stiffness is not None:
+            stats.stiff_at = stiffness.found_at
+            stiffness.warn()
         crossing = None if search is None else search.crossing
         stopped_y = None if stoppable is None else stoppable.stopped_y
         if stopped_y is not None and plans[-1].pinned_to == FREE:

@@ -16,6 +16,7 @@ from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.barrier import Barrier, final_error
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.solve.step_control import StepControl, initial_step
+from symplectic_adjoint.solve.stiffness import StiffnessTest
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 STRETCH = 1.01
@@ -119,6 +120,7 @@ class AdaptiveSteps:
         self._previous_ratio = 1e-4
         self._after_rejection = False
         self._barrier: Barrier | None = None
+        self.stiffness = StiffnessTest(tableau)
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         if is_capturing(y0.device):
@@ -140,7 +142,7 @@ class AdaptiveSteps:
             raise TooManySteps(
                 f"max_num_steps={control.max_num_steps} steps were tried ({self._accepted} accepted, {self.rejected} "
                 f"rejected) and t is {t:.9g}, not yet {self._pins[-1][0]:.9g}: raise max_num_steps, loosen rtol and "
-                "atol, or check whether the problem is stiff"
+                "atol, or check whether the problem is stiff" + self._stiff()
             )
         self._size = min(max(self._size, control.min_step), control.max_step)
         target, index = self._pins[self._next_pin]
@@ -159,7 +161,7 @@ class AdaptiveSteps:
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         control, size = self._control, abs(plan.h)
-        ratio = control.error_ratio(step)
+        ratio = control.error_ratio(step, self.stiffness)
         finite = math.isfinite(ratio)
         factor = control.factor(ratio, self._previous_ratio, self._order)
         retry = size * min(factor, 0.99)  # a retry is always shorter
@@ -176,6 +178,7 @@ class AdaptiveSteps:
                     self._size = max(self._size, wanted)
             self._t = plan.t_end
             self._accepted += 1
+            self.stiffness.accept(plan.t)
             self._previous_ratio = max(ratio, 1e-4)
             if self._barrier is not None:
                 self._barrier.failure = None
@@ -220,7 +223,12 @@ class AdaptiveSteps:
             f"the step size {h:.3g} no longer advances t = {t:.9g} (after {self._accepted} accepted and "
             f"{self.rejected} rejected steps): loosen rtol and atol, use a state of higher precision, give min_step "
             "in options, end the solve before a singularity, or measure time in a larger unit from a nearer origin"
+            + self._stiff()
         )
+
+    def _stiff(self) -> str:
+        """Return what an error adds if the steps were found to be limited by stability."""
+        return "" if self.stiffness.found is None else f". {self.stiffness.found}"
 
 
 def _ulp(a: float, b: float) -> float:
