@@ -66,12 +66,13 @@ class StepControl:
             self.warn_of_resolution(step.f.resolution)
         if numbers is None:
             norms = self.error_norms(step)
-            sample = [] if stiffness is None or not stiffness.is_due else stiffness.norms(step)
-            read = [*norms, *sample]
-            numbers = [read[0].item()] if len(read) == 1 else torch.stack(read).tolist()
-            if sample and stiffness is not None:
-                stiffness.sample = tuple(numbers[len(norms) :])
-                del numbers[len(norms) :]
+            errors = len(norms)
+            if stiffness is not None and stiffness.is_due:
+                norms = [*norms, *stiffness.norms(step)]
+            numbers = [norms[0].item()] if len(norms) == 1 else torch.stack(norms).tolist()
+            if stiffness is not None and len(numbers) > errors:
+                stiffness.sample = tuple(numbers[errors:])
+                del numbers[errors:]
         if len(numbers) == 1:
             return numbers[0]
         high, low = numbers  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17

@@ -139,6 +139,19 @@ class TestStiffProblems:
         _, given = solved(stiff, t=t, options={"jump_t": [0.1, 0.2]})
         assert len(given) == 1
 
+    def test_are_noticed_under_transforms(self):
+        """vmap is refused with adaptive steps."""
+
+        def end(y0):
+            return sa.odeint(stiff, y0, 0.4 * T, method="dopri5", **TOLERANCE)[-1].sum()
+
+        for transformed in (torch.func.grad(end), lambda y0: torch.func.jvp(end, (y0,), (torch.ones_like(y0),))):
+            errors.forget_warnings()
+            with warnings.catch_warnings(record=True) as given:
+                warnings.simplefilter("always")  # torch's own among them
+                transformed(START)
+            assert sum(x.category is sa.StiffnessWarning for x in given) == 1
+
     def test_are_noticed_under_compile(self):
         solution, _ = solved(stiff, compile=True)
         assert solution.stats.stiff_at is not None
