@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from symplectic_bench.analysis.f_call_formula import formula_f_calls
+from symplectic_bench.analysis.paired import FEWEST_ROUNDS, paired_ratio, paired_ratios
+from symplectic_bench.analysis.sign_flip import p_value
 from symplectic_bench.contenders.contender_records import contender_place
 from symplectic_bench.contenders.gradient_records import gradient_place
 from symplectic_bench.rows.record import Measurement
@@ -29,6 +32,12 @@ LAST_PLACE = {"float32": 2.0**-23, "float64": 2.0**-52}
 
 RATIOS = ("time_over_floor", "time_over_captured_floor", "memory_over_floor", "time_over_peer", "memory_over_peer")
 
+PAIRED = ("time_over_floor", "time_over_peer")
+"""The ratios of times that are measured in the same rounds, so that each round gives one."""
+
+STATISTICS = ("low", "high", "rounds", "mean", "log_spread", "p_value")
+"""What the rounds say of a ratio, in columns of these endings."""
+
 Line = dict[str, Any]
 
 
@@ -47,6 +56,10 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     that was not measured, of its estimate from the gradient's own calls and formula;
     time_over_captured_floor: a multiple of the gradient's own bare calls replayed from a CUDA graph;
     time_over_peer, memory_over_peer: multiples of PEER in the same group;
+    a time over a floor or a peer that took turns with the cell is the median of the rounds' ratios, else the ratio of
+    the medians; <ratio>_low, _high and _rounds are those of paired.Ratio, _mean is the geometric mean of the rounds'
+    ratios, _log_spread the standard deviation of their logarithms, and _p_value that of the sign-flip test, of
+    FEWEST_ROUNDS rounds or more;
     gave_up: 1 if the solver gave up, or its values are not finite, 0 if the cell succeeded;
     error_discrete_ulp: in units in the last place of 1, in the cell's dtype;
     steps_back_over_forth: N' / N, the steps of a continuous adjoint's second solve over those of the first;
@@ -115,15 +128,45 @@ def group_labels(rows: Sequence[Measurement]) -> dict[str, str]:
     }
 
 
+def round_times(row: Measurement) -> list[float]:
+    """Return the time of each round, forward and backward together; an empty list if the row was not timed."""
+    if row.forward_samples_s and row.backward_samples_s:
+        return [sum(passes) for passes in zip(row.forward_samples_s, row.backward_samples_s, strict=False)]
+    return row.total_samples_s or []
+
+
+def in_turns(row: Measurement, other: Measurement) -> bool:
+    """Return whether the two rows of a group were timed in the same rounds, not in two runs or in training.
+
+    The bare calls are timed once in each round of a process, so that only rows of one process have the same.
+    """
+    key, same = ((one.attempt, one.f_call_s, one.vjp_call_s, one.environment) for one in (row, other))
+    return key == same and row.losses is None and len(round_times(row)) == len(round_times(other))
+
+
+def _statistics(name: str, row: Measurement, other: Measurement) -> Line:
+    """Return a ratio of times and its statistics; without rounds in common, of the medians and without."""
+    times = round_times(row), round_times(other)
+    found, ratios = paired_ratio(*times), paired_ratios(*times)
+    if row is other or found is None or ratios is None or not in_turns(row, other):
+        return {name: ratio(row.total_s, other.total_s)}
+    logs = np.log(ratios)
+    line: Line = {name: found.median} | {f"{name}_{key}": getattr(found, key) for key in ("low", "high", "rounds")}
+    line |= {f"{name}_mean": float(np.exp(logs.mean())), f"{name}_log_spread": float(logs.std(ddof=1))}
+    return line | ({f"{name}_p_value": p_value(logs)} if found.rounds >= FEWEST_ROUNDS else {})
+
+
 def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None, floor: Measurement | None) -> Line:
-    derived: Line = dict.fromkeys(RATIOS)
+    derived: Line = dict.fromkeys((*RATIOS, *(f"{name}_{key}" for name in PAIRED for key in STATISTICS)))
     if comparable(row) and row.graph_bytes != 0:  # a field that costs nothing is no unit
         time, memory = _floor(row, floor)
         derived["time_over_floor"] = ratio(row.total_s, time)
+        if floor is not None and floor.total_s:
+            derived |= _statistics("time_over_floor", row, floor)
         derived["time_over_captured_floor"] = ratio(row.total_s, row.floor_captured_s)
         derived["memory_over_floor"] = ratio(row.peak_tensor_bytes, memory)
     if comparable(row) and peer is not None:
-        derived["time_over_peer"] = ratio(row.total_s, peer.total_s)
+        derived |= _statistics("time_over_peer", row, peer)
         if row.peak_tensor_source == peer.peak_tensor_source:  # a fitted peak is not compared with an exact one
             derived["memory_over_peer"] = ratio(row.peak_tensor_bytes, peer.peak_tensor_bytes)
     f_calls = _sum(row.f_calls_forward, row.f_calls_backward)
