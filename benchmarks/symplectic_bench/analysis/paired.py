@@ -42,20 +42,13 @@ def paired_ratio(samples: Sequence[float], others: Sequence[float]) -> Ratio | N
 
     Also None if a sample is not a positive time. Equal samples give an equal interval.
     """
-    ratios = paired_ratios(samples, others)
-    if ratios is None:
-        return None
-    low, high = _interval(ratios) if len(ratios) >= FEWEST_ROUNDS else (ratios.min(), ratios.max())
-    return Ratio(float(np.median(ratios)), float(low), float(high), len(ratios))
-
-
-def paired_ratios(samples: Sequence[float], others: Sequence[float]) -> np.ndarray | None:
-    """Return the ratio of every round, or None where paired_ratio has none."""
     if min(len(samples), len(others)) < 2 or len(samples) != len(others):
         return None
     if not all(0 < one < math.inf for one in (*samples, *others)):
         return None
-    return np.array(samples) / np.array(others)
+    ratios = np.array(samples) / np.array(others)
+    low, high = _interval(ratios) if len(ratios) >= FEWEST_ROUNDS else (ratios.min(), ratios.max())
+    return Ratio(float(np.median(ratios)), float(low), float(high), len(ratios))
 
 
 def _interval(ratios: np.ndarray) -> tuple[float, float]:

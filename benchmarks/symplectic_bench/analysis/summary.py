@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from symplectic_bench.analysis.f_call_formula import formula_f_calls
-from symplectic_bench.analysis.paired import FEWEST_ROUNDS, paired_ratio, paired_ratios
+from symplectic_bench.analysis.rounds import TIMING, round_times, time_ratio
 from symplectic_bench.analysis.sign_flip import p_value
 from symplectic_bench.contenders.contender_records import contender_place
 from symplectic_bench.contenders.gradient_records import gradient_place
@@ -59,7 +59,7 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     a time over a floor or a peer that took turns with the cell is the median of the rounds' ratios, else the ratio of
     the medians; <ratio>_low, _high and _rounds are those of paired.Ratio, _mean is the geometric mean of the rounds'
     ratios, _log_spread the standard deviation of their logarithms, and _p_value that of the sign-flip test, of
-    FEWEST_ROUNDS rounds or more;
+    paired.FEWEST_ROUNDS rounds or more;
     gave_up: 1 if the solver gave up, or its values are not finite, 0 if the cell succeeded;
     error_discrete_ulp: in units in the last place of 1, in the cell's dtype;
     steps_back_over_forth: N' / N, the steps of a continuous adjoint's second solve over those of the first;
@@ -128,32 +128,16 @@ def group_labels(rows: Sequence[Measurement]) -> dict[str, str]:
     }
 
 
-def round_times(row: Measurement) -> list[float]:
-    """Return the time of each round, forward and backward together; an empty list if the row was not timed."""
-    if row.forward_samples_s and row.backward_samples_s:
-        return [sum(passes) for passes in zip(row.forward_samples_s, row.backward_samples_s, strict=False)]
-    return row.total_samples_s or []
-
-
-def in_turns(row: Measurement, other: Measurement) -> bool:
-    """Return whether the two rows of a group were timed in the same rounds, not in two runs or in training.
-
-    The bare calls are timed once in each round of a process, so that only rows of one process have the same.
-    """
-    key, same = ((one.attempt, one.f_call_s, one.vjp_call_s, one.environment) for one in (row, other))
-    return key == same and row.losses is None and len(round_times(row)) == len(round_times(other))
-
-
 def _statistics(name: str, row: Measurement, other: Measurement) -> Line:
-    """Return a ratio of times and its statistics; without rounds in common, of the medians and without."""
-    times = round_times(row), round_times(other)
-    found, ratios = paired_ratio(*times), paired_ratios(*times)
-    if row is other or found is None or ratios is None or not in_turns(row, other):
+    """Return a ratio of times and its statistics; without rounds in common, that of the medians and no more."""
+    timing, unit = ({field: getattr(one, field) for field in TIMING} for one in (row, other))
+    found = None if row is other else time_ratio(timing, unit)
+    if found is None:
         return {name: ratio(row.total_s, other.total_s)}
-    logs = np.log(ratios)
+    logs = np.log(round_times(timing)) - np.log(round_times(unit))
     line: Line = {name: found.median} | {f"{name}_{key}": getattr(found, key) for key in ("low", "high", "rounds")}
     line |= {f"{name}_mean": float(np.exp(logs.mean())), f"{name}_log_spread": float(logs.std(ddof=1))}
-    return line | ({f"{name}_p_value": p_value(logs)} if found.rounds >= FEWEST_ROUNDS else {})
+    return line | ({f"{name}_p_value": p_value(logs)} if found.has_interval else {})
 
 
 def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None, floor: Measurement | None) -> Line:
