@@ -135,11 +135,11 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
     compared = [cells for cells in groups if len(cells) > 1] or groups
     panels = [_trade_off_panel(cells, varied) for cells in compared]
     caption = (
-        "The grey line is the Pareto front: each point on it is faster than every leaner one on it, by more than the 95 %"
-        f" interval of their ratio (the range of the rounds, if there are fewer than {FEWEST_ROUNDS}). Lower left is"
-        " better, but the continuous gradients are not exact: their errors are in the tables. If there are many points,"
-        " only those on the front are labelled. Each panel is a group; sizes that all cells of a problem share are in"
-        " the tables."
+        "The grey line is the Pareto front: each point on it is faster than every leaner one on it, by more than the"
+        f" 95 % interval of their ratio (the range of the rounds, if there are fewer than {FEWEST_ROUNDS}). Lower left"
+        " is better, but the continuous gradients are not exact: their errors are in the tables. If there are many"
+        " points, only those on the front are labelled. Each panel is a group; sizes that all cells of a problem"
+        " share are in the tables."
     )
     return FigureSpec("memory-time", "Memory against time", caption, where, grid(panels))
 

@@ -103,7 +103,7 @@ REACHED: tuple[Column, ...] = (
 TARGETS: tuple[Column, ...] = (
     ("group", "group", text),
     ("cell", "cell", text),
-    ("measured", "measured", three_digits),
+    ("measured", "written_measured", text),
     ("limit", "wanted", text),
     ("outcome", "outcome", text),
     ("note", "note", text),
@@ -166,7 +166,9 @@ def reached_table(targets: Sequence[ClaimResult], where: str) -> Table:
 def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
     """Return a section for each target, with a line for each of its cells."""
     caption = (
-        "Each target with the value of every cell. Sizes that all cells of a problem share are in the other tables."
+        "Each target with the value of every cell. A ratio of times has (its 95 % bootstrap interval) from"
+        f" {FEWEST_ROUNDS} rounds on, else [the smallest, the largest]; the outcome is that of the median. Sizes that"
+        " all cells of a problem share are in the other tables."
     )
     sections, data = [], []
     for target in targets:
@@ -174,7 +176,7 @@ def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
         lines = [_target_line(target, evaluation) for evaluation in result.evaluations]
         heading = f"{target_headline(target)}: {result.outcome}"
         sections.append(Section(heading, tuple(_cells(line, TARGETS) for line in lines)))
-        data += lines
+        data += map(without_written, lines)
     headings = tuple(column[0] for column in TARGETS)
     return Table("targets", "Targets, cell by cell", caption, where, headings, tuple(sections), tuple(data))
 
@@ -182,7 +184,10 @@ def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
 def _target_line(target: ClaimResult, evaluation: Evaluation) -> Line:
     line: Line = {"point": target.claim.point, "target": target.claim.name, "group": evaluation.group or None}
     line |= {"cell": evaluation.name or None, "measured": evaluation.value, "wanted": evaluation.criterion.limit}
-    return line | {"outcome": str(evaluation.outcome), "note": evaluation.note or None}
+    for key in ("low", "high", "rounds"):
+        line[f"measured_{key}"] = getattr(evaluation.ratio, key, None)
+    line |= {"outcome": str(evaluation.outcome), "note": evaluation.note or None}
+    return with_written_ratios(line, ["measured"])
 
 
 def overview_table(frame: pd.DataFrame, where: str) -> Table:
