@@ -66,7 +66,9 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     losses_off: for a trained network, the largest relative difference of its losses from those of LEADER in the same
     group, over the first iterations that both have.
     For trained networks total_s, f_calls and steps_accepted are medians over the first iterations that the whole group
-    has; total_s leaves out those at the start of a process.
+    has; total_s leaves out those at the start of a process. time_over_leader is the median ratio to LEADER's time of
+    the same iteration, and _low and _high are the smallest and the largest: iterations of one turn are not independent
+    rounds, so there is no interval.
     A ratio is NaN if one of its two cells is not comparable or was measured on another machine.
     """
     labels = group_labels(rows)
@@ -178,8 +180,8 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
 def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
     """Return the columns that compare a trained network's row with the others of its group."""
     if not row.losses:
-        return {"losses_off": None}
-    shown: Line = dict.fromkeys(("losses_off", *OF_ONE_SOLVE))
+        return dict.fromkeys(("losses_off", *OVER_LEADER))
+    shown: Line = dict.fromkeys(("losses_off", *OVER_LEADER, *OF_ONE_SOLVE))
     leader = next((other for other in group if other.cell.name == LEADER), None)
     if leader is not None:
         shown["losses_off"] = max(losses_off(row.losses, leader.losses or []), default=None)
@@ -187,11 +189,17 @@ def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
     warm = [i for i in common if i not in (row.cold_iterations or [])] or list(common)
     if row.total_samples_s:
         shown["total_s"] = statistics.median(row.total_samples_s[i] for i in warm)
+        theirs = [] if leader is None or leader is row else leader.total_samples_s or []
+        ratios = [row.total_samples_s[i] / theirs[i] for i in warm if i < len(theirs) and theirs[i]]
+        if ratios:
+            shown |= zip(OVER_LEADER, (statistics.median(ratios), min(ratios), max(ratios)), strict=True)
     for name, samples in (("f_calls", row.f_calls_samples), ("steps_accepted", row.steps_samples)):
         if samples:
             shown[name] = statistics.median_low(samples[i] for i in common)
     return shown
 
+
+OVER_LEADER = ("time_over_leader", "time_over_leader_low", "time_over_leader_high")
 
 OF_ONE_SOLVE = ("time_over_peer", "memory_over_peer", "vjps", "calls", "calls_per_stage", "f_calls_over_formula")
 """Columns without meaning for training: an iteration may solve several fields, not the same ones in all rows."""
