@@ -67,8 +67,8 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     group, over the first iterations that both have.
     For trained networks total_s, f_calls and steps_accepted are medians over the first iterations that the whole group
     has; total_s leaves out those at the start of a process. time_over_leader is the median ratio to LEADER's time of
-    the same iteration, and _low and _high are the smallest and the largest: iterations of one turn are not independent
-    rounds, so there is no interval.
+    the same iteration, over all warm ones that both have, and _low and _high are the smallest and the largest:
+    iterations of one turn are not independent rounds, so there is no interval.
     A ratio is NaN if one of its two cells is not comparable or was measured on another machine.
     """
     labels = group_labels(rows)
@@ -189,14 +189,21 @@ def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
     warm = [i for i in common if i not in (row.cold_iterations or [])] or list(common)
     if row.total_samples_s:
         shown["total_s"] = statistics.median(row.total_samples_s[i] for i in warm)
-        theirs = [] if leader is None or leader is row else leader.total_samples_s or []
-        ratios = [row.total_samples_s[i] / theirs[i] for i in warm if i < len(theirs) and theirs[i]]
+        ratios = [] if leader is None or leader is row else _iteration_ratios(row, leader)
         if ratios:
             shown |= zip(OVER_LEADER, (statistics.median(ratios), min(ratios), max(ratios)), strict=True)
     for name, samples in (("f_calls", row.f_calls_samples), ("steps_accepted", row.steps_samples)):
         if samples:
             shown[name] = statistics.median_low(samples[i] for i in common)
     return shown
+
+
+def _iteration_ratios(row: Measurement, leader: Measurement) -> list[float]:
+    """Return the ratios of the times of the first iterations that both rows have, without cold ones if possible."""
+    pairs = list(zip(row.total_samples_s or [], leader.total_samples_s or [], strict=False))[:FIRST_ITERATIONS]
+    cold = {*(row.cold_iterations or []), *(leader.cold_iterations or [])}
+    warm = [pair for i, pair in enumerate(pairs) if i not in cold]
+    return [own / its for own, its in warm or pairs if its]
 
 
 OVER_LEADER = ("time_over_leader", "time_over_leader_low", "time_over_leader_high")

@@ -19,10 +19,10 @@ SIDE_BY_SIDE = 3
 CAPTION = (
     "s/iteration and f calls, forward and backward: medians over the first iterations that all gradients have in"
     " common. x symplectic: the median ratio to symplectic's time of the same iteration [the smallest, the largest], of"
-    " the warm ones. Iterations of one turn are no independent rounds, so times have no verdict. MiB: peak of live"
-    " tensors in the {measured} iteration, above those of network and data. losses off: the largest relative difference"
-    " of the losses of the first iterations from symplectic's. The quality of the trained network is given for the"
-    " longest trainings: the median over several seeds, with the smallest and the largest."
+    " all warm ones that both have. Iterations of one turn are no independent rounds, so times have no verdict. MiB:"
+    " peak of live tensors in the {measured} iteration, above those of network and data. losses off: the largest"
+    " relative difference of the losses of the first iterations from symplectic's. The quality of the trained network"
+    " is given for the longest trainings: the median over several seeds, with the smallest and the largest."
 )
 
 
