@@ -19,7 +19,7 @@ from symplectic_bench.contenders.gradient_records import gradient_record
 from symplectic_bench.contenders.gradient_run import SolveRun, giving_up
 from symplectic_bench.contenders.library_gradients import NAMES, STRATEGIES, family, library_gradient
 from symplectic_bench.contenders.observation import Observation, replay_in_turn
-from symplectic_bench.contenders.reasons import GRADIENTS_ELSEWHERE, shared_reason
+from symplectic_bench.contenders.reasons import GRADIENTS_ELSEWHERE, one_part, shared_reason, takes_pair
 from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.oracles.recorded_grid import Replayed, replay_as
 from symplectic_bench.problems import Problem, in_turn
@@ -75,6 +75,8 @@ class Ours:
         if family(cell.gradient) not in self.gradients:
             words = ", ".join(f"{word}={value!r}" for word, value in self.keywords.items())
             return f"{words} works with {', '.join(self.gradients)}, not with {cell.gradient!r}"
+        if takes_pair(cell.method) and (reason := one_part(cell)):
+            return reason
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
@@ -130,7 +132,8 @@ class Ours:
         )  # leapfrog is itself a method
         how |= {"method": method, "gradient": gradient, "options": options, **accuracy}
         if not problem.parts:
-            return solve(problem.func, problem.y0, problem.solved_t, **how)
+            func: Any = problem.pair if takes_pair(cell.method) else problem.func
+            return solve(func, problem.y0, problem.solved_t, **how)
         solution = solve(InParts(problem), problem.y0.split(problem.parts, dim=-1), problem.solved_t, **how)
         return replace(solution, ys=torch.cat(solution.ys, dim=-1))
 

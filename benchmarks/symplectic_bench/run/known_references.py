@@ -1,7 +1,7 @@
 """The references of the standard problems that are stored in the package.
 
-Only references from Taylor series are stored, since they need heyoka and may take minutes. Others are computed when
-needed.
+Only references from Taylor series, which need heyoka, and by Radau are stored: both may take minutes. Others are
+computed when needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from pathlib import Path
 from symplectic_bench.data.tables import cache_table
 from symplectic_bench.problems import PROBLEMS
 from symplectic_bench.references.identity import identity
+from symplectic_bench.references.radau import is_stiff, radau_reference
 from symplectic_bench.references.store import KNOWN, file_name, reference_file, reference_problem, save
 from symplectic_bench.references.taylor import can_expand, taylor_reference
 from symplectic_bench.run.sweep import load_vocabulary
@@ -38,7 +39,7 @@ def to_be_known(cell: Cell, cache_dir: Path) -> bool:
     if data is not None:
         cache_table(data, cache_dir)
     problem = reference_problem(cell, cache_dir)
-    return problem.solution is None and can_expand(problem, MOST_EQUATIONS)
+    return problem.solution is None and (is_stiff(problem) or can_expand(problem, MOST_EQUATIONS))
 
 
 def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
@@ -52,7 +53,7 @@ def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
         if (file := reference_file(cell, cache_dir)) is not None and file.parent == KNOWN:
             continue
         try:
-            reference = taylor_reference(problem)
+            reference = radau_reference(problem) if is_stiff(problem) else taylor_reference(problem)
         except ArithmeticError as why:
             yield f"{name}: {why}"
             continue
