@@ -8,7 +8,7 @@ from torch import Tensor
 
 from symplectic_adjoint import METHODS
 from symplectic_bench.contenders.counts import Counts
-from symplectic_bench.oracles.recorded_grid import Replayed, equal_steps, replay
+from symplectic_bench.oracles.recorded_grid import Replayed, equal_steps, replay, why_not_replayed
 from symplectic_bench.problems import Problem, in_turn
 from symplectic_bench.spec.cell import Cell
 
@@ -66,4 +66,6 @@ def replay_of_equal_steps(cell: Cell, problem: Problem) -> Replay:
         return f"{cell.contender} does not report its steps"
     if len(problem.t) > 2:
         return f"{cell.contender} interpolates outputs between steps by its own formula"
+    if reason := why_not_replayed(METHODS[cell.method]):
+        return reason
     return lambda twin: replay(METHODS[cell.method], twin, equal_steps(twin.t, steps))

@@ -21,7 +21,7 @@ from symplectic_bench.contenders.library_gradients import NAMES, STRATEGIES, fam
 from symplectic_bench.contenders.observation import Observation, replay_in_turn
 from symplectic_bench.contenders.reasons import GRADIENTS_ELSEWHERE, one_part, shared_reason, takes_pair
 from symplectic_bench.contenders.step_size import step_size
-from symplectic_bench.oracles.recorded_grid import Replayed, replay_as
+from symplectic_bench.oracles.recorded_grid import Replayed, replay_as, why_not_replayed
 from symplectic_bench.problems import Problem, in_turn
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.suggestion import suggestion
@@ -114,7 +114,8 @@ class Ours:
             final_state=ys[-1].detach(),
             gradient=problem.gradient(),
             counts=total([_counts(solution.stats) for solution in solutions]),
-            replay=replay_in_turn([partial(_replay, cell, grid) for grid in grids]),
+            replay=why_not_replayed(METHODS[cell.method])
+            or replay_in_turn([partial(_replay, cell, grid) for grid in grids]),
             steps=(gradient_record(cell.gradient).steps, *(x for grid in grids for x in _bytes_of(grid))),
         )
 

@@ -118,6 +118,14 @@ def within_step(problem: Replayed, t: float, h: float) -> Func:
     return f
 
 
+def why_not_replayed(tableau: Any) -> str | None:
+    """Return why steps of this method cannot be replayed, or None: stages that must be solved for are not."""
+    rows = getattr(tableau, "A", None)
+    if rows is not None and not any(a for i, row in enumerate(rows) for a in row[i:]):
+        return None
+    return "implicit steps are not replayed"
+
+
 def replay_as(kind: Kind, tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
     """Return ys on the grid's steps of this kind, with the graph: (len(t), batch, dim)."""
     if kind == "leapfrog":

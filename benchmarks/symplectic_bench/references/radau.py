@@ -27,7 +27,7 @@ CHECK_TOLERANCE = 1e-11
 MAX_VARIATIONS = 2_000
 """The largest number of derivatives dy/d(y0, theta), over all samples."""
 
-STIFF = 50_000.0
+STIFF = 3_000.0
 """The fastest rate at the start, times the length of time, beyond which explicit methods are not tried."""
 
 

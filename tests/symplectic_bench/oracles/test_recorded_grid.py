@@ -3,6 +3,7 @@
 import ast
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from symplectic_bench.contenders.torchdiffeq import THEIR_NAME
 from symplectic_bench.measure import gradient_error
 from symplectic_bench.measure.gradient_error import discrete_error, measure_gradient_error
 from symplectic_bench.oracles import recorded_grid as oracle
-from symplectic_bench.oracles.recorded_grid import equal_steps, gradient, relative_error, replay
+from symplectic_bench.oracles.recorded_grid import equal_steps, gradient, relative_error, replay, why_not_replayed
 from symplectic_bench.problems import PROBLEMS, build
 from tests.gradients import EXACT, OWN_STEPS
 from tests.symplectic_bench.sample_cells import FIXED, make_cell
@@ -216,3 +217,17 @@ def test_a_jump_is_seen_from_the_side_of_each_step(gradient_name, outputs, tmp_p
     for values in measure_gradient_error(cell, tmp_path):
         row |= values
     assert row["error_discrete"] < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("tableau", "replayed"),
+    [
+        (METHODS["dopri5"], True),
+        (SimpleNamespace(A=((0, 0), (1, 0))), True),
+        (SimpleNamespace(A=((1,),)), False),
+        (SimpleNamespace(A=((), (0.5, 0.5))), False),
+        (SimpleNamespace(explicit=METHODS["dopri5"], implicit=METHODS["dopri5"]), False),
+    ],
+)
+def test_stages_that_must_be_solved_for_are_not_replayed(tableau, replayed):
+    assert why_not_replayed(tableau) == (None if replayed else "implicit steps are not replayed")
