@@ -17,7 +17,7 @@ from torch import Tensor
 
 from symplectic_bench.contenders.contender import Contender
 from symplectic_bench.contenders.counts import Counts
-from symplectic_bench.contenders.gradient_run import WholeRun
+from symplectic_bench.contenders.gradient_run import GradientRun
 from symplectic_bench.contenders.observation import Observation
 from symplectic_bench.contenders.reasons import (
     not_installed,
@@ -59,19 +59,20 @@ class SciPy:
     def missing(self) -> str | None:
         return not_installed("scipy", "python -m pip install scipy")
 
-    def gradient(self, problem: Problem, cell: Cell) -> WholeRun:
+    def gradient(self, problem: Problem, cell: Cell) -> "DifferencesRun":
         _require_few(problem)
         importlib.import_module("scipy.integrate")  # now rather than while time and memory are measured
-        return WholeRun(lambda: _leave(problem, _differences(problem, cell, _Solver(problem, cell))))
+        return DifferencesRun(problem, cell)
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
         _require_few(problem)
         solver = _Solver(problem, cell)
         ys = solver.solve()
+        loss = _loss(problem, ys)
         return Observation(
-            loss=_loss(problem, ys),
+            loss=loss,
             final_state=ys[-1],
-            gradient=_differences(problem, cell, solver),
+            gradient=_differences(problem, cell, solver, loss),
             counts=Counts(solver.f_calls, 0, 0, 0, None, None),
             replay="finite differences are not the gradient of any steps",
         )
@@ -111,10 +112,10 @@ class _Solver:
 
 
 @torch.no_grad()
-def _differences(problem: Problem, cell: Cell, solver: _Solver) -> list[Tensor]:
-    """Return the forward differences of the loss over every number of the inputs, which are put back."""
+def _differences(problem: Problem, cell: Cell, solver: _Solver, at: float) -> list[Tensor]:
+    """Return the differences from the loss `at` over every number of the inputs, which are put back."""
     assert cell.rtol is not None, "cells with fixed steps are declined"
-    at, found = _loss(problem, solver.solve()), []
+    found: list[Tensor] = []
     for x in problem.inputs:
         numbers, slopes = x.detach().view(-1), torch.empty(x.numel(), dtype=x.dtype)
         for i, number in enumerate(numbers.tolist()):
@@ -131,10 +132,21 @@ def _loss(problem: Problem, ys: Tensor) -> float:
         return float(problem.loss(ys))
 
 
-def _leave(problem: Problem, gradient: list[Tensor]) -> None:
-    """Leave the gradient in the inputs' .grad, as autograd does."""
-    for x, g in zip(problem.inputs, gradient, strict=True):
-        x.grad = g
+class DifferencesRun(GradientRun):
+    """The solve for the loss, then one for each number, which leave the gradient in the inputs' .grad."""
+
+    def __init__(self, problem: Problem, cell: Cell) -> None:
+        self.problem, self.cell, self.loss = problem, cell, 0.0
+        self.solver = _Solver(problem, cell)
+
+    def forward(self) -> float:
+        self.loss = _loss(self.problem, self.solver.solve())
+        return self.loss
+
+    def backward(self) -> None:
+        gradient = _differences(self.problem, self.cell, self.solver, self.loss)
+        for x, g in zip(self.problem.inputs, gradient, strict=True):
+            x.grad = g
 
 
 def _require_few(problem: Problem) -> None:

@@ -47,6 +47,14 @@ def test_its_row_has_an_error_and_says_why_there_is_no_other(tmp_path):
     assert found["loss"] > 0 and found["steps_accepted"] is None
 
 
+def test_it_is_measured_and_timed_like_any_other(tmp_path):
+    cell = replace(CELL, rtol=1e-5, atol=1e-5)
+    (row,) = measured(CellMeasurer(MeasurementSettings(60, 1, 0, tmp_path)), [cell])
+    assert row.status is Status.OK, row.reason
+    assert row.error_true < 0.1 and row.peak_tensor_bytes > 0
+    assert row.backward_s > row.forward_s > 0  # nine solves after the first
+
+
 def test_with_too_many_numbers_the_cell_is_skipped_with_the_number(tmp_path):
     cell = replace(CELL, problem="mlp", sizes=())
     with pytest.raises(TooCostly) as caught:

@@ -229,7 +229,7 @@ class TestStored:
             problem = store.reference_problem(cells[file.name], tmp_path)
             assert code_of(file) == identity(problem)["code"]
             reference = load(file)
-            assert reference.bar < (1e-10 if reference.source == "Radau" else 1e-20)
+            assert reference.bar < (1e-20 if reference.source == "Taylor series" else store.MAX_BAR)
             assert file.stat().st_size < 500_000
 
     def test_a_known_reference_is_reproduced(self, tmp_path):
