@@ -48,7 +48,7 @@ def one_tensor_at_constant_times(contender: Contender, cell: Cell) -> str | None
 
 def takes_pair(method: str) -> bool:
     """Return whether the library's method takes the field in two parts, as IMEX methods do."""
-    return hasattr(METHODS[method], "explicit")
+    return getattr(METHODS[method], "additive", False)
 
 
 def one_part(cell: Cell) -> str | None:

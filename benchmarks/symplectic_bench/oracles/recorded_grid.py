@@ -118,12 +118,9 @@ def within_step(problem: Replayed, t: float, h: float) -> Func:
     return f
 
 
-def why_not_replayed(tableau: Any) -> str | None:
+def why_not_replayed(tableau: ButcherTableau) -> str | None:
     """Return why steps of this method cannot be replayed, or None: stages that must be solved for are not."""
-    rows = getattr(tableau, "A", None)
-    if rows is not None and not any(a for i, row in enumerate(rows) for a in row[i:]):
-        return None
-    return "implicit steps are not replayed"
+    return "implicit steps are not replayed" if getattr(tableau, "implicit", False) else None
 
 
 def replay_as(kind: Kind, tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:

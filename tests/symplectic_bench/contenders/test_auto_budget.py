@@ -20,7 +20,7 @@ SIZES = {
     "kdv": {"end": 1.0},
     "hires": {"end": 0.1, "outputs": 1},
     "stiff_spiral": {"end": 0.1, "outputs": 1},
-    "pharmacokinetics": {"end": 0.1, "doses": 1, "outputs": 1},
+    "pharmacokinetics": {"end": 0.02, "doses": 1, "outputs": 1},
     "allen_cahn": {"points": 16, "end": 0.5},
     "brusselator": {"points": 8, "end": 0.5},
     "brusselator_2d": {"points": 4, "end": 0.2},
