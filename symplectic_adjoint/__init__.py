@@ -41,8 +41,10 @@ from symplectic_adjoint.errors import RecordedAnewWarning as RecordedAnewWarning
 from symplectic_adjoint.errors import ResolutionWarning as ResolutionWarning
 from symplectic_adjoint.errors import ReversalError as ReversalError
 from symplectic_adjoint.errors import SolverError as SolverError
+from symplectic_adjoint.errors import StageNotSolved as StageNotSolved
 from symplectic_adjoint.errors import StepControlOffWarning as StepControlOffWarning
 from symplectic_adjoint.errors import StepSizeUnderflow as StepSizeUnderflow
+from symplectic_adjoint.errors import StiffnessWarning as StiffnessWarning
 from symplectic_adjoint.errors import TooManySteps as TooManySteps
 from symplectic_adjoint.errors import UnsupportedCombination as UnsupportedCombination
 from symplectic_adjoint.gradients import GRADIENTS as GRADIENTS

@@ -85,12 +85,15 @@ def odeint(
 
     func: called as func(t, y), with t a 0-dim tensor of y's real dtype; returns dy/dt with y's structure and shapes, in
         any precision. Its tensors that need a gradient are found: of its module, its variables, and its first call.
+        For an additive method such as "kencarp4", a pair (explicit, implicit) of such functions, whose sum is dy/dt.
     y0: the initial state, a floating point or complex tensor of any shape, or a tuple, list, dict or nest of those.
     t: output times, a 1-D floating point tensor, increasing or decreasing; times may repeat. Kept in float64.
     rtol, atol: an adaptive step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.
         Numbers, tensors that broadcast to y0, or in y0's structure; raised, with a warning, to what its dtype resolves.
     method, options: a name in METHODS, by default "dopri5" (gradient="mali" has its own), and the options listed in
-        docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps.
+        docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps. For stiff problems take an implicit method
+        such as "kvaerno5"; {"linear": "gmres"} forms no Jacobian. Not with compile, capture=True, complex y0,
+        torch.func or gradients "continuous", "mali", "reversible"; see docs/stiff.md.
     event_fn: called as event_fn(t, y); returns a tensor. The solve ends where a component changes sign or jumps across
         zero. t must then have two entries, of which the second only gives the direction of time.
     gradient: a name in GRADIENTS, an object such as Symplectic(keep="stages"), or "auto"; by default "symplectic".
@@ -110,8 +113,9 @@ def odeint(
 
     Raises ValueError or TypeError for arguments that are invalid or (UnsupportedCombination) do not work together,
     where possible before func is called; SolverError if the solve fails (NonFiniteError, StepSizeUnderflow,
-    TooManySteps, EventNotFound; in the backward pass ReversalError, FunctionChanged); LostGradient if the gradient of a
-    tensor that func uses would be lost; BudgetTooSmall, with the least memory_budget; CompilerNotFound.
+    TooManySteps, EventNotFound, StageNotSolved; in the backward pass ReversalError, FunctionChanged, StageNotSolved);
+    LostGradient if the gradient of a tensor that func uses would be lost; BudgetTooSmall, with the least memory_budget;
+    CompilerNotFound.
     """
     given = Arguments(
         func=func, y0=y0, t=t, rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn,
@@ -170,6 +174,7 @@ def _up_to_stop(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> 
         ys = torch.cat([rows[:entries], torch.full_like(ys[entries:], torch.nan)])
         trajectory.stats.f_calls_forward += found.stats.f_calls_forward
         trajectory.stats.rejected = found.stats.rejected
+        trajectory.stats.stiff_at = found.stats.stiff_at
     layout = problem.layout
     return Solution(
         ys if layout.is_identity else layout.unpack_outputs(ys),

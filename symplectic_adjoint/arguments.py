@@ -9,6 +9,7 @@ from typing import Any, Self, TypedDict, TypeVar
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.backward.implicit_methods import require_method_fits
 from symplectic_adjoint.backward.running_sum import ACCUMULATIONS
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.backward.users_capture import require_capturable
@@ -21,6 +22,7 @@ from symplectic_adjoint.field.layout import Layout, PackedFunc
 from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.parameters import Params, collect_parameters, has_lazy_parameters, listed
 from symplectic_adjoint.field.reach_walk import reach_of
+from symplectic_adjoint.field.split_function import as_function
 from symplectic_adjoint.field.transforms import batched, transforming
 from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.gradients.auto import AUTO, Auto
@@ -43,6 +45,7 @@ from symplectic_adjoint.solve.options import KNOWN_OPTIONS, Options, read_option
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.repeated_times import RepeatedTimes
 from symplectic_adjoint.solve.step_control import packed_norm
+from symplectic_adjoint.steps.implicit import step_of
 
 
 class MethodKeywords(TypedDict, total=False):
@@ -89,6 +92,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "t", savable(self.t))
+        object.__setattr__(self, "func", as_function(self.func))
         if self.params is not None:  # an iterator would be empty at a second solve of the same arguments
             object.__setattr__(self, "params", listed("params", self.params))
 
@@ -189,6 +193,14 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
             coarsest,
         )
     options = _options_for(strategy, gradient_name, options, given.options)
+    require_method_fits(
+        func, tableau, strategy, gradient_name, y,
+        options=given.options or {},
+        others=_any_of([AUTO, *(name for name, one in GRADIENTS.items() if one.takes_implicit)]),
+        compiles=given.compile,
+        captures=given.capture is True,
+        dtypes=[part.dtype for part in layout.parts],
+    )  # fmt: skip
     options = _checked_grid(options, layout, event_fn, (y, *parameters.trainable, *parameters.frozen))
     problem = Problem(
         func=reach.func if layout.is_identity else PackedFunc(reach.func, layout),
@@ -199,13 +211,13 @@ def _checked_problem(given: Arguments) -> tuple[Problem, Strategy, Tensor]:
         repeated=repeated,
         options=options,
         gradient_name=gradient_name,
-        make_step=strategy.make_step,
+        make_step=strategy.make_step if strategy.own_steps else step_of(tableau),
         layout=layout,
         caller=func,
         event=None if event_fn is None else packed_event(event_fn, layout),
         accumulate=checked_accumulate(given.accumulate, strategy, gradient_name),
         compile=checked_compile(given, strategy, gradient_name, layout),
-        capture=checked_capture(given.capture, strategy, gradient_name, y),
+        capture=False if tableau.implicit else checked_capture(given.capture, strategy, gradient_name, y),
         returns_early=given.on_failure == "return",
         calls_before=int(lazy),
     )

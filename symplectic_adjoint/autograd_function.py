@@ -193,6 +193,7 @@ class _Solve(torch.autograd.Function):
             refuse_kept_later(f, gradients.params, y0, trajectory.some_times(SAMPLES))
         trajectory.stats.f_calls_backward += f.f_calls
         trajectory.stats.vjps_backward += f.vjps
+        trajectory.stats.stages_backward = None if f.stage_solver is None else f.stage_solver.work
         return None, gradients.y0 if ctx.needs_input_grad[1] else None, gradients.t, *gradients.params
 
 

@@ -93,6 +93,10 @@ class NonFiniteError(SolverError):
     """NaN or infinity in a state or in func's output."""
 
 
+class StageNotSolved(SolverError):
+    """The equations of an implicit stage, or of its transpose, were not solved: shorter steps may help."""
+
+
 class StepSizeUnderflow(SolverError):
     """The steps needed are too small to advance time in float64."""
 
@@ -139,6 +143,10 @@ class ResolutionWarning(UserWarning):
 
 class RecordedAnewWarning(UserWarning):
     """capture=True records programs anew in every solve, which takes longer than it saves."""
+
+
+class StiffnessWarning(UserWarning):
+    """Most steps of an explicit solve were limited by the stability of the method, not by the tolerance."""
 
 
 class NoiseWarning(UserWarning):

@@ -7,18 +7,19 @@ from torch import Tensor, nn
 
 from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.api import odeint
+from symplectic_adjoint.field.split_function import as_function
 
 
 class NeuralODE(nn.Module):
     """The layer (y0, t) -> ys of dy/dt = func(t, y). The keywords of odeint are fixed at construction.
 
-    func: any function; a module becomes a submodule of this one. May be wrapped in DistributedDataParallel like any
-    other module.
+    func: any function, or a pair (explicit, implicit) for an additive method; a module becomes a submodule of this one.
+    May be wrapped in DistributedDataParallel like any other module.
     """
 
     def __init__(self, func: Callable[..., Any], **keywords: Any):
         super().__init__()
-        self.func = func
+        self.func = as_function(func)
         if isinstance(keywords.get("params"), Iterator):  # the first call would use it up
             keywords["params"] = tuple(keywords["params"])
         self.keywords = keywords

@@ -13,24 +13,28 @@ def replay(func, tableau, grid, y0, t, pair=None):
 
     A pinned end T makes h = T - start; a free end is start + h with h constant. An output on its own pin is y+, any
     other one is dense output. If a step's start or end is open, func is passed the adjacent time inside the step.
-    pair: for steps that carry a second state, ("leapfrog", eta) or ("coupled", coupling).
+    func: for an additive method (explicit, implicit). pair: for steps that carry a second state, ("leapfrog", eta) or
+    ("coupled", coupling).
     """
     if pair is not None:
         return _replay_pairs(func, tableau, grid, y0, t, *pair)
+    functions = func if isinstance(func, tuple) else (func, func)
     if isinstance(y0, torch.Tensor):
-        return _replay_tensor(func, tableau, grid, y0, t)
+        return _replay_tensor(functions, tableau, grid, y0, t)
 
-    def flat_func(time, flat):
-        return flatten(func(time, unflatten(flat, y0)))
+    def flat(part):
+        return lambda time, y: flatten(part(time, unflatten(y, y0)))
 
-    return unflatten(_replay_tensor(flat_func, tableau, grid, flatten(y0), t), y0)
+    return unflatten(_replay_tensor(tuple(map(flat, functions)), tableau, grid, flatten(y0), t), y0)
 
 
-def _replay_tensor(func, tableau, grid, y0, t):
+def _replay_tensor(functions, tableau, grid, y0, t):
     A = [[float(a) for a in row] for row in (*tableau.A, *tableau.interpolant.A)]
     c = [float(x) for x in (*tableau.c, *tableau.interpolant.c)]
     b = [float(x) for x in tableau.b]
     dense = [[float(x) for x in row] for row in tableau.interpolant.weights]
+    diagonal = [float(x) for x in tableau.diagonal or ()] + [0.0] * len(A)
+    parts = (*tableau.parts, *tableau.interpolant.parts) if tableau.parts else [0] * len(A)
     t = t.double()
     ys, y, start = {j: y0 for j, n in enumerate(grid.output_step.tolist()) if n < 0}, y0, t[0]
     for n in range(len(grid.t)):
@@ -40,13 +44,15 @@ def _replay_tensor(func, tableau, grid, y0, t):
         rows = len(A) if inside else len(tableau.A)
         ks = []
         for i in range(rows):
-            time = start if c[i] == 0.0 else end_time if c[i] == 1.0 else start + c[i] * h
-            is_open = (c[i] == 0.0 and grid.open_start[n]) or (c[i] == 1.0 and grid.open_end[n])
+            at_end = c[i] == 1.0 or (c[i] > 1.0 and grid.open_end[n])  # beyond a jump f is another function
+            time = start if c[i] == 0.0 else end_time if at_end else start + c[i] * h
+            is_open = (c[i] == 0.0 and grid.open_start[n]) or (at_end and grid.open_end[n])
             time = _in_the_states_dtype(time, y0)
             if is_open:
-                time = _next_float(time, start if c[i] == 1.0 else end_time)
+                time = _next_float(time, start if at_end else end_time)
             stage = y + h * sum((a * k for a, k in zip(A[i], ks, strict=True)), torch.zeros_like(y))
-            ks.append(func(time, stage))
+            func = functions[parts[i]]
+            ks.append(_implicit(func, time, stage, h * diagonal[i]) if diagonal[i] else func(time, stage))
         end = y + h * sum(weight * k for weight, k in zip(b, ks, strict=False))
         for j in inside:
             sigma = (t[j] - start) / h
@@ -56,6 +62,27 @@ def _replay_tensor(func, tableau, grid, y0, t):
             ys[pin] = end
         y, start = end, end_time
     return torch.stack([ys[j] for j in range(len(t))])
+
+
+def _implicit(func, time, y, hg):
+    """Return k = func(time, y + hg k): by Newton's method, whose last two iterations are on the graph.
+
+    They have the solution's Jacobian as a constant. Where N(k) = k, N' is then zero, so that N(N(k)) has the first and
+    second derivatives of the implicit function, whatever those of k are.
+    """
+    with torch.no_grad():
+        k = torch.zeros_like(y)
+        for _ in range(50):
+            J = torch.autograd.functional.jacobian(lambda x: func(time.detach(), x), y + hg * k)
+            M = torch.eye(y.numel(), dtype=y.dtype) - hg * J.reshape(y.numel(), y.numel())
+            change = torch.linalg.solve(M, (func(time, y + hg * k) - k).reshape(-1)).reshape(y.shape)
+            k = k + change
+            if change.abs().max() <= 1e-15 * k.abs().max():
+                break
+    for _ in range(2):
+        residual = (func(time, y + hg * k) - k).reshape(-1)
+        k = k + torch.linalg.solve(M, residual).reshape(y.shape)
+    return k
 
 
 def _replay_pairs(func, tableau, grid, y0, t, kind, number):

@@ -8,6 +8,7 @@ from tests.test_layering import PACKAGE, SUITE_PACKAGE, source_files
 CHANGED = {
     "autograd_function._Call",
     "field.linearization.Linearization",
+    "field.stage_solver.StageWork",
     "field.gate.State",
     "solve.repeated_outputs._Repeats",
     "solve.stats.Captured",

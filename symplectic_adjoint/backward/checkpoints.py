@@ -78,12 +78,12 @@ class Stages(StepStarts):
 
     def accept(self, plan: StepPlan, step: Step) -> None:
         super().accept(plan, step)
-        self.kept.extend(map(self._storage.put, step.own_stages(step.tableau.stages - 1)))
+        self.kept.extend(map(self._storage.put, step.own_stages(step.tableau.needed_stages)))
 
     def finish(self, step: Step) -> None:
         super().finish(step)
         s = step.tableau.stages
-        self.kept.extend(map(self._storage.put, step.own_stages(s)[s - 1 :]))
+        self.kept.extend(map(self._storage.put, step.own_stages(s)[step.tableau.needed_stages :]))
 
 
 class SelectedStarts(StartsAndLastStages):

@@ -84,7 +84,7 @@ class StepsFromStarts(_ReversedSteps):
         is_last, last_stages, graphs = self._is_last, self._given.last_stages, self._graphs(n)
         tableau = self._given.problem.tableau
         start, *known = self._starts.take(n)
-        known, rows = last_stages or known, tableau.stages - 1  # the last stage is evaluated on its graph
+        known, rows = last_stages or known, tableau.needed_stages  # an explicit last stage is evaluated on its graph
         if is_last and n in self._holds_output and tableau.interpolant.rows > tableau.stages:
             rows = tableau.stages  # of which the end of the step is made, where the output needs f
         if graphs is not None and None not in graphs:
@@ -108,7 +108,8 @@ class StepsFromStages(_ReversedSteps):
 
     def step(self, n: int) -> ReversedStep:
         """Return step n, the graphs held of its stages, None if there are none, and its comparison."""
-        stages = self._given.problem.tableau.stages - (0 if self._is_last else 1)
+        tableau = self._given.problem.tableau
+        stages = tableau.stages if self._is_last else tableau.needed_stages
         first = len(self._kept) - stages
         ks = [to_device(k, self._device) for k in self._kept[first:]]
         del self._kept[first:]

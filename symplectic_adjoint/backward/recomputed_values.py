@@ -17,8 +17,10 @@ from symplectic_adjoint.backward.recomputed_verdict import (
     STATE_ULPS,
     WHOLE,
     Difference,
+    end_error,
     eps_of,
     judge,
+    stage_error,
 )
 from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.field.field import Field
@@ -69,7 +71,7 @@ class RecomputedValues:
 
     def __init__(self, problem: Problem, trajectory: Trajectory, f: Field, y0: Tensor, marks: Marks):
         self._problem, self._plans, self._f, self._y0, self._marks = problem, trajectory.plans, f, y0, marks
-        self._y_factor = STATE_ULPS * torch.finfo(f.dtype).eps
+        self._y_factor = STATE_ULPS * torch.finfo(f.dtype).eps + end_error(f)
         if f.compiled is not None:  # compiled code rounds every sum in its own way
             self._y_factor *= 1 + problem.tableau.stages
         self._on_cpu = f.device.type == "cpu"
@@ -117,10 +119,11 @@ class RecomputedValues:
         duration = sum(abs(plan.h) for plan in self._plans)
         self._compare_last(len(self._plans) - 1, WHOLE, found, k, duration)
 
-    def compare_value(self, n: int, i: int, found: Tensor, k: Tensor) -> None:
-        """Compare the value of stage i of step n with k, that of the forward pass."""
+    def compare_value(self, n: int, i: int, found: Tensor, k: Tensor, y: Tensor) -> None:
+        """Compare the value of stage i of step n with k, that of the forward pass. y: the start of the step."""
         if not self._surely_equal(found, k):
-            self._add_with_scales(n, i, torch.sub(found, k), k, k, 0.0, self._k_factor)
+            y_factor = stage_error(self._f, self._plans[n].h * self._problem.tableau.floats.diagonal[i])
+            self._add_with_scales(n, i, torch.sub(found, k), y, k, y_factor, self._k_factor)
 
     @property
     def stages(self) -> int:
@@ -310,8 +313,10 @@ class StepValues:
         """
         if i < self._kept:
             assert known is not None
-            self._values.compare_value(self._n, i, k, known)
+            self._values.compare_value(self._n, i, k, known, step.y)
         else:
+            if known is not None and step.tableau.floats.diagonal[i] != 0.0:  # solved for with f as it is now
+                k = known
             self._compare_end(step, (*step.ks, k, *later))
 
     def see_program(self, buffers: ProgramBuffers) -> None:

@@ -52,6 +52,16 @@ def eps_of(problem: Problem, f: Field) -> float:
     return coarsest_eps(dtypes, f.device, f.forward_state.autocast_dtype, problem.reach.modules)
 
 
+def end_error(f: Field) -> float:
+    """Return how far the end of a step may be off, relative to it, as its stages were solved for; 0 if explicit."""
+    return 0.0 if f.stage_solver is None else f.stage_solver.state_error
+
+
+def stage_error(f: Field, hg: float) -> float:
+    """Return how far f at a stage may be from the stage, relative to |y|; 0 for an explicit one, whose g is 0."""
+    return 0.0 if f.stage_solver is None or hg == 0.0 else f.stage_solver.defect / abs(hg)
+
+
 @torch.no_grad()
 def judge(problem: Problem, plans: Sequence[StepPlan], f: Field, y0: Tensor, found: Difference) -> None:
     """Raise FunctionChanged unless the difference is rounding error, or noise, of which NoiseWarning warns once.
@@ -68,16 +78,17 @@ def judge(problem: Problem, plans: Sequence[StepPlan], f: Field, y0: Tensor, fou
         return
     k_spread, k_sizes = _spread(again), [_size(k) for k in step.ks[:s]]
     if found.stage >= 0:
-        spread, size, rounding = k_spread, _size(again[0]), 0.0
+        rounding = stage_error(f, plan.h * step.tableau.floats.diagonal[i]) * _size(step.y)
+        spread, size = k_spread, _size(again[0])
     elif found.stage == END:
         b = [abs(plan.h * weight) for weight in step.tableau.floats.b]
-        spread = k_spread * sum(b)
+        spread = max(k_spread * sum(b), _spread(_ends(problem, f, plan, step.y)))
         size = sum(weight * k for weight, k in zip(b, k_sizes, strict=False))
-        rounding = STATE_ULPS * torch.finfo(f.dtype).eps * _size(end)
+        rounding = (STATE_ULPS * torch.finfo(f.dtype).eps + end_error(f)) * _size(end)
     else:
         ends = [end, *(_repeat(problem, plans, f, y0, _LastStep()) for _ in range(REPEATS - 1))]
         spread, size = _spread(ends), max(_size(end), sum(abs(p.h) for p in plans) * max(k_sizes))
-        rounding = STATE_ULPS * torch.finfo(f.dtype).eps * _size(end)
+        rounding = (STATE_ULPS * torch.finfo(f.dtype).eps + end_error(f)) * _size(end)
     if found.size <= rounding + value_bound(eps) * size:
         return
     relative = found.size / size if size > 0.0 else math.inf
@@ -90,7 +101,7 @@ def judge(problem: Problem, plans: Sequence[StepPlan], f: Field, y0: Tensor, fou
             "deterministic func (torch.use_deterministic_algorithms) makes it exact to rounding",
         )
         return
-    raise _changed(step.time(i), relative, repeats=not spread > 0.0)
+    raise _changed(step.time(i), relative, repeats=not spread > rounding)
 
 
 def _is_marked(k: Tensor, mark: StateSketch, bound: float) -> bool:
@@ -142,16 +153,26 @@ def _values(f: Field, step: Step, i: int) -> Iterator[Tensor]:
     """Yield f at stage i of a step, evaluated several times, with and without grad mode."""
     t, y = step.time(i), step.state(i)
     for repeat in range(REPEATS):
-        if repeat % 2 == 0:
-            yield f(t, y)
-        else:
-            value = f.linearize(t, y, with_value=True).k
-            assert value is not None
-            yield value
+        with step.evaluating(i):
+            value = f(t, y) if repeat % 2 == 0 else f.linearize(t, y, with_value=True).k
+        assert value is not None
+        yield value
+
+
+def _ends(problem: Problem, f: Field, plan: StepPlan, y: Tensor) -> list[Tensor]:
+    """Return the end of a step with the Jacobian at hand and with one of its own."""
+    if f.stage_solver is None:
+        return []
+    ends = []
+    for again in range(2):
+        if again:
+            f.stage_solver.restart()
+        ends.append(problem.step(f, plan, y).end())
+    return ends
 
 
 def _spread(values: Sequence[Tensor]) -> float:
-    return max(_size(a - b) for a, b in combinations(values, 2))
+    return max((_size(a - b) for a, b in combinations(values, 2)), default=0.0)
 
 
 def _size(x: Tensor) -> float:

@@ -145,6 +145,8 @@ class Strategy:
     """Whether its f calls can be compiled, so that `compile=True` applies."""
     captures: ClassVar[bool] = False
     """Whether its steps can be captured, so that `capture=True` applies."""
+    takes_implicit: ClassVar[bool] = False
+    """Whether it works with implicit methods."""
     second_solve: ClassVar[bool] = False
     """Whether the backward pass solves a differential equation, with its own steps and callbacks."""
     crosses_jumps: ClassVar[bool] = True
@@ -182,6 +184,11 @@ class Strategy:
     @property
     def obstacle_to_capture(self) -> str | None:
         """The option that rules out `capture=True`, in words; None if there is none."""
+        return None
+
+    @property
+    def obstacle_to_implicit(self) -> str | None:
+        """The option that rules out implicit methods, in words; None if there is none."""
         return None
 
     @property

@@ -15,6 +15,7 @@ def require_capturable(problem: Problem, strategy: Strategy, y0: Tensor, t: Tens
         return
     for found, what in (
         (problem.options.control is not None, ADAPTIVE),
+        (problem.tableau.implicit, "an implicit method, whose iterations the host ends: use an explicit one"),
         (problem.event is not None, "event_fn, which the host evaluates after each step: leave it out"),
         (problem.options.stop is not None, "option 'stop', which the host asks after each step: leave it out"),
         (

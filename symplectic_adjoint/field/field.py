@@ -10,26 +10,27 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint._torch_internals import hooks_on_all_modules, nodes_made, run_backward, set_grad_enabled
-from symplectic_adjoint.errors import LostGradient, Place
+from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.cotangent_scale import CotangentScale, unscaled
 from symplectic_adjoint.field.fills import Fills
 from symplectic_adjoint.field.finite import multi_index
-from symplectic_adjoint.field.first_graph import FirstGraph, edges_of
+from symplectic_adjoint.field.first_graph import FirstGraph
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.graph import edge_to
-from symplectic_adjoint.field.host_reads import shown
+from symplectic_adjoint.field.kept_calls import refuse_kept
 from symplectic_adjoint.field.layout import PackedFunc
 from symplectic_adjoint.field.linearization import Linearization, Pull, cut_at, hooks_suspended, pairs_with_graph
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.reach import Reach
-from symplectic_adjoint.field.read_tensors import Reads
 from symplectic_adjoint.field.resolution import Resolution, can_cast, resolution_of
+from symplectic_adjoint.field.split_function import active_part
+from symplectic_adjoint.field.stage_solver import StageSolver
 from symplectic_adjoint.field.time_tensors import TimeTensors
-from symplectic_adjoint.field.times import Time, next_number
+from symplectic_adjoint.field.times import Time
 
 Func = Callable[[Tensor, Tensor], Tensor]
 
@@ -63,6 +64,7 @@ class Field:
         self.vjps = 0
         self.compiled: CompiledSteps | None = None
         self.captured: CapturedSteps | None = None
+        self.stage_solver: StageSolver | None = None
         self.aliases: ParameterAliases | None = None
         """The aliases that func uses in place of its parameters during a sweep."""
         self.cotangent_scale: CotangentScale | None = None
@@ -78,8 +80,9 @@ class Field:
         other = copy(self)
         other.f_calls = other.vjps = 0
         other.search = self.search.for_another_pass()
-        other.compiled = self.compiled.for_another_pass() if self.compiled else None
-        other.captured = self.captured.for_another_pass() if self.captured else None
+        for name in ("compiled", "captured", "stage_solver"):
+            if (code := getattr(self, name)) is not None:
+                setattr(other, name, code.for_another_pass())
         return other
 
     @property
@@ -159,6 +162,8 @@ class Field:
     def restart(self) -> None:
         """Search the next call again: after a jump f may be a different function."""
         self.search.restart()
+        if self.stage_solver is not None:
+            self.stage_solver.restart()
 
     def place(self, index: int) -> Place:
         """Return the place of an entry of the flattened state."""
@@ -309,23 +314,8 @@ class Field:
         if self.search.active and k.grad_fn is not None:
             searched = self.search.check_graph(k, y, t, nodes_before, self.aliases)
             if searched and not self.search.adopting:
-                self._refuse_kept(k, t, y)
+                refuse_kept(self, k, t, y, self._first_time)
         return k
-
-    def _refuse_kept(self, k: Tensor, t: Tensor, y: Tensor) -> None:
-        """Raise LostGradient if f there used a value that an earlier call had computed without a graph."""
-        known = self.search.known(self.aliases, y, t)
-        fewer = self.first_graph.exceeds(k, known)
-        if not (fewer or self.search.missed):
-            return
-        beside = list(self._beside(t.detach(), y))
-        if self.search.missed:
-            self.search.refuse_kept(beside, y, self.aliases)
-        if fewer and min(edges_of(one, known) for one, _ in beside) > edges_of(k, known):
-            raise LostGradient(
-                f"func used at t = {shown(t)} a value that it had computed in an earlier call, which had no graph, "
-                "and kept: a part of the gradient would be lost. Compute the value anew in each call, or outside func"
-            )
 
     def _note_first_graph(self, k: Tensor, t: Time, y: Tensor, passed: tuple[Tensor, ...]) -> None:
         if self._first_time is None and isinstance(t, float):
@@ -337,32 +327,13 @@ class Field:
     def _require_first_graph(self, k: Tensor, y: Tensor, passed: tuple[Tensor, ...]) -> None:
         """Raise FunctionChanged if the graph of k is not that of the first call, with the same parameters trained."""
         search = self.search
-        if search.adopting or search.gated:  # a forward pass, or second derivatives
+        if search.adopting or search.gated or active_part() is not None:  # the first graph is that of the sum
             return
         if not torch.is_autocast_cache_enabled():  # under the caller's autocast: a cast for each use, as above
             return
         differs = self.first_graph.differs(k, y, search.known(self.aliases, *passed))
         if differs and not (search.freezes_changed or search.drops):
             raise self.first_graph.changed()
-
-    def _beside(self, t: Tensor, y: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Yield f just before and just after t, each with the tensors that it reads and that func keeps for times near.
-
-        What it reads at the first time too, it keeps for all times.
-        """
-        kept = self.forward_state.kept_since_the_start()
-        if kept and self._first_time is not None:
-            _, read = self.evaluate_and_watch(self.time(self._first_time), y, kept)
-            kept = [x for x in kept if all(x is not one for one in read)]
-        for direction in (-1.0, 1.0):
-            yield self.evaluate_and_watch(next_number(t, direction), y, kept)
-
-    def evaluate_and_watch(self, t: Tensor, y: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return f(t, y) and those of the tensors that it reads."""
-        reads = Reads(tensors, hidden=False)
-        with reads.watch():
-            k = self.evaluate(t, y)
-        return k, reads.found
 
     def _cast(self, k: Any) -> Tensor:
         """Return k in y's dtype if only its precision differs, as under autocast; raise TypeError or ValueError."""

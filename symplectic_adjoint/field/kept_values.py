@@ -8,6 +8,7 @@ from torch import Tensor
 from symplectic_adjoint.errors import LostGradient
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.host_reads import shown
+from symplectic_adjoint.field.kept_calls import evaluate_and_watch
 from symplectic_adjoint.field.times import next_number
 
 
@@ -40,4 +41,4 @@ def refuse_kept_later(f: Field, bars: Sequence[Tensor | None], y: Tensor, times:
 
 
 def _ids_read(f: Field, t: Tensor, y: Tensor, tensors: Sequence[Tensor]) -> set[int]:
-    return {id(x) for x in f.evaluate_and_watch(t, y.detach(), tensors)[1]}
+    return {id(x) for x in evaluate_and_watch(f, t, y.detach(), tensors)[1]}

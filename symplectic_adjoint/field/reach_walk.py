@@ -6,7 +6,7 @@ and objects are never written to.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import BuiltinFunctionType, CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
@@ -29,6 +29,7 @@ from symplectic_adjoint.field.places import (
     tuple_like,
 )
 from symplectic_adjoint.field.reach import Reach, ReachedTensor
+from symplectic_adjoint.field.split_function import SplitFunction
 from symplectic_adjoint.field.stores import Attributes, Entries, Store, Variables
 from symplectic_adjoint.field.watched_values import MOST_WATCHED, SCALARS, WatchedValues
 
@@ -44,8 +45,13 @@ _LIBRARIES = frozenset(sys.stdlib_module_names) - {"__main__"} | {"torch", "nump
 
 def reach_of(func: Callable[..., Any]) -> Reach:
     """Return what func reaches. func may be a module, a function, a bound method, a partial or any callable object."""
-    walk = _Walk(func)
-    copied = walk.follow(func, "func", None, 0)
+    if isinstance(func, SplitFunction):
+        walk = _Walk(func.explicit, func.implicit)
+        explicit = walk.follow(func.explicit, "explicit", None, 0)
+        copied = SplitFunction(explicit, walk.follow(func.implicit, "implicit", None, 0))
+    else:
+        walk = _Walk(func)
+        copied = walk.follow(func, "func", None, 0)
     return Reach(
         copied,
         tuple(walk.roots),
@@ -59,9 +65,9 @@ def reach_of(func: Callable[..., Any]) -> Reach:
 
 
 class _Walk:
-    """One walk from func over everything that its code names."""
+    """One walk from func, or from its parts, over everything that their code names."""
 
-    def __init__(self, func: Any):
+    def __init__(self, *funcs: Any):
         self.roots: list[tuple[str, nn.Module]] = []
         self.modules: dict[int, nn.Module] = {}
         self.tensors: list[ReachedTensor] = []
@@ -70,10 +76,10 @@ class _Walk:
         self.stores: list[Store] = []
         self.names: frozenset[str] = frozenset()
         """The attributes that the functions found so far read."""
-        self._package = _package_of(func)
+        self._package = _package_of(funcs[0])
         self._copies: dict[int, Any] = {}
         self._cells: dict[int, CellType] = {}
-        self.assigned = _Assigned(func, self._is_library)
+        self.assigned = _Assigned(funcs, self._is_library)
         self._seen: set[int] = set()
 
     def follow(self, x: Any, name: str, place: Place | None, depth: int) -> Any:
@@ -298,10 +304,10 @@ class _Walk:
 class _Assigned:
     """The closure variables and globals that func, or a function that it names, assigns: they stay the caller's."""
 
-    def __init__(self, func: Any, is_library: Callable[[FunctionType], bool]):
+    def __init__(self, funcs: Sequence[Any], is_library: Callable[[FunctionType], bool]):
         self.cells: dict[int, tuple[str, CellType]] = {}
         self.globals: dict[tuple[int, str], dict[str, Any]] = {}
-        pending, seen = [func], set[int]()
+        pending, seen = list(funcs), set[int]()
         while pending:
             x = pending.pop()
             while isinstance(x, partial | MethodType):

@@ -27,6 +27,7 @@ class Aca(Strategy):
 
     also_called: ClassVar[tuple[str, ...]] = ("checkpoint", "odeint_checkpoint", "adaptive_checkpoint_adjoint")
     accumulates: ClassVar[bool] = True
+    takes_implicit: ClassVar[bool] = True
 
     def memory_formula(self) -> str:
         return "N D + s A"
@@ -53,10 +54,15 @@ class Aca(Strategy):
                 graph.k = k if with_time else None
                 graphs.append(graph)
 
-            f = LinearizingField(given.field, record, with_time=with_time)
-            step = problem.step(f, plans[n], starts.pop())
+            f, rows = given.field, rows_of(problem.tableau, outputs)
+            implicit = problem.tableau.implicit  # the calls that solve for a stage are not those to transpose
+            recording = f if implicit else LinearizingField(f, record, with_time=with_time)
+            step = problem.step(recording, plans[n], starts.pop())
             with torch.no_grad():
-                step.evaluate(rows_of(problem.tableau, outputs))
+                step.evaluate(rows)
+                for i, k in enumerate(step.ks[:rows] if implicit else ()):
+                    with step.evaluating(i):
+                        record(f.linearize(step.time(i), step.state(i), with_time=with_time), k)
                 if (values := given.values_of_step(n, end=end)) is not None:
                     values.see_end(step)
                     end = step.y

@@ -15,6 +15,7 @@ from symplectic_adjoint.gradients.backprop import Backprop
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.memory.free import free_budget
 from symplectic_adjoint.memory.storage import OnDevice
+from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.stats import Choice
 
 AUTO = "auto"
@@ -31,13 +32,15 @@ class Auto(Strategy):
 
     If the number of steps is known and the whole graph fits, this is plain backpropagation, the fastest. Otherwise the
     solve discards what no longer fits as it goes, so the number of steps need not be known: first the graphs of the
-    oldest f calls, then the oldest stages, then step starts, which are recomputed as in Revolve. With captured steps
-    only starts are kept: recomputing costs little there. The solve's stats.choice says what was held. The first solve
-    of a func with a new kind of state measures the cost of one f call with a few extra calls.
+    oldest f calls, then the oldest stages, then step starts, which are recomputed as in Revolve. Only starts are kept
+    of captured steps, which cost little to recompute, and with implicit methods, whose cost is not known before. The
+    solve's stats.choice says what was held. The first solve of a func with a new kind of state measures the cost of one
+    f call with a few extra calls.
     """
 
     accumulates: ClassVar[bool] = True
     captures: ClassVar[bool] = True
+    takes_implicit: ClassVar[bool] = True
 
     memory_budget: int | str | None = None
 
@@ -57,7 +60,7 @@ class Auto(Strategy):
                     'memory_budget, or use another gradient, such as "symplectic"'
                 )
             return replace(self, memory_budget=free_budget(given.y0.device)).resolved(given)
-        if given.problem.capture:
+        if _keeps_only_starts(given.problem):
             return self, None
         steps = given.problem.total_steps
         if steps == 0:
@@ -73,15 +76,15 @@ class Auto(Strategy):
         return Backprop(), Choice(budget.limit_bytes, peak, steps, calls, starts=steps, stages=stages, graphs=calls)
 
     def keeper(self, given: ForwardPass) -> WithinBudget | StartsWithinBudget:
-        budget, captured = self._budget(given), bool(given.problem.capture)
-        least_bytes = StartsWithinBudget.least_bytes(budget.model) if captured else budget.model.least_bytes
+        budget, only_starts = self._budget(given), _keeps_only_starts(given.problem)
+        least_bytes = StartsWithinBudget.least_bytes(budget.model) if only_starts else budget.model.least_bytes
         if budget.limit_bytes < least_bytes:
             raise BudgetTooSmall(
                 f"memory_budget={self.memory_budget!r} is too small for one step and one more state: give "
                 f"{format_bytes(least_bytes, up=True)} ({least_bytes} bytes) or more",
                 least_bytes,
             )
-        if captured:
+        if only_starts:
             return StartsWithinBudget(budget, given.problem.total_steps)
         return WithinBudget(budget, given.problem.total_steps, with_time=given.with_time)
 
@@ -100,3 +103,7 @@ class Auto(Strategy):
     def backward(self, given: BackwardPass) -> Gradients:
         starts = len({n for n in given.steps if n > 0})
         return transpose_steps(given, StepsFromStarts(given, RecomputedStarts(given, max(0, starts - 1), OnDevice())))
+
+
+def _keeps_only_starts(problem: Problem) -> bool:
+    return bool(problem.capture) or problem.tableau.implicit

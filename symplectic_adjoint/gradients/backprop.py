@@ -22,6 +22,7 @@ class Backprop(Strategy):
         "AutoDiffAdjoint",
     )
     on_callers_graph: ClassVar[bool] = True
+    takes_implicit: ClassVar[bool] = True
 
     def memory_formula(self) -> str:
         return "N s A"

@@ -19,6 +19,7 @@ class Baseline(Strategy):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("onecheckpoint", "odeint_onecheckpoint")
+    takes_implicit: ClassVar[bool] = True
 
     def memory_formula(self) -> str:
         return "D, then N s A"

@@ -31,6 +31,7 @@ class Revolve(Strategy):
     accumulates: ClassVar[bool] = True
     compiles: ClassVar[bool] = True
     captures: ClassVar[bool] = True
+    takes_implicit: ClassVar[bool] = True
 
     checkpoints: int | str = 16
     offload: Offload = None

@@ -33,6 +33,7 @@ class Symplectic(Strategy):
     accumulates: ClassVar[bool] = True
     compiles: ClassVar[bool] = True
     captures: ClassVar[bool] = True
+    takes_implicit: ClassVar[bool] = True
 
     keep: Literal["steps", "stages"] = "steps"
     graphs: float = 0
@@ -52,6 +53,10 @@ class Symplectic(Strategy):
 
     @property
     def obstacle_to_capture(self) -> str | None:
+        return self.obstacle_to_compile
+
+    @property
+    def obstacle_to_implicit(self) -> str | None:
         return self.obstacle_to_compile
 
     @property

@@ -6,6 +6,9 @@ from fractions import Fraction
 Row = tuple[Fraction, ...]
 FloatRow = tuple[float, ...]
 
+DIGITS = 60
+"""Decimals of an irrational coefficient."""
+
 
 def row(text: str) -> Row:
     """Read numbers separated by spaces, such as "1/5 3/10 0.25" (exact: no float is involved)."""
@@ -30,6 +33,21 @@ def difference(b: Row, b_hat: Row) -> Row:
 def effective_stages(b: Row) -> int:
     """Return s, the number of leading rows up to the last one with a nonzero weight in b."""
     return max((i for i, weight in enumerate(b, start=1) if weight), default=0)
+
+
+def root(polynomial: Row, near: Fraction) -> Fraction:
+    """Return the root of a polynomial (lowest power first) that Newton's iteration reaches from a value near it.
+
+    It is rounded to DIGITS decimals, so that sums and products of coefficients made from it hold to about as many.
+    """
+    x, one = near, Fraction(10**DIGITS)
+    while True:
+        value = sum((a * x**n for n, a in enumerate(polynomial)), Fraction(0))
+        slope = sum((n * a * x ** (n - 1) for n, a in enumerate(polynomial) if n), Fraction(0))
+        closer = round((x - value / slope) * one) / one
+        if abs(closer - x) <= 1 / one:
+            return closer
+        x = closer
 
 
 def to_floats(numbers: Sequence[Fraction]) -> FloatRow:

@@ -15,13 +15,15 @@ class Interpolant:
     """Dense output b_i(sigma) = sum_p weights[i][p] sigma^(p+1), with one row of `weights` per extended row.
 
     `order` is the order of the interpolant: its local error is O(h^(order+1)) at every sigma. `A` and `c` are
-    the rows that it adds below the method's own; row i of the extended tableau has i entries.
+    the rows that it adds below the method's own; row i of the extended tableau has i entries. `parts` are those of the
+    added rows, if the method is additive.
     """
 
     order: int
     weights: tuple[Row, ...]
     A: tuple[Row, ...] = ()
     c: Row = ()
+    parts: tuple[int, ...] = ()
 
     @cached_property
     def rows(self) -> int:
@@ -65,14 +67,19 @@ class _Expansion(NamedTuple):
     slopes: tuple[FloatRow, ...]
 
 
-def hermite(b: Row, A: tuple[Row, ...], c: Row, order: int = 3) -> Interpolant:
+def hermite(b: Row, A: tuple[Row, ...], c: Row, order: int = 3, additive: bool = False) -> Interpolant:
     """Return the cubic Hermite interpolant, which matches the values and slopes at both ends of the step.
 
-    It adds the row of f at the end of the step if the method lacks it. order: the method's order, but at most 3.
+    It adds the row of f at the end of the step if the method lacks it, or if it is additive the rows of both parts of
+    f there. order: the method's order, but at most 3.
     """
-    s = effective_stages(b)
-    weights = hermite_weights(b, rows=max(len(A), s + 1))
-    if len(A) > s and c[s] == 1:
+    s, rows = effective_stages(b), len(A)
+    if additive:
+        ends = (b, (*b, Fraction(0)))
+        weights = hermite_weights(b, rows + 2, first=(0, 1), end=(rows, rows + 1))
+        return Interpolant(order, weights, A=ends, c=(Fraction(1),) * 2, parts=(1, 0))
+    weights = hermite_weights(b, rows=max(rows, s + 1))
+    if rows > s and c[s] == 1:
         return Interpolant(order, weights)
     return Interpolant(order, weights, A=(b[:s],), c=(Fraction(1),))
 
@@ -82,7 +89,13 @@ def linear(b: Row) -> Interpolant:
     return Interpolant(order=1, weights=tuple((b_i,) for b_i in b))
 
 
-def hermite_weights(b: Row, rows: int, corrections: Sequence[Row] = ()) -> tuple[Row, ...]:
+def hermite_weights(
+    b: Row,
+    rows: int,
+    corrections: Sequence[Row] = (),
+    first: tuple[int, ...] = (0,),
+    end: tuple[int, ...] | None = None,
+) -> tuple[Row, ...]:
     """Return the weights of the cubic Hermite interpolant, plus corrections F_3, F_4, ... that vanish at both ends.
 
     Hairer's nested form (Hairer, Norsett and Wanner I, section II.6), here in units of h k:
@@ -90,15 +103,16 @@ def hermite_weights(b: Row, rows: int, corrections: Sequence[Row] = ()) -> tuple
         y(sigma) = y + sigma (F_0 + (1 - sigma) (F_1 + sigma (F_2 + (1 - sigma) (F_3 + sigma (F_4 + ...)))))
         F_0 = b     F_1 = e_first - b     F_2 = 2 b - e_first - e_end
 
-    `rows` is the number of rows of the extended tableau. Entry p of a returned row is the coefficient of
+    `rows` is the number of rows of the extended tableau. `first` and `end` are the rows that sum to f at the start and
+    at the end of the step: by default row 0 and row `stages`. Entry p of a returned row is the coefficient of
     sigma^(p+1).
     """
-    s = effective_stages(b)
+    at_end = (effective_stages(b),) if end is None else end
 
     def row_weights(i: int) -> Row:
         b_i = b[i] if i < len(b) else Fraction(0)
-        first, end = int(i == 0), int(i == s)
-        F = [b_i, first - b_i, 2 * b_i - first - end, *(row[i] for row in corrections)]
+        e_first, e_end = int(i in first), int(i in at_end)
+        F = [b_i, e_first - b_i, 2 * b_i - e_first - e_end, *(row[i] for row in corrections)]
         polynomial = [Fraction(0)]
         for n in reversed(range(len(F))):  # from the innermost bracket outwards: add F_n, then multiply
             polynomial[0] += F[n]

@@ -2,37 +2,31 @@
 
 from symplectic_adjoint.errors import bare, did_you_mean
 from symplectic_adjoint.methods.leapfrog import NAME as LEAPFROG
-from symplectic_adjoint.methods.registry import DEFAULT_METHOD, METHODS, OTHER_NAMES
+from symplectic_adjoint.methods.registry import ALIASES, DEFAULT_METHOD, METHODS, OTHER_NAMES
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 _ADAMS = "Adams methods are not available: use 'rk4' with options={'step_size': ...}, or 'dopri5'"
-_IMPLICIT = (
-    "implicit methods are not available: use 'dopri5', or 'bosh3' with loose tolerances for a mildly stiff problem"
+_MULTISTEP = "implicit multistep methods are not available: use 'kvaerno5', or 'kvaerno3' with loose tolerances"
+_FULLY_IMPLICIT = (
+    "fully implicit methods are not available: use 'kvaerno5', or 'implicit_midpoint' for a symplectic method"
 )
+_KVAERNO4 = "this method is not available: use 'kvaerno5' or 'kvaerno3'"
+_KENCARP = "this method is not available: use 'kencarp4', or 'kvaerno5' if func is not a pair of functions"
 FOREIGN_METHODS = {
     "explicit_adams": _ADAMS,
     "implicit_adams": _ADAMS,
     "fixed_adams": _ADAMS,
     "scipy_solver": "SciPy's solvers are not available: for RK45 use 'dopri5', for RK23 'bosh3', for DOP853 'dop853'",
-    "implicit_euler": _IMPLICIT,
-    "implicit_midpoint": _IMPLICIT,
-    "trapezoid": _IMPLICIT,
-    "radauIIA3": _IMPLICIT,
-    "radauIIA5": _IMPLICIT,
-    "gl2": _IMPLICIT,
-    "gl4": _IMPLICIT,
-    "gl6": _IMPLICIT,
-    "sdirk2": _IMPLICIT,
-    "trbdf2": _IMPLICIT,
-    "Radau": _IMPLICIT,
-    "BDF": _IMPLICIT,
-    "LSODA": _IMPLICIT,
-    "Kvaerno3": _IMPLICIT,
-    "Kvaerno4": _IMPLICIT,
-    "Kvaerno5": _IMPLICIT,
-    "KenCarp3": _IMPLICIT,
-    "KenCarp4": _IMPLICIT,
-    "KenCarp5": _IMPLICIT,
+    "radauIIA3": _FULLY_IMPLICIT,
+    "radauIIA5": _FULLY_IMPLICIT,
+    "gl4": _FULLY_IMPLICIT,
+    "gl6": _FULLY_IMPLICIT,
+    "Radau": _FULLY_IMPLICIT,
+    "BDF": _MULTISTEP,
+    "LSODA": _MULTISTEP,
+    "Kvaerno4": _KVAERNO4,
+    "KenCarp3": _KENCARP,
+    "KenCarp5": _KENCARP,
     LEAPFROG: 'asynchronous leapfrog comes with gradient="mali": use that, and leave method out',
 }
 """Alternatives to the methods of torchdiffeq, SciPy and diffrax without a counterpart, and to one without a tableau."""
@@ -43,9 +37,9 @@ _FOREIGN_SPELLINGS = {bare(name): hint for name, hint in FOREIGN_METHODS.items()
 def named_method(method: str | None) -> ButcherTableau:
     """Return the method of this name, or the default method for None. Raises ValueError for an unknown name."""
     name = DEFAULT_METHOD if method is None else method
-    if isinstance(name, str) and name in METHODS:
-        return METHODS[name]
+    if isinstance(name, str) and (found := METHODS.get(ALIASES.get(name, name))):
+        return found
     if isinstance(name, str) and (hint := _FOREIGN_SPELLINGS.get(bare(name))):
         raise ValueError(f"method {name!r}: {hint}")
-    near = did_you_mean(name, METHODS, OTHER_NAMES)
+    near = did_you_mean(name, (*METHODS, *ALIASES), OTHER_NAMES)
     raise ValueError(f"unknown method {name!r}{near}: methods are {', '.join(METHODS)}")

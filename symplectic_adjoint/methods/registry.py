@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, ModuleType
 
-from symplectic_adjoint.methods import order_1_to_4, order_5, order_8
+from symplectic_adjoint.methods import imex, implicit, order_1_to_4, order_5, order_8
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 DEFAULT_METHOD = "dopri5"
@@ -29,8 +29,17 @@ def _defined_in(families: tuple[ModuleType, ...]) -> Iterator[ButcherTableau]:
                 yield value
 
 
-METHODS = collect(order_1_to_4, order_5, order_8)
+EXPLICIT_METHODS = collect(order_1_to_4, order_5, order_8)
 """Read-only, in the order of the files and their lines. A method defined in one of these files needs nothing else."""
 
-OTHER_NAMES = {other: name for name, method in METHODS.items() for other in method.also_called}
+IMPLICIT_METHODS = collect(implicit, imex)
+"""The diagonally implicit methods, and the additive ones, likewise."""
+
+METHODS = MappingProxyType({**EXPLICIT_METHODS, **IMPLICIT_METHODS})
+"""All of them."""
+
+ALIASES = {alias: method.name for method in METHODS.values() for alias in method.aliases}
+"""Further names that are accepted, each with the method's name."""
+
+OTHER_NAMES = {other: method.name for method in METHODS.values() for other in method.also_called}
 """Names that other libraries use, each with the method's name here."""

@@ -18,6 +18,7 @@ from symplectic_adjoint.errors import (
     warn_once,
 )
 from symplectic_adjoint.field.host_reads import require_readable
+from symplectic_adjoint.field.stage_solver import LINEAR_SOLVERS, Linear
 from symplectic_adjoint.methods.interpolant import hermite, linear
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -28,9 +29,10 @@ CONTROL_OPTIONS = (
     "first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "norm", "controller"
 )  # fmt: skip
 COMMON_OPTIONS = ("outputs", "interp", "perturb", "jump_t", "step_t", "max_num_steps", "dtype", "stop")
+STAGE_OPTIONS = ("linear", "preconditioner")
 MAX_EVENT_STEPS = 100_000
 """The default number of steps to try before the search for an event is given up."""
-KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS)
+KNOWN_OPTIONS = (*GRID_OPTIONS, *CONTROL_OPTIONS, *COMMON_OPTIONS, *STAGE_OPTIONS)
 NAMES_ELSEWHERE = {
     "h": "step_size",
     "dt": "step_size",
@@ -82,6 +84,10 @@ class Options:
     max_num_steps: int
     max_event_steps: int
     """The number of steps to try before the search for an event is given up."""
+    linear: Linear = "auto"
+    """How an implicit method solves linear systems."""
+    preconditioner: Any = None
+    """For linear="gmres": see StageSolver."""
     stop: Callable[[Tensor, Any], Any] | None = None
     """Called as stop(t, y) after each accepted step; the solve ends where it returns True."""
 
@@ -132,6 +138,8 @@ def read_options(
             perturb=_read_perturb(options),
             max_num_steps=max_num_steps,
             max_event_steps=max_num_steps if "max_num_steps" in options else MAX_EVENT_STEPS,
+            linear=_read_linear(options, tableau),
+            preconditioner=_read_preconditioner(options),
             stop=_read_stop(options),
         ),
         tableau,
@@ -256,6 +264,34 @@ def _read_perturb(options: Mapping[str, Any]) -> bool:
     if not isinstance(perturb, bool):
         raise TypeError(f"option 'perturb' must be True or False, got {perturb!r}")
     return perturb
+
+
+def _read_linear(options: Mapping[str, Any], tableau: ButcherTableau) -> Linear:
+    for name in STAGE_OPTIONS:
+        if name in options and not tableau.implicit:
+            raise UnsupportedCombination(
+                f"option {name!r} belongs to implicit methods, got method={tableau.name!r}: leave it out, or use one "
+                "such as 'kvaerno5'"
+            )
+    linear = options.get("linear", "auto")
+    if linear not in LINEAR_SOLVERS:
+        raise ValueError(f"option 'linear' must be one of {', '.join(map(repr, LINEAR_SOLVERS))}, got {linear!r}")
+    return linear
+
+
+def _read_preconditioner(options: Mapping[str, Any]) -> Any:
+    given = options.get("preconditioner")
+    if given is None:
+        return None
+    if options.get("linear") != "gmres":
+        raise UnsupportedCombination("option 'preconditioner' belongs to linear='gmres': give that too")
+    functions = given if isinstance(given, tuple) and len(given) == 2 else (given,)
+    if not all(map(callable, functions)):
+        raise TypeError(
+            "option 'preconditioner' must be a function of (t, y, hg, r), or a pair of functions (the second for the "
+            f"transposed system), got {given!r}"
+        )
+    return given
 
 
 def _read_stop(options: Mapping[str, Any]) -> Callable[[Tensor, Any], Any] | None:

@@ -20,6 +20,7 @@ from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
 from symplectic_adjoint.field.parameters import Parameters
 from symplectic_adjoint.field.reach import Reach
+from symplectic_adjoint.field.stage_solver import StageSolver
 from symplectic_adjoint.field.times import Time
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
@@ -38,6 +39,7 @@ from symplectic_adjoint.solve.stopping import StoppableSteps
 from symplectic_adjoint.solve.time_loop import KeepNothing, Recorder, integrate
 from symplectic_adjoint.solve.timeline import DifferentiableTimeline, Timeline
 from symplectic_adjoint.solve.trajectory import Trajectory
+from symplectic_adjoint.steps.implicit import step_of
 from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
 
 
@@ -107,6 +109,8 @@ class Problem:
             place=self.layout.place,
             forward_state=self.forward_state or ForwardState(self.reach, like.device, self.lock, detached=detached),
         )
+        if self.tableau.implicit:
+            f.stage_solver = StageSolver(like.dtype, self.options.linear, self.options.preconditioner)
         if self.capture:
             f.captured = captured_steps(
                 self.caller,
@@ -193,6 +197,7 @@ class Problem:
     ) -> tuple[Tensor, Trajectory]:
         times, plans = list(self.times), list[StepPlan]()
         sequence, search = self.step_sequence(times), None
+        stiffness = sequence.stiffness if isinstance(sequence, AdaptiveSteps) else None
         outputs = Outputs(times, y0, on_graph=on_graph, length=len(times))
         if self.event is not None:
             del times[1:]  # the second time is found by the solve
@@ -226,8 +231,12 @@ class Problem:
                 raise StoppedEarly(error, self._truncated(plans, f.forward_state)) from error
             raise
         stats = Stats(self.tableau.name, self.gradient_name, f.f_calls, accepted=len(plans), rejected=sequence.rejected)
+        stats.stages = None if f.stage_solver is None else f.stage_solver.work
         if f.captured is not None:
             stats.capture = Captured(f.captured.is_graph, f.captured.recorded, f.captured.replayed)
+        if stiffness is not None:
+            stats.stiff_at = stiffness.found_at
+            stiffness.warn()
         crossing = None if search is None else search.crossing
         stopped_y = None if stoppable is None else stoppable.stopped_y
         if stopped_y is not None and plans[-1].pinned_to == FREE:
@@ -270,7 +279,8 @@ class Problem:
         self, f: RightHandSide, plan: StepPlan, y: Tensor, ks: Sequence[Tensor] = (), end: Tensor | None = None
     ) -> Step:
         """Return a recorded step as a Runge-Kutta step, whose stages are evaluated when needed."""
-        return Step(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end, (plan.open_start, plan.open_end))
+        ends = (plan.open_start, plan.open_end)
+        return step_of(self.tableau)(f, self.tableau, plan.t, plan.h, plan.t_end, y, ks, end, ends)
 
     def slope(self, f: Field, j: int, y: Tensor, t: Tensor | None = None) -> Tensor:
         """Return f at output j, evaluated just inside the span of the solve if func jumps there.

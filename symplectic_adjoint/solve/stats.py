@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from symplectic_adjoint.field.stage_solver import StageWork
 from symplectic_adjoint.memory.byte_size import format_bytes
 
 
@@ -71,7 +72,16 @@ class Stats:
     rejected: int = 0
     accepted_backward: int = 0
     """Accepted steps of the second solve, which only gradient="continuous" has."""
+    stiff_at: float | None = None
+    """The first time at which steps were found to be limited by the stability of an explicit method, not by the
+    tolerance: a larger tolerance would save no steps there, an implicit method would. None if they were not, and where
+    it is not looked at: in the first 50 steps, in steps on a fixed grid, in those whose error a captured program
+    measures, and in the second solve of gradient="continuous"."""
     choice: Choice | None = None
     """The tensors that gradient="auto" kept within its budget."""
     capture: Captured | None = None
     """The programs that ran, with capture=True or "auto"."""
+    stages: StageWork | None = None
+    """What solving the implicit stages of the forward pass took; None if the method is explicit."""
+    stages_backward: StageWork | None = None
+    """The same of the last backward pass."""

@@ -19,6 +19,7 @@ from symplectic_adjoint.field.few_launches import is_small
 from symplectic_adjoint.field.grad_mode import without_graph
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.resolution import Resolution
+from symplectic_adjoint.solve.stiffness import StiffnessTest
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 Norm = Callable[[Tensor], Tensor]
@@ -55,14 +56,23 @@ class StepControl:
     controller: str = "I"
     max_num_steps: int = 2**31 - 1
 
-    def error_ratio(self, step: Step) -> float:
-        """Return error / tolerance of the step, accepted up to 1. This is the step's only device synchronisation."""
+    def error_ratio(self, step: Step, stiffness: StiffnessTest | None = None) -> float:
+        """Return error / tolerance of the step, accepted up to 1. This is the step's only device synchronisation.
+
+        stiffness: a test whose sample of the step, if it is due, is read along.
+        """
         numbers = step.measured_norms()
         if numbers is not None and step.f.resolution is not None:
             self.warn_of_resolution(step.f.resolution)
         if numbers is None:
             norms = self.error_norms(step)
+            errors = len(norms)
+            if stiffness is not None and stiffness.is_due:
+                norms = [*norms, *stiffness.norms(step)]
             numbers = [norms[0].item()] if len(norms) == 1 else torch.stack(norms).tolist()
+            if stiffness is not None and len(numbers) > errors:
+                stiffness.sample = tuple(numbers[errors:])
+                del numbers[errors:]
         if len(numbers) == 1:
             return numbers[0]
         high, low = numbers  # DOP853's combination, Hairer, Norsett and Wanner I, eq. II.10.17

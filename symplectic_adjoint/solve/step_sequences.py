@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from symplectic_adjoint.errors import StepSizeUnderflow, TooManySteps
+from symplectic_adjoint.errors import StageNotSolved, StepSizeUnderflow, TooManySteps
 from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.finite import all_finite
 from symplectic_adjoint.field.host_reads import is_capturing, refuse_capture
@@ -16,6 +16,7 @@ from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.barrier import Barrier, final_error
 from symplectic_adjoint.solve.grid import CONSTANT, FREE, StepPlan
 from symplectic_adjoint.solve.step_control import StepControl, initial_step
+from symplectic_adjoint.solve.stiffness import StiffnessTest
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 STRETCH = 1.01
@@ -119,6 +120,9 @@ class AdaptiveSteps:
         self._previous_ratio = 1e-4
         self._after_rejection = False
         self._barrier: Barrier | None = None
+        self._unsolved: StageNotSolved | None = None
+        """Why the last step tried was shortened, if its stages were not solved."""
+        self.stiffness = None if tableau.implicit else StiffnessTest(tableau)
 
     def start(self, f: RightHandSide, t0: Time, y0: Tensor) -> Tensor | None:
         if is_capturing(y0.device):
@@ -140,7 +144,7 @@ class AdaptiveSteps:
             raise TooManySteps(
                 f"max_num_steps={control.max_num_steps} steps were tried ({self._accepted} accepted, {self.rejected} "
                 f"rejected) and t is {t:.9g}, not yet {self._pins[-1][0]:.9g}: raise max_num_steps, loosen rtol and "
-                "atol, or check whether the problem is stiff"
+                "atol, or check whether the problem is stiff" + self._stiff()
             )
         self._size = min(max(self._size, control.min_step), control.max_step)
         target, index = self._pins[self._next_pin]
@@ -159,7 +163,11 @@ class AdaptiveSteps:
 
     def accepts(self, plan: StepPlan, step: Step) -> bool:
         control, size = self._control, abs(plan.h)
-        ratio = control.error_ratio(step)
+        try:
+            ratio = control.error_ratio(step, self.stiffness)
+        except StageNotSolved as error:
+            return self._shortened(plan, error)
+        self._unsolved = None
         finite = math.isfinite(ratio)
         factor = control.factor(ratio, self._previous_ratio, self._order)
         retry = size * min(factor, 0.99)  # a retry is always shorter
@@ -176,6 +184,8 @@ class AdaptiveSteps:
                     self._size = max(self._size, wanted)
             self._t = plan.t_end
             self._accepted += 1
+            if self.stiffness is not None:
+                self.stiffness.accept(plan.t)
             self._previous_ratio = max(ratio, 1e-4)
             if self._barrier is not None:
                 self._barrier.failure = None
@@ -186,6 +196,14 @@ class AdaptiveSteps:
             self._size = retry
         self._after_rejection = not accepted
         return accepted
+
+    def _shortened(self, plan: StepPlan, error: StageNotSolved) -> bool:
+        """Reject a step whose stages were not solved; raise the error if no shorter one may be tried."""
+        if abs(plan.h) <= self._control.min_step:
+            raise error
+        self.rejected += 1
+        self._size, self._after_rejection, self._unsolved = 0.25 * abs(plan.h), True, error
+        return False
 
     def _reaches_pin(self, size: float) -> bool:
         """Return whether a step of this size is made to end on the next pin.
@@ -216,11 +234,21 @@ class AdaptiveSteps:
     def _give_up(self, t: float, h: float) -> None:
         if self._barrier is not None and self._barrier.failure is not None:
             raise final_error(self._barrier.failure, h)
+        if self._unsolved is not None:
+            raise StageNotSolved(
+                f"{self._unsolved}; steps were shortened to {h:.3g}, which no longer advances t = {t:.9g}"
+            )
         raise StepSizeUnderflow(
             f"the step size {h:.3g} no longer advances t = {t:.9g} (after {self._accepted} accepted and "
             f"{self.rejected} rejected steps): loosen rtol and atol, use a state of higher precision, give min_step "
             "in options, end the solve before a singularity, or measure time in a larger unit from a nearer origin"
+            + self._stiff()
         )
+
+    def _stiff(self) -> str:
+        """Return what an error adds if the steps were found to be limited by stability."""
+        found = None if self.stiffness is None else self.stiffness.found
+        return "" if found is None else f". {found}"
 
 
 def _ulp(a: float, b: float) -> float:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from symplectic_adjoint.errors import SolverError
+from symplectic_adjoint.errors import SolverError, StageNotSolved
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.times import number
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -70,12 +70,12 @@ def integrate(
                 k1, companion = step.end_slope(), step.end_companion()
             t, h, t_end = timeline.of(plan)
             ends = (plan.open_start, plan.open_end)
-            known = () if k1 is None else (k1,)
+            known = (k1,) if k1 is not None and tableau.starts_with_slope else ()
             f.times.expect(plan, tableau.floats.c)
             step = make_step(f, tableau, t, h, t_end, y, known, open_ends=ends, companion=companion)
             accepted = sequence.accepts(plan, step)
             if not accepted:
-                k1 = step.ks[0]  # a retry has the same first stage
+                k1 = step.ks[0] if step.ks else k1  # a retry has the same first stage
                 continue
             outputs.collect(len(plans), plan, step, timeline)
             y = step.end()
@@ -86,7 +86,8 @@ def integrate(
                 step.end_companion()  # before f changes to the one beyond the jump
                 f.restart()
     except SolverError as error:
-        if error.place is None and step is not None and (index := sequence.worst_component(step)) is not None:
+        can_tell = error.place is None and not isinstance(error, StageNotSolved)  # whose step cannot be evaluated
+        if can_tell and step is not None and (index := sequence.worst_component(step)) is not None:
             error.place = f.place(index)
         error.t = number(timeline.start)
         error.step_size = None if step is None else number(step.h)

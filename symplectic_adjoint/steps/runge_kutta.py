@@ -7,7 +7,8 @@ Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, eq. II.1.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, cast
+from contextlib import nullcontext
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -163,7 +164,9 @@ class Step:
         c = self.tableau.floats.c[i]
         if c == 0.0:
             return self.f.adjacent_time(self.t, number(self.h)) if self.open_ends[0] else self.t
-        return self.time_of_end() if c == 1.0 else self.t + c * self.h
+        if c == 1.0 or (c > 1.0 and self.open_ends[1]):  # beyond a jump f would be another function
+            return self.time_of_end()
+        return self.t + c * self.h
 
     def time_of_end(self) -> Time:
         """Return the time at which f is evaluated at the end of the step."""
@@ -178,6 +181,16 @@ class Step:
             if known is not None:
                 return known
         return combine(self.y, self.h, self.tableau.terms.A[i], self.ks)
+
+    def evaluating(self, i: int) -> Any:
+        """Return a context in which f is the function that row i evaluates: f itself, unless the method is additive."""
+        del i
+        return nullcontext()
+
+    def pop(self, i: int) -> Tensor:
+        """Return Y_i and forget the stages from i on."""
+        del self.ks[i:]
+        return self.state(i)
 
     def evaluate(self, rows: int) -> list[Tensor]:
         """Return at least k_1 .. k_rows, calling f for those that are not known yet."""
@@ -272,7 +285,8 @@ class Step:
     def output(self, sigma: Time) -> Tensor:
         """Return y(sigma), the dense output at the fraction sigma of the step."""
         interpolant = self.tableau.interpolant
-        return advance(self.y, self.h, nonzero(interpolant.weights_at(sigma)), self.evaluate(interpolant.rows))
+        weights = interpolant.weights_at(sigma)[: interpolant.rows]  # those beyond are zeros, in sigma's type
+        return advance(self.y, self.h, nonzero(weights), self.evaluate(interpolant.rows))
 
     def slope(self, sigma: float) -> Tensor:
         """Return dy/dt of the dense output at the fraction sigma of the step."""

@@ -2,13 +2,14 @@
 
 With lam = dL/dy+ and mu_m = dL/dy(sigma_m), stages from the last to the first:
 
-    w_i = h (b_i lam + sum_m b_i(sigma_m) mu_m + sum_{j>i} a_ji l_j)
+    w_i = h (b_i lam + sum_m b_i(sigma_m) mu_m + sum_{j>=i} a_ji l_j)
     l_i, tau_i, theta_i = w_i^T (df/dy, df/dt, df/dtheta)(t_i, Y_i)
     y_bar = lam + sum_m mu_m + sum_i l_i,   theta_bar = sum_i theta_i
 
 Matsubara, Miyatake and Yaguchi (NeurIPS 2021, arXiv:2102.09750): with Lambda_i = w_i / (h b_i) this is their
 method, the Runge-Kutta method on the adjoint equation that conserves lam^T delta. Without the division,
-b_i = 0 is no special case. The cotangents of times use k_i, the value of f from the same call:
+b_i = 0 is no special case. Where a_ii is not zero, l_i = (df/dy)^T w_i makes this an equation for w_i. The cotangents
+of times use k_i, the value of f from the same call:
 
     sigma_bar_m = h mu_m . sum_i b_i'(sigma_m) k_i,            t_out_bar_m = sigma_bar_m / h
     t_bar = sum_i tau_i - sum_m sigma_bar_m / h
@@ -126,6 +127,9 @@ def transpose_step(
             w = torch.zeros_like(lam)
         if w.dtype != step.y.dtype:  # lam may be carried in a higher precision
             w = w.to(step.y.dtype)
+        if (g := tableau.floats.diagonal[i]) != 0.0:
+            assert f.stage_solver is not None
+            w = f.stage_solver.solve_transposed(linearization, step.time(i), h * g, w)
         l_i, *t_bar = f.transpose(linearization, w, pull)
         sums.add(i, l_i)
         if times is not None:
@@ -165,8 +169,9 @@ class _Stages:
             return kept
         compared = values is not None and i < step.tableau.stages and values.wants(i)
         known = step.ks[i] if compared and i < len(step.ks) else None
-        del step.ks[i:]
-        made = self._f.linearize(step.time(i), step.state(i), with_time=with_time, with_value=with_time or compared)
+        state = step.pop(i)
+        with step.evaluating(i):
+            made = self._f.linearize(step.time(i), state, with_time=with_time, with_value=with_time or compared)
         if compared and values is not None and made.k is not None:
             values.see(step, i, made.k, known, self._later)
             self._later.clear()
@@ -249,7 +254,8 @@ class _TimeSums:
 
     def __init__(self, step: Step, h: float, outputs: Sequence[OutputCotangent]):
         self._h = h
-        self._c = step.tableau.floats.c
+        c = step.tableau.floats.c
+        self._c = [min(x, 1.0) for x in c] if step.open_ends[1] else c  # as in Step.time
         self._outputs = outputs
         self._slopes = [step.tableau.interpolant.slopes_at(o.sigma) for o in outputs]
         self._tau: Tensor | float = 0.0

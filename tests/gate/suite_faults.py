@@ -33,8 +33,8 @@ IN_TABLES = (
         (
             Plant(
                 TABLES,
-                '("x floor", "time_over_floor", three_digits),\n    ("x peer", "time_over_peer", three_digits)',
-                '("x floor", "time_over_peer", three_digits),\n    ("x peer", "time_over_floor", three_digits)',
+                '("x floor", "written_time_over_floor", text),\n    ("x peer", "written_time_over_peer", text)',
+                '("x floor", "written_time_over_peer", text),\n    ("x peer", "written_time_over_floor", text)',
             ),
         ),
         tests=(f"{HEADINGS}test_the_numbers_of_a_gradient",),

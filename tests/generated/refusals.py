@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from symplectic_adjoint import errors
+from tests.generated.case import is_implicit
 from tests.generated.closures import CLOSURES
 
 FUNCTION_CHANGED = "FunctionChanged"
@@ -35,6 +36,11 @@ REFUSALS = {
     ),
     "double backward of continuous": Refusal(
         lambda case: case.passes == "double" and case.gradient == "continuous", ("UnsupportedCombination",), "double"
+    ),
+    "double backward of backprop through implicit stages": Refusal(
+        lambda case: case.passes == "double" and case.gradient == "backprop" and is_implicit(case.method),
+        ("UnsupportedCombination",),
+        'need gradient="symplectic"',
     ),
     "double backward through the time of an event": Refusal(
         lambda case: case.passes == "double" and case.event == "smooth", ("UnsupportedCombination",), "event"

@@ -7,6 +7,7 @@ import torchdiffeq
 
 import symplectic_adjoint as sa
 from symplectic_adjoint.methods.leapfrog import leapfrog
+from tests.generated.case import is_implicit
 from tests.generated.events import due_time
 from tests.generated.states import mapped
 from tests.generated.times import STEP_SIZE
@@ -55,7 +56,8 @@ class Torchdiffeq:
 
     def __call__(self, func, y, t, event_fn):
         case, keywords = self._case, keywords_of(self._case)
-        keywords["method"] = IN_TORCHDIFFEQ.get(case.method, case.method)
+        like_it = ("dopri5" if sa.METHODS[case.method].adaptive else "rk4") if is_implicit(case.method) else case.method
+        keywords["method"] = IN_TORCHDIFFEQ.get(like_it, like_it)
         distinct = list(dict.fromkeys(t.tolist()))
         if len(distinct) == 1:
             return None, mapped(lambda part: part.expand(len(t), *part.shape), y)

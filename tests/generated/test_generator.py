@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 import symplectic_adjoint as sa
 from symplectic_adjoint.field.field import Field
 from tests.generated import tally as tally_module
-from tests.generated.case import EVENTS, PASSES, draw
+from tests.generated.case import EVENTS, METHODS, PASSES, draw
 from tests.generated.changes import CHANGES
 from tests.generated.closures import CLOSURES
 from tests.generated.dtypes import DTYPES
@@ -44,7 +44,7 @@ def test_an_id_is_always_the_same_case():
 AXES = {
     "state": STATES,
     "dtype": DTYPES,
-    "method": [*sa.METHODS, "leapfrog"],
+    "method": [*METHODS, "leapfrog"],
     "stepping": ["adaptive", "step size", "grid t"],
     "gradient": sa.GRADIENTS,
     "outputs": TIMES,

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import symplectic_adjoint as sa
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.gpu.problems import (
     DEVICE,
     EXACT,
@@ -63,7 +64,7 @@ def test_a_graph_of_a_solve_and_its_gradient(table, gradient):
         table.at_most("user's capture", "graph of solve and gradient: error", error, EQUAL)
 
 
-@pytest.mark.parametrize("method", sa.METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_a_graph_with_every_method(table, method):
     net, y0, keywords = Mlp(dtype=torch.float64), start(dtype=torch.float64), keywords_of("symplectic", method)
     keywords["options"] = FIXED

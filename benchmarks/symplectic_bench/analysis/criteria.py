@@ -10,8 +10,10 @@ from enum import StrEnum
 from itertools import pairwise
 
 from symplectic_bench.analysis.cell_lines import STAGES, CellLines
+from symplectic_bench.analysis.paired import Ratio
 from symplectic_bench.analysis.power_law import FEWEST, fit
-from symplectic_bench.analysis.summary import FLOOR, Line
+from symplectic_bench.analysis.rounds import time_ratio
+from symplectic_bench.analysis.summary import FLOOR, PAIRED, Line
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.criteria import Criterion
 from symplectic_bench.spec.expansion import axes
@@ -32,7 +34,8 @@ class Evaluation:
 
     group and name describe the place. value is in the unit of the measure, or a ratio, a change or an exponent; note
     says why there is no value, or where it comes from. cells are those behind the value, axis is the axis in which they
-    differ, and half_width is half the confidence interval of a fitted exponent.
+    differ, and half_width is half the confidence interval of a fitted exponent. ratio is the value with its limits, if
+    it is a ratio of times measured in the same rounds.
     """
 
     criterion: Criterion
@@ -43,6 +46,7 @@ class Evaluation:
     cells: tuple[Cell, ...] = ()
     axis: str = ""
     half_width: float | None = None
+    ratio: Ratio | None = None
 
     @property
     def outcome(self) -> CriterionOutcome:
@@ -125,8 +129,9 @@ def _ratio(criterion: Criterion, over: str, cell: Cell, known: CellLines) -> Eva
         return replace(place, note=str(why))
     contender, gradient = over.split(" ", 1)
     cells = (cell, replace(cell, contender=contender, gradient=gradient))
-    ratio = value / unit if unit else math.inf if value else 1.0
-    return replace(place, name=f"{cell.name} over {over}", value=ratio, cells=cells)
+    ratio = time_ratio(line, other) if criterion.measure == "total_s" and line and other else None
+    value = ratio.median if ratio else value / unit if unit else math.inf if value else 1.0
+    return replace(place, name=f"{cell.name} over {over}", value=value, cells=cells, ratio=ratio)
 
 
 def _changes(criterion: Criterion, axis: str, series: Sequence[Cell], known: CellLines) -> list[Evaluation]:
@@ -189,7 +194,16 @@ def _evaluated(
     except NotMeasured as why:
         return replace(place, note=str(why))
     note = next(filter(None, (_origin(criterion, line, known) for line in lines)), "")
-    return replace(place, value=value, note=note, half_width=half_width)
+    ratio = _own_ratio(criterion, lines[0]) if len(lines) == 1 else None
+    return replace(place, value=value, note=note, half_width=half_width, ratio=ratio)
+
+
+def _own_ratio(criterion: Criterion, line: Line | None) -> Ratio | None:
+    """Return the cell's ratio of times with its limits, or None if the measure is none or has no rounds."""
+    if line is None or criterion.measure not in PAIRED:
+        return None
+    low, high, rounds = (line[f"{criterion.measure}_{key}"] for key in ("low", "high", "rounds"))
+    return None if rounds is None else Ratio(line[criterion.measure], low, high, int(rounds))
 
 
 def _change(criterion: Criterion, points: Points) -> tuple[float, None]:

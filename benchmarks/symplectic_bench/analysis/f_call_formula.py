@@ -11,9 +11,10 @@ def formula_f_calls(row: Measurement) -> int | None:
     For N accepted and R rejected steps of s stages, the forward pass makes N s calls, and s for each rejected step (s -
     1 unless the method is FSAL, because k_1 is still available). With tolerances, each of M components adds one for the
     initial step size, and one for the first k_1 of an FSAL method. The calls of the backward pass are in the gradient's
-    record. The number is known only if the single output is at the end, which a user's problem does not say.
+    record. The number is known only if the single output is at the end, which a user's problem does not say. An
+    implicit method makes as many calls as its stages take iterations.
     """
-    if is_users_problem(row.problem):
+    if is_users_problem(row.problem) or is_implicit(row.method):
         return None
     N, R, s = row.steps_accepted, row.steps_rejected, row.stages
     backward_calls = gradient_record(row.gradient).backward_calls
@@ -25,6 +26,13 @@ def formula_f_calls(row: Measurement) -> int | None:
         fsal = is_fsal(row.method)
         forward += R * (s if fsal else s - 1) + M * (1 + fsal)
     return forward + backward_calls(Symbols(N, s, M))
+
+
+def is_implicit(method: str) -> bool:
+    """Return whether a method solves for its stages."""
+    from symplectic_adjoint import METHODS  # as in is_fsal
+
+    return method in METHODS and METHODS[method].implicit
 
 
 def is_fsal(method: str) -> bool:

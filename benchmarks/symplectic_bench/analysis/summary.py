@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from symplectic_bench.analysis.f_call_formula import formula_f_calls
+from symplectic_bench.analysis.rounds import TIMING, round_times, time_ratio
+from symplectic_bench.analysis.sign_flip import p_value
 from symplectic_bench.contenders.contender_records import contender_place
 from symplectic_bench.contenders.gradient_records import gradient_place
 from symplectic_bench.rows.record import Measurement
@@ -29,6 +32,12 @@ LAST_PLACE = {"float32": 2.0**-23, "float64": 2.0**-52}
 
 RATIOS = ("time_over_floor", "time_over_captured_floor", "memory_over_floor", "time_over_peer", "memory_over_peer")
 
+PAIRED = ("time_over_floor", "time_over_peer")
+"""The ratios of times that are measured in the same rounds, so that each round gives one."""
+
+STATISTICS = ("low", "high", "rounds", "mean", "log_spread", "p_value")
+"""What the rounds say of a ratio, in columns of these endings."""
+
 Line = dict[str, Any]
 
 
@@ -47,13 +56,19 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     that was not measured, of its estimate from the gradient's own calls and formula;
     time_over_captured_floor: a multiple of the gradient's own bare calls replayed from a CUDA graph;
     time_over_peer, memory_over_peer: multiples of PEER in the same group;
+    a time over a floor or a peer that took turns with the cell is the median of the rounds' ratios, else the ratio of
+    the medians; <ratio>_low, _high and _rounds are those of paired.Ratio, _mean is the geometric mean of the rounds'
+    ratios, _log_spread the standard deviation of their logarithms, and _p_value that of the sign-flip test, of
+    paired.FEWEST_ROUNDS rounds or more;
     gave_up: 1 if the solver gave up, or its values are not finite, 0 if the cell succeeded;
     error_discrete_ulp: in units in the last place of 1, in the cell's dtype;
     steps_back_over_forth: N' / N, the steps of a continuous adjoint's second solve over those of the first;
     losses_off: for a trained network, the largest relative difference of its losses from those of LEADER in the same
     group, over the first iterations that both have.
     For trained networks total_s, f_calls and steps_accepted are medians over the first iterations that the whole group
-    has; total_s leaves out those at the start of a process.
+    has; total_s leaves out those at the start of a process. time_over_leader is the median ratio to LEADER's time of
+    the same iteration, over all warm ones that both have, and _low and _high are the smallest and the largest:
+    iterations of one turn are not independent rounds, so there is no interval.
     A ratio is NaN if one of its two cells is not comparable or was measured on another machine.
     """
     labels = group_labels(rows)
@@ -65,13 +80,15 @@ def summarize(rows: Sequence[Measurement]) -> pd.DataFrame:
     for row in rows:
         if row.losses:
             trained[machine_group(row)].append(row)
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, Any] = {}
     for row in ordered:  # by column: one dictionary per cell would take several times the memory
         line = {name: getattr(row, name) for name in _FIELDS}
         line |= _derived(row, labels, peers.get(machine_group(row)), floors.get((machine_group(row), row.gradient)))
         line |= _trained(row, trained[machine_group(row)])
         for name, value in line.items():
             columns.setdefault(name, []).append(value)
+    for name in columns:  # one at a time, each list is freed when its array is made
+        columns[name] = pd.Series(columns[name])
     return pd.DataFrame(columns, columns=None if columns else list(_FIELDS))
 
 
@@ -115,15 +132,29 @@ def group_labels(rows: Sequence[Measurement]) -> dict[str, str]:
     }
 
 
+def _statistics(name: str, row: Measurement, other: Measurement) -> Line:
+    """Return a ratio of times and its statistics; without rounds in common, that of the medians and no more."""
+    timing, unit = ({field: getattr(one, field) for field in TIMING} for one in (row, other))
+    found = None if row is other else time_ratio(timing, unit)
+    if found is None:
+        return {name: ratio(row.total_s, other.total_s)}
+    logs = np.log(round_times(timing)) - np.log(round_times(unit))
+    line: Line = {name: found.median} | {f"{name}_{key}": getattr(found, key) for key in ("low", "high", "rounds")}
+    line |= {f"{name}_mean": float(np.exp(logs.mean())), f"{name}_log_spread": float(logs.std(ddof=1))}
+    return line | ({f"{name}_p_value": p_value(logs)} if found.has_interval else {})
+
+
 def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None, floor: Measurement | None) -> Line:
-    derived: Line = dict.fromkeys(RATIOS)
+    derived: Line = dict.fromkeys((*RATIOS, *(f"{name}_{key}" for name in PAIRED for key in STATISTICS)))
     if comparable(row) and row.graph_bytes != 0:  # a field that costs nothing is no unit
         time, memory = _floor(row, floor)
         derived["time_over_floor"] = ratio(row.total_s, time)
+        if floor is not None and floor.total_s:
+            derived |= _statistics("time_over_floor", row, floor)
         derived["time_over_captured_floor"] = ratio(row.total_s, row.floor_captured_s)
         derived["memory_over_floor"] = ratio(row.peak_tensor_bytes, memory)
     if comparable(row) and peer is not None:
-        derived["time_over_peer"] = ratio(row.total_s, peer.total_s)
+        derived |= _statistics("time_over_peer", row, peer)
         if row.peak_tensor_source == peer.peak_tensor_source:  # a fitted peak is not compared with an exact one
             derived["memory_over_peer"] = ratio(row.peak_tensor_bytes, peer.peak_tensor_bytes)
     f_calls = _sum(row.f_calls_forward, row.f_calls_backward)
@@ -151,8 +182,8 @@ def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None,
 def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
     """Return the columns that compare a trained network's row with the others of its group."""
     if not row.losses:
-        return {"losses_off": None}
-    shown: Line = dict.fromkeys(("losses_off", *OF_ONE_SOLVE))
+        return dict.fromkeys(("losses_off", *OVER_LEADER))
+    shown: Line = dict.fromkeys(("losses_off", *OVER_LEADER, *OF_ONE_SOLVE))
     leader = next((other for other in group if other.cell.name == LEADER), None)
     if leader is not None:
         shown["losses_off"] = max(losses_off(row.losses, leader.losses or []), default=None)
@@ -160,11 +191,24 @@ def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
     warm = [i for i in common if i not in (row.cold_iterations or [])] or list(common)
     if row.total_samples_s:
         shown["total_s"] = statistics.median(row.total_samples_s[i] for i in warm)
+        ratios = [] if leader is None or leader is row else _iteration_ratios(row, leader)
+        if ratios:
+            shown |= zip(OVER_LEADER, (statistics.median(ratios), min(ratios), max(ratios)), strict=True)
     for name, samples in (("f_calls", row.f_calls_samples), ("steps_accepted", row.steps_samples)):
         if samples:
             shown[name] = statistics.median_low(samples[i] for i in common)
     return shown
 
+
+def _iteration_ratios(row: Measurement, leader: Measurement) -> list[float]:
+    """Return the ratios of the times of the first iterations that both rows have, without cold ones if possible."""
+    pairs = list(zip(row.total_samples_s or [], leader.total_samples_s or [], strict=False))[:FIRST_ITERATIONS]
+    cold = {*(row.cold_iterations or []), *(leader.cold_iterations or [])}
+    warm = [pair for i, pair in enumerate(pairs) if i not in cold]
+    return [own / its for own, its in warm or pairs if its]
+
+
+OVER_LEADER = ("time_over_leader", "time_over_leader_low", "time_over_leader_high")
 
 OF_ONE_SOLVE = ("time_over_peer", "memory_over_peer", "vjps", "calls", "calls_per_stage", "f_calls_over_formula")
 """Columns without meaning for training: an iteration may solve several fields, not the same ones in all rows."""

@@ -38,6 +38,8 @@ _IN_DISPLAY_ORDER = (
     ContenderRecord("rampde", "rampde:RAMPDE", marker="X"),
     ContenderRecord("rampde-bf16", "rampde:RAMPDE_BF16", marker="2"),
     ContenderRecord("diffrax", "diffrax:DIFFRAX", marker="d"),
+    ContenderRecord("pnode", "pnode:PNODE", marker="3"),
+    ContenderRecord("scipy", "scipy:SCIPY", marker="4"),
     ContenderRecord("floor", "floor:FLOOR", marker="_"),
 )
 

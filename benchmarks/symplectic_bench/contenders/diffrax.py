@@ -4,11 +4,14 @@ Checked against diffrax 0.7.2 on jax 0.10.2. Loss and gradient are one jitted fu
 timed alone, and calls of f cannot be counted. Its default PIDController is an I controller with our safety factor and
 limits. Time has the dtype of the state, because JAX computes in only one of float32 and float64. On a CUDA device it
 needs JAX's CUDA build.
+
+An implicit method solves each sample by itself (vmap), with steps of its own: of a whole batch it would form a single
+dense Jacobian. Newton's tolerances are then those of the steps, as by default.
 """
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -24,13 +27,14 @@ from symplectic_bench.contenders.jax_device import device_of, start_jax
 from symplectic_bench.contenders.observation import Observation, replay_of_equal_steps
 from symplectic_bench.contenders.reasons import (
     not_installed,
+    one_part,
     one_tensor_at_constant_times,
     several_fields,
     shared_reason,
     unknown_gradient,
 )
 from symplectic_bench.problems import PROBLEMS, Problem
-from symplectic_bench.problems.formula import Arithmetic, LossFormula
+from symplectic_bench.problems.formula import Arithmetic, Formula, LossFormula
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.failure import Diverged
 
@@ -44,7 +48,14 @@ METHOD_CLASSES = {
     "tsit5": "Tsit5",
     "dopri8": "Dopri8",
 }
-"""Our method -> diffrax's class. heun2 is adaptive_heun without its error estimate."""
+"""Our explicit method -> diffrax's class. heun2 is adaptive_heun without its error estimate."""
+
+IMPLICIT_CLASSES = {"kvaerno3": "Kvaerno3", "kvaerno5": "Kvaerno5"}
+
+PAIR_CLASSES = {"kencarp4": "KenCarp4"}
+"""Methods that take the field in two parts, (explicit, implicit)."""
+
+BY_SAMPLE = {**IMPLICIT_CLASSES, **PAIR_CLASSES}
 
 MOST_STEPS = 4096
 """diffrax's default, at which a solve gives up. Checkpoints, and so time and memory, grow as its square root."""
@@ -63,16 +74,20 @@ class Diffrax:
     def decline(self, cell: Cell) -> str | None:
         if reason := unknown_gradient(self, cell) or one_tensor_at_constant_times(self, cell):
             return reason
-        if cell.method not in METHOD_CLASSES:
+        if cell.method not in {**METHOD_CLASSES, **BY_SAMPLE}:
             return f"diffrax has no method {cell.method!r}"
+        if cell.method in PAIR_CLASSES and (reason := one_part(cell)):
+            return reason
+        if cell.method in BY_SAMPLE and cell.steps is not None:
+            return f"diffrax takes Newton's tolerances from those of the steps, so {cell.method} takes no fixed steps"
         if reason := several_fields(cell):
             return reason
         if PROBLEMS[cell.problem].formula is None:
             return "diffrax needs the field as a formula, and this problem has none"
         if PROBLEMS[cell.problem].mixed:
             return f"the field of {cell.problem} mixes precisions, and diffrax would compute it in one"
-        if PROBLEMS[cell.problem].jumps:
-            return f"the field of {cell.problem} jumps, and diffrax is not passed the jump times"
+        if PROBLEMS[cell.problem].jumps and cell.steps is not None:
+            return f"the field of {cell.problem} jumps, and diffrax ends steps at jumps with tolerances only"
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
@@ -93,7 +108,8 @@ class Diffrax:
         _require_success(found)
         (loss, (final_state, stats, _)), (by_y0, by_theta) = found
         as_tensors = [torch.tensor(jax.device_get(g)) for g in (final_state, by_y0, *by_theta)]
-        steps = int(stats["num_accepted_steps"]), int(stats["num_rejected_steps"])
+        slowest = int(stats["num_steps"].argmax())  # of the samples, if each has its own steps
+        steps = tuple(int(stats[f"num_{kind}_steps"].ravel()[slowest]) for kind in ("accepted", "rejected"))
         return Observation(
             loss=float(loss),
             final_state=as_tensors[0],
@@ -104,10 +120,10 @@ class Diffrax:
 
 
 def _require_success(found: Any) -> None:
-    """Raise Diverged if the solve ran out of steps, which is the only way it can fail."""
+    """Raise Diverged if a solve ran out of steps, or if Newton's iteration failed at every step size."""
     (_, (_, stats, succeeded)), _ = found
-    if not succeeded:
-        raise Diverged(f"diffrax had not reached the end after {int(stats['num_steps'])} steps")
+    if not succeeded.all():
+        raise Diverged(f"diffrax had not reached the end after {int(stats['num_steps'].max())} steps")
 
 
 def _arguments(problem: Problem, device: Any) -> tuple[Any, ...]:
@@ -125,7 +141,7 @@ def _arguments(problem: Problem, device: Any) -> tuple[Any, ...]:
 
 
 def _compiled(problem: Problem, cell: Cell) -> Callable[..., Any]:
-    return _value_and_gradient(cell, tuple(problem.t.tolist()), type(problem.loss).formula)
+    return _value_and_gradient(cell, tuple(problem.t.tolist()), problem.jumps, type(problem.loss).formula)
 
 
 def _arithmetic(jax: Any) -> Arithmetic:
@@ -138,26 +154,20 @@ def _arithmetic(jax: Any) -> Arithmetic:
 
 
 @functools.cache  # jit caches by the function object
-def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormula) -> Callable[..., Any]:
+def _value_and_gradient(
+    cell: Cell, times: tuple[float, ...], jumps: tuple[float, ...], loss_of: LossFormula
+) -> Callable[..., Any]:
     """Return a function (y0, theta, field_held, held) -> (loss, (final state, stats, succeeded)), gradient.
 
     The gradient is with respect to y0 and theta. field_held and held are the buffers of field and loss.
     """
     jax, diffrax = start_jax(cell), importlib.import_module("diffrax")
-    family, ops = PROBLEMS[cell.problem], _arithmetic(jax)
-    formula = family.formula
-    assert formula is not None, "problems without a formula are declined"
-    sizes = {**family.sizes, **cell.sizes_dict}
-    solver = getattr(diffrax, METHOD_CLASSES[cell.method])()
-    if cell.steps is None:
-        controller = diffrax.PIDController(rtol=cell.rtol, atol=cell.atol)
-    else:  # given by their ends, because equal steps summed in float32 would miss the end
-        controller = diffrax.StepTo(ts=jax.numpy.linspace(times[0], times[-1], cell.steps + 1))
+    solver, controller = _solver(cell, diffrax), _controller(cell, times, jumps, jax, diffrax)
     only_end = len(times) == 2
 
-    def loss(y0: Any, theta: Any, field_held: Any, held: Any) -> tuple[Any, Any]:
+    def solve(y0: Any, theta: Any, field_held: Any) -> tuple[Any, Any, Any]:
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: formula(ops, args, {**sizes, **field_held}, t, y)),
+            _terms(cell, field_held, _arithmetic(jax), diffrax),
             solver,
             t0=times[0],
             t1=times[-1],
@@ -169,10 +179,51 @@ def _value_and_gradient(cell: Cell, times: tuple[float, ...], loss_of: LossFormu
             max_steps=max(MOST_STEPS, cell.steps or 0),
             throw=False,  # an exception from compiled code would carry a traceback as its reason
         )
-        succeeded = solution.result == diffrax.RESULTS.successful
-        return loss_of(ops, held, solution.ys), (solution.ys[-1], solution.stats, succeeded)
+        return solution.ys, solution.stats, solution.result == diffrax.RESULTS.successful
+
+    def by_sample(y0: Any, theta: Any, field_held: Any) -> tuple[Any, Any, Any]:
+        own = {name: x for name, x in field_held.items() if x.ndim == 2 and len(x) == len(y0)}
+
+        def one(y0: Any, own: Any) -> tuple[Any, Any, Any]:
+            alone = {name: x[None] for name, x in own.items()}
+            return solve(y0[None], theta, {**field_held, **alone})
+
+        ys, stats, succeeded = jax.vmap(one)(y0, own)
+        return ys[:, :, 0].swapaxes(0, 1), stats, succeeded
+
+    def loss(y0: Any, theta: Any, field_held: Any, held: Any) -> tuple[Any, Any]:
+        whole = by_sample if cell.method in BY_SAMPLE else solve
+        ys, stats, succeeded = whole(y0, theta, field_held)
+        return loss_of(_arithmetic(jax), held, ys), (ys[-1], stats, succeeded)
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+
+
+def _solver(cell: Cell, diffrax: Any) -> Any:
+    return getattr(diffrax, {**METHOD_CLASSES, **BY_SAMPLE}[cell.method])()
+
+
+def _controller(cell: Cell, times: Sequence[float], jumps: Sequence[float], jax: Any, diffrax: Any) -> Any:
+    """Return the control of the step size. Steps end at the jumps."""
+    if cell.steps is not None:  # given by their ends, because equal steps summed in float32 would miss the end
+        return diffrax.StepTo(ts=jax.numpy.linspace(times[0], times[-1], cell.steps + 1))
+    controller = diffrax.PIDController(rtol=cell.rtol, atol=cell.atol)
+    return diffrax.ClipStepSizeController(controller, jump_ts=jax.numpy.array(jumps)) if jumps else controller
+
+
+def _terms(cell: Cell, field_held: Any, ops: Arithmetic, diffrax: Any) -> Any:
+    """Return the field as diffrax takes it: in two parts for the methods that treat them differently."""
+    family = PROBLEMS[cell.problem]
+    assert family.formula is not None, "problems without a formula are declined"
+    constants = {**family.sizes, **cell.sizes_dict, **field_held}
+
+    def term(formula: Formula) -> Any:
+        return diffrax.ODETerm(lambda t, y, theta: formula(ops, theta, constants, t, y))
+
+    if cell.method not in PAIR_CLASSES:
+        return term(family.formula)
+    assert family.split is not None, "problems without a split are declined"
+    return diffrax.MultiTerm(*map(term, family.split))
 
 
 DIFFRAX: Contender = Diffrax()

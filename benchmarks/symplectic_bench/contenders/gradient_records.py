@@ -170,6 +170,9 @@ _IN_DISPLAY_ORDER = (
         steps="leapfrog",
         memory=lambda x: (2 * (x.M - 1) + 7) * x.D + x.V + x.P,
     ),
+    # A solve for each number: no gradient of any steps, and nothing kept.
+    GradientRecord("differences-radau", color="#8C510A", marker="1"),
+    GradientRecord("differences-bdf", color="#5E5E5E", marker="2"),
 )
 
 GRADIENT_RECORDS = {record.name: record for record in _IN_DISPLAY_ORDER}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from symplectic_adjoint import METHODS
 from symplectic_bench.contenders.counts import Counts
-from symplectic_bench.oracles.recorded_grid import Replayed, equal_steps, replay
+from symplectic_bench.oracles.recorded_grid import Replayed, equal_steps, replay, why_not_replayed
 from symplectic_bench.problems import Problem, in_turn
 from symplectic_bench.spec.cell import Cell
 
@@ -25,6 +25,7 @@ class Observation:
 
     final_state and gradient have the cell's dtype; gradient is with respect to y0, then to each parameter.
     steps: equal for two observations that took the same steps of the same kind; None if the steps are unknown.
+    in_float64: whether the steps can be replayed in no other arithmetic.
     """
 
     loss: float
@@ -33,6 +34,7 @@ class Observation:
     counts: Counts
     replay: Replay
     steps: Hashable = None
+    in_float64: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,4 +68,6 @@ def replay_of_equal_steps(cell: Cell, problem: Problem) -> Replay:
         return f"{cell.contender} does not report its steps"
     if len(problem.t) > 2:
         return f"{cell.contender} interpolates outputs between steps by its own formula"
+    if reason := why_not_replayed(METHODS[cell.method], problem.y0):
+        return reason
     return lambda twin: replay(METHODS[cell.method], twin, equal_steps(twin.t, steps))

@@ -19,9 +19,9 @@ from symplectic_bench.contenders.gradient_records import gradient_record
 from symplectic_bench.contenders.gradient_run import SolveRun, giving_up
 from symplectic_bench.contenders.library_gradients import NAMES, STRATEGIES, family, library_gradient
 from symplectic_bench.contenders.observation import Observation, replay_in_turn
-from symplectic_bench.contenders.reasons import GRADIENTS_ELSEWHERE, shared_reason
+from symplectic_bench.contenders.reasons import GRADIENTS_ELSEWHERE, one_part, shared_reason, takes_pair
 from symplectic_bench.contenders.step_size import step_size
-from symplectic_bench.oracles.recorded_grid import Replayed, replay_as
+from symplectic_bench.oracles.recorded_grid import Replayed, replay_as, why_not_replayed
 from symplectic_bench.problems import Problem, in_turn
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.suggestion import suggestion
@@ -75,6 +75,10 @@ class Ours:
         if family(cell.gradient) not in self.gradients:
             words = ", ".join(f"{word}={value!r}" for word, value in self.keywords.items())
             return f"{words} works with {', '.join(self.gradients)}, not with {cell.gradient!r}"
+        if takes_pair(cell.method) and (reason := one_part(cell)):
+            return reason
+        if METHODS[cell.method].implicit and not STRATEGIES[family(cell.gradient)].takes_implicit:
+            return f"gradient {cell.gradient!r} does not work with implicit methods"
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
@@ -112,7 +116,9 @@ class Ours:
             final_state=ys[-1].detach(),
             gradient=problem.gradient(),
             counts=total([_counts(solution.stats) for solution in solutions]),
-            replay=replay_in_turn([partial(_replay, cell, grid) for grid in grids]),
+            replay=why_not_replayed(METHODS[cell.method], problem.y0)
+            or replay_in_turn([partial(_replay, cell, grid) for grid in grids]),
+            in_float64=METHODS[cell.method].implicit,
             steps=(gradient_record(cell.gradient).steps, *(x for grid in grids for x in _bytes_of(grid))),
         )
 
@@ -130,7 +136,8 @@ class Ours:
         )  # leapfrog is itself a method
         how |= {"method": method, "gradient": gradient, "options": options, **accuracy}
         if not problem.parts:
-            return solve(problem.func, problem.y0, problem.solved_t, **how)
+            func: Any = problem.pair if takes_pair(cell.method) else problem.func
+            return solve(func, problem.y0, problem.solved_t, **how)
         solution = solve(InParts(problem), problem.y0.split(problem.parts, dim=-1), problem.solved_t, **how)
         return replace(solution, ys=torch.cat(solution.ys, dim=-1))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from symplectic_adjoint import GRADIENTS
+from symplectic_adjoint import GRADIENTS, METHODS
 from symplectic_bench.contenders.contender import Contender
 from symplectic_bench.problems import PROBLEMS
 from symplectic_bench.spec.cell import Cell, is_users_problem
@@ -44,6 +44,19 @@ def one_tensor_at_constant_times(contender: Contender, cell: Cell) -> str | None
     if family.moving_times:
         return f"{contender.name} is not asked for gradients of times"
     return None
+
+
+def takes_pair(method: str) -> bool:
+    """Return whether the library's method takes the field in two parts, as IMEX methods do."""
+    return METHODS[method].additive
+
+
+def one_part(cell: Cell) -> str | None:
+    """Return why a method that takes the field in two parts cannot solve the cell's problem, or None."""
+    family = PROBLEMS.get(cell.problem)
+    if family is None or family.split is not None:
+        return None
+    return f"{cell.method} takes a field in two parts, and that of {cell.problem} is in one"
 
 
 def outputs_between_steps(whose: str, cell: Cell) -> str | None:

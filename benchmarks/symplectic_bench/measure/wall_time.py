@@ -27,10 +27,13 @@ from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.failure import diagnose
 
 TIME_LIMIT_S = 20.0
-"""A group gets no further rounds once it has run this long ..."""
+"""A group gets no further rounds once it has run this long and has had as many as its size requires:"""
 
-MIN_ROUNDS = 3
-"""... and has had at least this many."""
+ROUNDS_ALONE = 3
+"""of one cell, which is compared with none; ..."""
+
+ROUNDS_IN_TURNS = 12
+"""... of several, enough for verdicts on 102 comparisons (1 + log2(20 m) rounds for m of them)."""
 
 BARE_CALLS = 10
 """Bare calls between two clock readings: a single call is too short to time."""
@@ -67,9 +70,9 @@ def measure_wall_time(cells: Sequence[Cell], cache_dir: Path, warmup: int, repea
     for i, cell in enumerate(cells):
         if CONTENDERS[cell.contender].compiles:
             yield from turn(i, partial(compile_time, problem, cell))
-    start = time.perf_counter()
+    start, fewest = time.perf_counter(), ROUNDS_IN_TURNS if len(cells) > 1 else ROUNDS_ALONE
     for number in range(-warmup, repeats):
-        if number >= MIN_ROUNDS and time.perf_counter() - start > TIME_LIMIT_S:
+        if number >= fewest and time.perf_counter() - start > TIME_LIMIT_S:
             break
         for i in tuple(alive):
             shorter = warm_up_cell(cells[i]) if number < 0 else None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint import ButcherTableau, Grid
+from symplectic_bench.oracles.implicit_stage import MOST_NUMBERS, solved_stage
 from symplectic_bench.problems import Problem
 
 COUPLING = 0.999
@@ -49,10 +50,11 @@ class Replayed(Protocol):
 def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
     """Return ys on the grid's steps, with the whole graph: (len(t), batch, dim).
 
-    Step n:  k_i = f(t_n + c_i h_n, y_n + h_n sum_j a_ij k_j),  y_{n+1} = y_n + h_n sum_i b_i k_i; an output inside
-    the step is y_n + h_n sum_i b_i(sigma) k_i, and one at the step's pinned end is y_{n+1} itself.
+    Step n:  k_i = f(t_n + c_i h_n, y_n + h_n sum_j a_ij k_j), an equation for k_i where a_ii is not zero,
+    y_{n+1} = y_n + h_n sum_i b_i k_i; an output inside the step is y_n + h_n sum_i b_i(sigma) k_i, and one at the
+    step's pinned end is y_{n+1} itself.
     """
-    A, c = tableau.A + tableau.interpolant.A, tableau.c + tableau.interpolant.c
+    A, c, g = tableau.extended_A, tableau.extended_c, tableau.extended_diagonal
     outputs: dict[int, list[int]] = {}
     for j, n in enumerate(grid.output_step.tolist()):
         outputs.setdefault(n, []).append(j)
@@ -63,8 +65,10 @@ def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
         rows = len(A) if any(j != pinned_to for j in here) else tableau.stages
         f = within_step(problem, grid.t[n].item(), grid.h[n].item())
         k: list[Any] = []
-        for a, node in zip(A[:rows], c[:rows], strict=True):
-            k.append(f(t + float(node) * h, combine(y, h, a, k)))
+        for i in range(rows):
+            f_i = f if tableau.extended_parts is None else part_of(problem, tableau.extended_parts[i])
+            time, before = t + float(c[i]) * h, combine(y, h, A[i], k)
+            k.append(solved_stage(f_i, time, before, h * float(g[i])) if g[i] else f_i(time, before))
         y_next = combine(y, h, tableau.b, k)
         for j in here:
             sigma = float(grid.output_sigma[j]) if problem.moving_t is None else (problem.moving_t[j] - t) / h
@@ -116,6 +120,19 @@ def within_step(problem: Replayed, t: float, h: float) -> Func:
         return problem.f(time, y)
 
     return f
+
+
+def part_of(problem: Any, part: int) -> Func:
+    """Return one part of f, for additive methods, whose problems are no twins."""
+    func = problem.pair[part]
+    return lambda t, y: func(t.to(y) if isinstance(t, Tensor) else y.new_tensor(t), y)
+
+
+def why_not_replayed(tableau: ButcherTableau, y0: Tensor) -> str | None:
+    """Return why steps of this method from y0 cannot be replayed, or None."""
+    if tableau.implicit and y0.numel() > MOST_NUMBERS:
+        return f"implicit steps of more than {MOST_NUMBERS} numbers are not replayed"
+    return None
 
 
 def replay_as(kind: Kind, tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:

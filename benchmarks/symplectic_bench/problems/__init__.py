@@ -6,11 +6,15 @@ spaced output times after the start at 0.
 
 from pathlib import Path
 
+from symplectic_bench.problems.allen_cahn import ALLEN_CAHN
+from symplectic_bench.problems.brusselator import BRUSSELATOR
+from symplectic_bench.problems.brusselator_2d import BRUSSELATOR_2D
 from symplectic_bench.problems.cahn_hilliard import CAHN_HILLIARD
 from symplectic_bench.problems.fitzhugh_nagumo import FITZHUGH_NAGUMO
 from symplectic_bench.problems.flow import FLOW
 from symplectic_bench.problems.forced import FORCED
 from symplectic_bench.problems.harmonic import HARMONIC
+from symplectic_bench.problems.hires import HIRES
 from symplectic_bench.problems.identity import IDENTITY
 from symplectic_bench.problems.imported import load_family
 from symplectic_bench.problems.kdv import KDV
@@ -23,11 +27,13 @@ from symplectic_bench.problems.memory_flow import MEMORY_FLOW
 from symplectic_bench.problems.mlp import MLP
 from symplectic_bench.problems.mlp_bf16 import MLP_BF16
 from symplectic_bench.problems.outlier import OUTLIER
+from symplectic_bench.problems.pharmacokinetics import PHARMACOKINETICS
 from symplectic_bench.problems.problem import DTYPES, Family, Problem, in_turn
 from symplectic_bench.problems.regularized import REGULARIZED
 from symplectic_bench.problems.robertson import ROBERTSON
 from symplectic_bench.problems.spiral import SPIRAL
 from symplectic_bench.problems.stack import STACK
+from symplectic_bench.problems.stiff_spiral import STIFF_SPIRAL
 from symplectic_bench.problems.three_body import THREE_BODY
 from symplectic_bench.problems.unlisted import UNLISTED
 from symplectic_bench.problems.users_factory import InvalidProblem
@@ -66,9 +72,15 @@ PROBLEMS = Problems(
         LORENZ,
         THREE_BODY,
         ROBERTSON,
+        HIRES,
+        STIFF_SPIRAL,
+        PHARMACOKINETICS,
         MEMORY_FLOW,
         KDV,
         CAHN_HILLIARD,
+        ALLEN_CAHN,
+        BRUSSELATOR,
+        BRUSSELATOR_2D,
         FLOW,
         STACK,
         UNLISTED,

@@ -10,9 +10,9 @@ def first_difference(u: Tensor, dx: float) -> Tensor:
     return (u.roll(-1, dims=1) - u.roll(1, dims=1)) / (2 * dx)
 
 
-def second_difference(u: Tensor, dx: float) -> Tensor:
-    """Return (u_{i+1} - 2 u_i + u_{i-1}) / dx^2 for each row u of a batch. The operator is negative semidefinite."""
-    return (u.roll(-1, dims=1) - 2 * u + u.roll(1, dims=1)) / (dx * dx)
+def second_difference(u: Tensor, dx: float, dim: int = 1) -> Tensor:
+    """Return (u_{i+1} - 2 u_i + u_{i-1}) / dx^2 along `dim` of a batch. The operator is negative semidefinite."""
+    return (u.roll(-1, dims=dim) - 2 * u + u.roll(1, dims=dim)) / (dx * dx)
 
 
 def first_difference_formula(ops: Arithmetic, u: Array, dx: float) -> Array:
@@ -21,14 +21,16 @@ def first_difference_formula(ops: Arithmetic, u: Array, dx: float) -> Array:
     return (ahead - behind) / (2 * dx)
 
 
-def second_difference_formula(ops: Arithmetic, u: Array, dx: float) -> Array:
+def second_difference_formula(ops: Arithmetic, u: Array, dx: float, axis: int = 1) -> Array:
     """Return second_difference in any arithmetic."""
-    behind, ahead = _neighbours(ops, u)
+    behind, ahead = _neighbours(ops, u, axis)
     return (ahead - 2 * u + behind) / (dx * dx)
 
 
-def _neighbours(ops: Arithmetic, u: Array) -> tuple[Array, Array]:
+def _neighbours(ops: Arithmetic, u: Array, axis: int = 1) -> tuple[Array, Array]:
     """Return u_{i-1} and u_{i+1}, by slices: in symbols every zero of a matrix would be a term of its own."""
-    behind = ops.concatenate([u[:, -1:], u[:, :-1]], axis=1)
-    ahead = ops.concatenate([u[:, 1:], u[:, :1]], axis=1)
+    before = (slice(None),) * axis
+    first, last = (*before, slice(None, 1)), (*before, slice(-1, None))
+    behind = ops.concatenate([u[last], u[(*before, slice(None, -1))]], axis=axis)
+    ahead = ops.concatenate([u[(*before, slice(1, None))], u[first]], axis=axis)
     return behind, ahead

@@ -21,6 +21,17 @@ class Stack(nn.ModuleList):
     """Fields solved one after another over the same times: each starts where the previous one ended."""
 
 
+class Split(nn.Module):
+    """A field in two parts, for methods that solve for the second one only: func(t, y) is their sum."""
+
+    def __init__(self, explicit: nn.Module, implicit: nn.Module) -> None:
+        super().__init__()
+        self.explicit, self.implicit = explicit, implicit
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.explicit(t, y) + self.implicit(t, y)
+
+
 class Loss(nn.Module):
     """A scalar loss of ys, and its formula."""
 
@@ -38,7 +49,8 @@ class Problem:
     if the loss is differentiated in the times too. parts are the sizes into which solvers of structured states split
     the state's last dimension, to get a tuple.
 
-    If func is a Stack, ys are those of its last field (see in_turn), and formula is that of each field.
+    If func is a Stack, ys are those of its last field (see in_turn), and formula is that of each field. If it is a
+    Split, solvers that treat its parts differently are given the pair.
     """
 
     func: nn.Module
@@ -66,6 +78,12 @@ class Problem:
     def fields(self) -> tuple[nn.Module, ...]:
         """The fields of func if it is a Stack, else func alone."""
         return tuple(self.func) if isinstance(self.func, Stack) else (self.func,)
+
+    @property
+    def pair(self) -> tuple[nn.Module, nn.Module]:
+        """The parts (explicit, implicit) of func, which must be a Split."""
+        assert isinstance(self.func, Split), "problems without a split are declined"
+        return self.func.explicit, self.func.implicit
 
     @property
     def components(self) -> int:
@@ -137,8 +155,9 @@ class Family:
     """Problems of one kind. `draw(source, batch, **sizes)` makes one, in float64 on the CPU.
 
     The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
-    in any arithmetic, or None for a user's own problem; solution is y(t) if it has a closed form. jumps: whether the
-    field jumps at some times. stacked: whether it is a Stack. unlisted: whether it uses tensors that are not among its
+    in any arithmetic, or None for a user's own problem; solution is y(t) if it has a closed form. split: the formulas
+    of the parts if the field is a Split; each takes all of its parameters. jumps: whether the field jumps at some
+    times. stacked: whether it is a Stack. unlisted: whether it uses tensors that are not among its
     parameters. moving_times, parts: whether its problems have moving_t and parts. mixed: whether the field computes in
     a lower precision than its state has, and than the formula.
     """
@@ -147,6 +166,7 @@ class Family:
     draw: Callable[..., Problem]
     formula: Formula | None = None
     solution: SolutionFormula | None = None
+    split: tuple[Formula, Formula] | None = None
     jumps: bool = False
     stacked: bool = False
     unlisted: bool = False

@@ -15,7 +15,7 @@ from symplectic_bench.oracles.twin import doubles
 class Reference:
     """The final state y(t[-1]), the loss and its gradient, in float64.
 
-    source: "closed form", "Taylor series" or "self-convergence".
+    source: "closed form", "Taylor series", "Radau" or "self-convergence".
     gradient: dL/dy0, then dL/dp for each parameter p, rounded to doubles; rest: the remainders, also as doubles, so
     that the two together hold thirty digits.
     by_times: dL/dt, one entry per time.

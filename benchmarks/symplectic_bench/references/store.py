@@ -15,6 +15,7 @@ from symplectic_bench.problems import Problem, build
 from symplectic_bench.references.closed_form import closed_form_reference, has_closed_form
 from symplectic_bench.references.converged import converged_reference
 from symplectic_bench.references.identity import Identity, identity
+from symplectic_bench.references.radau import is_stiff, radau_reference
 from symplectic_bench.references.reference import Reference
 from symplectic_bench.references.taylor import can_expand, taylor_reference
 from symplectic_bench.spec.cell import Cell
@@ -62,6 +63,8 @@ def best_reference(problem: Problem, max_equations: int, device: str = "cpu") ->
     """
     if has_closed_form(problem):
         return closed_form_reference(problem)
+    if is_stiff(problem):
+        return radau_reference(problem)
     if can_expand(problem, max_equations):
         try:
             return taylor_reference(problem)

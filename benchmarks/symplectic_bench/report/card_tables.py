@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from symplectic_bench.analysis.card_targets import CardVerdict, Row
-from symplectic_bench.analysis.paired import paired_ratio
+from symplectic_bench.analysis.paired import FEWEST_ROUNDS, paired_ratio
 from symplectic_bench.report.numerals import MISSING
 from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.run.card_rounds import Result
@@ -24,8 +24,9 @@ def measurements_table(rows: Mapping[str, Row], where: str) -> Table:
         name="gpu-report",
         title="One gradient on a card",
         caption=(
-            "Medians of one forward and backward pass. over ...: the median of the ratios within a round, with its 95 %"
-            " bootstrap interval. MiB: peak of live tensors, with what a captured gradient keeps for the next one;"
+            "Medians of one forward and backward pass. over ...: the median of the ratios within a round, with (its"
+            f" 95 % bootstrap interval) from {FEWEST_ROUNDS} rounds on, else [the smallest, the largest]. MiB: peak of"
+            " live tensors, with what a captured gradient keeps for the next one;"
             " reserved: what the allocator takes for it. waits: how often the host waits for the card."
         ),
         where=where,

@@ -7,7 +7,9 @@ from itertools import pairwise
 
 import pandas as pd
 
+from symplectic_bench.analysis.paired import FEWEST_ROUNDS
 from symplectic_bench.analysis.pareto import pareto_front
+from symplectic_bench.analysis.rounds import is_faster
 from symplectic_bench.analysis.summary import FLOOR, LEADER, Line, display_place, lines_of
 from symplectic_bench.contenders.gradient_records import gradient_record
 from symplectic_bench.report.panels import (
@@ -134,10 +136,11 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
     compared = [cells for cells in groups if len(cells) > 1] or groups
     panels = [_trade_off_panel(cells, varied) for cells in compared]
     caption = (
-        "The grey line is the Pareto front: no other point beats one on it in both time and memory. Lower left is"
-        " better, but the continuous gradients are not exact: their errors are in the tables. If there are many points,"
-        " only those on the front are labelled. Each panel is a group; sizes that all cells of a problem share are in"
-        " the tables."
+        "The grey line is the Pareto front: each point on it is faster than every leaner one on it, by more than the"
+        f" 95 % interval of their ratio (the range of the rounds, if there are fewer than {FEWEST_ROUNDS}). Lower left"
+        " is better, but the continuous gradients are not exact: their errors are in the tables. If there are many"
+        " points, only those on the front are labelled. Each panel is a group; sizes that all cells of a problem"
+        " share are in the tables."
     )
     return FigureSpec("memory-time", "Memory against time", caption, where, grid(panels))
 
@@ -324,12 +327,13 @@ def _precision_panel(
 def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     shown = [c for c in cells if c["status"] == Status.OK and all(map(can_be_drawn, (milliseconds(c), mebibytes(c))))]
     series = [one for c in shown for one in points_of(c, [(milliseconds(c), mebibytes(c))], joined=False)]
-    points = [
-        (one.x[0], one.y[0])
+    compared = [
+        (one, c)
         for one, c in zip(series, shown, strict=True)
         if c["comparable"] and c["contender"] != FLOOR  # the floor computes no gradient
     ]
-    front = tuple(points[i] for i in pareto_front(points))
+    points = [(one.x[0], one.y[0]) for one, _ in compared]
+    front = tuple(points[i] for i in pareto_front(points, lambda i, j: is_faster(compared[i][1], compared[j][1])))
     if len(series) > MANY:
         series = [one if (one.x[0], one.y[0]) in front else replace(one, label="") for one in series]
     title = f"{title_of(cells[0], varied)}\n{_accuracy_words(cells[0])}"

@@ -20,6 +20,18 @@ def three_digits(value: float | None, scale: float = 1.0) -> str:
     return f"{rounded:.{max(0, 2 - math.floor(math.log10(abs(rounded))))}f}"
 
 
+def ratio_with_limits(value: float, low: float | None, high: float | None, is_interval: bool) -> str:
+    """Format a ratio as 0.640 (0.620 to 0.661), with a confidence interval, or 0.640 [0.600, 0.710], with a range."""
+    if low is None or high is None:
+        return three_digits(value)
+    limits = [three_digits(limit) for limit in (low, high)]
+    return (
+        f"{three_digits(value)} ({' to '.join(limits)})"
+        if is_interval
+        else f"{three_digits(value)} [{', '.join(limits)}]"
+    )
+
+
 def scientific(value: float | None) -> str:
     """Format a number as 1.23e-04."""
     return MISSING if value is None or math.isnan(value) else f"{value:.2e}"

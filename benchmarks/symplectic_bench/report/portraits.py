@@ -100,6 +100,11 @@ PORTRAITS = {
     "robertson": Portrait(
         "time", ("A", "$10^4$ B", "C"), (0, 1, 2), axes=("t", "amount"), sizes={"end": 5.0}, begin=1e-5
     ),
+    "hires": Portrait(
+        "time", ("$y_1$", "$y_4$", "$y_6$"), (0, 3, 5), axes=("t", "concentration"), sizes={"end": 50.0}, begin=1e-2
+    ),
+    "stiff_spiral": Portrait("plane", (), axes=("$y_1$", "$y_2$"), sizes={"end": 8.0}, batch=3),
+    "pharmacokinetics": Portrait("time", ("C", "R", "P"), (0, 2, 3), axes=("t, in days", "amount"), moments=600),
     "memory_flow": Portrait(
         "plane",
         (),
@@ -111,6 +116,9 @@ PORTRAITS = {
     ),
     "kdv": Portrait("image", (), axes=("x", "t"), sizes={"points": 64}, width=10.0),
     "cahn_hilliard": Portrait("image", (), axes=("x", "t"), sizes={"points": 64}),
+    "allen_cahn": Portrait("image", (), axes=("x", "t"), sizes={"end": 8.0}),
+    "brusselator": Portrait("time", ("u", "v"), (0, 32), axes=("t", "at one point"), sizes={"end": 20.0}),
+    "brusselator_2d": Portrait("time", ("u", "v"), (27, 91), axes=("t", "at one point"), sizes={"end": 11.5}),
     "flow": Portrait("time", ("l",), (-1,), axes=("t", "l, change of log density"), sizes={"data": "wine"}, batch=16),
 }
 

@@ -10,8 +10,15 @@ from symplectic_bench.analysis.claims import ClaimResult, target_headline
 from symplectic_bench.analysis.criteria import CriterionOutcome, Evaluation
 from symplectic_bench.analysis.memory_order import ORDERED, memory_order
 from symplectic_bench.analysis.overview import overview
-from symplectic_bench.analysis.summary import LAST_PLACE, LEADER, PEER, Line, lines_of, ratio
+from symplectic_bench.analysis.paired import FEWEST_ROUNDS
+from symplectic_bench.analysis.summary import LAST_PLACE, LEADER, PAIRED, PEER, Line, lines_of, ratio
 from symplectic_bench.contenders.gradient_records import gradient_record
+from symplectic_bench.report.comparisons import (
+    statistics_words,
+    with_verdicts,
+    with_written_ratios,
+    without_written,
+)
 from symplectic_bench.report.numerals import count, mebibytes, milliseconds, scientific, text, three_digits, yes_no
 from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.rows.record import Measurement
@@ -41,8 +48,9 @@ GRADIENTS: tuple[Column, ...] = (
     ("f calls", "f_calls", count),
     ("VJPs", "vjps", count),
     ("time, ms", "total_s", milliseconds),
-    ("x floor", "time_over_floor", three_digits),
-    ("x peer", "time_over_peer", three_digits),
+    ("x floor", "written_time_over_floor", text),
+    ("x peer", "written_time_over_peer", text),
+    ("against the peer", "verdict", text),
     ("x captured floor", "time_over_captured_floor", three_digits),
     ("tensors, MiB", "peak_tensor_bytes", mebibytes),
     ("x floor", "memory_over_floor", three_digits),
@@ -56,9 +64,9 @@ OVERVIEW: tuple[Column, ...] = (
     ("ok", "ok", count),
     ("worst discrete error, float64", "worst_error_discrete_float64", scientific),
     ("float32", "worst_error_discrete_float32", scientific),
-    ("time x floor", "mean_time_over_floor", three_digits),
+    ("time x floor", "written_mean_time_over_floor", text),
     ("time x captured floor", "mean_time_over_captured_floor", three_digits),
-    ("time x peer", "mean_time_over_peer", three_digits),
+    ("time x peer", "written_mean_time_over_peer", text),
     ("memory x floor", "mean_memory_over_floor", three_digits),
     ("memory x peer", "mean_memory_over_peer", three_digits),
     ("compared", "compared", count),
@@ -95,7 +103,7 @@ REACHED: tuple[Column, ...] = (
 TARGETS: tuple[Column, ...] = (
     ("group", "group", text),
     ("cell", "cell", text),
-    ("measured", "measured", three_digits),
+    ("measured", "written_measured", text),
     ("limit", "wanted", text),
     ("outcome", "outcome", text),
     ("note", "note", text),
@@ -158,7 +166,9 @@ def reached_table(targets: Sequence[ClaimResult], where: str) -> Table:
 def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
     """Return a section for each target, with a line for each of its cells."""
     caption = (
-        "Each target with the value of every cell. Sizes that all cells of a problem share are in the other tables."
+        "Each target with the value of every cell. A ratio of times has (its 95 % bootstrap interval) from"
+        f" {FEWEST_ROUNDS} rounds on, else [the smallest, the largest]; the outcome is that of the median. Sizes that"
+        " all cells of a problem share are in the other tables."
     )
     sections, data = [], []
     for target in targets:
@@ -166,7 +176,7 @@ def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
         lines = [_target_line(target, evaluation) for evaluation in result.evaluations]
         heading = f"{target_headline(target)}: {result.outcome}"
         sections.append(Section(heading, tuple(_cells(line, TARGETS) for line in lines)))
-        data += lines
+        data += map(without_written, lines)
     headings = tuple(column[0] for column in TARGETS)
     return Table("targets", "Targets, cell by cell", caption, where, headings, tuple(sections), tuple(data))
 
@@ -174,19 +184,27 @@ def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
 def _target_line(target: ClaimResult, evaluation: Evaluation) -> Line:
     line: Line = {"point": target.claim.point, "target": target.claim.name, "group": evaluation.group or None}
     line |= {"cell": evaluation.name or None, "measured": evaluation.value, "wanted": evaluation.criterion.limit}
-    return line | {"outcome": str(evaluation.outcome), "note": evaluation.note or None}
+    for key in ("low", "high", "rounds"):
+        line[f"measured_{key}"] = getattr(evaluation.ratio, key, None)
+    line |= {"outcome": str(evaluation.outcome), "note": evaluation.note or None}
+    return with_written_ratios(line, ["measured"])
 
 
 def overview_table(frame: pd.DataFrame, where: str) -> Table:
     """Return one line per contender and gradient, over all groups."""
-    lines = overview(frame)
+    lines = [with_written_ratios(line, [f"mean_{name}" for name in PAIRED]) for line in overview(frame)]
     caption = (
-        "Worst discrete errors, and geometric means over all groups. x peer: as a multiple of"
-        f" {PEER} in the same group (in the `compared` groups that have it). x floor: as a multiple of the bare"
-        " network calls that this gradient makes, and of the bytes of its own formula, which shows how close the code"
-        " is to its method, not which method is leaner. x captured floor: of the same calls replayed from a CUDA graph."
+        "Worst discrete errors, and geometric means over all groups; those of times with a 95 % interval, which is that"
+        f" of these groups and not of others, if all were timed in {FEWEST_ROUNDS} rounds or more. x peer: as a"
+        f" multiple of {PEER} in the same group (in the `compared` groups that have it). x floor: as a multiple of the"
+        " bare network calls that this gradient makes, and of the bytes of its own formula, which shows how close the"
+        " code is to its method, not which method is leaner. x captured floor: of the same calls replayed from a CUDA"
+        " graph."
     )
-    return _table("overview", "All gradients at a glance", caption, where, _measured(OVERVIEW, lines), lines)
+    columns, data = _measured(OVERVIEW, lines), [without_written(line) for line in lines]
+    section = Section("", tuple(_cells(line, columns) for line in lines))
+    headings = tuple(column[0] for column in columns)
+    return Table("overview", "All gradients at a glance", caption, where, headings, (section,), tuple(data))
 
 
 def truth_table(frame: pd.DataFrame, where: str) -> Table:
@@ -230,7 +248,8 @@ def _truth_line(cells: Sequence[Line]) -> Line:
 
 def gradients_table(frame: pd.DataFrame, where: str) -> Table:
     """Return one line per cell, one section per group."""
-    lines = [line | {"shown_status": _shown_status(line)} for line in lines_of(frame)]
+    lines = [with_written_ratios(line, PAIRED) for line in with_verdicts(lines_of(frame))]
+    lines = [line | {"shown_status": _shown_status(line)} for line in lines]
     groups = {line["group_id"]: line["group"] for line in lines}
     columns, sections = _measured(GRADIENTS, lines), []
     for group_id, heading in groups.items():
@@ -241,9 +260,9 @@ def gradients_table(frame: pd.DataFrame, where: str) -> Table:
         " true: relative to a converged reference; time: median, forward and backward together; tensors: peak of live"
         " tensors; RSS: growth of a fresh process; x floor: as a multiple of the bare network calls that cannot be"
         " avoided; x captured floor: of the same calls replayed from a CUDA graph; x peer: as a multiple of"
-        " torchdiffeq's odeint in the same group."
+        " torchdiffeq's odeint in the same group." + statistics_words(lines)
     )
-    data = tuple({key: value for key, value in line.items() if key not in SAMPLES} for line in lines)
+    data = tuple({key: value for key, value in without_written(line).items() if key not in SAMPLES} for line in lines)
     headings = tuple(column[0] for column in columns)
     return Table("gradients", "Every gradient, group by group", caption, where, headings, tuple(sections), data)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from symplectic_bench.analysis.summary import LEADER, Line, display_place, lines_of
+from symplectic_bench.analysis.summary import LEADER, OVER_LEADER, Line, display_place, lines_of
 from symplectic_bench.data.published import SYNTHETIC
-from symplectic_bench.report.numerals import MISSING, count, mebibytes, scientific, three_digits
+from symplectic_bench.report.numerals import MISSING, count, mebibytes, ratio_with_limits, scientific, three_digits
 from symplectic_bench.report.typesetting import Section, Table
 from symplectic_bench.spec.cell import ITERATIONS
 from symplectic_bench.spec.status import Status
@@ -18,9 +18,11 @@ SIDE_BY_SIDE = 3
 
 CAPTION = (
     "s/iteration and f calls, forward and backward: medians over the first iterations that all gradients have in"
-    " common. MiB: peak of live tensors in the {measured} iteration, above those of network and data. losses off: the"
-    " largest relative difference of the losses of the first iterations from symplectic's. The quality of the trained"
-    " network is given for the longest trainings: the median over several seeds, with the smallest and the largest."
+    " common. x symplectic: the median ratio to symplectic's time of the same iteration [the smallest, the largest], of"
+    " all warm ones that both have. Iterations of one turn are no independent rounds, so times have no verdict. MiB:"
+    " peak of live tensors in the {measured} iteration, above those of network and data. losses off: the largest"
+    " relative difference of the losses of the first iterations from symplectic's. The quality of the trained network"
+    " is given for the longest trainings: the median over several seeds, with the smallest and the largest."
 )
 
 
@@ -140,9 +142,13 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
 
         return show
 
+    def over_leader(seeds: Sequence[Line]) -> str:
+        return _over_leader([line for line in seeds if line["seed"] in shared])
+
     measured: list[Column] = [
         ("MiB", cost("peak_tensor_bytes", mebibytes)),
         ("s/iteration", cost("total_s", three_digits)),
+        *([("x symplectic", over_leader)] if any(line[OVER_LEADER[0]] is not None for line in lines) else []),
         ("f calls", cost("f_calls", count)),
         ("losses off", cost("losses_off", _or_zero)),
     ]
@@ -151,6 +157,15 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
 
 def _or_zero(value: float | None) -> str:
     return "0" if value == 0 else scientific(value)
+
+
+def _over_leader(lines: Sequence[Line]) -> str:
+    """Return the median over the seeds, with the extremes over all their iterations."""
+    known = [[line[key] for key in OVER_LEADER] for line in lines if line[OVER_LEADER[0]] is not None]
+    if not known:
+        return MISSING
+    medians, least, most = zip(*known, strict=True)
+    return ratio_with_limits(statistics.median(medians), min(least), max(most), is_interval=False)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -37,7 +37,17 @@ INSTRUCTIONS = {
 }
 """The instruction sets for which torch has code of its own, and the processor's features that they need."""
 
-PEERS = ("torch_symplectic_adjoint", "torchdiffeqpack", "torchode", "rampde", "diffrax", "jax", "jaxlib")
+PEERS = (
+    "torch_symplectic_adjoint",
+    "torchdiffeqpack",
+    "torchode",
+    "rampde",
+    "pnode",
+    "petsc4py",
+    "diffrax",
+    "jax",
+    "jaxlib",
+)
 
 
 @dataclass(frozen=True)

@@ -316,7 +316,10 @@ def read_environment(folder: Path) -> dict[str, Any]:
     return _facts(folder / "environment.json", _FACTS)
 
 
-_FACTS = {f.name: fits(f.type) for f in fields(Environment) if f.name != "peers"}  # older files lack it
+_LATER = {f.name: fits(f.type) for f in fields(Environment) if f.name in ("peers", "problems", "cpu_kind")}
+"""Facts that older files lack."""
+
+_FACTS = {f.name: fits(f.type) for f in fields(Environment) if f.name not in _LATER}
 _FACTS |= dict.fromkeys(("id", "scale", "last_run"), fits(str))
 
 
@@ -326,7 +329,7 @@ def _facts(file: Path, required: Mapping[str, Callable[[Any], bool]]) -> dict[st
         facts = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(facts, dict):
             raise ValueError(f"{facts!r:.80} is no object")
-        checks = dict(required) | ({"peers": fits(dict[str, str])} if "peers" in facts else {})
+        checks = dict(required) | {name: fits_type for name, fits_type in _LATER.items() if name in facts}
         for name, fits_type in checks.items():
             if not fits_type(facts.get(name)):
                 raise ValueError(f"{name} is {facts.get(name)!r:.80}")

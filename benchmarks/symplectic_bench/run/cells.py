@@ -41,8 +41,8 @@ class MeasurementSettings:
 
     cell_timeout_s limits each part of a cell's measurement, and each gradient when a group is timed. measure names what
     is measured besides errors and counts: "memory", "time"; if it is empty, the errors of a group are measured in one
-    process. repeats is the number of timed rounds (fewer if a group takes too long), warmup that of the untimed rounds
-    before. cache_dir keeps data and reference gradients between runs. cores: see Limits. problems are the users'
+    process. repeats is the number of timed rounds (fewer if many take too long), warmup that of untimed ones before.
+    cache_dir keeps data and reference gradients between runs. cores: see Limits. problems are the users'
     problems with the digests of their sources; a cell of another source is not measured.
     """
 

@@ -1,7 +1,7 @@
 """The references of the standard problems that are stored in the package.
 
-Only references from Taylor series are stored, since they need heyoka and may take minutes. Others are computed when
-needed.
+References from Taylor series are stored, since they need heyoka and may take minutes, and so is whatever takes a minute
+for the suite of stiff problems. Others are computed when needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 from symplectic_bench.data.tables import cache_table
 from symplectic_bench.problems import PROBLEMS
 from symplectic_bench.references.identity import identity
-from symplectic_bench.references.store import KNOWN, file_name, reference_file, reference_problem, save
+from symplectic_bench.references.store import KNOWN, best_reference, file_name, reference_file, reference_problem, save
 from symplectic_bench.references.taylor import can_expand, taylor_reference
 from symplectic_bench.run.sweep import load_vocabulary
 from symplectic_bench.spec.cell import Cell
@@ -38,7 +38,12 @@ def to_be_known(cell: Cell, cache_dir: Path) -> bool:
     if data is not None:
         cache_table(data, cache_dir)
     problem = reference_problem(cell, cache_dir)
-    return problem.solution is None and can_expand(problem, MOST_EQUATIONS)
+    return problem.solution is None and (is_of_stiff(cell) or can_expand(problem, MOST_EQUATIONS))
+
+
+def is_of_stiff(cell: Cell) -> bool:
+    """Return whether the cell is one of the suite of stiff problems, at any scale."""
+    return cell.suite.partition("-")[0] == STIFF
 
 
 def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
@@ -52,7 +57,7 @@ def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
         if (file := reference_file(cell, cache_dir)) is not None and file.parent == KNOWN:
             continue
         try:
-            reference = taylor_reference(problem)
+            reference = best_reference(problem, MOST_EQUATIONS) if is_of_stiff(cell) else taylor_reference(problem)
         except ArithmeticError as why:
             yield f"{name}: {why}"
             continue
@@ -64,5 +69,8 @@ def write(suites: Sequence[str], cache_dir: Path) -> Iterator[str]:
             yield f"{file.name}: removed"
 
 
-STANDARD = ("accuracy", "quick", "rounding")
+STIFF = "stiff"
+"""The suite of whose problems all references are stored, from whatever source."""
+
+STANDARD = ("accuracy", "quick", "rounding", STIFF)
 """The suites whose problems are the standard problems."""

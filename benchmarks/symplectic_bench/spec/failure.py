@@ -17,11 +17,17 @@ class Diverged(RuntimeError):
     """A contender's solver gave up, or its values are not finite."""
 
 
+class TooCostly(RuntimeError):
+    """A contender's way of computing the gradient would take too long for this problem."""
+
+
 def diagnose(error: BaseException) -> tuple[Status, str]:
     """Return the status of a cell that raised this exception, and its type and first line without folder names."""
     text = str(error)
     if isinstance(error, Diverged):
         return Status.DIVERGED, publishable(text)
+    if isinstance(error, TooCostly):
+        return Status.SKIPPED, publishable(text)
     reason = publishable(f"{type(error).__name__}: {text}")
     # torch's CPU allocator raises a plain RuntimeError.
     exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text

@@ -17,6 +17,7 @@ from torch import nn
 import symplectic_adjoint as sa
 from symplectic_adjoint.memory.byte_size import format_bytes
 from symplectic_adjoint.memory.storage import OnDisk
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.fields import SmallNet, start, weighted_loss
 from tests.oracle import relative_error, replay
 
@@ -54,7 +55,7 @@ def assert_exact(func, y0, t, solution, method, **keywords):
         assert one is None or relative_error(one, other) < ROUNDING
 
 
-@pytest.mark.parametrize("method", sa.METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 @every_choice
 def test_autograd_on_the_recorded_grid(choice, method):
     func, y0, t = SmallNet(), start().requires_grad_(), T.clone().requires_grad_()

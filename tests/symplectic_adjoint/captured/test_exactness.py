@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from symplectic_adjoint import GRADIENTS, METHODS, solve
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.fields import SmallNet, start, weighted_loss
 from tests.oracle import relative_error, replay
 
@@ -21,7 +22,7 @@ def possible(method, grid):
     return adaptive if grid in ("adaptive", "interpolate") else grid == "step-size" or not adaptive
 
 
-CASES = [(method, grid) for method in METHODS for grid in GRIDS if possible(method, grid)]
+CASES = [(method, grid) for method in EXPLICIT_METHODS for grid in GRIDS if possible(method, grid)]
 
 
 def differentiate(ys, *inputs):

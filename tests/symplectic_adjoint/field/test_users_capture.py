@@ -10,6 +10,7 @@ from symplectic_adjoint.field import host_reads
 from symplectic_adjoint.field.forward_rng import ForwardRng
 from symplectic_adjoint.field.guarded_tensors import GuardedTensors
 from symplectic_adjoint.field.reach_walk import reach_of
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from symplectic_adjoint.solve.step_control import rms_norm
 from tests.fields import SmallNet, start
 from tests.gradients import EXACT, taking_turns
@@ -64,7 +65,7 @@ def same(card, net, y0, t, **keywords):
         assert torch.equal(a.value, b)  # the operations are the same
 
 
-@pytest.mark.parametrize(("gradient", "method"), taking_turns(sa.METHODS, sa.GRADIENTS))
+@pytest.mark.parametrize(("gradient", "method"), taking_turns(EXPLICIT_METHODS, sa.GRADIENTS))
 def test_a_captured_solve_reads_nothing(card, gradient, method):
     same(card, SmallNet(), start().requires_grad_(), T, gradient=gradient, method=method, options=FIXED)
 
@@ -161,6 +162,7 @@ def refused(card, match, *, y0=None, t=T, net=None, **keywords):
 
 def test_what_the_host_must_decide_is_refused_before_func_is_called(card):
     refused(card, "adaptive steps, whose sizes the host chooses: give step_size", options={})
+    refused(card, "an implicit method, whose iterations the host ends", method="kvaerno3")
     refused(card, "event_fn, which the host", t=T[:2], event_fn=lambda t, y: y.sum())
     refused(card, "option 'stop', which the host", options={**FIXED, "stop": lambda t, y: False})
 

@@ -8,6 +8,7 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from symplectic_adjoint import METHODS, Auto, Revolve, Symplectic, solve
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.fields import Counted, SmallNet, start, weighted_loss
 from tests.oracle import relative_error, replay
 
@@ -43,7 +44,7 @@ def budgets(func, y0, t, **how):
 
 
 @pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "adaptive"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_the_gradient_is_autograd_on_the_recorded_grid_for_every_choice_of_what_is_held(method, fixed):
     if not fixed and not METHODS[method].adaptive:
         pytest.skip("fixed steps only")
@@ -82,7 +83,7 @@ def test_no_graph_is_left_if_starts_are_dropped_in_the_middle_of_a_solve():
 def a_case(seed):
     """Draw (method, number of steps, times of outputs, choice), with random c, graphs and bytes."""
     draw = random.Random(seed)
-    method = list(METHODS)[seed % len(METHODS)]
+    method = list(EXPLICIT_METHODS)[seed % len(EXPLICIT_METHODS)]
     steps = draw.randint(1, 30)
     times = sorted({0.0, 1.0, *(draw.choice([draw.random(), draw.randint(1, steps) / steps]) for _ in range(seed % 4))})
     choice = [

@@ -8,6 +8,7 @@ import torch
 from symplectic_adjoint import GRADIENTS, METHODS, Revolve, Symplectic, solve
 from symplectic_adjoint.backward.schedule import advances
 from symplectic_adjoint.backward.strategy import Strategy
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.fields import Counted, SmallNet, start
 from tests.gradients import EXACT
 
@@ -25,7 +26,7 @@ def counted_solve(method, gradient="symplectic", t=T, **options):
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["first-step-given", "first-step-chosen"])
-@pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
+@pytest.mark.parametrize("method", [name for name, tableau in EXPLICIT_METHODS.items() if tableau.adaptive])
 def test_forward_calls_of_an_adaptive_solve(method, given):
     tableau = METHODS[method]
     options = {"first_step": 0.5} if given else {}
@@ -37,7 +38,7 @@ def test_forward_calls_of_an_adaptive_solve(method, given):
     assert calls == stats.f_calls_forward == expected
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_forward_calls_on_a_fixed_grid_are_s_per_step(method):
     solution, calls, _ = counted_solve(method, step_size=0.25)
     assert solution.stats.accepted == 8
@@ -54,7 +55,7 @@ BACKWARD = {
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 7, 20])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_backward_calls_of_revolve_on_a_fixed_grid_are_the_fewest_for_its_checkpoints(method, room):
     solution, _, calls = counted_solve(method, Revolve(room), step_size=0.1)
     N, s = solution.stats.accepted, METHODS[method].stages
@@ -85,7 +86,7 @@ def test_backward_calls_with_stages_and_graphs_held(held):
 
 @pytest.mark.parametrize("adaptive", [True, False], ids=["adaptive", "fixed"])
 @pytest.mark.parametrize("gradient", BACKWARD)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_backward_calls(method, gradient, adaptive):
     options = {} if adaptive and METHODS[method].adaptive else {"step_size": 0.25}
     solution, _, calls = counted_solve(method, gradient, **options)
@@ -99,7 +100,7 @@ def test_every_exact_gradient_predicts_its_calls():
     assert all(type(GRADIENTS[name]).predicted is not Strategy.predicted for name in EXACT)
 
 
-@pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
+@pytest.mark.parametrize("method", [name for name, tableau in EXPLICIT_METHODS.items() if tableau.adaptive])
 def test_forward_calls_do_not_depend_on_the_number_of_outputs_where_the_method_interpolates(method):
     tableau = METHODS[method]
     if not tableau.interpolates:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from symplectic_adjoint import METHODS, solve
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.gradients import EXACT
 from tests.oracle import flatten, leaves, replay, unflatten
 
@@ -156,7 +157,7 @@ def grids(draw, method, times, stepping):
 def problems(draw, stepping):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
     y0, t = draw(states(generator)), draw(times())
-    method = draw(st.sampled_from([name for name in METHODS if stepping == "fixed" or METHODS[name].adaptive]))
+    method = draw(st.sampled_from([name for name in EXPLICIT_METHODS if stepping == "fixed" or METHODS[name].adaptive]))
     options = draw(grids(method, t, stepping))
     jumps = draw(times_beside(t)) if draw(st.integers(0, 2)) else []
     if jumps:

@@ -6,6 +6,7 @@ from torch import nn
 
 import symplectic_adjoint as sa
 from symplectic_adjoint import METHODS, Revolve, Symplectic
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.fields import Counted, SmallNet, start
 
 SOLVES, WIDTH, BATCH = 30, 32, 64
@@ -49,7 +50,7 @@ def test_each_holds_its_start_and_its_outputs(gradient, method):
 
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("gradient", ["symplectic", "revolve"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_its_stages_are_recomputed_and_counted(method, gradient, adaptive):
     func, y0 = Counted(SmallNet()), start().requires_grad_()
     t = torch.tensor([0.0, 1e-3], dtype=torch.float64, requires_grad=True)
@@ -68,7 +69,7 @@ def test_its_stages_are_recomputed_and_counted(method, gradient, adaptive):
 
 
 @pytest.mark.parametrize("gradient", ["symplectic", "revolve", Symplectic(graphs=2), Symplectic(graphs=100)], ids=str)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_outputs_inside_the_step_have_exact_gradients(method, gradient):
     func, y0 = SmallNet(), start().requires_grad_()
     t = torch.tensor([0.0, 0.02, 0.05, 0.1], dtype=torch.float64, requires_grad=True)

@@ -1,26 +1,13 @@
-"""The named methods against the theory: order conditions over all rooted trees, in rational arithmetic.
-
-A method has order p exactly when sum_i b_i Phi_i(tree) = 1 / gamma(tree) for every rooted tree of at most p
-nodes (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, theorem II.2.13), and dense
-output has order q exactly when sum_i b_i(sigma) Phi_i(tree) = sigma^nodes / gamma(tree) up to q nodes
-(section II.6).
-"""
+"""The explicit methods against the theory: order conditions over all rooted trees, in rational arithmetic."""
 
 import re
-from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import cache
-from itertools import combinations_with_replacement
-from math import prod
 
 import pytest
 
-from symplectic_adjoint.methods.coefficients import Row
-from symplectic_adjoint.methods.registry import METHODS
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS, METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
-
-# A rooted tree is the tuple of the trees attached to its root; the single node is ().
-Tree = tuple["Tree", ...]
+from tests.symplectic_adjoint.methods.trees import embedded, order_conditions, size, trees
 
 # Exact methods meet the conditions exactly. The others meet them to their number of digits (measured: 8e-31, 3e-26,
 # 1e-17): tsit5 has 34 digits and dop853 about 29, with coefficients up to 50 and dense weights up to 550; dopri8's
@@ -47,72 +34,12 @@ EXPECTED = {
     "dop853": (12, False, True, True),
 }
 
-every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+EXPLICIT = {name: method for name, method in EXPLICIT_METHODS.items() if not method.implicit}
+
+every_method = pytest.mark.parametrize("method", EXPLICIT.values(), ids=EXPLICIT.keys())
 methods_with_one_estimate = pytest.mark.parametrize(
-    "method", [m for m in METHODS.values() if m.adaptive and m.name != "dop853"], ids=lambda m: m.name
+    "method", [m for m in EXPLICIT.values() if m.adaptive and m.name != "dop853"], ids=lambda m: m.name
 )
-
-
-@cache
-def trees(nodes: int) -> tuple[Tree, ...]:
-    """Return every rooted tree with that many nodes, once."""
-    return tuple(sorted(forests(nodes - 1, nodes - 1)))
-
-
-def forests(nodes: int, largest: int) -> Iterator[Tree]:
-    """Yield every multiset of trees with at most `largest` nodes each and `nodes` in all."""
-    if nodes == 0:
-        yield ()
-    elif largest > 0:
-        for count in range(nodes // largest + 1):
-            for chosen in combinations_with_replacement(trees(largest), count):
-                for rest in forests(nodes - count * largest, largest - 1):
-                    yield (*chosen, *rest)
-
-
-@cache
-def size(tree: Tree) -> int:
-    return 1 + sum(size(branch) for branch in tree)
-
-
-@cache
-def gamma(tree: Tree) -> int:
-    """Return the density: the product of the sizes of the tree and of all its subtrees."""
-    return size(tree) * prod(gamma(branch) for branch in tree)
-
-
-@cache
-def stage_weights(name: str, tree: Tree) -> Row:
-    """Return Phi_i(tree) for every row i of the method's extended tableau."""
-    A = METHODS[name].extended_A
-    grown = [[dot(row, stage_weights(name, branch)) for row in A] for branch in tree]
-    return tuple(prod((branch[i] for branch in grown), start=Fraction(1)) for i in range(len(A)))
-
-
-def dot(row: Sequence[Fraction], values: Sequence[Fraction]) -> Fraction:
-    """Return the inner product; the shorter of the two is padded with zeros."""
-    return sum((p * q for p, q in zip(row, values, strict=False) if p), Fraction(0))
-
-
-def violation(method: ButcherTableau, b: Row, nodes: int) -> Fraction:
-    """Return the largest |sum b_i Phi_i - 1 / gamma| over the trees with that many nodes."""
-    return max(abs(dot(b, stage_weights(method.name, t)) - Fraction(1, gamma(t))) for t in trees(nodes))
-
-
-def dense_violation(method: ButcherTableau, nodes: int) -> Fraction:
-    """Return the largest coefficient of sum b_i(sigma) Phi_i - sigma^nodes / gamma over those trees."""
-    powers = [*zip(*method.interpolant.weights, strict=True)]
-    powers += [()] * (nodes - len(powers))  # powers beyond the interpolant's degree have no weights
-    return max(
-        abs(dot(column, stage_weights(method.name, t)) - Fraction(int(power == nodes), gamma(t)))
-        for t in trees(nodes)
-        for power, column in enumerate(powers, start=1)
-    )
-
-
-def embedded(method: ButcherTableau, error_weights: Row | None) -> Row:
-    assert error_weights is not None
-    return tuple(p - q for p, q in zip(method.b, error_weights, strict=True))
 
 
 def test_the_number_of_rooted_trees_is_cayleys() -> None:
@@ -122,37 +49,38 @@ def test_the_number_of_rooted_trees_is_cayleys() -> None:
 
 @every_method
 def test_a_method_has_the_order_it_declares(method: ButcherTableau) -> None:
-    allowed = ALLOWED.get(method.name, 0)
-    assert all(violation(method, method.b, nodes) <= allowed for nodes in range(1, method.order + 1))
+    conditions, allowed = order_conditions(method.name), ALLOWED.get(method.name, 0)
+    assert all(conditions.violation(method.b, nodes) <= allowed for nodes in range(1, method.order + 1))
 
 
 @every_method
 def test_a_method_does_not_have_a_higher_order_than_it_declares(method: ButcherTableau) -> None:
-    assert violation(method, method.b, method.order + 1) > CLEARLY_VIOLATED
+    assert order_conditions(method.name).violation(method.b, method.order + 1) > CLEARLY_VIOLATED
 
 
 @every_method
 def test_dense_output_has_the_order_it_declares(method: ButcherTableau) -> None:
-    allowed = ALLOWED.get(method.name, 0)
-    assert all(dense_violation(method, nodes) <= allowed for nodes in range(1, method.interpolant.order + 1))
-    assert dense_violation(method, method.interpolant.order + 1) > CLEARLY_VIOLATED
+    conditions, allowed = order_conditions(method.name), ALLOWED.get(method.name, 0)
+    assert all(conditions.dense_violation(nodes) <= allowed for nodes in range(1, method.interpolant.order + 1))
+    assert conditions.dense_violation(method.interpolant.order + 1) > CLEARLY_VIOLATED
 
 
 @methods_with_one_estimate
 def test_the_embedded_solution_has_the_order_it_declares(method: ButcherTableau) -> None:
     b_hat, error_order = embedded(method, method.b_error), method.error_order
+    conditions, allowed = order_conditions(method.name), ALLOWED.get(method.name, 0)
     assert error_order is not None
-    assert all(violation(method, b_hat, n) <= ALLOWED.get(method.name, 0) for n in range(1, error_order + 1))
-    assert violation(method, b_hat, error_order + 1) > CLEARLY_VIOLATED
+    assert all(conditions.violation(b_hat, n) <= allowed for n in range(1, error_order + 1))
+    assert conditions.violation(b_hat, error_order + 1) > CLEARLY_VIOLATED
 
 
 def test_the_two_estimates_of_dop853_combine_to_the_order_that_it_declares() -> None:
-    method, orders = METHODS["dop853"], []
+    method, conditions, orders = METHODS["dop853"], order_conditions("dop853"), []
     for error_weights in (method.b_error, method.b_error_low):
         b_hat = embedded(method, error_weights)
-        violated = (n for n in range(1, 9) if violation(method, b_hat, n) > CLEARLY_VIOLATED)
+        violated = (n for n in range(1, 9) if conditions.violation(b_hat, n) > CLEARLY_VIOLATED)
         first_violated = next(violated)
-        assert all(violation(method, b_hat, n) <= ALLOWED["dop853"] for n in range(1, first_violated))
+        assert all(conditions.violation(b_hat, n) <= ALLOWED["dop853"] for n in range(1, first_violated))
         orders.append(first_violated - 1)
     assert orders == [5, 3]
     # err_5^2 / err_3 falls as h^(2 (5 + 1) - (3 + 1)), which is h^(error_order + 1).
@@ -181,7 +109,7 @@ def test_stages_fsal_interpolates_and_adaptive_are_derived_as_in_the_literature(
 
 
 def test_only_methods_published_with_rounded_coefficients_are_inexact() -> None:
-    assert {name for name, method in METHODS.items() if not method.exact} == set(ALLOWED)
+    assert {name for name, method in EXPLICIT.items() if not method.exact} == set(ALLOWED)
 
 
 @every_method

@@ -9,7 +9,7 @@ import pytest
 
 from symplectic_adjoint import METHODS
 from symplectic_adjoint.methods import order_1_to_4
-from symplectic_adjoint.methods.registry import DEFAULT_METHOD, collect
+from symplectic_adjoint.methods.registry import DEFAULT_METHOD, EXPLICIT_METHODS, IMPLICIT_METHODS, collect
 
 RK4 = METHODS["rk4"]
 
@@ -23,13 +23,15 @@ def family(**values: object) -> ModuleType:
 def test_every_file_of_methods_is_collected_in_the_order_of_its_lines() -> None:
     files = sorted(Path(order_1_to_4.__file__).parent.glob("order_*.py"))
     names = [name for file in files for name in re.findall(r'^ +name="(\w+)",$', file.read_text(), re.MULTILINE)]
-    assert list(METHODS) == names and {"euler", "dopri5", "dop853"} < set(names)
+    assert list(EXPLICIT_METHODS) == names and {"euler", "dopri5", "dop853"} < set(names)
 
 
 def test_every_method_is_registered_under_its_name_by_increasing_order() -> None:
     assert all(name == method.name for name, method in METHODS.items())
-    orders = [method.order for method in METHODS.values()]
+    orders = [method.order for method in EXPLICIT_METHODS.values()]
     assert orders == sorted(orders)
+    assert [*EXPLICIT_METHODS, *IMPLICIT_METHODS] == list(METHODS)
+    assert all(method.implicit == (name in IMPLICIT_METHODS) for name, method in METHODS.items())
 
 
 def test_the_registry_cannot_be_changed() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from symplectic_adjoint import METHODS, odeint, solve
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.fields import SmallNet, start
 
 
@@ -24,7 +25,7 @@ Y0 = torch.tensor([1.0, 0.0], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("direction", [1.0, -1.0])
-@pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
+@pytest.mark.parametrize("method", [name for name, tableau in EXPLICIT_METHODS.items() if tableau.adaptive])
 def test_outputs_of_an_adaptive_solve_are_as_accurate_as_its_end(method, direction):
     times = direction * torch.linspace(0.0, 3.0, 61, dtype=torch.float64)
     errors = (odeint(spin, Y0, times, method=method, rtol=1e-6, atol=1e-6) - spun(times)).abs().amax(1)
@@ -34,7 +35,7 @@ def test_outputs_of_an_adaptive_solve_are_as_accurate_as_its_end(method, directi
 
 
 @pytest.mark.parametrize("interp", ["own", "linear", "cubic"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_outputs_between_grid_points_converge_with_the_interpolants_order(method, interp):
     tableau = METHODS[method]
     errors = []
@@ -50,7 +51,7 @@ def test_outputs_between_grid_points_converge_with_the_interpolants_order(method
     assert math.log2(errors[0] / errors[1]) > order - 0.6 or errors[1] < 1e-13
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_steps_converge_with_the_methods_order(method):
     t = torch.tensor([0.0, 2.0], dtype=torch.float64)
     sizes = (0.5, 0.25) if METHODS[method].order > 5 else (0.1, 0.05)
@@ -90,7 +91,7 @@ def test_landing_does_not_shorten_the_steps_after_it():
 
 
 @pytest.mark.parametrize("options", [{}, {"step_size": 0.3}, {"outputs": "land"}, {"grid_points": [0.0, 0.2, 1.0]}])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_the_last_step_ends_exactly_at_the_last_time(method, options):
     if "outputs" in options and not METHODS[method].adaptive:
         options = {**options, "step_size": 0.3}

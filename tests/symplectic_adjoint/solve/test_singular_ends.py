@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import symplectic_adjoint as sa
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 
-ADAPTIVE = [name for name, method in sa.METHODS.items() if method.adaptive]
+ADAPTIVE = [name for name, method in EXPLICIT_METHODS.items() if method.adaptive]
 BOUND = 700  # 580 with the 13 stages of dopri8
 
 

@@ -19,7 +19,7 @@ T = torch.tensor([0.0, 2.0], dtype=torch.float64)
 class ScriptedControl(StepControl):
     """Error ratios as given, whatever the step."""
 
-    def error_ratio(self, step):
+    def error_ratio(self, step, stiffness=None):
         return self.script.pop(0)  # type: ignore[attr-defined]
 
 

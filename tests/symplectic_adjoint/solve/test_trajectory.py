@@ -40,7 +40,8 @@ def test_the_f_calls_on_a_graph(method, output_step, calls):
 def test_counts_begin_at_zero():
     counts = vars(Stats("rk4", "symplectic"))
     assert counts.pop("method") == "rk4" and counts.pop("gradient") == "symplectic" and counts.pop("choice") is None
-    assert counts.pop("capture") is None
+    for name in ("capture", "stiff_at", "stages", "stages_backward"):
+        assert counts.pop(name) is None
     assert len(counts) == 7 and set(counts.values()) == {0}
 
 

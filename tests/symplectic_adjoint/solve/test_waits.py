@@ -7,12 +7,13 @@ import torch
 
 import symplectic_adjoint as sa
 from symplectic_adjoint import arguments
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.fields import SmallNet, start
 from tests.gradients import EXACT, OWN_STEPS, taking_turns
 from tests.pretend_card import PretendCard, on_card
 
 T = torch.tensor([0.0, 0.35, 0.8, 1.0], dtype=torch.float64)
-EMBEDDED = [name for name, tableau in sa.METHODS.items() if tableau.adaptive]
+EMBEDDED = [name for name, tableau in EXPLICIT_METHODS.items() if tableau.adaptive]
 FIXED = {"step_size": 0.25}
 
 
@@ -40,7 +41,7 @@ class Waits:
         self.bars = [x.value for x in (y0.grad, *(p.grad for p in net.parameters() if p.grad is not None))]
 
 
-@pytest.mark.parametrize(("gradient", "method"), taking_turns(sa.METHODS, EXACT))
+@pytest.mark.parametrize(("gradient", "method"), taking_turns(EXPLICIT_METHODS, EXACT))
 def test_a_fixed_step_solve_waits_once_and_its_gradient_once(card, gradient, method):
     """For the end's finiteness, and for the comparison of what was recomputed, of which backprop has none."""
     found = Waits(card, gradient, method=method, options=FIXED)

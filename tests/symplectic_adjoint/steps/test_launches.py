@@ -10,9 +10,10 @@ from torch import nn
 from symplectic_adjoint import METHODS, solve
 from symplectic_adjoint.backward.recomputed_values import RecomputedValues
 from symplectic_adjoint.field import few_launches
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.launches import count_launches
 
-RUNGE_KUTTA = [name for name in METHODS if name != "leapfrog"]
+RUNGE_KUTTA = [name for name in EXPLICIT_METHODS if name != "leapfrog"]
 ADAPTIVE = [name for name in RUNGE_KUTTA if METHODS[name].adaptive]
 
 

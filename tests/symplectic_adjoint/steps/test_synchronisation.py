@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from symplectic_adjoint import GRADIENTS, METHODS, solve
+from symplectic_adjoint import GRADIENTS, solve
 from symplectic_adjoint.backward.recomputed_values import RecomputedValues
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from tests.fields import SmallNet, start
 from tests.gradients import STANDARD
 
@@ -40,7 +41,7 @@ def reads_of(reads, options, method="dopri5", gradient="symplectic", backward=Fa
     return len(reads), solution.stats
 
 
-@pytest.mark.parametrize("method", [name for name, tableau in METHODS.items() if tableau.adaptive])
+@pytest.mark.parametrize("method", [name for name, tableau in EXPLICIT_METHODS.items() if tableau.adaptive])
 def test_an_adaptive_solve_reads_once_per_attempted_step(reads, method):
     few, short = reads_of(reads, {"first_step": 0.1}, method)
     many, long = reads_of(reads, {"first_step": 0.1, "max_step": 0.005}, method)  # 400 steps and more
@@ -49,7 +50,7 @@ def test_an_adaptive_solve_reads_once_per_attempted_step(reads, method):
     assert many - few == extra
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_reads_of_a_solve_on_a_fixed_grid_do_not_grow_with_its_steps(reads, method):
     assert reads_of(reads, {"step_size": 0.5}, method)[0] == reads_of(reads, {"step_size": 0.02}, method)[0]
 

@@ -63,7 +63,7 @@ def test_what_failed_is_missing_from_the_lines_and_explained_below(rows):
 def test_the_tables_and_the_json_hold_everything(rows):
     found = list(verdicts(rows))
     text = to_markdown(measurements_table(rows, "A card.")) + to_markdown(targets_table(found, "A card."))
-    assert "0.08 (0.08 to 0.08)" in text and "diffrax backprop (bosh3)" in text and "| met |" in text
+    assert r"0.08 \[0.08, 0.08\]" in text and "diffrax backprop (bosh3)" in text and "| met |" in text
     plain = json.loads(json.dumps(as_json(rows, found), allow_nan=False))
     assert len(plain["rows"]) == sum(map(len, rows.values())) and len(plain["targets"]) == len(TARGETS)
     assert plain["rows"][0]["samples_s"] == rows["small"][CAPTURED].samples_s

@@ -269,7 +269,9 @@ class TestTargets:
         ]
         assert [len(section.lines) for section in table.sections] == [6, 6]
         assert "| ours aca | 2.10 | at most 2 | not met | over an estimate of the floor |" in to_markdown(table)
-        assert to_csv(table).splitlines()[0] == "point,target,group,cell,measured,wanted,outcome,note"
+        assert to_csv(table).splitlines()[0] == (
+            "point,target,group,cell,measured,wanted,measured_low,measured_high,measured_rounds,outcome,note"
+        )
 
 
 SUITES = [name for name in suite_names() if load_suite(name).claim]

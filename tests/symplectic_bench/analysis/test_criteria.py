@@ -285,3 +285,39 @@ def test_cells_of_different_machines_are_not_compared():
     found = evaluations(rows, criterion(measure="total_s", over="torchdiffeq backprop", at_most=10.0))
     assert {one.outcome for one in found} == {CriterionOutcome.NOT_MEASURED}
     assert all("different machines" in one.note for one in found)
+
+
+class TestTimesInTurns:
+    """Ratios of times are those of the rounds, with their limits."""
+
+    def rows(self, rounds):
+        ours = [1.0, 2.0, 4.0] * rounds
+        theirs = [1.0, 1.0, 3.0] * rounds  # ratios 1, 2 and 4/3; of the medians 2
+        found = []
+        for contender, times in (("ours", ours), ("torchdiffeq", theirs)):
+            row = a_row(a_cell(contender=contender, gradient="backprop"), total_s=sorted(times)[len(times) // 2])
+            halves = [t / 2 for t in times]
+            found.append(replace(row, forward_samples_s=halves, backward_samples_s=halves))
+        return found
+
+    @pytest.mark.parametrize("changes", [{"measure": "total_s", "over": "torchdiffeq backprop"}, {}])
+    def test_a_ratio_to_another_is_the_median_of_the_rounds(self, changes):
+        rows = self.rows(1)
+        if not changes:  # the same ratio, of a floor
+            rows[1] = replace(rows[1], **ids_of(replace(rows[1].cell, contender="floor")))
+        (found,) = evaluations(rows, criterion(**changes))
+        assert found.value == pytest.approx(4 / 3) and found.ratio is not None
+        assert (found.ratio.low, found.ratio.high, found.ratio.rounds) == (1.0, 2.0, 3)
+        assert not found.ratio.has_interval
+
+    def test_many_rounds_have_an_interval(self):
+        (found,) = evaluations(self.rows(4), criterion(measure="total_s", over="torchdiffeq backprop"))
+        assert found.ratio is not None and found.ratio.has_interval
+
+    def test_other_measures_have_no_limits(self):
+        (found,) = evaluations(self.rows(4), criterion(measure="peak_tensor_bytes", over="torchdiffeq backprop"))
+        assert found.value is not None and found.ratio is None
+
+
+def ids_of(cell):
+    return {"contender": cell.contender, "cell_id": cell.id, "group_id": cell.group_id}

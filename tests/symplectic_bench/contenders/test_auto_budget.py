@@ -18,6 +18,12 @@ SIZES = {
     "lorenz": {"end": 0.5},
     "memory_flow": {"end": 2.0},
     "kdv": {"end": 1.0},
+    "hires": {"end": 0.1, "outputs": 1},
+    "stiff_spiral": {"end": 0.1, "outputs": 1},
+    "pharmacokinetics": {"end": 0.02, "doses": 1, "outputs": 1},
+    "allen_cahn": {"points": 16, "end": 0.5},
+    "brusselator": {"points": 8, "end": 0.5},
+    "brusselator_2d": {"points": 4, "end": 0.2},
 }
 """Of those that take many steps, or more than 40, by default."""
 KEPT = (1.0, 1.3, 2.0, 5.0, 1e6)

@@ -1,13 +1,18 @@
 """diffrax against ours. Its tests are skipped where it is not installed."""
 
+from dataclasses import replace
+
 import pytest
 
+from symplectic_adjoint import METHODS
 from symplectic_bench.contenders.counts import Counts
+from symplectic_bench.contenders.diffrax import BY_SAMPLE, PAIR_CLASSES
 from symplectic_bench.contenders.diffrax import METHOD_CLASSES as DIFFRAX_METHODS
 from symplectic_bench.contenders.registry import decline
 from symplectic_bench.measure.tensor_memory import measure_tensor_memory
 from symplectic_bench.measure.wall_time import measure_wall_time
 from symplectic_bench.run import processes as process
+from symplectic_bench.run.processes import Limits
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.contenders.against_ours import (
     ROUNDING,
@@ -35,6 +40,16 @@ ADAPTIVE_IN_JAX = [
     make_cell(**IN_JAX, rtol=1e-7, atol=1e-7),
     make_cell(**IN_JAX, rtol=1e-4, atol=1e-4, method="adaptive_heun", sizes={"outputs": 2}, dtype="float32"),
 ]
+JUMPING_IN_JAX = make_cell(**IN_JAX, rtol=1e-6, atol=1e-6, problem="pharmacokinetics", sizes={"end": 1.0, "doses": 1})
+IMPLICIT_IN_JAX = [
+    make_cell(**IN_JAX, rtol=1e-7, atol=1e-7, method="kvaerno3", problem="robertson", sizes={"end": 0.05}),
+    replace(JUMPING_IN_JAX, method="kvaerno5"),
+    *(
+        make_cell(**IN_JAX, rtol=1e-6, atol=1e-6, method=method, problem="stiff_spiral", sizes={"end": 0.2})
+        for method in PAIR_CLASSES
+    ),
+]
+"""Compared with ours by an explicit method, which the library has in every version."""
 TOO_SMALL_A_TOLERANCE = make_cell(**IN_JAX, rtol=1e-12, atol=1e-12, method="adaptive_heun")
 
 
@@ -44,6 +59,14 @@ def in_jax(tmp_path_factory):
     installed("diffrax")
     cells = [*STEPPED_IN_JAX, *ADAPTIVE_IN_JAX, TOO_SMALL_A_TOLERANCE]
     return process.run(all_observed, (cells, tmp_path_factory.mktemp("cache")), SPAWNED)
+
+
+@pytest.fixture(scope="module")
+def stiff_in_jax(tmp_path_factory):
+    """All of these in another process. A cell takes half a minute to compile."""
+    installed("diffrax")
+    cells = [JUMPING_IN_JAX, *IMPLICIT_IN_JAX]
+    return process.run(all_observed, (cells, tmp_path_factory.mktemp("cache")), Limits(600, spawned=True))
 
 
 class TestDiffrax:
@@ -60,11 +83,26 @@ class TestDiffrax:
         # Some hundred tolerances: the steps are not the same ones.
         assert distance(theirs, cell, tmp_path) < 300 * cell.rtol
 
+    @pytest.mark.parametrize("place", range(1 + len(IMPLICIT_IN_JAX)))
+    def test_its_implicit_methods_and_jumps_give_the_gradient_of_an_explicit_one(self, place, stiff_in_jax, tmp_path):
+        assert stiff_in_jax.ok, stiff_in_jax.reason
+        theirs = stiff_in_jax.values[place]
+        cell = replace([JUMPING_IN_JAX, *IMPLICIT_IN_JAX][place], method="dopri5")
+        assert distance(theirs, cell, tmp_path) < 1000 * cell.rtol
+        assert theirs["steps_accepted"] > 3
+
+    @pytest.mark.parametrize("cell", IMPLICIT_IN_JAX, ids=lambda cell: cell.method)
+    def test_it_takes_implicit_cells_if_the_library_has_the_method(self, cell):
+        if cell.method not in METHODS:
+            pytest.skip(f"the library has no method {cell.method!r}")
+        assert decline(cell) is None
+
     def test_a_solve_that_needs_too_many_steps_has_diverged(self, in_jax):
         assert in_jax.status is Status.DIVERGED and in_jax.reason == "diffrax had not reached the end after 4096 steps"
 
     def test_every_method_is_among_these(self):
         assert {cell.method for cell in STEPPED_IN_JAX + ADAPTIVE_IN_JAX} == set(DIFFRAX_METHODS)
+        assert {cell.method for cell in IMPLICIT_IN_JAX} == set(BY_SAMPLE)
 
     def test_it_is_timed_beside_others_as_a_whole_after_the_first_call(self, tmp_path):
         installed("diffrax")

@@ -59,6 +59,7 @@ class TestFloor:
     @pytest.mark.parametrize("problem", [name for name, family in PROBLEMS.items() if not family.stacked])
     def test_it_runs_on_every_problem_and_leaves_gradients_of_its_parameters(self, problem, tmp_path):
         shorter = {"robertson": {"end": 0.01}, "outlier": {"factor": 2.0}, "lorenz": {"end": 0.5}}
+        shorter |= {"hires": {"end": 0.5}, "pharmacokinetics": {"end": 0.1}}
         sizes = {"flow": {"data": "wine"}, **shorter}.get(problem, {})
         if problem == "flow":
             from symplectic_bench.data.tables import cache_table

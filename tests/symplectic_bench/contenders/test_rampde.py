@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from symplectic_bench.contenders.rampde import METHODS, RAMPDE, RAMPDE_BF16
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
+from symplectic_bench.contenders.rampde import RAMPDE, RAMPDE_BF16
 from symplectic_bench.contenders.registry import decline, missing
 from symplectic_bench.measure.gradient_error import measure_gradient_error
 from symplectic_bench.problems import build
@@ -19,7 +20,7 @@ from tests.symplectic_bench.sample_cells import FIXED, make_cell
 CELL = make_cell(contender="rampde", gradient="aca", method="rk4", **FIXED, steps=12, sizes={"outputs": 3})
 
 
-@pytest.mark.parametrize("their_method", METHODS)
+@pytest.mark.parametrize("their_method", EXPLICIT_METHODS)
 def test_outputs_and_gradient_are_ours(their_method, tmp_path):
     installed("rampde")
     cell = replace(CELL, method=their_method)

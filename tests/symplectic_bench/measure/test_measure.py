@@ -12,6 +12,7 @@ import torch
 
 from symplectic_adjoint import GRADIENTS, METHODS
 from symplectic_adjoint import watch_memory as watch
+from symplectic_bench.analysis.verdicts import rounds_needed
 from symplectic_bench.contenders.gradient_run import SolveRun, WholeRun
 from symplectic_bench.contenders.registry import CONTENDERS
 from symplectic_bench.measure import gradient_error, resident_memory, tensor_memory, wall_time, warm_up
@@ -280,10 +281,16 @@ class TestWallTime:
         values = self.times("AC", tmp_path, warmup=0, repeats=1)
         assert [value["cell"] for value in values if value.get("begins")] == [0, 1]
 
-    def test_a_slow_group_is_timed_in_three_rounds(self, log, tmp_path, monkeypatch):
+    def test_a_slow_cell_alone_is_timed_in_three_rounds(self, log, tmp_path, monkeypatch):
         monkeypatch.setattr(wall_time, "TIME_LIMIT_S", 0.0)
         self.times("A", tmp_path, repeats=50)
-        assert len(log) == 1 + wall_time.MIN_ROUNDS
+        assert len(log) == 1 + wall_time.ROUNDS_ALONE
+
+    def test_a_slow_group_gets_the_rounds_that_its_comparisons_need(self, log, tmp_path, monkeypatch):
+        monkeypatch.setattr(wall_time, "TIME_LIMIT_S", 0.0)
+        self.times("AC", tmp_path, repeats=50)
+        assert wall_time.ROUNDS_IN_TURNS == rounds_needed(102) == rounds_needed(103) - 1
+        assert len(log) == 2 * (1 + wall_time.ROUNDS_IN_TURNS)
 
     def test_garbage_collection_is_off_while_timing(self, log, tmp_path, monkeypatch):
         enabled = []

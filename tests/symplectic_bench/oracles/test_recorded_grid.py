@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from symplectic_adjoint import GRADIENTS, METHODS, Reversible
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS, IMPLICIT_METHODS
 from symplectic_adjoint.steps import cotangent_sums
 from symplectic_bench.contenders.counted_field import CountedField
 from symplectic_bench.contenders.registry import CONTENDERS, decline
@@ -15,7 +16,7 @@ from symplectic_bench.contenders.torchdiffeq import THEIR_NAME
 from symplectic_bench.measure import gradient_error
 from symplectic_bench.measure.gradient_error import discrete_error, measure_gradient_error
 from symplectic_bench.oracles import recorded_grid as oracle
-from symplectic_bench.oracles.recorded_grid import equal_steps, gradient, relative_error, replay
+from symplectic_bench.oracles.recorded_grid import equal_steps, gradient, relative_error, replay, why_not_replayed
 from symplectic_bench.problems import PROBLEMS, build
 from tests.gradients import EXACT, OWN_STEPS
 from tests.symplectic_bench.sample_cells import FIXED, make_cell
@@ -57,7 +58,7 @@ def test_equal_steps_end_at_the_last_time():
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["adaptive", "fixed"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_the_replay_reproduces_the_solution_of_the_library(method, fixed):
     if not fixed and not METHODS[method].adaptive:
         fixed = True  # methods without an error estimate take fixed steps only
@@ -216,3 +217,22 @@ def test_a_jump_is_seen_from_the_side_of_each_step(gradient_name, outputs, tmp_p
     for values in measure_gradient_error(cell, tmp_path):
         row |= values
     assert row["error_discrete"] < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("method", "numbers", "replayed"), [("dopri5", 600, True), ("sdirk2", 512, True), ("sdirk2", 513, False)]
+)
+def test_large_states_are_not_solved_for(method, numbers, replayed):
+    reason = why_not_replayed(METHODS[method], torch.zeros(1, numbers))
+    assert reason == (None if replayed else "implicit steps of more than 512 numbers are not replayed")
+
+
+@pytest.mark.parametrize("method", IMPLICIT_METHODS)
+def test_a_replay_solves_for_the_stages_of_an_implicit_method(method, tmp_path):
+    how = {"rtol": 1e-3, "atol": 1e-3} if METHODS[method].adaptive else {"steps": 5, "rtol": None, "atol": None}
+    sizes = {"width": 4, "end": 0.2, "outputs": 1, "rate": 100.0}
+    cell = make_cell(problem="stiff_spiral", sizes=sizes, method=method, batch=2, **how)
+    row = {}
+    for values in measure_gradient_error(cell, tmp_path):
+        row |= values
+    assert row["error_discrete"] < 1e-12 and row["error_discrete_oracle"] == "float64"

@@ -28,6 +28,12 @@ SIZES = {
     "kdv": {"points": 8},
     "cahn_hilliard": {"points": 8, "end": 0.02},
     "robertson": {"end": 1e-3},
+    "hires": {"end": 0.01},
+    "stiff_spiral": {"width": 4, "end": 0.02},
+    "pharmacokinetics": {"width": 4, "end": 0.01},
+    "allen_cahn": {"points": 8},
+    "brusselator": {"points": 6},
+    "brusselator_2d": {"points": 3, "end": 0.02},
 }
 """Small sizes for problems that are large or stiff by default."""
 

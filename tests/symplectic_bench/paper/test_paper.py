@@ -178,7 +178,17 @@ class TestTables:
         shorter = {"total_samples_s": [8.0, 0.25], "cold_iterations": [0], "f_calls_samples": [80, 82]}
         rows = [row(**longer), row("ours aca", iterations=2, losses=(3.0, 2.0), **shorter)]
         (table,) = training_tables(summarize(rows), "here.")
-        assert [line[2:4] for line in table.sections[0].lines] == [("0.500", "80"), ("0.250", "80")]
+        shown = [line[2:5] for line in table.sections[0].lines]
+        assert shown == [("0.500", "-", "80"), ("0.250", "0.500 [0.500, 0.500]", "80")]
+
+    def test_times_are_compared_iteration_by_iteration_without_the_first_of_a_process(self):
+        ours = {"total_samples_s": [9.0, 0.5, 0.5, 2.0], "cold_iterations": [0], "losses": (4.0, 3.0, 2.0, 1.0)}
+        theirs = ours | {"total_samples_s": [1.0, 0.25, 1.0, 3.0]}
+        counts = {"f_calls_samples": [80] * 4, "steps_samples": [5] * 4, "iterations": 4}
+        rows = [row(**ours, **counts), row("ours aca", **theirs, **counts)]
+        (table,) = training_tables(summarize(rows), "here.")
+        assert table.sections[0].lines[1][3] == "1.50 [0.500, 2.00]"
+        assert "no verdict" in table.caption
 
     def test_more_than_three_settings_make_a_second_table(self):
         rows = [row(data=f"synthetic-{name}") for name in ("power", "gas", "hepmass", "bsds300")]

@@ -156,12 +156,13 @@ class TestNearTheFloor:
 
     def test_a_column_is_a_gradient_whose_floor_was_measured_and_a_point_a_group(self):
         rows = [*group(self.TEN), *group(self.TEN, seed=1)]
-        rows = [replace(row, total_s=1.0, peak_tensor_bytes=10) if row.contender == "floor" else row for row in rows]
+        unit = {"total_s": 1.0, "forward_samples_s": [0.5] * 5, "backward_samples_s": [0.5] * 5}
+        rows = [replace(row, **unit, peak_tensor_bytes=10) if row.contender == "floor" else row for row in rows]
         time, memory = panels(over_floor(summarize(rows), WHERE))
         assert time.x.names == memory.x.names == ("ours aca",)
         (series,) = time.series
         assert series.x == (0.0, 0.0)
-        assert series.y == tuple(row.total_s for row in rows if row.cell.name == "ours aca")
+        assert series.y == pytest.approx([row.total_s for row in rows if row.cell.name == "ours aca"])
         assert time.floor == (1.0, "the floor")
 
     def test_without_a_measured_floor_there_is_no_figure(self):

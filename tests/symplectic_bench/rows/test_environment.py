@@ -15,9 +15,22 @@ import torch
 
 from symplectic_bench.rows import environment
 from symplectic_bench.rows.environment import capture, describe
-from symplectic_bench.rows.store import read_environment, write_environment
+from symplectic_bench.rows.store import StoreError, read_environment, write_environment
 from tests.clone import PYTHONPATH
 from tests.symplectic_bench.sample_rows import an_environment
+
+
+def test_the_environment_of_an_older_run_can_be_read(tmp_path):
+    """Its file lacks the facts that were added since."""
+    write_environment(tmp_path, an_environment(), "cpu")
+    file = tmp_path / "environment.json"
+    facts = json.loads(file.read_text())
+    older = {name: value for name, value in facts.items() if name not in ("cpu_kind", "peers", "problems")}
+    file.write_text(json.dumps(older))
+    assert read_environment(tmp_path) == older
+    file.write_text(json.dumps(older | {"cpu_kind": 3}))
+    with pytest.raises(StoreError, match="cpu_kind is 3"):
+        read_environment(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""The rounds in which cells of a group were timed in turns: which cells share them, and the ratios of their times."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from symplectic_bench.analysis.paired import Ratio, paired_ratio
+
+Timing = Mapping[str, Any]
+"""A line of a summary, or the part of it that TIMING names."""
+
+SAMPLES = ("forward_samples_s", "backward_samples_s", "total_samples_s")
+PROCESS = ("attempt", "environment", "f_call_s", "vjp_call_s")
+"""What only rows of one process have in common: it times the bare calls in each of its rounds."""
+
+TIMING = (*SAMPLES, *PROCESS, "losses", "total_s")
+
+
+def round_times(timing: Timing) -> list[float]:
+    """Return the time of each round, forward and backward together; an empty list if the cell was not timed."""
+    forward, backward, total = (timing[name] for name in SAMPLES)
+    if forward and backward:
+        return [sum(passes) for passes in zip(forward, backward, strict=False)]
+    return total or []
+
+
+def in_turns(timing: Timing, other: Timing) -> bool:
+    """Return whether two cells of a group were timed in the same rounds, not in two runs or in training."""
+    same_process = all(timing[name] == other[name] for name in PROCESS)
+    return same_process and not timing["losses"] and len(round_times(timing)) == len(round_times(other))
+
+
+def time_ratio(timing: Timing, other: Timing) -> Ratio | None:
+    """Return the ratio of the times of two cells of a group, or None if they were not timed in the same rounds."""
+    return paired_ratio(round_times(timing), round_times(other)) if in_turns(timing, other) else None
+
+
+def is_faster(timing: Timing, other: Timing) -> bool:
+    """Return whether a cell is faster than another of its group, by more than the rounds' limits if it has them."""
+    found = time_ratio(timing, other)
+    if found is not None:
+        return found.high < 1
+    return (timing["total_s"] or math.inf) < (other["total_s"] or math.inf)

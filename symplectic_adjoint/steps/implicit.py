@@ -1,0 +1,99 @@
+"""One step of a diagonally implicit Runge-Kutta method.
+
+    Y_i = y + h sum_{j<i} a_ij k_j + h g_i k_i ,   k_i = f(t + c_i h, Y_i) ,   g_i = a_ii
+
+Hairer and Wanner, Solving Ordinary Differential Equations II (1996), eq. IV.6.1. Where g_i is not zero, the stage is
+solved for by field/stage_solver.py, and k_i is (Y_i - y - ..) / (h g_i), which amplifies no error, not f(Y_i).
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.grad_mode import without_graph
+from symplectic_adjoint.field.split_function import evaluating_row
+from symplectic_adjoint.field.stage_on_graph import stage_for_second_derivatives, stage_on_graph
+from symplectic_adjoint.field.stage_solver import StageSolver
+from symplectic_adjoint.field.times import number
+from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.steps.pushed_sums import PushedSums
+from symplectic_adjoint.steps.runge_kutta import Step, combine
+
+
+class ImplicitStep(Step):
+    """A step whose implicit stages are solved to rounding error, so that it does not depend on how."""
+
+    __slots__ = ()
+
+    @property
+    def _solver(self) -> StageSolver:
+        solver = cast(Field, self.f).stage_solver
+        assert solver is not None
+        return solver
+
+    def state(self, i: int) -> Tensor:
+        """Return Y_i; that of an implicit stage contains the stage itself, which must be known."""
+        g = self.tableau.floats.diagonal[i]
+        return super().state(i) if g == 0.0 else combine(self._before(i), self.h, [(i, g)], self.ks)
+
+    def pop(self, i: int) -> Tensor:
+        y = self.state(i)
+        del self.ks[i:]
+        return y
+
+    def evaluate(self, rows: int) -> list[Tensor]:
+        while len(self.ks) < rows:
+            i = len(self.ks)
+            g = self.tableau.floats.diagonal[i]
+            if self.tableau.additive and cast(Field, self.f).search.due:
+                self.f(self.time(i), self.y)  # the call that is searched must be that of the sum
+            with self.evaluating(i):
+                self._add([self.f(self.time(i), self.state(i)) if g == 0.0 else self._solved(i, g)])
+        return self.ks
+
+    def evaluating(self, i: int) -> Any:
+        return evaluating_row(self.tableau.extended_parts, i)
+
+    def errors(self) -> list[Tensor]:
+        found = super().errors()
+        if not self.tableau.filtered_error:
+            return found
+        i = self.tableau.stages - 1
+        hg = number(self.h) * self.tableau.floats.diagonal[i]
+        f, t, end = cast(Field, self.f), self.time_of_end(), self.end().detach()
+        with without_graph(), self.evaluating(i):
+            return [self._solver.filtered(f, t, end, hg, x) for x in found]
+
+    def _before(self, i: int) -> Tensor:
+        """Return the part of Y_i that the stages before it make."""
+        return combine(self.y, self.h, self.tableau.terms.A[i], self.ks)
+
+    def _solved(self, i: int, g: float) -> Tensor:
+        before, t, hg = self._before(i), self.time(i), number(self.h) * g
+        with torch.no_grad():
+            fixed = before.detach()
+            before_it = i - (2 if self.tableau.additive else 1)  # the same part's last stage
+            guess = hg * self.ks[before_it].detach() if i else torch.zeros_like(fixed)
+            k = self._solver.solve(self.f, t, fixed, hg, guess) / hg
+        if not torch.is_grad_enabled():
+            return k
+
+        def evaluate(k: Tensor) -> tuple[Tensor, Tensor]:
+            y = combine(before, self.h, [(0, g)], [k])
+            y = y if y.requires_grad else y.requires_grad_()
+            with self.evaluating(i):
+                return self.f(t, y), y
+
+        if cast(Field, self.f).search.gated:
+            return stage_for_second_derivatives(self._solver, hg, k, evaluate)
+        return stage_on_graph(self._solver, t, hg, k, evaluate)
+
+    def _pushed_sums(self, ks: object) -> PushedSums | None:
+        """Form each sum where it is needed: a stage is in its own state."""
+
+
+def step_of(tableau: ButcherTableau) -> type[Step]:
+    """Return the kind of step that a method takes."""
+    return ImplicitStep if tableau.implicit else Step

@@ -1,0 +1,56 @@
+"""The suite of stiff problems: its methods are the library's, and its cells are those that the methods can do."""
+
+import re
+
+import pytest
+
+from symplectic_adjoint import METHODS
+from symplectic_bench.contenders.reasons import takes_pair
+from symplectic_bench.problems import PROBLEMS
+from symplectic_bench.run.sweep import cells_of_suite
+from symplectic_bench.spec.suite import SUITES, Scale, load_suite
+
+SUITE = load_suite("stiff")
+SCALES = [Scale.SMOKE, Scale.CPU]
+NEW = sorted({m for scale in SCALES for block in SUITE.at_scale(scale).block for m in block.method} - {"dopri5"})
+
+every_scale = pytest.mark.parametrize("scale", SCALES)
+
+
+def test_it_has_problems_of_every_kind_and_methods_of_every_class():
+    problems = {problem["name"] for block in SUITE.block for problem in block.problem}
+    stiff = {"van_der_pol", "robertson", "hires", "stiff_spiral", "pharmacokinetics", "allen_cahn", "brusselator"}
+    assert problems == {*stiff, "brusselator_2d"} and problems <= set(PROBLEMS)
+    assert {"dopri5", "kvaerno3", "kvaerno5", "kencarp4", "trbdf2", "implicit_euler", "crank_nicolson"} <= {
+        method for block in SUITE.block for method in block.method
+    }
+
+
+def test_fields_in_one_part_are_given_to_no_pair():
+    """Pairs are the methods that begin with ars or kencarp, until the library has them and says so itself."""
+    for scale in SCALES:
+        for block in SUITE.at_scale(scale).block:
+            if any(re.match("ars|kencarp", method) for method in block.method):
+                assert all(PROBLEMS[problem["name"]].split for problem in block.problem)
+
+
+@every_scale
+def test_it_expands_within_its_limits(scale):
+    suite = SUITE.at_scale(scale)
+    if missing := [method for method in NEW if method not in METHODS]:
+        pytest.skip(f"the library has no method {missing[0]!r}")
+    cells = cells_of_suite(suite)
+    assert len(cells) <= suite.max_cells and suite.budget_s < 600
+    assert {cell.method for cell in cells if takes_pair(cell.method)} <= {"ars222", "kencarp4"}
+    assert {cell.method for cell in cells} <= set(METHODS)
+
+
+def test_no_code_of_the_suite_names_the_methods_of_the_library():
+    """Only adapters do, which translate them to those of their packages."""
+    folder = SUITES.parent
+    naming = {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*.py")
+        if any(f'"{method}"' in path.read_text() for method in NEW)
+    }
+    assert naming <= {"contenders/diffrax.py", "contenders/pnode.py"}
