@@ -93,7 +93,7 @@ def odeint(
     method, options: a name in METHODS, by default "dopri5" (gradient="mali" has its own), and the options listed in
         docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps. For stiff problems take an implicit method
         such as "kvaerno5"; {"linear": "gmres"} forms no Jacobian. Not with compile, capture=True, complex y0,
-        torch.func or gradients "continuous", "mali", "reversible"; see docs/stiff.md.
+        torch.func or gradients "mali" and "reversible"; see docs/stiff.md.
     event_fn: called as event_fn(t, y); returns a tensor. The solve ends where a component changes sign or jumps across
         zero. t must then have two entries, of which the second only gives the direction of time.
     gradient: a name in GRADIENTS, an object such as Symplectic(keep="stages"), or "auto"; by default "symplectic".

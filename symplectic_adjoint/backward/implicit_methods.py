@@ -33,8 +33,7 @@ def require_method_fits(
     those of the state's parts.
     """
     name = f"method={tableau.name!r}"
-    if tableau.additive and not isinstance(func, SplitFunction):
-        raise UnsupportedCombination(f"{name} takes func as a pair: (explicit, implicit), whose sum is dy/dt")
+    require_pair(name, tableau, func)
     if isinstance(func, SplitFunction) and not tableau.additive:
         raise UnsupportedCombination(
             f"{name} takes one function, got a pair: give a function that returns the sum, or an additive method such "
@@ -46,12 +45,10 @@ def require_method_fits(
         raise UnsupportedCombination(
             f"{name}, which is implicit, does not work with gradient={gradient_name!r}: use {others}"
         )
-    coarse = {str(x) for x in dtypes if x not in (torch.float32, torch.float64)}
     for found, what in (
         (strategy.obstacle_to_implicit, strategy.obstacle_to_implicit),
         (compiles, "compile=True"),
         (captures, "capture=True"),
-        (coarse, f"a state of {', '.join(sorted(coarse))}, only float32 or float64"),
         (autocast_is_on(y.device.type), "autocast, whose rounding Newton's method does not get below"),
         (transforming(), "torch.func or forward mode"),
     ):
@@ -59,7 +56,29 @@ def require_method_fits(
             raise UnsupportedCombination(
                 f"{name}, which is implicit, does not work with {what}: change that, or take an explicit method"
             )
-    if options.get("linear") == "batched" and y.ndim < 2:
+    require_solvable_stages(name, tableau, y, dtypes, options.get("linear"))
+
+
+def require_pair(name: str, tableau: ButcherTableau, func: Any) -> None:
+    """Raise UnsupportedCombination for an additive method without a pair. name: how the method was given."""
+    if tableau.additive and not isinstance(func, SplitFunction):
+        raise UnsupportedCombination(f"{name} takes func as a pair: (explicit, implicit), whose sum is dy/dt")
+
+
+def require_solvable_stages(
+    name: str, tableau: ButcherTableau, y: Tensor, dtypes: Iterable[torch.dtype], linear: str | None
+) -> None:
+    """Raise UnsupportedCombination for a state for which an implicit method's stages cannot be solved.
+
+    name: how the method was given. dtypes: those of the state's parts. linear: the option.
+    """
+    coarse = {str(x) for x in dtypes if x not in (torch.float32, torch.float64)}
+    if tableau.implicit and coarse:
+        raise UnsupportedCombination(
+            f"{name}, which is implicit, does not work with a state of {', '.join(sorted(coarse))}, only float32 or "
+            "float64: change that, or take an explicit method"
+        )
+    if tableau.implicit and linear == "batched" and y.ndim < 2:
         raise UnsupportedCombination(
             f"option 'linear' is 'batched', but y0 has no batch: its shape as one tensor is {tuple(y.shape)}"
         )

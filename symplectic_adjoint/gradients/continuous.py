@@ -1,26 +1,24 @@
 """The continuous adjoint method: an approximate gradient, by solving the adjoint equation backwards in time."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
+from symplectic_adjoint.backward.adjoint_field import AdjointField, AdjointStep
 from symplectic_adjoint.backward.checkpoints import NoCheckpoints
-from symplectic_adjoint.backward.parameter_sums import Accumulator, Reached
+from symplectic_adjoint.backward.implicit_methods import require_pair, require_solvable_stages
 from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
-from symplectic_adjoint.errors import Place, UnsupportedCombination
+from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.field import Field
-from symplectic_adjoint.field.fills import Fills
-from symplectic_adjoint.field.resolution import Resolution
-from symplectic_adjoint.field.time_tensors import TimeTensors
-from symplectic_adjoint.field.times import Time, number
+from symplectic_adjoint.field.stage_solver import StageSolver
 from symplectic_adjoint.methods.registry import METHODS
+from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.callbacks import Callbacks
 from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.inputs import resolved_tolerances
@@ -28,9 +26,9 @@ from symplectic_adjoint.solve.options import read_options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.step_control import Norm, StepControl, packed_norm, rms_norm
-from symplectic_adjoint.solve.time_loop import KeepNothing, integrate
+from symplectic_adjoint.solve.time_loop import integrate
 from symplectic_adjoint.solve.timeline import Timeline, stack_times
-from symplectic_adjoint.steps.runge_kutta import Step, weighted_sum
+from symplectic_adjoint.steps.runge_kutta import Step
 from symplectic_adjoint.steps.transpose import inner
 
 
@@ -47,12 +45,15 @@ class Continuous(Strategy):
     "seminorm" for the larger of y's and lam's, "mixed" for the largest of those and the root mean square of each
     parameter's gradient, or a function of a state. "mixed" finds the steps that dL/dtheta needs where y needs none (a
     term of func whose coefficient is zero), at the same f calls per step and a few tensors like the largest
-    parameter. Raises ValueError for a tolerance that is not positive and finite, and for an unknown method.
+    parameter. Where the method is implicit, stages of y are solved for, then those of lam; theta is in no Jacobian. An
+    additive method needs func as a pair, of which any other one takes the sum. Raises ValueError for a tolerance that
+    is not positive and finite, and for an unknown method.
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("adjoint", "odeint_adjoint", "continuous_adjoint", "BacksolveAdjoint")
     exact: ClassVar[bool] = False
     uses_outputs: ClassVar[bool] = True
+    takes_implicit: ClassVar[bool] = True
     second_solve: ClassVar[bool] = True
 
     rtol: float | None = None
@@ -75,14 +76,20 @@ class Continuous(Strategy):
         return "D + A"
 
     def keeper(self, given: ForwardPass) -> "_ValuesAtEnds":
-        self._backward_problem(given.problem)  # raise for bad options before func is called
+        back = self._backward_problem(given.problem)  # raise for bad options before func is called
+        if self.method is not None:
+            name, dtypes = f"Continuous(method={self.method!r})", [part.dtype for part in back.layout.parts]
+            require_pair(name, back.tableau, back.caller)
+            require_solvable_stages(name, back.tableau, given.y0, dtypes, back.options.linear)
         return _ValuesAtEnds()
 
     def backward(self, given: BackwardPass) -> Gradients:
         problem, times, ys, grad_ys = given.problem, given.problem.times, given.ys, given.grad_ys
         assert ys is not None
         back = self._backward_problem(problem)
-        adjoint = _AdjointField(given.field, _comparison(given))
+        compare_first = _comparison(given, back.tableau)  # by the forward pass's own stages, if they are implicit
+        adjoint = AdjointField(given.field, compare_first, _stage_solver(given.field, problem, back))
+        make_step = AdjointStep if back.tableau.implicit else Step
         control = back.options.control
         norm = _larger_of_two(control.norm) if control else None
         if control is not None and self._is_mixed:
@@ -104,7 +111,7 @@ class Continuous(Strategy):
                 segment = (times[j], times[j - 1])
                 outputs = Outputs(segment[:1], start, on_graph=False)
                 sequence = callbacks.wrap(back.step_sequence(segment, norm))
-                end = integrate(adjoint, back.tableau, sequence, start, outputs, adjoint, Timeline(times[j]))
+                end = integrate(adjoint, back.tableau, sequence, start, outputs, adjoint, Timeline(times[j]), make_step)
                 lam = end[1] + grad_ys[j - 1]
             t_bar = None
             if given.t is not None:
@@ -142,16 +149,29 @@ class Continuous(Strategy):
         return problem
 
 
-def _comparison(given: BackwardPass) -> Callable[[Tensor], None] | None:
+def _stage_solver(f: Field, forward: Problem, back: Problem) -> StageSolver | None:
+    """Return the solver of the second solve's stages, that of the forward pass if it suits; None if it has none."""
+    if not back.tableau.implicit:
+        return None
+    linear, preconditioner, known = back.options.linear, back.options.preconditioner, f.stage_solver
+    if known is None or (linear, preconditioner) != (forward.options.linear, forward.options.preconditioner):
+        f.stage_solver = StageSolver(f.dtype, linear, preconditioner)
+        if known is not None:
+            f.stage_solver.work.residual = known.work.residual
+    return f.stage_solver
+
+
+def _comparison(given: BackwardPass, tableau: ButcherTableau) -> Callable[[Tensor], None] | None:
     """Return the comparison of f at the end of the solve, where the second solve starts, with the forward pass.
 
     None if the forward pass did not call f there, or nothing is compared; f at the start may be compared instead.
+    tableau: the method of the second solve, which calls f first at its start if it is explicit.
     """
     values, plans = given.values, given.trajectory.plans
     if values is None or not plans:
         return None
     s = given.problem.tableau.stages
-    if values.has_last_value and plans[-1].pinned_to == len(given.problem.times) - 1:
+    if values.has_last_value and not tableau.implicit and plans[-1].pinned_to == len(given.problem.times) - 1:
         return partial(values.compare_last_value, s)
     step = given.problem.step(given.field, plans[0], given.y0.detach())
     with torch.no_grad():
@@ -185,95 +205,11 @@ def _larger_of_two(norm: Norm) -> Norm:
     return lambda z: torch.maximum(*(torch.as_tensor(norm(x), device=x.device) for x in z))
 
 
-class _AdjointField(KeepNothing):
-    """The right-hand side of (y, lam), stacked, and the running integral of dL/dtheta' = -(df/dtheta)^T lam.
-
-    The integrand at a stage comes from the VJP that the stage needs anyway. It lives as long as the stage's k: it is
-    freed with a rejected step, and kept if the next step starts with the same k.
-    """
-
-    code: None = None
-
-    def __init__(self, f: Field, compare_first: Callable[[Tensor], None] | None):
-        self.params = Accumulator(len(f.params))
-        self.f_calls = 0
-        self.accepted = 0
-        self._f = f
-        self.fills = Fills(torch.Size((2, *f.shape)), f.dtype, f.device)
-        self._integrands = WeakIdKeyDictionary()
-        self._compare_first = compare_first
-
-    def __call__(self, t: Time, z: Tensor) -> Tensor:
-        self.f_calls += 1
-        y, lam = z
-        integrand: list[Tensor | None] = []
-
-        def pull(
-            reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
-        ) -> Sequence[Tensor | None]:
-            del by_params
-            bars = self._f.pull(reached, (*inputs, *self._f.leaves), cotangents)
-            integrand.extend(bars[len(inputs) :])
-            return bars[: len(inputs)]
-
-        linearization = self._f.linearize(t, y, with_value=True)
-        (y_bar,) = self._f.transpose(linearization, lam, pull)
-        assert linearization.k is not None
-        if self._compare_first is not None:
-            self._compare_first(linearization.k)
-            self._compare_first = None
-        k = torch.stack((linearization.k, torch.zeros_like(lam) if y_bar is None else -y_bar))
-        self._integrands[k] = integrand
-        return k
-
-    @property
-    def resolution(self) -> Resolution | None:
-        """That of y's slope; lam's slope comes from the same operations."""
-        return self._f.resolution
-
-    @property
-    def times(self) -> TimeTensors:
-        return self._f.times
-
-    def adjacent_time(self, t: Time, direction: float) -> Time:
-        return self._f.adjacent_time(t, direction)
-
-    def restart(self) -> None:
-        pass
-
-    def place(self, index: int) -> Place:
-        """Return the place in y; lam follows y, and its places have the names of those of y."""
-        return self._f.place(index % max(1, self._f.shape.numel()))
-
-    def parameter_errors(self, step: Step, weights: Sequence[tuple[int, float]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield, by parameter, the error of dL/dtheta in a step, and the larger of its sizes at both ends.
-
-        weights: (stage, weight) of the error estimate.
-        """
-        h = number(step.h)
-        for p, total in enumerate(self.params.total):
-            bars = [self._integrands[k][p] for k in step.ks]
-            error, change = (
-                weighted_sum(h, [(w, bar) for i, w in terms if (bar := bars[i]) is not None])
-                for terms in (weights, enumerate(step.tableau.floats.b))
-            )
-            if error is None:
-                continue
-            before = torch.zeros_like(error) if total is None else total
-            after = before if change is None else before - change
-            yield error.abs(), torch.maximum(before.abs(), after.abs())
-
-    def accept(self, plan: StepPlan, step: Step) -> None:
-        self.accepted += 1
-        for k, weight in zip(step.ks, step.tableau.floats.b, strict=False):
-            self.params.add(self._integrands[k], weight=-plan.h * weight)
-
-
 @dataclass(frozen=True)
 class _ControlOfAll(StepControl):
     """Step control by the error of y, lam and every parameter's gradient, whichever is largest over its tolerance."""
 
-    adjoint: _AdjointField | None = None
+    adjoint: AdjointField | None = None
 
     def error_norms(self, step: Step) -> list[Tensor]:
         assert self.adjoint is not None

@@ -109,7 +109,6 @@ def test_min_step_ends_the_search_for_a_step():
         ({"capture": True}, "capture=True"),
         ({"gradient": "mali"}, "gradient='mali'"),
         ({"gradient": "reversible"}, "gradient='reversible'"),
-        ({"gradient": "continuous"}, "gradient='continuous'"),
         ({"gradient": sa.Symplectic(graphs=3)}, "graphs"),
     ],
     ids=str,
