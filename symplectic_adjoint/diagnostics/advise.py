@@ -11,6 +11,7 @@ from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_problem, shows_keywords
 from symplectic_adjoint.backward.cost import CallCost, call_cost
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
+from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.solve.problem import Problem
@@ -94,10 +95,16 @@ def advise(
     Takes odeint's rtol, atol, method, options and params, and raises odeint's errors. memory_budget: bytes, or a string
     such as "2 GiB". Measures one call of f and its VJP; adaptive steps are counted by a solve without a gradient. Times
     are those of the calls alone, without the solver's own work. mali and continuous take other steps and are excluded.
+    Raises UnsupportedCombination for an implicit method, whose f calls are as many as Newton's method takes.
     """
     budget_bytes = None if memory_budget is None else parse_bytes("memory_budget", memory_budget)
     given = Arguments.of("advise", keywords, func=func, y0=y0, t=t, gradient=DEFAULT_GRADIENT)
     problem, _, packed = build_problem(given.with_constant_times())
+    if problem.tableau.implicit:
+        raise UnsupportedCombination(
+            f"advise() cannot predict the f calls of method={problem.tableau.name!r}, which is implicit: measure them "
+            "by compare_gradients()"
+        )
     y = packed.detach()
     cost = call_cost(problem, y, with_time=t.requires_grad)
     steps = _number_of_steps(problem, y)

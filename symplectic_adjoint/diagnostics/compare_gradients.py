@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint._torch_internals import untraced
-from symplectic_adjoint.arguments import Arguments, MethodKeywords, shows_keywords
+from symplectic_adjoint.arguments import Arguments, MethodKeywords, named_gradient, shows_keywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.check_gradient import relative_error, rounding_floor
 from symplectic_adjoint.diagnostics.gradient_run import GradientRun
 from symplectic_adjoint.diagnostics.measure_memory import MemoryUse, memory_of
+from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.memory.byte_size import format_bytes
+from symplectic_adjoint.solve.stats import Stats
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,7 @@ def compare_gradients(
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds must be a whole number, 1 or more, got {rounds!r}")
     given = Arguments.of("compare_gradients", keywords, func=func, y0=y0, t=t)
-    trials = [
-        _Trial(GradientRun(replace(given, gradient=one))) for one in (GRADIENTS if gradients is None else gradients)
-    ]
+    trials = [_Trial(replace(given, gradient=one)) for one in (GRADIENTS if gradients is None else gradients)]
     for trial in trials:
         trial.warm_up()
     for _ in range(rounds):
@@ -118,7 +118,7 @@ def compare_gradients(
             trial.measure_error()
     rows = sorted((trial.cost() for trial in trials), key=_total_s)
     steps = {trial.steps for trial in trials if trial.steps is not None}
-    y = trials[0].y if trials else None
+    y = next((trial.y for trial in trials if trial.y is not None), None)
     return GradientComparison(
         rows,
         str(None if y is None else y.device),
@@ -132,43 +132,52 @@ def _total_s(row: GradientCost) -> float:
 
 
 class _Trial:
-    """The measurements of one gradient, up to the first failure."""
+    """The measurements of one gradient, up to the first failure, which may be that the solve is refused."""
 
-    def __init__(self, gradient_run: GradientRun):
-        self._run = gradient_run
+    def __init__(self, given: Arguments):
+        self._name = named_gradient(given.gradient)[1]
+        self._run: GradientRun | None = None
         self._samples: list[tuple[float, float]] = []
         self._memory: MemoryUse | None = None
         self._error: float | None = None
         self._reason: str | None = None
+        try:
+            self._run = GradientRun(given)
+        except UnsupportedCombination as error:
+            self._fail(error)
 
     @property
-    def y(self) -> Tensor:
-        return self._run.y
+    def y(self) -> Tensor | None:
+        return None if self._run is None else self._run.y
+
+    @property
+    def _stats(self) -> Stats | None:
+        trajectory = None if self._run is None else self._run.trajectory
+        return None if trajectory is None else trajectory.stats
 
     @property
     def steps(self) -> int | None:
-        return None if self._run.trajectory is None else self._run.trajectory.stats.accepted
+        return None if self._stats is None else self._stats.accepted
 
     def warm_up(self) -> None:
-        self._attempt(self._run.forward)
-        self._attempt(self._run.backward)
+        self._attempt(GradientRun.forward)
+        self._attempt(GradientRun.backward)
 
     def measure_time(self) -> None:
-        sample = self._attempt(lambda: _time_of(self._run))
+        sample = self._attempt(_time_of)
         self._samples += [] if sample is None else [sample]
 
     def measure_memory(self) -> None:
-        self._memory = self._attempt(lambda: memory_of(self._run))
+        self._memory = self._attempt(memory_of)
 
     def measure_error(self) -> None:
-        self._error = self._attempt(lambda: _error_of(self._run))
+        self._error = self._attempt(_error_of)
 
     def cost(self) -> GradientCost:
-        trajectory = self._run.trajectory
-        stats = None if trajectory is None else trajectory.stats
+        stats = self._stats
         medians = [statistics.median(x) for x in zip(*self._samples, strict=True)] or [None, None]
         return GradientCost(
-            gradient=self._run.name,
+            gradient=self._name,
             forward_s=medians[0],
             backward_s=medians[1],
             memory=self._memory,
@@ -178,16 +187,19 @@ class _Trial:
             reason=self._reason,
         )
 
-    def _attempt(self, measure: Callable[[], Any]) -> Any:
-        """Return measure(), or None if it or an earlier attempt failed; keep the reason."""
-        if self._reason is not None:
+    def _attempt(self, measure: Callable[[GradientRun], Any]) -> Any:
+        """Return what measure returns, or None if it or an earlier attempt failed; keep the reason."""
+        if self._run is None or self._reason is not None:
             return None
         try:
-            return measure()
+            return measure(self._run)
         except (RuntimeError, ValueError, MemoryError) as error:
-            self._reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            self._fail(error)
             self._run.discard()
             return None
+
+    def _fail(self, error: Exception) -> None:
+        self._reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
 
 def _time_of(gradient_run: GradientRun) -> tuple[float, float]:

@@ -70,3 +70,11 @@ def test_nothing_is_changed_and_an_invalid_budget_is_named():
     assert func.calls == 0
     sa.advise(func, start(), T)
     assert all(p.grad is None for p in func.parameters())
+
+
+@pytest.mark.parametrize("method", ["kvaerno3", "crank_nicolson"])
+def test_the_calls_of_an_implicit_method_are_not_predicted(method):
+    with pytest.raises(
+        sa.UnsupportedCombination, match=rf"method='{method}', which is implicit: measure them by compare"
+    ):
+        sa.advise(SmallNet(), start(), torch.tensor([0.0, 1.0], dtype=torch.float64), method=method)

@@ -8,6 +8,7 @@ import symplectic_adjoint as sa
 from symplectic_adjoint.steps import cotangent_sums
 from tests.fields import SmallNet, start
 from tests.gradients import EXACT
+from tests.stiff_fields import StiffLinear
 
 T = torch.tensor([0.0, 0.35, 1.0], dtype=torch.float64)
 RK4 = {"method": "rk4", "options": {"step_size": 0.1}}
@@ -102,3 +103,13 @@ class Sequential(nn.Sequential):
 
     def forward(self, t, y):
         return super().forward(y)
+
+
+@pytest.mark.parametrize("method", ["kvaerno3", "kencarp4"])
+def test_implicit_methods_and_a_func_in_two_parts(method):
+    is_pair = sa.METHODS[method].additive
+    func = (SmallNet(), StiffLinear()) if is_pair else SmallNet()
+    t = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
+    check = sa.check_gradient(func, start(), t, method=method, rtol=1e-4, atol=1e-4)
+    assert check.ok, str(check)
+    assert {"explicit.inner.weight", "implicit.A"} <= set(check.errors) if is_pair else "inner.weight" in check.errors

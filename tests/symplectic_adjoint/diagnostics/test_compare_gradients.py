@@ -7,6 +7,7 @@ from torch import nn
 import symplectic_adjoint as sa
 from tests.fields import SmallNet, start
 from tests.gradients import EXACT
+from tests.stiff_fields import StiffLinear
 
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
 FIXED = {"method": "rk4", "options": {"step_size": 0.1}}
@@ -49,6 +50,29 @@ def test_a_gradient_that_fails_is_a_row_with_its_reason():
     failed = found.rows[1]
     assert failed.reason == "RuntimeError: only on a graph" and failed.forward_s is None and failed.memory is None
     assert "symplectic: RuntimeError: only on a graph" in str(found)
+
+
+@pytest.mark.parametrize("method", ["kvaerno3", "implicit_euler", "kencarp4"])
+def test_a_gradient_that_is_refused_with_the_method_is_a_row_with_its_reason(method):
+    func = (SmallNet(), StiffLinear()) if sa.METHODS[method].additive else SmallNet()
+    options = {} if sa.METHODS[method].adaptive else {"step_size": 0.2}
+    keywords = {"method": method, "rtol": 1e-3, "atol": 1e-3, "options": options}
+    found = sa.compare_gradients(func, start(), T, rounds=1, **keywords)
+    by_name = {row.gradient: row for row in found.rows}
+    assert set(by_name) == set(sa.GRADIENTS)
+    refused = by_name["reversible"]
+    assert refused.reason.startswith(f"UnsupportedCombination: method={method!r}, which is implicit, does not work")
+    assert refused.forward_s is None and refused.f_calls_forward is None and refused.error is None
+    assert f"reversible: {refused.reason}" in str(found)
+    assert all(by_name[name].reason is None and by_name[name].error < 1e-11 for name in EXACT)
+    assert by_name["continuous"].error > 1e-11
+    assert (by_name["mali"].reason is None) == (method != "kencarp4")  # mali takes its own steps, of one function
+
+
+def test_rows_of_refusals_alone():
+    found = sa.compare_gradients(SmallNet(), start(), T, gradients=["reversible"], rounds=1, method="kvaerno3")
+    assert [row.gradient for row in found.rows] == ["reversible"] and "UnsupportedCombination" in found.rows[0].reason
+    assert found.steps is None and "reversible: UnsupportedCombination" in str(found)
 
 
 def test_the_table_shows_every_number():
