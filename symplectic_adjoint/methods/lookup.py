@@ -31,6 +31,9 @@ FOREIGN_METHODS = {
 }
 """Alternatives to the methods of torchdiffeq, SciPy and diffrax without a counterpart, and to one without a tableau."""
 
+FIXED_IN_TORCHDIFFEQ = ("sdirk2", "trbdf2")
+"""Methods with an error estimate to which torchdiffeq's repository gives fixed steps."""
+
 _FOREIGN_SPELLINGS = {bare(name): hint for name, hint in FOREIGN_METHODS.items()}
 
 

@@ -13,12 +13,18 @@ from symplectic_adjoint.dense import DenseSolution
 from symplectic_adjoint.dense import odeint_dense as our_odeint_dense
 from symplectic_adjoint.drop_in import odeint_adjoint as our_odeint_adjoint
 from symplectic_adjoint.drop_in import solve_until_event
-from symplectic_adjoint.errors import IgnoredArgumentWarning, NotReplacedWarning, warn_once
+from symplectic_adjoint.errors import (
+    IgnoredArgumentWarning,
+    NotReplacedWarning,
+    UnsupportedCombination,
+    warn_once,
+)
 from symplectic_adjoint.field.parameters import listed
-from symplectic_adjoint.methods.lookup import named_method
-from symplectic_adjoint.methods.registry import METHODS
+from symplectic_adjoint.methods.lookup import FIXED_IN_TORCHDIFFEQ, named_method
+from symplectic_adjoint.methods.registry import ALIASES, METHODS
 from symplectic_adjoint.replacement.genuine import genuine
 from symplectic_adjoint.replacement.unused_parameters import with_zeros
+from symplectic_adjoint.solve.options import GRID_OPTIONS
 
 KEYWORDS = ("rtol", "atol", "method", "options")
 NAMES_THERE = {"rk4": "rk38"}
@@ -55,7 +61,7 @@ def odeint(
     given: dict[str, Any] = {"rtol": rtol, "atol": atol, "event_fn": event_fn}
     if (theirs := _left_to_torchdiffeq("odeint", method, more)) is not None:
         return theirs(func, y0, t, method=method, options=options, **given)
-    return our_odeint(func, y0, t, **_as_here(func, method, options, _intervals(t), more), **given, **more)
+    return our_odeint(func, y0, t, **_as_here(func, method, options, t, more, event_fn), **given, **more)
 
 
 def odeint_adjoint(
@@ -86,11 +92,13 @@ def odeint_adjoint(
     if (theirs := _left_to_torchdiffeq("odeint_adjoint", method, more)) is not None:
         return theirs(func, y0, t, method=method, options=options, **given)
     given["adjoint_method"] = NAMES_THERE.get(str(adjoint_method), adjoint_method)
+    if adjoint_method in FIXED_IN_TORCHDIFFEQ:
+        given["adjoint_options"] = _with_grid(adjoint_options, "step_size", _span(t))  # one step between outputs
     if adjoint_params is not None:
         differentiated = given["adjoint_params"] = listed("adjoint_params", adjoint_params)
     else:
         differentiated = listed("func", func) if isinstance(func, nn.Module) else ()
-    here = _as_here(func, method, options, _intervals(t), more)
+    here = _as_here(func, method, options, t, more, event_fn)
     return our_odeint_adjoint(func, with_zeros(y0, differentiated), t, **here, **given, **more)
 
 
@@ -142,28 +150,41 @@ def odeint_dense(
     **more: Any,
 ) -> DenseSolution:
     """Solve from t0 to t1 and return y as a function of the time between them, as torchdiffeq.odeint_dense does."""
-    given = _as_here(func, method, options, 1, more, dense=True)
+    ends = torch.tensor([float(torch.as_tensor(x).detach()) for x in (t0, t1)], dtype=torch.float64)
+    given = _as_here(func, method, options, ends, more, dense=True)
     return our_odeint_dense(func, y0, t0, t1, rtol=rtol, atol=atol, **given, **more)
 
 
 def _as_here(
-    func: Any, method: str | None, options: Any, intervals: int, more: Mapping[str, Any], *, dense: bool = False
+    func: Any,
+    method: str | None,
+    options: Any,
+    t: Any,
+    more: Mapping[str, Any],
+    event_fn: Any = None,
+    *,
+    dense: bool = False,
 ) -> dict[str, Any]:
     """Return method and options as this library's odeint takes them; warn of those that torchdiffeq ignores.
 
-    intervals: the number of times after the first. more: the other keywords. dense: whether the solution is wanted as a
-    function of time.
+    more: the other keywords. dense: whether the solution is wanted as a function of time, between the two of t.
     """
     method = NAMES_THERE.get(str(method), method)
     _warn_of_callbacks(func, method)
+    fixed = method in FIXED_IN_TORCHDIFFEQ
+    if fixed and options is None:
+        options = {}
     if not isinstance(options, Mapping):
         return {"method": method, "options": options}
-    adaptive = named_method(method).adaptive
+    adaptive = _is_adaptive(method)
     used = (*(ADAPTIVE_OPTIONS if adaptive else FIXED_OPTIONS), *OWN_OPTIONS)
     kept = {name: x for name, x in options.items() if name in used and not (x is None and name in OPTIONAL)}
     for name in options:
         if name not in used:
-            _warn_ignored(name, method, "torchdiffeq ignores it too")
+            own_solver = name == "max_iters" and named_method(method).implicit
+            _warn_ignored(
+                name, method, "stages are solved to rounding error" if own_solver else "torchdiffeq ignores it too"
+            )
     if kept.pop("dtype", torch.float64) is not torch.float64:
         _warn_ignored("dtype", method, "times are kept in float64 on the host, whatever the device")
     if not adaptive:
@@ -172,12 +193,33 @@ def _as_here(
         if off_grid and not dense and not named_gradient(more.get("gradient"), more.get("memory_budget"))[0].own_steps:
             kept.setdefault("interp", "linear")
     elif "max_num_steps" in kept:  # torchdiffeq counts from output to output
-        kept["max_num_steps"] = int(options["max_num_steps"]) * max(1, intervals)
+        kept["max_num_steps"] = int(options["max_num_steps"]) * _intervals(t)
+    if fixed and isinstance(t, Tensor):  # without step_size the grid is t, as with every fixed method
+        kept = _with_grid(kept, "grid_points", t.detach())
+        if event_fn is not None and "grid_points" in kept:
+            raise UnsupportedCombination("event_fn with fixed steps needs their size: give step_size in options")
     return {"method": method, "options": kept}
 
 
 def _intervals(t: Any) -> int:
-    return t.numel() - 1 if isinstance(t, Tensor) else 1  # anything else is refused later
+    return max(1, t.numel() - 1) if isinstance(t, Tensor) else 1  # anything else is refused later
+
+
+def _is_adaptive(method: str | None) -> bool:
+    """Return whether the method is adaptive in torchdiffeq."""
+    return named_method(method).adaptive and method not in FIXED_IN_TORCHDIFFEQ
+
+
+def _with_grid(options: Any, name: str, grid: Any) -> Any:
+    """Return the options with a grid under this name, if they are options and give none."""
+    if not isinstance(options, Mapping | None) or any((options or {}).get(x) is not None for x in GRID_OPTIONS):
+        return options
+    return {**(options or {}), name: grid}
+
+
+def _span(t: Any) -> float:
+    """Return a step size that is longer than any interval of t."""
+    return 2.0 * (1.0 + float((t[-1] - t[0]).abs())) if isinstance(t, Tensor) and t.ndim == 1 and len(t) else 1.0
 
 
 def _warn_ignored(name: Any, method: str | None, reason: str) -> None:
@@ -189,7 +231,7 @@ def _warn_ignored(name: Any, method: str | None, reason: str) -> None:
 def _warn_of_callbacks(func: Any, method: str | None) -> None:
     """Warn, as torchdiffeq does, of callbacks that it has with adaptive methods only; here they are called."""
     names = [name for name in ADAPTIVE_CALLBACKS if getattr(func, name, None) is not None]
-    if names and not named_method(method).adaptive:
+    if names and not _is_adaptive(method):
         warn_once(
             UserWarning,
             f"replaced {method} {names}",
@@ -204,7 +246,7 @@ def _left_to_torchdiffeq(name: str, method: Any, more: Mapping[str, Any]) -> Cal
     more: keywords of this library, which torchdiffeq does not know.
     """
     solvers = genuine("torchdiffeq._impl.odeint.SOLVERS")
-    if more or not isinstance(method, str) or method in METHODS or method not in (solvers or ()):
+    if more or not isinstance(method, str) or method in (*METHODS, *ALIASES) or method not in (solvers or ()):
         return None
     return not_replaced(f"torchdiffeq.{name}", f"method {method!r} is not available here: ")
 

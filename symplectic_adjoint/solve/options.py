@@ -20,6 +20,7 @@ from symplectic_adjoint.errors import (
 from symplectic_adjoint.field.host_reads import require_readable
 from symplectic_adjoint.field.stage_solver import LINEAR_SOLVERS, Linear
 from symplectic_adjoint.methods.interpolant import hermite, linear
+from symplectic_adjoint.methods.lookup import FIXED_IN_TORCHDIFFEQ
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.solve.step_control import Norm, StepControl, rms_norm
@@ -192,7 +193,7 @@ def _ignore(options: dict[str, Any], name: str, tableau: ButcherTableau, owner: 
 def _warn_of_control_off(grids: Sequence[str], tableau: ButcherTableau) -> None:
     """Warn of an option that gives an adaptive method a fixed grid here and is ignored by torchdiffeq."""
     for name in grids:
-        if name != "grid_points":  # torchdiffeq has no such option
+        if name != "grid_points" and tableau.name not in FIXED_IN_TORCHDIFFEQ:  # which has no such option
             warn_once(
                 StepControlOffWarning,
                 name,

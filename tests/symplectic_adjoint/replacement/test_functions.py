@@ -1,5 +1,6 @@
 """The functions that replace_torchdiffeq installs mean torchdiffeq's: the same numbers from the same arguments."""
 
+import sys
 import warnings
 from functools import partial
 
@@ -118,6 +119,92 @@ class TestOptions:
         ours.odeint(Swing(), y0_of(), T, rtol=1e-9, options={"max_num_steps": steps // 2})
         with pytest.raises(sa.TooManySteps, match="max_num_steps=6"):
             ours.odeint(Swing(), y0_of(), T, rtol=1e-9, options={"max_num_steps": 2})
+
+
+IMPLICIT = ["implicit_euler", "implicit_midpoint", "trapezoid", "sdirk2", "trbdf2"]
+"""Those of torchdiffeq's repository, which all have fixed steps there; release 0.2.5 has none of them."""
+
+
+class TestImplicitMethods:
+    @pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+    @pytest.mark.parametrize("backwards", [False, True])
+    @pytest.mark.parametrize("method", IMPLICIT)
+    def test_without_options_they_step_from_time_to_time(self, method, backwards, name):
+        t = T.flip(0) if backwards else T
+        expected = sa.odeint(Swing(), y0_of(), t, method=method, options={"grid_points": t})
+        for options in (None, {}, {"step_size": None}):
+            found = getattr(ours, name)(Swing(), y0_of(), t, method=method, options=options, rtol=1e-2, atol=1e-2)
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("method", IMPLICIT)
+    def test_step_size_and_grid_constructor_set_their_steps_without_a_warning(self, method):
+        grid = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+        expected = sa.odeint(Swing(), y0_of(), T, method=method, options={"grid_points": grid, "interp": "linear"})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for options in ({"step_size": 0.25}, {"grid_constructor": lambda f, y, t: grid}):
+                found = ours.odeint(Swing(), y0_of(), T, method=method, options=options)
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-15)
+            cubic = ours.odeint(Swing(), y0_of(), T, method=method, options={"step_size": 0.25, "interp": "cubic"})
+        assert torch.equal(cubic, expected) == (method == "implicit_euler")  # whose dense output is linear
+
+    @pytest.mark.parametrize("method", ["sdirk2", "trbdf2"])
+    def test_the_gradient_is_that_of_these_steps(self, method):
+        y0, t = y0_of().requires_grad_(), T.clone().requires_grad_()
+        found = torch.autograd.grad(ours.odeint(Swing(), y0, t, method=method).square().sum(), (y0, t))
+        options = {"grid_points": T}
+        expected = sa.odeint(Swing(), y0, t, method=method, options=options, gradient="backprop").square().sum()
+        for a, b in zip(found, torch.autograd.grad(expected, (y0, t)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)  # rounding of three steps
+
+    @pytest.mark.parametrize("options", [{"max_num_steps": 1}, {"first_step": 1.0}, {"jump_t": times(0.5)}])
+    @pytest.mark.parametrize("method", ["sdirk2", "trbdf2"])
+    def test_options_of_adaptive_steps_are_ignored_with_a_warning(self, method, options):
+        with pytest.warns(sa.IgnoredArgumentWarning, match=f"has no effect with method='{method}': torchdiffeq"):
+            found = ours.odeint(Swing(), y0_of(), T, method=method, options=options)
+        torch.testing.assert_close(found, ours.odeint(Swing(), y0_of(), T, method=method), rtol=0, atol=0)
+
+    def test_the_most_iterations_are_this_librarys(self):
+        with pytest.warns(sa.IgnoredArgumentWarning, match="'max_iters'.*'sdirk2': stages are solved to rounding"):
+            ours.odeint(Swing(), y0_of(), T, method="sdirk2", options={"max_iters": 3})
+
+    def test_an_event_needs_a_step_size_as_with_every_fixed_method(self):
+        y0 = torch.tensor([5.0, 0.0], dtype=torch.float64)
+        how = {"event_fn": height, "method": "trbdf2"}
+        with pytest.raises(sa.UnsupportedCombination, match="give step_size in options"):
+            ours.odeint_event(Falling(), y0, times(0.0)[0], **how)
+        event_t, _ = ours.odeint_event(Falling(), y0, times(0.0)[0], options={"step_size": 0.01}, **how)
+        expected, _ = sa.odeint_event(Falling(), y0, times(0.0)[0], **EVENT, event_fn=height)
+        assert abs(event_t - expected) < 1e-3  # linear between the ends of a step of 0.01
+
+    @pytest.mark.parametrize("method", ["implicit_euler", "sdirk2"])
+    def test_dense_output_is_that_of_one_step_or_of_the_grid(self, method):
+        found = ours.odeint_dense(Swing(), y0_of(), 0.0, 1.0, method=method)
+        assert len(found.grid.t) == 1
+        found = ours.odeint_dense(Swing(), y0_of(), 0.0, 1.0, method=method, options={"step_size": 0.25})
+        assert len(found.grid.t) == 4
+
+    @pytest.mark.parametrize(("options", "calls"), [(None, 3), ({"step_size": 0.125}, 9)])
+    def test_a_second_solve_has_their_fixed_steps(self, options, calls):
+        seen = []
+
+        class Watched(Swing):
+            def callback_accept_step_adjoint(self, t, y, h):
+                seen.append(float(h))
+
+        t = torch.tensor([0.0, 0.25, 0.5, 1.125], dtype=torch.float64)
+        with sa.set_default(gradient="continuous"):
+            y0 = y0_of().requires_grad_()
+            ys = ours.odeint_adjoint(Watched(), y0, t, adjoint_method="sdirk2", adjoint_options=options)
+            torch.autograd.grad(ys.sum(), y0)
+        assert len(seen) == calls
+
+    def test_an_alias_of_a_method_is_not_left_to_torchdiffeq(self, monkeypatch):
+        monkeypatch.setitem(sys.modules["torchdiffeq._impl.odeint"].SOLVERS, "trapezoid", None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = ours.odeint(Swing(), y0_of(), T, method="trapezoid")
+        torch.testing.assert_close(found, sa.odeint(Swing(), y0_of(), T, method="crank_nicolson"), rtol=0, atol=0)
 
 
 class TestMethodsOfTorchdiffeqAlone:
