@@ -232,7 +232,7 @@ def _differentiable(given: BackwardPass, strategy: Strategy) -> Gradients:
         bars = f.pull((ys,), (*inputs, *leaves), (given.grad_ys,), create_graph=True)
         given.settle()
     gate.open = True
-    f.vjps += f.f_calls
+    f.vjps += f.calls_on_graph
     return Gradients(
         y0=bars[0] if y0.requires_grad else None,
         t=None if t is None else bars[len(inputs) - 1],

@@ -61,6 +61,8 @@ class Field:
         self.search = LostGradientSearch(params, frozen, self.forward_state)
         self.first_graph = FirstGraph()
         self.f_calls = 0
+        self.calls_on_graph = 0
+        """Those of the calls that have a graph of their caller's: not the ones that solve for a stage."""
         self.vjps = 0
         self.compiled: CompiledSteps | None = None
         self.captured: CapturedSteps | None = None
@@ -78,7 +80,7 @@ class Field:
     def for_another_pass(self) -> "Field":
         """Return the same field with counts and a search of its own, for a backward pass."""
         other = copy(self)
-        other.f_calls = other.vjps = 0
+        other.f_calls = other.calls_on_graph = other.vjps = 0
         other.search = self.search.for_another_pass()
         for name in ("compiled", "captured", "stage_solver"):
             if (code := getattr(self, name)) is not None:
@@ -194,6 +196,7 @@ class Field:
         """
         self.f_calls += 1
         if torch.is_grad_enabled():
+            self.calls_on_graph += 1
             time = self.time(t)
             k = self._on_graph(time, y)
             if self.first_graph.is_at(t):

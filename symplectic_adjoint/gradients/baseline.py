@@ -39,7 +39,7 @@ class Baseline(Strategy):
             t = None if given.t is None else given.t.detach().requires_grad_()
             start = y0.view_as(y0)  # func is passed no leaf: see Field._passed
             ys = given.problem.replay(f, given.trajectory.plans, start, t, given.values_of_solve())
-        f.vjps += f.f_calls
+        f.vjps += f.calls_on_graph
         times = () if t is None else (t,)
         # The only VJP: there is nothing to sum.
         bars = f.pull((edge_to(ys),), (y0, *times, *f.leaves), (given.grad_ys,))

@@ -105,7 +105,7 @@ class _Repeated(torch.autograd.Function):
                 moving = call.moving(f, *inputs)
                 bars = f.pull((moving,), (*inputs, *leaves), (grad_ys,), create_graph=True)
             gate.open = True
-            f.vjps += f.f_calls
+            f.vjps += f.calls_on_graph
         else:
             with f.forward_state.reinstated():
                 entries = call.time_bars(f, ys, grad_ys)

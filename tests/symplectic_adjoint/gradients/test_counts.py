@@ -8,7 +8,7 @@ import torch
 from symplectic_adjoint import GRADIENTS, METHODS, Revolve, Symplectic, solve
 from symplectic_adjoint.backward.schedule import advances
 from symplectic_adjoint.backward.strategy import Strategy
-from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
+from symplectic_adjoint.methods.registry import EXPLICIT_METHODS, IMPLICIT_METHODS
 from tests.fields import Counted, SmallNet, start
 from tests.gradients import EXACT
 
@@ -162,3 +162,18 @@ def test_the_second_solve_of_the_continuous_gradient_is_counted():
     exact = solve(net, y0, t, method="dopri5")
     exact.ys[-1].sum().backward()
     assert exact.stats.accepted_backward == 0
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+@pytest.mark.parametrize("method", [name for name, tableau in IMPLICIT_METHODS.items() if not tableau.additive])
+def test_calls_that_solve_for_stages_are_no_vjps(method, gradient):
+    """One VJP a stage, however many calls Newton's method takes."""
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    y0 = start().requires_grad_()
+    solution = solve(SmallNet(), y0, t, method=method, options={"grid_points": t}, gradient=gradient)
+    torch.autograd.grad(solution.ys.sum(), y0)
+    stats, stages = solution.stats, 2 * METHODS[method].stages
+    assert stats.vjps_backward == stages
+    if gradient not in ("backprop", "stages"):  # whose backward passes solve for nothing
+        assert stats.f_calls_backward > stages
+    assert stats.vjps_forward == 0
