@@ -21,6 +21,7 @@ from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import SolverError
 from symplectic_adjoint.field.layout import Layout
 from symplectic_adjoint.field.parameters import Params
+from symplectic_adjoint.field.split_function import FuncOrPair
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.solve.event_time import through_event_time
 from symplectic_adjoint.solve.grid import Grid
@@ -61,7 +62,7 @@ class Solution:
 
 @untraced
 def odeint(
-    func: Callable[..., Any],
+    func: FuncOrPair,
     y0: Any,
     t: Tensor,
     *,
@@ -128,7 +129,7 @@ def odeint(
 
 @untraced
 @shows_keywords(SolveKeywords)
-def solve(func: Callable[..., Any], y0: Any, t: Tensor, **keywords: Unpack[SolveKeywords]) -> Solution:
+def solve(func: FuncOrPair, y0: Any, t: Tensor, **keywords: Unpack[SolveKeywords]) -> Solution:
     """Solve like odeint, and return a Solution: the outputs, the recorded steps and the counts.
 
     Takes odeint's arguments and raises its errors.

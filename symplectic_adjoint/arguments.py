@@ -74,7 +74,7 @@ class SolveKeywords(MethodKeywords, total=False):
 class Arguments:
     """The arguments of odeint, with its defaults; see odeint."""
 
-    func: Callable[..., Any]
+    func: Any
     y0: Any
     t: Tensor
     rtol: Any = 1e-7

@@ -1,7 +1,7 @@
 """The solution as a function of time."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -13,6 +13,7 @@ from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_proble
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination, told_apart
+from symplectic_adjoint.field.split_function import FuncOrPair
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.solve.grid import Grid, StepPlan
 from symplectic_adjoint.solve.problem import Problem
@@ -25,7 +26,7 @@ from symplectic_adjoint.steps.runge_kutta import Step
 @untraced
 @shows_keywords(MethodKeywords)
 def odeint_dense(
-    func: Callable[..., Any],
+    func: FuncOrPair,
     y0: Any,
     t0: Tensor | float,
     t1: Tensor | float,

@@ -14,12 +14,13 @@ from symplectic_adjoint.arguments import named_gradient, warn_without_second_sol
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.parameters import Params, listed
+from symplectic_adjoint.field.split_function import FuncOrPair
 from symplectic_adjoint.methods.lookup import FOREIGN_METHODS, named_method
 
 
 @untraced
 def odeint_adjoint(
-    func: Callable[..., Any],
+    func: FuncOrPair,
     y0: Any,
     t: Tensor,
     *,
@@ -70,7 +71,7 @@ def odeint_adjoint(
 
 @untraced
 def odeint_event(
-    func: Callable[..., Any],
+    func: FuncOrPair,
     y0: Any,
     t0: Tensor | float,
     *,
@@ -99,7 +100,7 @@ def odeint_event(
 
 
 def solve_until_event(
-    func: Callable[..., Any],
+    func: FuncOrPair,
     y0: Any,
     t0: Tensor | float,
     event_fn: Callable[..., Tensor],
@@ -170,7 +171,7 @@ def _check_second_solve(given: Mapping[str, Any]) -> None:
 def _as_in_the_paper(gradient: str) -> Callable[..., Any]:
     @untraced
     def solve(
-        func: Callable[..., Any],
+        func: FuncOrPair,
         y0: Any,
         t: Tensor,
         *,

@@ -1,13 +1,13 @@
 """A solve as a layer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.api import odeint
-from symplectic_adjoint.field.split_function import as_function
+from symplectic_adjoint.field.split_function import FuncOrPair, as_function
 
 
 class NeuralODE(nn.Module):
@@ -17,7 +17,7 @@ class NeuralODE(nn.Module):
     May be wrapped in DistributedDataParallel like any other module.
     """
 
-    def __init__(self, func: Callable[..., Any], **keywords: Any):
+    def __init__(self, func: FuncOrPair, **keywords: Any):
         super().__init__()
         self.func = as_function(func)
         if isinstance(keywords.get("params"), Iterator):  # the first call would use it up

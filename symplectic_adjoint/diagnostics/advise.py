@@ -1,6 +1,6 @@
 """The cost of the exact gradients of the caller's own model, predicted from one call of f."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Unpack
 
@@ -12,6 +12,7 @@ from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_proble
 from symplectic_adjoint.backward.cost import CallCost, call_cost
 from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.split_function import FuncOrPair
 from symplectic_adjoint.gradients import DEFAULT_GRADIENT, GRADIENTS
 from symplectic_adjoint.memory.byte_size import format_bytes, parse_bytes
 from symplectic_adjoint.solve.problem import Problem
@@ -83,7 +84,7 @@ class Advice:
 @untraced
 @shows_keywords(MethodKeywords)
 def advise(
-    func: Callable[..., Any],
+    func: FuncOrPair,
     y0: Any,
     t: Tensor,
     *,

@@ -1,7 +1,7 @@
 """Check a gradient of the caller's own model."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
@@ -19,6 +19,7 @@ from symplectic_adjoint.diagnostics.halved_steps import ADVICE, halved, largest_
 from symplectic_adjoint.errors import FunctionChanged
 from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.field.precision import precisions_of
+from symplectic_adjoint.field.split_function import FuncOrPair
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.trajectory import Trajectory
 
@@ -87,7 +88,7 @@ class GradientCheck:
 @untraced
 @shows_keywords(MethodKeywords)
 def check_gradient(
-    func: Callable[..., Any],
+    func: FuncOrPair,
     y0: Any,
     t: Tensor,
     *,

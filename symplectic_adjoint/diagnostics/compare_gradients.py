@@ -18,6 +18,7 @@ from symplectic_adjoint.diagnostics.check_gradient import relative_error, roundi
 from symplectic_adjoint.diagnostics.gradient_run import GradientRun
 from symplectic_adjoint.diagnostics.measure_memory import MemoryUse, memory_of
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.split_function import FuncOrPair
 from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.memory.byte_size import format_bytes
 from symplectic_adjoint.solve.stats import Stats
@@ -83,7 +84,7 @@ def _cells(row: GradientCost) -> tuple[str, ...]:
 @untraced
 @shows_keywords(MethodKeywords)
 def compare_gradients(
-    func: Callable[..., Any],
+    func: FuncOrPair,
     y0: Any,
     t: Tensor,
     *,

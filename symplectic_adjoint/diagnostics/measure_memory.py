@@ -1,7 +1,6 @@
 """Measure the memory that a solve and its gradient take on the caller's own model."""
 
 import gc
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -11,6 +10,7 @@ from symplectic_adjoint._torch_internals import untraced
 from symplectic_adjoint.arguments import Arguments, MethodKeywords, shows_keywords
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.diagnostics.gradient_run import GradientRun
+from symplectic_adjoint.field.split_function import FuncOrPair
 from symplectic_adjoint.memory.allocator import watch_memory
 
 
@@ -31,7 +31,7 @@ class MemoryUse:
 @untraced
 @shows_keywords(MethodKeywords)
 def measure_memory(
-    func: Callable[..., Any],
+    func: FuncOrPair,
     y0: Any,
     t: Tensor,
     *,

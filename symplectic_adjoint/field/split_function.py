@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+FuncOrPair = Callable[..., Any] | tuple[Callable[..., Any], Callable[..., Any]]
+"""func as users give it: called as func(t, y), or a pair (explicit, implicit) of such functions."""
+
 _PART: ContextVar[int | None] = ContextVar("part", default=None)
 
 

@@ -1,6 +1,8 @@
 """Bad arguments are refused by name, if possible before func is called."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -225,3 +227,32 @@ def test_an_unknown_keyword_is_refused_by_the_function_that_was_called():
     for name in ("params", "compile", "gradient"):
         with pytest.raises(TypeError, match=name):
             sa.odeint_symplectic_adjoint(lambda t, y: net(y), torch.ones(1), t, **{name: None})
+
+
+TAKE_PAIRS = [
+    sa.odeint, sa.solve, sa.odeint_adjoint, sa.odeint_dense, sa.odeint_event, sa.odeint_symplectic_adjoint,
+    sa.odeint_checkpoint, sa.odeint_onecheckpoint, sa.check_gradient, sa.compare_gradients, sa.measure_memory,
+    sa.advise, sa.NeuralODE.__init__,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", TAKE_PAIRS, ids=lambda function: function.__qualname__)
+def test_the_type_of_func_is_a_function_or_a_pair(function):
+    one, pair = get_args(get_type_hints(function)["func"])
+    assert one == Callable[..., Any] and pair == tuple[Callable[..., Any], Callable[..., Any]]
+
+
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint", "odeint_checkpoint", "odeint_dense", "odeint_event"])
+def test_every_way_to_solve_takes_a_pair(name):
+    pair, y0 = (lambda t, y: torch.cos(t) * y, lambda t, y: -2.0 * y), torch.ones(2, dtype=torch.float64)
+    t, keywords = torch.tensor([0.0, 1.0], dtype=torch.float64), {"method": "kencarp4", "rtol": 1e-9, "atol": 1e-9}
+    exact = torch.exp(torch.sin(t[1]) - 2.0) * y0  # the solution of the sum
+    if name == "odeint_dense":
+        found = sa.odeint_dense(pair, y0, 0.0, 1.0, **keywords)(1.0)
+    elif name == "odeint_event":
+        time, ys = sa.odeint_event(pair, y0, 0.0, event_fn=lambda t, y: y[0] - exact[0], **keywords)
+        found = ys[-1]
+        assert abs(time - 1.0) < 1e-7
+    else:
+        found = getattr(sa, name)(pair, y0, t, **keywords)[-1]
+    torch.testing.assert_close(found, exact, rtol=1e-7, atol=0)
