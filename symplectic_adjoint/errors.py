@@ -106,7 +106,7 @@ class TooManySteps(SolverError):
 
 
 class ReversalError(SolverError):
-    """A reversible solve, reversed step by step, did not return to y0."""
+    """A reversible solve, reversed step by step, did not return to y0, or a second solve missed the outputs."""
 
 
 class FunctionChanged(SolverError):

@@ -14,7 +14,7 @@ from symplectic_adjoint.backward.checkpoints import NoCheckpoints
 from symplectic_adjoint.backward.implicit_methods import require_pair, require_solvable_stages
 from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
-from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.errors import ReversalError, UnsupportedCombination
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.stage_solver import StageSolver
 from symplectic_adjoint.methods.registry import METHODS
@@ -100,6 +100,8 @@ class Continuous(Strategy):
         last = len(given.trajectory.output_step) - 1
         lam = grad_ys[last]
         t_bars: list[Tensor] = []
+        misses: list[Tensor] = []
+        """How far each output is from the y that was recomputed there."""
         with torch.no_grad():
             for j in range(last, 0, -1):
                 if given.t is not None:
@@ -113,12 +115,16 @@ class Continuous(Strategy):
                 sequence = callbacks.wrap(back.step_sequence(segment, norm))
                 end = integrate(adjoint, back.tableau, sequence, start, outputs, adjoint, Timeline(times[j]), make_step)
                 lam = end[1] + grad_ys[j - 1]
+                if back.tableau.implicit and self.check:
+                    misses.append(torch.linalg.vector_norm(end[0] - ys[j - 1], math.inf))
             t_bar = None
             if given.t is not None:
                 if last > 0:
                     t_bars.append(-inner(problem.slope(given.field, 0, given.y0), lam - grad_ys[0]))
                 entries = len(given.t)
                 t_bar = stack_times([*t_bars[::-1], *([0.0] * entries)][:entries], given.t)
+            if misses:
+                _require_reversed(given, torch.stack(misses).amax(), ys.abs().amax())
         given.trajectory.stats.accepted_backward += adjoint.accepted
         return Gradients(lam, t_bar, adjoint.params.total)
 
@@ -177,6 +183,22 @@ def _comparison(given: BackwardPass, tableau: ButcherTableau) -> Callable[[Tenso
     with torch.no_grad():
         values.compare_first_value(step.evaluate(1)[0])
     return None
+
+
+def _require_reversed(given: BackwardPass, miss: Tensor, size: Tensor) -> None:
+    """Raise ReversalError if the y that was recomputed misses an output by more than half of their size.
+
+    An explicit method follows what grows backwards in steps as short as it grows; a step of an implicit one may be so
+    long that nothing else shows it. Raises FunctionChanged instead if that is the reason.
+    """
+    off, largest = torch.stack((miss, size)).tolist()
+    if largest > 0.0 and not off <= 0.5 * largest:
+        given.settle()
+        raise ReversalError(
+            f"the second solve of gradient={given.problem.gradient_name!r} missed an output by {off / largest:.1e} of "
+            "the size of y: it integrates y backwards, where all that decays grows. Give more output times, a tighter "
+            'tolerance, or use gradient="symplectic"'
+        )
 
 
 class _ValuesAtEnds(NoCheckpoints):

@@ -65,7 +65,10 @@ def test_a_gradient_that_is_refused_with_the_method_is_a_row_with_its_reason(met
     assert refused.forward_s is None and refused.f_calls_forward is None and refused.error is None
     assert f"reversible: {refused.reason}" in str(found)
     assert all(by_name[name].reason is None and by_name[name].error < 1e-11 for name in EXACT)
-    assert by_name["continuous"].error > 1e-11
+    if method == "kencarp4":  # too stiff to be integrated backwards
+        assert by_name["continuous"].reason.startswith("ReversalError")
+    else:
+        assert by_name["continuous"].error > 1e-11
     assert (by_name["mali"].reason is None) == (method != "kencarp4")  # mali takes its own steps, of one function
 
 

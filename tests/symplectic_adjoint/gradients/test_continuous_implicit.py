@@ -9,8 +9,9 @@ from torch import nn
 import symplectic_adjoint as sa
 from symplectic_adjoint import METHODS, Continuous, StageNotSolved, UnsupportedCombination, solve
 from symplectic_adjoint.methods.registry import IMPLICIT_METHODS
-from tests.fields import Counted, weighted_loss
+from tests.fields import Counted, SmallNet, weighted_loss
 from tests.oracle import leaves, relative_error
+from tests.stiff_fields import StiffLinear, VanDerPol
 
 T = torch.tensor([0.0, 0.02, 0.05, 0.05, 0.1], dtype=torch.float64)
 ADAPTIVE = [name for name, tableau in IMPLICIT_METHODS.items() if tableau.adaptive]
@@ -293,7 +294,7 @@ def test_a_func_that_changed_is_refused(method, factor):
     factors = [1.0]
     whole = func_for(method)
     func = tuple(Scaled(x, factors) for x in whole) if isinstance(whole, tuple) else Scaled(whole, factors)
-    options = {} if METHODS[method].adaptive else {"step_size": 1e-2}
+    options = {} if METHODS[method].adaptive else {"step_size": 1e-3}
     y0 = start().requires_grad_()
     keywords = {"method": method, "rtol": 1e-4, "atol": 1e-4, "options": options}
     ys = solve(func, y0, T, gradient="continuous", **keywords).ys
@@ -312,6 +313,34 @@ def test_stages_that_cannot_be_solved_end_the_backward_pass_by_name():
     ys = solve(lambda t, y: -y * y, y0, t, **keywords).ys
     with pytest.raises(StageNotSolved, match=r"the stage at t = 0 were not solved"):
         torch.autograd.grad(ys.sum(), y0)
+
+
+@pytest.mark.parametrize(
+    ("func", "y0", "method"),
+    [
+        (VanDerPol(100.0), VanDerPol.START, "kvaerno5"),
+        ((SmallNet(), StiffLinear()), torch.ones(2, 3, dtype=torch.float64), "kencarp4"),
+        (Relaxation(), start(), "implicit_euler"),
+    ],
+    ids=["kvaerno5", "kencarp4", "implicit_euler"],
+)
+def test_a_second_solve_that_loses_y_is_an_error_unless_the_check_is_off(func, y0, method):
+    """Backwards over 1, an error of y grows by exp(50) or more, while the steps are long."""
+    t, options = torch.tensor([0.0, 1.0], dtype=torch.float64), {} if METHODS[method].adaptive else {"step_size": 0.1}
+    keywords = {"method": method, "rtol": 1e-4, "atol": 1e-4, "options": options}
+    y0 = y0.clone().requires_grad_()
+    ys = solve(func, y0, t, gradient="continuous", **keywords).ys
+    with pytest.raises(sa.ReversalError, match=r"second solve of gradient='continuous' missed an output by .* of the"):
+        torch.autograd.grad(ys.sum(), y0)
+    ys = solve(func, y0, t, gradient=Continuous(check=False), **keywords).ys
+    torch.autograd.grad(ys.sum(), y0)
+
+
+def test_an_equilibrium_at_zero_is_reversed():
+    y0 = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    ys = solve(lambda t, y: -50.0 * y, y0, T[[0, -1]], method="kvaerno3", gradient="continuous").ys
+    (found,) = torch.autograd.grad(ys[-1].sum(), y0)
+    torch.testing.assert_close(found, torch.full_like(y0, torch.exp(torch.tensor(-5.0)).item()), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(
