@@ -153,7 +153,7 @@ def test_every_linear_solver(method, linear):
 
 
 def test_no_jacobian_holds_a_parameter():
-    """A Newton matrix of theta's size would be 8 MiB."""
+    """A Newton matrix with a row and a column for each parameter would take 50 MiB."""
 
     class Wide(nn.Module):
         def __init__(self):
