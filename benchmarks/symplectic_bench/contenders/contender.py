@@ -16,8 +16,9 @@ from symplectic_bench.spec.cell import Cell
 class Contender(Protocol):
     """A way of computing gradients.
 
-    framework: "jax" does not survive a fork, and its memory is not torch's. compiles: whether the first call for each
-    problem compiles or captures it, and so takes longer than the others. captures: whether it then keeps buffers for
+    framework: holds the states; "jax" does not survive a fork, and only the memory of "torch" is watched. compiles:
+    whether the first call for each problem compiles or captures it, and so takes longer than the others. captures:
+    whether it then keeps buffers for
     later calls. gradient and observe take a problem in the cell's dtype, on its device. Both may raise Diverged.
     """
 
@@ -28,7 +29,7 @@ class Contender(Protocol):
     def gradients(self) -> Sequence[str]: ...
 
     @property
-    def framework(self) -> Literal["torch", "jax"]: ...
+    def framework(self) -> Literal["torch", "numpy", "jax"]: ...
 
     @property
     def compiles(self) -> bool: ...

@@ -14,7 +14,7 @@ class ContenderRecord:
     marker, color: override those of the gradient. Contenders other than ours and torchdiffeq need a marker, because
     several of them have a gradient in common, such as backprop.
     ours: whether it is this repository's library; ours is drawn with filled markers and solid lines, others with hollow
-    markers and dashed lines.
+    markers and dashed lines. own_methods: whether its gradients name methods of its own, whatever the cell's.
     """
 
     name: str
@@ -22,6 +22,7 @@ class ContenderRecord:
     marker: str | None = None
     color: str | None = None
     ours: bool = False
+    own_methods: bool = False
 
 
 _IN_DISPLAY_ORDER = (
@@ -39,7 +40,7 @@ _IN_DISPLAY_ORDER = (
     ContenderRecord("rampde-bf16", "rampde:RAMPDE_BF16", marker="2"),
     ContenderRecord("diffrax", "diffrax:DIFFRAX", marker="d"),
     ContenderRecord("pnode", "pnode:PNODE", marker="3"),
-    ContenderRecord("scipy", "scipy:SCIPY", marker="4"),
+    ContenderRecord("scipy", "scipy:SCIPY", marker="4", own_methods=True),
     ContenderRecord("floor", "floor:FLOOR", marker="_"),
 )
 

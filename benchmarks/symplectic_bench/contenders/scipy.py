@@ -43,7 +43,7 @@ class SciPy:
 
     name: str = "scipy"
     gradients: tuple[str, ...] = tuple(SOLVERS)
-    framework: Literal["torch"] = "torch"
+    framework: Literal["numpy"] = "numpy"
     compiles: bool = False
     captures: bool = False
 

@@ -49,7 +49,7 @@ def measure_errors_and_memory(cell: Cell, cache_dir: Path) -> Iterator[dict[str,
 def measure_tensor_memory(cell: Cell, cache_dir: Path, counts: Counts | None = None) -> Iterator[dict[str, Any]]:
     """Yield the floor's fields, then the peaks. `counts` are those of the same cell, to predict its events on a CPU."""
     in_torch = CONTENDERS[cell.contender].framework == "torch"
-    warm_up(cell if in_torch else replace(cell, contender="ours"), cache_dir)
+    warm_up(cell if in_torch else replace(cell, contender="ours", gradient="backprop"), cache_dir)
     problem = build(cell, cache_dir)
     floor, events_per_call = measure_floor(problem)
     yield asdict(floor)

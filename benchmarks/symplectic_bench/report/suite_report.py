@@ -12,6 +12,7 @@ from symplectic_bench.analysis.exponents import exponents
 from symplectic_bench.analysis.summary import Line, lines_of, summarize
 from symplectic_bench.report.claim_tables import claim_tables
 from symplectic_bench.report.figures import all_figures
+from symplectic_bench.report.method_figures import method_figures
 from symplectic_bench.report.page import Chapter, page, relative, write_page
 from symplectic_bench.report.panels import FigureSpec
 from symplectic_bench.report.render import render
@@ -131,6 +132,8 @@ class SuiteReport:
     def figures(self) -> list[FigureSpec]:
         if self.suite.trains:
             return training_figures(self.frame, self.where)
+        if self.suite.compares == "methods":
+            return method_figures(self.frame, self.where)
         return all_figures(self.frame, self.where, self.exponents)
 
     def write_tables(self) -> list[Path]:

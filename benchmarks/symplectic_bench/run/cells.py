@@ -42,8 +42,9 @@ class MeasurementSettings:
     cell_timeout_s limits each part of a cell's measurement, and each gradient when a group is timed. measure names what
     is measured besides errors and counts: "memory", "time"; if it is empty, the errors of a group are measured in one
     process. repeats is the number of timed rounds (fewer if many take too long), warmup that of untimed ones before.
-    cache_dir keeps data and reference gradients between runs. cores: see Limits. problems are the users'
-    problems with the digests of their sources; a cell of another source is not measured.
+    repeats_compared: the rounds of groups of several cells; repeats if it is None. cache_dir keeps data and reference
+    gradients between runs. cores: see Limits. problems are the users' problems with the digests of their sources; a
+    cell of another source is not measured.
     """
 
     cell_timeout_s: float
@@ -53,6 +54,11 @@ class MeasurementSettings:
     measure: Sequence[str] = ("memory", "time")
     cores: tuple[int, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
+    repeats_compared: int | None = None
+
+    def rounds(self, cells: int) -> int:
+        """Return the number of timed rounds of a group of so many cells."""
+        return self.repeats if cells == 1 else self.repeats_compared or self.repeats
 
 
 @dataclass
@@ -253,7 +259,7 @@ def time_group(rows: list[Row], settings: MeasurementSettings) -> None:
     """Time the rows alternately. If one kills the process, it is removed and the others are timed again."""
     while rows:
         cells = [row.cell for row in rows]
-        args = (cells, settings.cache_dir, settings.warmup, settings.repeats)
+        args = (cells, settings.cache_dir, settings.warmup, settings.rounds(len(cells)))
         outcome = process.run(measure_wall_time, args, _limits(cells, settings))
         if outcome.ok or any("timed" in value for value in outcome.values):
             return _take_times(rows, outcome)

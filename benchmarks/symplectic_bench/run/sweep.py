@@ -43,6 +43,7 @@ class Plan:
     data_dir: Path | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
     """The users' own problems, with the digests of their sources."""
+    repeats_compared: int | None = None
 
 
 def make_plan(source: str, options: RunOptions) -> Plan:
@@ -73,7 +74,8 @@ def plan_of(suite: Suite, source: str, options: RunOptions) -> Plan:
 
         require_sound(cells, suite.cell_timeout_s)
     repeats, problems = options.repeats or suite.repeats, sources_of(own)
-    return Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir, problems)
+    plan = Plan(source, options.scale, suite, cells, whole, options.fresh, repeats, options.data_dir, problems)
+    return replace(plan, repeats_compared=options.repeats or suite.repeats_compared)
 
 
 NO_DEVICE = (
@@ -159,7 +161,8 @@ def make_measurer(plan: Plan, cells: Sequence[Cell], checkpoints: Path, cache: P
     suite = plan.suite
     if not suite.trains:
         settings = MeasurementSettings(suite.cell_timeout_s, plan.repeats, suite.warmup, cache, tuple(suite.measure))
-        return CellMeasurer(replace(settings, problems=dict(plan.problems)))
+        problems, compared = dict(plan.problems), plan.repeats_compared
+        return CellMeasurer(replace(settings, problems=problems, repeats_compared=compared))
     if plan.fresh:
         for cell in cells:
             (checkpoints / f"{cell.id}.pt").unlink(missing_ok=True)

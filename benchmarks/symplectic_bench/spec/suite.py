@@ -128,6 +128,7 @@ class Overrides(TomlTable):
     budget_s: Positive | None = None
     cell_timeout_s: Positive | None = None
     repeats: Count | None = None
+    repeats_compared: Count | None = None
     warmup: Rounds | None = None
     evaluate: bool | None = None
     defaults: Axes | None = None
@@ -138,8 +139,10 @@ class Suite(TomlTable):
     """A suite file. `name` is that of the file and of the folder of its results.
 
     measure lists what is measured besides errors and counts, which always are. If trains is true, the suite's problems
-    are tasks, that is, networks to train: their losses, time, memory and calls are measured, and measure, repeats and
-    warmup are refused. evaluate: whether the networks trained for longest are then evaluated on test data.
+    are tasks, that is, networks to train: their losses, time, memory and calls are measured, and measure, repeats,
+    repeats_compared and warmup are refused. repeats_compared: the timed rounds of groups of several cells, repeats if
+    it is not given. compares: what a figure shows side by side, the gradients of one method or the methods, for a
+    problem each. evaluate: whether the networks trained for longest are then evaluated on test data.
     """
 
     name: str
@@ -149,8 +152,10 @@ class Suite(TomlTable):
     budget_s: Positive
     cell_timeout_s: Positive
     repeats: Count = 5
+    repeats_compared: Count | None = None
     warmup: Rounds = 1
     measure: list[Literal["memory", "time"]] = Field(["memory", "time"])
+    compares: Literal["gradients", "methods"] = "gradients"
     trains: bool = False
     evaluate: bool = True
     defaults: Axes = Axes()
@@ -170,7 +175,7 @@ class Suite(TomlTable):
     @model_validator(mode="after")
     def _keys_have_an_effect(self) -> Self:
         given = set(self.model_fields_set).union(*(overrides.model_fields_set for overrides in self.scale.values()))
-        idle = sorted(given & {"measure", "repeats", "warmup"})
+        idle = sorted(given & {"measure", "repeats", "repeats_compared", "warmup"})
         if self.trains and idle:
             raise ValueError(
                 f"{' and '.join(idle)} have no effect if networks are trained (trains = true): remove them"

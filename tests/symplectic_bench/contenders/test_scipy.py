@@ -51,7 +51,8 @@ def test_it_is_measured_and_timed_like_any_other(tmp_path):
     cell = replace(CELL, rtol=1e-5, atol=1e-5)
     (row,) = measured(CellMeasurer(MeasurementSettings(60, 1, 0, tmp_path)), [cell])
     assert row.status is Status.OK, row.reason
-    assert row.error_true < 0.1 and row.peak_tensor_bytes > 0
+    assert row.error_true < 0.1 and row.peak_rss_bytes is not None
+    assert row.peak_tensor_bytes is None and "scipy does not use torch's allocator" in row.reason
     assert row.backward_s > row.forward_s > 0  # nine solves after the first
 
 

@@ -128,11 +128,12 @@ class TestByScript:
 
         def run(function, args, limits):
             self.calls.append(function.__name__)
+            self.args.append(args)
             self.spawned.append(limits.spawned)
             outcome = outcomes[function.__name__]
             return outcome.pop(0) if isinstance(outcome, list) else outcome
 
-        self.calls, self.spawned = [], []
+        self.calls, self.args, self.spawned = [], [], []
         monkeypatch.setattr(runner.process, "run", run)
         return outcomes
 
@@ -313,6 +314,14 @@ class TestByScript:
         for cells in (torch_only, [*torch_only, make_cell(contender="diffrax", gradient="backprop")]):
             time_group([Row(cell) for cell in cells], settings)
         assert self.spawned == [False, True]
+
+    @pytest.mark.parametrize(("compared", "rounds"), [(12, [2, 12]), (None, [2, 2])])
+    def test_cells_that_are_compared_may_have_more_rounds(self, script, settings, compared, rounds):
+        script["measure_wall_time"] = CallOutcome(Status.ERROR, "as the script says")
+        for gradients in (["aca"], ["aca", "backprop"]):
+            rows = [Row(make_cell(gradient=gradient)) for gradient in gradients]
+            time_group(rows, replace(settings, repeats_compared=compared))
+        assert [repeats for _, _, _, repeats in self.args] == rounds
 
     def errors_alone(self, settings, *gradients):
         return collect([make_cell(gradient=g) for g in gradients], replace(settings, measure=()))[0]

@@ -5,9 +5,12 @@ import re
 import pytest
 
 from symplectic_adjoint import METHODS
+from symplectic_bench.analysis.paired import FEWEST_ROUNDS
 from symplectic_bench.contenders.reasons import takes_pair
 from symplectic_bench.problems import PROBLEMS
-from symplectic_bench.run.sweep import cells_of_suite
+from symplectic_bench.run.run_options import RunOptions
+from symplectic_bench.run.sweep import cells_of_suite, make_plan
+from symplectic_bench.spec.cell import group_cells
 from symplectic_bench.spec.suite import SUITES, Scale, load_suite
 
 SUITE = load_suite("stiff")
@@ -40,9 +43,24 @@ def test_it_expands_within_its_limits(scale):
     if missing := [method for method in NEW if method not in METHODS]:
         pytest.skip(f"the library has no method {missing[0]!r}")
     cells = cells_of_suite(suite)
-    assert len(cells) <= suite.max_cells and suite.budget_s < 600
+    assert len(cells) <= suite.max_cells and suite.budget_s <= 900
     assert {cell.method for cell in cells if takes_pair(cell.method)} <= {"ars222", "kencarp4"}
     assert {cell.method for cell in cells} <= set(METHODS)
+
+
+@every_scale
+def test_every_implicit_solve_of_a_peer_stands_beside_one_of_ours(scale):
+    groups = group_cells(cells_of_suite(SUITE.at_scale(scale)))
+    others = [group for group in groups if any(cell.contender != "ours" for cell in group)]
+    assert others and all("ours symplectic" in {cell.name for cell in group} for group in others)
+
+
+def test_a_thousand_patients_are_timed_beside_diffrax_in_rounds_enough_for_an_interval():
+    plan = make_plan("stiff", RunOptions(only=["batch=1000"]))
+    assert {cell.rtol for cell in plan.cells if cell.contender == "diffrax"} == {1e-4, 1e-6}
+    assert (plan.repeats, plan.repeats_compared) == (2, 12) and FEWEST_ROUNDS <= 12
+    fewer = make_plan("stiff", RunOptions(repeats=3))
+    assert (fewer.repeats, fewer.repeats_compared) == (3, 3)
 
 
 def test_no_code_of_the_suite_names_the_methods_of_the_library():

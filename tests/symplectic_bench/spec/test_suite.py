@@ -153,6 +153,11 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         ("budget_s = 10", "budget_s = 10\nevaluate = false", r"evaluate has no effect unless networks are trained"),
         ("method =", "methd =", r"block\[0\].methd: unknown key; did you mean 'method'\?"),
         ("batch = 4", "bach = 4", r"defaults.bach: unknown key; did you mean 'batch'\?"),
+        (
+            "budget_s = 10",
+            "budget_s = 10\ncompares = 'colours'",
+            r"compares: unknown 'colours' \(there are: gradients, methods\)",
+        ),
         ("repeats = 1", "repeat = 1", r"scale.smoke.repeat: unknown key; did you mean 'repeats'\?"),
         ("[scale.gpu.defaults]", "[scale.tpu.defaults]", r"scale.tpu.*unknown 'tpu'; .*there are: smoke, cpu, gpu"),
         (

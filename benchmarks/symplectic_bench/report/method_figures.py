@@ -1,0 +1,120 @@
+"""Figures of suites that compare methods: for every problem, the error of the gradient against its time and memory."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from symplectic_bench.analysis.summary import LEADER, Line, display_place, lines_of
+from symplectic_bench.contenders.contender_records import contender_record
+from symplectic_bench.contenders.gradient_records import gradient_record
+from symplectic_bench.report.figures import memory_time
+from symplectic_bench.report.panels import (
+    ERROR,
+    TIME,
+    Axis,
+    FigureSpec,
+    Panel,
+    Series,
+    Style,
+    VariedSizes,
+    can_be_drawn,
+    collect,
+    grid,
+    milliseconds,
+    title_of,
+    varied_sizes,
+)
+from symplectic_bench.spec.status import Status
+
+RESIDENT = Axis("growth of resident memory (MiB)")
+
+MOST_PANELS = 6
+"""The largest number of panels in a figure; the others go into further figures."""
+
+COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#7F7F7F", "#999933")
+"""The colours of the methods, in the order in which the suite names them, and again from the first beyond the last."""
+
+
+def method_figures(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
+    """Return the figures of error against time and against memory, and that of the gradients of one method."""
+    lines = [line for line in lines_of(frame) if line["status"] == Status.OK and can_be_drawn(line["error_true"])]
+    shown = [line for line in lines if line["name"] == LEADER or line["contender"] != "ours"]
+    caption = (
+        "Work and precision: the error of the gradient relative to a converged reference, against {cost}; a line joins"
+        " a method's tolerances or numbers of steps. Lower left is better. Ours is the symplectic gradient; hollow"
+        " markers are of others. The dotted line, if there is one, is the reference's own error."
+    )
+    time = _figures("work-precision", "Error against time", caption.format(cost="its time"), where, shown, _time)
+    cost = "the growth of a fresh process's memory, which counts every library's alike"
+    memory = _figures("memory-precision", "Error against memory", caption.format(cost=cost), where, shown, _memory)
+    several = {line["group_id"] for line in lines if line["contender"] == "ours" and line["name"] != LEADER}
+    gradients = memory_time(pd.DataFrame(frame[[group in several for group in frame["group_id"]]]), where)
+    return [*time, *memory, *([gradients] if gradients.rows else [])]
+
+
+Cost = tuple[Axis, Callable[[Line], float | None]]
+
+_time: Cost = (TIME, milliseconds)
+
+
+def _mebibytes_resident(line: Line) -> float | None:
+    return None if line["peak_rss_bytes"] is None else line["peak_rss_bytes"] / 2**20
+
+
+_memory: Cost = (RESIDENT, _mebibytes_resident)
+
+
+def _figures(name: str, title: str, caption: str, where: str, lines: Sequence[Line], cost: Cost) -> list[FigureSpec]:
+    """Return figures of at most MOST_PANELS problems each, called name, name-2, .."""
+    colors = {method: COLORS[i % len(COLORS)] for i, method in enumerate(dict.fromkeys(c["method"] for c in lines))}
+    varied = varied_sizes(lines)
+    problems = collect(lines, lambda line: (line["problem"], line["batch"], *sorted(line["sizes"].items()))).values()
+    panels = [panel for cells in problems if (panel := _panel(cells, cost, varied, colors)).series]
+    parts = math.ceil(len(panels) / MOST_PANELS)
+    figures = []
+    for number in range(parts):
+        own = name if number == 0 else f"{name}-{number + 1}"
+        more = f" ({number + 1} of {parts})" if parts > 1 else ""
+        some = panels[math.ceil(number * len(panels) / parts) : math.ceil((number + 1) * len(panels) / parts)]
+        figures.append(FigureSpec(own, f"{title}{more}", caption, where, grid(some)))
+    return figures
+
+
+def _panel(cells: Sequence[Line], cost: Cost, varied: VariedSizes, colors: dict[str, str]) -> Panel:
+    axis, measure = cost
+    series = []
+    for own in sorted(collect(cells, _line_of).values(), key=lambda own: display_place(own[0]["name"])):
+        points = [(measure(c), c["error_true"]) for c in sorted(own, key=_coarsest_first)]
+        known = [(x, y) for x, y in points if can_be_drawn(x) and can_be_drawn(y)]
+        if known:
+            x, y = zip(*known, strict=True)
+            label = _label(own[0])
+            series.append(Series(label, label, _style(own[0], colors), tuple(x), tuple(y)))
+    bars = [c["error_true_bar"] for c in cells if can_be_drawn(c["error_true_bar"])]
+    floor = (max(bars), "the reference's own error") if bars else None
+    return Panel(title_of(cells[0], varied), axis, ERROR, tuple(series), floor=floor)
+
+
+def _line_of(line: Line) -> tuple[str, str]:
+    """Return the key that cells share if they differ only in accuracy; others' methods may be their own."""
+    return line["name"], line["method"]
+
+
+def _label(line: Line) -> str:
+    """Return the method, after the contender if it is not ours."""
+    record = contender_record(line["contender"])
+    method = line["gradient"] if record.own_methods else line["method"]
+    return method if record.ours else f"{line['contender']} {method}"
+
+
+def _style(line: Line, colors: dict[str, str]) -> Style:
+    """Return the colour of the method and the marker of the contender or, if it has methods of its own, of those."""
+    own, of_gradient = contender_record(line["contender"]), gradient_record(line["gradient"])
+    if own.own_methods:
+        return Style(of_gradient.color, of_gradient.marker, own.ours, not own.ours)
+    return Style(colors[line["method"]], own.marker or of_gradient.marker, own.ours, not own.ours)
+
+
+def _coarsest_first(line: Line) -> float:
+    return -line["rtol"] if line["steps"] is None else line["steps"]
