@@ -12,7 +12,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from symplectic_adjoint import METHODS, Grid, Solution, SolverError, Stats, StepControlOffWarning, Strategy, solve
+from symplectic_adjoint import (
+    METHODS,
+    Grid,
+    Solution,
+    SolverError,
+    Stats,
+    StepControlOffWarning,
+    StiffnessWarning,
+    Strategy,
+    solve,
+)
 from symplectic_bench.contenders.contender import Solved
 from symplectic_bench.contenders.counts import Counts, total
 from symplectic_bench.contenders.gradient_records import gradient_record
@@ -23,7 +33,7 @@ from symplectic_bench.contenders.reasons import GRADIENTS_ELSEWHERE, one_part, s
 from symplectic_bench.contenders.step_size import step_size
 from symplectic_bench.oracles.recorded_grid import Replayed, replay_as, why_not_replayed
 from symplectic_bench.problems import Problem, in_turn
-from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.cell import Cell, is_users_problem
 from symplectic_bench.spec.suggestion import suggestion
 
 # A cell with `steps` asks for fixed steps of any method.
@@ -87,6 +97,7 @@ class Ours:
         return f"there is no C++ compiler {cxx!r} here, which compile=True needs: install one or set CXX"
 
     def gradient(self, problem: Problem, cell: Cell) -> SolveRun:
+        _expect_stiffness(cell)
         return SolveRun(problem, lambda: in_turn(problem, lambda part: self._solve(part, cell).ys), self.gives_up)
 
     def integrate(self, problem: Problem, cell: Cell) -> Solved:
@@ -100,6 +111,7 @@ class Ours:
         """Do nothing: this module has already imported the library."""
 
     def observe(self, problem: Problem, cell: Cell) -> Observation:
+        _expect_stiffness(cell)
         solutions: list[Solution] = []
 
         def one(part: Problem) -> Tensor:
@@ -172,6 +184,12 @@ def _replay(cell: Cell, grid: Grid, twin: Replayed) -> Any:
 def _bytes_of(grid: Grid) -> Iterator[bytes]:
     for name in ("t", "h", "pinned_to", "output_step", "output_sigma"):
         yield getattr(grid, name).numpy().tobytes()
+
+
+def _expect_stiffness(cell: Cell) -> None:
+    """Ignore the warning that a standard problem is stiff, which explicit methods solve for comparison."""
+    if not is_users_problem(cell.problem):
+        warnings.filterwarnings("ignore", category=StiffnessWarning)
 
 
 def _cxx() -> str:

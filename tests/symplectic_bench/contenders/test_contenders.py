@@ -3,12 +3,13 @@
 Continuous integration installs neither torchode nor diffrax nor the paper's code, so it skips their tests.
 """
 
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from symplectic_adjoint import METHODS, solve
+from symplectic_adjoint import METHODS, StiffnessWarning, solve
 from symplectic_bench.contenders.library_gradients import STRATEGIES
 from symplectic_bench.contenders.paper import ADAPTIVE as PAPER_ADAPTIVE
 from symplectic_bench.contenders.paper import FIXED as PAPER_FIXED
@@ -40,6 +41,16 @@ def test_a_rivals_gradient_agrees_with_ours_within_the_tolerance(contender, thei
     cell = make_cell(contender=contender, gradient=their_gradient, rtol=1e-7, atol=1e-7)
     # Other steps, each with an error of about the tolerance; an adjoint solve adds that of its own steps.
     assert distance(observed(cell, tmp_path), cell, tmp_path) < 1e-4
+
+
+@pytest.mark.parametrize(("problem", "warned"), [("linear", []), ("mine:make", [StiffnessWarning])])
+def test_only_a_users_own_problem_is_called_stiff(problem, warned, tmp_path):
+    linear = make_cell(problem="linear")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        CONTENDERS["ours"].gradient(build(linear, tmp_path), replace(linear, problem=problem))
+        warnings.warn("stiff", StiffnessWarning, stacklevel=1)
+    assert [one.category for one in caught] == warned
 
 
 STEPPED = [
