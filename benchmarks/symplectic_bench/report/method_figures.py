@@ -96,9 +96,9 @@ def _panel(cells: Sequence[Line], cost: Cost, varied: VariedSizes, colors: dict[
     return Panel(title_of(cells[0], varied), axis, ERROR, tuple(series), floor=floor)
 
 
-def _line_of(line: Line) -> tuple[str, str]:
-    """Return the key that cells share if they differ only in accuracy; others' methods may be their own."""
-    return line["name"], line["method"]
+def _line_of(line: Line) -> tuple[str, str, bool]:
+    """Return the key that cells share if they differ only in their tolerance or in their number of steps."""
+    return line["name"], line["method"], line["steps"] is None
 
 
 def _label(line: Line) -> str:

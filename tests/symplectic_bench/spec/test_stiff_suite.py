@@ -57,8 +57,8 @@ def test_every_implicit_solve_of_a_peer_stands_beside_one_of_ours(scale):
 
 def test_a_thousand_patients_are_timed_beside_diffrax_in_rounds_enough_for_an_interval():
     plan = make_plan("stiff", RunOptions(only=["batch=1000"]))
-    assert {cell.rtol for cell in plan.cells if cell.contender == "diffrax"} == {1e-4, 1e-6}
-    assert (plan.repeats, plan.repeats_compared) == (2, 12) and FEWEST_ROUNDS <= 12
+    assert {cell.rtol for cell in plan.cells if cell.contender == "diffrax"} == {1e-3, 1e-6}
+    assert (plan.repeats, plan.repeats_compared) == (2, FEWEST_ROUNDS)
     fewer = make_plan("stiff", RunOptions(repeats=3))
     assert (fewer.repeats, fewer.repeats_compared) == (3, 3)
 
