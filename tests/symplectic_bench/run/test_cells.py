@@ -9,7 +9,6 @@ from symplectic_bench.rows.record import Measurement
 from symplectic_bench.run import cells as runner
 from symplectic_bench.run.cells import CellMeasurer, MeasurementSettings, Row, time_group
 from symplectic_bench.run.processes import CallOutcome
-from symplectic_bench.spec.cell import group_cells
 from symplectic_bench.spec.status import Status
 from tests.symplectic_bench.sample_cells import FIXED, make_cell
 from tests.symplectic_bench.work import measured
@@ -394,13 +393,3 @@ class TestByScript:
     def test_all_cells_fail_if_the_process_dies_between_them(self, script, settings, values):
         script["measure_wall_time"] = CallOutcome(Status.ERROR, "the bare calls failed", values=values)
         assert [row.status for row in self.timed(settings, ["aca", "backprop"])] == [Status.ERROR] * 2
-
-
-def test_cells_of_a_group_differ_in_contender_or_gradient_only():
-    cells = [
-        make_cell(gradient="aca"),
-        make_cell(seed=1),
-        make_cell(contender="torchdiffeq", gradient="backprop"),
-        make_cell(seed=1, gradient="stages"),
-    ]
-    assert group_cells(cells) == [[cells[0], cells[2]], [cells[1], cells[3]]]

@@ -76,3 +76,13 @@ def test_what_every_measuring_process_imports_is_the_standard_library(module):
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             imported.add(node.module.split(".")[0])
     assert imported - {"symplectic_bench"} <= sys.stdlib_module_names
+
+
+def test_cells_of_a_group_differ_in_contender_or_gradient_only():
+    cells = [
+        a_cell(gradient="aca"),
+        a_cell(seed=1),
+        a_cell(contender="torchdiffeq", gradient="backprop"),
+        a_cell(seed=1, gradient="stages"),
+    ]
+    assert cell.group_cells(cells) == [[cells[0], cells[2]], [cells[1], cells[3]]]
