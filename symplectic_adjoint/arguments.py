@@ -45,7 +45,7 @@ from symplectic_adjoint.solve.options import KNOWN_OPTIONS, Options, read_option
 from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.repeated_times import RepeatedTimes
 from symplectic_adjoint.solve.step_control import packed_norm
-from symplectic_adjoint.steps.implicit import step_of
+from symplectic_adjoint.steps.kind import step_of
 
 
 class MethodKeywords(TypedDict, total=False):

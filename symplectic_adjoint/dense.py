@@ -37,8 +37,8 @@ def odeint_dense(
     """Solve from t0 to t1 and return y as a function of the time between them (see DenseSolution).
 
     t0, t1: two different numbers or 0-dim tensors. The other arguments are those of odeint. Raises odeint's errors, and
-    UnsupportedCombination for a method without adequate dense output (dopri8), for a gradient with its own steps (mali,
-    reversible), under torch.func and in forward mode.
+    UnsupportedCombination for a method without adequate dense output (dopri8, gl4, gl6, radauIIA5), for a gradient with
+    its own steps (mali, reversible), under torch.func and in forward mode.
     """
     t = torch.stack([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(()) for x in (t0, t1)])
     given = Arguments.of("odeint_dense", keywords, func=func, y0=y0, t=t, gradient=gradient)
@@ -50,8 +50,9 @@ def odeint_dense(
             f'gradient={problem.gradient_name!r} takes its own steps, which have no dense output: use "symplectic"'
         )
     if not problem.tableau.interpolates:
+        others = "'kvaerno5' or 'radauIIA3'" if problem.tableau.implicit else "'dop853' or 'dopri5'"
         raise UnsupportedCombination(
-            f"method {problem.tableau.name!r} has no dense output as accurate as its steps: use 'dop853' or 'dopri5'"
+            f"method {problem.tableau.name!r} has no dense output as accurate as its steps: use {others}"
         )
     if transforming():
         raise UnsupportedCombination("odeint_dense does not work under torch.func or forward mode: use odeint")

@@ -7,6 +7,8 @@ from math import prod
 
 import torch
 
+from tests.coupled_oracle import coupled_stages
+
 
 def replay(func, tableau, grid, y0, t, pair=None):
     """Return ys at every entry of t, on the graph of y0, t and func's parameters, in the structure of y0.
@@ -42,7 +44,7 @@ def _replay_tensor(functions, tableau, grid, y0, t):
         h, end_time = _size_and_end(grid, n, start, t)
         inside = [j for j, m in enumerate(grid.output_step.tolist()) if m == n and j != pin]
         rows = len(A) if inside else len(tableau.A)
-        ks = []
+        ks, times = [], []
         for i in range(rows):
             at_end = c[i] == 1.0 or (c[i] > 1.0 and grid.open_end[n])  # beyond a jump f is another function
             time = start if c[i] == 0.0 else end_time if at_end else start + c[i] * h
@@ -50,9 +52,14 @@ def _replay_tensor(functions, tableau, grid, y0, t):
             time = _in_the_states_dtype(time, y0)
             if is_open:
                 time = _next_float(time, start if at_end else end_time)
+            if tableau.coupled:
+                times.append(time)
+                continue
             stage = y + h * sum((a * k for a, k in zip(A[i], ks, strict=True)), torch.zeros_like(y))
             func = functions[parts[i]]
             ks.append(_implicit(func, time, stage, h * diagonal[i]) if diagonal[i] else func(time, stage))
+        if tableau.coupled:
+            ks = coupled_stages(functions[0], times, y, h, tableau.matrix)
         end = y + h * sum(weight * k for weight, k in zip(b, ks, strict=False))
         for j in inside:
             sigma = (t[j] - start) / h

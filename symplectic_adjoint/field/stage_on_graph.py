@@ -10,40 +10,46 @@ derivatives.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from symplectic_adjoint.errors import UnsupportedCombination
-from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.linear_systems import Product
-from symplectic_adjoint.field.linearization import Linearization
-from symplectic_adjoint.field.stage_solver import StageSolver
-from symplectic_adjoint.field.times import Time
 
-Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""k -> (f(t, Y), Y) with Y = .. + h g k, on the graph of k."""
+At = TypeVar("At")
+"""The graph of f at the solution: a Linearization, or one for each of several stages that are solved for together."""
+
+Evaluate = Callable[[Tensor], tuple[Tensor, At]]
+"""k -> f(t, Y) with Y = .. + h g k, on the graph of k, and its graph."""
 
 
-def stage_on_graph(solver: StageSolver, t: Time, hg: float, k: Tensor, evaluate: Evaluate) -> Tensor:
-    """Return k, the solved stage, on the graph of what it depends on, for first derivatives."""
-    value, y = evaluate(k)
+def stage_on_graph(k: Tensor, evaluate: Evaluate[At], solve_transposed: Callable[[At, Tensor], Tensor]) -> Tensor:
+    """Return k, the solved stage, on the graph of what it depends on, for first derivatives.
+
+    solve_transposed: returns (I - h g J)^-T k_bar for J on a graph and k_bar.
+    """
+    value, at = evaluate(k)
     if not value.requires_grad:
         return k
-    at = Linearization(edge_to(value), (y,), None)
-    return _Solved.apply(value, k, lambda k_bar: solver.solve_transposed(at, t, hg, k_bar))
+    return _Solved.apply(value, k, lambda k_bar: solve_transposed(at, k_bar))
 
 
-def stage_for_second_derivatives(solver: StageSolver, hg: float, k: Tensor, evaluate: Evaluate) -> Tensor:
-    """Return k, the solved stage, on the graph of what it depends on, for first and second derivatives."""
-    value, y = evaluate(k)
+def stage_for_second_derivatives(
+    k: Tensor, evaluate: Evaluate[At], solves: Callable[[At], tuple[Product, Product]]
+) -> Tensor:
+    """Return k, the solved stage, on the graph of what it depends on, for first and second derivatives.
+
+    solves: returns r -> M^-1 r and r -> M^-T r for J on a graph.
+    """
+    value, at = evaluate(k)
     if not value.requires_grad:
         return k
-    solves = solver.exact_solves(Linearization(edge_to(value), (y,), None), hg)
-    once = k + _ConstantSolve.apply(value - k, *solves)
+    exact = solves(at)
+    once = k + _ConstantSolve.apply(value - k, *exact)
     value, _ = evaluate(once)
-    return _NoThirdDerivatives.apply(once + _ConstantSolve.apply(value - once, *solves), 2)
+    return _NoThirdDerivatives.apply(once + _ConstantSolve.apply(value - once, *exact), 2)
 
 
 class _Solved(torch.autograd.Function):

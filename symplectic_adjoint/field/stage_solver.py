@@ -10,6 +10,7 @@ iterations and not accuracy.
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,9 +90,9 @@ class StageSolver:
 
     def for_another_pass(self) -> "StageSolver":
         """Return a solver with counts of its own, which knows what f was probed for."""
-        other = StageSolver(self._dtype, self._linear, self._preconditioner)
-        other._blocks, other.work = self._blocks, StageWork(self.work.linear, residual=self.work.residual)
-        other._defect = self._defect
+        other = copy(self)
+        other.work = StageWork(self.work.linear, residual=self.work.residual)
+        other.restart()
         return other
 
     @property

@@ -53,3 +53,8 @@ def root(polynomial: Row, near: Fraction) -> Fraction:
 def to_floats(numbers: Sequence[Fraction]) -> FloatRow:
     """Round each number to the nearest double."""
     return tuple(float(number) for number in numbers)
+
+
+def show(number: Fraction) -> str:
+    """Write a short fraction as it is, a long one as a decimal."""
+    return str(number) if len(str(number)) <= 12 else f"{float(number):.17g}"

@@ -7,9 +7,7 @@ from symplectic_adjoint.methods.tableau import ButcherTableau
 
 _ADAMS = "Adams methods are not available: use 'rk4' with options={'step_size': ...}, or 'dopri5'"
 _MULTISTEP = "implicit multistep methods are not available: use 'kvaerno5', or 'kvaerno3' with loose tolerances"
-_FULLY_IMPLICIT = (
-    "fully implicit methods are not available: use 'kvaerno5', or 'implicit_midpoint' for a symplectic method"
-)
+_RADAU = "fully implicit methods that control their steps are not available: use 'kvaerno5', or 'radauIIA5' on a grid"
 _KVAERNO4 = "this method is not available: use 'kvaerno5' or 'kvaerno3'"
 _KENCARP = "this method is not available: use 'kencarp4', or 'kvaerno5' if func is not a pair of functions"
 FOREIGN_METHODS = {
@@ -17,11 +15,7 @@ FOREIGN_METHODS = {
     "implicit_adams": _ADAMS,
     "fixed_adams": _ADAMS,
     "scipy_solver": "SciPy's solvers are not available: for RK45 use 'dopri5', for RK23 'bosh3', for DOP853 'dop853'",
-    "radauIIA3": _FULLY_IMPLICIT,
-    "radauIIA5": _FULLY_IMPLICIT,
-    "gl4": _FULLY_IMPLICIT,
-    "gl6": _FULLY_IMPLICIT,
-    "Radau": _FULLY_IMPLICIT,
+    "Radau": _RADAU,
     "BDF": _MULTISTEP,
     "LSODA": _MULTISTEP,
     "Kvaerno4": _KVAERNO4,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, ModuleType
 
-from symplectic_adjoint.methods import imex, implicit, order_1_to_4, order_5, order_8
+from symplectic_adjoint.methods import collocation, imex, implicit, order_1_to_4, order_5, order_8
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 DEFAULT_METHOD = "dopri5"
@@ -32,8 +32,8 @@ def _defined_in(families: tuple[ModuleType, ...]) -> Iterator[ButcherTableau]:
 EXPLICIT_METHODS = collect(order_1_to_4, order_5, order_8)
 """Read-only, in the order of the files and their lines. A method defined in one of these files needs nothing else."""
 
-IMPLICIT_METHODS = collect(implicit, imex)
-"""The diagonally implicit methods, and the additive ones, likewise."""
+IMPLICIT_METHODS = collect(implicit, collocation, imex)
+"""The diagonally and the fully implicit methods, and the additive ones, likewise."""
 
 METHODS = MappingProxyType({**EXPLICIT_METHODS, **IMPLICIT_METHODS})
 """All of them."""

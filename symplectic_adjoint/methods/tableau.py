@@ -3,17 +3,17 @@
 Notation of Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I (1993), sections II.1 and
 II.6, with rows counted from 0:
 
-    Y_i = y + h sum_{j<i} a_ij k_j + h g_i k_i     k_i = f(t + c_i h, Y_i)
+    Y_i = y + h sum_j a_ij k_j     k_i = f(t + c_i h, Y_i)
     y(t + sigma h) = y + h sum_i b_i(sigma) k_i
 
-g_i = a_ii is the diagonal: a stage with g_i = 0 is explicit, and so are all stages of an explicit method. An additive
-(IMEX) method is for f = f_E + f_I: each row evaluates one of the two, its *part* (Ascher, Ruuth and Spiteri, Appl.
-Numer. Math. 25 (1997) 151-167).
+g_i = a_ii is the diagonal. If a_ij = 0 for all j > i, a stage with g_i = 0 is explicit and another one an equation;
+else the stages are *coupled*, one system of equations. An additive (IMEX) method is for f = f_E + f_I: each row
+evaluates one of the two, its *part* (Ascher, Ruuth and Spiteri, Appl. Numer. Math. 25 (1997) 151-167).
 
-The *extended* tableau is the method's own rows followed by those that its interpolant adds. Rows 0 to
-`stages` - 1 make the step. Row `stages`, if there is one, is f at the end of the step, with a = b and c = 1:
-either the method has it already (FSAL) or the interpolant adds it. The rows after it are the interpolant's
-extra stages. Rows that an interpolant adds are explicit.
+The *extended* tableau is the method's own rows followed by those that its interpolant adds. Rows 0 to `stages` - 1 make
+the step. Row `stages`, if there is one, is f at the end of the step, with a = b and c = 1: either the method has it
+already (FSAL) or the interpolant adds it. The rows after it are the interpolant's extra stages. Rows that an
+interpolant adds are explicit.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from numbers import Rational
 from typing import NamedTuple
 
 from symplectic_adjoint.errors import InvalidTableau
-from symplectic_adjoint.methods.coefficients import FloatRow, Row, effective_stages, to_floats
+from symplectic_adjoint.methods.coefficients import FloatRow, Row, effective_stages, show, to_floats
 from symplectic_adjoint.methods.interpolant import Interpolant, hermite
 from symplectic_adjoint.methods.stability import Stability
 
@@ -37,7 +37,7 @@ ROUNDED_RESIDUAL = Fraction(1, 10**15)
 
 
 class TableauFloats(NamedTuple):
-    """A tableau in floats: `A`, `c` and `diagonal` are extended, `b` is cut to the effective stages."""
+    """A tableau in floats: `A`, `c`, `diagonal` and `matrix` are extended, `b` is cut to the effective stages."""
 
     A: tuple[FloatRow, ...]
     c: FloatRow
@@ -45,6 +45,7 @@ class TableauFloats(NamedTuple):
     b_error: FloatRow | None
     b_error_low: FloatRow | None
     diagonal: FloatRow
+    matrix: tuple[FloatRow, ...]
 
 
 class Terms(NamedTuple):
@@ -64,11 +65,12 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class ButcherTableau:
-    """A Runge-Kutta method: explicit, or with a `diagonal` diagonally implicit, or with `parts` additive.
+    """A Runge-Kutta method: explicit, with a `diagonal` diagonally implicit, with `upper` fully, with `parts` additive.
 
     `A` is the ragged strictly lower triangle: row i has i entries, row 0 is (). `b`, `c`, `diagonal`, `parts` and the
     error weights have one entry for each row of `A`. `diagonal` holds the g_i = a_ii, zeros for explicit stages; None
-    makes the method explicit. Row i of `A` and g_i sum to c_i.
+    makes the method explicit. `upper` is the strictly upper triangle, row i with s - 1 - i entries; None unless the
+    stages are coupled. Row i of `A`, g_i and row i of `upper` sum to c_i.
 
     `b_error` is b - b_hat, or None if the method has no error estimate. `error_order` is the lower one of the orders of
     b and b_hat, so that the estimate falls as h^(error_order + 1); if the norms of two estimates are combined
@@ -103,6 +105,7 @@ class ButcherTableau:
     diagonal: Row | None = None
     parts: tuple[int, ...] | None = None
     filtered_error: bool = False
+    upper: tuple[Row, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_shape(self)
@@ -136,6 +139,11 @@ class ButcherTableau:
         return any(self.diagonal or ())
 
     @property
+    def coupled(self) -> bool:
+        """Whether the stages are one system of equations."""
+        return self.upper is not None
+
+    @property
     def additive(self) -> bool:
         """Whether the method is for a sum of an explicit and an implicit function."""
         return self.parts is not None
@@ -144,7 +152,7 @@ class ButcherTableau:
     def stiffly_accurate(self) -> bool:
         """Whether the last of the effective stages is implicit and its state is the end of the step."""
         last = self.stages - 1
-        return self.implicit and (*self.A[last], self.extended_diagonal[last]) == self.b[: self.stages]
+        return self.implicit and self.matrix[last] == self.b[: self.stages]
 
     @cached_property
     def starts_with_slope(self) -> bool:
@@ -176,7 +184,7 @@ class ButcherTableau:
     @property
     def extended_A(self) -> tuple[Row, ...]:
         """The method's own rows, then those that its interpolant adds."""
-        return self.A + self.interpolant.A
+        return self.A if self.interpolant is None else self.A + self.interpolant.A
 
     @property
     def extended_c(self) -> Row:
@@ -188,6 +196,12 @@ class ButcherTableau:
         """The g_i of `extended_A`: zeros for the rows that the interpolant adds, and for explicit methods."""
         own = self.diagonal or (Fraction(0),) * len(self.A)
         return own + (Fraction(0),) * (0 if self.interpolant is None else len(self.interpolant.A))
+
+    @property
+    def matrix(self) -> tuple[Row, ...]:
+        """The rows a_ij of `extended_A` with the diagonal, j <= i, or with all j if the stages are coupled."""
+        A, right = self.extended_A, self.upper or ((),) * len(self.extended_A)
+        return tuple((*a, g_i, *upper) for a, g_i, upper in zip(A, self.extended_diagonal, right, strict=True))
 
     @property
     def extended_parts(self) -> tuple[int, ...] | None:
@@ -210,6 +224,7 @@ class ButcherTableau:
             b_error=None if self.b_error is None else to_floats(self.b_error),
             b_error_low=None if self.b_error_low is None else to_floats(self.b_error_low),
             diagonal=to_floats(self.extended_diagonal),
+            matrix=tuple(to_floats(row) for row in self.matrix),
         )
 
     @cached_property
@@ -238,11 +253,6 @@ def _refusal(method: ButcherTableau, message: str) -> InvalidTableau:
     return InvalidTableau(f"{method.name}: {message}")
 
 
-def _show(number: Fraction) -> str:
-    """Write a short fraction as it is, a long one as a decimal."""
-    return str(number) if len(str(number)) <= 12 else f"{float(number):.17g}"
-
-
 def _error_weights(method: ButcherTableau) -> list[tuple[str, Row]]:
     named = [("b_error", method.b_error), ("b_error_low", method.b_error_low)]
     return [(name, weights) for name, weights in named if weights is not None]
@@ -255,7 +265,7 @@ def _check_sum(method: ButcherTableau, what: str, terms: Row, expected: Fraction
     if abs(residual) > allowed:
         raise _refusal(
             method,
-            f"{what} must sum to {_show(Fraction(expected))}, got {_show(got)}; correct the coefficients "
+            f"{what} must sum to {show(Fraction(expected))}, got {show(got)}; correct the coefficients "
             f"(off by {float(residual):.3g}, exact={method.exact} allows {float(allowed):.3g})",
         )
 
@@ -294,6 +304,8 @@ def _check_shape(method: ButcherTableau) -> None:
             raise _refusal(method, "diagonal holds only zeros; leave it out of an explicit method")
     if method.parts is not None:
         _check_parts(method, method.parts)
+    if method.upper is not None:
+        _check_upper(method, method.upper)
 
 
 def _check_parts(method: ButcherTableau, parts: tuple[int, ...]) -> None:
@@ -309,10 +321,24 @@ def _check_parts(method: ButcherTableau, parts: tuple[int, ...]) -> None:
         g_i, g_next = method.extended_diagonal[i : i + 2]
         if g_next:
             raise _refusal(
-                method, f"row {i + 1} is of the explicit part, so its diagonal must be 0, got {_show(g_next)}"
+                method, f"row {i + 1} is of the explicit part, so its diagonal must be 0, got {show(g_next)}"
             )
         if (*method.A[i], g_i) != method.A[i + 1] or method.c[i] != method.c[i + 1]:
             raise _refusal(method, f"rows {i} and {i + 1} are one stage: give them the same state and node")
+
+
+def _check_upper(method: ButcherTableau, upper: tuple[Row, ...]) -> None:
+    s, dense = len(method.A), method.interpolant
+    for wrong, message in (
+        (not method.implicit or method.additive, "upper is for fully implicit methods: give a diagonal, and no parts"),
+        (len(upper) != s, f"upper must have {s} rows, one for each row of A, got {len(upper)}"),
+        (method.stages != s, f"b must use row {s - 1}: coupled stages are solved for together; remove the row"),
+        (dense is None or dense.A, "coupled stages need an interpolant that adds no rows; give one"),
+    ):
+        if wrong:
+            raise _refusal(method, message)
+    for i, row in enumerate(upper):
+        _check_row(method, f"row {i} of upper (strictly upper)", row, length=s - 1 - i)
 
 
 def _check_starts_with_f(method: ButcherTableau) -> None:
@@ -325,8 +351,8 @@ def _check_starts_with_f(method: ButcherTableau) -> None:
 
 def _check_sums(method: ButcherTableau) -> None:
     parts = method.parts
-    for i, (row, g_i, c_i) in enumerate(zip(method.A, method.extended_diagonal, method.c, strict=False)):
-        _check_sums_by_part(method, f"row {i} of A", (*row, g_i), c_i, parts)
+    for i, (row, c_i) in enumerate(zip(method.matrix, method.c, strict=False)):
+        _check_sums_by_part(method, f"row {i} of A", row, c_i, parts)
     _check_sums_by_part(method, "b", method.b, 1, parts)
     for what, weights in _error_weights(method):
         _check_sums_by_part(method, what, weights, 0, parts)
@@ -357,7 +383,7 @@ def _check_end_row(method: ButcherTableau, A: tuple[Row, ...], c: Row) -> None:
         raise _refusal(
             method,
             f"b does not use row {s}, so that row must be f at the step's end: a = b and c = 1; "
-            f"got c = {_show(c[s])} and a = ({', '.join(map(_show, A[s]))}); remove or correct it",
+            f"got c = {show(c[s])} and a = ({', '.join(map(show, A[s]))}); remove or correct it",
         )
 
 

@@ -216,9 +216,11 @@ def _with_interpolant(tableau: ButcherTableau, interp: Any) -> ButcherTableau:
         return tableau
     if interp == "linear":
         return replace(tableau, interpolant=linear(tableau.b))
-    if interp == "cubic":
-        return replace(tableau, interpolant=hermite(tableau.b, tableau.A, tableau.c, order=min(3, tableau.order)))
-    raise ValueError(f"option 'interp' must be 'linear' or 'cubic', got {interp!r}")
+    if interp != "cubic":
+        raise ValueError(f"option 'interp' must be 'linear' or 'cubic', got {interp!r}")
+    if tableau.extended_diagonal[0]:
+        raise UnsupportedCombination(f"'interp' is 'cubic', but {tableau.name!r} lacks f at a step's start: omit it")
+    return replace(tableau, interpolant=hermite(tableau.b, tableau.A, tableau.c, order=min(3, tableau.order)))
 
 
 def _read_outputs(outputs: Any, default: bool) -> bool:

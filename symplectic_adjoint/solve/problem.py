@@ -12,6 +12,7 @@ from torch import Tensor
 from symplectic_adjoint.errors import NonFiniteError, SolverError
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.compiled import CompiledSteps
+from symplectic_adjoint.field.coupled_solver import CoupledSolver
 from symplectic_adjoint.field.few_launches import launches_count
 from symplectic_adjoint.field.field import Field, Func
 from symplectic_adjoint.field.forward_state import ForwardState
@@ -39,7 +40,7 @@ from symplectic_adjoint.solve.stopping import StoppableSteps
 from symplectic_adjoint.solve.time_loop import KeepNothing, Recorder, integrate
 from symplectic_adjoint.solve.timeline import DifferentiableTimeline, Timeline
 from symplectic_adjoint.solve.trajectory import Trajectory
-from symplectic_adjoint.steps.implicit import step_of
+from symplectic_adjoint.steps.kind import step_of
 from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
 
 
@@ -110,7 +111,7 @@ class Problem:
             forward_state=self.forward_state or ForwardState(self.reach, like.device, self.lock, detached=detached),
         )
         if self.tableau.implicit:
-            f.stage_solver = StageSolver(like.dtype, self.options.linear, self.options.preconditioner)
+            f.stage_solver = self._stage_solver(like.dtype)
         if self.capture:
             f.captured = captured_steps(
                 self.caller,
@@ -252,6 +253,12 @@ class Problem:
     def _truncated(self, plans: Sequence[StepPlan], forward_state: ForwardState) -> "Problem":
         """Return the same problem over the steps that were accepted before a failure."""
         return replace(self, recorded=tuple(plans), event=None, forward_state=forward_state, returns_early=False)
+
+    def _stage_solver(self, dtype: torch.dtype) -> StageSolver:
+        linear, preconditioner = self.options.linear, self.options.preconditioner
+        if self.tableau.coupled:
+            return CoupledSolver(dtype, linear, preconditioner, self.tableau.floats.matrix)
+        return StageSolver(dtype, linear, preconditioner)
 
     def up_to_stop(self, found: Trajectory) -> "Problem":
         """Return the problem over the steps up to a stop, whose time, a constant, is its last output time."""

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.grad_mode import without_graph
+from symplectic_adjoint.field.graph import edge_to
+from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.field.split_function import evaluating_row
 from symplectic_adjoint.field.stage_on_graph import stage_for_second_derivatives, stage_on_graph
 from symplectic_adjoint.field.stage_solver import StageSolver
 from symplectic_adjoint.field.times import number
-from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.pushed_sums import PushedSums
 from symplectic_adjoint.steps.runge_kutta import Step, combine
 
@@ -80,20 +81,20 @@ class ImplicitStep(Step):
         if not torch.is_grad_enabled():
             return k
 
-        def evaluate(k: Tensor) -> tuple[Tensor, Tensor]:
+        def evaluate(k: Tensor) -> tuple[Tensor, Linearization]:
             y = combine(before, self.h, [(0, g)], [k])
             y = y if y.requires_grad else y.requires_grad_()
             with self.evaluating(i):
-                return self.f(t, y), y
+                return linearized(self.f(t, y), y)
 
         if cast(Field, self.f).search.gated:
-            return stage_for_second_derivatives(self._solver, hg, k, evaluate)
-        return stage_on_graph(self._solver, t, hg, k, evaluate)
+            return stage_for_second_derivatives(k, evaluate, lambda at: self._solver.exact_solves(at, hg))
+        return stage_on_graph(k, evaluate, lambda at, k_bar: self._solver.solve_transposed(at, t, hg, k_bar))
 
     def _pushed_sums(self, ks: object) -> PushedSums | None:
         """Form each sum where it is needed: a stage is in its own state."""
 
 
-def step_of(tableau: ButcherTableau) -> type[Step]:
-    """Return the kind of step that a method takes."""
-    return ImplicitStep if tableau.implicit else Step
+def linearized(value: Tensor, y: Tensor) -> tuple[Tensor, Linearization]:
+    """Return a value of f on the graph of y, and its graph."""
+    return value, Linearization(edge_to(value) if value.requires_grad else None, (y,), None)

@@ -37,6 +37,7 @@ from symplectic_adjoint.field.step_programs import Transposition
 from symplectic_adjoint.field.times import number
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.cotangent_sums import SumsInTurn, SumsTogether
+from symplectic_adjoint.steps.coupled import CoupledStep
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
@@ -117,17 +118,21 @@ def transpose_step(
         sums = SumsTogether(tableau, h, lam, weighted, f.fills)
     else:
         sums = SumsInTurn(tableau, h, lam, weighted)
+
+    def taken(i: int) -> Tensor:
+        w = sums.take(i)
+        return torch.zeros_like(step.y) if w is None else w.to(step.y.dtype)  # lam may be in a higher precision
+
+    together = None
+    if isinstance(step, CoupledStep):
+        together = step.solve_transposed([taken(i) for i in range(rows)], graphs)
     for i in reversed(range(rows)):
-        used = sums.has_terms(i) or (times is not None and times.uses(i))
+        used = together is not None or sums.has_terms(i) or (times is not None and times.uses(i))
         linearization = stages.take(i, used=used)
         if linearization is None:
             continue
-        w = sums.take(i)
-        if w is None:
-            w = torch.zeros_like(lam)
-        if w.dtype != step.y.dtype:  # lam may be carried in a higher precision
-            w = w.to(step.y.dtype)
-        if (g := tableau.floats.diagonal[i]) != 0.0:
+        w = taken(i) if together is None else together.pop()
+        if together is None and (g := tableau.floats.diagonal[i]) != 0.0:
             assert f.stage_solver is not None
             w = f.stage_solver.solve_transposed(linearization, step.time(i), h * g, w)
         l_i, *t_bar = f.transpose(linearization, w, pull)

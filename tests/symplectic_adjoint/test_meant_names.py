@@ -86,7 +86,7 @@ def test_a_gradient_that_was_meant_is_named(given, meant):
             refuse()
 
 
-@pytest.mark.parametrize("given", ["Radau", "RADAU", "BDF", "lsoda", "Kvaerno-4", "radau_iia5", "gl-4"])
+@pytest.mark.parametrize("given", ["Radau", "RADAU", "BDF", "lsoda", "Kvaerno-4"])
 def test_a_method_without_counterpart_is_explained_in_every_spelling(given):
     with pytest.raises(ValueError, match=f"method '{given}': .* not available: use 'kvaerno5'"):
         named_method(given)

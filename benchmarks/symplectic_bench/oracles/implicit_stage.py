@@ -1,6 +1,6 @@
-"""The stage of an implicit method, on the graph: Newton's method, and the implicit function theorem."""
+"""The stages of an implicit method, on the graph: Newton's method, and the implicit function theorem."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,39 @@ def solved_stage(f: Callable[[Any, Tensor], Tensor], t: Any, y: Tensor, hg: Any)
         else:
             raise ArithmeticError(f"the stage at t = {float(t):.9g} was not solved for in {MOST_ITERATIONS} iterations")
     return k + torch.linalg.solve(M, (f(t, y + hg * k) - k).reshape(n)).view_as(y)
+
+
+def solved_stages(
+    f: Callable[[Any, Tensor], Tensor], times: Sequence[Any], y: Tensor, h: Any, A: Sequence[Sequence[Any]]
+) -> list[Tensor]:
+    """Return all k_i = f(t_i, y + h sum_j a_ij k_j) of a fully implicit method, on the graph as solved_stage does."""
+    weights = torch.tensor([[float(a) for a in row] for row in A], dtype=y.dtype)
+
+    def all_stages(_: Any, mixed: Tensor) -> Tensor:  # mixed_i = y + h sum_j a_ij k_j
+        return torch.stack([f(t, state) for t, state in zip(times, mixed, strict=True)])
+
+    step, n = float(h), y.numel()
+    M, k = torch.eye(len(A) * n, dtype=y.dtype), torch.zeros(len(A), *y.shape, dtype=y.dtype)
+
+    def states(k: Tensor, h: Any) -> Tensor:
+        return y + h * torch.einsum("ij,j...->i...", weights, k)
+
+    with torch.no_grad():
+        before = float("inf")
+        for _ in range(MOST_ITERATIONS):
+            J = _jacobian(all_stages, None, states(k, step)).reshape(len(A) * n, len(A), n)
+            M = torch.eye(len(A) * n, dtype=y.dtype) - step * torch.einsum("pin,ij->pjn", J, weights).reshape(M.shape)
+            change = torch.linalg.solve(M, (all_stages(None, states(k, step)) - k).reshape(-1)).view_as(k)
+            k, size = k + change, float(change.abs().max())
+            if size == 0.0 or (size >= 0.5 * before and step * size <= 1e-12 * float(states(k, step).abs().max())):
+                break
+            before = size
+        else:
+            raise ArithmeticError(
+                f"the stages from t = {float(times[0]):.9g} were not solved for in {MOST_ITERATIONS} iterations"
+            )
+    residual = (all_stages(None, states(k, h)) - k).reshape(-1)
+    return list(k + torch.linalg.solve(M, residual).view_as(k))
 
 
 def _jacobian(f: Callable[[Any, Tensor], Tensor], t: Any, y: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint import ButcherTableau, Grid
-from symplectic_bench.oracles.implicit_stage import MOST_NUMBERS, solved_stage
+from symplectic_bench.oracles.implicit_stage import MOST_NUMBERS, solved_stage, solved_stages
 from symplectic_bench.problems import Problem
 
 COUPLING = 0.999
@@ -50,7 +50,8 @@ class Replayed(Protocol):
 def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
     """Return ys on the grid's steps, with the whole graph: (len(t), batch, dim).
 
-    Step n:  k_i = f(t_n + c_i h_n, y_n + h_n sum_j a_ij k_j), an equation for k_i where a_ii is not zero,
+    Step n:  k_i = f(t_n + c_i h_n, y_n + h_n sum_j a_ij k_j), an equation for k_i where a_ii is not zero, for all of
+    them together where stages are coupled,
     y_{n+1} = y_n + h_n sum_i b_i k_i; an output inside the step is y_n + h_n sum_i b_i(sigma) k_i, and one at the
     step's pinned end is y_{n+1} itself.
     """
@@ -65,7 +66,9 @@ def replay(tableau: ButcherTableau, problem: Replayed, grid: Grid) -> Any:
         rows = len(A) if any(j != pinned_to for j in here) else tableau.stages
         f = within_step(problem, grid.t[n].item(), grid.h[n].item())
         k: list[Any] = []
-        for i in range(rows):
+        if tableau.coupled:
+            k += solved_stages(f, [t + float(node) * h for node in c], y, h, tableau.matrix)
+        for i in range(len(k), rows):
             f_i = f if tableau.extended_parts is None else part_of(problem, tableau.extended_parts[i])
             time, before = t + float(c[i]) * h, combine(y, h, A[i], k)
             k.append(solved_stage(f_i, time, before, h * float(g[i])) if g[i] else f_i(time, before))
@@ -132,6 +135,8 @@ def why_not_replayed(tableau: ButcherTableau, y0: Tensor) -> str | None:
     """Return why steps of this method from y0 cannot be replayed, or None."""
     if tableau.implicit and y0.numel() > MOST_NUMBERS:
         return f"implicit steps of more than {MOST_NUMBERS} numbers are not replayed"
+    if tableau.coupled and y0.numel() * tableau.stages > MOST_NUMBERS:
+        return f"coupled stages of more than {MOST_NUMBERS} numbers are not replayed"
     return None
 
 

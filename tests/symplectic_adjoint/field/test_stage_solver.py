@@ -77,7 +77,7 @@ def test_batched_is_refused_if_samples_interact(gradient):
 
 
 @pytest.mark.parametrize("linear", ["dense", "batched"])
-@pytest.mark.parametrize("method", [m for m in IMPLICIT_METHODS if not METHODS[m].additive])
+@pytest.mark.parametrize("method", [m for m in IMPLICIT_METHODS if not (METHODS[m].additive or METHODS[m].coupled)])
 def test_a_linear_func_takes_one_jacobian_and_two_iterations_a_stage(method, linear):
     func = Linear()
     solution = fixed(func, start().requires_grad_(), method=method, steps=4, options={"linear": linear})

@@ -3,7 +3,7 @@
 Notation of Hairer and Wanner, Solving Ordinary Differential Equations II, section IV.3.
 """
 
-from collections.abc import Sequence
+import operator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -20,20 +20,22 @@ ONE: Polynomial = (Fraction(1),)
 
 
 class Implicit(NamedTuple):
-    """The coefficients of a diagonally implicit method, or of that part of an additive one."""
+    """The coefficients of an implicit method, or of that part of an additive one. matrix: the whole A."""
 
     A: tuple[Row, ...]
     diagonal: Row
+    matrix: tuple[Row, ...]
     b: Row
     c: Row
     b_error: Row | None
 
 
 def implicit_part(method: ButcherTableau) -> Implicit:
-    step = 2 if method.additive else 1
+    step, rows = 2 if method.additive else 1, method.matrix[: len(method.A)]
     return Implicit(
         A=tuple(row[::step] for row in method.A[::step]),
         diagonal=method.extended_diagonal[: len(method.A) : step],
+        matrix=tuple((*row[::step], *[Fraction(0)] * (len(rows[::step]) - len(row[::step]))) for row in rows[::step]),
         b=method.b[::step],
         c=method.c[::step],
         b_error=None if method.b_error is None else method.b_error[::step],
@@ -42,21 +44,34 @@ def implicit_part(method: ButcherTableau) -> Implicit:
 
 def denominator(part: Implicit) -> Polynomial:
     """Return Q = det(I - z A)."""
-    return _product(*((Fraction(1), -g) for g in part.diagonal))
+    return _determinant(part.matrix)
 
 
 def response(part: Implicit, weights: Row) -> Polynomial:
-    """Return the numerator of z weights^T (I - z A)^-1 1 over Q: what these weights make of y' = lambda y, y = 1."""
-    states: list[Polynomial] = []  # of stage i, over the product of the factors 1 - z g_j up to j = i
-    for i, row in enumerate(part.A):
-        before = _product(*((Fraction(1), -g) for g in part.diagonal[:i]))
-        states.append(_sum(before, _weighted(part, row, states, up_to=i)))
-    return _weighted(part, weights, states, up_to=len(states))
+    """Return the numerator of z weights^T (I - z A)^-1 1 over Q: what these weights make of y' = lambda y, y = 1.
+
+    It is det(I - z A + z 1 weights^T) - det(I - z A), since a determinant is linear in a change of rank one.
+    """
+    changed = tuple(tuple(a - w for a, w in zip(row, weights, strict=True)) for row in part.matrix)
+    return _sum(_determinant(changed), tuple(-a for a in _determinant(part.matrix)))
 
 
 def numerator(part: Implicit) -> Polynomial:
     """Return P = det(I - z A + z 1 b^T), so that R = P / Q."""
     return _sum(denominator(part), response(part, part.b))
+
+
+def _determinant(matrix: tuple[Row, ...]) -> Polynomial:
+    """Return det(I - z matrix), by Newton's identities for the traces of its powers."""
+    n, power, traces = len(matrix), matrix, []
+    for _ in range(n):
+        traces.append(sum((power[i][i] for i in range(n)), Fraction(0)))
+        columns = list(zip(*matrix, strict=True))
+        power = tuple(tuple(sum(map(operator.mul, row, c), Fraction(0)) for c in columns) for row in power)
+    found = [Fraction(1)]
+    for k in range(1, n + 1):
+        found.append(-sum((found[k - i] * traces[i - 1] for i in range(1, k + 1)), Fraction(0)) / k)
+    return tuple(found)
 
 
 def degree(polynomial: Polynomial) -> int:
@@ -72,15 +87,6 @@ def _squared_on_axis(polynomial: Polynomial) -> Polynomial:
     signed = [a * (-1) ** (n // 2) for n, a in enumerate(polynomial)]
     real, imaginary = tuple(signed[::2]), tuple(signed[1::2])
     return _sum(_product(real, real), _product((Fraction(0), Fraction(1)), imaginary, imaginary))
-
-
-def _weighted(part: Implicit, weights: Row, states: Sequence[Polynomial], up_to: int) -> Polynomial:
-    terms = (
-        _product((Fraction(0), w), state, *((Fraction(1), -g) for g in part.diagonal[j + 1 : up_to]))
-        for j, (w, state) in enumerate(zip(weights, states, strict=False))
-        if w
-    )
-    return _sum(*terms)
 
 
 def _sum(*polynomials: Polynomial) -> Polynomial:

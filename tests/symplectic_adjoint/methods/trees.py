@@ -54,7 +54,7 @@ class OrderConditions:
     """The order conditions of a method's rows, for any weights of them."""
 
     def __init__(self, method: ButcherTableau) -> None:
-        self._A = [(*row, g) for row, g in zip(method.extended_A, method.extended_diagonal, strict=True)]
+        self._A = method.matrix
         self._parts = method.extended_parts or (0,) * len(self._A)
         self._dense = method.interpolant.weights
         self._colours = 2 if method.additive else 1

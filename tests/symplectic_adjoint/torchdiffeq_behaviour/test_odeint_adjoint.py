@@ -13,7 +13,7 @@ from symplectic_adjoint.methods.registry import IMPLICIT_METHODS
 from tests.gradients import EXACT, STANDARD, taking_turns
 from tests.symplectic_adjoint.torchdiffeq_behaviour.shared import Swing, times
 
-THEIR_OTHER_METHODS = ["explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver", "radauIIA5", "gl4"]
+THEIR_OTHER_METHODS = ["explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver"]
 
 
 @pytest.mark.parametrize("method", THEIR_OTHER_METHODS)

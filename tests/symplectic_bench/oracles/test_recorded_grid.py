@@ -227,6 +227,12 @@ def test_large_states_are_not_solved_for(method, numbers, replayed):
     assert reason == (None if replayed else "implicit steps of more than 512 numbers are not replayed")
 
 
+@pytest.mark.parametrize(("numbers", "replayed"), [(170, True), (171, False)])
+def test_three_coupled_stages_have_three_times_as_many_numbers(numbers, replayed):
+    reason = why_not_replayed(METHODS["gl6"], torch.zeros(1, numbers))
+    assert reason == (None if replayed else "coupled stages of more than 512 numbers are not replayed")
+
+
 @pytest.mark.parametrize("method", IMPLICIT_METHODS)
 def test_a_replay_solves_for_the_stages_of_an_implicit_method(method, tmp_path):
     how = {"rtol": 1e-3, "atol": 1e-3} if METHODS[method].adaptive else {"steps": 5, "rtol": None, "atol": None}
