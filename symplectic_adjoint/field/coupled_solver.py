@@ -58,7 +58,9 @@ class CoupledSolver(StageSolver):
 
         def refresh(x: Tensor) -> bool:
             if not self._blocks:
-                straight[:], self._slowest = [products(f.linearize(times[-1], states(x)[-1]))], 0.0
+                straight.clear()  # the graph of one f at a time
+                straight.append(products(f.linearize(times[-1], states(x)[-1])))
+                self._slowest = 0.0
                 return True
             if formed_at and formed_at[0] is x:
                 return False

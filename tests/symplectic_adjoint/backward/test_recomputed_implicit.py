@@ -28,7 +28,7 @@ class Scaled:
 
 
 @pytest.mark.parametrize("change", [1e-6, -1.0])
-@pytest.mark.parametrize("method", ["implicit_euler", "kvaerno3", "kencarp4"])
+@pytest.mark.parametrize("method", ["implicit_euler", "kvaerno3", "radauIIA3", "gl6", "kencarp4"])
 @pytest.mark.parametrize("gradient", RECOMPUTING)
 def test_a_value_rebound_between_the_passes_is_found(gradient, method, change):
     net = SmallNet()
@@ -101,6 +101,21 @@ def test_stiffness_is_no_change(method, gradient, name):
     with warnings.catch_warnings():
         warnings.simplefilter("error", sa.NoiseWarning)
         solution = solve(func, y0, t, method=method, rtol=1e-4, atol=atol, gradient=gradient)
+        solution.ys.square().sum().backward()
+    assert y0.grad.isfinite().all() and y0.grad.any()
+
+
+@pytest.mark.parametrize("name", STIFF)
+@pytest.mark.parametrize(("gradient", "method"), taking_turns(["radauIIA3", "radauIIA5"] * 3, EXACT))
+def test_stiffness_is_no_change_with_coupled_stages(method, gradient, name):
+    make, end, _ = STIFF[name]
+    func, end = make(), 0.6 * end  # before van der Pol's first jump, over which such steps find no stages
+    y0 = func.START.clone().requires_grad_()
+    t = torch.tensor([0.0, 0.3 * end, end], dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", sa.NoiseWarning)
+        options = {"step_size": end / 60.0}
+        solution = solve(func, y0, t, method=method, gradient=gradient, options=options)
         solution.ys.square().sum().backward()
     assert y0.grad.isfinite().all() and y0.grad.any()
 

@@ -113,7 +113,7 @@ def test_min_step_ends_the_search_for_a_step():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("method", ["kvaerno3", "implicit_euler"])
+@pytest.mark.parametrize("method", ["kvaerno3", "implicit_euler", "gl4"])
 def test_what_does_not_go_with_an_implicit_method_is_refused(method, keywords, what):
     options = {} if METHODS[method].adaptive else {"step_size": 0.5}
     func = Counted(SmallNet())
