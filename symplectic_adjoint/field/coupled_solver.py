@@ -168,14 +168,14 @@ class CoupledSolver(StageSolver):
         return self._A
 
     def _mixed(self, x: Tensor, *, transposed: bool = False) -> Tensor:
-        """Return the stacked sum_j a_ij x_j, or sum_j a_ji x_j."""
+        """Return the stacked sum_j a_ij x_j, or sum_j a_ji x_j: not by matmul, which autocast would round."""
         A = self._coefficients(x)
-        return torch.matmul(A.mT if transposed else A, x)
+        return ((A.mT if transposed else A)[..., None] * x[:, None]).sum(2)
 
     def _matrix(self, at: StageGraph) -> Tensor:
         """Return M, of shape (blocks, stages n, stages n)."""
         J = torch.stack([jacobian(at(i), self._blocks or 1) for i in range(len(self._rows))], 1)
-        M = torch.einsum("ij,bipq->bipjq", self._coefficients(J), J)
+        M = self._coefficients(J)[:, None, :, None] * J[:, :, :, None, :]
         return M.reshape(len(J), J.shape[1] * J.shape[2], -1)
 
     def _form_all(self, at: StageGraph) -> None:

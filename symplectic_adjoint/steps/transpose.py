@@ -8,8 +8,9 @@ With lam = dL/dy+ and mu_m = dL/dy(sigma_m), stages from the last to the first:
 
 Matsubara, Miyatake and Yaguchi (NeurIPS 2021, arXiv:2102.09750): with Lambda_i = w_i / (h b_i) this is their
 method, the Runge-Kutta method on the adjoint equation that conserves lam^T delta. Without the division,
-b_i = 0 is no special case. Where a_ii is not zero, l_i = (df/dy)^T w_i makes this an equation for w_i. The cotangents
-of times use k_i, the value of f from the same call:
+b_i = 0 is no special case. Where a_ii is not zero, l_i = (df/dy)^T w_i makes this an equation for w_i. Where stages are
+coupled the sum is over all j, and this is one system of equations for all w_i (steps/coupled.py). The cotangents of
+times use k_i, the value of f from the same call:
 
     sigma_bar_m = h mu_m . sum_i b_i'(sigma_m) k_i,            t_out_bar_m = sigma_bar_m / h
     t_bar = sum_i tau_i - sum_m sigma_bar_m / h
@@ -121,7 +122,9 @@ def transpose_step(
 
     def taken(i: int) -> Tensor:
         w = sums.take(i)
-        return torch.zeros_like(step.y) if w is None else w.to(step.y.dtype)  # lam may be in a higher precision
+        if w is None:
+            return torch.zeros_like(step.y)
+        return w if w.dtype == step.y.dtype else w.to(step.y.dtype)  # lam may be carried in a higher precision
 
     together = None
     if isinstance(step, CoupledStep):
