@@ -49,7 +49,6 @@ def require_method_fits(
         (strategy.obstacle_to_implicit, strategy.obstacle_to_implicit),
         (compiles, "compile=True"),
         (captures, "capture=True"),
-        (autocast_is_on(y.device.type), "autocast, whose rounding Newton's method does not get below"),
         (transforming(), "torch.func or forward mode"),
     ):
         if found:
@@ -72,13 +71,18 @@ def require_solvable_stages(
 
     name: how the method was given. dtypes: those of the state's parts. linear: the option.
     """
+    if not tableau.implicit:
+        return
     coarse = {str(x) for x in dtypes if x not in (torch.float32, torch.float64)}
-    if tableau.implicit and coarse:
-        raise UnsupportedCombination(
-            f"{name}, which is implicit, does not work with a state of {', '.join(sorted(coarse))}, only float32 or "
-            "float64: change that, or take an explicit method"
-        )
-    if tableau.implicit and linear == "batched" and y.ndim < 2:
+    for found, what in (
+        (coarse, f"a state of {', '.join(sorted(coarse))}, only float32 or float64"),
+        (autocast_is_on(y.device.type), "autocast, whose rounding Newton's method does not get below"),
+    ):
+        if found:
+            raise UnsupportedCombination(
+                f"{name}, which is implicit, does not work with {what}: change that, or take an explicit method"
+            )
+    if linear == "batched" and y.ndim < 2:
         raise UnsupportedCombination(
             f"option 'linear' is 'batched', but y0 has no batch: its shape as one tensor is {tuple(y.shape)}"
         )

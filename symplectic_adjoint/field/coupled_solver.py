@@ -168,7 +168,7 @@ class CoupledSolver(StageSolver):
         return self._A
 
     def _mixed(self, x: Tensor, *, transposed: bool = False) -> Tensor:
-        """Return the stacked sum_j a_ij x_j, or sum_j a_ji x_j: not by matmul, which autocast would round."""
+        """Return the stacked sum_j a_ij x_j, or sum_j a_ji x_j."""
         A = self._coefficients(x)
         return ((A.mT if transposed else A)[..., None] * x[:, None]).sum(2)
 

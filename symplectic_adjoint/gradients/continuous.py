@@ -77,6 +77,11 @@ class Continuous(Strategy):
 
     def keeper(self, given: ForwardPass) -> "_ValuesAtEnds":
         back = self._backward_problem(given.problem)  # raise for bad options before func is called
+        if back.tableau.coupled:
+            raise UnsupportedCombination(
+                f"the second solve of gradient='continuous' does not work with {back.tableau.name}, whose stages are "
+                "coupled: give it another method, such as Continuous(method='kvaerno5'), or take an exact gradient"
+            )
         if self.method is not None:
             name, dtypes = f"Continuous(method={self.method!r})", [part.dtype for part in back.layout.parts]
             require_pair(name, back.tableau, back.caller)
@@ -160,7 +165,8 @@ def _stage_solver(f: Field, forward: Problem, back: Problem) -> StageSolver | No
     if not back.tableau.implicit:
         return None
     linear, preconditioner, known = back.options.linear, back.options.preconditioner, f.stage_solver
-    if known is None or (linear, preconditioner) != (forward.options.linear, forward.options.preconditioner):
+    given = forward.options
+    if forward.tableau.coupled or known is None or (linear, preconditioner) != (given.linear, given.preconditioner):
         f.stage_solver = StageSolver(f.dtype, linear, preconditioner)
         if known is not None:
             f.stage_solver.work.residual = known.work.residual

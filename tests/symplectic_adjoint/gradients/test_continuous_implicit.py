@@ -15,7 +15,7 @@ from tests.stiff_fields import StiffLinear, VanDerPol
 
 T = torch.tensor([0.0, 0.02, 0.05, 0.05, 0.1], dtype=torch.float64)
 ADAPTIVE = [name for name, tableau in IMPLICIT_METHODS.items() if tableau.adaptive]
-FIXED = [name for name in IMPLICIT_METHODS if name not in ADAPTIVE]
+FIXED = [name for name, tableau in IMPLICIT_METHODS.items() if not (tableau.adaptive or tableau.coupled)]
 TOLERANCE = {"sdirk2": 1e-5, "trbdf2": 1e-6, "kvaerno3": 1e-7}
 """What a method of low order meets in a hundred steps; 1e-9 for the others."""
 AMPLIFIED = 1e3
@@ -254,6 +254,13 @@ def test_the_second_solve_may_have_another_method(method, second):
         assert solution.stats.stages_backward.iterations > 0
 
 
+@pytest.mark.parametrize("method", ["gl4", "radauIIA3"])
+def test_the_first_solve_may_have_coupled_stages(method):
+    func, gradient = Relaxation(), Continuous(method="kvaerno5", rtol=1e-9, atol=1e-9)
+    _, got = gradients_of(func, gradient=gradient, method=method, options={"step_size": 1e-3})
+    assert_near(got, reference_of(func), 1e-5)
+
+
 def test_the_second_solve_may_have_another_linear_solver():
     gradient = Continuous(options={"linear": "gmres"})
     keywords = {"method": "kvaerno5", "rtol": 1e-9, "atol": 1e-9, "options": {"linear": "dense"}}
@@ -343,6 +350,13 @@ def test_an_equilibrium_at_zero_is_reversed():
     torch.testing.assert_close(found, torch.full_like(y0, torch.exp(torch.tensor(-5.0)).item()), rtol=1e-4, atol=0)
 
 
+def test_the_second_solve_refuses_autocast():
+    func, gradient = Counted(lambda t, y: -y), Continuous(method="kvaerno5")
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(UnsupportedCombination, match="autocast"):
+        solve(func, start().float().requires_grad_(), T, gradient=gradient)
+    assert func.calls == 0
+
+
 @pytest.mark.parametrize(
     ("method", "gradient", "y0", "message"),
     [
@@ -357,10 +371,13 @@ def test_an_equilibrium_at_zero_is_reversed():
         ),
         ("kvaerno5", Continuous(method="dopri5", options={"linear": "dense"}), start(), "belongs to implicit methods"),
         ("kvaerno5", "continuous", start() + 0j, "a state of torch.complex128"),
+        ("gl4", "continuous", start(), "does not work with gl4, whose stages are coupled"),
+        ("dopri5", Continuous(method="radauIIA3"), start(), "does not work with radauIIA3, whose stages are coupled"),
     ],
 )
 def test_what_the_second_solve_refuses_is_refused_before_func_is_called(method, gradient, y0, message):
     func = Counted(lambda t, y: -y)
+    options = {} if METHODS[method].adaptive else {"step_size": 0.1}
     with pytest.raises(UnsupportedCombination, match=message):
-        solve(func, y0.requires_grad_(), T, method=method, gradient=gradient, rtol=1e-2, atol=1e-2)
+        solve(func, y0.requires_grad_(), T, method=method, gradient=gradient, rtol=1e-2, atol=1e-2, options=options)
     assert func.calls == 0
