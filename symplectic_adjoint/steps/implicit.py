@@ -6,6 +6,8 @@ Hairer and Wanner, Solving Ordinary Differential Equations II (1996), eq. IV.6.1
 solved for by field/stage_solver.py, and k_i is (Y_i - y - ..) / (h g_i), which amplifies no error, not f(Y_i).
 """
 
+import math
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -21,6 +23,9 @@ from symplectic_adjoint.field.stage_solver import StageSolver
 from symplectic_adjoint.field.times import number
 from symplectic_adjoint.steps.pushed_sums import PushedSums
 from symplectic_adjoint.steps.runge_kutta import Step, combine
+
+MOST_NODES = 3
+"""The stages that predict the next one. More would amplify the errors of stiff components."""
 
 
 class ImplicitStep(Step):
@@ -75,8 +80,7 @@ class ImplicitStep(Step):
         before, t, hg = self._before(i), self.time(i), number(self.h) * g
         with torch.no_grad():
             fixed = before.detach()
-            before_it = i - (2 if self.tableau.additive else 1)  # the same part's last stage
-            guess = hg * self.ks[before_it].detach() if i else torch.zeros_like(fixed)
+            guess = self._predicted(i, hg) if i else torch.zeros_like(fixed)
             k = self._solver.solve(self.f, t, fixed, hg, guess) / hg
         if not torch.is_grad_enabled():
             return k
@@ -91,6 +95,16 @@ class ImplicitStep(Step):
             return stage_for_second_derivatives(k, evaluate, lambda at: self._solver.exact_solves(at, hg))
         return stage_on_graph(k, evaluate, lambda at, k_bar: self._solver.solve_transposed(at, t, hg, k_bar))
 
+    def _predicted(self, i: int, hg: float) -> Tensor:
+        """Return a guess of hg k_i from the stages before it."""
+        if self.tableau.additive:
+            return hg * self.ks[i - 2].detach()  # the same part's last stage
+        terms = _extrapolation(self.tableau.floats.c[: i + 1])
+        guess = (hg * terms[0][1]) * self.ks[terms[0][0]].detach()
+        for j, weight in terms[1:]:
+            guess.add_(self.ks[j].detach(), alpha=hg * weight)
+        return guess
+
     def _pushed_sums(self, ks: object) -> PushedSums | None:
         """Form each sum where it is needed: a stage is in its own state."""
 
@@ -98,3 +112,19 @@ class ImplicitStep(Step):
 def linearized(value: Tensor, y: Tensor) -> tuple[Tensor, Linearization]:
     """Return a value of f on the graph of y, and its graph."""
     return value, Linearization(edge_to(value) if value.requires_grad else None, (y,), None)
+
+
+@cache
+def _extrapolation(c: tuple[float, ...]) -> list[tuple[int, float]]:
+    """Return (j, weight) of the stages j whose polynomial in c predicts the last of these: at most the last three.
+
+    Of stages at one time only the last counts; one at the time of the predicted stage is itself the prediction.
+    """
+    *before, at = c
+    nodes: dict[float, int] = {}
+    for j in reversed(range(len(before))):
+        nodes.setdefault(before[j], j)
+    if at in nodes:
+        return [(nodes[at], 1.0)]
+    chosen = list(nodes.items())[:MOST_NODES]
+    return [(j, math.prod((at - other) / (x - other) for other, _ in chosen if other != x)) for x, j in chosen]
