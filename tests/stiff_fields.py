@@ -48,6 +48,24 @@ class Robertson(nn.Module):
         return torch.stack([back - slow, slow - back - fast, fast], -1)
 
 
+class Hires(nn.Module):
+    """Eight concentrations. Hairer and Wanner, Solving Ordinary Differential Equations II (1996), eq. IV.10.4."""
+
+    START = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0057], dtype=torch.float64)
+
+    def __init__(self):
+        super().__init__()
+        self.binding = nn.Parameter(torch.tensor(280.0, dtype=torch.float64))
+
+    def forward(self, t, y):
+        a, b, c, d, e, f, g, h = y.unbind(-1)
+        bound = self.binding * f * h
+        rates = [-1.71 * a + 0.43 * b + 8.32 * c + 0.0007, 1.71 * a - 8.75 * b, -10.03 * c + 0.43 * d + 0.035 * e]
+        rates += [8.32 * b + 1.71 * c - 1.12 * d, -1.745 * e + 0.43 * (f + g)]
+        rates += [-bound + 0.69 * d + 1.71 * e - 0.43 * f + 0.69 * g, bound - 1.81 * g, -bound + 1.81 * g]
+        return torch.stack(rates, -1)
+
+
 class CoupledState(nn.Module):
     """A tuple or dict of a state and a number for each sample that it drives."""
 

@@ -34,6 +34,8 @@ MOST_ITERATIONS = 40
 """Iterations before a stage is given up. One with a good Jacobian takes three to six."""
 STATE_ERRORS = 64.0
 """How many times its last correction the error of a stage may be: the solutions of two passes differ by rounding."""
+FASTEST = 1e-3
+"""The fastest rate that is believed: a fresh Jacobian removes a large error faster than what it leaves."""
 MANY_ITERATIONS = 6
 """Iterations after which the next stage gets a Jacobian of its own."""
 SLOW = 0.2
@@ -265,15 +267,15 @@ class StageSolver:
                     return x, taken
                 previous, polished = math.inf, True
                 continue
+            if rate >= 1.0 and refresh(x):  # rather than overshoot, perhaps to another solution
+                previous = math.inf
+                continue
             if rate >= 2.0:
-                if refresh(x):
-                    previous = math.inf
-                    continue
                 break
             x = x + delta
             if ratio > ROUNDING * eps:
                 self._slowest = max(self._slowest, rate)
-            left = ratio * max(rate, self._slowest) if rate > 0.0 else ratio
+            left = ratio * max(rate, self._slowest, FASTEST) if rate > 0.0 else ratio
             if ratio <= 4.0 * eps or (rate < 0.5 and left <= eps):
                 self._note(min(ratio, max(left, eps)), defect)
                 return x, taken

@@ -11,7 +11,7 @@ import symplectic_adjoint as sa
 from symplectic_adjoint import METHODS, FunctionChanged, solve
 from tests.fields import SmallNet, start
 from tests.gradients import EXACT, taking_turns
-from tests.stiff_fields import Robertson, StiffLinear, VanDerPol
+from tests.stiff_fields import Hires, Robertson, StiffLinear, VanDerPol
 
 T = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
 RECOMPUTING = [name for name in EXACT if name not in ("backprop", "auto")]
@@ -86,6 +86,7 @@ STIFF = {
     "robertson": (Robertson, 40.0, 1e-8),
     "van der pol": (lambda: VanDerPol(100.0), 100.0, 1e-4),
     "decays": (Decays, 1.0, 1e-6),
+    "hires": (Hires, 40.0, 1e-6),
 }
 ADAPTIVE = ["sdirk2", "trbdf2", "kvaerno3", "kvaerno5"]
 

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from symplectic_adjoint import METHODS, solve
+from symplectic_adjoint.field.stage_solver import StageSolver
 from symplectic_adjoint.methods.registry import IMPLICIT_METHODS
 from tests.fields import Counted, SmallNet, start
 from tests.gradients import EXACT, taking_turns
-from tests.stiff_fields import StiffLinear
+from tests.stiff_fields import Hires, Robertson, StiffLinear
 
 T = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
 EPS = torch.finfo(torch.float64).eps
@@ -119,6 +120,36 @@ def test_two_passes_count_for_themselves():
     solution.ys.sum().backward()
     assert str(solution.stats.stages) == forward and "Newton iterations" in forward
     assert solution.stats.stages_backward is not solution.stats.stages
+
+
+@pytest.mark.parametrize("method", ["sdirk2", "trbdf2", "kvaerno5"])
+def test_a_stage_is_solved_to_rounding_error_however_fast_the_first_corrections_shrank(method, monkeypatch):
+    """A fresh Jacobian removes most of the guess's error at once, but what is left shrinks a hundred times slower."""
+    solve_stage, errors = StageSolver.solve, []
+
+    def compared(self, f, t, y, hg, guess):
+        z = solve_stage(self, f, t, y, hg, guess)
+        other = self.for_another_pass()  # with a Jacobian at z
+        errors.append(float((solve_stage(other, f, t, y, hg, z) - z).abs().max() / (y + z).abs().max()))
+        return z
+
+    monkeypatch.setattr(StageSolver, "solve", compared)
+    with torch.no_grad():
+        solve(Hires(), Hires.START, 40.0 * T, method=method, rtol=1e-5, atol=1e-7)
+    assert len(errors) > 50
+    assert max(errors) < 100 * EPS
+
+
+@pytest.mark.parametrize("linear", ["dense", "gmres"])
+@pytest.mark.parametrize("step_size", [0.01, 0.05, 0.1])
+def test_the_solution_beside_the_start_is_found_not_another_one(step_size, linear):
+    """Robertson's equations, the second concentration in units of 1e-4, have another solution, where it is negative."""
+    func, units = Robertson(), torch.tensor([1.0, 1e4, 1.0], dtype=torch.float64)
+    found = solve(
+        lambda t, y: func(t, y / units) * units, Robertson.START, 0.5 * T, method="implicit_euler", params=(),
+        options={"step_size": step_size, "linear": linear},
+    ).ys[-1, 1]  # fmt: skip
+    assert found.item() == pytest.approx(0.3328, rel=0.01)  # that of kvaerno5 at rtol 1e-9
 
 
 def test_an_explicit_method_has_no_stages_to_solve():
