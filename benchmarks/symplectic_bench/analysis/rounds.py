@@ -4,7 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from symplectic_bench.analysis.paired import Ratio, paired_ratio
+from symplectic_bench.analysis.sign_flip import p_value
 
 Timing = Mapping[str, Any]
 """A line of a summary, or the part of it that TIMING names."""
@@ -33,6 +36,23 @@ def in_turns(timing: Timing, other: Timing) -> bool:
 def time_ratio(timing: Timing, other: Timing) -> Ratio | None:
     """Return the ratio of the times of two cells of a group, or None if they were not timed in the same rounds."""
     return paired_ratio(round_times(timing), round_times(other)) if in_turns(timing, other) else None
+
+
+def time_statistics(name: str, timing: Timing, other: Timing) -> dict[str, Any]:
+    """Return the ratio of two cells' times under this name, and beside it what their rounds say of it.
+
+    <name>_low, _high and _rounds are those of paired.Ratio, _mean is the geometric mean of the rounds' ratios,
+    _log_spread the standard deviation of their logarithms, and _p_value that of the sign-flip test, if there are
+    paired.FEWEST_ROUNDS rounds or more. Without rounds in common the ratio is that of the medians, alone.
+    """
+    found = time_ratio(timing, other)
+    if found is None:
+        own, its = timing["total_s"], other["total_s"]
+        return {name: None if own is None or not its else own / its}
+    logs = np.log(round_times(timing)) - np.log(round_times(other))
+    line = {name: found.median} | {f"{name}_{key}": getattr(found, key) for key in ("low", "high", "rounds")}
+    line |= {f"{name}_mean": float(np.exp(logs.mean())), f"{name}_log_spread": float(logs.std(ddof=1))}
+    return line | ({f"{name}_p_value": p_value(logs)} if found.has_interval else {})
 
 
 def is_faster(timing: Timing, other: Timing) -> bool:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from symplectic_bench.analysis.f_call_formula import formula_f_calls
-from symplectic_bench.analysis.rounds import TIMING, round_times, time_ratio
-from symplectic_bench.analysis.sign_flip import p_value
+from symplectic_bench.analysis.rounds import TIMING, time_statistics
 from symplectic_bench.contenders.contender_records import contender_place
 from symplectic_bench.contenders.gradient_records import gradient_place
 from symplectic_bench.rows.record import Measurement
@@ -134,14 +132,10 @@ def group_labels(rows: Sequence[Measurement]) -> dict[str, str]:
 
 def _statistics(name: str, row: Measurement, other: Measurement) -> Line:
     """Return a ratio of times and its statistics; without rounds in common, that of the medians and no more."""
-    timing, unit = ({field: getattr(one, field) for field in TIMING} for one in (row, other))
-    found = None if row is other else time_ratio(timing, unit)
-    if found is None:
+    if row is other:
         return {name: ratio(row.total_s, other.total_s)}
-    logs = np.log(round_times(timing)) - np.log(round_times(unit))
-    line: Line = {name: found.median} | {f"{name}_{key}": getattr(found, key) for key in ("low", "high", "rounds")}
-    line |= {f"{name}_mean": float(np.exp(logs.mean())), f"{name}_log_spread": float(logs.std(ddof=1))}
-    return line | ({f"{name}_p_value": p_value(logs)} if found.has_interval else {})
+    timing, unit = ({field: getattr(one, field) for field in TIMING} for one in (row, other))
+    return time_statistics(name, timing, unit)
 
 
 def _derived(row: Measurement, labels: dict[str, str], peer: Measurement | None, floor: Measurement | None) -> Line:

@@ -13,44 +13,55 @@ ERROR_RATE = 0.05
 
 
 class Verdict(StrEnum):
-    """How a time compares with the peer's. LEVEL: no difference was seen, which is not to say that there is none."""
+    """How a time, or a cost beside a time, compares with that of a peer.
+
+    LEVEL: no difference was seen, which is not to say that there is none. TRADE: less of one and more of the other.
+    """
 
     FIRST = "first"
     LEVEL = "level"
     BEHIND = "behind"
     NO_VERDICT = "no verdict"
+    TRADE = "a trade"
 
 
-def verdicts(lines: Sequence[Line]) -> list[Verdict | None]:
-    """Return the verdict on each line of a summary, None for a line that is not compared with PEER.
+OVER_PEER = "time_over_peer"
+"""The ratio of times that is judged if no other is named."""
+
+
+def verdicts(lines: Sequence[Line], name: str = OVER_PEER) -> list[Verdict | None]:
+    """Return the verdict on each line of a summary, None for a line that is not compared.
+
+    name is the ratio that is judged, with its statistics (rounds.time_statistics) beside it. The lines that have it are
+    compared, except those of FLOOR, and of PEER with itself.
 
     A line is FIRST or BEHIND if its rounds reject equality after Holm's correction for all comparisons of the lines.
     There is no verdict on fewer than FEWEST_ROUNDS rounds, nor on so few that not even agreement of all would do.
     """
-    judged = [place for place, line in enumerate(lines) if is_judged(line)]
-    adjusted = dict(zip(judged, holm([lines[i]["time_over_peer_p_value"] for i in judged]), strict=True))
+    judged = [place for place, line in enumerate(lines) if is_judged(line, name)]
+    adjusted = dict(zip(judged, holm([lines[i][f"{name}_p_value"] for i in judged]), strict=True))
     found: list[Verdict | None] = []
     for place, line in enumerate(lines):
         if place not in adjusted:
-            found.append(Verdict.NO_VERDICT if _is_compared(line) else None)
-        elif smallest_p_value(int(line["time_over_peer_rounds"])) > ERROR_RATE / len(judged):
+            found.append(Verdict.NO_VERDICT if _is_compared(line, name) else None)
+        elif smallest_p_value(int(line[f"{name}_rounds"])) > ERROR_RATE / len(judged):
             found.append(Verdict.NO_VERDICT)
         elif adjusted[place] > ERROR_RATE:
             found.append(Verdict.LEVEL)
         else:
-            found.append(Verdict.FIRST if line["time_over_peer_mean"] < 1 else Verdict.BEHIND)
+            found.append(Verdict.FIRST if line[f"{name}_mean"] < 1 else Verdict.BEHIND)
     return found
 
 
-def smallest_ratios(lines: Sequence[Line]) -> list[float]:
+def smallest_ratios(lines: Sequence[Line], name: str = OVER_PEER) -> list[float]:
     """Return, for each comparison with a verdict, the smallest ratio above 1 that would have been seen.
 
     "Seen": called first or behind, in four runs of five, before any other comparison is decided.
     """
-    level = ERROR_RATE / max(1, sum(map(is_judged, lines)))
-    judged = [line for line in lines if is_judged(line)]
-    effects = [smallest_effect(int(line["time_over_peer_rounds"]), level) for line in judged]
-    spreads = [line["time_over_peer_log_spread"] for line in judged]
+    judged = [line for line in lines if is_judged(line, name)]
+    level = ERROR_RATE / max(1, len(judged))
+    effects = [smallest_effect(int(line[f"{name}_rounds"]), level) for line in judged]
+    spreads = [line[f"{name}_log_spread"] for line in judged]
     found = [e * spread for e, spread in zip(effects, spreads, strict=True) if math.isfinite(e)]
     return [math.exp(min(one, 700.0)) for one in found]
 
@@ -72,10 +83,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _is_compared(line: Line) -> bool:
-    return line["time_over_peer"] is not None and line["name"] != PEER and line["contender"] != FLOOR
+def _is_compared(line: Line, name: str) -> bool:
+    itself = name == OVER_PEER and line["name"] == PEER
+    return line.get(name) is not None and not itself and line["contender"] != FLOOR
 
 
-def is_judged(line: Line) -> bool:
-    """Return whether the line was compared with PEER in rounds enough for an interval."""
-    return _is_compared(line) and line["time_over_peer_p_value"] is not None
+def is_judged(line: Line, name: str = OVER_PEER) -> bool:
+    """Return whether the line was compared in rounds enough for an interval."""
+    return _is_compared(line, name) and line.get(f"{name}_p_value") is not None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from symplectic_bench.analysis.claims import ClaimOutcome, ClaimResult, shortfalls, support_text, target_headline
 from symplectic_bench.analysis.criteria import CriterionOutcome
@@ -12,8 +13,7 @@ from symplectic_bench.report.suite_report import SuiteReport, choose_environment
 from symplectic_bench.rows.environment import Environment
 from symplectic_bench.run.console import console
 from symplectic_bench.run.sweep import Plan, describe_problems, load_vocabulary
-from symplectic_bench.spec.cell import Cell
-from symplectic_bench.spec.expansion import expand
+from symplectic_bench.spec.expansion import asked_questions, expand
 from symplectic_bench.spec.suite import Suite
 from symplectic_bench.spec.users_problem import suite_of
 
@@ -28,16 +28,16 @@ def write_reports(suites: Sequence[str] | None, options: ReportOptions, *parts: 
     def write_one(source: str) -> None:
         suite = suite_of(source, options.scale, options.problem)
         chosen = choose_environment(options.results / suite.name, options.environment)
-        folders, cells = (options.results, options.plots), cells_with_targets(suite)
-        write_report(SuiteReport(suite, source, options.scale, chosen, *folders, cells, options.mix_machines), *parts)
+        where, known = (options.scale, chosen, options.results, options.plots), known_of(suite)
+        write_report(SuiteReport(suite, source, *where, **known, mix_machines=options.mix_machines), *parts)
 
     return for_each(sources(suites, options.problem), write_one)
 
 
 def report_of(plan: Plan, environment: Environment, results: Path, plots: Path) -> SuiteReport:
     """Return the report on the rows that a plan was measured to in this environment."""
-    id, cells = environment.with_problems(plan.problems).id, cells_with_targets(plan.suite)
-    return SuiteReport(plan.suite, plan.source, plan.scale, id, results, plots, cells)
+    id = environment.with_problems(plan.problems).id
+    return SuiteReport(plan.suite, plan.source, plan.scale, id, results, plots, **known_of(plan.suite))
 
 
 def write_report(report: SuiteReport, *parts: Part) -> None:
@@ -48,12 +48,18 @@ def write_report(report: SuiteReport, *parts: Part) -> None:
         show_claims(report.claims)
 
 
-def cells_with_targets(suite: Suite) -> list[Cell]:
-    """Return all cells of a suite that has targets or claims, even those that cannot be measured here."""
-    if not (suite.target or suite.claim):
-        return []  # expanding imports torch
+def known_of(suite: Suite) -> dict[str, Any]:
+    """Return what a report needs to know of the suite's cells, even of those that cannot be measured here.
+
+    All cells of a suite that has targets or claims, and the questions of its blocks, as arguments of SuiteReport.
+    """
+    claimed, asks = suite.target or suite.claim, any(block.question for block in suite.block)
+    if not (claimed or asks):
+        return {}  # expanding imports torch
     vocabulary = load_vocabulary(suite.trains, describe_problems(suite))
-    return expand(suite, replace(vocabulary, decline=lambda cell: None))
+    anywhere = replace(vocabulary, decline=lambda cell: None)
+    cells = expand(suite, anywhere) if claimed else []
+    return {"cells": cells, "questions": asked_questions(suite, anywhere) if asks else []}
 
 
 TARGET_COLORS = {

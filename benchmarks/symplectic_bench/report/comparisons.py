@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 from symplectic_bench.analysis.paired import FEWEST_ROUNDS
 from symplectic_bench.analysis.summary import Line
-from symplectic_bench.analysis.verdicts import ERROR_RATE, is_judged, rounds_needed, smallest_ratios, verdicts
+from symplectic_bench.analysis.verdicts import (
+    ERROR_RATE,
+    OVER_PEER,
+    is_judged,
+    rounds_needed,
+    smallest_ratios,
+    verdicts,
+)
 from symplectic_bench.report.numerals import ratio_with_limits, three_digits
 
 WRITTEN = "written_"
@@ -37,24 +44,30 @@ def without_written(line: Line) -> Line:
 
 def statistics_words(lines: Sequence[Line]) -> str:
     """Explain, for a caption, the limits and the verdicts of these lines; an empty string if they compare nothing."""
-    comparisons = sum(map(is_judged, lines))
     if all(line["verdict"] is None for line in lines):
         return ""
     limits = (
         f" Of a time: the median of the ratios within a round, with (its 95 % bootstrap interval) from {FEWEST_ROUNDS}"
         " rounds on, else [the smallest, the largest] and no verdict; without limits if the floor is an estimate."
     )
-    if not comparisons:
-        return limits
-    seen = smallest_ratios(lines)
+    return f"{limits} {words_on_test(lines, 'against the peer')}" if any(map(is_judged, lines)) else limits
+
+
+def words_on_test(lines: Sequence[Line], heading: str, name: str = OVER_PEER) -> str:
+    """Explain the test that gives the verdicts under this heading, and how small a difference it would have seen.
+
+    name is the ratio that is judged, in one of the lines at least.
+    """
+    comparisons = sum(is_judged(line, name) for line in lines)
     test = (
-        f" against the peer: first or behind if a sign-flip test of the paired log ratios rejects equality at"
+        f"{heading}: first or behind if a sign-flip test of the paired log ratios rejects equality at"
         f" {100 * ERROR_RATE:g} % after Holm's correction for the table's {comparisons} comparisons, else level."
     )
+    seen = smallest_ratios(lines, name)
     if not seen:
-        return f"{limits}{test} So many comparisons need {rounds_needed(comparisons)} rounds for a verdict."
+        return f"{test} So many comparisons need {rounds_needed(comparisons)} rounds for a verdict."
     least, most = (three_digits(100 * (found - 1)) for found in (min(seen), max(seen)))
     return (
-        f"{limits}{test} The smallest difference that this run would have seen in four of five cases is {least} to"
+        f"{test} The smallest difference that this run would have seen in four of five cases is {least} to"
         f" {most} %, depending on the row."
     )

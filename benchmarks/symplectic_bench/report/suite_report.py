@@ -25,6 +25,7 @@ from symplectic_bench.rows.parquet import write_parquet
 from symplectic_bench.rows.record import Measurement
 from symplectic_bench.rows.store import environment_ids, read_cells, read_machine, read_rows
 from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.question import AskedQuestion
 from symplectic_bench.spec.suggestion import suggestion
 from symplectic_bench.spec.suite import Scale, Suite
 from symplectic_bench.spec.users_problem import users_problems
@@ -43,7 +44,8 @@ class SuiteReport:
     """The rows of one suite in one environment, and the files made from them.
 
     cells are all the cells of a suite that has targets or claims, so that those without a row can be named; empty for
-    other suites. mix_machines: whether ratios may be of rows that different machines measured in one sweep.
+    other suites. questions are those of its blocks. mix_machines: whether ratios may be of rows that different machines
+    measured in one sweep.
     """
 
     suite: Suite
@@ -53,6 +55,7 @@ class SuiteReport:
     results: Path
     plots: Path
     cells: Sequence[Cell] = ()
+    questions: Sequence[AskedQuestion] = ()
     mix_machines: bool = False
 
     @cached_property
@@ -103,7 +106,7 @@ class SuiteReport:
         claimed = claim_tables(self.claims, self.exponents, self.where)
         if self.suite.trains:
             return claimed + training_tables(self.frame, self.where)
-        return claimed + all_tables(self.frame, self.where, self.targets)
+        return claimed + all_tables(self.frame, self.where, self.targets, self.questions)
 
     @cached_property
     def targets(self) -> list[ClaimResult]:

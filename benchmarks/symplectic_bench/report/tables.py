@@ -1,8 +1,6 @@
 """The tables of a summary: their columns, formats and captions."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -13,6 +11,7 @@ from symplectic_bench.analysis.overview import overview
 from symplectic_bench.analysis.paired import FEWEST_ROUNDS
 from symplectic_bench.analysis.summary import LAST_PLACE, LEADER, PAIRED, PEER, Line, lines_of, ratio
 from symplectic_bench.contenders.gradient_records import gradient_record
+from symplectic_bench.report.columns import Column, measured_columns, notes, numbers, shown_status, texts
 from symplectic_bench.report.comparisons import (
     statistics_words,
     with_verdicts,
@@ -20,21 +19,9 @@ from symplectic_bench.report.comparisons import (
     without_written,
 )
 from symplectic_bench.report.numerals import count, mebibytes, milliseconds, scientific, text, three_digits, yes_no
+from symplectic_bench.report.question_tables import question_tables
 from symplectic_bench.report.typesetting import Section, Table
-from symplectic_bench.rows.record import Measurement
-from symplectic_bench.spec.status import Status
-
-Column = tuple[str, str, Callable[[Any], str]]  # heading, key in the line, format
-
-
-def _measured(columns: Sequence[Column], lines: Sequence[Line]) -> Sequence[Column]:
-    """Return the columns for which some line has a value: not every suite measures everything."""
-    return [column for column in columns if not lines or any(line.get(column[1]) is not None for line in lines)]
-
-
-def _cells(line: Line, columns: Sequence[Column]) -> tuple[str, ...]:
-    return tuple(form(line.get(key)) for _, key, form in columns)
-
+from symplectic_bench.spec.question import AskedQuestion
 
 # The tables.
 
@@ -71,9 +58,6 @@ OVERVIEW: tuple[Column, ...] = (
     ("memory x peer", "mean_memory_over_peer", three_digits),
     ("compared", "compared", count),
 )
-
-SAMPLES = {field.name for field in fields(Measurement) if "list" in str(field.type)}
-"""Fields that hold many values, which tables leave out."""
 
 ORDERING: tuple[Column, ...] = (
     ("group", "group", text),
@@ -127,13 +111,21 @@ TRUTH: tuple[Column, ...] = (
 )
 
 
-def all_tables(frame: pd.DataFrame, where: str, targets: Sequence[ClaimResult] = ()) -> list[Table]:
+def all_tables(
+    frame: pd.DataFrame, where: str, targets: Sequence[ClaimResult] = (), questions: Sequence[AskedQuestion] = ()
+) -> list[Table]:
     """Return every table of a summary. `where` names the machine and ends each caption.
 
-    Tables of targets come first, if there are any. The order of memory needs the three gradients that it compares.
+    Tables of targets come first, if there are any, then those of questions, whose groups the table of all gradients
+    leaves out. The order of memory needs the three gradients that it compares.
     """
     tables = [reached_table(targets, where), targets_table(targets, where)] if targets else []
     lines = lines_of(frame)
+    if questions and lines:
+        tables += question_tables(lines, where, questions)
+        asked = [group for question in questions for group in question.ours]
+        others = pd.DataFrame(frame[~frame["group_id"].isin(asked)])
+        return tables + ([gradients_table(others, where)] if len(others) else [])
     if any(line["rtol"] is not None for line in lines) and all(line["total_s"] is None for line in lines):
         tables.append(truth_table(frame, where))
     tables += [overview_table(frame, where), gradients_table(frame, where)]
@@ -175,7 +167,7 @@ def targets_table(targets: Sequence[ClaimResult], where: str) -> Table:
         (result,) = target.criteria
         lines = [_target_line(target, evaluation) for evaluation in result.evaluations]
         heading = f"{target_headline(target)}: {result.outcome}"
-        sections.append(Section(heading, tuple(_cells(line, TARGETS) for line in lines)))
+        sections.append(Section(heading, tuple(texts(line, TARGETS) for line in lines)))
         data += map(without_written, lines)
     headings = tuple(column[0] for column in TARGETS)
     return Table("targets", "Targets, cell by cell", caption, where, headings, tuple(sections), tuple(data))
@@ -201,8 +193,8 @@ def overview_table(frame: pd.DataFrame, where: str) -> Table:
         " code is to its method, not which method is leaner. x captured floor: of the same calls replayed from a CUDA"
         " graph."
     )
-    columns, data = _measured(OVERVIEW, lines), [without_written(line) for line in lines]
-    section = Section("", tuple(_cells(line, columns) for line in lines))
+    columns, data = measured_columns(OVERVIEW, lines), [without_written(line) for line in lines]
+    section = Section("", tuple(texts(line, columns) for line in lines))
     headings = tuple(column[0] for column in columns)
     return Table("overview", "All gradients at a glance", caption, where, headings, (section,), tuple(data))
 
@@ -220,7 +212,7 @@ def truth_table(frame: pd.DataFrame, where: str) -> Table:
     for group_id in groups:
         cells = [line for line in lines if line["group_id"] == group_id]
         line = _truth_line(cells)
-        sections.setdefault(f"{line['method']}, {line['dtype']}", []).append(_cells(line, TRUTH))
+        sections.setdefault(f"{line['method']}, {line['dtype']}", []).append(texts(line, TRUTH))
         data.append(line)
     found = tuple(Section(heading, tuple(rows)) for heading, rows in sections.items())
     headings = tuple(column[0] for column in TRUTH)
@@ -249,12 +241,12 @@ def _truth_line(cells: Sequence[Line]) -> Line:
 def gradients_table(frame: pd.DataFrame, where: str) -> Table:
     """Return one line per cell, one section per group."""
     lines = [with_written_ratios(line, PAIRED) for line in with_verdicts(lines_of(frame))]
-    lines = [line | {"shown_status": _shown_status(line)} for line in lines]
+    lines = [line | {"shown_status": shown_status(line)} for line in lines]
     groups = {line["group_id"]: line["group"] for line in lines}
-    columns, sections = _measured(GRADIENTS, lines), []
+    columns, sections = measured_columns(GRADIENTS, lines), []
     for group_id, heading in groups.items():
         cells = [line for line in lines if line["group_id"] == group_id]
-        sections.append(Section(heading, tuple(_cells(line, columns) for line in cells), _notes(cells)))
+        sections.append(Section(heading, tuple(texts(line, columns) for line in cells), notes(cells)))
     caption = (
         "error, discrete: relative to autograd on the recorded steps, also in units in the last place (ulp); error,"
         " true: relative to a converged reference; time: median, forward and backward together; tensors: peak of live"
@@ -262,9 +254,10 @@ def gradients_table(frame: pd.DataFrame, where: str) -> Table:
         " avoided; x captured floor: of the same calls replayed from a CUDA graph; x peer: as a multiple of"
         " torchdiffeq's odeint in the same group." + statistics_words(lines)
     )
-    data = tuple({key: value for key, value in without_written(line).items() if key not in SAMPLES} for line in lines)
     headings = tuple(column[0] for column in columns)
-    return Table("gradients", "Every gradient, group by group", caption, where, headings, tuple(sections), data)
+    return Table(
+        "gradients", "Every gradient, group by group", caption, where, headings, tuple(sections), numbers(lines)
+    )
 
 
 def ordering_table(frame: pd.DataFrame, where: str) -> Table:
@@ -280,30 +273,5 @@ def ordering_table(frame: pd.DataFrame, where: str) -> Table:
 
 
 def _table(name: str, title: str, caption: str, where: str, columns: Sequence[Column], lines: Sequence[Line]) -> Table:
-    section = Section("", tuple(_cells(line, columns) for line in lines))
+    section = Section("", tuple(texts(line, columns) for line in lines))
     return Table(name, title, caption, where, tuple(column[0] for column in columns), (section,), tuple(lines))
-
-
-def _shown_status(line: Line) -> str:
-    disagrees = line["status"] == Status.OK and line["forward_disagrees"]
-    return "ok, forward disagrees" if disagrees else str(line["status"])
-
-
-REASONS = ("reason", "error_discrete_reason", "error_true_reason", "floor_captured_reason")
-
-
-def _notes(cells: Sequence[Line]) -> tuple[str, ...]:
-    """Say why cells failed or numbers are missing: each reason once, with all the cells that it applies to."""
-    holders: dict[str, list[str]] = {}
-    for line in cells:
-        reasons = [line[name] for name in REASONS]
-        if line["forward_disagrees"]:
-            error = three_digits(line["forward_error"])
-            reasons.append(
-                f"the forward solution is {error} tolerances off the reference: excluded from ratios and fronts"
-            )
-        if line["peak_tensor_source"] == "fit":
-            reasons.append("the peak tensor memory is fitted to runs with fewer steps")
-        for reason in filter(None, reasons):
-            holders.setdefault(reason, []).append(line["name"])
-    return tuple(f"{', '.join(names)}: {reason}" for reason, names in holders.items())

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from symplectic_bench.spec.cell import Cell, Size, is_users_problem
+from symplectic_bench.spec.question import AskedQuestion
 from symplectic_bench.spec.suggestion import suggestion
 from symplectic_bench.spec.suite import Block, Suite, SuiteError
 
@@ -56,6 +57,18 @@ def generate(suite: Suite, vocabulary: Vocabulary) -> Iterator[Cell]:
                     if reason := vocabulary.decline(cell):
                         raise SuiteError(f"{where}.contenders: {cell.name} on {cell.group_label}: {reason}")
                     yield cell
+
+
+def asked_questions(suite: Suite, vocabulary: Vocabulary) -> list[AskedQuestion]:
+    """Return the questions of the suite's blocks, in the file's order, with the groups that answer each."""
+    asked: dict[str, AskedQuestion] = {}
+    for block in suite.block:
+        groups = [cell.group_id for cell in generate(suite.model_copy(update={"block": [block]}), vocabulary)]
+        for question in block.question:
+            before = asked[question.title].ours if question.title in asked else {}
+            ours = {**before, **dict.fromkeys(groups, question.ours)}
+            asked[question.title] = AskedQuestion(question.title, question.by, ours)
+    return list(asked.values())
 
 
 def _settings(block: Block, suite: Suite, vocabulary: Vocabulary, where: str) -> Iterator[dict[str, Any]]:

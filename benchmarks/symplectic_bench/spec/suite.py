@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from symplectic_bench.spec.cell import Size
 from symplectic_bench.spec.criteria import Claim, Criterion, Target
+from symplectic_bench.spec.question import Question
 from symplectic_bench.spec.suggestion import suggestion
 from symplectic_bench.spec.toml_table import (
     LARGEST,
@@ -77,7 +78,7 @@ class Block(Axes):
     """A product of axes: every problem with every method, accuracy and contender.
 
     The accuracy is either rtol, with atol given or atol_over_rtol times rtol, or steps, the number of fixed steps.
-    contenders maps a contender to its gradients.
+    contenders maps a contender to its gradients. question lists what users ask that the block answers.
     """
 
     problem: Annotated[list[dict[str, Any]], Field(min_length=1)]
@@ -87,6 +88,7 @@ class Block(Axes):
     atol_over_rtol: Tolerance = 1e-2
     steps: AxisValues[Count] | None = None
     contenders: Annotated[dict[str, AxisValues[Name]], Field(min_length=1)]
+    question: list[Question] = Field([])
 
     @field_validator("problem")
     @classmethod
@@ -111,6 +113,17 @@ class Block(Axes):
             raise ValueError("atol and atol_over_rtol have no effect with fixed steps: remove them")
         if {"atol", "atol_over_rtol"} <= self.model_fields_set:
             raise ValueError("give atol or atol_over_rtol, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _questions_are_of_its_contenders(self) -> Self:
+        names = [
+            f"{contender} {gradient}" for contender, gradients in self.contenders.items() for gradient in gradients
+        ]
+        for question in self.question:
+            if question.ours not in names:
+                near = suggestion(question.ours, names)
+                raise ValueError(f"question: ours = {question.ours!r} is not among the block's contenders{near}")
         return self
 
     @property
@@ -180,8 +193,21 @@ class Suite(TomlTable):
             raise ValueError(
                 f"{' and '.join(idle)} have no effect if networks are trained (trains = true): remove them"
             )
+        blocks = [*self.block, *(block for overrides in self.scale.values() for block in overrides.block or ())]
+        if self.trains and any(block.question for block in blocks):
+            raise ValueError("question has no effect if networks are trained (trains = true): remove it")
         if not self.trains and "evaluate" in given:
             raise ValueError("evaluate has no effect unless networks are trained (trains = true): remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _a_question_is_decided_in_one_way(self) -> Self:
+        for blocks in (self.block, *(overrides.block or () for overrides in self.scale.values())):
+            asked: dict[str, str] = {}
+            for question in (question for block in blocks for question in block.question):
+                if asked.setdefault(question.title, question.by) != question.by:
+                    by = f"by {asked[question.title]!r} and by {question.by!r}"
+                    raise ValueError(f"question {question.title!r} is decided {by}: give its blocks the same by")
         return self
 
     @property
@@ -262,6 +288,7 @@ LONGEST_NAME = 100
 
 _TABLES: dict[str, type[TomlTable]] = {
     "block": Block,
+    "question": Question,
     "defaults": Axes,
     "target": Target,
     "claim": Claim,

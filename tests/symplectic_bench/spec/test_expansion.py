@@ -3,7 +3,7 @@ import tracemalloc
 import pytest
 
 from symplectic_bench.run.sweep import cells_of_suite, load_vocabulary
-from symplectic_bench.spec.expansion import NothingLeft, Vocabulary, expand, narrow, parse_only
+from symplectic_bench.spec.expansion import NothingLeft, Vocabulary, asked_questions, expand, narrow, parse_only
 from symplectic_bench.spec.suite import Scale, Suite, SuiteError, load_suite, suite_names
 from tests.symplectic_bench.sample_rows import OURS, PEERS
 
@@ -261,3 +261,16 @@ def test_a_wish_of_another_form_is_bad_usage(wish):
 def test_every_suite_of_ours_asks_only_for_what_there_is(name):
     for scale in (Scale.CPU, Scale.SMOKE):
         assert expand(load_suite(name).at_scale(scale), load_vocabulary())
+
+
+def test_a_question_has_the_groups_of_all_its_blocks():
+    ours = {"contenders": {"ours": ["aca", "symplectic"]}}
+    by_both = [{"title": "Fastest?", "ours": "ours aca"}, {"title": "Leanest?", "by": "memory"}]
+    found = suite(
+        block(rtol=[1e-3, 1e-6], **ours, question=[{"title": "Fastest?"}]),
+        block(rtol=1e-4),
+        block(rtol=1e-5, **ours, question=by_both),
+    )
+    fastest, leanest = asked_questions(found, VOCABULARY)
+    assert list(fastest.ours.values()) == ["ours symplectic", "ours symplectic", "ours aca"]
+    assert list(leanest.ours) == list(fastest.ours)[2:] and leanest.by == "memory"

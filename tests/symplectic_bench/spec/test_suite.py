@@ -358,3 +358,38 @@ def test_a_name_in_the_file_is_kept_whatever_the_file_is_called(tmp_path, monkey
 def test_an_unknown_device_is_refused_before_anything_runs():
     with pytest.raises(SuiteError, match=r"--device foo: unknown"):
         load_suite("quick").on_device("foo")
+
+
+class TestQuestions:
+    ASKED = 'contenders = { ours = ["aca", "symplectic"], torchdiffeq = "backprop" }'
+
+    def asking(self, write, question):
+        return load_suite(write(edited(self.ASKED, f"{self.ASKED}\nquestion = [{question}]")))
+
+    def test_a_block_may_answer_several(self, write):
+        suite = self.asking(write, '{ title = "Fastest?" }, { title = "Leanest?", by = "memory", ours = "ours aca" }')
+        first, second = suite.block[0].question
+        assert (first.by, first.ours) == ("time", "ours symplectic") and (second.by, second.ours) == (
+            "memory",
+            "ours aca",
+        )
+
+    @pytest.mark.parametrize(
+        ("question", "complaint"),
+        [
+            ('{ title = "A?", by = "tine" }', "unknown 'tine'; did you mean 'time'"),
+            ('{ title = "A?", our = "ours aca" }', "question[0].our: unknown key; did you mean 'ours'"),
+            ('{ title = "A?", ours = "ours acca" }', "not among the block's contenders; did you mean 'ours aca'"),
+            ('{ by = "time" }', "title: is missing"),
+            ('{ title = "A?" }, { title = "A?", by = "memory" }', "is decided by 'time' and by 'memory'"),
+        ],
+    )
+    def test_a_wrong_question_says_what_is_wrong(self, question, complaint, write):
+        with pytest.raises(SuiteError) as caught:
+            self.asking(write, question)
+        assert complaint in str(caught.value)
+
+    def test_suites_that_train_have_none(self, write):
+        with pytest.raises(SuiteError, match="question has no effect if networks are trained"):
+            load_suite(write(edited(self.ASKED, f'{self.ASKED}\nquestion = [{{ title = "A?" }}]').replace(
+                "budget_s = 10", "budget_s = 10\ntrains = true").replace("repeats = 1\n", "")))  # fmt: skip
