@@ -1,4 +1,7 @@
-"""diffrax as a contender: its default gradient, backpropagation with checkpoints, compiled as a whole.
+"""diffrax as a contender: its adjoints, compiled as a whole.
+
+backprop is its default, with checkpoints, direct is DirectAdjoint, continuous is BacksolveAdjoint. A reversible adjoint
+is in no release yet: a contender of its own runs it where the installed version has the class ReversibleAdjoint.
 
 Checked against diffrax 0.7.2 on jax 0.10.2. Loss and gradient are one jitted function, so the forward pass cannot be
 timed alone, and calls of f cannot be counted. Its default PIDController is an I controller with our safety factor and
@@ -13,6 +16,9 @@ import functools
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -57,6 +63,14 @@ PAIR_CLASSES = {"kencarp4": "KenCarp4"}
 
 BY_SAMPLE = {**IMPLICIT_CLASSES, **PAIR_CLASSES}
 
+ADJOINTS = {
+    "backprop": "RecursiveCheckpointAdjoint",
+    "direct": "DirectAdjoint",
+    "continuous": "BacksolveAdjoint",
+    "reversible": "ReversibleAdjoint",
+}
+"""Our gradient -> diffrax's class."""
+
 MOST_STEPS = 4096
 """diffrax's default, at which a solve gives up. Checkpoints, and so time and memory, grow as its square root."""
 
@@ -66,7 +80,7 @@ class Diffrax:
     """diffrax, for problems whose field is also given as a formula."""
 
     name: str = "diffrax"
-    gradients: tuple[str, ...] = ("backprop",)
+    gradients: tuple[str, ...] = ("backprop", "direct", "continuous")
     framework: Literal["jax"] = "jax"
     compiles: bool = True
     captures: bool = False
@@ -88,10 +102,17 @@ class Diffrax:
             return f"the field of {cell.problem} mixes precisions, and diffrax would compute it in one"
         if PROBLEMS[cell.problem].jumps and cell.steps is not None:
             return f"the field of {cell.problem} jumps, and diffrax ends steps at jumps with tolerances only"
+        if cell.gradient == "continuous" and (cell.steps is not None or PROBLEMS[cell.problem].jumps):
+            return (
+                "diffrax is given the ends of fixed steps, and jumps, in one direction, and BacksolveAdjoint turns back"
+            )
         return shared_reason(cell, METHODS[cell.method].adaptive)
 
     def missing(self) -> str | None:
-        return not_installed("diffrax", 'python -m pip install ".[peers]"')
+        if absent := not_installed("diffrax", 'python -m pip install ".[peers]"'):
+            return absent
+        lacking = [ADJOINTS[name] for name in self.gradients if f"class {ADJOINTS[name]}" not in _source_of_adjoints()]
+        return f"diffrax {version('diffrax')} has no {lacking[0]}: install a version that has it" if lacking else None
 
     def gradient(self, problem: Problem, cell: Cell) -> WholeRun:
         jax, compute = start_jax(cell), _compiled(problem, cell)
@@ -117,6 +138,14 @@ class Diffrax:
             counts=Counts(None, None, None, None, *steps),
             replay=replay_of_equal_steps(cell, problem),
         )
+
+
+@functools.cache
+def _source_of_adjoints() -> str:
+    """Return the source of diffrax's adjoints, which is read because importing diffrax would start JAX."""
+    found = find_spec("diffrax")
+    assert found is not None and found.origin is not None, "it is installed"
+    return (Path(found.origin).parent / "_adjoint.py").read_text(encoding="utf-8")
 
 
 def _require_success(found: Any) -> None:
@@ -176,6 +205,7 @@ def _value_and_gradient(
             args=theta,
             saveat=diffrax.SaveAt(t0=True, t1=True) if only_end else diffrax.SaveAt(ts=jax.numpy.array(times)),
             stepsize_controller=controller,
+            adjoint=getattr(diffrax, ADJOINTS[cell.gradient])(),
             max_steps=max(MOST_STEPS, cell.steps or 0),
             throw=False,  # an exception from compiled code would carry a traceback as its reason
         )
@@ -227,3 +257,4 @@ def _terms(cell: Cell, field_held: Any, ops: Arithmetic, diffrax: Any) -> Any:
 
 
 DIFFRAX: Contender = Diffrax()
+DIFFRAX_REVERSIBLE: Contender = Diffrax("diffrax-reversible", ("reversible",))

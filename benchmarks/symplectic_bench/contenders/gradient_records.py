@@ -129,6 +129,7 @@ _IN_DISPLAY_ORDER = (
         memory=lambda x: x.D + x.N * x.s * x.A + x.V_above_A + x.P_above_A,
         backward_calls=lambda x: 0,
     ),
+    GradientRecord("direct", color="#B8860B", marker="d", exact_for_method=True),
     GradientRecord("continuous", color="#56B4E9", marker="X", memory=lambda x: x.M * x.D + x.V + x.P),
     GradientRecord("continuous-seminorm", color="#E69F00", marker="v", memory=lambda x: x.M * x.D + x.V + x.P),
     GradientRecord(

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from symplectic_adjoint import METHODS
+from symplectic_bench.contenders import diffrax
 from symplectic_bench.contenders.counts import Counts
 from symplectic_bench.contenders.diffrax import BY_SAMPLE, PAIR_CLASSES
 from symplectic_bench.contenders.diffrax import METHOD_CLASSES as DIFFRAX_METHODS
-from symplectic_bench.contenders.registry import decline
+from symplectic_bench.contenders.registry import decline, missing
 from symplectic_bench.measure.tensor_memory import measure_tensor_memory
 from symplectic_bench.measure.wall_time import measure_wall_time
 from symplectic_bench.run import processes as process
@@ -50,6 +51,12 @@ IMPLICIT_IN_JAX = [
     ),
 ]
 """Compared with ours by an explicit method, which the library has in every version."""
+OTHER_ADJOINTS = [
+    make_cell(**{**IN_JAX, "gradient": "direct"}, method="midpoint", problem="linear", **FIXED, steps=4),
+    make_cell(**{**IN_JAX, "gradient": "direct"}, problem="linear"),
+    make_cell(**{**IN_JAX, "gradient": "continuous"}, problem="linear"),
+    make_cell(**{**IN_JAX, "gradient": "continuous"}, problem="linear", sizes={"outputs": 3}),
+]
 TOO_SMALL_A_TOLERANCE = make_cell(**IN_JAX, rtol=1e-12, atol=1e-12, method="adaptive_heun")
 
 
@@ -57,7 +64,7 @@ TOO_SMALL_A_TOLERANCE = make_cell(**IN_JAX, rtol=1e-12, atol=1e-12, method="adap
 def in_jax(tmp_path_factory):
     """All of these in one process, of which the last one fails."""
     installed("diffrax")
-    cells = [*STEPPED_IN_JAX, *ADAPTIVE_IN_JAX, TOO_SMALL_A_TOLERANCE]
+    cells = [*STEPPED_IN_JAX, *ADAPTIVE_IN_JAX, *OTHER_ADJOINTS, TOO_SMALL_A_TOLERANCE]
     return process.run(all_observed, (cells, tmp_path_factory.mktemp("cache")), SPAWNED)
 
 
@@ -82,6 +89,28 @@ class TestDiffrax:
         theirs, cell = in_jax.values[len(STEPPED_IN_JAX) + place], ADAPTIVE_IN_JAX[place]
         # Some hundred tolerances: the steps are not the same ones.
         assert distance(theirs, cell, tmp_path) < 300 * cell.rtol
+
+    @pytest.mark.parametrize("place", range(len(OTHER_ADJOINTS)))
+    def test_its_other_adjoints_give_our_gradient(self, place, in_jax, tmp_path):
+        theirs, cell = in_jax.values[len(STEPPED_IN_JAX) + len(ADAPTIVE_IN_JAX) + place], OTHER_ADJOINTS[place]
+        assert decline(cell) is None
+        assert distance(theirs, cell, tmp_path) < (ROUNDING if cell.steps else 300 * cell.rtol)
+
+    def test_what_its_backsolve_adjoint_cannot_do_is_declined(self):
+        backsolve = {**IN_JAX, "gradient": "continuous"}
+        for cell in (make_cell(**backsolve, **FIXED, steps=4), make_cell(**backsolve, problem="forced")):
+            assert "BacksolveAdjoint turns back" in str(decline(cell))
+
+    def test_a_version_without_a_reversible_adjoint_is_told_apart(self, monkeypatch):
+        installed("diffrax")
+        cell = make_cell(contender="diffrax-reversible", gradient="reversible")
+        assert decline(cell) is None
+        monkeypatch.setattr(
+            diffrax, "_source_of_adjoints", lambda: "class RecursiveCheckpointAdjoint(AbstractAdjoint):"
+        )
+        assert "has no ReversibleAdjoint: install a version that has it" in str(missing(cell))
+        monkeypatch.setattr(diffrax, "_source_of_adjoints", lambda: "class ReversibleAdjoint(AbstractAdjoint):")
+        assert missing(cell) is None
 
     @pytest.mark.parametrize("place", range(1 + len(IMPLICIT_IN_JAX)))
     def test_its_implicit_methods_and_jumps_give_the_gradient_of_an_explicit_one(self, place, stiff_in_jax, tmp_path):
