@@ -10,8 +10,10 @@ from symplectic_bench.problems.allen_cahn import ALLEN_CAHN
 from symplectic_bench.problems.brusselator import BRUSSELATOR
 from symplectic_bench.problems.brusselator_2d import BRUSSELATOR_2D
 from symplectic_bench.problems.cahn_hilliard import CAHN_HILLIARD
+from symplectic_bench.problems.convolution import CONVOLUTION
 from symplectic_bench.problems.fitzhugh_nagumo import FITZHUGH_NAGUMO
 from symplectic_bench.problems.flow import FLOW
+from symplectic_bench.problems.flow_exact import FLOW_EXACT
 from symplectic_bench.problems.forced import FORCED
 from symplectic_bench.problems.harmonic import HARMONIC
 from symplectic_bench.problems.hires import HIRES
@@ -64,6 +66,7 @@ PROBLEMS = Problems(
         FORCED,
         MLP,
         MLP_BF16,
+        CONVOLUTION,
         SPIRAL,
         VAN_DER_POL,
         OUTLIER,
@@ -82,6 +85,7 @@ PROBLEMS = Problems(
         BRUSSELATOR,
         BRUSSELATOR_2D,
         FLOW,
+        FLOW_EXACT,
         STACK,
         UNLISTED,
         REGULARIZED,

@@ -1,0 +1,57 @@
+"""A continuous normalizing flow with the exact trace, which costs one vector-Jacobian product per dimension.
+
+Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, FFJORD: Free-form Continuous Dynamics for Scalable Reversible
+Generative Models, ICLR 2019, call it the brute-force trace.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+
+from symplectic_bench.problems.flow import NegativeLogLikelihood, Transport, Velocity, concat_squash, nonlinear
+from symplectic_bench.problems.formula import Arithmetic, Array, Held
+from symplectic_bench.problems.problem import Family, Problem, Source, output_times
+
+
+def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
+    """Evaluate the field in any arithmetic, with each column of df/dz by forward differentiation."""
+    dim, trace = y.shape[1] - 1, 0 * y[:, :1]
+    for column in range(dim):
+        z = y[:, :-1]
+        unit = ops.concatenate([0 * z[:, :column], 0 * z[:, :1] + 1, 0 * z[:, column + 1 :]], axis=1)
+        z, dz = _along(ops, theta, held, t, z, unit)
+        trace = trace + dz[:, column : column + 1]
+    return ops.concatenate([z, -trace], axis=1)
+
+
+def _along(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, z: Array, dz: Array) -> tuple[Array, Array]:
+    """Return the velocity at z and its derivative along dz."""
+    for first in range(0, len(theta), 5):
+        gate, gate_bias, shift, W, b = theta[first : first + 5]
+        if first:
+            z, dz = nonlinear(ops, held, z, dz)
+        squash = ops.sigmoid(gate * t + gate_bias)
+        z, dz = (z @ W.T + b) * squash + shift * t, (dz @ W.T) * squash
+    return z, dz
+
+
+def draw(
+    source: Source,
+    batch: int,
+    *,
+    dim: int = 2,
+    width: int = 32,
+    layers: int = 2,
+    nonlinearity: str = "softplus",
+    end: float = 1.0,
+) -> Problem:
+    """Draw `batch` samples of a normal distribution in `dim` dimensions and a flow like that of the problem flow."""
+    x, widths = source.normal(batch, dim), [dim, *[width] * layers, dim]
+    stack = [concat_squash(source, n, m) for n, m in pairwise(widths)]
+    func = Transport(Velocity(stack, nonlinearity), noise=None)
+    y0 = torch.cat([x, torch.zeros(batch, 1, dtype=torch.float64)], dim=1)
+    return Problem(func, y0, output_times(end, outputs=1), NegativeLogLikelihood())
+
+
+FLOW_EXACT = Family("flow_exact", draw, formula)
