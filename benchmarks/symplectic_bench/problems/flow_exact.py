@@ -16,13 +16,13 @@ from symplectic_bench.problems.problem import Family, Problem, Source, output_ti
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
     """Evaluate the field in any arithmetic, with each column of df/dz by forward differentiation."""
-    dim, trace = y.shape[1] - 1, 0 * y[:, :1]
-    for column in range(dim):
-        z = y[:, :-1]
+    z = y[:, :-1]
+    velocity, trace = 0 * z, 0 * y[:, :1]
+    for column in range(z.shape[1]):
         unit = ops.concatenate([0 * z[:, :column], 0 * z[:, :1] + 1, 0 * z[:, column + 1 :]], axis=1)
-        z, dz = _along(ops, theta, held, t, z, unit)
+        velocity, dz = _along(ops, theta, held, t, z, unit)
         trace = trace + dz[:, column : column + 1]
-    return ops.concatenate([z, -trace], axis=1)
+    return ops.concatenate([velocity, -trace], axis=1)
 
 
 def _along(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, z: Array, dz: Array) -> tuple[Array, Array]:

@@ -72,6 +72,7 @@ PORTRAITS = {
     ),
     "forced": Portrait("time", ("$y_1$", "$y_2$"), seed=1),
     "mlp": Portrait("time", ("$y_1$", "$y_2$", "$y_3$"), (0, 1, 2), axes=("t", "three of eight components")),
+    "convolution": Portrait("time", ("$y_1$", "$y_2$", "$y_3$"), (0, 1, 2), axes=("t", "three points of the image")),
     "stack": Portrait(
         "time",
         ("$y_1$", "$y_2$", "$y_3$"),
@@ -120,6 +121,7 @@ PORTRAITS = {
     "brusselator": Portrait("time", ("u", "v"), (0, 32), axes=("t", "at one point"), sizes={"end": 20.0}),
     "brusselator_2d": Portrait("time", ("u", "v"), (27, 91), axes=("t", "at one point"), sizes={"end": 11.5}),
     "flow": Portrait("time", ("l",), (-1,), axes=("t", "l, change of log density"), sizes={"data": "wine"}, batch=16),
+    "flow_exact": Portrait("time", ("l",), (-1,), axes=("t", "l, change of log density"), batch=16),
 }
 
 
