@@ -9,6 +9,9 @@ from torch import Tensor
 Product = Callable[[Tensor], Tensor]
 """x -> A x, for x like a state."""
 
+FEW_ROWS = 8
+"""Room for so many vectors of a Krylov space is made at first, and then for all that it may have."""
+
 
 class Factors:
     """The inverse of I - hg J for Jacobians J of shape (blocks, n, n), one block for each sample or one for all.
@@ -51,28 +54,52 @@ def gmres(
     if size == 0.0 or not math.isfinite(size):
         return rhs.clone()
     most = min(restart, rhs.numel())
-    basis, images = [rhs / size], list[Tensor]()
+    basis, images = _Rows(rhs / size, most), list[Tensor]()
     H = torch.zeros(most + 1, most, dtype=torch.float64)
     target = torch.zeros(most + 1, dtype=torch.float64)
     target[0] = size
     for m in range(most):
-        images.append(basis[m] if precondition is None else precondition(basis[m]))
-        v = product(images[m])
-        image = torch.linalg.vector_norm(v).item()
+        v = basis.known[m].view(rhs.shape)
+        if precondition is not None:
+            images.append(v := precondition(v))
+        v = product(v)
+        image, v = torch.linalg.vector_norm(v).item(), v.reshape(-1)
         for _ in range(2):  # Gram-Schmidt twice is as good as orthogonal
-            known = torch.stack([x.flatten() for x in basis])
-            parts = known @ v.flatten()
-            v = v - (parts @ known).view(v.shape)
+            parts = basis.known @ v
+            v = torch.addmv(v, basis.known.mT, parts, alpha=-1)
             H[: m + 1, m] += parts.double().cpu()
         H[m + 1, m] = length = torch.linalg.vector_norm(v).item()
         if not math.isfinite(length):
-            return v
+            return v.view(rhs.shape)
         coefficients = torch.linalg.lstsq(H[: m + 2, : m + 1], target[: m + 2, None]).solution[:, 0]
         left = torch.linalg.vector_norm(H[: m + 2, : m + 1] @ coefficients - target[: m + 2]).item()
         if left <= tolerance * size or length <= 1e-14 * image or m == most - 1:
             if left > 0.5 * size:
                 return torch.full_like(rhs, math.nan)
             weights = coefficients.to(rhs.dtype).to(rhs.device)
+            if precondition is None:
+                return (weights @ basis.known).view(rhs.shape)
             return torch.einsum("m,m...->...", weights, torch.stack(images))
-        basis.append(v / length)
+        basis.add(v / length)
     raise AssertionError("unreachable: the last pass returns")
+
+
+class _Rows:
+    """A matrix that grows by rows, up to `most`."""
+
+    def __init__(self, first: Tensor, most: int):
+        self._most, self._count = most, 0
+        self._rows = first.new_empty(min(FEW_ROWS, most), first.numel())
+        self.add(first.flatten())
+
+    @property
+    def known(self) -> Tensor:
+        return self._rows[: self._count]
+
+    def add(self, row: Tensor) -> None:
+        if self._count == len(self._rows):
+            larger = row.new_empty(self._most, len(row))
+            larger[: self._count] = self._rows
+            self._rows = larger
+        self._rows[self._count] = row
+        self._count += 1

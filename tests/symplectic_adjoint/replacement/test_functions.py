@@ -145,8 +145,18 @@ class TestImplicitMethods:
             for options in ({"step_size": 0.25}, {"grid_constructor": lambda f, y, t: grid}):
                 found = ours.odeint(Swing(), y0_of(), T, method=method, options=options)
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-15)
-            cubic = ours.odeint(Swing(), y0_of(), T, method=method, options={"step_size": 0.25, "interp": "cubic"})
-        assert torch.equal(cubic, expected) == (method == "implicit_euler")  # whose dense output is linear
+
+    @pytest.mark.parametrize("method", IMPLICIT)
+    def test_interp_is_cubic_or_refused_by_name(self, method):
+        def solved(interp):
+            options = {"step_size": 0.25, "interp": interp}
+            return ours.odeint(Swing(), y0_of(), T, method=method, options=options)
+
+        if method in ("implicit_euler", "implicit_midpoint", "sdirk2"):
+            with pytest.raises(sa.UnsupportedCombination, match="lacks f at a step's start"):
+                solved("cubic")
+        else:
+            assert not torch.equal(solved("cubic"), solved("linear"))
 
     @pytest.mark.parametrize("method", ["sdirk2", "trbdf2"])
     def test_the_gradient_is_that_of_these_steps(self, method):

@@ -292,7 +292,7 @@ def test_a_captured_gradient_is_set_up_before_it_is_timed(monkeypatch, tmp_path)
 def test_every_contender_says_what_it_is():
     for name, contender in CONTENDERS.items():
         assert contender.name == name and contender.gradients
-        assert contender.framework in ("torch", "jax")
+        assert contender.framework in ("torch", "jax", "numpy")
     first_call_is_longer = [name for name, contender in CONTENDERS.items() if contender.compiles]
     ours = ["ours-compiled", "ours-captured", "ours-captured-compiled"]
     assert first_call_is_longer == [*ours, "diffrax", "diffrax-reversible"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from symplectic_bench.contenders import jax_device
+from symplectic_bench.contenders import diffrax, jax_device
 from symplectic_bench.contenders.jax_device import PATIENCE_S, device_of, without_cuda
 from symplectic_bench.contenders.registry import decline, missing
 from symplectic_bench.run import cells as runner
@@ -49,6 +49,8 @@ def answer(monkeypatch):
 @pytest.fixture
 def as_if_installed(monkeypatch):
     monkeypatch.setattr("symplectic_bench.contenders.reasons.find_spec", lambda name: object())
+    source = " ".join(f"class {name}" for name in diffrax.ADJOINTS.values())
+    monkeypatch.setattr("symplectic_bench.contenders.diffrax._source_of_adjoints", lambda: source)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
 
 
