@@ -132,7 +132,7 @@ class AdjointStages:
         """That of the last stage that was solved."""
 
     def solve(self, adjoint: Any, t: Time, z: Tensor, hg: float, guess: Tensor) -> Tensor:
-        """Return what the stage adds to z, from what guess is of it. Raises StageNotSolved."""
+        """Return hg k for the stage k at z + hg k, starting from a guess of it. Raises StageNotSolved."""
         del adjoint
         self._counted, (y, lam) = self._f.f_calls, z
         change = self._of_y.solve(self._f, t, y, hg, guess[0])

@@ -33,7 +33,12 @@ def answer(question: AskedQuestion, lines: Sequence[Line]) -> list[Line]:
     Within a group ours comes first, then the peers, our greatest losses first, our other lines, and those without a
     comparison.
     """
-    chosen = [_compared(line, question, lines) for line in lines if line["group_id"] in question.ours]
+    asked = [line for line in lines if line["group_id"] in question.ours]
+    ours = {
+        _machine_group(line): line for line in asked
+        if line["comparable"] and line["name"] == question.ours[line["group_id"]]
+    }  # fmt: skip
+    chosen = [_compared(line, ours.get(_machine_group(line)), question.by) for line in asked]
     on_time = dict(zip(map(_key, chosen), verdicts(chosen, TIME), strict=True))
     judged = [line | {"verdict": _verdict(line, on_time[_key(line)], question.by)} for line in chosen]
     groups = list(dict.fromkeys(line["group_id"] for line in judged))
@@ -44,21 +49,19 @@ def _key(line: Line) -> tuple[str, str | None]:
     return line["cell_id"], line["environment"]
 
 
-def _compared(line: Line, question: AskedQuestion, lines: Sequence[Line]) -> Line:
+def _machine_group(line: Line) -> tuple[str, str | None]:
+    return line["group_id"], line["environment"]
+
+
+def _compared(line: Line, ours: Line | None, by: By) -> Line:
     nothing: Line = {TIME: None, COST: None}
-    if contender_record(line["contender"]).ours or line["contender"] == FLOOR or not line["comparable"]:
+    own = contender_record(line["contender"]).ours or line["contender"] == FLOOR
+    if own or ours is None or not line["comparable"]:
         return line | nothing
-    place = ("group_id", "environment")
-    ours = [other for other in lines if all(other[key] == line[key] for key in place)]
-    ours = [other for other in ours if other["name"] == question.ours[line["group_id"]] and other["comparable"]]
-    if not ours:
-        return line | nothing
-    found = line | nothing | time_statistics(TIME, ours[0], line)
-    if question.by == "time" or (
-        question.by == "memory" and ours[0]["peak_tensor_source"] != line["peak_tensor_source"]
-    ):
+    found = line | nothing | time_statistics(TIME, ours, line)
+    if by == "time" or (by == "memory" and ours["peak_tensor_source"] != line["peak_tensor_source"]):
         return found  # a fitted peak is not compared with an exact one
-    return found | {COST: ratio(ours[0][COSTS[question.by]], line[COSTS[question.by]])}
+    return found | {COST: ratio(ours[COSTS[by]], line[COSTS[by]])}
 
 
 def _verdict(line: Line, on_time: Verdict | None, by: By) -> Verdict | None:

@@ -115,15 +115,20 @@ def nonlinear(ops: Arithmetic, held: Held, z: Array, dz: Array) -> tuple[Array, 
 
 def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Array) -> Array:
     """Evaluate the field in any arithmetic, with (df/dz) e by forward differentiation through the layers."""
-    z, dz = y[:, :-1], held["noise"]
+    velocity, dz = along(ops, theta, held, t, y[:, :-1], held["noise"])
+    trace = (dz * held["noise"]).sum(axis=1, keepdims=True)
+    return ops.concatenate([velocity, -trace], axis=1)
+
+
+def along(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, z: Array, dz: Array) -> tuple[Array, Array]:
+    """Return the velocity at z and its derivative along dz."""
     for first in range(0, len(theta), 5):
         gate, gate_bias, shift, W, b = theta[first : first + 5]
         if first:
             z, dz = nonlinear(ops, held, z, dz)
         squash = ops.sigmoid(gate * t + gate_bias)
         z, dz = (z @ W.T + b) * squash + shift * t, (dz @ W.T) * squash
-    trace = (dz * held["noise"]).sum(axis=1, keepdims=True)
-    return ops.concatenate([z, -trace], axis=1)
+    return z, dz
 
 
 def concat_squash(source: Source, inputs: int, outputs: int) -> ConcatSquash:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import torch
 
-from symplectic_bench.problems.flow import NegativeLogLikelihood, Transport, Velocity, concat_squash, nonlinear
+from symplectic_bench.problems.flow import NegativeLogLikelihood, Transport, Velocity, along, concat_squash
 from symplectic_bench.problems.formula import Arithmetic, Array, Held
 from symplectic_bench.problems.problem import Family, Problem, Source, output_times
 
@@ -20,20 +20,9 @@ def formula(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, y: Ar
     velocity, trace = 0 * z, 0 * y[:, :1]
     for column in range(z.shape[1]):
         unit = ops.concatenate([0 * z[:, :column], 0 * z[:, :1] + 1, 0 * z[:, column + 1 :]], axis=1)
-        velocity, dz = _along(ops, theta, held, t, z, unit)
+        velocity, dz = along(ops, theta, held, t, z, unit)
         trace = trace + dz[:, column : column + 1]
     return ops.concatenate([velocity, -trace], axis=1)
-
-
-def _along(ops: Arithmetic, theta: Sequence[Array], held: Held, t: Array, z: Array, dz: Array) -> tuple[Array, Array]:
-    """Return the velocity at z and its derivative along dz."""
-    for first in range(0, len(theta), 5):
-        gate, gate_bias, shift, W, b = theta[first : first + 5]
-        if first:
-            z, dz = nonlinear(ops, held, z, dz)
-        squash = ops.sigmoid(gate * t + gate_bias)
-        z, dz = (z @ W.T + b) * squash + shift * t, (dz @ W.T) * squash
-    return z, dz
 
 
 def draw(

@@ -13,9 +13,8 @@ from symplectic_adjoint import GRADIENTS, METHODS, NeuralODE, odeint_dense, solv
 from symplectic_adjoint.errors import UnsupportedCombination
 from tests.fields import Counted, SmallNet, start, weighted_loss
 from tests.gradients import EXACT, taking_turns
-from tests.oracle import replay
 from tests.stiff_fields import CoupledState, StiffLinear, VanDerPol
-from tests.symplectic_adjoint.gradients.test_implicit import assert_exact
+from tests.symplectic_adjoint.gradients.test_implicit import assert_exact, assert_second_derivatives_exact
 
 COUPLED = [name for name, method in METHODS.items() if method.coupled]
 T = torch.tensor([0.0, 0.25, 0.3, 0.31, 0.8, 1.0], dtype=torch.float64)
@@ -85,33 +84,8 @@ def test_long_steps_of_a_stiff_problem(method, gradient):
 @pytest.mark.parametrize("gradient", [name for name in EXACT if name != "backprop"])
 @pytest.mark.parametrize(("method", "linear"), [("radauIIA3", "auto"), ("gl4", "gmres"), ("gl6", "dense")])
 def test_second_derivatives_are_those_of_the_recorded_grid(method, linear, gradient):
-    func, y0 = SmallNet(), start(batch=2).requires_grad_()
     options = {"step_size": 0.5, "linear": linear}
-    solution = solve(func, y0, T[::2], method=method, gradient=gradient, options=options)
-    inputs = [y0, func.inner.weight]
-
-    def combined(first):
-        return first[0].square().sum() + first[1].sin().sum()
-
-    first = torch.autograd.grad(weighted_loss(solution.ys), inputs, create_graph=True)
-    second = torch.autograd.grad(combined(first), inputs)
-    directions = [torch.randn_like(x) for x in inputs]
-
-    def moved(epsilon):
-        """Return the combined first gradients from the oracle, with the inputs moved by epsilon."""
-        with torch.no_grad():
-            func.inner.weight += epsilon * directions[1]
-        y = (y0.detach() + epsilon * directions[0]).requires_grad_()
-        ys = replay(func, METHODS[method], solution.grid, y, T[::2])
-        found = combined(torch.autograd.grad(weighted_loss(ys), [y, func.inner.weight])).item()
-        with torch.no_grad():
-            func.inner.weight -= epsilon * directions[1]
-        return found
-
-    step = 1e-3  # a central difference of order 4: h^4 and 1e-15 / h balance
-    expected = (8.0 * (moved(step) - moved(-step)) - (moved(2 * step) - moved(-2 * step))) / (12.0 * step)
-    got = sum((a * v).sum() for a, v in zip(second, directions, strict=True)).item()
-    assert got == pytest.approx(expected, rel=1e-8)
+    assert_second_derivatives_exact(T[::2], method=method, gradient=gradient, options=options)
 
 
 def test_backprop_refuses_second_derivatives_and_others_refuse_third_ones():
