@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from symplectic_bench.oracles.fifty_digits import FIFTY, FiftyDigits, Number, array, gradient, variables
 from symplectic_bench.problems import Problem
+from symplectic_bench.problems.problem import Recurrent
 
 OPS: Any = FiftyDigits()
 
@@ -33,13 +34,20 @@ class DigitsTwin:
         self._loss_held = constants(problem.loss)
 
     def component(self, i: int, y0: Any, /) -> Self:
-        """Return the twin of the i-th component's problem, from y0."""
-        part, parameters = copy(self), [len(list(field.parameters())) for field in self._problem.fields]
-        if self.components > 1:
-            part.theta = self.theta[sum(parameters[:i]) : sum(parameters[: i + 1])]
-            part.held = {**self._problem.sizes, **constants(self._problem.fields[i])}
+        """Return the twin of the i-th component's problem, from where the one before it ended."""
+        part, func = copy(self), self._problem.func
         part.components, part.y0 = 1, y0
+        if self.components > 1:
+            part.theta = self._theta_of(self._problem.fields[i])
+            part.held = {**self._problem.sizes, **constants(self._problem.fields[i])}
+        if isinstance(func, Recurrent) and i:
+            part.y0 = func.formula(OPS, self._theta_of(func.cell), array(func.observed[i - 1]), y0)
         return part
+
+    def _theta_of(self, module: nn.Module) -> list[np.ndarray]:
+        """Return the entries of theta that are a module's parameters."""
+        theta = dict(zip(map(id, self._problem.parameters), self.theta, strict=True))
+        return [theta[id(p)] for p in module.parameters()]
 
     def number(self, x: float, /) -> Any:
         """Convert a double exactly."""

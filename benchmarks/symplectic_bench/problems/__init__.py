@@ -19,6 +19,7 @@ from symplectic_bench.problems.harmonic import HARMONIC
 from symplectic_bench.problems.hires import HIRES
 from symplectic_bench.problems.identity import IDENTITY
 from symplectic_bench.problems.imported import load_family
+from symplectic_bench.problems.irregular import IRREGULAR
 from symplectic_bench.problems.kdv import KDV
 from symplectic_bench.problems.kepler import KEPLER
 from symplectic_bench.problems.linear import LINEAR
@@ -31,6 +32,7 @@ from symplectic_bench.problems.mlp_bf16 import MLP_BF16
 from symplectic_bench.problems.outlier import OUTLIER
 from symplectic_bench.problems.pharmacokinetics import PHARMACOKINETICS
 from symplectic_bench.problems.problem import DTYPES, Family, Problem, in_turn
+from symplectic_bench.problems.recurrent import RECURRENT
 from symplectic_bench.problems.regularized import REGULARIZED
 from symplectic_bench.problems.robertson import ROBERTSON
 from symplectic_bench.problems.spiral import SPIRAL
@@ -67,6 +69,7 @@ PROBLEMS = Problems(
         MLP,
         MLP_BF16,
         CONVOLUTION,
+        IRREGULAR,
         SPIRAL,
         VAN_DER_POL,
         OUTLIER,
@@ -87,6 +90,7 @@ PROBLEMS = Problems(
         FLOW,
         FLOW_EXACT,
         STACK,
+        RECURRENT,
         UNLISTED,
         REGULARIZED,
     )

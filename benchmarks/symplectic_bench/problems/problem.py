@@ -21,6 +21,34 @@ class Stack(nn.ModuleList):
     """Fields solved one after another over the same times: each starts where the previous one ended."""
 
 
+class Recurrent(nn.Module):
+    """One field solved over the same times again and again, with a cell that takes in an observation in between.
+
+    The cell is a gated recurrent unit; before the i-th solve, i > 0, it updates the state with observed[i - 1].
+    """
+
+    observed: Tensor
+
+    def __init__(self, field: nn.Module, cell: nn.GRUCell, observed: Tensor) -> None:
+        super().__init__()
+        self.field, self.cell = field, cell
+        self.register_buffer("observed", observed)
+
+    def enter(self, i: int, y: Tensor) -> Tensor:
+        """Return the start of the i-th solve, given the end of the one before."""
+        return self.cell(self.observed[i - 1], y) if i else y
+
+    @staticmethod
+    def formula(ops: Arithmetic, theta: Sequence[Array], x: Array, y: Array) -> Array:
+        """Evaluate the cell in any arithmetic; theta are its parameters."""
+        by_x, by_y, x_bias, y_bias = theta
+        units = y.shape[1]
+        from_x, from_y = x @ by_x.T + x_bias, y @ by_y.T + y_bias
+        reset, kept = (ops.sigmoid(from_x[:, i : i + units] + from_y[:, i : i + units]) for i in (0, units))
+        new = ops.tanh(from_x[:, 2 * units :] + reset * from_y[:, 2 * units :])
+        return new + kept * (y - new)
+
+
 class Split(nn.Module):
     """A field in two parts, for methods that solve for the second one only: func(t, y) is their sum."""
 
@@ -49,8 +77,8 @@ class Problem:
     if the loss is differentiated in the times too. parts are the sizes into which solvers of structured states split
     the state's last dimension, to get a tuple.
 
-    If func is a Stack, ys are those of its last field (see in_turn), and formula is that of each field. If it is a
-    Split, solvers that treat its parts differently are given the pair.
+    If func is a Stack or Recurrent, ys are those of the last solve (see in_turn), and formula is that of each field. If
+    it is a Split, solvers that treat its parts differently are given the pair.
     """
 
     func: nn.Module
@@ -76,7 +104,9 @@ class Problem:
 
     @property
     def fields(self) -> tuple[nn.Module, ...]:
-        """The fields of func if it is a Stack, else func alone."""
+        """The fields that are solved in turn: those of a Stack, the one of a Recurrent again and again, or func."""
+        if isinstance(self.func, Recurrent):
+            return (self.func.field,) * (1 + len(self.func.observed))
         return tuple(self.func) if isinstance(self.func, Stack) else (self.func,)
 
     @property
@@ -90,8 +120,9 @@ class Problem:
         return len(self.fields)
 
     def component(self, i: int, y0: Tensor, /) -> Self:
-        """Return the problem of the i-th field alone, from y0."""
-        return replace(self, func=self.fields[i], y0=y0)
+        """Return the problem of the i-th field alone, from where the one before it ended."""
+        start = self.func.enter(i, y0) if isinstance(self.func, Recurrent) else y0
+        return replace(self, func=self.fields[i], y0=start)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -157,7 +188,7 @@ class Family:
     The keyword-only arguments of `draw` are the sizes that a suite may give, with their defaults. formula is the field
     in any arithmetic, or None for a user's own problem; solution is y(t) if it has a closed form. split: the formulas
     of the parts if the field is a Split; each takes all of its parameters. jumps: whether the field jumps at some
-    times. stacked: whether it is a Stack. unlisted: whether it uses tensors that are not among its
+    times. stacked: whether it is a Stack or Recurrent. unlisted: whether it uses tensors that are not among its
     parameters. moving_times, parts: whether its problems have moving_t and parts. mixed: whether the field computes in
     a lower precision than its state has, and than the formula.
     """

@@ -73,12 +73,20 @@ PORTRAITS = {
     "forced": Portrait("time", ("$y_1$", "$y_2$"), seed=1),
     "mlp": Portrait("time", ("$y_1$", "$y_2$", "$y_3$"), (0, 1, 2), axes=("t", "three of eight components")),
     "convolution": Portrait("time", ("$y_1$", "$y_2$", "$y_3$"), (0, 1, 2), axes=("t", "three points of the image")),
+    "irregular": Portrait("time", ("$y_1$", "$y_2$", "$y_3$"), (0, 1, 2), axes=("t", "three of six components")),
     "stack": Portrait(
         "time",
         ("$y_1$", "$y_2$", "$y_3$"),
         (0, 1, 2),
         axes=("t, of one component after the other", "y"),
         sizes={"components": 3},
+    ),
+    "recurrent": Portrait(
+        "time",
+        ("$y_1$", "$y_2$", "$y_3$"),
+        (0, 1, 2),
+        axes=("t, of one solve after the other", "y"),
+        sizes={"components": 8},
     ),
     "regularized": Portrait(
         "time", ("$z_1$", "$z_2$", "energy e"), (0, 1, 8), axes=("t", "two of eight components, and e")

@@ -18,7 +18,9 @@ def test_it_asks_what_users_ask():
     for word in ("fastest at this size", "memory at this time", "accurate", "1,000 outputs", "long horizons"):
         assert any(word in title for title in asked), word
     for word in (
-        "30 solves of one step",
+        "fastest in 30 solves of one step",
+        "a cell between 30 solves of one step",
+        "irregular times",
         "many parameters and one sample",
         "Hutchinson",
         "exact trace",
