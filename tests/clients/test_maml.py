@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-T = torch.linspace(0.0, 1.0, 4, dtype=torch.float64)
+T = torch.linspace(0.0, 0.5, 3, dtype=torch.float64)
 
 
 class Field(nn.Module):

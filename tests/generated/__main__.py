@@ -20,7 +20,7 @@ def main():
     parser.add_argument("--allow", action="store_true", help=f"write the refusals of this run to {ALLOWED.name}")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    gc.freeze()  # as in tests/symplectic_adjoint/field/conftest.py
+    gc.freeze()  # as in tests/conftest.py
     if given.end is None:
         case = draw(given.first)
         outcome = run(case)

@@ -1,16 +1,6 @@
-import gc
-
 import pytest
 
 from symplectic_adjoint.field import module_lock
-
-
-@pytest.fixture(scope="module")
-def little_garbage():
-    """Speed up the garbage collection before a LostGradient, which would go through every library's objects."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(params=["parameters stay", "aliases replace them"])

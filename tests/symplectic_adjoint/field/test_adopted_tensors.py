@@ -22,8 +22,6 @@ from tests.symplectic_adjoint.field.parameter_gradients import (
     solve,
 )
 
-pytestmark = pytest.mark.usefixtures("little_garbage")
-
 
 @pytest.mark.parametrize("pair", PAIRS)
 @every_gradient

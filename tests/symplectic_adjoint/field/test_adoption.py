@@ -16,8 +16,6 @@ from tests.symplectic_adjoint.field.parameter_gradients import (
     solve,
 )
 
-pytestmark = pytest.mark.usefixtures("little_garbage")
-
 
 class Pair(NamedTuple):
     rate: torch.Tensor

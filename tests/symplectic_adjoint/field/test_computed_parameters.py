@@ -18,8 +18,6 @@ from tests.symplectic_adjoint.field.parameter_gradients import (
     solve,
 )
 
-pytestmark = pytest.mark.usefixtures("little_garbage")
-
 
 class TestAnOutsideGraphOfAModulesOwnParameter:
     """A tensor computed from a parameter before the solve: autograd passes through it as often as func uses it."""

@@ -11,8 +11,6 @@ from tests.oracle import relative_error
 from tests.symplectic_adjoint.field.adopted_tensors import HOLDERS, decay
 from tests.symplectic_adjoint.field.parameter_gradients import ROUNDING, every_gradient, leaf, solve
 
-pytestmark = pytest.mark.usefixtures("little_garbage")
-
 
 class Encoder(torch.autograd.Function):
     """exp(x), which counts its backward passes and saves one tensor, whose life it shows."""

@@ -15,8 +15,6 @@ from tests.symplectic_adjoint.field.parameter_gradients import (
     solve,
 )
 
-pytestmark = pytest.mark.usefixtures("little_garbage")
-
 
 class TestALostGradient:
     """A tensor that no search of the forward pass can find: in an object, and used late only."""

@@ -23,8 +23,6 @@ from tests.symplectic_adjoint.field.parameter_gradients import (
     solve,
 )
 
-pytestmark = pytest.mark.usefixtures("little_garbage")
-
 
 class Tied(nn.Module):
     def __init__(self):

@@ -221,14 +221,12 @@ class Scripted:
 class TestWallTime:
     @pytest.fixture
     def log(self, monkeypatch):
-        gc.freeze()  # as in a measuring process: collecting pytest's objects would take 100 ms
         log = []
         scripted = {name: Scripted(name, log, fails_at=2 if name == "B" else None) for name in "ABCKW"}
         for module in (wall_time, warm_up):
             monkeypatch.setattr(module, "CONTENDERS", scripted)
         monkeypatch.setattr("symplectic_bench.problems.problem.MeanSquare.forward", lambda self, ys: ys.square().sum())
-        yield log
-        gc.unfreeze()
+        return log
 
     def times(self, names, tmp_path, axes=None, **settings):
         cells = [make_cell(contender=name, **(axes or {})) for name in names]
