@@ -95,6 +95,14 @@ def test_a_func_that_is_nan_from_some_time_on_ends_in_an_error():
     assert func.calls < 4 * FEW_CALLS
 
 
+@pytest.mark.parametrize("linear", ["dense", "gmres"])
+@pytest.mark.parametrize("method", ["implicit_euler", "kvaerno5", "gl4"])
+def test_an_unsolved_stage_says_that_func_is_not_finite(method, linear):
+    func = lambda t, y: torch.where(t < 0.5, -y, torch.nan)  # noqa: E731
+    with pytest.raises(sa.StageNotSolved, match=r"func returned a value that is not finite \(linear solver"):
+        solve(func, vector(1.0), T, method=method, options={"step_size": 0.2, "linear": linear})
+
+
 def test_min_step_ends_the_search_for_a_step():
     func = Counted(nan_beyond(2.0))
     with pytest.raises(sa.SolverError):
