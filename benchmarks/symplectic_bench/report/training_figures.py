@@ -92,7 +92,10 @@ def calls(lines: Sequence[Line], where: str) -> FigureSpec:
             continue
         series = [_curve(c, c["f_calls_samples"]) for c in _ordered(long)]
         panels.append(Panel(label, iterations_of(long), Axis("f calls"), tuple(series)))
-    caption = "Calls of f in an iteration, forward and backward, as the network learns a field that is harder to solve."
+    caption = (
+        "Calls of f in an iteration, forward and backward, as the network learns a field that is harder to solve. "
+        "Settings in which they grow by less than half have no panel."
+    )
     return FigureSpec("calls", "Calls during training", caption, where, grid(panels))
 
 
