@@ -36,7 +36,8 @@ def verdicts(lines: Sequence[Line], name: str = OVER_PEER) -> list[Verdict | Non
     compared, except those of FLOOR, and of PEER with itself.
 
     A line is FIRST or BEHIND if its rounds reject equality after Holm's correction for all comparisons of the lines.
-    There is no verdict on fewer than FEWEST_ROUNDS rounds, nor on so few that not even agreement of all would do.
+    There is no verdict on fewer than FEWEST_ROUNDS rounds, nor on so few that not even agreement of all would do, nor
+    where the interval of the median leaves 1 out and the rounds do not reject equality, as a few disturbed ones do.
     """
     judged = [place for place, line in enumerate(lines) if is_judged(line, name)]
     adjusted = dict(zip(judged, holm([lines[i][f"{name}_p_value"] for i in judged]), strict=True))
@@ -47,7 +48,8 @@ def verdicts(lines: Sequence[Line], name: str = OVER_PEER) -> list[Verdict | Non
         elif smallest_p_value(int(line[f"{name}_rounds"])) > ERROR_RATE / len(judged):
             found.append(Verdict.NO_VERDICT)
         elif adjusted[place] > ERROR_RATE:
-            found.append(Verdict.LEVEL)
+            level = line[f"{name}_low"] <= 1 <= line[f"{name}_high"]
+            found.append(Verdict.LEVEL if level else Verdict.NO_VERDICT)
         else:
             found.append(Verdict.FIRST if line[f"{name}_mean"] < 1 else Verdict.BEHIND)
     return found

@@ -27,7 +27,7 @@ class ConvolutionField(nn.Module):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         image = y.view(len(y), -1, self.points, self.points)
         hidden = conv2d(image, self.kernels[0], self.biases[0], padding=1)
-        if t.ndim:  # a time for each sample
+        if isinstance(t, Tensor) and t.ndim:  # a time for each sample; TorchDiffEqPack may pass a plain number
             t = t.view(-1, 1, 1, 1)
         hidden = tanh(hidden + t * self.time_weight[:, None, None])
         return conv2d(hidden, self.kernels[1], self.biases[1], padding=1).flatten(1)

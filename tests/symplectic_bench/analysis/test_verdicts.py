@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from symplectic_bench.analysis.sign_flip import p_value
 from symplectic_bench.analysis.summary import lines_of, summarize
 from symplectic_bench.analysis.verdicts import (
     ERROR_RATE,
@@ -82,6 +83,16 @@ def test_the_smallest_ratio_is_seen_in_four_tables_of_five():
     ratio = math.exp(np.mean(np.log(smallest)))
     seen = [judged(timed({alone: ratio}, spread=spread, seed=1000 + s))["ours symplectic"] for s in range(300)]
     assert seen.count(Verdict.BEHIND) / 300 == pytest.approx(0.8, abs=0.1)
+
+
+def test_two_disturbed_rounds_of_twelve_leave_no_verdict_rather_than_a_level():
+    """The median of the ratios is 1.3 in ten rounds, which its interval shows, and 0.5 in two."""
+    (line,) = [one for one in timed({("ours", "symplectic"): 1.3}, rounds=12) if one["contender"] == "ours"]
+    logs = np.log([1.3] * 10 + [0.4, 0.5])
+    disturbed = {**line, "time_over_peer_p_value": p_value(logs), "time_over_peer_mean": float(np.exp(logs.mean()))}
+    assert verdicts([line]) == [Verdict.BEHIND] and line["time_over_peer_low"] > 1.0
+    assert verdicts([disturbed]) == [Verdict.NO_VERDICT]
+    assert verdicts([{**disturbed, "time_over_peer_low": 0.9}]) == [Verdict.LEVEL]
 
 
 def test_rows_that_were_not_timed_in_turns_have_a_ratio_and_no_verdict():
