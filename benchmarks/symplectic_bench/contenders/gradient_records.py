@@ -84,7 +84,7 @@ class GradientRecord:
         return not self.exact_for_method and self.steps == "method"
 
 
-# The colours are Okabe and Ito's, distinguishable with every kind of colour vision, then darker ones.
+# The colours are Okabe and Ito's, then ones that stay apart from those in every kind of colour vision (palette.py).
 # If memory does not grow with N (reversible, mali), the small terms count too: the two states and two cotangents of a
 # pair, and two outputs with their cotangents.
 _IN_DISPLAY_ORDER = (
@@ -129,12 +129,12 @@ _IN_DISPLAY_ORDER = (
         memory=lambda x: x.D + x.N * x.s * x.A + x.V_above_A + x.P_above_A,
         backward_calls=lambda x: 0,
     ),
-    GradientRecord("direct", color="#B8860B", marker="d", exact_for_method=True),
+    GradientRecord("direct", color="#C3965A", marker="d", exact_for_method=True),
     GradientRecord("continuous", color="#56B4E9", marker="X", memory=lambda x: x.M * x.D + x.V + x.P),
     GradientRecord("continuous-seminorm", color="#E69F00", marker="v", memory=lambda x: x.M * x.D + x.V + x.P),
     GradientRecord(
         "revolve",
-        color="#F0E442",
+        color="#E196A5",
         marker="*",
         exact_for_method=True,
         memory=lambda x: (x.kept + 1 + x.s) * x.D + x.V + x.P,
@@ -142,38 +142,38 @@ _IN_DISPLAY_ORDER = (
     ),
     GradientRecord(
         "graphs",
-        color="#8B5A2B",
+        color="#69695A",
         marker="H",
         exact_for_method=True,
         memory=lambda x: (x.N + max(x.s, x.held)) * x.D + x.held * x.A + x.V_above_A + x.P,
     ),
     GradientRecord(
-        "disk", color="#7F7F7F", marker="h", exact_for_method=True, memory=lambda x: (1 + x.s) * x.D + x.V + x.P
+        "disk", color="#697896", marker="h", exact_for_method=True, memory=lambda x: (1 + x.s) * x.D + x.V + x.P
     ),
     GradientRecord(
         "auto",  # fills its budget of that many KiB, unless everything fits in less
-        color="#B22222",
+        color="#A51E0F",
         marker="8",
         exact_for_method=True,
         memory=lambda x: min(x.number * 1024, (x.N + x.N * x.s) * x.D + x.N * x.s * x.A + x.V_above_A + x.P),
     ),
     GradientRecord(
         "reversible",
-        color="#4B0082",
+        color="#4B0087",
         marker="<",
         steps="coupled",
         memory=lambda x: (2 * (x.M - 1) + 8 + x.s) * x.D + x.V + x.P,
     ),
     GradientRecord(
         "mali",
-        color="#2F6B6B",
+        color="#006978",
         marker=">",
         steps="leapfrog",
         memory=lambda x: (2 * (x.M - 1) + 7) * x.D + x.V + x.P,
     ),
     # A solve for each number: no gradient of any steps, and nothing kept.
-    GradientRecord("differences-radau", color="#8C510A", marker="1"),
-    GradientRecord("differences-bdf", color="#5E5E5E", marker="2"),
+    GradientRecord("differences-radau", color="#693C2D", marker="1"),
+    GradientRecord("differences-bdf", color="#2D4B5A", marker="2"),
 )
 
 GRADIENT_RECORDS = {record.name: record for record in _IN_DISPLAY_ORDER}

@@ -64,7 +64,7 @@ def _over_rtol(problem: str, lines: Sequence[Line], y: Axis, measure: Measured) 
     series = []
     for own in _by_name(lines).values():
         ordered = sorted(own, key=lambda c: c["rtol"])
-        series += points_of(ordered[0], [(c["rtol"], measure(c)) for c in ordered])
+        series += points_of(ordered, lambda c: (c["rtol"], measure(c)))
     return Panel(problem, TOLERANCE, y, tuple(series))
 
 
@@ -89,11 +89,11 @@ def _over_budget(lines: Sequence[Line], y: Axis, measure: Measured) -> Panel:
     ordered = sorted(revolve, key=lambda c: setting(c["gradient"])[1])
     series: list[Series] = []
     if ordered:
-        series += points_of(ordered[0], [(setting(c["gradient"])[1], measure(c)) for c in ordered])
+        series += points_of(ordered, lambda c: (setting(c["gradient"])[1], measure(c)))
     for c in lines:
         if c not in revolve:
             kept = c["steps_accepted"] * (1 if c["gradient"] == "symplectic" else c["stages"])
-            series += points_of(c, [(kept, measure(c))], joined=False)
+            series += points_of([c], lambda c, kept=kept: (kept, measure(c)), joined=False)
     return Panel("", Axis("states or graphs kept"), y, tuple(series))
 
 

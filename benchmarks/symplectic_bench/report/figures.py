@@ -234,7 +234,7 @@ def _tolerance_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     series = []
     for name in sorted({c["name"] for c in cells if not _is_leaders_line(c)}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: -c["rtol"])
-        series += points_of(own[0], [(c["rtol"], c["error_true"]) for c in own])
+        series += points_of(own, lambda c: (c["rtol"], c["error_true"]))
     bars = [c["error_true_bar"] for c in cells if can_be_drawn(c["error_true_bar"])]
     errors = [c["error_true"] for c in cells if c["error_true"]]
     known = max(bars, default=0.0)
@@ -279,7 +279,7 @@ def _rounding_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     series = []
     for name in sorted({c["name"] for c in cells}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: c["steps"])
-        series += points_of(own[0], [(c["steps"], c["error_discrete"]) for c in own])
+        series += points_of(own, lambda c: (c["steps"], c["error_discrete"]))
     half = {"float32": 2.0**-24, "float64": 2.0**-53}[cells[0]["dtype"]]
     title = f"{title_of(cells[0], varied)}\n{cells[0]['method']}"
     rounded = [c["steps"] for c in cells if c["error_discrete_oracle"] == c["dtype"]]
@@ -294,9 +294,11 @@ def _multiples_panel(cells: Sequence[Line], key: str, label: str) -> Panel:
     for place, name in enumerate(names):
         own = [c for c in known if c["name"] == name]
         style = style_of(own[0]["contender"], own[0]["gradient"])
-        series.append(Series(name, name, style, (float(place),) * len(own), tuple(c[key] for c in own), joined=False))
-    x = Axis("", log=False, names=names)
-    return Panel(label, x, Axis("times the floor"), tuple(series), floor=(1.0, "the floor"))
+        x, y, ids = (float(place),) * len(own), tuple(c[key] for c in own), tuple(c["cell_id"] for c in own)
+        series.append(Series(name, name, style, x, y, joined=False, cells=ids))
+    return Panel(
+        label, Axis("", log=False, names=names), Axis("times the floor"), tuple(series), floor=(1.0, "the floor")
+    )
 
 
 def _growth_panel(
@@ -305,7 +307,7 @@ def _growth_panel(
     series = []
     for name in sorted({c["name"] for c in cells}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: _number(c, axis) or 0)
-        series += points_of(own[0], [(_number(c, axis), measure(c)) for c in own])
+        series += points_of(own, lambda c: (_number(c, axis), measure(c)))
     others = {problem: names - {axis} for problem, names in varied.items()}
     return Panel(f"{title_of(cells[0], others)}\n{cells[0]['method']}", Axis(f"number of {axis}"), y, tuple(series))
 
@@ -316,8 +318,7 @@ def _precision_panel(
     series = []
     for name in sorted({c["name"] for c in cells}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=_accuracy)
-        points = [(measure(c), c["error_true"]) for c in own]
-        series += points_of(own[0], points)
+        series += points_of(own, lambda c: (measure(c), c["error_true"]))
     bars = [c["error_true_bar"] for c in cells if can_be_drawn(c["error_true_bar"])]
     floor = (max(bars), "the reference's own error") if bars else None
     title = f"{title_of(cells[0], varied)}\n{cells[0]['method']}"
@@ -326,7 +327,7 @@ def _precision_panel(
 
 def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes) -> Panel:
     shown = [c for c in cells if c["status"] == Status.OK and all(map(can_be_drawn, (milliseconds(c), mebibytes(c))))]
-    series = [one for c in shown for one in points_of(c, [(milliseconds(c), mebibytes(c))], joined=False)]
+    series = [one for c in shown for one in points_of([c], lambda c: (milliseconds(c), mebibytes(c)), joined=False)]
     compared = [
         (one, c)
         for one, c in zip(series, shown, strict=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -15,13 +16,13 @@ from symplectic_bench.report.panels import (
     Axis,
     FigureSpec,
     Panel,
-    Series,
     Style,
     VariedSizes,
     can_be_drawn,
     collect,
     grid,
     milliseconds,
+    points_of,
     title_of,
     varied_sizes,
 )
@@ -32,7 +33,7 @@ RESIDENT = Axis("growth of resident memory (MiB)")
 MOST_PANELS = 6
 """The largest number of panels in a figure; the others go into further figures."""
 
-COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#7F7F7F", "#999933")
+COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A51E0F", "#697896", "#78782D")
 """The colours of the methods, in the order in which the suite names them, and again from the first beyond the last."""
 
 
@@ -85,12 +86,9 @@ def _panel(cells: Sequence[Line], cost: Cost, varied: VariedSizes, colors: dict[
     axis, measure = cost
     series = []
     for own in sorted(collect(cells, _line_of).values(), key=lambda own: display_place(own[0]["name"])):
-        points = [(measure(c), c["error_true"]) for c in sorted(own, key=_coarsest_first)]
-        known = [(x, y) for x, y in points if can_be_drawn(x) and can_be_drawn(y)]
-        if known:
-            x, y = zip(*known, strict=True)
-            label = _label(own[0])
-            series.append(Series(label, label, _style(own[0], colors), tuple(x), tuple(y)))
+        ordered, label = sorted(own, key=_coarsest_first), _label(own[0])
+        for one in points_of(ordered, lambda c: (measure(c), c["error_true"])):
+            series.append(replace(one, name=label, label=label, style=_style(own[0], colors)))
     bars = [c["error_true_bar"] for c in cells if can_be_drawn(c["error_true_bar"])]
     floor = (max(bars), "the reference's own error") if bars else None
     return Panel(title_of(cells[0], varied), axis, ERROR, tuple(series), floor=floor)

@@ -38,7 +38,8 @@ class Style:
 class Series:
     """Points (x, y), in order, of one contender's gradient.
 
-    label is a shorter name, shown next to points. doubt: half the height of each point's confidence interval.
+    label is a shorter name, shown next to points. doubt: half the height of each point's confidence interval. cells:
+    the id of each point's cell, where a point is one cell.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Series:
     y: tuple[float, ...]
     joined: bool = True
     doubt: tuple[float, ...] = ()
+    cells: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,19 @@ def can_be_drawn(value: float | None) -> TypeGuard[float]:
     return value is not None and 1e-200 < value < 1e200
 
 
-def points_of(cell: Line, points: Iterable[tuple[float | None, float | None]], joined: bool = True) -> list[Series]:
-    """Return a list with one series of the points that a logarithmic axis can show; empty if there are none."""
-    known = [(x, y) for x, y in points if can_be_drawn(x) and can_be_drawn(y)]
+Point = tuple[float | None, float | None]
+
+
+def points_of(cells: Sequence[Line], point: Callable[[Line], Point], joined: bool = True) -> list[Series]:
+    """Return a list with one series, the points of a gradient's cells; empty if a logarithmic axis can show none."""
+    points = [(*point(cell), cell["cell_id"]) for cell in cells]
+    known = [(x, y, id) for x, y, id in points if can_be_drawn(x) and can_be_drawn(y)]
     if not known:
         return []
-    x, y = zip(*known, strict=True)
-    contender, gradient = cell["contender"], cell["gradient"]
-    name, label = f"{contender} {series_name(gradient)}", cell["name"].removeprefix("ours ")
-    return [Series(name, label, style_of(contender, gradient), tuple(x), tuple(y), joined)]
+    x, y, ids = zip(*known, strict=True)
+    contender, gradient = cells[0]["contender"], cells[0]["gradient"]
+    name, label = f"{contender} {series_name(gradient)}", cells[0]["name"].removeprefix("ours ")
+    return [Series(name, label, style_of(contender, gradient), x, y, joined, cells=ids)]
 
 
 def grid(panels: Sequence[Panel]) -> tuple[tuple[Panel, ...], ...]:

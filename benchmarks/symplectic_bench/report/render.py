@@ -25,6 +25,8 @@ NARROW = 12
 """The longest name, in characters, that is not rotated."""
 NEAR = 10
 """The factor by which a floor may lie below or above all points and still be shown, by extending the axis."""
+LABEL_COLOR = "#333333"
+"""The colour of the labels of points: as text, the lighter colours of series are too faint."""
 SHADE: Any = {"facecolor": "#56B4E9", "alpha": 0.18, "linewidth": 0, "zorder": 0}
 STYLE: Any = {
     "font.size": 9,
@@ -186,7 +188,7 @@ def _label_points(axes: Axes, panel: Panel) -> None:
             textcoords="offset points",
             fontsize=7,
             va="center",
-            color=series.style.color,
+            color=LABEL_COLOR,
             arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
         )
         size = label.get_window_extent()

@@ -56,12 +56,12 @@ def test_ours_is_filled_and_solid_and_others_are_hollow_and_dashed(swept):
         ("backprop", "#000000", "P"),
         ("continuous", "#56B4E9", "X"),
         ("continuous-seminorm", "#E69F00", "v"),
-        ("revolve-8", "#F0E442", "*"),
-        ("graphs-4", "#8B5A2B", "H"),
-        ("disk", "#7F7F7F", "h"),
-        ("auto", "#B22222", "8"),
-        ("reversible", "#4B0082", "<"),
-        ("mali", "#2F6B6B", ">"),
+        ("revolve-8", "#E196A5", "*"),
+        ("graphs-4", "#69695A", "H"),
+        ("disk", "#697896", "h"),
+        ("auto", "#A51E0F", "8"),
+        ("reversible", "#4B0087", "<"),
+        ("mali", "#006978", ">"),
     ],
 )
 def test_a_gradient_keeps_the_colour_and_marker_of_the_published_figures(gradient, color, marker):
