@@ -91,6 +91,7 @@ run
 analysis
 report
 paper
+html
 commands
 __main__
 """

@@ -9,6 +9,7 @@ import pandas as pd
 
 from symplectic_bench.analysis.paired import FEWEST_ROUNDS
 from symplectic_bench.analysis.pareto import pareto_front
+from symplectic_bench.analysis.power_law import FEWEST, Exponent, fit
 from symplectic_bench.analysis.rounds import is_faster
 from symplectic_bench.analysis.summary import FLOOR, LEADER, Line, display_place, lines_of
 from symplectic_bench.contenders.gradient_records import gradient_record
@@ -130,11 +131,7 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
 
     Groups of a single cell compare nothing and are shown only if no group has more.
     """
-    lines = lines_of(frame)
-    varied = varied_sizes(lines)
-    groups = list(collect(lines, lambda c: c["group_id"]).values())
-    compared = [cells for cells in groups if len(cells) > 1] or groups
-    panels = [_trade_off_panel(cells, varied) for cells in compared]
+    panels = [panel for _, panel in trade_offs(lines_of(frame))]
     caption = (
         "The grey line is the Pareto front: each point on it is faster than every leaner one on it, by more than the"
         f" 95 % interval of their ratio (the range of the rounds, if there are fewer than {FEWEST_ROUNDS}). Lower left"
@@ -143,6 +140,14 @@ def memory_time(frame: pd.DataFrame, where: str) -> FigureSpec:
         " share are in the tables."
     )
     return FigureSpec("memory-time", "Memory against time", caption, where, grid(panels))
+
+
+def trade_offs(lines: Sequence[Line]) -> list[tuple[list[Line], Panel]]:
+    """Return the cells of each group with its panel of memory against time, as memory_time draws them."""
+    varied = varied_sizes(lines)
+    groups = list(collect(lines, lambda c: c["group_id"]).values())
+    compared = [cells for cells in groups if len(cells) > 1] or groups
+    return [(cells, _trade_off_panel(cells, varied)) for cells in compared]
 
 
 def over_floor(frame: pd.DataFrame, where: str) -> FigureSpec:
@@ -307,9 +312,15 @@ def _growth_panel(
     series = []
     for name in sorted({c["name"] for c in cells}, key=display_place):
         own = sorted((c for c in cells if c["name"] == name), key=lambda c: _number(c, axis) or 0)
-        series += points_of(own, lambda c: (_number(c, axis), measure(c)))
+        found = points_of(own, lambda c: (_number(c, axis), measure(c)))
+        series += [replace(one, power=_power(one)) for one in found]
     others = {problem: names - {axis} for problem, names in varied.items()}
     return Panel(f"{title_of(cells[0], others)}\n{cells[0]['method']}", Axis(f"number of {axis}"), y, tuple(series))
+
+
+def _power(series: Series) -> Exponent | None:
+    """Return the exponent fitted to a series, None if it has too few points for one."""
+    return fit(list(zip(series.x, series.y, strict=True))) if len(set(series.x)) >= FEWEST else None
 
 
 def _precision_panel(

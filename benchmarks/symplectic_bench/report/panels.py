@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from symplectic_bench.analysis.power_law import Exponent
 from symplectic_bench.analysis.summary import Line
 from symplectic_bench.contenders.contender_records import contender_record
 from symplectic_bench.contenders.gradient_records import gradient_record, series_name
@@ -39,7 +40,7 @@ class Series:
     """Points (x, y), in order, of one contender's gradient.
 
     label is a shorter name, shown next to points. doubt: half the height of each point's confidence interval. cells:
-    the id of each point's cell, where a point is one cell.
+    the id of each point's cell, where a point is one cell. power: the exponent of growth fitted to the points, if any.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Series:
     joined: bool = True
     doubt: tuple[float, ...] = ()
     cells: tuple[str, ...] = ()
+    power: Exponent | None = None
 
 
 @dataclass(frozen=True)

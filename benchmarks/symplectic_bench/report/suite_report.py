@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -66,11 +67,15 @@ class SuiteReport:
     @cached_property
     def where(self) -> str:
         """The sentences that end each caption: which machine measured the rows, and whether some are missing."""
-        cells, missing = read_cells(self.folder / self.environment_id), len(self._cells_without_rows)
+        cells, missing = read_cells(self.folder / self.environment_id), len(self.cells_without_rows)
         part = f" {len(cells) - missing} of the suite's {len(cells)} cells have been measured." if missing else ""
-        folder = self.folder / self.environment_id
-        machines = sorted({row.environment or self.environment_id for row in self._stored}) or [self.environment_id]
-        return " ".join(describe(read_machine(folder, id)) for id in machines) + part + self._mixing(len(machines))
+        return " ".join(map(describe, self.machines)) + part + self._mixing(len(self.machines))
+
+    @cached_property
+    def machines(self) -> list[dict[str, Any]]:
+        """The facts of each environment that measured rows."""
+        ids = {row.environment or self.environment_id for row in self._stored} or {self.environment_id}
+        return [read_machine(self.folder / self.environment_id, id) for id in sorted(ids)]
 
     def _mixing(self, machines: int) -> str:
         if machines == 1:
@@ -93,8 +98,9 @@ class SuiteReport:
             return [replace(row, environment=None) for row in self._stored]
         return self._stored
 
-    @property
-    def _cells_without_rows(self) -> set[str]:
+    @cached_property
+    def cells_without_rows(self) -> set[str]:
+        """The ids of the suite's cells that were not measured yet."""
         return set(read_cells(self.folder / self.environment_id)) - {row.cell_id for row in self.rows}
 
     @cached_property
@@ -111,24 +117,26 @@ class SuiteReport:
     @cached_property
     def targets(self) -> list[ClaimResult]:
         """The results of the suite's targets, in the order of the suite's cells."""
-        return evaluate_claims([target.claim for target in self.suite.target], self._known_cells, self._lines)
+        return evaluate_claims([target.claim for target in self.suite.target], self.known_cells, self.lines)
 
     @cached_property
     def claims(self) -> list[ClaimResult]:
         """The results of the suite's claims."""
-        return evaluate_claims(self.suite.claim, self._known_cells, self._lines)
+        return evaluate_claims(self.suite.claim, self.known_cells, self.lines)
 
     @cached_property
     def exponents(self) -> list[Line]:
-        return exponents(self.claims, self._known_cells, self._lines)
+        return exponents(self.claims, self.known_cells, self.lines)
 
     @cached_property
-    def _known_cells(self) -> list[Cell]:
+    def known_cells(self) -> list[Cell]:
+        """The suite's cells that are known, from `cells` or from their rows."""
         known = {cell.id: cell for cell in (*self.cells, *(row.cell for row in self.rows))}
         return [known[id] for id in read_cells(self.folder / self.environment_id) if id in known]
 
     @cached_property
-    def _lines(self) -> list[Line]:
+    def lines(self) -> list[Line]:
+        """The frame's lines."""
         return lines_of(self.frame)
 
     @cached_property
@@ -148,12 +156,16 @@ class SuiteReport:
     def write_plots(self) -> list[Path]:
         return [path for figure in self.figures for path in render(figure, self.plots / self.suite.name)]
 
-    def write_page(self) -> list[Path]:
+    @cached_property
+    def command(self) -> str:
+        """The command that makes the report again."""
         scale = "" if self.scale is Scale.CPU else f" --scale {self.scale.value}"
         source = f"--problem {self.source}" if self.source in users_problems(self.suite) else Path(self.source).name
-        command = f"symplectic-bench report {source}{scale}"
+        return f"symplectic-bench report {source}{scale}"
+
+    def write_page(self) -> list[Path]:
         plots = relative(self.plots / self.suite.name, self.folder)
-        text = page(Chapter(self.suite, self.where, self.figures, self.tables), command, plots)
+        text = page(Chapter(self.suite, self.where, self.figures, self.tables), self.command, plots)
         return [write_page(text, self.folder)]
 
 

@@ -45,6 +45,16 @@ def test_a_second_run_measures_nothing(bench):
     assert "0 of 8 cells to measure" in bench.output
 
 
+def test_a_report_writes_a_page_for_browsers_if_asked(bench):
+    bench("run", "small.toml")
+    page = bench.folder / "results/small/report.html"
+    assert bench("report", "small.toml") == Exit.DONE
+    assert not page.exists()
+    assert bench("report", "small.toml", "--html") == Exit.DONE
+    assert "wrote results/small/report.html" in bench.output
+    assert "<title>A small suite</title>" in page.read_text()
+
+
 def test_an_interrupted_run_resumes_where_it_stopped(bench):
     bench.interrupt_after = 3
     assert bench("run", "small.toml") == 130  # what a shell calls Ctrl-C

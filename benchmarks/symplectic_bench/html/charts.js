@@ -1,0 +1,152 @@
+// Charts of panels, drawn with plotly. Its texts are markup, so every text from the data is escaped.
+
+const escapeMarkup = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+async function loadLibrary() {
+  if (window.Plotly) return;
+  const packed = atob(document.getElementById("library").textContent);
+  const bytes = Uint8Array.from(packed, (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  document.head.append(element("script", { textContent: await new Response(stream).text() }));
+}
+
+function digits(value) {
+  return String(Number(value.toPrecision(4)));
+}
+
+function cellLines(cell) {
+  const facts = data.facts.map((heading, i) => [heading, cell.facts[i]]).filter(([, text]) => text !== MISSING);
+  return [cell.name, cell.group, ...facts.map(([heading, text]) => `${heading}: ${text}`)];
+}
+
+function hoverText(series, place) {
+  const cell = data.cells?.[series.cells[place]];
+  const lines = cell ? cellLines(cell) : [series.name, `${series.labels?.[place] ?? ""} ${digits(series.y[place])}`];
+  if (series.power) lines.push(`grows as x to the power ${series.power}`);
+  return lines.map(escapeMarkup).join("<br>");
+}
+
+function trace(series, named) {
+  const own = series.style[root.dataset.theme];
+  return {
+    type: "scatter",
+    mode: series.joined ? "lines+markers" : "markers",
+    name: escapeMarkup(series.name),
+    legendgroup: series.name,
+    showlegend: named,
+    x: series.x,
+    y: series.y,
+    error_y: series.doubt?.length ? { array: series.doubt, color: own, thickness: 1 } : {},
+    marker: { color: own, symbol: series.style.symbol, size: 11, line: { width: 2, color: own } },
+    line: { color: own, dash: series.style.dashed ? "dash" : "solid", width: 2 },
+    text: series.x.map((_, place) => hoverText(series, place)),
+    hovertemplate: "%{text}<extra></extra>",
+    customdata: series.cells,
+  };
+}
+
+function frontTrace(front) {
+  const [x, y] = [front.map((point) => point[0]), front.map((point) => point[1])];
+  const line = { color: color("front"), width: 4 };
+  return { type: "scatter", mode: "lines", x, y, line, opacity: 0.5, hoverinfo: "skip", showlegend: false };
+}
+
+// Returns the ticks of a logarithmic axis: 1, 2 and 5 of each decade if there are few, else the decades.
+function logTicks(values, most) {
+  const logs = values.map(Math.log10);
+  const [low, high] = [Math.floor(Math.min(...logs)), Math.ceil(Math.max(...logs))];
+  const decades = Array.from({ length: high - low + 1 }, (_, i) => low + i);
+  const within = (value) => value >= Math.min(...values) / 1.5 && value <= Math.max(...values) * 1.5;
+  const fine = decades.flatMap((decade) => [1, 2, 5].map((digit) => digit * 10 ** decade)).filter(within);
+  const every = Math.ceil(decades.length / most);
+  const tickvals = fine.length <= most ? fine : decades.filter((_, i) => i % every === 0).map((one) => 10 ** one);
+  const plain = tickvals.every((value) => value >= 1e-3 && value < 1e6);
+  const power = (value) => `10<sup>${Math.round(Math.log10(value))}</sup>`;
+  return { tickvals, ticktext: tickvals.map((value) => (plain || fine.length <= most ? digits(value) : power(value))) };
+}
+
+function axisLayout(axis, values, most) {
+  const names = { tickvals: axis.names.map((_, i) => i), ticktext: axis.names.map(escapeMarkup) };
+  const ticks = axis.names.length > 0 ? names : axis.log && values.length > 0 ? logTicks(values, most) : {};
+  return {
+    title: { text: escapeMarkup(axis.label), standoff: 10 },
+    type: axis.log ? "log" : "linear",
+    ...ticks,
+    gridcolor: color("line"),
+    zeroline: false,
+    automargin: true,
+  };
+}
+
+function floorShapes({ floor, shaded }) {
+  const band = { type: "rect", y0: 0, y1: 1, yref: "paper", fillcolor: color("shade"), line: { width: 0 } };
+  const bands = shaded.map(([x0, x1]) => ({ ...band, x0, x1 }));
+  if (!floor) return bands;
+  const line = { color: color("muted"), width: 1, dash: "dot" };
+  const label = { text: escapeMarkup(floor[1]), textposition: "end", font: { color: color("muted") } };
+  return [...bands, { type: "line", x0: 0, x1: 1, xref: "paper", y0: floor[0], y1: floor[0], line, label }];
+}
+
+const PLOT_HEIGHT = 430;
+const LEGEND_ENTRY = { width: 175, height: 24 }; // pixels, about
+
+// Draws panels over one another, which share their axes. choose(place) is called with the cell of a chosen point.
+function drawPanels(target, panels, choose) {
+  const series = panels.flatMap((panel) => panel.series);
+  const first = new Map(series.toReversed().map((one) => [one.name, one])); // in the legend, each name once
+  const fronts = panels.filter((panel) => panel.front.length > 1).map((panel) => frontTrace(panel.front));
+  const traces = series.map((one) => trace(one, first.get(one.name) === one));
+  const columns = Math.max(1, Math.floor((target.clientWidth - 80) / LEGEND_ENTRY.width));
+  const height = PLOT_HEIGHT + LEGEND_ENTRY.height * Math.ceil(first.size / columns);
+  target.style.height = `${height}px`;
+  const font = { color: color("text"), family: "system-ui, sans-serif", size: 13 };
+  const layout = {
+    height,
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font,
+    margin: { l: 60, r: 20, t: 20, b: 50 },
+    hovermode: "closest",
+    hoverlabel: { align: "left", bgcolor: color("surface"), bordercolor: color("line"), font },
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.8 },
+    shapes: panels.flatMap(floorShapes),
+    xaxis: axisLayout(panels[0].x, series.flatMap((one) => one.x), target.clientWidth > 600 ? 10 : 5),
+    yaxis: axisLayout(panels[0].y, series.flatMap((one) => one.y), 10),
+  };
+  const drawn = window.Plotly.react(target, [...fronts, ...traces], layout, { responsive: true, displaylogo: false });
+  target.removeAllListeners?.("plotly_click");
+  target.on("plotly_click", ({ points: [point] }) => {
+    if (point.customdata !== undefined) choose?.(point.customdata);
+  });
+  return drawn;
+}
+
+function chartElement(words) {
+  return element("div", { className: "chart", role: "img", "aria-label": words });
+}
+
+function pointsTable(part, panel) {
+  const place = (x) => panel.x.names[Math.round(x)] ?? digits(x);
+  const lines = panel.series.flatMap((one) => one.x.map((x, i) => [one.name, place(x), digits(one.y[i])]));
+  return sortableTable({ name: part.title, headings: ["series", panel.x.label || "x", panel.y.label], lines });
+}
+
+function figurePart(part) {
+  const chart = chartElement(`${part.title}: its points are in the table below`);
+  const points = element("div");
+  const note = element("p", { className: "muted" });
+  const panels = element("select", {}, ...part.panels.map((panel, i) => option(String(i), panel.title)));
+  const shown = () => part.panels[Number(panels.value)];
+  const redraw = () => drawPanels(chart, [shown()]);
+  panels.addEventListener("change", () => {
+    points.replaceChildren(pointsTable(part, shown()));
+    note.textContent = shown().note;
+    redraw();
+  });
+  points.append(pointsTable(part, shown()));
+  note.textContent = shown().note;
+  charts.push(redraw);
+  const controls = part.panels.length > 1 ? [element("div", { className: "controls" }, labelled("Panel", panels))] : [];
+  const parts = [caption(part.caption), ...controls, chart, note, folded("The points as a table", points)];
+  return element("div", { "data-figure": part.title }, ...parts);
+}
