@@ -1,6 +1,10 @@
 // Charts of panels, drawn with plotly. Its texts are markup, so every text from the data is escaped.
 
-const escapeMarkup = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", $: "&#36;" }; // between two $ would be a formula
+
+function escapeMarkup(text) {
+  return String(text).replace(/[&<>$]/g, (character) => ESCAPES[character]);
+}
 
 async function loadLibrary() {
   if (window.Plotly) return;
@@ -101,6 +105,7 @@ function drawPanels(target, panels, choose) {
   target.style.height = `${height}px`;
   const font = { color: color("text"), family: "system-ui, sans-serif", size: 13 };
   const layout = {
+    width: target.clientWidth,
     height,
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -113,7 +118,7 @@ function drawPanels(target, panels, choose) {
     xaxis: axisLayout(panels[0].x, series.flatMap((one) => one.x), target.clientWidth > 600 ? 10 : 5),
     yaxis: axisLayout(panels[0].y, series.flatMap((one) => one.y), 10),
   };
-  const drawn = window.Plotly.react(target, [...fronts, ...traces], layout, { responsive: true, displaylogo: false });
+  const drawn = window.Plotly.react(target, [...fronts, ...traces], layout, { displaylogo: false });
   target.removeAllListeners?.("plotly_click");
   target.on("plotly_click", ({ points: [point] }) => {
     if (point.customdata !== undefined) choose?.(point.customdata);

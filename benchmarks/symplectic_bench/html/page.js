@@ -10,11 +10,15 @@ const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
 const themeButton = document.getElementById("theme");
 let chosenTheme = null;
 
+function redraw() {
+  if (window.Plotly) for (const draw of charts) draw();
+}
+
 function applyTheme() {
   const theme = chosenTheme ?? (systemIsDark.matches ? "dark" : "light");
   root.dataset.theme = theme;
   themeButton.textContent = theme === "dark" ? "Light theme" : "Dark theme";
-  if (window.Plotly) for (const draw of charts) draw();
+  redraw();
 }
 
 themeButton.addEventListener("click", () => {
@@ -22,6 +26,14 @@ themeButton.addEventListener("click", () => {
   applyTheme();
 });
 systemIsDark.addEventListener("change", applyTheme);
+
+let [width, resized] = [root.clientWidth, null];
+addEventListener("resize", () => {
+  if (root.clientWidth === width) return; // only the height: a phone hides its address bar
+  width = root.clientWidth;
+  clearTimeout(resized);
+  resized = setTimeout(redraw, 150);
+});
 
 function color(name) {
   return getComputedStyle(root).getPropertyValue(`--${name}`).trim();
