@@ -63,10 +63,11 @@ function logTicks(values, most) {
   const within = (value) => value >= Math.min(...values) / 1.5 && value <= Math.max(...values) * 1.5;
   const fine = decades.flatMap((decade) => [1, 2, 5].map((digit) => digit * 10 ** decade)).filter(within);
   const every = Math.ceil(decades.length / most);
-  const tickvals = fine.length <= most ? fine : decades.filter((_, i) => i % every === 0).map((one) => 10 ** one);
+  const tickvals = fine.length > 1 && fine.length <= most ? fine : decades.filter((_, i) => i % every === 0).map((one) => 10 ** one);
   const plain = tickvals.every((value) => value >= 1e-3 && value < 1e6);
   const power = (value) => `10<sup>${Math.round(Math.log10(value))}</sup>`;
-  return { tickvals, ticktext: tickvals.map((value) => (plain || fine.length <= most ? digits(value) : power(value))) };
+  const written = plain ? digits : tickvals === fine ? (value) => value.toExponential() : power;
+  return { tickvals, ticktext: tickvals.map(written) };
 }
 
 function axisLayout(axis, values, most) {
@@ -82,10 +83,14 @@ function axisLayout(axis, values, most) {
   };
 }
 
-function floorShapes({ floor, shaded }) {
+const NEAR = 10; // how far from the points a floor may be, as a factor, to be drawn
+
+function floorShapes({ floor, shaded, series }) {
   const band = { type: "rect", y0: 0, y1: 1, yref: "paper", fillcolor: color("shade"), line: { width: 0 } };
   const bands = shaded.map(([x0, x1]) => ({ ...band, x0, x1 }));
-  if (!floor) return bands;
+  const heights = series.flatMap((one) => one.y);
+  const isNear = floor && Math.min(...heights) < floor[0] * NEAR && floor[0] < Math.max(...heights) * NEAR;
+  if (!isNear) return bands;
   const line = { color: color("muted"), width: 1, dash: "dot" };
   const label = { text: escapeMarkup(floor[1]), textposition: "end", font: { color: color("muted") } };
   return [...bands, { type: "line", x0: 0, x1: 1, xref: "paper", y0: floor[0], y1: floor[0], line, label }];

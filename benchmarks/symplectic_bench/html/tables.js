@@ -40,7 +40,7 @@ function download(name, text) {
 
 function isNumeric(lines, column) {
   const known = lines.map((line) => line[column]).filter((text) => text !== MISSING);
-  return known.length > 0 && known.every((text) => /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?(\s|$)/.test(text));
+  return known.length > 0 && known.every((text) => /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?( ?[([±].*)?$/.test(text));
 }
 
 function sorted(lines, column, direction, numeric) {
