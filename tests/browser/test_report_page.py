@@ -3,9 +3,14 @@
 import csv
 import io
 import re
+from dataclasses import replace
+from pathlib import Path
 
+from symplectic_bench.html.site import write_site
 from symplectic_bench.report.typesetting import to_csv
-from tests.browser.conftest import HOSTILE, PHONE
+from tests.browser.conftest import HOSTILE, PHONE, Visit
+from tests.symplectic_bench.html.pages import a_report
+from tests.symplectic_bench.sample_rows import an_environment, group
 
 SCATTER = "#memory-time"
 
@@ -132,6 +137,22 @@ def test_every_control_can_be_reached_with_the_keyboard(visit):
         "[...document.querySelectorAll('select, input')].filter(x => !x.labels.length && !x.ariaLabel).length"
     )
     assert unnamed == 0
+
+
+def test_a_site_opened_from_disk_shows_the_history_and_leads_back(browser, tmp_path):
+    rows = group()
+    later = an_environment(commit="fedcba987654", library_sha256="3" * 64)
+    reports = [a_report(tmp_path, [replace(rows[0], f_calls_backward=999), *rows[1:]], environment=later)]
+    write_site([[*reports, a_report(tmp_path, rows)]], tmp_path / "site")
+    visit = Visit(browser).open(tmp_path / "site/small/index.html")
+    page = visit.page
+    assert page.locator("#history .scatterlayer .trace").count() == 6
+    assert page.locator("#history .scatterlayer .point").count() == 11
+    page.get_by_role("link", name="All suites").click()
+    page.wait_for_selector("html[data-ready]")
+    assert page.get_by_role("link", name="A small suite").count() == 1
+    assert [Path(url).name for url in visit.requests] == ["index.html", "plotly.min.js", "index.html"]
+    assert visit.complaints == []
 
 
 def test_markup_in_any_field_is_only_text(visit):

@@ -19,6 +19,7 @@ from symplectic_bench.commands.portraits import portraits
 from symplectic_bench.commands.references import references
 from symplectic_bench.commands.report import report
 from symplectic_bench.commands.run import run
+from symplectic_bench.commands.site import site
 from symplectic_bench.commands.tables import tables
 from symplectic_bench.spec.validation import complaint
 
@@ -51,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, paper, tables, plots, report, gpu_report, check, compare):
+for command in (run, paper, tables, plots, report, site, gpu_report, check, compare):
     app.command(short_help=summary(command))(command)
 app.command("list", short_help=summary(list_everything))(list_everything)
 for command in (references, portraits):

@@ -55,23 +55,35 @@ function frontTrace(front) {
   return { type: "scatter", mode: "lines", x, y, line, opacity: 0.5, hoverinfo: "skip", showlegend: false };
 }
 
-// Returns the ticks of a logarithmic axis: 1, 2 and 5 of each decade if there are few, else the decades.
+const SPARSE = 3; // ticks of a logarithmic axis that are too few
+
+// Returns round values between two positive ones, evenly spaced.
+function evenTicks(low, high) {
+  const power = 10 ** Math.floor(Math.log10((high - low) / 4 || low));
+  const step = [1, 2, 5, 10].map((digit) => digit * power).find((one) => (high - low) / one <= 5);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => (first + i) * step);
+}
+
+// Returns the ticks of a logarithmic axis: decades; with few of them 1, 2 and 5 of each; in less than one, even ticks.
 function logTicks(values, most) {
-  const logs = values.map(Math.log10);
-  const [low, high] = [Math.floor(Math.min(...logs)), Math.ceil(Math.max(...logs))];
-  const decades = Array.from({ length: high - low + 1 }, (_, i) => low + i);
-  const within = (value) => value >= Math.min(...values) / 1.5 && value <= Math.max(...values) * 1.5;
-  const fine = decades.flatMap((decade) => [1, 2, 5].map((digit) => digit * 10 ** decade)).filter(within);
+  const [low, high] = [Math.min(...values) / 1.2, Math.max(...values) * 1.2];
+  const decades = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) decades.push(power);
+  const fine = decades.flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power));
+  const shown = fine.filter((value) => value >= low && value <= high);
   const every = Math.ceil(decades.length / most);
-  const tickvals = fine.length > 1 && fine.length <= most ? fine : decades.filter((_, i) => i % every === 0).map((one) => 10 ** one);
-  const plain = tickvals.every((value) => value >= 1e-3 && value < 1e6);
+  const coarse = decades.filter((_, i) => i % every === 0).map((power) => 10 ** power);
+  const tickvals = shown.length > most ? coarse : shown.length > SPARSE ? shown : evenTicks(low, high);
   const power = (value) => `10<sup>${Math.round(Math.log10(value))}</sup>`;
-  const written = plain ? digits : tickvals === fine ? (value) => value.toExponential() : power;
-  return { tickvals, ticktext: tickvals.map(written) };
+  const plain = tickvals.every((value) => value >= 1e-3 && value < 1e6);
+  const small = (value) => digits(value / 10 ** Math.floor(Math.log10(value))) + `e${Math.floor(Math.log10(value))}`;
+  return { tickvals, ticktext: tickvals.map(plain ? digits : tickvals === coarse ? power : small) };
 }
 
 function axisLayout(axis, values, most) {
-  const names = { tickvals: axis.names.map((_, i) => i), ticktext: axis.names.map(escapeMarkup) };
+  const range = [-0.6, axis.names.length - 0.4];
+  const names = { range, tickvals: axis.names.map((_, i) => i), ticktext: axis.names.map(escapeMarkup) };
   const ticks = axis.names.length > 0 ? names : axis.log && values.length > 0 ? logTicks(values, most) : {};
   return {
     title: { text: escapeMarkup(axis.label), standoff: 10 },

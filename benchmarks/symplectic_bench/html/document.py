@@ -25,13 +25,14 @@ _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 def document(title: str, data: dict[str, Any], library: str | None = None) -> str:
     """Return the text of a page that shows `data`, with everything that it needs in it.
 
-    library: the address of LIBRARY_FILE relative to the page, for pages that share it; it is then not in the page.
+    library: the address of LIBRARY_FILE relative to the page, for pages that share it; it is then not in the page. An
+    empty address is that of a page without charts.
     """
     folder = files("symplectic_bench.html")
     template, style, *scripts = (
         folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *SCRIPTS)
     )
-    plotly = _embedded_library() if library is None else f'<script src="{escape(library)}"></script>'
+    plotly = _embedded_library() if library is None else library and f'<script src="{escape(library)}"></script>'
     return Template(template).substitute(
         title=escape(title), style=style, library=plotly, data=script_json(data), script="\n".join(scripts)
     )

@@ -94,7 +94,7 @@ async function start() {
   applyTheme();
   show();
   try {
-    await loadLibrary();
+    if (charts.length) await loadLibrary();
     for (const draw of charts) await draw();
   } catch (why) {
     console.error(why);

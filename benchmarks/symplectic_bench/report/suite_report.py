@@ -24,7 +24,7 @@ from symplectic_bench.report.typesetting import Table, write_table
 from symplectic_bench.rows.environment import describe
 from symplectic_bench.rows.parquet import write_parquet
 from symplectic_bench.rows.record import Measurement
-from symplectic_bench.rows.store import environment_ids, read_cells, read_machine, read_rows
+from symplectic_bench.rows.store import environment_ids, read_cells, read_environment, read_machine, read_rows
 from symplectic_bench.spec.cell import Cell
 from symplectic_bench.spec.question import AskedQuestion
 from symplectic_bench.spec.suggestion import suggestion
@@ -76,6 +76,11 @@ class SuiteReport:
         """The facts of each environment that measured rows."""
         ids = {row.environment or self.environment_id for row in self._stored} or {self.environment_id}
         return [read_machine(self.folder / self.environment_id, id) for id in sorted(ids)]
+
+    @cached_property
+    def own_machine(self) -> dict[str, Any]:
+        """The facts of the environment after which the rows' folder is called, with the time of its last run."""
+        return read_environment(self.folder / self.environment_id)
 
     def _mixing(self, machines: int) -> str:
         if machines == 1:

@@ -55,6 +55,16 @@ def test_a_report_writes_a_page_for_browsers_if_asked(bench):
     assert "<title>A small suite</title>" in page.read_text()
 
 
+def test_a_site_has_the_runs_of_every_environment(bench, monkeypatch):
+    assert bench("site", "small.toml") == Exit.NOTHING_RAN
+    bench("run", "small.toml")
+    at(monkeypatch, an_environment(library_sha256="9" * 64))
+    bench("run", "small.toml")
+    assert bench("site", "small.toml", "--to", "pages") == Exit.DONE
+    assert "wrote pages/index.html" in bench.output
+    assert len(list(bench.folder.glob("pages/small/*.html"))) == 3
+
+
 def test_an_interrupted_run_resumes_where_it_stopped(bench):
     bench.interrupt_after = 3
     assert bench("run", "small.toml") == 130  # what a shell calls Ctrl-C
