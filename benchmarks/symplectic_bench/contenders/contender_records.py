@@ -11,8 +11,8 @@ class ContenderRecord:
     """A contender by name.
 
     adapter: "module:NAME", the Contender called NAME in that module of this folder.
-    marker, color: override those of the gradient. Contenders other than ours and torchdiffeq need a marker, because
-    several of them have a gradient in common, such as backprop.
+    marker, color, on_dark: override those of the gradient. Contenders other than ours and torchdiffeq need a marker,
+    because several of them have a gradient in common, such as backprop.
     ours: whether it is this repository's library; ours is drawn with filled markers and solid lines, others with hollow
     markers and dashed lines. own_methods: whether its gradients name methods of its own, whatever the cell's.
     """
@@ -21,6 +21,7 @@ class ContenderRecord:
     adapter: str
     marker: str | None = None
     color: str | None = None
+    on_dark: str | None = None
     ours: bool = False
     own_methods: bool = False
 
@@ -30,8 +31,10 @@ _IN_DISPLAY_ORDER = (
     ContenderRecord("ours-compiled", "ours:OURS_COMPILED", marker=">", ours=True),
     ContenderRecord("ours-captured", "ours:OURS_CAPTURED", marker="v", ours=True),
     ContenderRecord("ours-captured-compiled", "ours:OURS_CAPTURED_COMPILED", marker="H", ours=True),
-    ContenderRecord("ours-float64", "ours:OURS_FLOAT64", marker="h", color="#8787C3", ours=True),
-    ContenderRecord("ours-compensated", "ours:OURS_COMPENSATED", marker="8", color="#78782D", ours=True),
+    ContenderRecord("ours-float64", "ours:OURS_FLOAT64", marker="h", color="#8787C3", on_dark="#A5A5E1", ours=True),
+    ContenderRecord(
+        "ours-compensated", "ours:OURS_COMPENSATED", marker="8", color="#78782D", on_dark="#A5C378", ours=True
+    ),
     ContenderRecord("torchdiffeq", "torchdiffeq:TORCHDIFFEQ"),
     ContenderRecord("torchdiffeqpack", "torchdiffeqpack:TORCHDIFFEQPACK", marker="D"),
     ContenderRecord("paper", "paper:PAPER", marker="p"),

@@ -61,7 +61,8 @@ Formula = Callable[[Symbols], int]
 class GradientRecord:
     """The facts about a gradient. The defaults are those of a gradient without a record.
 
-    color and marker belong to the gradient in every figure, whichever contender computes it.
+    color and marker belong to the gradient in every figure, whichever contender computes it. on_dark is its color on a
+    dark background, if it is another.
     exact_for_method: whether it is, to rounding, the gradient of the method's own steps.
     steps: the kind of steps that it takes, the method's or its own.
     memory: formula for the bytes that must be live at once, or None.
@@ -71,6 +72,7 @@ class GradientRecord:
 
     name: str
     color: str = UNKNOWN_COLOR
+    on_dark: str | None = None
     marker: str = UNKNOWN_MARKER
     exact_for_method: bool = False
     steps: Literal["method", "leapfrog", "coupled"] = "method"
@@ -84,13 +86,15 @@ class GradientRecord:
         return not self.exact_for_method and self.steps == "method"
 
 
-# The colours are Okabe and Ito's, then ones that stay apart from those in every kind of colour vision (palette.py).
+# The colours are Okabe and Ito's, then ones that were searched for: on either background any two are apart in normal
+# vision and in deuteranopia.
 # If memory does not grow with N (reversible, mali), the small terms count too: the two states and two cotangents of a
 # pair, and two outputs with their cotangents.
 _IN_DISPLAY_ORDER = (
     GradientRecord(
         "symplectic",
         color="#D55E00",
+        on_dark="#FF781E",
         marker="o",
         exact_for_method=True,
         memory=lambda x: (x.N + x.s) * x.D + x.V + x.P,
@@ -100,6 +104,7 @@ _IN_DISPLAY_ORDER = (
     GradientRecord(
         "aca",
         color="#0072B2",
+        on_dark="#2DA5E1",
         marker="s",
         exact_for_method=True,
         memory=lambda x: x.N * x.D + x.s * x.A + x.V_above_A + x.P,
@@ -108,6 +113,7 @@ _IN_DISPLAY_ORDER = (
     GradientRecord(
         "baseline",
         color="#009E73",
+        on_dark="#1EC396",
         marker="^",
         exact_for_method=True,
         memory=lambda x: x.M * x.D + -(-x.N // x.M) * x.s * x.A + x.V_above_A + x.P_above_A,
@@ -116,6 +122,7 @@ _IN_DISPLAY_ORDER = (
     GradientRecord(
         "stages",
         color="#CC79A7",
+        on_dark="#F0A5C3",
         marker="D",
         exact_for_method=True,
         memory=lambda x: x.N * x.s * x.D + x.V + x.P,
@@ -124,17 +131,23 @@ _IN_DISPLAY_ORDER = (
     GradientRecord(
         "backprop",
         color="#000000",
+        on_dark="#FFFFFF",
         marker="P",
         exact_for_method=True,
         memory=lambda x: x.D + x.N * x.s * x.A + x.V_above_A + x.P_above_A,
         backward_calls=lambda x: 0,
     ),
-    GradientRecord("direct", color="#C3965A", marker="d", exact_for_method=True),
-    GradientRecord("continuous", color="#56B4E9", marker="X", memory=lambda x: x.M * x.D + x.V + x.P),
-    GradientRecord("continuous-seminorm", color="#E69F00", marker="v", memory=lambda x: x.M * x.D + x.V + x.P),
+    GradientRecord("direct", color="#C3965A", on_dark="#F0B43C", marker="d", exact_for_method=True),
+    GradientRecord(
+        "continuous", color="#56B4E9", on_dark="#87D2FF", marker="X", memory=lambda x: x.M * x.D + x.V + x.P
+    ),
+    GradientRecord(
+        "continuous-seminorm", color="#E69F00", on_dark="#FFC387", marker="v", memory=lambda x: x.M * x.D + x.V + x.P
+    ),
     GradientRecord(
         "revolve",
         color="#E196A5",
+        on_dark="#F0E14B",
         marker="*",
         exact_for_method=True,
         memory=lambda x: (x.kept + 1 + x.s) * x.D + x.V + x.P,
@@ -143,16 +156,23 @@ _IN_DISPLAY_ORDER = (
     GradientRecord(
         "graphs",
         color="#69695A",
+        on_dark="#A5781E",
         marker="H",
         exact_for_method=True,
         memory=lambda x: (x.N + max(x.s, x.held)) * x.D + x.held * x.A + x.V_above_A + x.P,
     ),
     GradientRecord(
-        "disk", color="#697896", marker="h", exact_for_method=True, memory=lambda x: (1 + x.s) * x.D + x.V + x.P
+        "disk",
+        color="#697896",
+        on_dark="#9696B4",
+        marker="h",
+        exact_for_method=True,
+        memory=lambda x: (1 + x.s) * x.D + x.V + x.P,
     ),
     GradientRecord(
         "auto",  # fills its budget of that many KiB, unless everything fits in less
         color="#A51E0F",
+        on_dark="#C32D4B",
         marker="8",
         exact_for_method=True,
         memory=lambda x: min(x.number * 1024, (x.N + x.N * x.s) * x.D + x.N * x.s * x.A + x.V_above_A + x.P),
@@ -160,6 +180,7 @@ _IN_DISPLAY_ORDER = (
     GradientRecord(
         "reversible",
         color="#4B0087",
+        on_dark="#9669E1",
         marker="<",
         steps="coupled",
         memory=lambda x: (2 * (x.M - 1) + 8 + x.s) * x.D + x.V + x.P,
@@ -167,13 +188,14 @@ _IN_DISPLAY_ORDER = (
     GradientRecord(
         "mali",
         color="#006978",
+        on_dark="#1E96B4",
         marker=">",
         steps="leapfrog",
         memory=lambda x: (2 * (x.M - 1) + 7) * x.D + x.V + x.P,
     ),
     # A solve for each number: no gradient of any steps, and nothing kept.
-    GradientRecord("differences-radau", color="#693C2D", marker="1"),
-    GradientRecord("differences-bdf", color="#2D4B5A", marker="2"),
+    GradientRecord("differences-radau", color="#693C2D", on_dark="#C3874B", marker="1"),
+    GradientRecord("differences-bdf", color="#2D4B5A", on_dark="#788778", marker="2"),
 )
 
 GRADIENT_RECORDS = {record.name: record for record in _IN_DISPLAY_ORDER}

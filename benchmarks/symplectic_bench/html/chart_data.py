@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from symplectic_bench.contenders.palette import ON_DARK
 from symplectic_bench.report.panels import Axis, FigureSpec, Panel, Series, Style
 
 SYMBOLS = {
@@ -86,4 +85,4 @@ def _series(series: Series, places: Places) -> dict[str, Any]:
 def _style(style: Style) -> dict[str, Any]:
     outlined = not style.filled or style.marker in LINES_ONLY
     symbol = SYMBOLS[style.marker] + ("-open" if outlined else "")
-    return {"light": style.color, "dark": ON_DARK[style.color], "symbol": symbol, "dashed": style.dashed}
+    return {"light": style.color, "dark": style.on_dark, "symbol": symbol, "dashed": style.dashed}

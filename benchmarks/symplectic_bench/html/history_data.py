@@ -13,7 +13,7 @@ from symplectic_bench.report.panels import Axis, FigureSpec, Panel, Series, Styl
 from symplectic_bench.report.typesetting import Section, Table
 
 STEP = "a step"
-STEP_STYLE = Style("#000000", "|", filled=True, dashed=False)
+STEP_STYLE = Style("#000000", "#FFFFFF", "|", filled=True, dashed=False)
 
 
 def history_section(runs: Sequence[Run]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _line_of(name: str, style: Style, points: Sequence[tuple[int, float]]) -> Se
 def _style(place: int) -> Style:
     """Return the colour and the marker at this place of the palette, again from the first beyond the last."""
     record = list(GRADIENT_RECORDS.values())[place % len(GRADIENT_RECORDS)]
-    return Style(record.color, record.marker, filled=True, dashed=False)
+    return Style(record.color, record.on_dark or record.color, record.marker, filled=True, dashed=False)
 
 
 def _steps_table(runs: Sequence[Run], found: Sequence[Step]) -> Table:

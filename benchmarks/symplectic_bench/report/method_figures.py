@@ -23,6 +23,7 @@ from symplectic_bench.report.panels import (
     grid,
     milliseconds,
     points_of,
+    style_of,
     title_of,
     varied_sizes,
 )
@@ -33,8 +34,20 @@ RESIDENT = Axis("growth of resident memory (MiB)")
 MOST_PANELS = 6
 """The largest number of panels in a figure; the others go into further figures."""
 
-COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A51E0F", "#697896", "#78782D")
-"""The colours of the methods, in the order in which the suite names them, and again from the first beyond the last."""
+COLORS = (
+    ("#000000", "#FFFFFF"),
+    ("#D55E00", "#FF781E"),
+    ("#0072B2", "#2DA5E1"),
+    ("#009E73", "#1EC396"),
+    ("#CC79A7", "#F0A5C3"),
+    ("#E69F00", "#FFC387"),
+    ("#56B4E9", "#87D2FF"),
+    ("#A51E0F", "#C32D4B"),
+    ("#697896", "#9696B4"),
+    ("#78782D", "#A5C378"),
+)
+"""The colours of the methods, on white and on a dark background, in the order in which the suite names them, and again
+from the first beyond the last."""
 
 
 def method_figures(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
@@ -82,7 +95,7 @@ def _figures(name: str, title: str, caption: str, where: str, lines: Sequence[Li
     return figures
 
 
-def _panel(cells: Sequence[Line], cost: Cost, varied: VariedSizes, colors: dict[str, str]) -> Panel:
+def _panel(cells: Sequence[Line], cost: Cost, varied: VariedSizes, colors: dict[str, tuple[str, str]]) -> Panel:
     axis, measure = cost
     series = []
     for own in sorted(collect(cells, _line_of).values(), key=lambda own: display_place(own[0]["name"])):
@@ -106,12 +119,12 @@ def _label(line: Line) -> str:
     return method if record.ours else f"{line['contender']} {method}"
 
 
-def _style(line: Line, colors: dict[str, str]) -> Style:
+def _style(line: Line, colors: dict[str, tuple[str, str]]) -> Style:
     """Return the colour of the method and the marker of the contender or, if it has methods of its own, of those."""
     own, of_gradient = contender_record(line["contender"]), gradient_record(line["gradient"])
     if own.own_methods:
-        return Style(of_gradient.color, of_gradient.marker, own.ours, not own.ours)
-    return Style(colors[line["method"]], own.marker or of_gradient.marker, own.ours, not own.ours)
+        return style_of(line["contender"], line["gradient"])
+    return Style(*colors[line["method"]], own.marker or of_gradient.marker, own.ours, not own.ours)
 
 
 def _coarsest_first(line: Line) -> float:

@@ -8,7 +8,7 @@ from typing import TypeGuard
 from symplectic_bench.analysis.power_law import Exponent
 from symplectic_bench.analysis.summary import Line
 from symplectic_bench.contenders.contender_records import contender_record
-from symplectic_bench.contenders.gradient_records import gradient_record, series_name
+from symplectic_bench.contenders.gradient_records import UNKNOWN_COLOR, gradient_record, series_name
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Style:
-    """The appearance of a contender's gradient, the same in every figure."""
+    """The appearance of a contender's gradient, the same in every figure. on_dark: its color on a dark background."""
 
     color: str
+    on_dark: str
     marker: str
     filled: bool
     dashed: bool
@@ -98,7 +99,9 @@ VariedSizes = dict[str, set[str]]  # problem -> its sizes that have several valu
 def style_of(contender: str, gradient: str) -> Style:
     """Return the appearance of a contender's gradient, from the records of both."""
     own, of_gradient = contender_record(contender), gradient_record(gradient)
-    return Style(own.color or of_gradient.color, own.marker or of_gradient.marker, own.ours, not own.ours)
+    colors = own if own.color else of_gradient
+    color, marker = colors.color or UNKNOWN_COLOR, own.marker or of_gradient.marker
+    return Style(color, colors.on_dark or color, marker, own.ours, not own.ours)
 
 
 def milliseconds(line: Line) -> float | None:

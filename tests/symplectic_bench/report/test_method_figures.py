@@ -35,7 +35,7 @@ def test_a_problems_methods_are_lines_of_one_panel_from_coarse_to_fine():
         linear, lorenz = panels_of(figure)
         assert linear.title.startswith("linear, batch 128") and lorenz.title.startswith("lorenz, batch 128")
         assert [(one.name, one.y) for one in linear.series] == [("dopri5", (2e-3, 2e-6)), ("kvaerno5", (2e-3, 2e-6))]
-        assert [one.style.color for one in linear.series] == list(COLORS[:2])
+        assert [one.style.color for one in linear.series] == [light for light, _ in COLORS[:2]]
         assert linear.series[1].style == lorenz.series[0].style
 
 
