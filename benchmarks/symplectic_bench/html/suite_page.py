@@ -71,6 +71,7 @@ def _tallies(report: SuiteReport) -> Part:
     found: dict[str, Mapping[str, int]] = {
         "Targets": _outcomes(report.targets, lambda target: str(target.criteria[0].outcome)),
         "Claims": _outcomes(report.claims, lambda claim: str(claim.outcome)),
+        "Comparisons with peers": _answers(report),
         "Cells": statuses(report),
     }
     lines = [[what, [[outcome, number] for outcome, number in some.items() if number]] for what, some in found.items()]
@@ -79,6 +80,12 @@ def _tallies(report: SuiteReport) -> Part:
 
 def _outcomes(results: Sequence[ClaimResult], outcome: Any) -> Counter[str]:
     return Counter(outcome(result) for result in results)
+
+
+def _answers(report: SuiteReport) -> Counter[str]:
+    """Return how often ours is first, level, behind and so on, over all questions of the suite."""
+    glances = [line for table in report.tables if table.name == "questions" for line in table.data]
+    return Counter({str(verdict): sum(line[str(verdict)] for line in glances) for verdict in Verdict if glances})
 
 
 JUDGED: tuple[Column, ...] = (

@@ -11,6 +11,8 @@ from symplectic_bench.contenders.gradient_records import GRADIENT_RECORDS, UNKNO
 from symplectic_bench.html.cell_data import cells_data
 from symplectic_bench.html.chart_data import SYMBOLS
 from symplectic_bench.html.suite_page import suite_page
+from tests.symplectic_bench.analysis.test_questions import asked
+from tests.symplectic_bench.analysis.test_questions import rows as rows_of_questions
 from tests.symplectic_bench.html.pages import ROUNDS, a_report, looked_at
 from tests.symplectic_bench.sample_rows import UNMEASURED, a_cell, a_row, group
 
@@ -63,6 +65,15 @@ def test_the_tallies_count_every_cell_by_its_status(page):
         ["skipped", 1],
         ["timeout", 1],
     ]
+
+
+def test_a_suite_with_questions_begins_with_their_answers(tmp_path):
+    found = rows_of_questions()
+    page = suite_page(replace(a_report(tmp_path, found), questions=[asked("time", found)]))
+    tallies, glance = section(page, "verdicts")["parts"]
+    assert sorted(tallies["lines"][0][1]) == [["behind", 3], ["first", 1], ["level", 1]]
+    assert (tallies["lines"][0][0], glance["name"]) == ("Comparisons with peers", "questions")
+    assert [part["name"] for part in section(page, "tables")["parts"]] == ["question-1"]
 
 
 def test_verdicts_are_counted_as_the_table_of_all_gradients_gives_them(page):
