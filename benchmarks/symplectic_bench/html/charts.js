@@ -23,11 +23,24 @@ function cellLines(cell) {
   return [cell.name, cell.group, ...facts.map(([heading, text]) => `${heading}: ${text}`)];
 }
 
+const WIDEST = 44; // characters of a line beside a point, which has to fit on a phone
+const LONGEST = 3; // lines of one text there: plotly leaves out what is higher than the chart
+
+function wrapped(text) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const longer = lines.at(-1) ? `${lines.at(-1)} ${word}` : word;
+    if (longer.length <= WIDEST || !lines.at(-1)) lines.splice(-1, 1, longer);
+    else lines.push(word);
+  }
+  return lines.length > LONGEST ? [...lines.slice(0, LONGEST - 1), `${lines[LONGEST - 1]} …`] : lines;
+}
+
 function hoverText(series, place) {
   const cell = data.cells?.[series.cells[place]];
   const lines = cell ? cellLines(cell) : [series.name, `${series.labels?.[place] ?? ""} ${digits(series.y[place])}`];
   if (series.power) lines.push(`grows as x to the power ${series.power}`);
-  return lines.map(escapeMarkup).join("<br>");
+  return lines.flatMap(wrapped).map(escapeMarkup).join("<br>");
 }
 
 function trace(series, named) {
@@ -108,7 +121,8 @@ function floorShapes({ floor, shaded, series }) {
   return [...bands, { type: "line", x0: 0, x1: 1, xref: "paper", y0: floor[0], y1: floor[0], line, label }];
 }
 
-const PLOT_HEIGHT = 430;
+const CONFIGURATION = { displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
+const PLOT_HEIGHT = 470;
 const LEGEND_ENTRY = { width: 175, height: 24 }; // pixels, about
 
 // Draws panels over one another, which share their axes. choose(place) is called with the cell of a chosen point.
@@ -131,11 +145,12 @@ function drawPanels(target, panels, choose) {
     hovermode: "closest",
     hoverlabel: { align: "left", bgcolor: color("surface"), bordercolor: color("line"), font },
     legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.8 },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("muted"), activecolor: color("text") },
     shapes: panels.flatMap(floorShapes),
     xaxis: axisLayout(panels[0].x, series.flatMap((one) => one.x), target.clientWidth > 600 ? 10 : 5),
     yaxis: axisLayout(panels[0].y, series.flatMap((one) => one.y), 10),
   };
-  const drawn = window.Plotly.react(target, [...fronts, ...traces], layout, { displaylogo: false });
+  const drawn = window.Plotly.react(target, [...fronts, ...traces], layout, CONFIGURATION);
   target.removeAllListeners?.("plotly_click");
   target.on("plotly_click", ({ points: [point] }) => {
     if (point.customdata !== undefined) choose?.(point.customdata);

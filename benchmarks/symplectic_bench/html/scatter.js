@@ -20,14 +20,23 @@ function ratioOf([one, other]) {
 }
 
 function pinsPanel(pins, unpin) {
-  const shown = pins.map((place) => {
-    const [name, group, ...facts] = cellLines(data.cells[place]);
-    const button = element("button", { type: "button", textContent: `Unpin ${name}` });
+  const cells = pins.map((place) => data.cells[place]);
+  const heads = pins.map((place, i) => {
+    const button = element("button", { type: "button", textContent: `Unpin ${cells[i].name}` });
     button.addEventListener("click", () => unpin(place));
-    return element("p", {}, button, ` ${group}; ${facts.join("; ")}`);
+    return element("th", { scope: "col" }, button);
   });
+  const line = (what, texts) => {
+    const found = texts.map((textContent) => element("td", { textContent }));
+    return element("tr", {}, element("th", { scope: "row", textContent: what }), ...found);
+  };
+  const known = data.facts.map((what, i) => [what, cells.map((cell) => cell.facts[i])]);
+  const facts = [["group", cells.map((cell) => cell.group)], ...known].map(([what, texts]) => line(what, texts));
+  const body = element("tbody", {}, ...facts);
+  const side = element("table", {}, element("thead", {}, element("tr", {}, element("td"), ...heads)), body);
+  const shown = pins.length ? [element("div", { className: "table" }, side)] : [];
   const muted = (textContent) => element("p", { className: "muted", textContent });
-  if (pins.length < 2) return [...shown, muted(`Pin ${pins.length ? "another cell" : "two cells"} for the ratio.`)];
+  if (pins.length < 2) return [muted(`Pin ${pins.length ? "another cell" : "two cells"} for the ratio.`), ...shown];
   const [words, explained] = ratioOf(pins);
   return [element("p", { className: "ratio", textContent: words }), muted(explained), ...shown];
 }
