@@ -37,7 +37,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of a history: its name, its value in a row, and whether it depends on the machine's speed."""
+    """A metric of a history: its name, its value in a row, and whether it depends on the machine's speed.
+
+    counters: the fields of a row that it adds up.
+    """
 
     name: str
     value: Callable[[Measurement], float | None]

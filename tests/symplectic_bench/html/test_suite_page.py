@@ -10,7 +10,11 @@ from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS
 from symplectic_bench.contenders.gradient_records import GRADIENT_RECORDS, UNKNOWN_MARKER
 from symplectic_bench.html.cell_data import cells_data
 from symplectic_bench.html.chart_data import SYMBOLS
+from symplectic_bench.html.document import document
 from symplectic_bench.html.suite_page import suite_page
+from symplectic_bench.report.suite_report import SuiteReport, choose_environment
+from symplectic_bench.spec.suite import Scale, load_suite
+from tests.clone import ROOT
 from tests.symplectic_bench.analysis.test_questions import asked
 from tests.symplectic_bench.analysis.test_questions import rows as rows_of_questions
 from tests.symplectic_bench.html.pages import ROUNDS, a_report, looked_at
@@ -133,6 +137,16 @@ def test_a_suite_without_times_has_no_scatter_and_no_verdicts_on_times(tmp_path)
     page = suite_page(a_report(tmp_path, rows))
     assert "memory-time" not in [one["id"] for one in page["sections"]]
     assert [part["kind"] for part in section(page, "verdicts")["parts"]] == ["tallies"]
+
+
+def test_the_page_of_the_largest_committed_suite_is_below_five_megabytes():
+    results = ROOT / "results"
+    suite = load_suite("accuracy")
+    id = choose_environment(results / suite.name, None)
+    report = SuiteReport(suite, suite.name, Scale.CPU, id, results, ROOT / "plots")
+    text = document(suite.title, suite_page(report))
+    assert len(report.lines) > 500
+    assert len(text.encode()) < 4_000_000
 
 
 def test_every_marker_has_a_symbol():
