@@ -114,7 +114,7 @@ def test_both_themes_and_a_phone_show_everything(visit):
     page.get_by_role("button", name="Dark theme").click()
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (light, dark) == ("rgb(255, 255, 255)", "rgb(22, 24, 29)")
-    marker = page.locator(f"{SCATTER} .scatterlayer .point").first
+    marker = page.locator(f"{SCATTER} .scatterlayer .point").last  # the first series is drawn last, on top
     assert "255, 120, 30" in marker.evaluate("one => getComputedStyle(one).fill")  # symplectic's, on dark
     page.get_by_role("button", name="Light theme").click()
     page.set_viewport_size(PHONE)

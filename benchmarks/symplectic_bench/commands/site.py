@@ -51,7 +51,7 @@ def reports_of(source: str, options: ReportOptions) -> Iterator[Reports]:
 
 def rows_folder(source: str, scale: Scale, results: Path) -> Path:
     """Return the folder with the suite's folder of rows: the paper's experiments share one for each scale."""
-    if Path(source).parent != SUITES / "paper":
+    if Path(source).resolve().parent != (SUITES / "paper").resolve():
         return results
     # Imported here because it imports torch, which would slow down other commands by seconds.
     from symplectic_bench.paper.paper_report import PaperReport

@@ -130,7 +130,7 @@ function drawPanels(target, panels, choose) {
   const series = panels.flatMap((panel) => panel.series);
   const first = new Map(series.toReversed().map((one) => [one.name, one])); // in the legend, each name once
   const fronts = panels.filter((panel) => panel.front.length > 1).map((panel) => frontTrace(panel.front));
-  const traces = series.map((one) => trace(one, first.get(one.name) === one));
+  const traces = series.map((one) => trace(one, first.get(one.name) === one)).reverse(); // the first on top
   const columns = Math.max(1, Math.floor((target.clientWidth - 80) / LEGEND_ENTRY.width));
   const height = PLOT_HEIGHT + LEGEND_ENTRY.height * Math.ceil(first.size / columns);
   target.style.height = `${height}px`;
@@ -144,7 +144,7 @@ function drawPanels(target, panels, choose) {
     margin: { l: 60, r: 20, t: 20, b: 50 },
     hovermode: "closest",
     hoverlabel: { align: "left", bgcolor: color("surface"), bordercolor: color("line"), font },
-    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.8 },
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.8, traceorder: "reversed" },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: color("muted"), activecolor: color("text") },
     shapes: panels.flatMap(floorShapes),
     xaxis: axisLayout(panels[0].x, series.flatMap((one) => one.x), target.clientWidth > 600 ? 10 : 5),

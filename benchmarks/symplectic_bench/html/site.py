@@ -37,7 +37,7 @@ def _write_suite(reports: Reports, folder: Path) -> list[Path]:
     history["parts"].append({"kind": "links", "links": [_link(report) for report in reports]})
     paths = []
     for place, report in enumerate(reports):
-        page = suite_page(report)
+        page = suite_page(report, "symplectic-bench site")
         page["sections"].insert(1, history)
         text = document(report.suite.title, page | {"back": "../index.html"}, library=f"../{LIBRARY_FILE}")
         names = [f"{report.environment_id}.html", *(["index.html"] if place == 0 else [])]

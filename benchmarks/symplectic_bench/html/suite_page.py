@@ -33,11 +33,12 @@ CLAIM_TABLES = ("claims", "trials", "exponents")
 
 def write_suite_page(report: SuiteReport) -> list[Path]:
     """Write the suite's report.html beside its README.md, and return the path."""
-    return [replace_text(report.folder / "report.html", document(report.suite.title, suite_page(report)))]
+    page = suite_page(report, f"{report.command} --html")
+    return [replace_text(report.folder / "report.html", document(report.suite.title, page))]
 
 
-def suite_page(report: SuiteReport) -> dict[str, Any]:
-    """Return the data of a suite's page: its sections in order, and its cells."""
+def suite_page(report: SuiteReport, command: str) -> dict[str, Any]:
+    """Return the data of a suite's page: its sections in order, and its cells. `command` makes the page again."""
     tables = {table.name: table for table in report.tables}
     places = {line["cell_id"]: place for place, line in enumerate(report.lines)}
     first = [table_data(tables[name]) for name in FIRST_TABLES if name in tables]
@@ -53,7 +54,7 @@ def suite_page(report: SuiteReport) -> dict[str, Any]:
         _section("failures", "Failed and skipped cells", [table_data(failures_table(report))]),
         _section("environment", "Environment", [_facts(machine) for machine in report.machines]),
     ]
-    made = f"{report.where} Made from the stored rows by {report.command} --html."
+    made = f"{report.where} Made from the stored rows by {command}."
     return {
         "title": report.suite.title,
         "lead": [" ".join(report.suite.description.split()), made],

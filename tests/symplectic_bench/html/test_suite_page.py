@@ -11,7 +11,7 @@ from symplectic_bench.contenders.gradient_records import GRADIENT_RECORDS, UNKNO
 from symplectic_bench.html.cell_data import cells_data
 from symplectic_bench.html.chart_data import SYMBOLS
 from symplectic_bench.html.document import document
-from symplectic_bench.html.suite_page import suite_page
+from symplectic_bench.html.suite_page import suite_page as page_of
 from symplectic_bench.report.suite_report import SuiteReport, choose_environment
 from symplectic_bench.spec.suite import Scale, load_suite
 from tests.clone import ROOT
@@ -19,6 +19,10 @@ from tests.symplectic_bench.analysis.test_questions import asked
 from tests.symplectic_bench.analysis.test_questions import rows as rows_of_questions
 from tests.symplectic_bench.html.pages import ROUNDS, a_report, looked_at
 from tests.symplectic_bench.sample_rows import UNMEASURED, a_cell, a_row, group
+
+
+def suite_page(report):
+    return page_of(report, "symplectic-bench report small")
 
 
 @pytest.fixture(scope="module")
