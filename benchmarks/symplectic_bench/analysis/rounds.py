@@ -8,6 +8,7 @@ import numpy as np
 
 from symplectic_bench.analysis.paired import Ratio, paired_ratio
 from symplectic_bench.analysis.sign_flip import p_value
+from symplectic_bench.spec.cell import FIRST_ITERATIONS
 
 Timing = Mapping[str, Any]
 """A line of a summary, or the part of it that TIMING names."""
@@ -17,6 +18,9 @@ PROCESS = ("attempt", "environment", "f_call_s", "vjp_call_s")
 """What only rows of one process have in common: it times the bare calls in each of its rounds."""
 
 TIMING = (*SAMPLES, *PROCESS, "losses", "total_s")
+
+ITERATIONS = ("total_samples_s", "cold_iterations")
+"""What a trained network's row says of the time of each iteration."""
 
 
 def round_times(timing: Timing) -> list[float]:
@@ -36,6 +40,17 @@ def in_turns(timing: Timing, other: Timing) -> bool:
 def time_ratio(timing: Timing, other: Timing) -> Ratio | None:
     """Return the ratio of the times of two cells of a group, or None if they were not timed in the same rounds."""
     return paired_ratio(round_times(timing), round_times(other)) if in_turns(timing, other) else None
+
+
+def iteration_ratios(timing: Timing, other: Timing) -> list[float]:
+    """Return the ratios of the times of the first iterations that two trained networks have, warm ones if possible.
+
+    The iterations of a turn are not independent rounds.
+    """
+    pairs = list(zip(timing["total_samples_s"] or [], other["total_samples_s"] or [], strict=False))[:FIRST_ITERATIONS]
+    cold = {*(timing["cold_iterations"] or []), *(other["cold_iterations"] or [])}
+    warm = [pair for i, pair in enumerate(pairs) if i not in cold]
+    return [own / its for own, its in warm or pairs if its]
 
 
 def time_statistics(name: str, timing: Timing, other: Timing) -> dict[str, Any]:

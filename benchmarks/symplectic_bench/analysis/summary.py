@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from symplectic_bench.analysis.f_call_formula import formula_f_calls
-from symplectic_bench.analysis.rounds import TIMING, time_statistics
+from symplectic_bench.analysis.rounds import ITERATIONS, TIMING, iteration_ratios, time_statistics
 from symplectic_bench.contenders.contender_records import contender_place
 from symplectic_bench.contenders.gradient_records import gradient_place
 from symplectic_bench.rows.record import Measurement
@@ -185,7 +185,9 @@ def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
     warm = [i for i in common if i not in (row.cold_iterations or [])] or list(common)
     if row.total_samples_s:
         shown["total_s"] = statistics.median(row.total_samples_s[i] for i in warm)
-        ratios = [] if leader is None or leader is row else _iteration_ratios(row, leader)
+        ratios = (
+            [] if leader is None or leader is row else iteration_ratios(*(_iterations(one) for one in (row, leader)))
+        )
         if ratios:
             shown |= zip(OVER_LEADER, (statistics.median(ratios), min(ratios), max(ratios)), strict=True)
     for name, samples in (("f_calls", row.f_calls_samples), ("steps_accepted", row.steps_samples)):
@@ -194,12 +196,8 @@ def _trained(row: Measurement, group: Sequence[Measurement]) -> Line:
     return shown
 
 
-def _iteration_ratios(row: Measurement, leader: Measurement) -> list[float]:
-    """Return the ratios of the times of the first iterations that both rows have, without cold ones if possible."""
-    pairs = list(zip(row.total_samples_s or [], leader.total_samples_s or [], strict=False))[:FIRST_ITERATIONS]
-    cold = {*(row.cold_iterations or []), *(leader.cold_iterations or [])}
-    warm = [pair for i, pair in enumerate(pairs) if i not in cold]
-    return [own / its for own, its in warm or pairs if its]
+def _iterations(row: Measurement) -> Line:
+    return {name: getattr(row, name) for name in ITERATIONS}
 
 
 OVER_LEADER = ("time_over_leader", "time_over_leader_low", "time_over_leader_high")
