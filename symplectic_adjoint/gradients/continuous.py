@@ -73,7 +73,7 @@ class Continuous(Strategy):
         return (self.options or {}).get("norm") == "mixed"
 
     def memory_formula(self) -> str:
-        return "D + A"
+        return "2 (s + 1) D + s P + A"
 
     def keeper(self, given: ForwardPass) -> "_ValuesAtEnds":
         back = self._backward_problem(given.problem)  # raise for bad options before func is called
