@@ -36,7 +36,7 @@ from symplectic_bench.analysis.paired import Ratio
 from symplectic_bench.analysis.rounds import iteration_ratios, time_ratio
 from symplectic_bench.analysis.summary import Line, lines_of, summarize
 from symplectic_bench.rows.store import read_rows
-from symplectic_bench.spec.cell import Cell
+from symplectic_bench.spec.cell import ITERATIONS, Cell
 
 UNITS = {"ms": 1e3, "us": 1e6, "KiB": 2.0**-10, "MiB": 2.0**-20, "GiB": 2.0**-30, "%": 100.0}
 """What a value in seconds, bytes or ones is multiplied by."""
@@ -244,8 +244,8 @@ def _of(line: Line, name: str) -> Any:
 
 
 def _counterpart(line: Line, changed: Conditions, lines: Sequence[Line]) -> Line | None:
-    """Return the cell that differs from a line as the conditions say and in no other axis, or None."""
-    free = {*changed, *(("contender", "gradient") if "name" in changed else ())}
+    """Return the cell that differs from a line as the conditions say, and else only in training length, or None."""
+    free = {ITERATIONS, *changed, *(("contender", "gradient") if "name" in changed else ())}
     same = {axis: line[axis] for axis in AXES if axis not in free}
     same |= {name: size for name, size in line["sizes"].items() if name not in free}
     alike = [other for other in lines if all(_of(other, key) == its for key, its in same.items())]
