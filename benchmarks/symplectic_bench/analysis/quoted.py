@@ -10,8 +10,9 @@ Rows: <folder in results>@<start of the commit that measured them>.
 Cell: conditions <column>=<value>, on columns of summarize or on sizes, all of which must hold; "a or b" allows either.
     A condition without "=" is on `name`, contender and gradient. After " / " come the conditions in which the cell
     that it is divided by differs.
-Column: one of summarize, with " in " and one of UNITS after it. With a word of OVER_CELLS before it, it is taken over
-    all the cells chosen that have it, at least two; without one, a single cell must be chosen.
+Column: one of summarize, or a metric of a trained network. " in " and one of UNITS may follow. With a word of
+    OVER_CELLS before it, it is taken over all the cells chosen that have it, at least two; without one, a single cell
+    must be chosen.
 
 A comment of its own names rows and conditions for the marks below it, which then begin with that name:
 
@@ -145,7 +146,7 @@ def quoted_value(mark: str, rows: QuotedRows) -> float | Ratio:
     wanted, changed = _conditions(cell), _conditions(divisor)
     unknown = [name for name in (*wanted, *changed, column.name) if not any(_has(line, name) for line in lines)]
     if unknown:
-        raise WrongQuote(f"{unknown[0]!r} is no column and no size")
+        raise WrongQuote(f"{unknown[0]!r} is no column, size or metric")
     chosen = [line for line in lines if _fulfils(line, wanted)]
     if not chosen:
         raise WrongQuote("no cell fulfils the conditions")
@@ -235,12 +236,16 @@ def _is(value: object, written: str) -> bool:
 
 
 def _has(line: Line, name: str) -> bool:
-    return name in line or name in line["sizes"]
+    return any(name in named for named in _named(line))
 
 
 def _of(line: Line, name: str) -> Any:
-    """Return a cell's size or column of this name, None if it has none."""
-    return line["sizes"].get(name, line.get(name))
+    """Return a cell's size, column or metric of this name, None if it has none."""
+    return next((named[name] for named in _named(line) if name in named), None)
+
+
+def _named(line: Line) -> tuple[Mapping[str, Any], ...]:
+    return line["sizes"], line, line["metrics"] or {}
 
 
 def _counterpart(line: Line, changed: Conditions, lines: Sequence[Line]) -> Line | None:

@@ -18,7 +18,13 @@ def rows():
     for width in (64, 256):
         for contender, times in ROUNDS.items():
             cell = a_cell(contender=contender, gradient="backprop", sizes=(("state", 32), ("width", width)))
-            row = a_row(cell, total_s=times[1], error_discrete=3.21e-16 * width, peak_tensor_bytes=width * 2**14)
+            row = a_row(
+                cell,
+                total_s=times[1],
+                error_discrete=3.21e-16 * width,
+                peak_tensor_bytes=width * 2**14,
+                metrics={"accuracy": 0.9},
+            )
             yield replace(row, forward_samples_s=times, backward_samples_s=[1e-12] * 3)
 
 
@@ -47,6 +53,7 @@ def faults(text, known):
         "0.67 [0.50, 0.75]<!-- = small@0123456; ours backprop, width=64; time_over_peer -->",
         "4.0<!-- = small@0123456; paper backprop, width=256 / width=64; peak_tensor_bytes --> times",
         "2.1e-14<!-- = small@0123456; contender=ours or paper; least error_discrete --> at the least",
+        "90<!-- = small@0123456; ours backprop, width=64; accuracy in % --> %",
         "0.67<!-- = small@0123456; ours backprop / contender=torchdiffeq; mean total_s --> on average",
         "<!-- rows wide: small@0123456; width=256 -->\n8.2e-14<!-- = wide; ours backprop; error_discrete -->",
     ],
