@@ -24,6 +24,7 @@ iterations), and is written with its limits, as paired.Ratio writes them.
 """
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -63,10 +64,11 @@ class WrongQuote(ValueError):
 
 @dataclass(frozen=True)
 class Quote:
-    """A number in a document and its mark; line counts from 1."""
+    """A number in a document and its mark; line counts from 1, start from 0 in the text."""
 
     document: str
     line: int
+    start: int
     written: str
     mark: str
 
@@ -95,7 +97,7 @@ class QuotedRows:
         return found[0]
 
 
-def quotes(text: str, document: str) -> list[Quote]:
+def find_quotes(text: str, document: str) -> list[Quote]:
     """Return the marked numbers of a document. Raise WrongQuote for a mark that does not follow a number."""
     names: dict[str, str] = {}
     found = []
@@ -105,11 +107,11 @@ def quotes(text: str, document: str) -> list[Quote]:
             names[comment["name"]] = content
             continue
         line = text.count("\n", 0, comment.start()) + 1
-        before = text[max(0, comment.start() - 100) : comment.start()].replace("\n", " ")
-        written = _WRITTEN.search(before)
+        written = _WRITTEN.search(text[: comment.start()].replace("\n", " "), max(0, comment.start() - 100))
         if written is None:
             raise WrongQuote(f"{document}:{line}: no number stands right before the mark {content!r}")
-        found.append(Quote(document, line, written[0].strip("*"), _spelled_out(content, names)))
+        mark = _spelled_out(content, names)
+        found.append(Quote(document, line, written.start(), written[0].rstrip("*"), mark))
     return found
 
 
@@ -119,7 +121,8 @@ def _spelled_out(mark: str, names: Mapping[str, str]) -> str:
     if name.strip() not in names:
         return mark
     rows, _, conditions = names[name.strip()].partition(";")
-    return f"{rows.strip()}; {conditions.strip()},{rest}" if semicolon else mark
+    comma = ", " if conditions.strip() else ""
+    return f"{rows.strip()}; {conditions.strip()}{comma}{rest.strip()}" if semicolon else mark
 
 
 def wrong_quotes(found: Sequence[Quote], rows: QuotedRows) -> list[str]:
@@ -131,6 +134,21 @@ def wrong_quotes(found: Sequence[Quote], rows: QuotedRows) -> list[str]:
         except WrongQuote as why:
             wrong.append(f"{quote.document}:{quote.line}: {quote.written} is wrong: {why} [{quote.mark}]")
     return wrong
+
+
+def corrected(text: str, document: str, rows: QuotedRows) -> str:
+    """Return the document with every wrong number replaced by that of its row, written as precisely.
+
+    Raises WrongQuote for a mark that chooses no number.
+    """
+    for quote in reversed(find_quotes(text, document)):
+        value = quoted_value(quote.mark, rows)
+        try:
+            require_equal(quote.written, value)
+        except WrongQuote:
+            end = quote.start + len(quote.written)
+            text = text[: quote.start] + _written_like(quote.written, value) + text[end:]
+    return text
 
 
 def quoted_value(mark: str, rows: QuotedRows) -> float | Ratio:
@@ -285,3 +303,26 @@ def _rounds_to(written: str, value: float) -> bool:
     if place == 0 and number % 10 == 0:
         place = max(0, number.adjusted() - 2)  # 3400 has three digits
     return abs(float(number) - value) <= 0.5000001 * 10.0**place
+
+
+def _written_like(written: str, value: float | Ratio) -> str:
+    """Return a value, with its limits if it has some, as precise as a written number."""
+    match = _WRITTEN.fullmatch(written)
+    assert match is not None, "a quote is written so"
+    if not isinstance(value, Ratio):
+        return _number_like(match["value"], value)
+    median, low, high = (_number_like(match["value"], one) for one in (value.median, value.low, value.high))
+    return f"{median} ({low} to {high})" if value.has_interval else f"{median} [{low}, {high}]"
+
+
+def _number_like(written: str, value: float) -> str:
+    """Return a number with as many decimals as a written one, and with two digits at the least."""
+    mantissa, power, _ = written.partition("e")
+    _, point, decimals = mantissa.partition(".")
+    place = math.floor(math.log10(abs(value))) if value else 0  # that of the first digit
+    if power or (value and place < -4):
+        mantissa, _, exponent = f"{value:.{len(decimals) or 1}e}".partition("e")
+        return f"{mantissa}e{int(exponent)}"
+    if point or place < 0:
+        return f"{value:,.{max(len(decimals), 1 - place)}f}"
+    return f"{round(value, min(0, 2 - place)):,.0f}" if place >= 3 else f"{value:.0f}"

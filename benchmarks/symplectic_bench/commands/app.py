@@ -16,6 +16,7 @@ from symplectic_bench.commands.list import list_everything
 from symplectic_bench.commands.paper import paper
 from symplectic_bench.commands.plots import plots
 from symplectic_bench.commands.portraits import portraits
+from symplectic_bench.commands.quotes import quotes
 from symplectic_bench.commands.references import references
 from symplectic_bench.commands.report import report
 from symplectic_bench.commands.run import run
@@ -55,5 +56,5 @@ app = typer.Typer(
 for command in (run, paper, tables, plots, report, site, gpu_report, check, compare):
     app.command(short_help=summary(command))(command)
 app.command("list", short_help=summary(list_everything))(list_everything)
-for command in (references, portraits):
+for command in (references, portraits, quotes):
     app.command(hidden=True)(command)

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Self, TypeVar
 
 from symplectic_bench.analysis.baseline import BaselineMissing, UnfitForBaseline
+from symplectic_bench.analysis.quoted import WrongQuote
 from symplectic_bench.analysis.revisions import RevisionError, UnknownRevision
 from symplectic_bench.report.suite_report import NoRows, UnknownEnvironment
 from symplectic_bench.rows.record import UnreadableRow
@@ -70,6 +71,7 @@ ERROR_EXITS: dict[type[Exception], Exit] = {
     ExecutorError: Exit.FAILURE,
     UnknownRevision: Exit.USAGE,
     RevisionError: Exit.FAILURE,
+    WrongQuote: Exit.USAGE,
 }
 """Errors whose message explains them. Any other error is a bug and shows its traceback."""
 

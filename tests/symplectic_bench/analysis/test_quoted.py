@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from symplectic_bench.analysis.paired import Ratio
-from symplectic_bench.analysis.quoted import QuotedRows, WrongQuote, quoted_value, quotes, wrong_quotes
+from symplectic_bench.analysis.quoted import QuotedRows, WrongQuote, corrected, find_quotes, quoted_value, wrong_quotes
 from tests.symplectic_bench.sample_rows import a_cell, a_row
 
 COMMIT = "0123456789ab"
@@ -28,17 +28,21 @@ def rows():
             yield replace(row, forward_samples_s=times, backward_samples_s=[1e-12] * 3)
 
 
-@pytest.fixture
-def known(tmp_path):
-    folder = tmp_path / "small" / ("e" * 12)
+def write_rows(results):
+    folder = results / "small" / ("e" * 12)
     folder.mkdir(parents=True)
     (folder / "environment.json").write_text(json.dumps({"commit": COMMIT}))
     (folder / "rows.jsonl").write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows()))
+
+
+@pytest.fixture
+def known(tmp_path):
+    write_rows(tmp_path)
     return QuotedRows(tmp_path)
 
 
 def faults(text, known):
-    return wrong_quotes(quotes(text, "page.md"), known)
+    return wrong_quotes(find_quotes(text, "page.md"), known)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,7 @@ def faults(text, known):
     ],
 )
 def test_a_number_of_the_rows_is_right(text, known):
-    assert len(quotes(text, "page.md")) == 1 and faults(text, known) == []
+    assert len(find_quotes(text, "page.md")) == 1 and faults(text, known) == []
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_a_number_is_right_to_its_last_digit(value, written, right, known):
 
 def test_a_mark_that_follows_no_number_is_an_error(known):
     with pytest.raises(WrongQuote, match=r"page.md:1: no number stands right before the mark 'small@0123456"):
-        quotes("2 ms<!-- = small@0123456; ours backprop, width=64; total_s in ms -->", "page.md")
+        find_quotes("2 ms<!-- = small@0123456; ours backprop, width=64; total_s in ms -->", "page.md")
 
 
 def test_the_ratio_of_trained_networks_is_that_of_their_iterations(known):
@@ -124,3 +128,22 @@ def test_the_ratio_of_trained_networks_is_that_of_their_iterations(known):
     (known.results / "small" / ("e" * 12) / "rows.jsonl").write_text(text)
     ratio = quoted_value("small@0123456; paper backprop, width=64 / contender=torchdiffeq; total_s", known)
     assert ratio == Ratio(4 / 3, 1.0, 2.0, rounds=0)
+
+
+@pytest.mark.parametrize(
+    ("written", "mark", "right"),
+    [
+        ("3", "ours backprop, width=64; total_s", "2"),
+        ("**3.0**", "ours backprop, width=64; total_s", "**2.0**"),
+        ("1,234", "ours backprop, width=64; total_s in ms", "2,000"),
+        ("1.0e-5", "ours backprop, width=64; error_discrete", "2.1e-14"),
+        ("0.5 [0.4, 0.6]", "ours backprop, width=64 / contender=torchdiffeq; total_s", "0.67 [0.50, 0.75]"),
+        ("0.67", "ours backprop, width=64; time_over_peer", "0.67 [0.50, 0.75]"),
+        ("0.7 (0.4 to 0.6)", "ours backprop, width=64; time_over_peer", "0.67 [0.50, 0.75]"),
+        ("2.00", "ours backprop, width=64; total_s", "2.00"),
+    ],
+)
+def test_wrong_numbers_are_replaced_by_those_of_the_rows(written, mark, right, known):
+    comment = f"<!-- = small@0123456; {mark} -->"
+    found = corrected(f"First {written}{comment}, and 4<!-- = small@0123456; {mark} --> again.", "page.md", known)
+    assert found.startswith(f"First {right}{comment}, and ") and faults(found, known) == []
