@@ -10,6 +10,9 @@ import pytest
 import torch
 
 import symplectic_adjoint
+from symplectic_bench.run.sweep import load_vocabulary
+from symplectic_bench.spec.expansion import expand
+from symplectic_bench.spec.suite import Scale, load_suite
 from tests.clone import ROOT
 from tests.docs.pages import PAGES, fenced_blocks, indented_blocks
 
@@ -54,6 +57,15 @@ def test_no_python_is_without_a_fence(page):
             if not any(isinstance(node, ast.Call) for node in ast.walk(tree)):
                 raise SyntaxError("a formula or a list of words")
             pytest.fail(f"{block.place}: fence this as ```python, or its code is not run")
+
+
+def test_the_suite_file_of_the_docs_is_one(tmp_path):
+    (block,) = [b for b in fenced_blocks(ROOT / "docs" / "extending.md") if b.language == "toml"]
+    path = tmp_path / "widths.toml"
+    path.write_text(block.text)
+    suite = load_suite(str(path))
+    for scale, cells in {"cpu": 30, "smoke": 2}.items():
+        assert len(expand(suite.at_scale(Scale(scale)), load_vocabulary())) == cells
 
 
 READERS = {"python": ast.parse, "toml": tomllib.loads, "json": json.loads, "yaml": None, "text": None, "mermaid": None}
