@@ -1,8 +1,5 @@
 """Exact gradients of neural ODEs with minimal memory."""
 
-from importlib.metadata import PackageNotFoundError as _NotInstalled
-from importlib.metadata import version as _version
-
 from symplectic_adjoint.api import Solution as Solution
 from symplectic_adjoint.api import odeint as odeint
 from symplectic_adjoint.api import solve as solve
@@ -68,7 +65,4 @@ from symplectic_adjoint.solve.grid import Grid as Grid
 from symplectic_adjoint.solve.stats import Choice as Choice
 from symplectic_adjoint.solve.stats import Stats as Stats
 
-try:
-    __version__ = _version("symplectic_adjoint")
-except _NotInstalled:  # imported from a source tree
-    __version__ = "0.0.0"
+__version__ = "0.1.0"

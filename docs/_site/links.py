@@ -25,7 +25,7 @@ _LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Name the repository."""
-    config.repo_url = REPOSITORY
+    config.repo_url, config.repo_name = REPOSITORY, "repository"
     return config
 
 
