@@ -7,8 +7,12 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from symplectic_bench.analysis.paired import FEWEST_ROUNDS
-from symplectic_bench.analysis.summary import PAIRED, RATIOS, Line, display_place, lines_of
+from symplectic_bench.analysis.summary import PAIRED, PEER, RATIOS, Line, display_place, lines_of
+from symplectic_bench.contenders.gradient_records import gradient_record
 from symplectic_bench.spec.status import Status
+
+DEFAULT = "ours symplectic"
+"""The gradient that a call gets without naming one."""
 
 
 def overview(frame: pd.DataFrame) -> list[Line]:
@@ -33,6 +37,39 @@ def overview(frame: pd.DataFrame) -> list[Line]:
             line |= {f"mean_{name}_low": low, f"mean_{name}_high": high}
         overview.append(line | {"compared": sum(c["time_over_peer"] is not None for c in good)})
     return overview
+
+
+def in_short(frame: pd.DataFrame) -> list[str]:
+    """Return three rows as text: our fastest exact gradient, the one with the least memory, and the default.
+
+    Each with its time and memory as multiples of PEER, over the same number of cells. Empty if no cell of ours was
+    measured beside PEER.
+    """
+    ours = [line for line in overview(frame) if line["name"].startswith("ours") and _is_exact(line["name"])]
+    complete = [x for x in ours if x["mean_time_over_peer"] and x["mean_memory_over_peer"]]
+    most = max((line["compared"] for line in complete), default=0)
+    complete = [line for line in complete if line["compared"] == most]
+    if not complete:
+        return []
+    chosen = {
+        "fastest": min(complete, key=lambda line: line["mean_time_over_peer"]),
+        "least memory": min(complete, key=lambda line: line["mean_memory_over_peer"]),
+        "the default": next((line for line in complete if line["name"] == DEFAULT), None),
+    }
+    shown = [(what, line) for what, line in chosen.items() if line is not None]
+    width = max(len(line["name"]) for _, line in shown)
+    return [
+        f"as multiples of {PEER}, geometric means:",
+        *(
+            f"  {what:12}  {line['name']:{width}}  time {line['mean_time_over_peer']:.2f}"
+            f"  memory {line['mean_memory_over_peer']:.2g}  ({line['compared']} cells)"
+            for what, line in shown
+        ),
+    ]
+
+
+def _is_exact(name: str) -> bool:
+    return gradient_record(name.partition(" ")[2]).exact_for_method
 
 
 def _limits_of_mean(cells: Sequence[Line], name: str) -> tuple[float | None, float | None]:

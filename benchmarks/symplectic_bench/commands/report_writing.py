@@ -7,6 +7,7 @@ from typing import Any
 
 from symplectic_bench.analysis.claims import ClaimOutcome, ClaimResult, shortfalls, support_text, target_headline
 from symplectic_bench.analysis.criteria import CriterionOutcome
+from symplectic_bench.analysis.overview import in_short
 from symplectic_bench.commands.exit_codes import Exit, for_each
 from symplectic_bench.commands.options import ReportOptions, sources
 from symplectic_bench.report.suite_report import SuiteReport, choose_environment
@@ -60,6 +61,13 @@ def known_of(suite: Suite) -> dict[str, Any]:
     anywhere = replace(vocabulary, decline=lambda cell: None)
     cells = expand(suite, anywhere) if claimed else []
     return {"cells": cells, "questions": asked_questions(suite, anywhere) if asks else []}
+
+
+def show_in_short(report: SuiteReport) -> None:
+    """Print the three rows that most people look for, as multiples of torchdiffeq's odeint, and where the rest is."""
+    for line in () if report.suite.trains else in_short(report.frame):
+        console.print(line)
+    console.print(f"all tables and figures: {(report.folder / 'README.md').as_posix()}")
 
 
 TARGET_COLORS = {

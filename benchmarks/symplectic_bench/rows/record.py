@@ -55,6 +55,7 @@ class Measurement:
     reason: str | None = None
     attempt: int = 1
     environment: str | None = None  # the id of the environment it was measured in
+    measuring_s: float | None = None  # all of its measuring, processes and rounds; a group's rows add up to its time
 
     f_calls_forward: int | None = None
     f_calls_backward: int | None = None

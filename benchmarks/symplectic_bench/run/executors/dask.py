@@ -31,6 +31,7 @@ from symplectic_bench.run.executors.executor import (
     RowCallback,
     device_of,
     threads_of,
+    timed,
 )
 from symplectic_bench.run.executors.reservation import reserved
 from symplectic_bench.spec.cell import Cell
@@ -87,7 +88,7 @@ def measure_on_worker(
     own = _MEASURERS.setdefault(sweep_id, {}).setdefault(repr(own), own)
     own.prepare(group, on_progress)
     with reserved(device_of(group), threads_of(group), on_progress) as cores:
-        rows = [row.to_json() for row in own.measure(group, cores, on_progress)]
+        rows = [row.to_json() for row in timed(own.measure(group, cores, on_progress))]
     return {"environment": asdict(environment), "rows": rows}
 
 

@@ -1,7 +1,9 @@
 """The interfaces between a sweep, the executor that distributes its cells, and the measurer of the cells."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Protocol, Self
 
 from symplectic_bench.rows.environment import Environment
@@ -70,3 +72,11 @@ def device_of(group: Sequence[Cell]) -> str:
 def threads_of(group: Sequence[Cell]) -> int:
     """Return the largest number of threads that a cell of the group uses."""
     return max(cell.threads for cell in group)
+
+
+def timed(rows: Iterable[Measurement]) -> Iterator[Measurement]:
+    """Yield the rows of a group with the time that passed before each, which add up to that of the group."""
+    before = monotonic()
+    for row in rows:
+        yield replace(row, measuring_s=monotonic() - before)
+        before = monotonic()

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from symplectic_bench.rows.environment import Environment
-from symplectic_bench.run.executors.executor import Measurer, ProgressCallback, RowCallback, device_of, threads_of
+from symplectic_bench.run.executors.executor import (
+    Measurer,
+    ProgressCallback,
+    RowCallback,
+    device_of,
+    threads_of,
+    timed,
+)
 from symplectic_bench.run.executors.reservation import reserved
 from symplectic_bench.spec.cell import Cell
 
@@ -66,6 +73,6 @@ class Lane:
 
     def _measure(self, group: Sequence[Cell]) -> None:
         with reserved(device_of(group), threads_of(group), self.on_progress) as cores:
-            for row in self.measurer.measure(group, cores, self.on_progress):
+            for row in timed(self.measurer.measure(group, cores, self.on_progress)):
                 with self.one_at_a_time:
                     self.on_row(row, self.environment)
