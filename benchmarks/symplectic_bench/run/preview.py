@@ -46,7 +46,7 @@ def preview_lines(cells: Sequence[PlannedCell]) -> Iterator[str]:
         yield f"{_seconds([by_id[cell.id] for cell in group]):>8}  {group[0].group_label}: {names}"
     known = sum(planned.last_s is not None for planned in by_id.values())
     remark = f", of the {known} that have been measured before" if 0 < known < len(by_id) else ""
-    yield f"{_seconds(list(by_id.values())):>8}  last time{remark}" if known else "never measured before"
+    yield f"{_seconds(list(by_id.values())):>8}  last time{remark}" if known else "no time is known from an earlier run"
 
 
 def _seconds(cells: Sequence[PlannedCell]) -> str:

@@ -15,7 +15,7 @@ def planned(bench):
 def test_a_dry_run_lists_the_cells_and_measures_nothing(bench):
     assert bench("run", "small.toml", "--dry-run", "--json", "out.json") == Exit.DONE
     assert bench.asked == [] and not (bench.folder / "results").exists()
-    assert "small: 8 of 8 cells to measure" in bench.output and "never measured before" in bench.output
+    assert "small: 8 of 8 cells to measure" in bench.output and "no time is known from an earlier run" in bench.output
     assert "rtol 1e-06 atol 1e-08, float64: ours baseline, ours aca, ours symplectic, torchdiffeq b" in bench.output
     assert [cell["to_do"] for cell in planned(bench)["cells"]] == [True] * 8
 
