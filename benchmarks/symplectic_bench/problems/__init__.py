@@ -11,6 +11,8 @@ from symplectic_bench.problems.brusselator import BRUSSELATOR
 from symplectic_bench.problems.brusselator_2d import BRUSSELATOR_2D
 from symplectic_bench.problems.cahn_hilliard import CAHN_HILLIARD
 from symplectic_bench.problems.convolution import CONVOLUTION
+from symplectic_bench.problems.coupled_oscillators import COUPLED_OSCILLATORS
+from symplectic_bench.problems.double_pendulum import DOUBLE_PENDULUM
 from symplectic_bench.problems.fitzhugh_nagumo import FITZHUGH_NAGUMO
 from symplectic_bench.problems.flow import FLOW
 from symplectic_bench.problems.flow_exact import FLOW_EXACT
@@ -42,6 +44,7 @@ from symplectic_bench.problems.three_body import THREE_BODY
 from symplectic_bench.problems.unlisted import UNLISTED
 from symplectic_bench.problems.users_factory import InvalidProblem
 from symplectic_bench.problems.van_der_pol import VAN_DER_POL
+from symplectic_bench.problems.white_dwarf import WHITE_DWARF
 from symplectic_bench.spec.cell import Cell, is_users_problem
 
 __all__ = ["DTYPES", "PROBLEMS", "Family", "InvalidProblem", "Problem", "build", "in_turn"]
@@ -75,6 +78,9 @@ PROBLEMS = Problems(
         OUTLIER,
         LOTKA_VOLTERRA,
         FITZHUGH_NAGUMO,
+        WHITE_DWARF,
+        COUPLED_OSCILLATORS,
+        DOUBLE_PENDULUM,
         LORENZ,
         THREE_BODY,
         ROBERTSON,

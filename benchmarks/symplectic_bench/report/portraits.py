@@ -97,6 +97,13 @@ PORTRAITS = {
     "outlier": Portrait("time", ("the others",), (0,), axes=("t", "x"), batch=8, first="the outlier"),
     "lotka_volterra": Portrait("plane", (), axes=("prey", "predators"), batch=3),
     "fitzhugh_nagumo": Portrait("time", ("voltage v", "recovery w"), sizes={"end": 80.0}),
+    "white_dwarf": Portrait("time", ("$\\varphi$", "$\\varphi'$"), axes=("t, the radius less 0.5", "y")),
+    "coupled_oscillators": Portrait(
+        "time", ("$x_1$", "$x_2$"), axes=("t", "displacement"), sizes={"end": 40.0}, moments=600
+    ),
+    "double_pendulum": Portrait(
+        "plane", (), axes=("upper angle", "lower angle"), sizes={"end": 20.0}, moments=1000, batch=2
+    ),
     "lorenz": Portrait("plane", (), (0, 2), axes=("x", "z"), sizes={"end": 20.0}, moments=1500),
     "three_body": Portrait(
         "plane",

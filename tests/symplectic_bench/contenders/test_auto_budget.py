@@ -15,6 +15,8 @@ SIZES = {
     "robertson": {"end": 0.01},
     "outlier": {"factor": 1.5, "end": 1.0},
     "cahn_hilliard": {"points": 12},
+    "coupled_oscillators": {"end": 5.0},
+    "double_pendulum": {"end": 2.0},
     "lorenz": {"end": 0.5},
     "fitzhugh_nagumo": {"end": 10.0},
     "lotka_volterra": {"end": 2.0},
