@@ -26,6 +26,7 @@ class Observation:
     final_state and gradient have the cell's dtype; gradient is with respect to y0, then to each parameter.
     steps: equal for two observations that took the same steps of the same kind; None if the steps are unknown.
     in_float64: whether the steps can be replayed in no other arithmetic.
+    precision: the dtype in which states are kept, if it is lower than the cell's.
     """
 
     loss: float
@@ -35,6 +36,7 @@ class Observation:
     replay: Replay
     steps: Hashable = None
     in_float64: bool = False
+    precision: str | None = None
 
 
 @dataclass(frozen=True)

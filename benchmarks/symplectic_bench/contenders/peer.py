@@ -25,6 +25,8 @@ class Peer(ABC):
     compiles: bool = False
     captures: bool = False
     remark: str = ""
+    precision: str | None = None
+    """Observation.precision."""
 
     @abstractmethod
     def solve(self, func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
@@ -94,4 +96,5 @@ class Peer(ABC):
             counts=total([self.recount(witness, cell) for witness in witnesses]),
             replay=replay_in_turn([self.replay(witness, problem, cell) for witness in witnesses]),
             steps=self.steps(witnesses[0]) if len(witnesses) == 1 else None,
+            precision=self.precision,
         )

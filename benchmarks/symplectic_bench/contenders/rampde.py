@@ -36,10 +36,10 @@ METHODS = ("euler", "rk4")
 
 @dataclass(frozen=True)
 class Rampde(Peer):
-    """rampde's odeint, which steps from output to output. mixed: under autocast to bfloat16."""
+    """rampde's odeint, which steps from output to output, under autocast if its precision is bfloat16."""
 
     name: str = "rampde"
-    mixed: bool = False
+    precision: str | None = None
     gradients: tuple[str, ...] = ("aca",)
 
     def decline(self, cell: Cell) -> str | None:
@@ -47,7 +47,7 @@ class Rampde(Peer):
             return reason
         if cell.method not in METHODS:
             return f"rampde has no method {cell.method!r}; it has {' and '.join(METHODS)}"
-        if self.mixed and (cell.device, cell.dtype) != ("cuda", "float32"):
+        if self.precision and (cell.device, cell.dtype) != ("cuda", "float32"):
             return f"{self.name} is for float32 on cuda, not for {cell.dtype} on {cell.device}: use rampde"
         return outputs_between_steps("rampde", cell) or shared_reason(cell, adaptive=False)
 
@@ -59,7 +59,7 @@ class Rampde(Peer):
 
     def solve(self, func: nn.Module, problem: Problem, cell: Cell) -> Tensor:
         odeint, grid = self.load().odeint, equal_grid(cell, problem)
-        mixed = torch.autocast("cuda", dtype=torch.bfloat16) if self.mixed else contextlib.nullcontext()
+        mixed = torch.autocast("cuda", dtype=torch.bfloat16) if self.precision else contextlib.nullcontext()
         with warnings.catch_warnings(), mixed:
             # Of its own autocast, in every step, where there is no CUDA device or the dtype is not a low one.
             warnings.filterwarnings("ignore", message="(?s).*Disabling autocast", category=UserWarning)
@@ -87,4 +87,4 @@ class TimesOfStates(nn.Module):
 
 
 RAMPDE = Rampde()
-RAMPDE_BF16 = Rampde("rampde-bf16", mixed=True)
+RAMPDE_BF16 = Rampde("rampde-bf16", precision="bfloat16")

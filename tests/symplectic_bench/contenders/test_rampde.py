@@ -12,7 +12,7 @@ import torch
 from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
 from symplectic_bench.contenders.rampde import RAMPDE, RAMPDE_BF16
 from symplectic_bench.contenders.registry import decline, missing
-from symplectic_bench.measure.gradient_error import measure_gradient_error
+from symplectic_bench.measure.gradient_error import forward_error, measure_gradient_error
 from symplectic_bench.problems import build
 from tests.symplectic_bench.contenders.against_ours import ROUNDING, distance, installed, observed
 from tests.symplectic_bench.sample_cells import FIXED, make_cell
@@ -98,6 +98,16 @@ def test_only_the_mixed_contender_runs_under_autocast_and_its_rows_have_the_dtyp
     # bfloat16 has 8 bits
     torch.testing.assert_close(ys, exact, rtol=2**-8 if mixed else 0, atol=0)
     assert torch.equal(ys, exact) != mixed
+
+
+@pytest.mark.usefixtures("card", "package")
+def test_a_forward_solution_in_mixed_precision_is_held_to_that_precision(tmp_path):
+    cell = replace(CELL, contender="rampde-bf16", method="euler", dtype="float32")
+    problem = build(cell, tmp_path)
+    observation = RAMPDE_BF16.observe(problem, cell)
+    assert forward_error(observation, problem, cell, tmp_path)["forward_disagrees"] is False
+    in_float32 = replace(observation, precision=None)
+    assert forward_error(in_float32, problem, cell, tmp_path)["forward_disagrees"] is True
 
 
 def test_mixed_precision_is_that_of_float32_on_a_card(monkeypatch):
