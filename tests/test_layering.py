@@ -85,7 +85,7 @@ problems
 models oracles
 references tasks
 contenders
-measure
+measure features
 rows
 run
 analysis

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from symplectic_bench.commands.check import check
 from symplectic_bench.commands.compare import compare
 from symplectic_bench.commands.exit_codes import describe_exit_codes
+from symplectic_bench.commands.features import features
 from symplectic_bench.commands.gpu_report import gpu_report
 from symplectic_bench.commands.list import list_everything
 from symplectic_bench.commands.paper import paper
@@ -53,7 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, paper, tables, plots, report, site, gpu_report, check, compare):
+for command in (run, paper, tables, plots, report, site, features, gpu_report, check, compare):
     app.command(short_help=summary(command))(command)
 app.command("list", short_help=summary(list_everything))(list_everything)
 for command in (references, portraits, quotes):

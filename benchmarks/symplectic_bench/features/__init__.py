@@ -1,0 +1,1 @@
+"""Features of libraries, each asked by a tiny program whose answer is known."""
