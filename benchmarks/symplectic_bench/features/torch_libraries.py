@@ -162,15 +162,10 @@ class Zuko(Library):
         only(asked, "rtol", "atol")
         if len(t) > 2:
             raise Lacks("returns the state at the end only")
-        whole = func
-        if isinstance(y0, tuple):
-
-            def func(t: Any, *parts: Any) -> Any:
-                return whole(t, parts)
-
-        parameters = tuple(whole.parameters()) if isinstance(whole, nn.Module) else ()
+        parameters = tuple(func.parameters()) if isinstance(func, nn.Module) else ()
         tolerances = {name: asked.get(name, TIGHT[name]) for name in TIGHT}
-        end = importlib.import_module("zuko.utils").odeint(func, y0, t[0], t[1], phi=parameters, **tolerances)
+        field = (lambda t, *parts: func(t, parts)) if isinstance(y0, tuple) else func
+        end = importlib.import_module("zuko.utils").odeint(field, y0, t[0], t[1], phi=parameters, **tolerances)
         if isinstance(y0, tuple):
             return tuple(torch.stack(pair) for pair in zip(y0, end, strict=True))
         return torch.stack((y0, end))

@@ -1,5 +1,7 @@
 """Containers and dtypes of the state."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -14,7 +16,7 @@ STATES = Family("States and precision")
 class Parts(Decay):
     """A state of two parts, each of which decays."""
 
-    def forward(self, t, y):
+    def forward(self, t: Any, y: Any) -> Any:
         if isinstance(y, dict):
             return {name: -self.rate * part for name, part in y.items()}
         return tuple(-self.rate * part for part in y)
