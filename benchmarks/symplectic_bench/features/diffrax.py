@@ -6,20 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from symplectic_bench.features.answer import Lacks, Wrong, expect
+from symplectic_bench.features.answer import Lacks, Wrong, expect, expect_stop
 from symplectic_bench.features.library import Library
 from symplectic_bench.features.probes.decay import END_SUM, LEFT, RATE, Y0_SUM
 
-IMMUTABLE = "not asked: arrays are immutable, so nothing changes between the passes"
 LACKS = {
     "callback": "none for each step, except a progress meter",
     "multistep": "no Adams method",
     "reversible": "reversible solvers, without their gradient",
-    "weight_changed": IMMUTABLE,
-    "number_changed": IMMUTABLE,
-    "object_changed": IMMUTABLE,
-    "state_changed": IMMUTABLE,
-    "dropout": "not asked: random keys are arguments",
     "autocast": "JAX has none",
 }
 
@@ -218,6 +212,34 @@ class Programs:
     def broadcast(self) -> None:
         self._stops(func=lambda t, y, rate: (-rate * y).sum().reshape(1, 1))
 
+    def weight_changed(self) -> None:
+        expect_stop(lambda: self.y0.__setitem__(0, 1.0))  # arrays are immutable
+
+    state_changed = weight_changed
+
+    def object_changed(self) -> None:
+        settings = {"scale": 1.0}
+
+        def end(rate: Any) -> Any:
+            return self.end(self.y0, rate, func=lambda t, y, rate: -settings["scale"] * rate * y)
+
+        _, backward = self.jax.vjp(end, RATE)
+        settings["scale"] = 1.5
+        expect(self.number(backward(1.0)[0]), -END_SUM)
+
+    number_changed = object_changed
+
+    def dropout(self) -> None:
+        def field(t: Any, y: Any, rate: Any) -> Any:
+            key = self.jax.random.fold_in(self.jax.random.key(0), (1000 * t).astype(int))
+            return -rate * y * 2 * self.jax.random.bernoulli(key, 0.5, y.shape)
+
+        def end(rate: Any) -> Any:
+            return self.end(self.y0, rate, func=field, steps=4)
+
+        known = (end(RATE + 1e-5) - end(RATE - 1e-5)) / 2e-5
+        expect(self.number(self.jax.grad(end)(RATE)), self.number(known), 1e-6)
+
     def unknown_option(self) -> None:
         self._stops(no_such_option=1.0)
 
@@ -246,11 +268,13 @@ class Programs:
     def imex(self) -> None:
         def end(rate: Any) -> Any:
             slow, fast = self.dfx.ODETerm(lambda t, y, args: -RATE * y), self.dfx.ODETerm(self.decay)
-            control = self.dfx.PIDController(rtol=1e-8, atol=1e-10)
-            return self.dfx.diffeqsolve(
-                self.dfx.MultiTerm(slow, fast), self.dfx.KenCarp4(), 0.0, 1.0, None, self.y0, args=rate,
-                stepsize_controller=control,
-            ).ys[-1].sum()  # fmt: skip
+            # With the tolerances of the steps, as by default, its stages are too inaccurate for small steps.
+            solver = self.dfx.KenCarp4(root_finder=self.dfx.VeryChord(rtol=1e-10, atol=1e-12))
+            control, terms = self.dfx.PIDController(rtol=1e-6, atol=1e-8), self.dfx.MultiTerm(slow, fast)
+            solution = self.dfx.diffeqsolve(
+                terms, solver, 0.0, 1.0, 0.1, self.y0, args=rate, stepsize_controller=control
+            )
+            return solution.ys[-1].sum()
 
         expect(self.number(self.jax.grad(end)(RATE)), -END_SUM * LEFT)
 
