@@ -1,6 +1,7 @@
 """Pages of what libraries can do, from the record of a survey."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from symplectic_bench.features.answer import Answer, Verdict
 from symplectic_bench.features.probe import Family, Probe
@@ -63,7 +64,10 @@ def installed(columns: Mapping[str, Column]) -> list[str]:
 
 def readme_block(columns: Mapping[str, Column]) -> str:
     """Return the table of README, between its markers."""
-    rows = table(columns, [PROBES[name] for name in CHOSEN], installed(columns))
+    titles = {probe.name: family.title for family in FAMILIES for probe in family.probes}
+    chosen = [PROBES[name] for name in CHOSEN]
+    named = [replace(probe, question=f"{titles[probe.name]}: {probe.question}") for probe in chosen]
+    rows = table(columns, named, installed(columns))
     return f"{BEGIN}\n\n{rows}\n\n{END}"
 
 
