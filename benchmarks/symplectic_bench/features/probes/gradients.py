@@ -47,7 +47,7 @@ def output_time(library: Library) -> None:
     expect(None if t.grad is None else t.grad[1], -RATE * float(ys[1].sum()))
 
 
-@GRADIENTS.probe("of a tensor that a lambda closes over")
+@GRADIENTS.probe("of a tensor that a lambda closes over, which the call does not name")
 def closure(library: Library) -> None:
     rate = torch.tensor(RATE, dtype=torch.float64, requires_grad=True)
     library.solve(lambda t, y: -rate * y, start(), times())[-1].sum().backward()
