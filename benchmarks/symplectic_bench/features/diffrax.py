@@ -299,7 +299,8 @@ class Programs:
 
     def double_backward(self) -> None:
         adjoint = self.dfx.DirectAdjoint()  # the default one differentiates once
-        second = self.jax.grad(self.jax.grad(lambda rate: self.solve(self.y0, rate, adjoint=adjoint).ys[-1].sum()))(RATE)
+        total = lambda rate: self.solve(self.y0, rate, adjoint=adjoint).ys[-1].sum()  # noqa: E731
+        second = self.jax.grad(self.jax.grad(total))(RATE)
         expect(self.number(second), END_SUM)
 
     def forward_mode(self) -> None:

@@ -43,7 +43,7 @@ def test_it_expands_within_its_limits(scale):
     if missing := [method for method in NEW if method not in METHODS]:
         pytest.skip(f"the library has no method {missing[0]!r}")
     cells = cells_of_suite(suite)
-    assert len(cells) <= suite.max_cells and suite.budget_s <= 900
+    assert len(cells) <= suite.max_cells and suite.budget_s <= 1200
     assert {cell.method for cell in cells if takes_pair(cell.method)} <= {"ars222", "kencarp4"}
     assert {cell.method for cell in cells} <= set(METHODS)
 
@@ -64,11 +64,12 @@ def test_a_thousand_patients_are_timed_beside_diffrax_in_rounds_enough_for_an_in
 
 
 def test_no_code_of_the_suite_names_the_methods_of_the_library():
-    """Only adapters do, which translate them to those of their packages."""
+    """Only adapters and probes do, which translate them to those of their packages, and an example that takes one."""
     folder = SUITES.parent
     naming = {
         str(path.relative_to(folder))
         for path in folder.rglob("*.py")
         if any(f'"{method}"' in path.read_text() for method in NEW)
     }
-    assert naming <= {"contenders/diffrax.py", "contenders/pnode.py"}
+    adapters = {"contenders/diffrax.py", "contenders/pnode.py", "features/torch_libraries.py"}
+    assert naming <= {*adapters, "examples/stiff_fit.py"}
