@@ -282,11 +282,11 @@ class StageSolver:
             previous = ratio
             if rate > SLOW and ratio > ROUNDING * eps and refresh(x):
                 previous = math.inf
-        bad = self._r is not None and not bool(self._r.isfinite().all())
-        last = f"the last correction was {ratio:.2g} of the state, {rate:.2g} of the one before"
+        beyond = self._r is not None and not bool(self._r.isfinite().all())
         raise StageNotSolved(
-            f"the equations of {where} were not solved in {taken} iterations: "
-            f"{'func returned a value that is not finite' if bad else last} (linear solver: {self.work.linear})"
+            f"the equations of {where} were not solved in {taken} iterations: the last correction was {ratio:.2g} of "
+            f"the state, {rate:.2g} of the one before{', where func is not finite' if beyond else ''} "
+            f"(linear solver: {self.work.linear})"
         )
 
     def _note(self, residual: float, defect: float) -> None:

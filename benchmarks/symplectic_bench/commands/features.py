@@ -72,14 +72,14 @@ class Survey:
     def files(self, columns: dict) -> dict[Path, str]:
         """Return the text of each file that is written."""
         from symplectic_bench.features.survey import installed_version, to_json
-        from symplectic_bench.report.feature_tables import readme_block, to_page, with_block
+        from symplectic_bench.report.feature_tables import BEGIN, readme_block, to_page, with_block
 
         texts = {
             self.folder / "features.json": to_json(columns),
             self.folder / "README.md": to_page(columns, installed_version("torch")),
         }
-        if self.readme.exists():
-            page = self.readme.read_text(encoding="utf-8")
+        page = self.readme.read_text(encoding="utf-8") if self.readme.exists() else ""
+        if BEGIN in page:
             try:
                 texts[self.readme] = with_block(page, readme_block(columns))
             except ValueError as why:

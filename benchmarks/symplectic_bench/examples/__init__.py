@@ -1,6 +1,7 @@
 """Small trainings, each a script: python -m symplectic_bench.examples.NAME --iterations 300
 
-Their code is the same with torchdiffeq and with symplectic_adjoint, chosen by --library; only the import changes:
+The code of these four is the same with torchdiffeq and with symplectic_adjoint, chosen by --library; only the import
+changes:
 
     ode_demo          the field of a spiral, from short pieces of observed trajectories
     cnf               a density in the plane, with a continuous normalizing flow

@@ -30,7 +30,7 @@ class Answer:
 
 
 class Lacks(Exception):
-    """The library's interface has no such thing: the answer is no, for the reason in the message."""
+    """The library has no such thing, or not at that cost: the answer is no, for the reason in the message."""
 
 
 class Wrong(Exception):

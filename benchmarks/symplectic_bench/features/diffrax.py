@@ -110,7 +110,7 @@ class Programs:
     def many_outputs(self) -> None:
         few, many = (self.solve(self.y0, t=self.jnp.linspace(0, 1, n)).stats["num_steps"] for n in (2, 100))
         if int(many) > 2 * int(few):
-            raise Wrong("more steps")
+            raise Lacks("more steps")
 
     def decreasing(self) -> None:
         expect(self.by_rate(t=(1.0, 0.0)), Y0_SUM / LEFT)
@@ -295,7 +295,7 @@ class Programs:
             return self.jax.jit(self.jax.grad(end)).lower(RATE).compile().memory_analysis().temp_size_in_bytes
 
         if temporaries(400) > 2 * temporaries(40):
-            raise Wrong("memory grows with the steps")
+            raise Lacks("memory grows with the steps")
 
     def double_backward(self) -> None:
         adjoint = self.dfx.DirectAdjoint()  # the default one differentiates once

@@ -28,7 +28,7 @@ _IN_DISPLAY_ORDER: tuple[Library, ...] = (
         "rampde",
         "rampde",
         f'{PIP} "git+https://github.com/EmoryMLIP/rampde"',
-        {"per_sample_steps": "no step control"},
+        {"per_sample_steps": "no step control", "many_outputs": "its steps are the intervals between outputs"},
     ),
     Torchdyn("torchdyn", "ODEProblem", "torchdyn", "torchdyn", f"{PIP} torchdyn"),
     Zuko("zuko", "odeint", "zuko", "zuko", f"{PIP} zuko"),

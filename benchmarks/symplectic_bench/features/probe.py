@@ -29,7 +29,8 @@ class Family:
         """Return a decorator that adds a program, under the name of its function."""
 
         def add(program: Program) -> Program:
-            self.probes.append(Probe(program.__name__, question, program))  # pyright: ignore[reportFunctionMemberAccess]
+            name = program.__name__  # pyright: ignore[reportFunctionMemberAccess]
+            self.probes.append(Probe(name, question, program))
             return program
 
         return add

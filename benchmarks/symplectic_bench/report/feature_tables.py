@@ -89,12 +89,13 @@ def to_page(columns: Mapping[str, Column], torch: str) -> str:
     blocks = [
         "# Features by probe",
         "Each row is a tiny program whose answer is known, run against each library in the way that its user would "
-        "write it. *yes*: the answer is right. *no*: there is no such thing in the library. *refused*: an error. "
-        "**wrong**: another answer, or none, without an error. A dot: not asked. Why a cell is not *yes* stands "
-        "below the tables. Written by `symplectic-bench features`.",
+        "write it. *yes*: the answer is right. *no*: there is no such thing in the library, or not at that cost. "
+        "*refused*: an error. **wrong**: another answer, or none, without an error. A dot: not asked. Why a cell is "
+        "not *yes* stands below the tables. Written by `symplectic-bench features`.",
         libraries(columns, torch),
         "## Not here",
-        "To these `ours` does not say yes. Steps per sample are absent here, and present in torchode and diffrax.",
+        "These are the probes to which `ours` does not say yes. Steps per sample are absent here, and present in "
+        "torchode and diffrax.",
         table(columns, lost(columns), shown),
     ]
     for family in FAMILIES:

@@ -56,7 +56,7 @@ def func_grad(library: Library) -> None:
     expect(torch.func.grad(lambda y: library.solve(func, y, times())[-1].sum())(y0), torch.full((2, 2), LEFT))
 
 
-@AUTODIFF.probe("vmap over initial states")
+@AUTODIFF.probe("vmap over initial states, with adaptive steps")
 def vmap(library: Library) -> None:
     func, y0 = Decay(), start().detach()
     ends = torch.func.vmap(lambda y: library.solve(func, y[None], times())[-1, 0])(y0)
