@@ -79,8 +79,8 @@ class Sweep:
                 break
 
     def outcome(self) -> dict[str, dict]:
-        """Return the rows without their numbers of attempts."""
-        return {row.cell_id: {**row.to_json(), "attempt": None} for row in self.rows()}
+        """Return the rows without their numbers of attempts and the times that measuring took."""
+        return {row.cell_id: {**row.to_json(), "attempt": None, "measuring_s": None} for row in self.rows()}
 
 
 @pytest.fixture(scope="module")
