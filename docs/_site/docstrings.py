@@ -1,4 +1,4 @@
-"""Docstrings as Markdown: a line `name: what it is`, indented below, becomes an entry of a list."""
+"""Docstrings as Markdown: each `name: what it is`, with the indented lines below it, becomes a list item."""
 
 import re
 from typing import Any

@@ -17,20 +17,9 @@ from torch import Tensor, nn
 from symplectic_adjoint import NeuralODE
 from symplectic_bench.examples.command_line import Report, silent
 from symplectic_bench.examples.figure import Figure, run_and_draw
+from symplectic_bench.examples.latent_ode import LatentField
 
 END, OBSERVATIONS, NOISE = 5.0, 12, 0.05
-
-
-class Field(nn.Module):
-    """z' = net(z), independent of time."""
-
-    def __init__(self, latent: int, width: int) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(latent, width), nn.Tanh(), nn.Linear(width, latent))
-
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        del t
-        return self.net(z)
 
 
 class LatentODE(nn.Module):
@@ -40,7 +29,7 @@ class LatentODE(nn.Module):
         super().__init__()
         self.encoder = nn.GRU(2, width, batch_first=True)
         self.to_latent = nn.Linear(width, latent)
-        self.solve = NeuralODE(Field(latent, width), rtol=1e-3, atol=1e-4)
+        self.solve = NeuralODE(LatentField(latent, width), rtol=1e-3, atol=1e-4)
         self.decoder = nn.Linear(latent, 1)
 
     def forward(self, times: Tensor, values: Tensor, wanted: Tensor) -> Tensor:

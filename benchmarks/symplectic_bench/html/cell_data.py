@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from symplectic_bench.analysis.pairs import Pair, pairs
+from symplectic_bench.analysis.cell_ratios import Pair, pairs
 from symplectic_bench.analysis.rounds import round_times
 from symplectic_bench.analysis.summary import PAIRED, Line
 from symplectic_bench.report.columns import Column, measured_columns, shown_status, texts

@@ -137,6 +137,12 @@ def concat_squash(source: Source, inputs: int, outputs: int) -> ConcatSquash:
     return ConcatSquash(dense(source, inputs, outputs), gate, gate_bias, shift)
 
 
+def draw_velocity(source: Source, dim: int, width: int, layers: int, nonlinearity: str) -> Velocity:
+    """Draw a velocity in `dim` dimensions with `layers` hidden layers of `width` units."""
+    widths = [dim, *[width] * layers, dim]
+    return Velocity([concat_squash(source, n, m) for n, m in pairwise(widths)], nonlinearity)
+
+
 def draw(
     source: Source,
     batch: int,
@@ -154,9 +160,8 @@ def draw(
     if nonlinearity not in NONLINEARITIES:
         raise ValueError(f"nonlinearity must be one of {', '.join(NONLINEARITIES)}; got {nonlinearity!r}")
     x = source.rows(data, batch)
-    widths = [x.shape[1], *[width] * layers, x.shape[1]]
-    stack = [concat_squash(source, n, m) for n, m in pairwise(widths)]
-    func = Transport(Velocity(stack, nonlinearity), noise=source.normal(*x.shape))
+    velocity = draw_velocity(source, x.shape[1], width, layers, nonlinearity)
+    func = Transport(velocity, noise=source.normal(*x.shape))
     y0 = torch.cat([x, torch.zeros(batch, 1, dtype=torch.float64)], dim=1)
     return Problem(func, y0, output_times(end, outputs=1), NegativeLogLikelihood())
 

@@ -5,11 +5,10 @@ Generative Models, ICLR 2019, call it the brute-force trace.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 
-from symplectic_bench.problems.flow import NegativeLogLikelihood, Transport, Velocity, along, concat_squash
+from symplectic_bench.problems.flow import NegativeLogLikelihood, Transport, along, draw_velocity
 from symplectic_bench.problems.formula import Arithmetic, Array, Held
 from symplectic_bench.problems.problem import Family, Problem, Source, output_times
 
@@ -36,9 +35,8 @@ def draw(
     end: float = 1.0,
 ) -> Problem:
     """Draw `batch` samples of a normal distribution in `dim` dimensions and a flow like that of the problem flow."""
-    x, widths = source.normal(batch, dim), [dim, *[width] * layers, dim]
-    stack = [concat_squash(source, n, m) for n, m in pairwise(widths)]
-    func = Transport(Velocity(stack, nonlinearity), noise=None)
+    x = source.normal(batch, dim)
+    func = Transport(draw_velocity(source, dim, width, layers, nonlinearity), noise=None)
     y0 = torch.cat([x, torch.zeros(batch, 1, dtype=torch.float64)], dim=1)
     return Problem(func, y0, output_times(end, outputs=1), NegativeLogLikelihood())
 

@@ -4,13 +4,11 @@ Rubanova, Chen and Duvenaud, Latent ordinary differential equations for irregula
 section 3.2: a batch is solved once over the union of the times of its series.
 """
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
 from symplectic_bench.problems.formula import Arithmetic, Array, Held
-from symplectic_bench.problems.mlp import MLPField, dense, formula
+from symplectic_bench.problems.mlp import draw_field, formula
 from symplectic_bench.problems.problem import Family, Loss, Problem, Source
 
 
@@ -50,8 +48,7 @@ def draw(
     end: float = 2.0,
 ) -> Problem:
     """Draw series of `observations` times each, uniform in (0, end): batch * observations output times in all."""
-    widths = [state, *[width] * layers, state]
-    func = MLPField([dense(source, n, m, gain=0.8) for n, m in pairwise(widths)], time_weight=source.normal(widths[1]))
+    func = draw_field(source, state, width, layers)
     later, order = torch.sort(end * torch.rand(batch * observations, generator=source.generator, dtype=torch.float64))
     mask = torch.zeros(len(later), batch, 1, dtype=torch.float64)
     mask[torch.arange(len(later)), order % batch] = 1.0

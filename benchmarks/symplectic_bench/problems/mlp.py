@@ -48,6 +48,13 @@ def dense(source: Source, inputs: int, outputs: int, gain: float = 1.0) -> nn.Li
     return layer
 
 
+def draw_field(source: Source, state: int, width: int, layers: int) -> MLPField:
+    """Draw a network of `layers` hidden layers of `width` units on states of `state` components."""
+    widths = [state, *[width] * layers, state]
+    stack = [dense(source, n, m, gain=0.8) for n, m in pairwise(widths)]
+    return MLPField(stack, time_weight=source.normal(widths[1]))
+
+
 def draw(
     source: Source,
     batch: int,
@@ -62,9 +69,7 @@ def draw(
 
     dopri5 takes about ten steps at rtol 1e-6, and errors grow little.
     """
-    widths = [state, *[width] * layers, state]
-    stack = [dense(source, n, m, gain=0.8) for n, m in pairwise(widths)]
-    func = MLPField(stack, time_weight=source.normal(widths[1]))
+    func = draw_field(source, state, width, layers)
     y0, target = source.normal(batch, state), source.normal(batch, state)
     return Problem(func, y0, output_times(end, outputs), MeanSquare(target))
 

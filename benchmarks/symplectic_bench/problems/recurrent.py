@@ -4,12 +4,10 @@ Rubanova, Chen and Duvenaud, Latent ordinary differential equations for irregula
 section 3.1: the ODE-RNN.
 """
 
-from itertools import pairwise
-
 import torch
 from torch import nn
 
-from symplectic_bench.problems.mlp import MLPField, dense, formula
+from symplectic_bench.problems.mlp import draw_field, formula
 from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Recurrent, Source, output_times
 
 
@@ -33,8 +31,7 @@ def draw(
     end: float = 0.2,
 ) -> Problem:
     """Draw series of `components` - 1 observations with `features` numbers each, `end` apart."""
-    widths = [state, *[width] * layers, state]
-    field = MLPField([dense(source, n, m, gain=0.8) for n, m in pairwise(widths)], time_weight=source.normal(widths[1]))
+    field = draw_field(source, state, width, layers)
     observed = source.normal(components - 1, batch, features)
     func = Recurrent(field, gated_unit(source, features, state), observed)
     y0, target = source.normal(batch, state), source.normal(batch, state)

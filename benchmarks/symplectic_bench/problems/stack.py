@@ -1,8 +1,6 @@
 """A stack of multilayer perceptrons, solved in turn like the M components of a flow in Table 1."""
 
-from itertools import pairwise
-
-from symplectic_bench.problems.mlp import MLPField, dense, formula
+from symplectic_bench.problems.mlp import draw_field, formula
 from symplectic_bench.problems.problem import Family, MeanSquare, Problem, Source, Stack, output_times
 
 
@@ -17,11 +15,7 @@ def draw(
     end: float = 1.0,
 ) -> Problem:
     """Draw `components` fields of `layers` hidden layers of `width` units, each solved from 0 to `end`."""
-    widths = [state, *[width] * layers, state]
-    fields = [
-        MLPField([dense(source, n, m, gain=0.8) for n, m in pairwise(widths)], time_weight=source.normal(width))
-        for _ in range(components)
-    ]
+    fields = [draw_field(source, state, width, layers) for _ in range(components)]
     y0, target = source.normal(batch, state), source.normal(batch, state)
     return Problem(Stack(fields), y0, output_times(end, 1), MeanSquare(target))
 

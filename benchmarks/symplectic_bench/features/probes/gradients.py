@@ -1,4 +1,4 @@
-"""Gradients, by what they are taken of."""
+"""Gradients with respect to each kind of input, and their exactness."""
 
 import torch
 from torch import nn

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from symplectic_bench.analysis.pairs import pairs
+from symplectic_bench.analysis.cell_ratios import pairs
 from symplectic_bench.analysis.summary import lines_of, summarize
 from tests.symplectic_bench.sample_rows import group
 
