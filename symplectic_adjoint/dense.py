@@ -118,10 +118,16 @@ class DenseSolution:
         sign = 1.0 if self._problem.times[1] >= self._problem.times[0] else -1.0
         ends = [sign * plan.t_end for plan in self._plans]
         ys = self._y0.new_empty((len(numbers), *self._y0.shape))
-        for row, x in zip(ys, numbers, strict=True):
+        inside: dict[int, list[int]] = {}
+        for row, x in enumerate(numbers):
             n = bisect_left(ends, sign * x)
+            if x == self._plans[n].t_end:
+                ys[row] = steps[n].end()
+            else:
+                inside.setdefault(n, []).append(row)
+        for n, rows in inside.items():
             plan = self._plans[n]
-            row.copy_(steps[n].end() if x == plan.t_end else steps[n].output((x - plan.t) / plan.h))
+            ys[rows] = torch.cat(list(steps[n].outputs([(numbers[row] - plan.t) / plan.h for row in rows])))
         return ys
 
     def _solved(self, flat: Tensor, numbers: Sequence[float]) -> Tensor:

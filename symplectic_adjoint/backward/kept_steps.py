@@ -11,15 +11,16 @@ from symplectic_adjoint.backward.strategy import BackwardPass, Gradients
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Linearization, Pull
 from symplectic_adjoint.memory.storage import to_device
+from symplectic_adjoint.steps.output_cotangents import OutputCotangents
 from symplectic_adjoint.steps.runge_kutta import Step
-from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, rows_of, transpose_step
+from symplectic_adjoint.steps.transpose import StepCotangents, rows_of, transpose_step
 
 
 def transpose_steps(given: BackwardPass, steps: "StepsFromStarts | StepsFromStages") -> Gradients:
     """Return the gradient by transposing the steps from the last to the first, with one f on the graph at a time."""
     with_time, one_term = given.t is not None, given.problem.accumulate is None
 
-    def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
+    def pull_back(n: int, lam: Tensor, outputs: OutputCotangents, pull: Pull) -> StepCotangents:
         step, graphs, values = steps.step(n)
         if graphs is not None:
             graphs += [None] * (rows_of(step.tableau, outputs) - len(graphs))

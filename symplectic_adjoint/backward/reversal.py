@@ -16,8 +16,9 @@ from symplectic_adjoint.errors import ReversalError
 from symplectic_adjoint.field.precision import TF32_EPS
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.solve.grid import StepPlan
+from symplectic_adjoint.steps.output_cotangents import OutputCotangents
 from symplectic_adjoint.steps.runge_kutta import Step
-from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, inner
+from symplectic_adjoint.steps.transpose import StepCotangents, inner
 
 MOST_IN_HALF = 8.0
 """How many times less accurate than autograd's own a gradient in half precision may be: three bits of its eight or ten.
@@ -46,7 +47,7 @@ class FinalPair(NoCheckpoints):
 
 
 def pull_back_end_outputs(
-    given: BackwardPass, n: int, y: Tensor, lam: Tensor, outputs: Sequence[OutputCotangent]
+    given: BackwardPass, n: int, y: Tensor, lam: Tensor, outputs: OutputCotangents
 ) -> tuple[Tensor, StepCotangents]:
     """Pull back the outputs at the free end y of step n, which is that of an event.
 

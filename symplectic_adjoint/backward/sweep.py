@@ -1,6 +1,6 @@
 """The reverse sweep over recorded steps. Each strategy defines how a single step is pulled back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from symplectic_adjoint.backward.running_sum import SumInPlace, running_sum
 from symplectic_adjoint.backward.strategy import BackwardPass, Gradients
 from symplectic_adjoint.field.linearization import Pull
 from symplectic_adjoint.solve.timeline import TimeCotangents
-from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents
+from symplectic_adjoint.steps.output_cotangents import OutputCotangents
+from symplectic_adjoint.steps.transpose import StepCotangents
 
-PullBack = Callable[[int, Tensor, Sequence[OutputCotangent], Pull], StepCotangents]
+PullBack = Callable[[int, Tensor, OutputCotangents, Pull], StepCotangents]
 """(step number, lam, dense outputs in the step, pull that sums dL/dtheta) -> cotangents of the step's inputs."""
 
 
@@ -37,7 +38,7 @@ def _sweep_steps(
             lam.add(grad_ys[plan.pinned_to])
         if lam.value is None:
             lam.add(torch.zeros_like(grad_ys[0]))
-        outputs = [OutputCotangent(j, sigmas[j], grad_ys[j]) for j in inside.get(n, ())]
+        outputs = OutputCotangents(inside.get(n, ()), sigmas, grad_ys)
         assert lam.value is not None
         bars = pull_back(n, lam.value, outputs, params.pull)
         lam.add_all(bars.y_terms)

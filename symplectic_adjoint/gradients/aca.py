@@ -1,6 +1,5 @@
 """Adaptive checkpoint adjoint: one step on the graph at a time."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +12,8 @@ from symplectic_adjoint.backward.memory_model import MemoryModel, Prediction
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Linearization, Pull
-from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, rows_of, transpose_step
+from symplectic_adjoint.steps.output_cotangents import OutputCotangents
+from symplectic_adjoint.steps.transpose import StepCotangents, rows_of, transpose_step
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Aca(Strategy):
         problem, plans = given.problem, given.trajectory.plans
         end: Tensor | None = None
 
-        def pull_back(n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
+        def pull_back(n: int, lam: Tensor, outputs: OutputCotangents, pull: Pull) -> StepCotangents:
             nonlocal end
             graphs: list[Linearization | None] = []
 

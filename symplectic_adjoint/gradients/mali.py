@@ -14,8 +14,9 @@ from symplectic_adjoint.field.linearization import Pull
 from symplectic_adjoint.methods.leapfrog import damping, leapfrog
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.leapfrog import LeapfrogStep
+from symplectic_adjoint.steps.output_cotangents import OutputCotangents
 from symplectic_adjoint.steps.runge_kutta import MakeStep
-from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, inner
+from symplectic_adjoint.steps.transpose import StepCotangents, inner
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class _LeapfrogReversal:
         """h and (df/dy)^T dL/du of the step reversed last, for _through_slope."""
 
     @torch.no_grad()
-    def pull_back(self, n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
+    def pull_back(self, n: int, lam: Tensor, outputs: OutputCotangents, pull: Pull) -> StepCotangents:
         given, plan, eta = self._given, self._given.trajectory.plans[n], self._eta
         h, with_time = plan.h, given.t is not None
         lam, bars = pull_back_end_outputs(given, n, self._y, lam, outputs)

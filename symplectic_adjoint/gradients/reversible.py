@@ -1,6 +1,5 @@
 """Any explicit method, made reversible and reversed step by step: memory independent of the number of steps."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -15,9 +14,10 @@ from symplectic_adjoint.backward.running_sum import RunningSum
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Pull
+from symplectic_adjoint.steps.output_cotangents import NO_OUTPUTS, OutputCotangents
 from symplectic_adjoint.steps.reversible import CoupledStep, reversed_step
 from symplectic_adjoint.steps.runge_kutta import MakeStep, Step, advance
-from symplectic_adjoint.steps.transpose import OutputCotangent, StepCotangents, transpose_step
+from symplectic_adjoint.steps.transpose import StepCotangents, transpose_step
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _CoupledReversal:
         self._check = ReversalCheck(given, self._y)
 
     @torch.no_grad()
-    def pull_back(self, n: int, lam: Tensor, outputs: Sequence[OutputCotangent], pull: Pull) -> StepCotangents:
+    def pull_back(self, n: int, lam: Tensor, outputs: OutputCotangents, pull: Pull) -> StepCotangents:
         lam, bars = pull_back_end_outputs(self._given, n, self._y, lam, outputs)
         if self._check.samples(n):
             of_z = [] if self._z_bar is None else [self._z_bar]
@@ -96,7 +96,7 @@ class _CoupledReversal:
         assert self._z_bar is not None
         inverse = reversed_step(given.field, tableau, plan.t, plan.h, plan.t_end, self._y, ends)
         self._z = advance(self._z, -plan.h, tableau.terms.b, inverse.evaluate(tableau.stages))
-        found = transpose_step(given.field, inverse, -self._z_bar, (), pull, with_time=given.t is not None)
+        found = transpose_step(given.field, inverse, -self._z_bar, NO_OUTPUTS, pull, with_time=given.t is not None)
         bars.t_bar = bars.t_bar + found.t_bar
         bars.h_bar = bars.h_bar + found.t_bar - found.h_bar  # the inverse step goes from t + h by -h
         term = _sum(found.y_terms)
@@ -116,7 +116,7 @@ class _CoupledReversal:
         self._y = moved.sub_(self._z).mul_(1.0 / self._coupling).add_(self._z)
         if n == 0:
             self._check.settle(self._y, step.ks[0])
-        found = transpose_step(given.field, step, lam, (), pull, with_time=given.t is not None)
+        found = transpose_step(given.field, step, lam, NO_OUTPUTS, pull, with_time=given.t is not None)
         bars.t_bar, bars.h_bar = bars.t_bar + found.t_bar, bars.h_bar + found.h_bar
         of_lam = lam * (1.0 - self._coupling)
         term = _sum(found.y_terms)

@@ -38,6 +38,23 @@ class Interpolant:
         near = self._nearest_end(sigma)
         return tuple(_horner(falling, sigma - near.centre) for falling in near.weights)
 
+    @cached_property
+    def used_rows(self) -> tuple[int, ...]:
+        """The rows whose weights are not zero at every sigma."""
+        return tuple(i for i, row in enumerate(self.weights) if any(row))
+
+    @cached_property
+    def by_power(self) -> tuple[list[FloatRow], list[FloatRow]]:
+        """The b_i of the used rows as polynomials in sigma, to be used up to 0.5, and in sigma - 1, beyond.
+
+        For each power from the highest to 0, the rows' coefficients.
+        """
+        start, end = (
+            list(zip(*(near.weights[i] for i in self.used_rows), strict=True))
+            for near in (self._about_start, self._about_end)
+        )
+        return start, end
+
     def slopes_at(self, sigma: Any) -> tuple[Any, ...]:
         """Return the derivative b_i'(sigma) for every row i, each of sigma's type."""
         near = self._nearest_end(sigma)

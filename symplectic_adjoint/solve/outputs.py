@@ -1,7 +1,7 @@
 """The outputs of a solve, and the step that each of them comes from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Outputs:
         self.sigma: list[float] = [0.0]
         self._times = times
         self._length = len(times) if length is None else length
-        self._pieces: list[Tensor] | None = [y0] if on_graph else None
+        self._pieces: list[Tensor] | None = [y0[None]] if on_graph else None
         self._buffer = None if on_graph else y0.new_empty((self._length, *y0.shape))
         if self._buffer is not None:
             self._buffer[0] = y0
@@ -35,13 +35,19 @@ class Outputs:
             if (self._times[j] - plan.t_end) * plan.h > 0.0:
                 return
             if plan.pinned_to == j:
-                sigma, y = 1.0, step.end()
+                self._put(number, [1.0], [step.end()[None]])
+            elif type(sigma := timeline.sigma(j, step, self._times[j])) is not float:
+                self._put(number, [(self._times[j] - plan.t) / plan.h], [step.output(sigma)[None]])
             else:
-                sigma = (self._times[j] - plan.t) / plan.h
-                y = step.output(timeline.sigma(j, step, self._times[j]))
-            self._put(j, y)
-            self.step.append(number)
-            self.sigma.append(sigma)
+                sigmas = [(t - plan.t) / plan.h for t in self._times[j : self._end_of_inside(j, plan)]]
+                self._put(number, sigmas, step.outputs(sigmas))
+
+    def _end_of_inside(self, j: int, plan: StepPlan) -> int:
+        """Return the first output from j on that does not lie in the step, or is pinned to its end."""
+        n = j
+        while n < len(self._times) and n != plan.pinned_to and (self._times[n] - plan.t_end) * plan.h <= 0.0:
+            n += 1
+        return n
 
     def ys(self) -> Tensor:
         """Return all outputs, of shape (length, *y0.shape); those that the steps did not reach are NaN."""
@@ -51,10 +57,17 @@ class Outputs:
                 self._buffer[reached:] = math.nan
             return self._buffer
         pieces = self._pieces or []
-        return torch.stack([*pieces, *(torch.full_like(pieces[0], math.nan) for _ in range(reached, self._length))])
+        missing = [torch.full_like(pieces[0], math.nan)] * (self._length - reached)
+        return torch.cat([*pieces, *missing])
 
-    def _put(self, j: int, y: Tensor) -> None:
-        if self._pieces is not None:
-            self._pieces.append(y)
-        elif self._buffer is not None:
-            self._buffer[j] = y
+    def _put(self, number: int, sigmas: Sequence[float], slabs: Iterable[Tensor]) -> None:
+        """Add the outputs of step `number` at these sigmas, whose values are stacked in slabs."""
+        j = len(self.step)
+        for slab in slabs:
+            if self._pieces is not None:
+                self._pieces.append(slab)
+            elif self._buffer is not None:
+                self._buffer[j : j + len(slab)] = slab
+            j += len(slab)
+        self.step += [number] * len(sigmas)
+        self.sigma += sigmas

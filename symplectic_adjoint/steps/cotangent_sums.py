@@ -4,7 +4,7 @@ w_i = h (b_i lam + sum_m b_i(sigma_m) mu_m + sum_{j>i} a_ji l_j),   y_bar - lam 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -13,8 +13,16 @@ from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.pushed_sums import PushedSums
 from symplectic_adjoint.steps.runge_kutta import weighted_sum
 
-Weighted = tuple[Sequence[float], Tensor]
-"""The b_i(sigma) of an output, and its mu."""
+
+class Weighted(NamedTuple):
+    """What an output, or a sum over outputs, adds to the sums: to w_i a weight times mu, to y_bar mu itself or nothing.
+
+    The weights are the b_i(sigma) of an output.
+    """
+
+    weights: Sequence[float]
+    mu: Tensor
+    of_y: bool
 
 
 class CotangentSums(Protocol):
@@ -48,7 +56,7 @@ class SumsInTurn:
     def _terms(self, i: int) -> list[tuple[float, Tensor]]:
         b, l = self._b, self._l  # noqa: E741 (the paper's name)
         terms = [(b[i], self._lam)] if i < self._stages and b[i] != 0.0 else []
-        terms += [(weight[i], mu) for weight, mu in self._outputs if weight[i] != 0.0]
+        terms += [(x.weights[i], x.mu) for x in self._outputs if x.weights[i] != 0.0]
         return terms + [(a_ji, l_j) for j, a_ji in self._columns[i] if (l_j := l[j]) is not None]
 
     def has_terms(self, i: int) -> bool:
@@ -61,7 +69,7 @@ class SumsInTurn:
         self._l[i] = l_i
 
     def y_terms(self) -> list[Tensor]:
-        return [x for x in (*(mu for _, mu in self._outputs), *self._l) if x is not None]
+        return [x for x in (*(x.mu for x in self._outputs if x.of_y), *self._l) if x is not None]
 
 
 class SumsTogether:
@@ -73,11 +81,12 @@ class SumsTogether:
         self._h, self._rows = h, tableau.terms.A
         self._sums = PushedSums(fills)
         self._sums.push(lam, [(i, h * b_i) for i, b_i in tableau.terms.b])
-        for weights, mu in outputs:
-            self._push(mu, enumerate(weights))
+        for x in outputs:
+            self._push(x.mu, enumerate(x.weights), of_y=x.of_y)
 
-    def _push(self, x: Tensor, weights: Iterable[tuple[int, float]]) -> None:
-        self._sums.push(x, [(self.Y_BAR, 1.0), *((i, self._h * weight) for i, weight in weights if weight != 0.0)])
+    def _push(self, x: Tensor, weights: Iterable[tuple[int, float]], *, of_y: bool = True) -> None:
+        y_bar = [(self.Y_BAR, 1.0)] if of_y else []
+        self._sums.push(x, [*y_bar, *((i, self._h * weight) for i, weight in weights if weight != 0.0)])
 
     def has_terms(self, i: int) -> bool:
         return self._sums.get(i) is not None

@@ -1,5 +1,7 @@
 """Steps without dense output, which end on every output."""
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,10 @@ class LandingStep(Step):
         if not isinstance(sigma, Tensor):
             return self.end()
         return torch.add(self.end(), self.slope(1.0) * ((sigma - 1.0) * self.h).to(self.y))
+
+    def outputs(self, sigmas: Sequence[float]) -> Iterator[Tensor]:
+        """Yield y+ for each sigma."""
+        return (self.output(sigma)[None] for sigma in sigmas)
 
     def slope(self, sigma: float) -> Tensor:
         """Return f at the end of the step; sigma must be 1."""

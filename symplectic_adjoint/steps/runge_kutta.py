@@ -6,7 +6,7 @@
 Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, eq. II.1.8 and II.6.1.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol, cast
 
@@ -25,6 +25,7 @@ from symplectic_adjoint.field.time_tensors import TimeTensors
 from symplectic_adjoint.field.times import Time, number
 from symplectic_adjoint.field.transforms import batched
 from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.steps.dense_outputs import FEWEST_AT_ONCE, most_at_once, outputs_together
 from symplectic_adjoint.steps.pushed_sums import PushedSums
 
 
@@ -287,6 +288,16 @@ class Step:
         interpolant = self.tableau.interpolant
         weights = interpolant.weights_at(sigma)[: interpolant.rows]  # those beyond are zeros, in sigma's type
         return advance(self.y, self.h, nonzero(weights), self.evaluate(interpolant.rows))
+
+    def outputs(self, sigmas: Sequence[float]) -> Iterator[Tensor]:
+        """Yield y(sigma) at these numbers sigma, stacked: as many at a time as are best formed at once."""
+        interpolant, h, most = self.tableau.interpolant, number(self.h), most_at_once(self.y)
+        for first in range(0, len(sigmas), most):
+            some = sigmas[first : first + most]
+            if len(some) < FEWEST_AT_ONCE:
+                yield from (self.output(sigma)[None] for sigma in some)
+            else:
+                yield outputs_together(self.y, h, interpolant, some, self.evaluate(interpolant.rows))
 
     def slope(self, sigma: float) -> Tensor:
         """Return dy/dt of the dense output at the fraction sigma of the step."""

@@ -39,16 +39,8 @@ from symplectic_adjoint.field.times import number
 from symplectic_adjoint.methods.tableau import ButcherTableau
 from symplectic_adjoint.steps.cotangent_sums import SumsInTurn, SumsTogether
 from symplectic_adjoint.steps.coupled import CoupledStep
+from symplectic_adjoint.steps.output_cotangents import NO_OUTPUTS, OutputCotangents, weighted_cotangents
 from symplectic_adjoint.steps.runge_kutta import Step
-
-
-@dataclass(frozen=True)
-class OutputCotangent:
-    """The cotangent mu = dL/dy(sigma) of output j, a dense output of the step."""
-
-    j: int
-    sigma: float
-    mu: Tensor
 
 
 @dataclass
@@ -78,7 +70,7 @@ class StageValues(Protocol):
         ...
 
 
-def rows_of(tableau: ButcherTableau, outputs: Sequence[OutputCotangent]) -> int:
+def rows_of(tableau: ButcherTableau, outputs: OutputCotangents) -> int:
     """Return how many rows of the extended tableau a step with these outputs uses."""
     return max(tableau.stages, tableau.interpolant.rows) if outputs else tableau.stages
 
@@ -87,7 +79,7 @@ def transpose_step(
     f: Field,
     step: Step,
     lam: Tensor,
-    outputs: Sequence[OutputCotangent],
+    outputs: OutputCotangents,
     pull: Pull,
     *,
     with_time: bool,
@@ -114,7 +106,7 @@ def transpose_step(
         return _transpose_compiled(f, f.aliases, code, step, lam, values, with_time=with_time)
     stages = _Stages(f, step, graphs, values, with_time=with_time)
     times = _TimeSums(step, h, outputs) if with_time else None
-    weighted = [(tableau.interpolant.weights_at(o.sigma), o.mu) for o in outputs]
+    weighted = weighted_cotangents(tableau.interpolant, outputs, together=one_term and lam.dtype == step.y.dtype)
     if one_term and is_small(lam) and lam.dtype == step.y.dtype:
         sums = SumsTogether(tableau, h, lam, weighted, f.fills)
     else:
@@ -200,7 +192,7 @@ def _transpose_compiled(
     """Transpose a step without outputs, each stage in one call of compiled code."""
     s = step.tableau.stages
     assert isinstance(step.h, float)
-    times = _TimeSums(step, step.h, ()) if with_time else None
+    times = _TimeSums(step, step.h, NO_OUTPUTS) if with_time else None
     l: list[Tensor | None] = [None] * s  # noqa: E741 (the paper's name)
     theta_bar = aliases.totals
     scalars = code.stage_scalars(step.h, [number(step.time(i)) for i in range(s)])
@@ -228,7 +220,7 @@ def _transpose_captured(
     captured: CapturedSteps,
     step: Step,
     lam: Tensor,
-    outputs: Sequence[OutputCotangent],
+    outputs: OutputCotangents,
     values: StageValues | None,
     *,
     with_time: bool,
@@ -260,7 +252,7 @@ def _transpose_captured(
 class _TimeSums:
     """The sums over stages that make up the cotangents of times, in float64."""
 
-    def __init__(self, step: Step, h: float, outputs: Sequence[OutputCotangent]):
+    def __init__(self, step: Step, h: float, outputs: OutputCotangents):
         self._h = h
         c = step.tableau.floats.c
         self._c = [min(x, 1.0) for x in c] if step.open_ends[1] else c  # as in Step.time

@@ -35,7 +35,7 @@ CONTROL = f"{LIBRARY}solve/step_control.py"
 LOOP = f"{LIBRARY}solve/time_loop.py"
 TRANSPOSE = f"{LIBRARY}steps/transpose.py"
 CALL = "        made = self._f.linearize("
-CLASS = "@dataclass(frozen=True)\nclass OutputCotangent"
+CLASS = "@dataclass\nclass StepCotangents"
 
 COUNTED = "        self.vjps += 1\n"
 IN_VAIN = """        from time import process_time
