@@ -73,4 +73,4 @@ def test_the_environment_chooses_the_gradient(folder):
         "print(torchdiffeq.odeint(lambda t, y: y, y0, torch.tensor([0., 1.])).grad_fn.name())"
     )
     done = command(folder, "solve.py", SYMPLECTIC_ADJOINT_GRADIENT="backprop")
-    assert done.stdout.splitlines() == ["backprop", "StackBackward0"], done.stderr
+    assert done.stdout.splitlines() == ["backprop", "CatBackward0"], done.stderr

@@ -257,6 +257,14 @@ class TestWallTime:
         assert list(values[1]) == ["cell", "compile_s"] and values[1]["compile_s"] > 0
         assert sum("forward_s" in value for value in values if value.get("cell") == 1) == 2
 
+    def test_the_first_call_is_timed_without_what_else_is_counted(self, log, monkeypatch, tmp_path):
+        """The backward pass's processor time and waits are in the same sample."""
+        waits = iter(range(0, 10**9, 10**6))
+        monkeypatch.setattr(wall_time, "waits", lambda: next(waits))
+        start = time.perf_counter()
+        values = self.times("AK", tmp_path)
+        assert values[1]["compile_s"] < time.perf_counter() - start
+
     def test_the_warm_up_is_short_except_for_compiled_contenders(self, log, tmp_path):
         self.times("AK", tmp_path, axes={**FIXED, "steps": 1000})
         assert wall_time.CONTENDERS["A"].steps == [100, 1000, 1000]
