@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from typer.main import get_command
 
-from symplectic_bench.commands.app import app
+from symplectic_bench.commands.app import HELP, app
 from symplectic_bench.paper.experiments import EXPERIMENTS
 from symplectic_bench.spec.suite import suite_names
 from tests.clone import ROOT
@@ -123,6 +123,13 @@ def test_a_command_without_its_programs_name_has_options_of_that_command(page):
 def test_a_command_that_no_program_takes_is_found(line):
     with pytest.raises(AssertionError):
         check(words_of(line))
+
+
+def test_the_examples_of_the_help_are_commands():
+    examples = re.findall(r"symplectic-bench (?!COMMAND).*", HELP)
+    assert len(examples) > 4
+    for example in examples:
+        check(words_of(example))
 
 
 def test_commands_are_found_in_blocks_and_in_the_text():

@@ -43,10 +43,22 @@ def summary(command: Callable[..., None]) -> str:
     return inspect.cleandoc(command.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
 
 
+HELP = """Measure every way of computing the gradient of a neural ODE: error, time and memory.
+
+\b
+A first look, in seconds     symplectic-bench run quick --scale smoke
+Your own neural ODE          symplectic-bench run --problem package.module:factory
+The rivals, by questions     symplectic-bench run peers
+The paper's tables           symplectic-bench paper
+A gate in your CI            symplectic-bench check --problem package.module:factory
+What can be measured         symplectic-bench list
+Options and examples         symplectic-bench COMMAND --help
+"""
+
 app = typer.Typer(
     cls=Commands,
     name="symplectic-bench",
-    help="Measure every way of computing the gradient of a neural ODE: error, time and memory.",
+    help=HELP,
     epilog=describe_exit_codes(),
     no_args_is_help=True,
     add_completion=False,
