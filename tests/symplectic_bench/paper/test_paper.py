@@ -260,7 +260,7 @@ class TestFigures:
                 cell = make_cell(gradient=gradient, rtol=rtol, atol=rtol)
                 found = {"steps_accepted": 10, "steps_backward": back, "error_true": 1e-3, "total_s": 1.0}
                 rows.append(Measurement.for_cell(cell, status=Status.OK, peak_tensor_bytes=2**20, **found))
-        steps = tolerances(summarize(rows), "here.").rows[1][0]
+        steps = tolerances(summarize(rows), "here.").panels[1]
         assert {s.name: s.y for s in steps.series} == {"ours symplectic": (10, 10), "ours continuous": (40, 40)}
 
 
