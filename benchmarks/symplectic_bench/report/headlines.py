@@ -103,12 +103,12 @@ Headline = Comparison | Share | Bound
 def common_headline(headlines: Iterable[Headline | None]) -> str:
     """Return what the panels of a figure show together, and in how many of them.
 
-    Empty if fewer than two have a headline, or fewer than half.
+    Empty unless two or more have a headline, and more than half of all.
     """
     every = list(headlines)
     known = [one for one in every if one is not None]
     kinds = {type(one) for one in known}
-    if len(known) < max(2, len(every) / 2) or len(kinds) != 1:
+    if len(known) < 2 or 2 * len(known) <= len(every) or len(kinds) != 1:
         return ""
     found = kinds.pop().joined(known)  # pyright: ignore[reportArgumentType] - all are of this kind
     where = "" if len(known) == len(every) else f" ({len(known)} of {len(every)} panels)"
@@ -124,6 +124,8 @@ def multiple(low: float, high: float, of: str) -> str:
     for fraction, name in FRACTIONS.items():
         if abs(low / fraction - 1) <= CLOSE:
             return f"{name} of {of}"
+    if two_digits(low) == "1":
+        return f"1.00 times {of}"
     return f"{two_digits(100 * low)} % of {of}" if low < 1 else f"{two_digits(low)} times {of}"
 
 

@@ -108,7 +108,7 @@ class FigureSpec:
 
     @property
     def heading(self) -> str:
-        """What the panels show together, or the title if nothing follows for half of them."""
+        """What the panels show together, or the title if nothing follows for most of them."""
         return common_headline(panel.headline for panel in self.panels) or self.title
 
     @property
