@@ -130,7 +130,7 @@ def _draw_title(axes: Axes, panel: Panel) -> None:
 def _parameters(words: str) -> str:
     """Break the list of parameters into lines, only at its commas."""
     unbroken = [part.replace(" ", "\u00a0") for part in words.split(", ")]
-    return fill(", ".join(unbroken), 54)
+    return fill(", ".join(unbroken), 57)
 
 
 def _draw_floor(axes: Axes, height: float, label: str) -> None:

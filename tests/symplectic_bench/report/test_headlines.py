@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+import matplotlib
 import pytest
+from matplotlib.text import Text
 
 from symplectic_bench.analysis.summary import summarize
 from symplectic_bench.report.error_figures import rounding, true_errors
 from symplectic_bench.report.figures import memory_time, over_floor, work_precision
 from symplectic_bench.report.growth_figures import growth
 from symplectic_bench.report.headlines import Bound, Comparison, Share, common_headline, multiple
-from symplectic_bench.report.render import draw
+from symplectic_bench.report.render import STYLE, draw
 from tests.symplectic_bench.sample_rows import UNMEASURED, errors_alone, group
 
 WHERE = "Measured here."
@@ -97,6 +99,24 @@ class TestTradeOff:
         axes = draw(memory_time(summarize(costs(group(PAIR))), WHERE)).axes[0]
         below = axes.texts[0].get_text().replace("\u00a0", " ").replace("\n", " ")
         assert below == "mlp, batch 128, float64, dopri5, rtol 1e-06, atol 1e-08"
+
+    def test_titles_and_parameters_fit_beside_each_other(self):
+        sizes = tuple((name, 1024) for name in ("layers", "outputs", "state", "width"))
+        rows = [
+            row
+            for n in range(6)
+            for row in costs(
+                group(PAIR, sizes=(("components", n), *sizes), problem="memory_flow"), memory=0.27 + n / 100
+            )
+        ]
+        with matplotlib.rc_context(STYLE):
+            figure = draw(memory_time(summarize(rows), WHERE))
+            figure.draw_without_rendering()
+        words = [*figure.texts, *(text for axes in figure.axes for text in (axes.title, axes.texts[0]))]
+        boxes = [Text.get_window_extent(text) for text in words]
+        assert len(boxes) == 13
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        assert not [1 for i, one in enumerate(boxes) for other in boxes[:i] if one.overlaps(other)]
 
 
 def test_growth_compares_at_the_largest_size_each_cost_in_its_own_panel():
