@@ -84,9 +84,11 @@ def agreement(lines: Sequence[Line], where: str) -> FigureSpec:
 
 
 def _largest_difference(cells: Sequence[Line], leader: Line) -> Bound | None:
-    """Return the largest difference over our other exact gradients, None if there is no such gradient."""
-    exact = [c for c in cells if c["contender"] == "ours" and gradient_record(c["gradient"]).exact_for_method]
-    same = [c for c in exact if c is not leader and c["seed"] == leader["seed"]]
+    """Return the largest difference over our other gradients that are exact for the same steps, None if it is zero."""
+    records = {c["gradient"]: gradient_record(c["gradient"]) for c in cells if c["contender"] == "ours"}
+    exact = {name for name, record in records.items() if record.exact_for_method and record.steps == "method"}
+    ours = [c for c in cells if c["contender"] == "ours" and c["gradient"] in exact]
+    same = [c for c in ours if c is not leader and c["seed"] == leader["seed"]]
     largest = max((off for c in same for off in losses_off(c["losses"], leader["losses"])), default=0.0)
     return Bound(largest, "exact gradients: losses within {} of symplectic's") if largest else None
 
