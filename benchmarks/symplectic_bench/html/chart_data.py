@@ -41,7 +41,7 @@ Places = Mapping[str, int]
 
 def figure_data(figure: FigureSpec, places: Places) -> dict[str, Any]:
     """Return a figure: its title and caption, and its panels, each of which is shown alone."""
-    panels = [panel for row in figure.rows for panel in row]
+    panels = figure.panels
     return {
         "kind": "figure",
         "title": figure.title,
@@ -52,7 +52,7 @@ def figure_data(figure: FigureSpec, places: Places) -> dict[str, Any]:
 
 def panel_data(panel: Panel, places: Places, several_y: bool = False) -> dict[str, Any]:
     """Return a panel. Its title, in one line, ends with its y axis if the panels of its figure have several."""
-    title = ", ".join(part for part in (*panel.title.splitlines(), panel.y.label if several_y else "") if part)
+    title = ", ".join(part for part in (panel.identity, panel.y.label if several_y else "") if part)
     return {
         "title": title or panel.y.label,
         "x": _axis(panel.x),
@@ -61,6 +61,7 @@ def panel_data(panel: Panel, places: Places, several_y: bool = False) -> dict[st
         "front": panel.front,
         "floor": panel.floor,
         "shaded": panel.shaded,
+        "headline": "" if panel.headline is None else str(panel.headline),
         "note": panel.note,
     }
 

@@ -174,14 +174,15 @@ function figurePart(part) {
   const note = element("p", { className: "muted" });
   const panels = element("select", {}, ...part.panels.map((panel, i) => option(String(i), panel.title)));
   const shown = () => part.panels[Number(panels.value)];
+  const words = () => [shown().headline, shown().note].filter(Boolean).join("; ");
   const redraw = () => drawPanels(chart, [shown()]);
   panels.addEventListener("change", () => {
     points.replaceChildren(pointsTable(part, shown()));
-    note.textContent = shown().note;
+    note.textContent = words();
     redraw();
   });
   points.append(pointsTable(part, shown()));
-  note.textContent = shown().note;
+  note.textContent = words();
   charts.push(redraw);
   const controls = part.panels.length > 1 ? [element("div", { className: "controls" }, labelled("Panel", panels))] : [];
   const parts = [caption(part.caption), ...controls, chart, note, folded("The points as a table", points)];

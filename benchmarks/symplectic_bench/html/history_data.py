@@ -20,7 +20,7 @@ def history_section(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the section of a suite's runs, oldest first."""
     found = steps(runs)
     figure = _figure(runs, found)
-    parts = [figure_data(figure, {})] if figure.rows else []
+    parts = [figure_data(figure, {})] if figure.blocks else []
     if len(runs) > 1:
         parts.append(table_data(_steps_table(runs, found)))
     return {"id": "history", "title": "History", "parts": [*parts, table_data(_runs_table(runs))]}

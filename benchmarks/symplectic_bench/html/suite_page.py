@@ -150,17 +150,16 @@ def _figure(figure: FigureSpec, places: Places) -> list[Part]:
 
 def _fitted(figure: FigureSpec) -> Table | None:
     """Return the exponents fitted to the series of a figure of growth, None for another figure."""
-    panels = [panel for row in figure.rows for panel in row]
     lines: list[Line] = [
         {
             "gradient": series.name,
             "of": f"{panel.y.label} over {panel.x.label}",
-            "where": ", ".join(panel.title.splitlines()),
+            "where": panel.identity,
             "exponent": str(series.power),
             "power": series.power.power,
             "half_width": series.power.half_width,
         }
-        for panel in panels
+        for panel in figure.panels
         for series in panel.series
         if series.power is not None
     ]

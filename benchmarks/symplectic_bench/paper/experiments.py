@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from symplectic_bench.analysis.claims import ClaimOutcome, ClaimResult, support_text
 from symplectic_bench.paper.figures import against_symplectic, budgets, stages, tolerances
 from symplectic_bench.report.claim_tables import claims_table, exponents_table
-from symplectic_bench.report.figures import growth, powers, rounding
+from symplectic_bench.report.error_figures import rounding
+from symplectic_bench.report.growth_figures import growth, powers
 from symplectic_bench.report.panels import FigureSpec
 from symplectic_bench.report.suite_report import SuiteReport
 from symplectic_bench.report.tables import gradients_table
@@ -46,7 +47,7 @@ class Experiment:
         tables, figures = self.make(report, self.name)
         if report.claims:
             tables[0] = _with_notes(tables[0], claim_sentences(report.claims))
-        return tables, [figure for figure in figures if figure.rows]
+        return tables, [figure for figure in figures if figure.blocks]
 
 
 PREDICATES = {

@@ -14,8 +14,8 @@ from symplectic_bench.report.panels import (
     FigureSpec,
     Panel,
     Series,
+    apart,
     collect,
-    grid,
     mebibytes,
     milliseconds,
     points_of,
@@ -40,7 +40,7 @@ def _names(lines: Sequence[Line]) -> list[str]:
 
 
 def tolerances(frame: pd.DataFrame, where: str) -> FigureSpec:
-    """Draw error, steps, time and memory against rtol, one column per problem."""
+    """Draw error, steps, time and memory against rtol, a block of four panels per problem."""
     problems = collect(_measured(frame), lambda line: line["problem"])
     measures: tuple[tuple[Axis, Measured], ...] = (
         (ERROR, lambda line: line["error_true"]),
@@ -48,16 +48,16 @@ def tolerances(frame: pd.DataFrame, where: str) -> FigureSpec:
         (TIME, milliseconds),
         (MEMORY, mebibytes),
     )
-    rows = tuple(
-        tuple(_over_rtol(str(problem), cells, axis, measure) for problem, cells in problems.items())
-        for axis, measure in measures
+    blocks = tuple(
+        tuple(_over_rtol(str(problem), cells, axis, measure) for axis, measure in measures)
+        for problem, cells in problems.items()
     )
     caption = (
         "True error of the gradient, steps, time and memory against the relative tolerance. Steps are those of the"
         " forward pass, which the exact gradients retrace, or, for the continuous adjoint, of its second solve, N'."
         " Where lines coincide, as errors and steps of the exact gradients do, symplectic's is on top."
     )
-    return FigureSpec("tolerances", "Tolerances", caption, where, rows)
+    return FigureSpec("tolerances", "Tolerances", caption, where, blocks)
 
 
 def _over_rtol(problem: str, lines: Sequence[Line], y: Axis, measure: Measured) -> Panel:
@@ -120,7 +120,7 @@ def against_symplectic(frame: pd.DataFrame, where: str) -> FigureSpec:
     measures = (("total_s", "time of an iteration"), ("peak_tensor_bytes", "peak tensor memory"))
     panels = [panel for key, label in measures if (panel := _multiples(lines, key, label)).series]
     caption = "Each point is a data set: the cost of an iteration as a multiple of its cost with symplectic."
-    return FigureSpec("against-symplectic", "Iterations relative to symplectic's", caption, where, grid(panels))
+    return FigureSpec("against-symplectic", "Iterations relative to symplectic's", caption, where, apart(panels))
 
 
 def _multiples(lines: Sequence[Line], key: str, label: str) -> Panel:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symplectic_bench.paper.experiments import Experiment
-from symplectic_bench.report.page import Chapter, book, relative, write_page
+from symplectic_bench.report.page import Chapter, appendix, book, relative, write_page
+from symplectic_bench.report.parts import parts
 from symplectic_bench.report.portraits import write_portrait
 from symplectic_bench.report.render import render
 from symplectic_bench.report.suite_report import NoRows, SuiteReport, UnknownEnvironment, choose_environment
@@ -51,7 +52,7 @@ class PaperReport:
             raise NoRows(f"{suite.name}: no rows yet; measure it with: symplectic-bench paper {experiment.name}")
         tables, figures = experiment.output(report)
         paths = [path for table in tables for path in write_table(table, self.results)]
-        paths += [path for figure in figures for path in render(figure, self.plots, FORMATS)]
+        paths += [path for one in figures for part in parts(one) for path in render(part, self.plots, FORMATS)]
         return Chapter(suite, report.where, figures, tables), paths
 
     def page(self, chapters: Sequence[Chapter]) -> list[Path]:
@@ -67,7 +68,8 @@ class PaperReport:
             " gradient flow with memory, x' = -grad V(x) + eps m, m' = (x - m) / tau, to the equilibria of its double"
             " well, each from a dot to a star; eps = 0.5."
         )
-        return [*portrait, write_page(book(TITLE, opening, chapters, folder), self.results)]
+        text, further = book(TITLE, opening, chapters, folder), appendix(TITLE, chapters, folder)
+        return [*portrait, *write_page(text, further, self.results)]
 
     def earlier_chapter(self, experiment: Experiment, environment: str | None = None) -> Chapter | None:
         """Rewrite an experiment that was measured earlier and return its chapter, or None if it never was.

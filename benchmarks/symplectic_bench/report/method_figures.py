@@ -1,6 +1,5 @@
 """Figures of suites that compare methods: for every problem, the error of the gradient against its time and memory."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -18,21 +17,19 @@ from symplectic_bench.report.panels import (
     Panel,
     Style,
     VariedSizes,
+    apart,
     can_be_drawn,
     collect,
-    grid,
     milliseconds,
     points_of,
+    setting_of,
+    short_name,
     style_of,
-    title_of,
     varied_sizes,
 )
 from symplectic_bench.spec.status import Status
 
 RESIDENT = Axis("growth of resident memory (MiB)")
-
-MOST_PANELS = 6
-"""The largest number of panels in a figure; the others go into further figures."""
 
 COLORS = (
     ("#000000", "#FFFFFF"),
@@ -59,12 +56,12 @@ def method_figures(frame: pd.DataFrame, where: str) -> list[FigureSpec]:
         " a method's tolerances or numbers of steps. Lower left is better. Ours is the symplectic gradient; hollow"
         " markers are of others. The dotted line, if there is one, is the reference's own error."
     )
-    time = _figures("work-precision", "Error against time", caption.format(cost="its time"), where, shown, _time)
+    time = _figure("work-precision", "Error against time", caption.format(cost="its time"), where, shown, _time)
     cost = "the growth of a fresh process's memory, which counts every library's alike"
-    memory = _figures("memory-precision", "Error against memory", caption.format(cost=cost), where, shown, _memory)
+    memory = _figure("memory-precision", "Error against memory", caption.format(cost=cost), where, shown, _memory)
     several = {line["group_id"] for line in lines if line["contender"] == "ours" and line["name"] != LEADER}
     gradients = memory_time(pd.DataFrame(frame[[group in several for group in frame["group_id"]]]), where)
-    return [*time, *memory, *([gradients] if gradients.rows else [])]
+    return [figure for figure in (time, memory, gradients) if figure.blocks]
 
 
 Cost = tuple[Axis, Callable[[Line], float | None]]
@@ -79,20 +76,13 @@ def _mebibytes_resident(line: Line) -> float | None:
 _memory: Cost = (RESIDENT, _mebibytes_resident)
 
 
-def _figures(name: str, title: str, caption: str, where: str, lines: Sequence[Line], cost: Cost) -> list[FigureSpec]:
-    """Return figures of at most MOST_PANELS problems each, called name, name-2, .."""
+def _figure(name: str, title: str, caption: str, where: str, lines: Sequence[Line], cost: Cost) -> FigureSpec:
+    """Return the figure with a panel for each problem."""
     colors = {method: COLORS[i % len(COLORS)] for i, method in enumerate(dict.fromkeys(c["method"] for c in lines))}
     varied = varied_sizes(lines)
     problems = collect(lines, lambda line: (line["problem"], line["batch"], *sorted(line["sizes"].items()))).values()
     panels = [panel for cells in problems if (panel := _panel(cells, cost, varied, colors)).series]
-    parts = math.ceil(len(panels) / MOST_PANELS)
-    figures = []
-    for number in range(parts):
-        own = name if number == 0 else f"{name}-{number + 1}"
-        more = f" ({number + 1} of {parts})" if parts > 1 else ""
-        some = panels[math.ceil(number * len(panels) / parts) : math.ceil((number + 1) * len(panels) / parts)]
-        figures.append(FigureSpec(own, f"{title}{more}", caption, where, grid(some)))
-    return figures
+    return FigureSpec(name, title, caption, where, apart(panels))
 
 
 def _panel(cells: Sequence[Line], cost: Cost, varied: VariedSizes, colors: dict[str, tuple[str, str]]) -> Panel:
@@ -104,7 +94,8 @@ def _panel(cells: Sequence[Line], cost: Cost, varied: VariedSizes, colors: dict[
             series.append(replace(one, name=label, label=label, style=_style(own[0], colors)))
     bars = [c["error_true_bar"] for c in cells if can_be_drawn(c["error_true_bar"])]
     floor = (max(bars), "the reference's own error") if bars else None
-    return Panel(title_of(cells[0], varied), axis, ERROR, tuple(series), floor=floor)
+    title, setting = short_name(cells[0]["problem"], varied), setting_of(cells[0], varied)
+    return Panel(title, axis, ERROR, tuple(series), floor=floor, setting=setting)
 
 
 def _line_of(line: Line) -> tuple[str, str, bool]:

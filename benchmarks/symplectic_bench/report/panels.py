@@ -9,6 +9,7 @@ from symplectic_bench.analysis.power_law import Exponent
 from symplectic_bench.analysis.summary import Line
 from symplectic_bench.contenders.contender_records import contender_record
 from symplectic_bench.contenders.gradient_records import UNKNOWN_COLOR, gradient_record, series_name
+from symplectic_bench.report.headlines import Headline, common_headline
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Style:
-    """The appearance of a contender's gradient, the same in every figure. on_dark: its color on a dark background."""
+    """The appearance of a contender's gradient, the same in every figure.
+
+    on_dark: its color on a dark background. size: the marker's, in points.
+    """
 
     color: str
     on_dark: str
     marker: str
     filled: bool
     dashed: bool
+    size: float = 6
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,9 @@ class Series:
 class Panel:
     """One pair of axes.
 
-    front: the corners of a Pareto front. floor: (height, label) of a horizontal line. shaded: intervals of x in which
-    the continuous adjoint is closer to the truth.
+    title is short; setting has the parameters, which stand below it. headline: what the points show, in place of the
+    title, if anything follows from them. front: the corners of a Pareto front. floor: (height, label) of a horizontal
+    line. shaded: intervals of x in which the continuous adjoint is closer to the truth.
     """
 
     title: str
@@ -72,17 +78,45 @@ class Panel:
     floor: tuple[float, str] | None = None
     shaded: tuple[tuple[float, float], ...] = ()
     note: str = ""
+    setting: str = ""
+    headline: Headline | None = None
+
+    @property
+    def identity(self) -> str:
+        """What tells the panel from the others of its figure: the title and the parameters, in one line."""
+        return ", ".join(part for part in (self.title, self.setting) if part)
 
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """Panels row by row, with one legend for all. The caption goes next to the figure, not into it."""
+    """Blocks of panels, with one legend for all. The caption goes next to the figure, not into it.
+
+    The panels of a block have the same subject and stay together; most blocks are a single panel. title names what is
+    drawn; what is seen is in the panels' headlines.
+    """
 
     name: str
     title: str
     caption: str
     where: str  # a sentence that names the machine and ends the caption
-    rows: tuple[tuple[Panel, ...], ...]
+    blocks: tuple[tuple[Panel, ...], ...]
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """The panels of all blocks."""
+        return tuple(panel for block in self.blocks for panel in block)
+
+    @property
+    def heading(self) -> str:
+        """What the panels show together, or the title if nothing follows for most of them."""
+        return common_headline(panel.headline for panel in self.panels) or self.title
+
+    @property
+    def rows(self) -> tuple[tuple[Panel, ...], ...]:
+        """The panels row by row: blocks of several panels one below the other, single panels in a grid."""
+        if all(len(block) == 1 for block in self.blocks):
+            return grid(self.panels)
+        return tuple(row for block in self.blocks for row in grid(block))
 
 
 TIME = Axis("time, forward and backward (ms)")
@@ -143,6 +177,11 @@ def points_of(cells: Sequence[Line], point: Callable[[Line], Point], joined: boo
     return [Series(name, label, style_of(contender, gradient), x, y, joined, cells=ids)]
 
 
+def apart(panels: Iterable[Panel]) -> tuple[tuple[Panel, ...], ...]:
+    """Return blocks of one panel each."""
+    return tuple((panel,) for panel in panels)
+
+
 def grid(panels: Sequence[Panel]) -> tuple[tuple[Panel, ...], ...]:
     """Arrange panels in rows of at most three, as equal as possible: 4 panels are 2 and 2, 5 are 3 and 2."""
     if not panels:
@@ -160,19 +199,23 @@ def collect(lines: Iterable[Line], key: Callable[[Line], object]) -> dict[object
     return groups
 
 
-def title_of(line: Line, varied: VariedSizes) -> str:
-    """Return a panel's title: the problem with its varied sizes, then batch, dtype and device.
+def family_of(line: Line) -> tuple[object, ...]:
+    """Return the key that cells share if they differ only in accuracy, contender or gradient."""
+    axes = ("problem", "batch", "method", "dtype", "device", "threads", "seed")
+    return (*(line[axis] for axis in axes), *sorted(line["sizes"].items()), line["steps"] is None)
 
-    varied has all problems of the figure.
-    """
-    sizes = ", ".join(f"{name}={line['sizes'][name]}" for name in line["sizes"] if name in varied[line["problem"]])
-    name = _short_name(line["problem"], varied)
-    problem = f"{name} ({sizes})" if sizes else name
+
+def setting_of(line: Line, varied: VariedSizes, *more: str) -> str:
+    """Return the parameters of a panel: the problem's varied sizes, batch, dtype and device, and more after these."""
+    sizes = [f"{name}={line['sizes'][name]}" for name in line["sizes"] if name in varied[line["problem"]]]
     device = "" if line["device"] == "cpu" else f" on {line['device']}"
-    return f"{problem}, batch {int(line['batch'])}, {line['dtype']}{device}"
+    return ", ".join([*sizes, f"batch {int(line['batch'])}", f"{line['dtype']}{device}", *more])
 
 
-def _short_name(problem: str, others: Iterable[str]) -> str:
-    """Return the name of a problem; of a user's MODULE:FACTORY the second part, if it tells it from the others."""
+def short_name(problem: str, others: Iterable[str]) -> str:
+    """Return the name of a problem, which is a panel's title.
+
+    Of a user's MODULE:FACTORY it is the second part, if that tells it from the others.
+    """
     short = problem.rpartition(":")[2]
     return problem if any(other != problem and other.rpartition(":")[2] == short for other in others) else short

@@ -19,14 +19,19 @@ from matplotlib.transforms import Bbox, BboxBase
 from symplectic_bench.files.atomic import replacing
 from symplectic_bench.report.panels import FigureSpec, Panel, Style
 
-PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.3  # inches
+PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.6  # inches
 LEGEND_HEIGHT = 0.9
+CHARACTERS = 33
+"""The length of a line of the figure's title, for each panel beside another."""
 NARROW = 12
 """The longest name, in characters, that is not rotated."""
 NEAR = 10
 """The factor by which a floor may lie below or above all points and still be shown, by extending the axis."""
 LABEL_COLOR = "#333333"
 """The colour of the labels of points: as text, the lighter colours of series are too faint."""
+SMALL: Any = {"fontsize": 7, "color": "#555555"}
+LINE = 9
+"""The height of a line of small text, in points."""
 SHADE: Any = {"facecolor": "#56B4E9", "alpha": 0.18, "linewidth": 0, "zorder": 0}
 STYLE: Any = {
     "font.size": 9,
@@ -69,14 +74,14 @@ def draw(spec: FigureSpec) -> Figure:
     size = (PANEL_WIDTH * wide, PANEL_HEIGHT * high + LEGEND_HEIGHT)
     figure = Figure(figsize=size, layout="constrained")  # not pyplot's, which would keep it and look for a display
     FigureCanvasAgg(figure)
-    figure.suptitle(spec.title, fontsize=12, fontweight="bold")
+    figure.suptitle(fill(spec.heading, int(CHARACTERS * wide)), fontsize=11, fontweight="bold")
     grid = figure.add_gridspec(high, wide)
     drawn = []
     for i, row in enumerate(spec.rows):
         for j, panel in enumerate(row):
             drawn.append((figure.add_subplot(grid[i, j]), panel))
             _draw_panel(*drawn[-1])
-    _draw_legend(figure, [panel for row in spec.rows for panel in row if not _is_named(panel)], wide)
+    _draw_legend(figure, [panel for panel in spec.panels if not _is_named(panel)], wide)
     figure.draw_without_rendering()  # labels are placed by the final layout
     figure.set_layout_engine("none")
     for axes, panel in drawn:
@@ -91,7 +96,7 @@ def _is_named(panel: Panel) -> bool:
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
-    axes.set_title("\n".join(fill(line, 46) for line in panel.title.splitlines()))
+    _draw_title(axes, panel)
     axes.set_xlabel(panel.x.label)
     axes.set_ylabel(panel.y.label)
     if panel.front:
@@ -110,20 +115,37 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(min(low, height / 2), high if height <= high else 2 * height)
         _draw_floor(axes, *panel.floor)
     if panel.note:
-        axes.annotate(fill(panel.note, 62), (0, 0), (0, -38), "axes fraction", "offset points", fontsize=7, va="top")
+        axes.annotate(fill(panel.note, 54), (0, 0), (0, -38), "axes fraction", "offset points", fontsize=7, va="top")
+
+
+def _draw_title(axes: Axes, panel: Panel) -> None:
+    """Write the headline, or else the title, and below it, smaller, what else identifies the panel."""
+    shown = panel.title if panel.headline is None else str(panel.headline)
+    below = _parameters(panel.setting if panel.headline is None else panel.identity)
+    axes.set_title(fill(shown, 40), fontweight="bold", pad=6 + LINE * (below.count("\n") + 1 if below else 0))
+    if below:
+        axes.annotate(below, (0.5, 1), (0, 5), "axes fraction", "offset points", ha="center", **SMALL)
+
+
+def _parameters(words: str) -> str:
+    """Break the list of parameters into lines, only at its commas."""
+    unbroken = [part.replace(" ", "\u00a0") for part in words.split(", ")]
+    return fill(", ".join(unbroken), 57)
 
 
 def _draw_floor(axes: Axes, height: float, label: str) -> None:
     axes.axhline(height, color="#888888", linewidth=1, linestyle=":")
     across = axes.get_yaxis_transform()  # outside the panel, where no point can cover the label
-    axes.text(1.01, height, label, transform=across, va="center", rotation=-90, fontsize=7, color="#666666")
+    place = axes.transAxes.inverted().transform(axes.transData.transform((1, height)))[1]
+    align = "bottom" if place < 1 / 3 else "top" if place > 2 / 3 else "center"  # within the height of the panel
+    axes.text(1.01, height, label, transform=across, va=align, rotation=-90, fontsize=7, color="#666666")
 
 
 def _appearance(style: Style, joined: bool) -> dict[str, Any]:
     return {
         "color": style.color,
         "marker": style.marker,
-        "markersize": 6,
+        "markersize": style.size,
         "markerfacecolor": style.color if style.filled else "white",
         "linestyle": ("--" if style.dashed else "-") if joined else "none",
         "linewidth": 1.4,

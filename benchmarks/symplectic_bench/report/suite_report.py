@@ -14,8 +14,9 @@ from symplectic_bench.analysis.summary import Line, lines_of, summarize
 from symplectic_bench.report.claim_tables import claim_tables
 from symplectic_bench.report.figures import all_figures
 from symplectic_bench.report.method_figures import method_figures
-from symplectic_bench.report.page import Chapter, page, relative, write_page
+from symplectic_bench.report.page import Chapter, appendix, page, relative, write_page
 from symplectic_bench.report.panels import FigureSpec
+from symplectic_bench.report.parts import parts
 from symplectic_bench.report.render import render
 from symplectic_bench.report.tables import all_tables
 from symplectic_bench.report.training_figures import training_figures
@@ -159,7 +160,8 @@ class SuiteReport:
         return [write_parquet(self._stored, self.folder / "rows.parquet")]
 
     def write_plots(self) -> list[Path]:
-        return [path for figure in self.figures for path in render(figure, self.plots / self.suite.name)]
+        every = [part for figure in self.figures for part in parts(figure)]
+        return [path for part in every for path in render(part, self.plots / self.suite.name)]
 
     @cached_property
     def command(self) -> str:
@@ -170,8 +172,9 @@ class SuiteReport:
 
     def write_page(self) -> list[Path]:
         plots = relative(self.plots / self.suite.name, self.folder)
-        text = page(Chapter(self.suite, self.where, self.figures, self.tables), self.command, plots)
-        return [write_page(text, self.folder)]
+        chapter = Chapter(self.suite, self.where, self.figures, self.tables)
+        further = appendix(self.suite.title, [chapter], plots)
+        return write_page(page(chapter, self.command, plots), further, self.folder)
 
 
 def choose_environment(suite_folder: Path, wanted: str | None) -> str:

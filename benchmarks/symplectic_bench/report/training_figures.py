@@ -1,11 +1,14 @@
 """Figures of trained networks: learning curves, and the agreement of the gradients' losses."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from symplectic_bench.analysis.summary import LEADER, Line, display_place, lines_of, losses_off
-from symplectic_bench.report.panels import Axis, FigureSpec, Panel, Series, collect, grid, style_of
+from symplectic_bench.contenders.gradient_records import gradient_record
+from symplectic_bench.report.headlines import Bound
+from symplectic_bench.report.panels import Axis, FigureSpec, Panel, Series, apart, collect, style_of
 from symplectic_bench.report.training_tables import setting_labels
 from symplectic_bench.spec.cell import FIRST_ITERATIONS, ITERATIONS
 
@@ -23,11 +26,7 @@ def training_figures(frame: pd.DataFrame, where: str, name: str = "") -> list[Fi
     """Return the figures that have something to show, with `name` as the prefix of their names."""
     lines = [line for line in lines_of(frame) if line["losses"]]
     figures = [curves(lines, where), agreement(lines, where), calls(lines, where)]
-    return [
-        FigureSpec(f"{name}-{one.name}" if name else one.name, one.title, one.caption, one.where, one.rows)
-        for one in figures
-        if one.rows
-    ]
+    return [replace(one, name=f"{name}-{one.name}" if name else one.name) for one in figures if one.blocks]
 
 
 def curves(lines: Sequence[Line], where: str) -> FigureSpec:
@@ -42,7 +41,7 @@ def curves(lines: Sequence[Line], where: str) -> FigureSpec:
         "The loss of the training batches, as a running mean over a twentieth of the iterations; one line per seed. If"
         " gradients agree, their lines coincide, with symplectic's on top."
     )
-    return FigureSpec("curves", "Learning curves", caption, where, grid(panels))
+    return FigureSpec("curves", "Learning curves", caption, where, apart(panels))
 
 
 def _falls_far(lines: Sequence[Line]) -> bool:
@@ -74,13 +73,24 @@ def agreement(lines: Sequence[Line], where: str) -> FigureSpec:
         floor = (rounding, "half a unit in the last place")
         if series:
             x_axis = iterations_of(cells, FIRST_ITERATIONS)
-            panels.append(Panel(label, x_axis, Axis("loss, relative difference"), tuple(series), floor=floor))
+            y_axis, headline = Axis("loss, relative difference"), _largest_difference(cells, leader)
+            panels.append(Panel(label, x_axis, y_axis, tuple(series), floor=floor, headline=headline))
     caption = (
         f"The relative difference of the losses of the first {FIRST_ITERATIONS} iterations from those with symplectic,"
         " from the same weights with the same batches. A missing point means that the two losses are equal bit for"
         " bit. mali, reversible and other libraries take other steps, so they differentiate other numbers."
     )
-    return FigureSpec("agreement", "Losses side by side", caption, where, grid(panels))
+    return FigureSpec("agreement", "Losses side by side", caption, where, apart(panels))
+
+
+def _largest_difference(cells: Sequence[Line], leader: Line) -> Bound | None:
+    """Return the largest difference over our other gradients that are exact for the same steps, None if it is zero."""
+    records = {c["gradient"]: gradient_record(c["gradient"]) for c in cells if c["contender"] == "ours"}
+    exact = {name for name, record in records.items() if record.exact_for_method and record.steps == "method"}
+    ours = [c for c in cells if c["contender"] == "ours" and c["gradient"] in exact]
+    same = [c for c in ours if c is not leader and c["seed"] == leader["seed"]]
+    largest = max((off for c in same for off in losses_off(c["losses"], leader["losses"])), default=0.0)
+    return Bound(largest, "exact gradients: losses within {} of symplectic's") if largest else None
 
 
 def calls(lines: Sequence[Line], where: str) -> FigureSpec:
@@ -91,12 +101,19 @@ def calls(lines: Sequence[Line], where: str) -> FigureSpec:
         if not any(max(c["f_calls_samples"]) >= 1.5 * c["f_calls_samples"][0] for c in long):
             continue
         series = [_curve(c, c["f_calls_samples"]) for c in _ordered(long)]
-        panels.append(Panel(label, iterations_of(long), Axis("f calls"), tuple(series)))
+        panels.append(Panel(label, iterations_of(long), Axis("f calls"), tuple(series), headline=_increase(long)))
     caption = (
         "Calls of f in an iteration, forward and backward, as the network learns a field that is harder to solve. "
         "Settings in which they grow by less than half have no panel."
     )
-    return FigureSpec("calls", "Calls during training", caption, where, grid(panels))
+    return FigureSpec("calls", "Calls during training", caption, where, apart(panels))
+
+
+def _increase(cells: Sequence[Line]) -> Bound | None:
+    """Return the most calls of LEADER, over all seeds, as a multiple of the first iteration's, None without LEADER."""
+    own = [c["f_calls_samples"] for c in cells if c["name"] == LEADER]
+    words = "symplectic: up to {} times the calls of the first iteration"
+    return Bound(max(max(samples) / samples[0] for samples in own), words) if own else None
 
 
 def _curve(line: Line, values: Sequence[float]) -> Series:

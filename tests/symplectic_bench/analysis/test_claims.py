@@ -214,16 +214,23 @@ class TestTables:
         assert [section.heading for section in table.sections] == ["peak tensor memory"]
         assert table.sections[0].lines[0][:2] == ("ours symplectic", "1.00 ± 0.00")
 
-    def test_exponents_are_drawn_with_their_intervals(self):
-        rows = TestPowers().rows()
+    def test_exponents_of_four_points_are_drawn_with_their_intervals_and_the_predicted_ones(self):
+        rows = [*TestPowers().rows(), fixed(80, peak_tensor_bytes=80_000)]
         result, lines = evaluated(rows, TestPowers.POWERS), lines_of(summarize(rows))
         found = exponents([result], [row.cell for row in rows], lines)
         figure, *_ = all_figures(summarize(rows), "", found)
         ((panel,),) = figure.rows
-        assert (figure.name, panel.x.names) == ("exponents", ("steps", "components"))
-        (series,) = panel.series
-        assert series.y == tuple(line["exponent"] for line in found) and len(series.doubt) == 2
+        assert (figure.name, panel.x.names) == ("exponents", ("steps",)), "components have three values only"
+        fitted, predicted = panel.series
+        assert fitted.y == (found[0]["exponent"],) and len(fitted.doubt) == 1
+        assert (predicted.x, predicted.y) == (fitted.x, (1,))
+        assert str(panel.headline) == "1 of 1 exponents as predicted"
         assert len(draw(figure).axes[0].collections) == 1  # the bars
+
+    def test_exponents_of_three_points_are_not_drawn(self):
+        rows = TestPowers().rows()
+        found = exponents([evaluated(rows, TestPowers.POWERS)], [row.cell for row in rows], lines_of(summarize(rows)))
+        assert "exponents" not in [figure.name for figure in all_figures(summarize(rows), "", found)]
 
     def test_a_suite_without_claims_has_no_tables_of_them(self):
         assert claim_tables([], [], "") == []

@@ -136,6 +136,25 @@ def test_growth_has_its_fitted_exponents(tmp_path):
     assert table["lines"][0][0] == "ours symplectic" and table["lines"][0][-1] == "1.00 ± 0.00"
 
 
+def test_a_figure_is_whole_and_its_panels_say_what_they_show(tmp_path):
+    """Panels are chosen one by one, so the page needs no parts of a figure."""
+    rows = [
+        a_row(
+            a_cell(contender=who, gradient=gradient, rtol=None, atol=None, steps=n, method="rk4", batch=batch), **peak
+        )
+        for who, gradient, peak in (
+            ("ours", "symplectic", {"peak_tensor_bytes": 10}),
+            ("torchdiffeq", "backprop", {"peak_tensor_bytes": 20}),
+        )
+        for n in (10, 100, 1000)
+        for batch in (1, 2, 3, 4)
+    ]
+    chart, _ = section(suite_page(a_report(tmp_path, rows)), "growth")["parts"]
+    assert len(chart["panels"]) == 8
+    time, memory, *_ = (panel["headline"] for panel in chart["panels"])
+    assert (time, memory) == ("", "symplectic at 1000 steps: half of torchdiffeq backprop's memory")
+
+
 def test_a_suite_without_times_has_no_scatter_and_no_verdicts_on_times(tmp_path):
     rows = [replace(row, **UNMEASURED, forward_samples_s=None, backward_samples_s=None) for row in group()]
     page = suite_page(a_report(tmp_path, rows))

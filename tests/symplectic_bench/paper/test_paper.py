@@ -218,6 +218,13 @@ class TestFigures:
         (panel,) = figure.rows[0]
         assert [s.name for s in panel.series] == ["ours continuous"]  # aca's are the same bits
         assert panel.series[0].x == (2,) and panel.series[0].y == pytest.approx((0.1,))
+        assert panel.headline is None, "the exact gradients' losses are equal"
+
+    def test_the_title_bounds_the_difference_of_gradients_that_are_exact_for_the_same_steps(self):
+        others = {"aca": 2.0 * (1 + 2e-7), "reversible": 2.1, "continuous": 2.2}
+        rows = [row(), *(row(f"ours {name}", losses=(3.0, loss, 1.0)) for name, loss in others.items())]
+        (panel,) = agreement(lines_of(summarize(rows)), "here.").panels
+        assert str(panel.headline) == "exact gradients: losses within 2e-07 of symplectic's"
 
     def test_curves_show_the_longest_runs(self):
         rows = [row(), row("ours aca", iterations=1, losses=(3.0,))]
@@ -227,7 +234,8 @@ class TestFigures:
     def test_calls_are_drawn_if_they_change(self):
         assert not calls(lines_of(summarize([row()])), "here.").rows
         stiffer = row(f_calls_samples=[82, 90, 200])
-        assert calls(lines_of(summarize([stiffer])), "here.").rows
+        (panel,) = calls(lines_of(summarize([stiffer])), "here.").panels
+        assert str(panel.headline) == "symplectic: up to 2.5 times the calls of the first iteration"
 
     def test_multiples_are_relative_to_symplectic(self):
         rows = [row(), row("ours aca", peak_tensor_bytes=3 * 2**20, total_s=0.15)]
@@ -260,7 +268,7 @@ class TestFigures:
                 cell = make_cell(gradient=gradient, rtol=rtol, atol=rtol)
                 found = {"steps_accepted": 10, "steps_backward": back, "error_true": 1e-3, "total_s": 1.0}
                 rows.append(Measurement.for_cell(cell, status=Status.OK, peak_tensor_bytes=2**20, **found))
-        steps = tolerances(summarize(rows), "here.").rows[1][0]
+        steps = tolerances(summarize(rows), "here.").panels[1]
         assert {s.name: s.y for s in steps.series} == {"ours symplectic": (10, 10), "ours continuous": (40, 40)}
 
 

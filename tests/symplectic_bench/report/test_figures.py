@@ -8,7 +8,8 @@ from matplotlib.text import Text
 from symplectic_bench.analysis.summary import summarize
 from symplectic_bench.contenders.contender_records import CONTENDER_RECORDS
 from symplectic_bench.contenders.gradient_records import GRADIENT_RECORDS, UNKNOWN_COLOR, UNKNOWN_MARKER
-from symplectic_bench.report.figures import all_figures, growth, memory_time, over_floor, work_precision
+from symplectic_bench.report.figures import all_figures, memory_time, over_floor, work_precision
+from symplectic_bench.report.growth_figures import growth
 from symplectic_bench.report.panels import style_of
 from symplectic_bench.report.render import draw, render
 from symplectic_bench.spec.status import Status
@@ -18,7 +19,7 @@ WHERE = "Measured here."
 
 
 def panels(spec):
-    return [panel for row in spec.rows for panel in row]
+    return list(spec.panels)
 
 
 def series_of(panel):
@@ -67,16 +68,15 @@ def test_work_precision_joins_a_gradients_tolerances_from_coarse_to_fine():
 def test_problems_at_one_accuracy_are_shown_only_if_none_has_more():
     swept = [row for rtol in (1e-3, 1e-6) for row in group(rtol=rtol, atol=rtol / 100)]
     single = group(problem="van_der_pol", sizes=())
-    assert [panel.title for panel in panels(work_precision(summarize(swept + single), WHERE))] == [
-        "mlp, batch 128, float64\ndopri5"
-    ] * 2
+    shown = panels(work_precision(summarize(swept + single), WHERE))
+    assert [panel.identity for panel in shown] == ["mlp, batch 128, float64, dopri5"] * 2
     assert len(panels(work_precision(summarize(group(seed=1) + single), WHERE))) == 4
 
 
 def test_a_problem_without_a_reference_has_no_empty_panel():
     unknown = [replace(row, error_true=None) for row in group(problem="van_der_pol", sizes=())]
     shown = panels(work_precision(summarize(group() + unknown), WHERE))
-    assert [panel.title for panel in shown] == ["mlp, batch 128, float64\ndopri5"] * 2
+    assert [panel.identity for panel in shown] == ["mlp, batch 128, float64, dopri5"] * 2
     assert not panels(work_precision(summarize(unknown), WHERE))
 
 
@@ -92,9 +92,12 @@ def test_the_trade_off_has_a_panel_a_group():
 
 
 def test_a_panel_names_the_sizes_that_distinguish_it_from_others():
-    titles = [panel.title for panel in panels(memory_time(summarize(first_look()), WHERE))]
-    assert titles[0] == "mlp, batch 128, float64\ndopri5, rtol 0.001, atol 1e-05"
-    assert titles[3] == "flow (data=digits), batch 100, float32\ndopri5, rtol 1e-05, atol 1e-07"
+    shown = panels(memory_time(summarize(first_look()), WHERE))
+    assert shown[0].identity == "mlp, batch 128, float64, dopri5, rtol 0.001, atol 1e-05"
+    assert (shown[3].title, shown[3].setting) == (
+        "flow",
+        "data=digits, batch 100, float32, dopri5, rtol 1e-05, atol 1e-07",
+    )
 
 
 def test_the_front_is_drawn_through_the_points_that_no_other_beats():
@@ -139,7 +142,8 @@ def test_labels_of_points_do_not_overlap():
     figure = draw(memory_time(summarize(group()), WHERE))
     axes = figure.axes[0]
     figure.draw_without_rendering()
-    words = [Text.get_window_extent(label) for label in axes.texts]  # without the lines to the points
+    labels = axes.texts[1:]  # after the parameters
+    words = [Text.get_window_extent(label) for label in labels]  # without the lines to the points
     assert len(words) == 9
     assert not [1 for i, a in enumerate(words) for b in words[:i] if a.overlaps(b)]
 
@@ -147,7 +151,7 @@ def test_labels_of_points_do_not_overlap():
 def test_a_figure_of_failures_only_has_an_empty_panel_that_says_so():
     figure = draw(memory_time(summarize([replace(row, status=Status.TIMEOUT) for row in group()]), WHERE))
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.texts] == ["timeout: all"]
+    assert [text.get_text() for text in axes.texts[1:]] == ["timeout: all"], "after the parameters"
     assert axes.get_title() and not axes.lines and not axes.collections
 
 
@@ -192,13 +196,13 @@ class TestGrowth:
         for panel in (time, memory):
             (series,) = panel.series
             assert series.x == (10, 100, 1000)
-            assert panel.x.label == "number of steps" and panel.title.endswith("rk38")
+            assert panel.x.label == "number of steps" and panel.setting.endswith("rk38")
         assert time.series[0].y == pytest.approx((10, 100, 1000)) and memory.series[0].y == (10, 100, 1000)
 
     def test_outputs_grow_too_and_are_not_in_the_title(self):
         rows = [row for n in (1, 10, 100) for row in group([("ours", "aca")], sizes=(("outputs", n), ("state", 8)))]
         time, _ = panels(growth(summarize(rows), WHERE))
-        assert (time.x.label, time.title) == ("number of outputs", "mlp, batch 128, float64\ndopri5")
+        assert (time.x.label, time.identity) == ("number of outputs", "mlp, batch 128, float64, dopri5")
         assert time.series[0].x == (1, 10, 100)
 
     def test_two_values_show_no_growth(self):

@@ -21,7 +21,7 @@ def swept():
 def test_every_point_is_drawn_where_it_belongs(swept, make):
     spec = make(swept, WHERE)
     figure = draw(spec)
-    panels = [panel for row in spec.rows for panel in row]
+    panels = spec.panels
     assert len(panels) == len(figure.axes)
     for axes, panel in zip(figure.axes, panels, strict=True):
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
