@@ -127,7 +127,7 @@ class DenseSolution:
                 inside.setdefault(n, []).append(row)
         for n, rows in inside.items():
             plan = self._plans[n]
-            ys[rows] = torch.cat(list(steps[n].outputs([(numbers[row] - plan.t) / plan.h for row in rows])))
+            ys[rows] = torch.cat(steps[n].outputs([(numbers[row] - plan.t) / plan.h for row in rows]))
         return ys
 
     def _solved(self, flat: Tensor, numbers: Sequence[float]) -> Tensor:

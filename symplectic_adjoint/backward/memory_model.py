@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from symplectic_adjoint.backward.cost import CallCost
+from symplectic_adjoint.steps.dense_outputs import FEWEST_AT_ONCE, MOST_AT_ONCE, MOST_BYTES
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,15 @@ class MemoryModel:
     """Peak bytes of live tensors, given how many states and graphs are kept.
 
     stages: the effective stages s of the method. outputs: the number of output times; ys and their cotangents are live.
-    adaptive: whether step size control estimates errors, which takes some states.
+    adaptive: whether step size control estimates errors, which takes some states. rows: those of the extended tableau
+    that dense output needs.
     """
 
     cost: CallCost
     stages: int
     outputs: int
     adaptive: bool
+    rows: int = 0
 
     @property
     def least_bytes(self) -> int:
@@ -91,12 +94,26 @@ class MemoryModel:
         error_estimate = 8 * cost.state_bytes if self.adaptive else 0
         peaks = (cost.call_peak_bytes, cost.linearize_peak_bytes)
         plain, on_graph = (max(2 * cost.state_bytes + peak, error_estimate) for peak in peaks)
-        states = (self.outputs + self.stages + self._sums) * cost.state_bytes
+        states = (self.outputs + self.stages + self._added_rows + self._sums) * cost.state_bytes
         return states + plain, states + on_graph
 
     @cached_property
     def _backward_overhead_bytes(self) -> tuple[int, int]:
         cost = self.cost
         states = 2 * self.outputs + 1 + self._sums + (self.stages if self._sums else 0)  # of w_i beside those of Y_i
-        fixed = states * cost.state_bytes + cost.parameter_bytes
-        return fixed + cost.vjp_peak_bytes, fixed + max(0, cost.separate_peak_bytes - cost.graph_bytes)
+        at_once, rows = self._outputs_at_once, self._added_rows
+        states += rows + (self.stages + rows + 1 if at_once else 0)  # a sum of cotangents for each row, and one for y
+        fixed, least = states * cost.state_bytes + cost.parameter_bytes, at_once * cost.state_bytes
+        on_graph = max(0, cost.separate_peak_bytes - cost.graph_bytes)
+        return fixed + max(cost.vjp_peak_bytes, least), fixed + max(on_graph, least)
+
+    @property
+    def _added_rows(self) -> int:
+        """The stages that dense output adds to a step, if there may be an output inside one."""
+        return max(0, self.rows - self.stages) if self.outputs > 2 else 0
+
+    @property
+    def _outputs_at_once(self) -> int:
+        """The most outputs inside a step whose cotangents are summed at once, 0 if they are taken one by one."""
+        count = min(self.outputs - 2, MOST_AT_ONCE, MOST_BYTES // max(1, self.cost.state_bytes))
+        return count if count >= FEWEST_AT_ONCE else 0

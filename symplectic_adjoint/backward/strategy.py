@@ -16,7 +16,8 @@ from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.stats import Choice
 from symplectic_adjoint.solve.time_loop import Recorder
 from symplectic_adjoint.solve.trajectory import Trajectory
-from symplectic_adjoint.steps.runge_kutta import MakeStep, Step
+from symplectic_adjoint.steps.kind import MakeStep
+from symplectic_adjoint.steps.runge_kutta import Step
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ class Auto(Strategy):
         problem = replace(given.problem, capture=False)  # the cost is that of func's own calls
         cost = call_cost(problem, given.y0, with_time=given.with_time)
         adaptive = problem.recorded is None and problem.options.control is not None
-        model = MemoryModel(cost, problem.tableau.stages, problem.held_outputs, adaptive)
+        tableau = problem.tableau
+        model = MemoryModel(cost, tableau.stages, problem.held_outputs, adaptive, tableau.interpolant.rows)
         return Budget(self._limit_bytes, model)
 
     @property

@@ -13,9 +13,9 @@ from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Pull
 from symplectic_adjoint.methods.leapfrog import damping, leapfrog
 from symplectic_adjoint.methods.tableau import ButcherTableau
+from symplectic_adjoint.steps.kind import MakeStep
 from symplectic_adjoint.steps.leapfrog import LeapfrogStep
 from symplectic_adjoint.steps.output_cotangents import OutputCotangents
-from symplectic_adjoint.steps.runge_kutta import MakeStep
 from symplectic_adjoint.steps.transpose import StepCotangents, inner
 
 

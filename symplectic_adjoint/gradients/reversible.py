@@ -14,9 +14,10 @@ from symplectic_adjoint.backward.running_sum import RunningSum
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.backward.sweep import sweep
 from symplectic_adjoint.field.linearization import Pull
+from symplectic_adjoint.steps.kind import MakeStep
 from symplectic_adjoint.steps.output_cotangents import NO_OUTPUTS, OutputCotangents
 from symplectic_adjoint.steps.reversible import CoupledStep, reversed_step
-from symplectic_adjoint.steps.runge_kutta import MakeStep, Step, advance
+from symplectic_adjoint.steps.runge_kutta import Step, advance
 from symplectic_adjoint.steps.transpose import StepCotangents, transpose_step
 
 

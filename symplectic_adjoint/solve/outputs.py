@@ -1,7 +1,7 @@
 """The outputs of a solve, and the step that each of them comes from."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,12 +35,16 @@ class Outputs:
             if (self._times[j] - plan.t_end) * plan.h > 0.0:
                 return
             if plan.pinned_to == j:
-                self._put(number, [1.0], [step.end()[None]])
+                sigmas = [1.0]
+                self._put(j, step.end())
             elif type(sigma := timeline.sigma(j, step, self._times[j])) is not float:
-                self._put(number, [(self._times[j] - plan.t) / plan.h], [step.output(sigma)[None]])
+                sigmas = [(self._times[j] - plan.t) / plan.h]
+                self._put(j, step.output(sigma))
             else:
                 sigmas = [(t - plan.t) / plan.h for t in self._times[j : self._end_of_inside(j, plan)]]
-                self._put(number, sigmas, step.outputs(sigmas))
+                self._put_inside(j, step, sigmas)
+            self.step += [number] * len(sigmas)
+            self.sigma += sigmas
 
     def _end_of_inside(self, j: int, plan: StepPlan) -> int:
         """Return the first output from j on that does not lie in the step, or is pinned to its end."""
@@ -60,14 +64,14 @@ class Outputs:
         missing = [torch.full_like(pieces[0], math.nan)] * (self._length - reached)
         return torch.cat([*pieces, *missing])
 
-    def _put(self, number: int, sigmas: Sequence[float], slabs: Iterable[Tensor]) -> None:
-        """Add the outputs of step `number` at these sigmas, whose values are stacked in slabs."""
-        j = len(self.step)
-        for slab in slabs:
-            if self._pieces is not None:
-                self._pieces.append(slab)
-            elif self._buffer is not None:
-                self._buffer[j : j + len(slab)] = slab
-            j += len(slab)
-        self.step += [number] * len(sigmas)
-        self.sigma += sigmas
+    def _put(self, j: int, y: Tensor) -> None:
+        if self._pieces is not None:
+            self._pieces.append(y[None])
+        elif self._buffer is not None:
+            self._buffer[j] = y
+
+    def _put_inside(self, j: int, step: Step, sigmas: Sequence[float]) -> None:
+        if self._pieces is not None:
+            self._pieces += step.outputs(sigmas)
+        elif self._buffer is not None:
+            step.outputs(sigmas, into=self._buffer[j : j + len(sigmas)])

@@ -40,8 +40,8 @@ from symplectic_adjoint.solve.stopping import StoppableSteps
 from symplectic_adjoint.solve.time_loop import KeepNothing, Recorder, integrate
 from symplectic_adjoint.solve.timeline import DifferentiableTimeline, Timeline
 from symplectic_adjoint.solve.trajectory import Trajectory
-from symplectic_adjoint.steps.kind import step_of
-from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
+from symplectic_adjoint.steps.kind import MakeStep, step_of
+from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 
 class StoppedEarly(Exception):

@@ -12,7 +12,8 @@ from symplectic_adjoint.solve.grid import StepPlan
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.step_sequences import StepSequence
 from symplectic_adjoint.solve.timeline import Timeline
-from symplectic_adjoint.steps.runge_kutta import MakeStep, RightHandSide, Step
+from symplectic_adjoint.steps.kind import MakeStep
+from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 
 class Recorder(Protocol):

@@ -3,7 +3,7 @@
 y(sigma_m) = y + h sum_i b_i(sigma_m) k_i, and the transpose of this sum, V_i = sum_m b_i(sigma_m) mu_m.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -36,20 +36,29 @@ def most_at_once(y: Tensor) -> int:
 
 
 def outputs_together(
-    y: Tensor, h: float, interpolant: Interpolant, sigmas: Sequence[float], ks: Sequence[Tensor]
+    y: Tensor,
+    h: float,
+    interpolant: Interpolant,
+    sigmas: Sequence[float],
+    ks: Sequence[Tensor],
+    into: Tensor | None = None,
 ) -> Tensor:
-    """Return y(sigma) at each sigma, of shape (sigmas, *y.shape)."""
+    """Return y(sigma) at each sigma, of shape (sigmas, *y.shape): `into`, which is overwritten, or a new tensor."""
     weights = _columns(output_weights(interpolant, sigmas).mul_(h), y)
-    total = y.new_zeros((len(sigmas), *y.shape))
+    total = y.new_zeros((len(sigmas), *y.shape)) if into is None else into.zero_()
     for column, i in zip(weights, interpolant.used_rows, strict=True):
         total.addcmul_(column, ks[i])  # which saves no stage for the graph
     return total.add_(y)
 
 
-def transpose_outputs(interpolant: Interpolant, sigmas: Sequence[float], mus: Tensor) -> list[Tensor]:
-    """Return V_i for each of the interpolant's used rows, from the cotangents mu of the outputs."""
-    weights = _columns(output_weights(interpolant, sigmas), mus[0])
-    return [(column * mus).sum(0) for column in weights]
+def transpose_outputs(interpolant: Interpolant, sigmas: Sequence[float], mus: Tensor) -> Iterator[Tensor]:
+    """Yield V_i for each of the interpolant's used rows, from the cotangents mu of the outputs, then the sum of all mu.
+
+    Only one is made at a time: together they may be more states than the step holds.
+    """
+    for column in _columns(output_weights(interpolant, sigmas), mus[0]):
+        yield (column * mus).sum(0)
+    yield mus.sum(0)
 
 
 def output_weights(interpolant: Interpolant, sigmas: Sequence[float]) -> Tensor:

@@ -1,7 +1,5 @@
 """Steps without dense output, which end on every output."""
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor
 
@@ -20,9 +18,9 @@ class LandingStep(Step):
             return self.end()
         return torch.add(self.end(), self.slope(1.0) * ((sigma - 1.0) * self.h).to(self.y))
 
-    def outputs(self, sigmas: Sequence[float]) -> Iterator[Tensor]:
-        """Yield y+ for each sigma."""
-        return (self.output(sigma)[None] for sigma in sigmas)
+    def most_outputs_at_once(self) -> int:
+        """Return 1."""
+        return 1
 
     def slope(self, sigma: float) -> Tensor:
         """Return f at the end of the step; sigma must be 1."""

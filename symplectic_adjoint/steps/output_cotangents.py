@@ -62,7 +62,10 @@ def weighted_cotangents(interpolant: Interpolant, outputs: OutputCotangents, *, 
     units = [(*none[:i], 1.0, *none[i + 1 :]) for i in interpolant.used_rows]
     totals: list[Tensor] = []
     for sigmas, mus in outputs.stacked(most):
-        sums = [*transpose_outputs(interpolant, sigmas, mus), mus.sum(0)]
-        totals = [a.add_(b) for a, b in zip(totals, sums, strict=True)] if totals else sums
+        for i, V in enumerate(transpose_outputs(interpolant, sigmas, mus)):
+            if i == len(totals):
+                totals.append(V)
+            else:
+                totals[i] += V
     weighted = [Weighted(unit, V, of_y=False) for unit, V in zip(units, totals, strict=False)]
     return [*weighted, Weighted(none, totals[-1], of_y=True)]

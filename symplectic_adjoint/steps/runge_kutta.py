@@ -6,7 +6,7 @@
 Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, eq. II.1.8 and II.6.1.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol, cast
 
@@ -289,15 +289,27 @@ class Step:
         weights = interpolant.weights_at(sigma)[: interpolant.rows]  # those beyond are zeros, in sigma's type
         return advance(self.y, self.h, nonzero(weights), self.evaluate(interpolant.rows))
 
-    def outputs(self, sigmas: Sequence[float]) -> Iterator[Tensor]:
-        """Yield y(sigma) at these numbers sigma, stacked: as many at a time as are best formed at once."""
-        interpolant, h, most = self.tableau.interpolant, number(self.h), most_at_once(self.y)
+    def outputs(self, sigmas: Sequence[float], into: Tensor | None = None) -> list[Tensor]:
+        """Return y(sigma) at these numbers sigma, stacked, as many at a time as are best formed at once.
+
+        They are formed in `into` if it is given, which has a row for each.
+        """
+        interpolant, most, slabs = self.tableau.interpolant, self.most_outputs_at_once(), list[Tensor]()
         for first in range(0, len(sigmas), most):
             some = sigmas[first : first + most]
-            if len(some) < FEWEST_AT_ONCE:
-                yield from (self.output(sigma)[None] for sigma in some)
-            else:
-                yield outputs_together(self.y, h, interpolant, some, self.evaluate(interpolant.rows))
+            rows = None if into is None else into[first : first + most]
+            if len(some) >= FEWEST_AT_ONCE:
+                ks = self.evaluate(interpolant.rows)
+                slabs.append(outputs_together(self.y, number(self.h), interpolant, some, ks, rows))
+                continue
+            for n, sigma in enumerate(some):
+                y = self.output(sigma)[None]
+                slabs.append(y if rows is None else rows[n : n + 1].copy_(y))
+        return slabs
+
+    def most_outputs_at_once(self) -> int:
+        """Return how many outputs are formed at once; 1 if they are formed one by one."""
+        return most_at_once(self.y)
 
     def slope(self, sigma: float) -> Tensor:
         """Return dy/dt of the dense output at the fraction sigma of the step."""
@@ -371,25 +383,6 @@ class Step:
                 raise ValueError(
                     "func wrote into a tensor that it had returned before: return a new one from each call"
                 )
-
-
-class MakeStep(Protocol):
-    """A function that makes a step from what the previous step passes on, such as Step itself."""
-
-    def __call__(
-        self,
-        f: RightHandSide,
-        tableau: ButcherTableau,
-        t: Time,
-        h: Time,
-        t_end: Time,
-        y: Tensor,
-        ks: Sequence[Tensor],
-        /,
-        *,
-        open_ends: tuple[bool, bool],
-        companion: Tensor | None,
-    ) -> Step: ...
 
 
 def _version(k: Tensor) -> int | None:

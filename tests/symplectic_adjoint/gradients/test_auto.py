@@ -43,6 +43,18 @@ def budgets(func, y0, t, **how):
     return [int(least + share * max(0, most - least)) for share in (0.0, 0.05, 0.2, 0.6, 2.0)]
 
 
+@pytest.mark.parametrize(("size", "width"), [(8, 64), (8, 4), (512, 8)])
+@pytest.mark.parametrize("method", ["bosh3", "dopri5", "dop853"])
+def test_many_outputs_inside_steps_are_within_the_budget(method, size, width):
+    """With the stages that dense output adds, and the sums of the outputs' cotangents, which are formed together."""
+    func, y0, how = Wide(size, width), torch.randn(16, size).double(), {"method": method, "rtol": 1e-4, "atol": 1e-4}
+    for outputs in (3, 6, 20, 300):
+        t = torch.linspace(0.0, 2.0, outputs, dtype=torch.float64)
+        least = least_of(func, y0, t, **how)
+        for budget in (least, int(1.1 * least), int(1.4 * least)):
+            assert sa.measure_memory(func, y0, t, gradient=Auto(budget), **how).peak_tensor_bytes <= budget
+
+
 @pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "adaptive"])
 @pytest.mark.parametrize("method", EXPLICIT_METHODS)
 def test_the_gradient_is_autograd_on_the_recorded_grid_for_every_choice_of_what_is_held(method, fixed):

@@ -38,9 +38,9 @@ def counted(monkeypatch):
     counts = {"formed": [], "transposed": []}
     form, transpose = dense_outputs.outputs_together, dense_outputs.transpose_outputs
 
-    def formed(y, h, interpolant, sigmas, ks):
+    def formed(y, h, interpolant, sigmas, *others):
         counts["formed"].append(len(sigmas))
-        return form(y, h, interpolant, sigmas, ks)
+        return form(y, h, interpolant, sigmas, *others)
 
     def transposed(interpolant, sigmas, mus):
         counts["transposed"].append(len(sigmas))
