@@ -16,6 +16,8 @@ AVAILABLE = not ON_CARD or torch.cuda.is_available()
 
 T = torch.tensor([0.0, 0.35, 0.8, 1.0], dtype=torch.float64)
 """Output times. With FIXED two of them lie inside a step."""
+MANY = torch.linspace(0.0, 1.0, 97, dtype=torch.float64)
+"""So many output times that those inside a step are formed together."""
 FIXED = {"step_size": 0.1}
 STEPS = 10
 EXACT = [name for name, strategy in sa.GRADIENTS.items() if strategy.exact_for_method]

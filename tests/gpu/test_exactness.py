@@ -9,6 +9,8 @@ from tests.gpu.problems import (
     DEVICE,
     EXACT,
     FIXED,
+    MANY,
+    ON_CARD,
     REVERSED,
     ROUNDING,
     Mlp,
@@ -45,6 +47,20 @@ def test_gradients_are_exact(table, method, dtype):
             for t in (T, T.to(DEVICE)) if gradient == "symplectic" else (T,):
                 error, exact = error_of(gradient, method, dtype, t, exact=exact, **keywords)
                 table.at_most("exactness", f"{grid} steps, {dtype}".replace("torch.", ""), error, ROUNDING[dtype])
+
+
+@DTYPES
+@pytest.mark.parametrize("gradient", EXACT)
+@pytest.mark.parametrize("method", ["rk4", "dopri5", "dop853"])
+def test_many_outputs_inside_steps(table, method, gradient, dtype):
+    """They are formed together, and so are the sums of their cotangents, with weights that are moved to the card."""
+    net, y0 = Mlp(dtype=dtype), start(dtype=dtype)
+    for captured in ({}, {"capture": True}) if sa.GRADIENTS[gradient].captures and ON_CARD else ({},):
+        solution = sa.solve(net, y0, MANY, **keywords_of(gradient, method, options=FIXED, **captured))
+        bars = torch.autograd.grad(loss_of(solution.ys), [y0, *net.parameters()])
+        error = worst(bars, oracle(net, y0, solution, gradient, method, MANY))
+        what = f"many outputs{', captured' if captured else ''}, {dtype}".replace("torch.", "")
+        table.at_most("exactness", what, error, ROUNDING[dtype])
 
 
 @DTYPES

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import symplectic_adjoint as sa
-from tests.gpu.problems import DEVICE, EXACT, FIXED, REVERSED, Mlp, T, keywords_of, loss_of, start
+from tests.gpu.problems import DEVICE, EXACT, FIXED, MANY, REVERSED, Mlp, T, keywords_of, loss_of, start
 from tests.gpu.waits import counted
 
 pytestmark = pytest.mark.usefixtures("card")
@@ -41,6 +41,12 @@ def test_a_reversal_is_checked_with_one_more(table, gradient):
 def test_times_on_the_card_are_read_once(table, gradient):
     forward, backward, _ = waits_of(gradient, T.to(DEVICE), options=FIXED)
     table.at_most("waits", "fixed steps, t on the card", forward + backward, 3)
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_many_outputs_inside_steps_add_none(table, gradient):
+    forward, backward, _ = waits_of(gradient, MANY, options=FIXED)
+    table.at_most("waits", "fixed steps, many outputs", forward + backward, 2)
 
 
 @pytest.mark.parametrize("gradient", EXACT)
