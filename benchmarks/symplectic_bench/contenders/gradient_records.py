@@ -67,7 +67,7 @@ class GradientRecord:
     steps: the kind of steps that it takes, the method's or its own.
     memory: formula for the bytes that must be live at once, or None.
     backward_calls: formula for its f calls in the backward pass, with one output at the end, or None.
-    default_number: the number of a dial whose name gives none.
+    default_number: the number of a dial whose name gives none. is_budget: whether it is a budget in KiB.
     """
 
     name: str
@@ -79,6 +79,7 @@ class GradientRecord:
     memory: Formula | None = None
     backward_calls: Formula | None = None
     default_number: int = 0
+    is_budget: bool = False
 
     @property
     def second_solve(self) -> bool:
@@ -174,6 +175,7 @@ _IN_DISPLAY_ORDER = (
         color="#A51E0F",
         on_dark="#C32D4B",
         marker="8",
+        is_budget=True,
         exact_for_method=True,
         memory=lambda x: min(x.number * 1024, (x.N + x.N * x.s) * x.D + x.N * x.s * x.A + x.V_above_A + x.P),
     ),

@@ -59,6 +59,7 @@ def panel_data(panel: Panel, places: Places, several_y: bool = False) -> dict[st
         "y": _axis(panel.y),
         "series": [_series(one, places) for one in panel.series],
         "front": panel.front,
+        "dials": [_series(one, places) for one in panel.dials],
         "floor": panel.floor,
         "shaded": panel.shaded,
         "headline": "" if panel.headline is None else str(panel.headline),

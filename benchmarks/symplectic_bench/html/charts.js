@@ -68,6 +68,11 @@ function frontTrace(front) {
   return { type: "scatter", mode: "lines", x, y, line, opacity: 0.5, hoverinfo: "skip", showlegend: false };
 }
 
+function dialTrace(dial) {
+  const line = { color: dial.style[root.dataset.theme], width: 1 };
+  return { type: "scatter", mode: "lines", x: dial.x, y: dial.y, line, opacity: 0.6, hoverinfo: "skip", showlegend: false };
+}
+
 const SPARSE = 3; // ticks of a logarithmic axis that are too few
 
 // Returns round values between two positive ones, evenly spaced.
@@ -130,6 +135,7 @@ function drawPanels(target, panels, choose) {
   const series = panels.flatMap((panel) => panel.series);
   const first = new Map(series.toReversed().map((one) => [one.name, one])); // in the legend, each name once
   const fronts = panels.filter((panel) => panel.front.length > 1).map((panel) => frontTrace(panel.front));
+  fronts.push(...panels.flatMap((panel) => panel.dials.map(dialTrace)));
   const traces = series.map((one) => trace(one, first.get(one.name) === one)).reverse(); // the first on top
   const columns = Math.max(1, Math.floor((target.clientWidth - 80) / LEGEND_ENTRY.width));
   const height = PLOT_HEIGHT + LEGEND_ENTRY.height * Math.ceil(first.size / columns);

@@ -186,11 +186,22 @@ def _trade_off_panel(cells: Sequence[Line], varied: VariedSizes, headline: Headl
     ]
     points = [(one.x[0], one.y[0]) for one, _ in ranked]
     front = tuple(points[i] for i in pareto_front(points, lambda i, j: is_faster(ranked[i][1], ranked[j][1])))
+    dials = _dials(series)
     if len(series) > MANY:
         series = [one if (one.x[0], one.y[0]) in front else replace(one, label="") for one in series]
     title, setting = short_name(cells[0]["problem"], varied), setting_of(cells[0], varied, _accuracy_words(cells[0]))
     words = {"note": _absences(cells, shown), "setting": setting, "headline": headline}
-    return Panel(title, TIME, MEMORY, tuple(series), labelled=True, front=front, **words)
+    return Panel(title, TIME, MEMORY, tuple(series), labelled=True, front=front, dials=dials, **words)
+
+
+def _dials(series: Sequence[Series]) -> tuple[Series, ...]:
+    """Return a line through the points of each dial, in the order of memory."""
+    found = [sorted(own, key=lambda one: one.y) for own in collect(series, lambda one: one.name).values()]
+    return tuple(
+        replace(own[0], label="", x=tuple(one.x[0] for one in own), y=tuple(one.y[0] for one in own), cells=())
+        for own in found
+        if len(own) > 1
+    )
 
 
 def _absences(cells: Sequence[Line], shown: Sequence[Line]) -> str:

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from symplectic_bench.analysis.power_law import Exponent
 from symplectic_bench.analysis.summary import Line
 from symplectic_bench.contenders.contender_records import contender_record
 from symplectic_bench.contenders.gradient_records import UNKNOWN_COLOR, gradient_record, series_name
 from symplectic_bench.report.headlines import Headline, common_headline
+from symplectic_bench.spec.cell import setting
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class Panel:
     """One pair of axes.
 
     title is short; setting has the parameters, which stand below it. headline: what the points show, in place of the
-    title, if anything follows from them. front: the corners of a Pareto front. floor: (height, label) of a horizontal
-    line. shaded: intervals of x in which the continuous adjoint is closer to the truth.
+    title, if anything follows from them. front: the corners of a Pareto front. dials: lines through the points of
+    gradients that differ only in the number of a dial. floor: (height, label) of a horizontal line. shaded: intervals
+    of x in which the continuous adjoint is closer to the truth.
     """
 
     title: str
@@ -75,6 +77,7 @@ class Panel:
     series: tuple[Series, ...]
     labelled: bool = False
     front: tuple[tuple[float, float], ...] = ()
+    dials: tuple[Series, ...] = ()
     floor: tuple[float, str] | None = None
     shaded: tuple[tuple[float, float], ...] = ()
     note: str = ""
@@ -173,8 +176,16 @@ def points_of(cells: Sequence[Line], point: Callable[[Line], Point], joined: boo
         return []
     x, y, ids = zip(*known, strict=True)
     contender, gradient = cells[0]["contender"], cells[0]["gradient"]
-    name, label = f"{contender} {series_name(gradient)}", cells[0]["name"].removeprefix("ours ")
+    name, label = f"{contender} {series_name(gradient)}", _short_label(cells[0])
     return [Series(name, label, style_of(contender, gradient), x, y, joined, cells=ids)]
+
+
+def _short_label(cell: Line) -> str:
+    """Return the name for a point: that of the gradient if it is ours, and a budget in MiB."""
+    number = setting(cell["gradient"])[1]
+    if number and gradient_record(cell["gradient"]).is_budget:
+        return f"{cell['name'].removeprefix('ours ').rpartition('-')[0]} {number / 1024:.3g} MiB"
+    return cell["name"].removeprefix("ours ")
 
 
 def apart(panels: Iterable[Panel]) -> tuple[tuple[Panel, ...], ...]:
@@ -191,9 +202,12 @@ def grid(panels: Sequence[Panel]) -> tuple[tuple[Panel, ...], ...]:
     return tuple(tuple(panels[i : i + wide]) for i in range(0, len(panels), wide))
 
 
-def collect(lines: Iterable[Line], key: Callable[[Line], object]) -> dict[object, list[Line]]:
+T = TypeVar("T")
+
+
+def collect(lines: Iterable[T], key: Callable[[T], object]) -> dict[object, list[T]]:
     """Group lines by key, in order of first appearance."""
-    groups: dict[object, list[Line]] = {}
+    groups: dict[object, list[T]] = {}
     for line in lines:
         groups.setdefault(key(line), []).append(line)
     return groups

@@ -101,6 +101,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(panel.y.label)
     if panel.front:
         axes.plot(*zip(*panel.front, strict=True), color="#999999", linewidth=4, alpha=0.4, zorder=1)
+    for dial in panel.dials:
+        axes.plot(dial.x, dial.y, color=dial.style.color, linewidth=1, alpha=0.6, zorder=1.5)
     for low, high in panel.shaded:
         axes.axvspan(low, high, **SHADE)
     for place, series in enumerate(panel.series):

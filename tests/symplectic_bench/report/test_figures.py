@@ -107,6 +107,16 @@ def test_the_front_is_drawn_through_the_points_that_no_other_beats():
     assert panel.front == tuple((series.x[0], series.y[0]) for series in expected)
 
 
+def test_settings_of_a_dial_are_joined_and_a_budget_is_named_in_mebibytes():
+    names = [("ours", "auto-8192"), ("ours", "auto-512"), ("ours", "revolve-8"), ("ours", "auto-2048"), ("ours", "aca")]
+    (panel,) = panels(memory_time(summarize(group(names)), WHERE))
+    (dial,) = panel.dials
+    own = [one for one in panel.series if one.name == "ours auto-N"]
+    assert {(one.x[0], one.y[0]) for one in own} == set(zip(dial.x, dial.y, strict=True)) and len(dial.x) == 3
+    assert list(dial.y) == sorted(dial.y) and dial.style == own[0].style
+    assert {one.label for one in panel.series} == {"auto 8 MiB", "auto 0.5 MiB", "auto 2 MiB", "revolve-8", "aca"}
+
+
 def test_cells_without_a_point_are_named_with_the_reason():
     rows = changed(group(), "ours aca", status=Status.OOM)
     rows = changed(rows, "ours stages", status=Status.OOM)
