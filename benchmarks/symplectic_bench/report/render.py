@@ -71,7 +71,8 @@ def save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
 def draw(spec: FigureSpec) -> Figure:
     """Draw the figure of a spec: panels in rows, and one legend below them."""
     wide, high = max(map(len, spec.rows)), len(spec.rows)
-    size = (PANEL_WIDTH * wide, PANEL_HEIGHT * high + LEGEND_HEIGHT)
+    named = any(panel.y.names for panel in spec.panels)  # which stand beside the axes
+    size = (PANEL_WIDTH * (wide + named), PANEL_HEIGHT * high + LEGEND_HEIGHT)
     figure = Figure(figsize=size, layout="constrained")  # not pyplot's, which would keep it and look for a display
     FigureCanvasAgg(figure)
     figure.suptitle(fill(spec.heading, int(CHARACTERS * wide)), fontsize=11, fontweight="bold")
@@ -158,9 +159,9 @@ def _scale(axes: Axes, panel: Panel) -> None:
     for axis, spec, of in ((axes.xaxis, panel.x, "x"), (axes.yaxis, panel.y, "y")):
         values = [value for series in panel.series for value in getattr(series, of)]
         if spec.names:
-            axis.set_ticks(range(len(spec.names)), spec.names)
+            axis.set_ticks(range(len(spec.names)), spec.names if of == "x" else [fill(name, 40) for name in spec.names])
             long = max(map(len, spec.names)) > NARROW
-            axis.set_tick_params(labelrotation=90 if long else 0, labelsize=7 if long else 9)
+            axis.set_tick_params(labelrotation=90 if long and of == "x" else 0, labelsize=7 if long else 9)
             getattr(axes, f"set_{of}lim")(-0.7, len(spec.names) - 0.3)
         if spec.counts is not None:
             axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -11,8 +11,10 @@ import pandas as pd
 from symplectic_bench.analysis.claims import ClaimResult, evaluate_claims
 from symplectic_bench.analysis.exponents import exponents
 from symplectic_bench.analysis.summary import Line, lines_of, summarize
+from symplectic_bench.report.claim_figures import claim_figure
 from symplectic_bench.report.claim_tables import claim_tables
 from symplectic_bench.report.figures import all_figures
+from symplectic_bench.report.growth_figures import growth
 from symplectic_bench.report.method_figures import method_figures
 from symplectic_bench.report.page import Chapter, appendix, page, relative, write_page
 from symplectic_bench.report.panels import FigureSpec
@@ -151,6 +153,9 @@ class SuiteReport:
             return training_figures(self.frame, self.where)
         if self.suite.compares == "methods":
             return method_figures(self.frame, self.where)
+        if self.suite.compares == "claims":
+            shown = [claim_figure(self.claims, self.where), growth(self.frame, self.where)]
+            return [figure for figure in shown if figure.blocks]
         return all_figures(self.frame, self.where, self.exponents)
 
     def write_tables(self) -> list[Path]:

@@ -155,7 +155,8 @@ class Suite(TomlTable):
     are tasks, that is, networks to train: their losses, time, memory and calls are measured, and measure, repeats,
     repeats_compared and warmup are refused. repeats_compared: the timed rounds of groups of several cells, repeats if
     it is not given. compares: what a figure shows side by side, the gradients of one method or the methods, for a
-    problem each. evaluate: whether the networks trained for longest are then evaluated on test data.
+    problem each, or the suite's claims. evaluate: whether the networks trained for longest are then evaluated on test
+    data.
     """
 
     name: str
@@ -168,7 +169,7 @@ class Suite(TomlTable):
     repeats_compared: Count | None = None
     warmup: Rounds = 1
     measure: list[Literal["memory", "time"]] = Field(["memory", "time"])
-    compares: Literal["gradients", "methods"] = "gradients"
+    compares: Literal["gradients", "methods", "claims"] = "gradients"
     trains: bool = False
     evaluate: bool = True
     defaults: Axes = Axes()
