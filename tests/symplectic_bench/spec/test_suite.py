@@ -156,7 +156,7 @@ def test_a_device_on_the_command_line_overrides_the_file(write):
         (
             "budget_s = 10",
             "budget_s = 10\ncompares = 'colours'",
-            r"compares: unknown 'colours' \(there are: gradients, methods\)",
+            r"compares: unknown 'colours' \(there are: gradients, methods, claims\)",
         ),
         ("repeats = 1", "repeat = 1", r"scale.smoke.repeat: unknown key; did you mean 'repeats'\?"),
         ("[scale.gpu.defaults]", "[scale.tpu.defaults]", r"scale.tpu.*unknown 'tpu'; .*there are: smoke, cpu, gpu"),
