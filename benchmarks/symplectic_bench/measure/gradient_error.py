@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from symplectic_adjoint import METHODS
 from symplectic_bench.contenders.gradient_records import gradient_record
 from symplectic_bench.contenders.observation import NoGradient, Observation
 from symplectic_bench.contenders.registry import CONTENDERS
+from symplectic_bench.measure.large_stack import on_large_stack
 from symplectic_bench.oracles.recorded_grid import (
     Replayed,
     equal_steps,
@@ -72,7 +74,7 @@ def measure_gradient_error(
     Raise Diverged if the loss or the gradient is not finite.
     """
     problem = build(cell, cache_dir)
-    observation = CONTENDERS[cell.contender].observe(problem, cell)
+    observation = on_large_stack(partial(CONTENDERS[cell.contender].observe, problem, cell))
     if isinstance(observation, NoGradient):
         why = dict.fromkeys(("error_true_reason", "error_discrete_reason"), observation.reason)
         yield {**asdict(observation.counts), **why}

@@ -1,0 +1,25 @@
+"""A stack for graphs that are freed by deep recursion."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LARGE_STACK_BYTES = 512 * 2**20
+"""Of addresses, which take memory only where the stack reaches."""
+
+
+def on_large_stack(function: Callable[[], T]) -> T:
+    """Return what the function returns or raise what it raises, called by a thread with a large stack.
+
+    torch frees a graph without recursion, unless its tensors have hooks, as those that count have: then 100,000 steps
+    overflow the stack of the main thread.
+    """
+    before = threading.stack_size(LARGE_STACK_BYTES)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(function).result()
+    finally:
+        threading.stack_size(before)
