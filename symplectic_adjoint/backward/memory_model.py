@@ -28,7 +28,7 @@ class MemoryModel:
 
     stages: the effective stages s of the method. outputs: the number of output times; ys and their cotangents are live.
     adaptive: whether step size control estimates errors, which takes some states. rows: those of the extended tableau
-    that dense output needs.
+    that dense output needs. inside: the most outputs that may lie inside one step.
     """
 
     cost: CallCost
@@ -36,6 +36,7 @@ class MemoryModel:
     outputs: int
     adaptive: bool
     rows: int = 0
+    inside: int = 0
 
     @property
     def least_bytes(self) -> int:
@@ -109,11 +110,11 @@ class MemoryModel:
 
     @property
     def _added_rows(self) -> int:
-        """The stages that dense output adds to a step, if there may be an output inside one."""
-        return max(0, self.rows - self.stages) if self.outputs > 2 else 0
+        """The stages that dense output adds to a step, if an output may lie inside one."""
+        return max(0, self.rows - self.stages) if self.inside > 0 else 0
 
     @property
     def _outputs_at_once(self) -> int:
         """The most outputs inside a step whose cotangents are summed at once, 0 if they are taken one by one."""
-        count = min(self.outputs - 2, MOST_AT_ONCE, MOST_BYTES // max(1, self.cost.state_bytes))
+        count = min(self.inside, MOST_AT_ONCE, MOST_BYTES // max(1, self.cost.state_bytes))
         return count if count >= FEWEST_AT_ONCE else 0

@@ -110,7 +110,8 @@ def advise(
     cost = call_cost(problem, y, with_time=t.requires_grad)
     steps = _number_of_steps(problem, y)
     tableau, adaptive = problem.tableau, problem.options.control is not None
-    model = MemoryModel(cost, tableau.stages, problem.held_outputs, adaptive, tableau.interpolant.rows)
+    rows, inside = tableau.interpolant.rows, problem.most_outputs_inside
+    model = MemoryModel(cost, tableau.stages, problem.held_outputs, adaptive, rows, inside)
     predictions = {name: one.predicted(model, steps) for name, one in GRADIENTS.items()}
     rows = [_row(name, predicted, cost) for name, predicted in predictions.items() if predicted is not None]
     return Advice(sorted(rows, key=lambda row: row.calls_s), steps, cost, budget_bytes, model.least_bytes)

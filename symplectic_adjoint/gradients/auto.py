@@ -93,7 +93,8 @@ class Auto(Strategy):
         cost = call_cost(problem, given.y0, with_time=given.with_time)
         adaptive = problem.recorded is None and problem.options.control is not None
         tableau = problem.tableau
-        model = MemoryModel(cost, tableau.stages, problem.held_outputs, adaptive, tableau.interpolant.rows)
+        rows, inside = tableau.interpolant.rows, problem.most_outputs_inside
+        model = MemoryModel(cost, tableau.stages, problem.held_outputs, adaptive, rows, inside)
         return Budget(self._limit_bytes, model)
 
     @property

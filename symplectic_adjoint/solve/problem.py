@@ -1,5 +1,7 @@
 """A validated initial value problem, which can be solved with any gradient strategy."""
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -152,6 +154,17 @@ class Problem:
     def held_outputs(self) -> int:
         """The number of outputs in memory at once: those of distinct times, and those of all times if any repeat."""
         return len(self.times) + (0 if self.repeated is None else len(self.repeated.group))
+
+    @property
+    def most_outputs_inside(self) -> int:
+        """The most outputs that may lie inside one step; all but the first and the last if steps are not known."""
+        if len(self.times) < 3 or self.total_steps is None:
+            return max(0, len(self.times) - 2)
+        sign = 1.0 if self.times[-1] >= self.times[0] else -1.0
+        ends = [sign * plan.t_end for plan in self._known_plans]
+        steps = [(j, bisect_left(ends, sign * t)) for j, t in enumerate(self.times)][1:]
+        inside = Counter(n for j, n in steps if n < len(ends) and self._known_plans[n].pinned_to != j)
+        return max(inside.values(), default=0)
 
     def callbacks(self, suffix: str = "") -> Callbacks:
         """Return func's callbacks, by torchdiffeq's names with this suffix."""

@@ -16,8 +16,9 @@ PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    """playwright runs an event loop in this thread until it ends, so it must not outlive these tests."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
@@ -71,7 +72,7 @@ def report(tmp_path_factory):
     return a_report(folder, rows, environment=environment, title=HOSTILE, description=HOSTILE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(browser, report):
     """Return the page of the report, opened once: to read the library takes most of the time."""
     (path,) = write_suite_page(report)
