@@ -43,6 +43,9 @@ MAX_CALLS_IN_DIGITS = 2_000
 MAX_OUTPUTS_IN_DIGITS = 5_000
 """... and numbers in the outputs: an interpolated one takes a millisecond."""
 
+MANY_STEPS = 10_000
+"""Beyond as many steps the graph of a counted solve is freed on a large stack."""
+
 ReplayedGradients = dict[Hashable, Any]
 """Gradients of replays, by the arithmetic and the steps that were replayed."""
 
@@ -74,7 +77,8 @@ def measure_gradient_error(
     Raise Diverged if the loss or the gradient is not finite.
     """
     problem = build(cell, cache_dir)
-    observation = on_large_stack(partial(CONTENDERS[cell.contender].observe, problem, cell))
+    observe = partial(CONTENDERS[cell.contender].observe, problem, cell)
+    observation = on_large_stack(observe) if (cell.steps or 0) > MANY_STEPS else observe()
     if isinstance(observation, NoGradient):
         why = dict.fromkeys(("error_true_reason", "error_discrete_reason"), observation.reason)
         yield {**asdict(observation.counts), **why}

@@ -48,10 +48,10 @@ def budgets(func, y0, t, **how):
 def test_many_outputs_inside_steps_are_within_the_budget(method, size, width):
     """With the stages that dense output adds, and the sums of the outputs' cotangents, which are formed together."""
     func, y0, how = Wide(size, width), torch.randn(16, size).double(), {"method": method, "rtol": 1e-4, "atol": 1e-4}
-    for outputs in (3, 6, 20, 300):
+    for outputs in (6, 20, 300):
         t = torch.linspace(0.0, 2.0, outputs, dtype=torch.float64)
         least = least_of(func, y0, t, **how)
-        for budget in (least, int(1.1 * least), int(1.4 * least)):
+        for budget in (least, int(1.4 * least)):
             assert sa.measure_memory(func, y0, t, gradient=Auto(budget), **how).peak_tensor_bytes <= budget
 
 
