@@ -14,6 +14,7 @@ from torch import nn
 from symplectic_adjoint import METHODS, watch_memory
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.solve.step_control import StepControl
+from symplectic_adjoint.steps.output_cotangents import NO_OUTPUTS
 from symplectic_adjoint.steps.runge_kutta import Step
 from symplectic_adjoint.steps.transpose import transpose_step
 
@@ -98,7 +99,7 @@ def test_transpose(benchmark, f):
             step.evaluate(TABLEAU.stages - 1)
         return step, torch.ones_like(step.y)
 
-    measure(benchmark, f, lambda step, lam: transpose_step(f, step, lam, (), pull, with_time=False), evaluated)
+    measure(benchmark, f, lambda step, lam: transpose_step(f, step, lam, NO_OUTPUTS, pull, with_time=False), evaluated)
 
 
 def test_interpolation(benchmark, f):
