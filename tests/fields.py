@@ -20,6 +20,18 @@ class SmallNet(nn.Module):
         return self.outer(torch.tanh(self.inner(y) * torch.cos(t))) + drive - 0.1 * self.twice * y
 
 
+class Rotation(nn.Module):
+    """Complex weights, or their real parts, in any dtype."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(3, 3, dtype=torch.complex128).to(dtype))
+
+    def forward(self, t, y):
+        return torch.sin(y @ self.weight) * (1.0 + t)
+
+
 class Counted(nn.Module):
     """A function that counts its calls."""
 

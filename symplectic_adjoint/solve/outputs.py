@@ -49,7 +49,7 @@ class Outputs:
     def _end_of_inside(self, j: int, plan: StepPlan) -> int:
         """Return the first output from j on that does not lie in the step, or is pinned to its end."""
         n = j
-        while n < len(self._times) and n != plan.pinned_to and (self._times[n] - plan.t_end) * plan.h <= 0.0:
+        while n < len(self._times) and n != plan.pinned_to and not (self._times[n] - plan.t_end) * plan.h > 0.0:
             n += 1
         return n
 

@@ -67,5 +67,5 @@ def weighted_cotangents(interpolant: Interpolant, outputs: OutputCotangents, *, 
                 totals.append(V)
             else:
                 totals[i] += V
-    weighted = [Weighted(unit, V, of_y=False) for unit, V in zip(units, totals, strict=False)]
+    weighted = [Weighted(unit, V, of_y=False) for unit, V in zip(units, totals[:-1], strict=True)]
     return [*weighted, Weighted(none, totals[-1], of_y=True)]

@@ -10,7 +10,7 @@ from symplectic_adjoint.field import few_launches
 from symplectic_adjoint.methods.registry import EXPLICIT_METHODS, IMPLICIT_METHODS
 from symplectic_adjoint.steps import dense_outputs, output_cotangents, runge_kutta
 from symplectic_adjoint.steps.dense_outputs import most_at_once, output_weights
-from tests.fields import SmallNet, start, weighted_loss
+from tests.fields import Rotation, SmallNet, start, weighted_loss
 from tests.gradients import EXACT, FORWARD
 from tests.launches import count_launches
 from tests.oracle import relative_error, replay
@@ -122,16 +122,6 @@ def test_any_loss(loss, gradient, one_by_one):
     together = gradients(SmallNet(), start(), T, **how)
     one_by_one()
     assert_same(together, gradients(SmallNet(), start(), T, **how))
-
-
-class Rotation(nn.Module):
-    def __init__(self, dtype):
-        super().__init__()
-        torch.manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(3, 3, dtype=torch.complex128).to(dtype))
-
-    def forward(self, t, y):
-        return torch.sin(y @ self.weight) * (1.0 + t)
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex values to real")

@@ -15,7 +15,7 @@ from symplectic_adjoint import METHODS, odeint, solve
 from symplectic_adjoint.backward import parameter_sums
 from symplectic_adjoint.field import few_launches
 from symplectic_adjoint.methods.registry import EXPLICIT_METHODS
-from tests.fields import SmallNet, start, weighted_loss
+from tests.fields import Rotation, SmallNet, start, weighted_loss
 from tests.gradients import EXACT
 from tests.oracle import relative_error, replay
 
@@ -78,16 +78,6 @@ def test_precise_sums_are_as_precise(monkeypatch, accumulate):
     how = {"options": {"step_size": 0.01}, "accumulate": accumulate, "method": "rk4"}
     # The sums differ by a few float32 roundings of the states, not by those of 100 steps' terms.
     assert_same(gradients(func, y0, T, **how), in_turn(monkeypatch, func, y0, T, **how), 1e-5)
-
-
-class Rotation(nn.Module):
-    def __init__(self, dtype):
-        super().__init__()
-        torch.manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(3, 3, dtype=torch.complex128).to(dtype))
-
-    def forward(self, t, y):
-        return torch.sin(y @ self.weight) * (1.0 + t)
 
 
 @pytest.mark.parametrize(
