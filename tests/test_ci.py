@@ -1,4 +1,4 @@
-"""What CI runs, and how long each of it may take: tox.ini, .ci/run and the workflows agree."""
+"""CI's jobs and the minutes that each may take: tox.ini, .ci/run and the workflows agree."""
 
 import configparser
 import re
@@ -9,7 +9,7 @@ from tests.clone import ROOT
 from toxfile import Budgets
 
 MOST_MINUTES = 22
-"""What all of CI may take on two cores; past 25 it is in everyone's way."""
+"""The limit for all of CI on two cores; past 25 it is in everyone's way."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Docstrings as Markdown: each `name: what it is`, with the indented lines below it, becomes a list item."""
+"""Docstrings as Markdown: each entry `name: text`, with the indented lines below it, is an item of a list."""
 
 import re
 from typing import Any

@@ -15,7 +15,7 @@ from symplectic_adjoint.steps.runge_kutta import weighted_sum
 
 
 class Weighted(NamedTuple):
-    """What an output, or a sum over outputs, adds to the sums: to w_i a weight times mu, to y_bar mu itself or nothing.
+    """A term of the sums from an output, or a sum over outputs: a weight times mu for w_i, mu or nothing for y_bar.
 
     The weights are the b_i(sigma) of an output.
     """

@@ -1,11 +1,11 @@
-"""What the points of a panel show, in words that are made from their numbers, and the same for several panels."""
+"""Headlines: findings in words, made from the numbers of a panel or of several."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 COSTS = ("memory", "time", "error")
-"""What is compared, in the order in which a headline says it."""
+"""The costs that are compared, in the order in which a headline says them."""
 
 FRACTIONS = {
     1 / 2: "half",

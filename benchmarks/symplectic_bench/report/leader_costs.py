@@ -15,7 +15,7 @@ EXPLAINED = (
     " A title compares symplectic with torchdiffeq's backprop, or with ours where that was not measured. Their times"
     " count only where the rounds decide them; where nothing follows, the title is the problem's name."
 )
-"""What a caption says of titles that are such comparisons."""
+"""The sentences of a caption that explain titles with such comparisons."""
 
 
 def are_decided(lines: Sequence[Line], name: str = OVER_PEER) -> list[bool]:

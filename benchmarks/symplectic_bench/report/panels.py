@@ -86,7 +86,7 @@ class Panel:
 
     @property
     def identity(self) -> str:
-        """What tells the panel from the others of its figure: the title and the parameters, in one line."""
+        """The title and the parameters in one line, which differ from those of the figure's other panels."""
         return ", ".join(part for part in (self.title, self.setting) if part)
 
 
@@ -111,7 +111,7 @@ class FigureSpec:
 
     @property
     def heading(self) -> str:
-        """What the panels show together, or the title if nothing follows for most of them."""
+        """The headline that the panels share, or the title if most of them have none."""
         return common_headline(panel.headline for panel in self.panels) or self.title
 
     @property
