@@ -11,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -21,6 +22,8 @@ from symplectic_bench.report.panels import FigureSpec, Panel, Style
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.6  # inches
 LEGEND_HEIGHT = 0.9
+NAMES = 18
+"""The names on a y axis for which a panel's height is enough."""
 CHARACTERS = 33
 """The length of a line of the figure's title, for each panel beside another."""
 NARROW = 12
@@ -32,7 +35,7 @@ LABEL_COLOR = "#333333"
 SMALL: Any = {"fontsize": 7, "color": "#555555"}
 LINE = 9
 """The height of a line of small text, in points."""
-SHADE: Any = {"facecolor": "#56B4E9", "alpha": 0.18, "linewidth": 0, "zorder": 0}
+SHADE: Any = {"facecolor": "#888888", "alpha": 0.18, "linewidth": 0, "zorder": 0}
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 8.5,
@@ -71,9 +74,11 @@ def save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
 def draw(spec: FigureSpec) -> Figure:
     """Draw the figure of a spec: panels in rows, and one legend below them."""
     wide, high = max(map(len, spec.rows)), len(spec.rows)
-    named = any(panel.y.names for panel in spec.panels)  # which stand beside the axes
-    size = (PANEL_WIDTH * (wide + named), PANEL_HEIGHT * high + LEGEND_HEIGHT)
-    figure = Figure(figsize=size, layout="constrained")  # not pyplot's, which would keep it and look for a display
+    names = max((len(panel.y.names) for panel in spec.panels), default=0)  # which stand beside the axes
+    taller = max(1.0, names / NAMES)
+    size = (PANEL_WIDTH * (wide + (names > 0)), PANEL_HEIGHT * taller * high + LEGEND_HEIGHT)
+    # Not pyplot's, which would keep it and look for a display. Long names are wider in files than in the layout.
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.15 if names else None))
     FigureCanvasAgg(figure)
     figure.suptitle(fill(spec.heading, int(CHARACTERS * wide)), fontsize=11, fontweight="bold")
     grid = figure.add_gridspec(high, wide)
@@ -82,6 +87,8 @@ def draw(spec: FigureSpec) -> Figure:
         for j, panel in enumerate(row):
             drawn.append((figure.add_subplot(grid[i, j]), panel))
             _draw_panel(*drawn[-1])
+            if j and panel.y.names and panel.y == row[j - 1].y:
+                drawn[-1][0].tick_params(labelleft=False)  # the same names stand to the left
     _draw_legend(figure, [panel for panel in spec.panels if not _is_named(panel)], wide)
     figure.draw_without_rendering()  # labels are placed by the final layout
     figure.set_layout_engine("none")
