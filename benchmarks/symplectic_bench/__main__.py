@@ -6,6 +6,9 @@ import sys
 
 def main() -> None:
     """Run the command line."""
+    if sys.platform == "win32":
+        print("symplectic-bench needs Linux or macOS. symplectic_adjoint itself runs on Windows.", file=sys.stderr)
+        sys.exit(2)  # Exit.USAGE: imports fail here
     try:
         os.getcwd()
     except FileNotFoundError:

@@ -48,7 +48,7 @@ HELP = """Measure every way of computing the gradient of a neural ODE: error, ti
 \b
 A first look, in seconds     symplectic-bench run quick --scale smoke
 Your own neural ODE          symplectic-bench run --problem package.module:factory
-The rivals, by questions     symplectic-bench run peers
+The peers, by question        symplectic-bench run peers
 The paper's tables           symplectic-bench paper
 A gate in your CI            symplectic-bench check --problem package.module:factory
 What can be measured         symplectic-bench list

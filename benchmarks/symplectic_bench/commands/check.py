@@ -52,7 +52,7 @@ from symplectic_bench.spec.users_problem import suite_of
 
 def check(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="SUITE", help="Names (see list) or .toml files.")
+        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Names (see list) or .toml files.")
     ] = None,
     scale: AtScale = Scale.CPU,
     problem: UsersProblemPath = None,

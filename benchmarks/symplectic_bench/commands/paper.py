@@ -27,7 +27,7 @@ def paper(
     options: RunOptions,
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="EXPERIMENT", help="Experiments, such as table2; by default all that have the scale."),
+        typer.Argument(metavar="[EXPERIMENT]...", help="Such as table2; by default all that have the scale."),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Rewrite tables, figures and page without measuring.")] = False,
     environment: EnvironmentId = None,

@@ -13,7 +13,7 @@ from symplectic_bench.spec.suggestion import suggestion
 
 
 def portraits(
-    names: Annotated[list[str] | None, typer.Argument(metavar="PROBLEM", help="All problems by default.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[PROBLEM]...", help="All problems by default.")] = None,
     folder: Annotated[Path, typer.Option(help="Folder of the figures.", file_okay=False)] = PLOTS / "problems",
 ) -> None:
     """Draw the solution of each problem."""

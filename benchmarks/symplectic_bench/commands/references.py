@@ -12,7 +12,7 @@ from symplectic_bench.run.console import console
 
 def references(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="SUITE", help="Suites whose problems are the standard ones.")
+        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Suites whose problems are the standard ones.")
     ] = None,
 ) -> None:
     """Write missing references and remove those of deleted problems. Needs heyoka; takes minutes."""

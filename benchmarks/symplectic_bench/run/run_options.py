@@ -12,8 +12,8 @@ from symplectic_bench.spec.suite import Scale
 AtScale = Annotated[
     Scale,
     typer.Option(
-        help="Size: the suite's own (cpu), a few seconds (smoke), for a large GPU (gpu), or the first iterations of"
-        " that (gpu-first)."
+        help="Size: the suite's own (cpu), the smallest, in seconds to two minutes (smoke), for a large GPU (gpu), or"
+        " the first iterations of that (gpu-first)."
     ),
 ]
 UsersProblemPath = Annotated[
