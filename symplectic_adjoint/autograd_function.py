@@ -76,7 +76,8 @@ def _run_distinct(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -
             return problem.solve(y0.detach(), KeepNothing(), watch=grad_mode)
     call = _forward_pass(problem, strategy, y0.detach(), wants_t)
     params = call.trajectory.field.params
-    if not (wants_t or y0.requires_grad or params):  # func uses none of the tensors that it could reach
+    call.trajectory.field.handed_out.refuse((y0, t, *params))
+    if not (wants_t or y0.requires_grad or call.trajectory.field.search.wants_gradient):  # func uses none of these
         return call.results[0], call.trajectory
     return _Solve.apply(call, y0, t, *params), call.trajectory
 
@@ -162,6 +163,7 @@ class _Solve(torch.autograd.Function):
         if call.strategy.check:
             trajectory.field.forward_state.require_unchanged()
         f = trajectory.field.for_another_pass()
+        f.search.sample(len(trajectory.plans) * call.problem.tableau.stages, call.problem.tableau.stages)
         f.times = f.times.for_steps(trajectory.plans if call.strategy.exact else (), call.problem.tableau.floats.c)
         if not call.strategy.check:
             f.first_graph = FirstGraph()

@@ -185,9 +185,8 @@ def _transposed(f: Field, linearization: Linearization, lam: Tensor) -> tuple[Te
         reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
     ) -> Sequence[Tensor | None]:
         del by_params
-        bars = f.pull(reached, (*inputs, *f.leaves), cotangents)
-        integrand[:] = bars[len(inputs) :]
-        return bars[: len(inputs)]
+        bars, integrand[:] = f.pull_to_leaves(reached, inputs, cotangents, f.leaves)
+        return bars
 
     (y_bar,) = f.transpose(linearization, lam, pull)
     return y_bar, integrand

@@ -107,6 +107,8 @@ class AutogradSums:
         )
         if self._aliases.add(bars[len(inputs) :]) if self._together else self._aliases.reached_anew():
             refuse_bypass(self._aliases, reached, inputs)
+            if self._f.search.active:
+                self._f.search.search_again(reached, inputs, self._aliases)
         return bars[: len(inputs)] if self._together else [x.grad for x in inputs]
 
     def _pull_separately(
@@ -121,16 +123,16 @@ class AutogradSums:
         leaves: the tensors through which the graph reaches the parameters, each with one entry per parameter: the
         aliases, the parameters themselves, or both.
         """
-        bars = self._f.pull(reached, (*inputs, *chain(*leaves)), cotangents)
+        bars, terms = self._f.pull_to_leaves(reached, inputs, cotangents, tuple(chain(*leaves)))
         totals = [leaf.grad for leaf in self._aliases.leaves]
         into, added = [], []
-        for total, bar in zip(totals * len(leaves), bars[len(inputs) :], strict=True):
+        for total, bar in zip(totals * len(leaves), terms, strict=True):
             if total is not None and bar is not None:
                 into.append(total)
                 added.append(bar)
         if into:
             foreach_add_(into, added)
-        return bars[: len(inputs)]
+        return bars
 
     def total(self) -> list[Tensor | None]:
         return self._aliases.grads()
@@ -170,9 +172,9 @@ class ExplicitSums:
         self, reached: Reached, inputs: Sequence[Tensor], cotangents: Sequence[Tensor], /, *, by_params: bool
     ) -> Sequence[Tensor | None]:
         del by_params  # the graph always leads to the parameters themselves
-        bars = self._f.pull(reached, (*inputs, *self._leaves), cotangents)
-        self._accumulator.add(bars[len(inputs) :])
-        return bars[: len(inputs)]
+        bars, terms = self._f.pull_to_leaves(reached, inputs, cotangents, self._leaves)
+        self._accumulator.add(terms)
+        return bars
 
     def total(self) -> list[Tensor | None]:
         return self._accumulator.total

@@ -1,10 +1,13 @@
 """The names that a Python function reads and assigns, found in its code."""
 
 import dis
+import sys
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
+
+_LIBRARIES = frozenset(sys.stdlib_module_names) - {"__main__"} | {"torch", "numpy", "scipy", "symplectic_adjoint"}
 
 _LOADS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 _ASSIGNS_GLOBAL = ("STORE_GLOBAL", "DELETE_GLOBAL")
@@ -84,3 +87,13 @@ def _code_of(member: Any) -> CodeType | None:
     while hasattr(member, "__wrapped__"):
         member = member.__wrapped__
     return member.__code__ if isinstance(member, FunctionType) else None
+
+
+def is_library_name(module_name: str) -> bool:
+    """Return whether a Python module of this name is part of a library whose code is not followed."""
+    return module_name.partition(".")[0] in _LIBRARIES
+
+
+def users_class(kind: type) -> type | None:
+    """Return the class of the user's from which torch derived this one (parametrizations), or which it is, if any."""
+    return next((base for base in kind.__mro__ if not is_library_name(base.__module__)), None)

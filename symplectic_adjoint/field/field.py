@@ -20,6 +20,7 @@ from symplectic_adjoint.field.first_graph import FirstGraph
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.graph import edge_to
+from symplectic_adjoint.field.handed_out import HandedOut
 from symplectic_adjoint.field.kept_calls import refuse_kept
 from symplectic_adjoint.field.layout import PackedFunc
 from symplectic_adjoint.field.linearization import Linearization, Pull, cut_at, hooks_suspended, pairs_with_graph
@@ -60,6 +61,7 @@ class Field:
         self.forward_state = forward_state or ForwardState(Reach(func), like.device)
         self.search = LostGradientSearch(params, frozen, self.forward_state)
         self.first_graph = FirstGraph()
+        self.handed_out = HandedOut(self.forward_state.reach)
         self.f_calls = 0
         self.calls_on_graph = 0
         """Those of the calls that have a graph of their caller's: not the ones that solve for a stage."""
@@ -76,6 +78,8 @@ class Field:
         self._first_call: tuple[Tensor, Tensor, Tensor] | None = None
         """t, y and f of the first call, if func's modules have buffers, which func may change."""
         self._first_time: Time | None = None
+        self._first_node = 0
+        """The number of nodes that had been made before the last call on the graph."""
 
     def for_another_pass(self) -> "Field":
         """Return the same field with counts and a search of its own, for a backward pass."""
@@ -283,6 +287,23 @@ class Field:
         found = iter(bars)
         return tuple(next(found) if x.requires_grad else None for x in inputs)
 
+    def pull_to_leaves(
+        self,
+        outputs: Sequence[Tensor | GradientEdge],
+        inputs: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
+        leaves: Sequence[Tensor],
+    ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
+        """Return the cotangents of inputs, and of the leaves in which graphs of f end, as `pull` does.
+
+        Raises LostGradient if the graphs lead to other leaves than before, and one of them is unknown.
+        """
+        bars = self.pull(outputs, (*inputs, *leaves), cotangents)
+        n = len(inputs)
+        if self.search.active and self.search.reaches_anew(bars[n:]):
+            self.search.search_again(outputs, inputs, self.aliases)
+        return bars[:n], bars[n:]
+
     def time(self, t: Time) -> Tensor:
         """Return t as it is passed to func: a 0-dim tensor of dtype time_dtype on the state's device."""
         return self.times.of(t)
@@ -311,7 +332,7 @@ class Field:
         return t, y
 
     def _on_graph(self, t: Tensor, y: Tensor) -> Tensor:
-        nodes_before = nodes_made()
+        self._first_node = nodes_before = nodes_made()
         with self.search.in_one_thread():
             k = self.evaluate(t, y)
         if self.search.active and k.grad_fn is not None:
@@ -323,6 +344,8 @@ class Field:
     def _note_first_graph(self, k: Tensor, t: Time, y: Tensor, passed: tuple[Tensor, ...]) -> None:
         if self._first_time is None and isinstance(t, float):
             self._first_time = t
+        if self.search.adopting:
+            self.handed_out.note(self._first_node)
         # With its cache, autocast casts a weight once; without, as in the backward pass, for each use.
         if self.search.adopting and self.forward_state.autocast_dtype is None:
             self.first_graph.note(k, t, y, self.search.known(None, *passed))

@@ -16,6 +16,9 @@ from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import find_unknown_leaves
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 
+SAMPLES = 16
+"""About how many graphs of a backward pass are searched although graphs of their size were."""
+
 FIRST_CALLS = 4
 """How many graphs of a pass are searched whatever their size, if they lead to what was computed before the call."""
 
@@ -23,8 +26,9 @@ FIRST_CALLS = 4
 class LostGradientSearch:
     """The search for tensors that require a gradient and that are neither parameters nor known to be frozen.
 
-    Once started, it searches the graph of the next call, and after that every graph of a new size. In the forward pass
-    of a solve that can still take more inputs, an unknown tensor is adopted: it becomes a parameter.
+    Once started, it searches the graph of the next call, and after that every graph of a new size, some others, and
+    those whose VJP reaches other parameters than before. In the forward pass of a solve that can still take more
+    inputs, an unknown tensor is adopted: it becomes a parameter.
     """
 
     def __init__(self, params: Sequence[Tensor], frozen: Sequence[Tensor], forward_state: ForwardState):
@@ -48,8 +52,12 @@ class LostGradientSearch:
         """The parameters: those given, then those adopted."""
         self.direct: dict[int, Tensor] = {}
         """The params with a history that graphs reach themselves, because no stand-in can be put in their place."""
+        self.only_held: set[int] = set()
+        """The ids of the params that were adopted because func may use them later: the first graph reaches none."""
         self._frozen, self._forward_state = frozen, forward_state
         self._sizes: set[int] = set()
+        self._calls, self._every = 0, 0
+        self._patterns: set[tuple[bool, ...]] = set()
         self._searched = 0
         self._reached: set[int] = set()
         """The ids of the params that the searched graphs reach."""
@@ -84,8 +92,18 @@ class LostGradientSearch:
         """Return a search for another pass, in which func may use other tensors, and none can be adopted."""
         other = copy(self)
         other.adopting, other.gated, other._sizes, other._searched = False, False, set(), 0
+        other._calls, other._every, other._patterns = 0, 0, set()
         other._reached_before, other._reached, other.missed = self._reached, set(), set()
         return other
+
+    def sample(self, calls: int, stages: int) -> None:
+        """Search every so many of the next calls whatever the size of their graphs: at most one of each step's."""
+        self._every = max(stages, calls // SAMPLES)
+
+    @property
+    def wants_gradient(self) -> bool:
+        """Whether there are parameters besides those that are only held."""
+        return any(id(p) not in self.only_held for p in self.params)
 
     def in_one_thread(self) -> AbstractContextManager[Any]:
         """Return a context for a call that is searched, in which autograd within func creates nodes in this thread.
@@ -99,10 +117,13 @@ class LostGradientSearch:
         """Adopt or refuse an unknown tensor in k's graph, unless a graph of its size was searched before.
 
         nodes_before: how many nodes autograd had created when f was called. aliases: those that replace the parameters.
-        Return whether the graph was searched. Raises LostGradient for a tensor that is not adopted.
+        Return whether the graph has a new size. Raises LostGradient for a tensor that is not adopted.
         """
         size = nodes_made() - nodes_before
+        self._calls += 1
         if size in self._sizes:
+            if self._every and self._calls % self._every == 0:
+                self.search_again((k,), (y, t), aliases)
             return False
         older: list[Node] = []
         dtypes = set[torch.dtype]()
@@ -127,9 +148,39 @@ class LostGradientSearch:
             self._refuse_lost(k, tuple(known))
         self._refuse_hidden(unknown, older)
         found = [x for x in candidates if id(x) in reached or id(state.stand_ins.leaf_of(x)) in reached]
-        self._adopt([*found, *unknown, *state.reach.beside(unknown)])
+        if self.adopting:
+            held = {id(p) for p in (*self.params, *found, *unknown)}
+            self._adopt([*found, *unknown, *state.reach.leaves])
+            self.only_held |= {id(p) for p in self.params} - held
         self._note_reached(reached | {id(x) for x in unknown}, aliases)
         return True
+
+    def reaches_anew(self, bars: Sequence[Tensor | None]) -> bool:
+        """Return whether a VJP reached a set of parameters that no earlier one of this pass did; False for the first.
+
+        bars: what it returned for them.
+        """
+        pattern = tuple(bar is None for bar in bars)
+        if pattern in self._patterns:
+            return False
+        self._patterns.add(pattern)
+        return len(self._patterns) > 1
+
+    def search_again(
+        self, outputs: Sequence[Tensor | GradientEdge], inputs: Sequence[Tensor], aliases: ParameterAliases | None
+    ) -> None:
+        """Search graphs that seemed to be known. Raises LostGradient for an unknown tensor.
+
+        outputs: where they begin. inputs: the tensors at which they end, besides the parameters.
+        """
+        known = tuple(self.known(aliases, *inputs))
+        for output in outputs:
+            reached = set[int]()
+            if find_unknown_leaves(output, known, reached=reached):
+                self._refuse_lost(output, known)
+            missed = self.missed
+            self._note_reached(reached, aliases)
+            self.missed = missed
 
     def _refuse_hidden(self, leaves: Sequence[Tensor], older: Sequence[Node]) -> None:
         """Raise LostGradient for a leaf that only a tensor computed before the call leads to, which was not found.
@@ -210,7 +261,7 @@ class LostGradientSearch:
             if id(p) in anew | behind:
                 raise LostGradient(_kept_value(p, "in some calls, and in others"))
 
-    def _refuse_lost(self, k: Tensor, known: tuple[Tensor, ...]) -> None:
+    def _refuse_lost(self, k: Tensor | GradientEdge, known: tuple[Tensor, ...]) -> None:
         gc.collect()  # a leaf that only cyclic garbage still holds is func's own
         for lost in find_unknown_leaves(k, known):
             name = self._forward_state.reach.name_of(lost)

@@ -1,6 +1,6 @@
 """What func reaches by name: modules, tensors, and values of the caller's own containers and objects."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import ref
@@ -52,6 +52,8 @@ class Reach:
     """Where func can keep values, besides attributes of itself and of its modules."""
     names: frozenset[str] = frozenset()
     """The attributes that func, and the functions that it names, read."""
+    computed_names: bool = False
+    """Whether they also reach attributes by names that they compute."""
 
     @property
     def places(self) -> list[ModuleTensor]:
@@ -67,22 +69,22 @@ class Reach:
     def variables(self) -> list[Tensor]:
         """Return the tensors that func's variables hold and that require a gradient, and the parameters of its modules.
 
-        Of a module of which func names submodules, only the parameters of those, and its own. Frozen ones as well: they
-        may be trained again before the backward pass.
+        Of a module of which func names submodules, only the parameters of those, and its own, unless it computes names.
+        Frozen ones as well: they may be trained again before the backward pass.
         """
         own = [x.tensor for x in self.tensors if x.place is not None and not _is_attribute(x.place)]
         found = [x for x in own if x is not None and x.requires_grad]
         for _, root in self.roots:
             named = [child for key, child in root._modules.items() if child is not None and key in self.names]
-            modules = [root, *(m for child in named for m in child.modules())] if named else root.modules()
+            some = named and not self.computed_names
+            modules = [root, *(m for child in named for m in child.modules())] if some else root.modules()
             found += [p for m in modules for p in m._parameters.values() if p is not None]
         return found
 
-    def beside(self, leaves: Sequence[Tensor]) -> list[Tensor]:
-        """Return the leaves in the lists and dicts that hold one of these: func may use each at another time."""
-        ids = {id(x) for x in leaves}
-        containers = {_container(x.name) for x in self.tensors if id(x.tensor) in ids} - {""}
-        held = [x.tensor for x in self.tensors if containers and _container(x.name) in containers]
+    @property
+    def leaves(self) -> list[Tensor]:
+        """The tensors without a history that require a gradient, each of which func may use at some time."""
+        held = [x.tensor for x in self.tensors]
         return [x for x in held if x is not None and x.requires_grad and x.is_leaf]
 
     def name_of(self, x: Tensor) -> str | None:
@@ -96,11 +98,6 @@ class Reach:
                     if held is x:
                         return ".".join(part for part in (name, path, key) if part)
         return None
-
-
-def _container(name: str) -> str:
-    """Return the expression of the list or dict in which an expression finds a value; "" for any other expression."""
-    return name.rpartition("[")[0] if name.endswith("]") else ""
 
 
 def _is_attribute(place: Place) -> bool:

@@ -5,17 +5,25 @@ that a variable which the caller assigns afterwards does not change this solve. 
 and objects are never written to.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from types import BuiltinFunctionType, CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from functools import lru_cache, partial
+from operator import attrgetter, methodcaller
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from symplectic_adjoint.field.code_names import CodeNames, attributes_read
+from symplectic_adjoint.field.code_names import CodeNames, attributes_read, is_library_name, users_class
+from symplectic_adjoint.field.held_values import (
+    COMPUTED_NAMES,
+    CONTAINERS,
+    MAPPINGS,
+    entries_of,
+    named_attributes_of,
+    other_attributes_of,
+)
 from symplectic_adjoint.field.module_tensors import STANDARD_ATTRIBUTES
 from symplectic_adjoint.field.module_values import hooks_of
 from symplectic_adjoint.field.places import (
@@ -36,22 +44,19 @@ from symplectic_adjoint.field.watched_values import MOST_WATCHED, SCALARS, Watch
 MOST_NESTED = 6
 """How deep containers and objects are followed."""
 
-_OPAQUE = (*SCALARS, type(None), torch.dtype, torch.device, torch.Generator, BuiltinFunctionType, slice, range)
+_BUILTIN = (BuiltinFunctionType, MethodWrapperType)
+_OPAQUE = (*SCALARS, type(None), torch.dtype, torch.device, torch.Generator, *_BUILTIN, slice, range)
+_CACHED = type(lru_cache(len))
+"""The type of a function whose values are kept by functools."""
 _HOLDS_VALUES = ("types", "argparse")
 """Modules of the standard library whose objects hold values of the caller's: SimpleNamespace and Namespace."""
-
-_LIBRARIES = frozenset(sys.stdlib_module_names) - {"__main__"} | {"torch", "numpy", "scipy", "symplectic_adjoint"}
 
 
 def reach_of(func: Callable[..., Any]) -> Reach:
     """Return what func reaches. func may be a module, a function, a bound method, a partial or any callable object."""
-    if isinstance(func, SplitFunction):
-        walk = _Walk(func.explicit, func.implicit)
-        explicit = walk.follow(func.explicit, "explicit", None, 0)
-        copied = SplitFunction(explicit, walk.follow(func.implicit, "implicit", None, 0))
-    else:
-        walk = _Walk(func)
-        copied = walk.follow(func, "func", None, 0)
+    walk, copied = _walked(func, computed_names=False)
+    if walk.computed_names:  # known only now, and true of what was followed before
+        walk, copied = _walked(func, computed_names=True)
     return Reach(
         copied,
         tuple(walk.roots),
@@ -61,13 +66,28 @@ def reach_of(func: Callable[..., Any]) -> Reach:
         tuple(walk.values),
         (*walk.stores, walk.assigned.variables()),
         walk.names,
+        walk.computed_names,
     )
 
 
-class _Walk:
-    """One walk from func, or from its parts, over everything that their code names."""
+def _walked(func: Callable[..., Any], *, computed_names: bool) -> tuple["_Walk", Callable[..., Any]]:
+    """Return a walk from func, and the function to call."""
+    if not isinstance(func, SplitFunction):
+        walk = _Walk(func, computed_names=computed_names)
+        return walk, walk.follow(func, "func", None, 0)
+    walk = _Walk(func.explicit, func.implicit, computed_names=computed_names)
+    explicit = walk.follow(func.explicit, "explicit", None, 0)
+    return walk, SplitFunction(explicit, walk.follow(func.implicit, "implicit", None, 0))
 
-    def __init__(self, *funcs: Any):
+
+class _Walk:
+    """One walk from func, or from its parts, over everything that their code names.
+
+    computed_names: whether the code may also read what it does not name. Leaves found so are collected, and nothing
+    else: an object's other attributes may be anything.
+    """
+
+    def __init__(self, *funcs: Any, computed_names: bool):
         self.roots: list[tuple[str, nn.Module]] = []
         self.modules: dict[int, nn.Module] = {}
         self.tensors: list[ReachedTensor] = []
@@ -76,11 +96,17 @@ class _Walk:
         self.stores: list[Store] = []
         self.names: frozenset[str] = frozenset()
         """The attributes that the functions found so far read."""
+        self._all_attributes, self._found_getter = computed_names, False
         self._package = _package_of(funcs[0])
         self._copies: dict[int, Any] = {}
         self._cells: dict[int, CellType] = {}
         self.assigned = _Assigned(funcs, self._is_library)
         self._seen: set[int] = set()
+
+    @property
+    def computed_names(self) -> bool:
+        """Whether the code found so far reaches attributes by names that it computes."""
+        return self._all_attributes or self._found_getter or not COMPUTED_NAMES.isdisjoint(self.names)
 
     def follow(self, x: Any, name: str, place: Place | None, depth: int) -> Any:
         """Collect what x reaches; return x, or the copy to be used in its place if it is or holds a plain function.
@@ -90,6 +116,8 @@ class _Walk:
         """
         if isinstance(x, _OPAQUE):
             self.values.append((name, x))
+            if isinstance(x, _BUILTIN):  # held.get, say
+                self.follow(x.__self__, f"{name}.__self__", None, depth + 1)
             return x
         if isinstance(x, Tensor):
             self.tensors.append(ReachedTensor(name, ref(x), place))
@@ -101,6 +129,10 @@ class _Walk:
             return self._follow_method(x, name, depth, copying=place is not None or depth == 0)
         elif isinstance(x, partial):
             return self._follow_partial(x, name, depth, copying=place is not None or depth == 0)
+        elif isinstance(x, attrgetter | methodcaller):
+            self._found_getter = True
+        elif isinstance(x, _CACHED):
+            self.follow(x.__wrapped__, name, None, depth + 1)
         elif depth < MOST_NESTED:
             if isinstance(x, tuple):
                 holder = None if place is None else TupleHolder(place)
@@ -110,30 +142,35 @@ class _Walk:
         return x
 
     def _follow_holder(self, x: Any, name: str, depth: int) -> None:
-        """Follow and watch the values of a list, dict, object, class or Python module that the caller owns."""
+        """Follow and watch the values of a container, object, class or Python module that the caller owns."""
         if id(x) in self._seen:
             return
         self._seen.add(id(x))
-        form = "{}.{}"
-        if isinstance(x, list | dict):
-            self.stores.append(Entries(name, x))
-            read, form = partial(_entries, x, self.names), "{}[{!r}]"
+        form, others = "{}.{}", {}
+        if isinstance(x, CONTAINERS):
+            if isinstance(x, list | dict):
+                self.stores.append(Entries(name, x))
+            read, form = partial(entries_of, x, self.names), "{}[{!r}]"
         elif isinstance(x, ModuleType):
-            if _is_library_name(x.__name__):
+            if is_library_name(x.__name__):
                 return
-            read = partial(_attributes, x, self.names)
+            read = partial(named_attributes_of, x, self.names)
         else:
             kind = x if isinstance(x, type) else type(x)
-            kind = _own_class(kind) or kind
-            if _is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
+            kind = users_class(kind) or kind
+            if is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
                 return
-            read = partial(_attributes, x, attributes_read(kind, self.names))
+            names = attributes_read(kind, self.names)
+            read = partial(named_attributes_of, x, names)
+            if kind is not x and self._reads_all(names):
+                others = other_attributes_of(x, names)
             if kind is not x and hasattr(x, "__dict__"):
                 self.stores.append(Attributes(name, x))
             if kind is not x:
                 self._follow_holder(kind, kind.__name__, depth)
         self._follow_values(name, read, form, depth)
-        if isinstance(x, dict) and len(x) <= MOST_WATCHED:  # the key of an entry may be computed
+        self._collect_leaves(others, name, form)
+        if isinstance(x, MAPPINGS) and len(x) <= MOST_WATCHED:  # the key of an entry may be computed
             for key, value in list(x.items()):
                 self.follow(value, form.format(name, key), None, depth + 1)
 
@@ -141,10 +178,28 @@ class _Walk:
         """Follow and watch the values that `read` returns, by key."""
         values = read()
         if not 0 < len(values) <= MOST_WATCHED:
+            self._collect_leaves(values, name, form)
             return
         self.watched.append(WatchedValues(name, read, form))
         for key, value in values.items():
             self.follow(value, form.format(name, key), None, depth + 1)
+
+    def _reads_all(self, names: frozenset[str]) -> bool:
+        """Return whether code that reads these names may read every attribute."""
+        return self._all_attributes or not COMPUTED_NAMES.isdisjoint(names)
+
+    def _collect_leaves(self, values: Mapping[Any, Any], name: str, form: str, nested: int = 0) -> None:
+        """Collect the leaves that require a gradient in values that func may read by a key or name that it computes."""
+        for key, x in values.items():
+            path = form.format(name, key)
+            if isinstance(x, Tensor):
+                if x.requires_grad and x.is_leaf:
+                    self.tensors.append(ReachedTensor(path, ref(x), None))
+            elif isinstance(x, nn.Module):
+                if id(x) not in self.modules:
+                    self._collect_leaves(dict(x.named_parameters()), path, "{}.{}")
+            elif isinstance(x, CONTAINERS) and len(x) <= MOST_WATCHED and nested < 2:
+                self._collect_leaves(entries_of(x), path, "{}[{!r}]", nested + 1)
 
     def _follow_module(self, module: nn.Module, name: str, depth: int) -> None:
         if id(module) in self.modules:
@@ -157,7 +212,7 @@ class _Walk:
 
     def _follow_attributes(self, module: nn.Module, name: str, depth: int) -> None:
         """Follow the plain attributes of a module: its tensors, and what its own code reads."""
-        holder, kind = vars(module), _own_class(type(module))
+        holder, kind = vars(module), users_class(type(module))
         names: frozenset[str] = frozenset()
         if kind is not None:
             names = attributes_read(kind, self.names | {"forward"})
@@ -170,6 +225,8 @@ class _Walk:
                 self.tensors.append(ReachedTensor(f"{name}.{key}", ref(x), None))
             elif key in names:
                 self.follow(x, f"{name}.{key}", (holder, key) if isinstance(x, tuple) else None, depth + 1)
+            elif self._reads_all(names):
+                self._collect_leaves({key: x}, name, "{}.{}")
         for hook in hooks_of(module):
             self.follow(hook, f"a hook of {name}", None, depth + 1)
 
@@ -214,7 +271,7 @@ class _Walk:
         self.names |= names.attributes
         self.values.append((name, id(function.__code__)))
         if function.__dict__:
-            self._follow_values(name, partial(_attributes, function, self.names), "{}.{}", depth)
+            self._follow_values(name, partial(named_attributes_of, function, self.names), "{}.{}", depth)
         if not copying:
             if id(function) not in self._seen:
                 self._seen.add(id(function))
@@ -287,7 +344,7 @@ class _Walk:
     def _is_value(self, x: Any) -> bool:
         """Return whether a global is a value that the caller may change, not an imported module, class or function."""
         if isinstance(x, ModuleType):
-            return not _is_library_name(x.__name__)
+            return not is_library_name(x.__name__)
         if isinstance(x, FunctionType):
             return not self._is_library(x)
         return not isinstance(x, type | BuiltinFunctionType)
@@ -295,7 +352,7 @@ class _Walk:
     def _is_library(self, function: FunctionType) -> bool:
         """Return whether a function belongs to an installed package other than that of func, and holds no values."""
         name = function.__globals__.get("__name__") or ""
-        if _is_library_name(name):
+        if is_library_name(name):
             return True
         own = name.partition(".")[0] == self._package or function.__closure__
         return not own and "site-packages" in function.__code__.co_filename
@@ -341,34 +398,6 @@ def _is_set(cell: CellType) -> bool:
     return True
 
 
-def _entries(x: list[Any] | dict[Any, Any], names: frozenset[str]) -> Mapping[Any, Any]:
-    """Return the entries of a list or dict that func may read: of a dict those that its code names, if it does."""
-    if isinstance(x, list):
-        return dict(enumerate(x))
-    named = {key: value for key, value in x.items() if key in names}
-    return named or x
-
-
-def _attributes(x: Any, names: frozenset[str]) -> Mapping[str, Any]:
-    """Return the attributes of an object, class or Python module with these names; of a class, no functions."""
-    if not isinstance(x, type):
-        own = {key: value for key, value in getattr(x, "__dict__", {}).items() if key in names}
-        return own | {key: getattr(x, key) for key in _slots(type(x)) if key in names and hasattr(x, key)}
-    bases = [vars(base) for base in reversed(x.__mro__) if not _is_library_name(base.__module__)]
-    return {
-        key: value
-        for base in bases
-        for key, value in base.items()
-        if key in names and not (callable(value) or hasattr(value, "__get__") or key.startswith("__"))
-    }
-
-
-def _slots(kind: type) -> list[str]:
-    """Return the attributes that objects of a class hold without a dict, as __slots__ declares."""
-    bases = [base for base in kind.__mro__ if "__slots__" in vars(base)]
-    return [key for base in bases for key, value in vars(base).items() if isinstance(value, MemberDescriptorType)]
-
-
 def _chosen(x: Mapping[str, Any], names: frozenset[str]) -> Mapping[str, Any]:
     return {key: x[key] for key in names if key in x}
 
@@ -379,12 +408,3 @@ def _package_of(func: Any) -> str:
         func = func.func if isinstance(func, partial) else func.__func__
     name = func.__globals__.get("__name__") if isinstance(func, FunctionType) else type(func).__module__
     return (name or "").partition(".")[0]
-
-
-def _own_class(kind: type) -> type | None:
-    """Return the class of the user's from which torch derived this one (parametrizations), or which it is, if any."""
-    return next((base for base in kind.__mro__ if not _is_library_name(base.__module__)), None)
-
-
-def _is_library_name(module_name: str) -> bool:
-    return module_name.partition(".")[0] in _LIBRARIES

@@ -59,6 +59,15 @@ class Entries:
     def __init__(self, path: str, held: list[Any] | dict[Any, Any]):
         self.form, self._held = f"{path}[{{!r}}]", held
 
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def from_the_end(self) -> Iterator[tuple[Any, Any]]:
+        """Yield keys and values, those that were added last first."""
+        if isinstance(self._held, dict):
+            return reversed(self._held.items())
+        return ((i, self._held[i]) for i in reversed(range(len(self._held))))
+
     def read(self) -> dict[Any, Any]:
         if len(self._held) > MOST_WATCHED:
             return {len: len(self._held)}
