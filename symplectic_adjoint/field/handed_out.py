@@ -6,11 +6,12 @@ have no gradient, and a sum over all calls that of one term. So it gets a node w
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from symplectic_adjoint.errors import LostGradient
 from symplectic_adjoint.field.code_names import users_class
@@ -90,6 +91,11 @@ def _newest(store: Store) -> Iterable[tuple[Any, Any]]:
     return store.read().items()
 
 
+def place_of(node: Node) -> str | None:
+    """Return where func put the tensor that this node made, if it was handed out."""
+    return cast(Any, node).place if type(node) is _NODE else None
+
+
 class _WithoutBackward(torch.autograd.Function):
     """A tensor that needs a gradient, as a function of inputs, and has none."""
 
@@ -106,3 +112,6 @@ class _WithoutBackward(torch.autograd.Function):
             "its solution alone. Integrate such a value as a part of the state, compute it from the solution after "
             'the solve, or use gradient="backprop"'
         )
+
+
+_NODE: type = cast(Any, _WithoutBackward)._backward_cls

@@ -108,7 +108,7 @@ def test_a_flag_that_detaches_a_part_may_not_change(place, t, gradient):
     put(True)
     ys = sa.odeint(detaching(nn.Linear(3, 3).double(), is_on), y0, t, method="rk4", gradient=gradient)
     put(False)
-    with pytest.raises(sa.FunctionChanged, match=r"at t = 0, has another graph than in the forward pass"):
+    with pytest.raises(sa.FunctionChanged, match=r"at t = 0, has another graph than in the forward pass|has changed"):
         ys.sum().backward()
     assert y0.grad is None
 
