@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.field.matrix_products import addmv, mv
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 ALIGNMENT_BYTES = 256
@@ -150,24 +151,28 @@ class ProgramBuffers:
             return self.step_end(weights)
         if i == 0:
             return self.y
-        return torch.addmv(self.y, self.ks[:i].T, weights[i, :i])
+        return addmv(self.y, self.ks[:i].T, weights[i, :i])
 
     def step_end(self, weights: Tensor) -> Tensor:
         """Set the end of the step, and return it: y + h sum b_i k_i, flattened, with y added last; see advance."""
         s = self.tableau.stages
-        torch.mv(self.ks[:s].T, weights[self._b_row, :s], out=self.increment)
+        mv(self.ks[:s].T, weights[self._b_row, :s], out=self.increment)
         return torch.add(self.y, self.increment, out=self.end)
 
     def errors(self, weights: Tensor, rows: int) -> list[Tensor]:
         """Return the local error estimates, in the state's shape."""
         ks = self.ks[:rows].T
-        return [self.view(torch.mv(ks, row[:rows])) for row in weights[self._b_row + 1 :]]
+        return [self.view(mv(ks, row[:rows])) for row in weights[self._b_row + 1 :]]
 
     def roundings(self, weights: Tensor, rows: int, eps: float | Tensor) -> list[Tensor]:
         """Return eps h sum |e_i| |k_i| for each error estimate; see Step.rounding."""
         ks = self.ks[:rows].abs().T
         weights = weights.abs().to(ks.dtype)
-        return [self.view(torch.mv(ks, row[:rows])).mul_(eps) for row in weights[self._b_row + 1 :]]
+        return [self.view(mv(ks, row[:rows])).mul_(eps) for row in weights[self._b_row + 1 :]]
+
+    def combined_values(self, coefficients: Sequence[float]) -> Tensor:
+        """Return sum_i c_i k_i of the values of a transposed step, flattened."""
+        return mv(self.values.T, self.numbers(coefficients))
 
     def set_norms(self, norms: Sequence[Tensor], outdated: Tensor | None = None) -> None:
         """Set the numbers that the host reads next: these norms, and whether the programs are outdated if given."""
@@ -185,7 +190,7 @@ class ProgramBuffers:
 
     def cotangent(self, weights: Tensor, i: int, *, outputs: bool) -> Tensor:
         """Return w_i = h (b_i lam + sum_m b_i(sigma_m) mu_m + sum_{j>i} a_ji l_j), flattened. All l_j must be set."""
-        w = torch.mv(self._stack[i + 1 :].T, weights[i + 1 : self.rows + 1, i])
+        w = mv(self._stack[i + 1 :].T, weights[i + 1 : self.rows + 1, i])
         return w.addcmul_(self.mu[i], self.scalars[0].to(self.dtype)) if outputs else w
 
 
