@@ -57,8 +57,8 @@ def gmres(
         return rhs.clone()
     most = min(restart, rhs.numel())
     basis, images = _Rows(rhs / size, most), list[Tensor]()
-    H = torch.zeros(most + 1, most, dtype=torch.float64)
-    target = torch.zeros(most + 1, dtype=torch.float64)
+    H = torch.zeros(most + 1, most, dtype=torch.float64, device="cpu")
+    target = torch.zeros(most + 1, dtype=torch.float64, device="cpu")
     target[0] = size
     for m in range(most):
         v = basis.known[m].view(rhs.shape)

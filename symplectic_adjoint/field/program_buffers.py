@@ -38,7 +38,7 @@ class ProgramBuffers:
         self.scalars = torch.zeros(1 + rows, dtype=torch.float64, device=device)
         """h, and the times of the rows."""
         self.norms = torch.zeros(NORMS, dtype=torch.float64, device=device)
-        self.norms_on_host = torch.zeros(NORMS, dtype=torch.float64, pin_memory=device.type == "cuda")
+        self.norms_on_host = torch.zeros(NORMS, dtype=torch.float64, device="cpu", pin_memory=device.type == "cuda")
         self.time_sums = torch.zeros(3, dtype=torch.float64, device=device)
         """sum tau_i, sum c_i tau_i and sum k_i . w_i of a transposed step."""
         self.differences = torch.zeros(rows + 1, 3, dtype=like.dtype.to_real(), device=device)
@@ -86,13 +86,14 @@ class ProgramBuffers:
 
     def numbers(self, x: Sequence[float]) -> Tensor:
         """Return numbers, one for each row, as a vector on the device, without making the host wait."""
-        host = torch.tensor([*x[: self.rows], *[0.0] * (self.rows - len(x))], dtype=self.dtype.to_real())
+        padded = [*x[: self.rows], *[0.0] * (self.rows - len(x))]
+        host = torch.tensor(padded, dtype=self.dtype.to_real(), device="cpu")
         host = host.pin_memory() if self.y.is_cuda else host
         return host.to(self.y.device, non_blocking=True).to(self.dtype)
 
     def set_scalars(self, h: float, times: Sequence[float]) -> None:
         """Set h and the times of the first rows. So few numbers are copied without a wait, pinned or not."""
-        host = torch.tensor([h, *times, *[0.0] * (self.rows - len(times))], dtype=torch.float64)
+        host = torch.tensor([h, *times, *[0.0] * (self.rows - len(times))], dtype=torch.float64, device="cpu")
         self.scalars.copy_(host, non_blocking=True)
 
     def set_start(self, y: Tensor | None, k: Tensor | None) -> None:
@@ -141,7 +142,8 @@ class ProgramBuffers:
     def stage_scalars(self, coefficients: Sequence[Sequence[float]]) -> Sequence[Tensor]:
         """Return the scalars of every stage as CompiledSteps.stage_vjp takes them: its time, and h times these."""
         if self._stage_coefficients is None:
-            self._stage_coefficients = torch.tensor(coefficients, dtype=torch.float64).to(self.scalars.device)
+            host = torch.tensor(coefficients, dtype=torch.float64, device="cpu")
+            self._stage_coefficients = host.to(self.scalars.device)
         times = self.scalars[1 : 1 + len(coefficients), None]
         return torch.cat([times, self.scalars[0] * self._stage_coefficients], 1).unbind()
 
