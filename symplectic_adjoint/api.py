@@ -169,7 +169,7 @@ def _up_to_stop(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> 
         entries = reached if problem.repeated is None else sum(g < reached for g in problem.repeated.group)
         times = t.to(dtype=torch.float64, device="cpu")[:entries]
         if len(solved.times) > reached:
-            times = torch.cat([times, torch.tensor(solved.times[-1:], dtype=torch.float64)])
+            times = torch.cat([times, torch.tensor(solved.times[-1:], dtype=torch.float64, device="cpu")])
         rows, trajectory = run(solved, strategy, y0, times)
         stopped_y = None if stopped_y is None else rows[-1]
         ys = torch.cat([rows[:entries], torch.full_like(ys[entries:], torch.nan)])

@@ -51,7 +51,7 @@ def _overflowed(grad_ys: Tensor, gradients: Gradients) -> Tensor:
     """
     bars = (gradients.y0, gradients.t, *gradients.params)
     finite = [torch.isfinite(bar).all().to(grad_ys.device) for bar in bars if bar is not None]
-    return ~torch.stack(finite).all() & torch.isfinite(grad_ys).all() if finite else torch.tensor(False)
+    return ~torch.stack(finite).all() & torch.isfinite(grad_ys).all() if finite else torch.tensor(False, device="cpu")
 
 
 def _not_a_number(given: BackwardPass) -> Gradients:

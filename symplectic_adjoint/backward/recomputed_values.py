@@ -285,7 +285,7 @@ class RecomputedValues:
 
 def _to_device(columns: Sequence[Sequence[float]], like: Tensor) -> Tensor:
     """Return a matrix of these numbers, without making the host wait for the device."""
-    host = torch.tensor(columns, dtype=like.dtype, pin_memory=like.device.type == "cuda")
+    host = torch.tensor(columns, dtype=like.dtype, device="cpu", pin_memory=like.device.type == "cuda")
     return host.to(like.device, non_blocking=True)
 
 

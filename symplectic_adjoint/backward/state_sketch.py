@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symplectic_adjoint.field.autocast import without_autocast
+from symplectic_adjoint.field.matrix_products import mv
 
 COLUMNS = 8
 """The number of sums that a sketch has, besides fewer than this many entries left over."""
@@ -31,8 +31,7 @@ class StateSketch:
             self.numbers = flat.clone()
             return
         weights = torch.linspace(1.0, 2.0, rows, dtype=flat.dtype, device=flat.device)
-        with without_autocast(flat.device.type):  # which would round the sums
-            sums, rest = weights @ flat[: COLUMNS * rows].view(rows, COLUMNS), flat[COLUMNS * rows :]
+        sums, rest = mv(flat[: COLUMNS * rows].view(rows, COLUMNS).T, weights), flat[COLUMNS * rows :]
         self.numbers = torch.cat([sums, rest]) if len(rest) else sums
         self.spread = 2.0 * math.sqrt(rows)
 

@@ -35,7 +35,7 @@ def tolerance_of(problem: Problem, ys: Tensor, precision: float) -> float:
     control = problem.options.control
     if control is None:
         return 0.0
-    rtol, atol = (float(torch.as_tensor(x).amax()) for x in (control.rtol, control.atol))
+    rtol, atol = (float(x.amax() if isinstance(x, Tensor) else x) for x in (control.rtol, control.atol))
     size = float(ys.abs().amax()) if ys.numel() else 0.0
     return max(rtol + atol / max(size, 1.0), 100.0 * torch.finfo(ys.dtype).eps, precision)
 

@@ -61,10 +61,10 @@ def samples_interact(at: Linearization) -> bool:
     another sample's y, and for almost no u otherwise.
     """
     y = at.inputs[0]
-    generator = torch.Generator().manual_seed(0)  # the caller's random numbers are left alone
+    generator = torch.Generator("cpu").manual_seed(0)  # the caller's random numbers are left alone
 
     def drawn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(y.dtype).to(y.device)
+        return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(y.dtype).to(y.device)
 
     u, v = drawn(len(y), *(1,) * (y.ndim - 1)), drawn(*y.shape)
     expected, found = u * transposed_product(at, v), transposed_product(at, u * v)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.field.matrix_products import addmv, bmm, mv
+
 Product = Callable[[Tensor], Tensor]
 """x -> A x, for x like a state."""
 
@@ -36,7 +38,7 @@ class Factors:
 
     @staticmethod
     def _times(matrices: Tensor, r: Tensor) -> Tensor:
-        return torch.bmm(matrices, r.reshape(matrices.shape[0], -1, 1)).view(r.shape)
+        return bmm(matrices, r.reshape(matrices.shape[0], -1, 1)).view(r.shape)
 
 
 def gmres(
@@ -55,8 +57,8 @@ def gmres(
         return rhs.clone()
     most = min(restart, rhs.numel())
     basis, images = _Rows(rhs / size, most), list[Tensor]()
-    H = torch.zeros(most + 1, most, dtype=torch.float64)
-    target = torch.zeros(most + 1, dtype=torch.float64)
+    H = torch.zeros(most + 1, most, dtype=torch.float64, device="cpu")
+    target = torch.zeros(most + 1, dtype=torch.float64, device="cpu")
     target[0] = size
     for m in range(most):
         v = basis.known[m].view(rhs.shape)
@@ -65,8 +67,8 @@ def gmres(
         v = product(v)
         image, v = torch.linalg.vector_norm(v).item(), v.reshape(-1)
         for _ in range(2):  # Gram-Schmidt twice is as good as orthogonal
-            parts = basis.known @ v
-            v = torch.addmv(v, basis.known.mT, parts, alpha=-1)
+            parts = mv(basis.known, v)
+            v = addmv(v, basis.known.mT, parts, alpha=-1)
             H[: m + 1, m] += parts.double().cpu()
         H[m + 1, m] = length = torch.linalg.vector_norm(v).item()
         if not math.isfinite(length):
@@ -77,9 +79,8 @@ def gmres(
             if left > 0.5 * size:
                 return torch.full_like(rhs, math.nan)
             weights = coefficients.to(rhs.dtype).to(rhs.device)
-            if precondition is None:
-                return (weights @ basis.known).view(rhs.shape)
-            return torch.einsum("m,m...->...", weights, torch.stack(images))
+            rows = basis.known if precondition is None else torch.stack(images).view(m + 1, -1)
+            return mv(rows.mT, weights).view(rhs.shape)
         basis.add(v / length)
     raise AssertionError("unreachable: the last pass returns")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from symplectic_adjoint.field.matrix_products import addmv, mv
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
 ALIGNMENT_BYTES = 256
@@ -37,7 +38,7 @@ class ProgramBuffers:
         self.scalars = torch.zeros(1 + rows, dtype=torch.float64, device=device)
         """h, and the times of the rows."""
         self.norms = torch.zeros(NORMS, dtype=torch.float64, device=device)
-        self.norms_on_host = torch.zeros(NORMS, dtype=torch.float64, pin_memory=device.type == "cuda")
+        self.norms_on_host = torch.zeros(NORMS, dtype=torch.float64, device="cpu", pin_memory=device.type == "cuda")
         self.time_sums = torch.zeros(3, dtype=torch.float64, device=device)
         """sum tau_i, sum c_i tau_i and sum k_i . w_i of a transposed step."""
         self.differences = torch.zeros(rows + 1, 3, dtype=like.dtype.to_real(), device=device)
@@ -85,13 +86,14 @@ class ProgramBuffers:
 
     def numbers(self, x: Sequence[float]) -> Tensor:
         """Return numbers, one for each row, as a vector on the device, without making the host wait."""
-        host = torch.tensor([*x[: self.rows], *[0.0] * (self.rows - len(x))], dtype=self.dtype.to_real())
+        padded = [*x[: self.rows], *[0.0] * (self.rows - len(x))]
+        host = torch.tensor(padded, dtype=self.dtype.to_real(), device="cpu")
         host = host.pin_memory() if self.y.is_cuda else host
         return host.to(self.y.device, non_blocking=True).to(self.dtype)
 
     def set_scalars(self, h: float, times: Sequence[float]) -> None:
         """Set h and the times of the first rows. So few numbers are copied without a wait, pinned or not."""
-        host = torch.tensor([h, *times, *[0.0] * (self.rows - len(times))], dtype=torch.float64)
+        host = torch.tensor([h, *times, *[0.0] * (self.rows - len(times))], dtype=torch.float64, device="cpu")
         self.scalars.copy_(host, non_blocking=True)
 
     def set_start(self, y: Tensor | None, k: Tensor | None) -> None:
@@ -140,7 +142,8 @@ class ProgramBuffers:
     def stage_scalars(self, coefficients: Sequence[Sequence[float]]) -> Sequence[Tensor]:
         """Return the scalars of every stage as CompiledSteps.stage_vjp takes them: its time, and h times these."""
         if self._stage_coefficients is None:
-            self._stage_coefficients = torch.tensor(coefficients, dtype=torch.float64).to(self.scalars.device)
+            host = torch.tensor(coefficients, dtype=torch.float64, device="cpu")
+            self._stage_coefficients = host.to(self.scalars.device)
         times = self.scalars[1 : 1 + len(coefficients), None]
         return torch.cat([times, self.scalars[0] * self._stage_coefficients], 1).unbind()
 
@@ -150,24 +153,28 @@ class ProgramBuffers:
             return self.step_end(weights)
         if i == 0:
             return self.y
-        return torch.addmv(self.y, self.ks[:i].T, weights[i, :i])
+        return addmv(self.y, self.ks[:i].T, weights[i, :i])
 
     def step_end(self, weights: Tensor) -> Tensor:
         """Set the end of the step, and return it: y + h sum b_i k_i, flattened, with y added last; see advance."""
         s = self.tableau.stages
-        torch.mv(self.ks[:s].T, weights[self._b_row, :s], out=self.increment)
+        mv(self.ks[:s].T, weights[self._b_row, :s], out=self.increment)
         return torch.add(self.y, self.increment, out=self.end)
 
     def errors(self, weights: Tensor, rows: int) -> list[Tensor]:
         """Return the local error estimates, in the state's shape."""
         ks = self.ks[:rows].T
-        return [self.view(torch.mv(ks, row[:rows])) for row in weights[self._b_row + 1 :]]
+        return [self.view(mv(ks, row[:rows])) for row in weights[self._b_row + 1 :]]
 
     def roundings(self, weights: Tensor, rows: int, eps: float | Tensor) -> list[Tensor]:
         """Return eps h sum |e_i| |k_i| for each error estimate; see Step.rounding."""
         ks = self.ks[:rows].abs().T
         weights = weights.abs().to(ks.dtype)
-        return [self.view(torch.mv(ks, row[:rows])).mul_(eps) for row in weights[self._b_row + 1 :]]
+        return [self.view(mv(ks, row[:rows])).mul_(eps) for row in weights[self._b_row + 1 :]]
+
+    def combined_values(self, coefficients: Sequence[float]) -> Tensor:
+        """Return sum_i c_i k_i of the values of a transposed step, flattened."""
+        return mv(self.values.T, self.numbers(coefficients))
 
     def set_norms(self, norms: Sequence[Tensor], outdated: Tensor | None = None) -> None:
         """Set the numbers that the host reads next: these norms, and whether the programs are outdated if given."""
@@ -185,7 +192,7 @@ class ProgramBuffers:
 
     def cotangent(self, weights: Tensor, i: int, *, outputs: bool) -> Tensor:
         """Return w_i = h (b_i lam + sum_m b_i(sigma_m) mu_m + sum_{j>i} a_ji l_j), flattened. All l_j must be set."""
-        w = torch.mv(self._stack[i + 1 :].T, weights[i + 1 : self.rows + 1, i])
+        w = mv(self._stack[i + 1 :].T, weights[i + 1 : self.rows + 1, i])
         return w.addcmul_(self.mu[i], self.scalars[0].to(self.dtype)) if outputs else w
 
 

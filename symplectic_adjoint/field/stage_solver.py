@@ -310,7 +310,8 @@ class StageSolver:
         linear: Linear = self._linear
         has_batch = y.ndim > 1 and len(y) > 1
         if linear == "batched" or (linear == "auto" and has_batch and n // len(y) <= LARGEST_BLOCK):
-            noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+            generator = torch.Generator("cpu").manual_seed(1)
+            noise = torch.randn(y.shape, generator=generator, dtype=torch.float64, device="cpu")
             at = f.linearize(t, y * (1.0 + 0.01 * noise.to(y.dtype).to(y.device)))
             interacts = samples_interact(at)
             if linear == "batched" and interacts:

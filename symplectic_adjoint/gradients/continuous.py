@@ -25,7 +25,7 @@ from symplectic_adjoint.solve.inputs import resolved_tolerances
 from symplectic_adjoint.solve.options import read_options
 from symplectic_adjoint.solve.outputs import Outputs
 from symplectic_adjoint.solve.problem import Problem
-from symplectic_adjoint.solve.step_control import Norm, StepControl, packed_norm, rms_norm
+from symplectic_adjoint.solve.step_control import Norm, StepControl, on_device, packed_norm, rms_norm
 from symplectic_adjoint.solve.time_loop import integrate
 from symplectic_adjoint.solve.timeline import Timeline, stack_times
 from symplectic_adjoint.steps.runge_kutta import Step
@@ -230,7 +230,7 @@ def _no_grid(constructor: Any) -> Any:
 
 def _larger_of_two(norm: Norm) -> Norm:
     """Return the norm of (y, lam) stacked: the larger of their norms, each as given for y."""
-    return lambda z: torch.maximum(*(torch.as_tensor(norm(x), device=x.device) for x in z))
+    return lambda z: torch.maximum(*(on_device(norm(x), x.device) for x in z))
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ class _ControlOfAll(StepControl):
     def error_norms(self, step: Step) -> list[Tensor]:
         assert self.adjoint is not None
         norms = super().error_norms(step)
-        rtol, atol = (float(torch.as_tensor(x).amin()) for x in (self.rtol, self.atol))
+        rtol, atol = (float(x.amin() if isinstance(x, Tensor) else x) for x in (self.rtol, self.atol))
         for i, weights in enumerate(step.tableau.terms.errors):
             for error, size in self.adjoint.parameter_errors(step, weights):
                 of_parameter = rms_norm(error.div_(size.mul_(rtol).add_(atol)))

@@ -150,7 +150,7 @@ def odeint_dense(
     **more: Any,
 ) -> DenseSolution:
     """Solve from t0 to t1 and return y as a function of the time between them, as torchdiffeq.odeint_dense does."""
-    ends = torch.tensor([float(torch.as_tensor(x).detach()) for x in (t0, t1)], dtype=torch.float64)
+    ends = torch.tensor([float(x) for x in (t0, t1)], dtype=torch.float64, device="cpu")
     given = _as_here(func, method, options, ends, more, dense=True)
     return our_odeint_dense(func, y0, t0, t1, rtol=rtol, atol=atol, **given, **more)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,12 @@ Norm = Callable[[Tensor], Tensor]
 def rms_norm(x: Tensor) -> Tensor:
     """Return the root mean square over all components (Hairer, Norsett and Wanner I, eq. II.4.11)."""
     return torch.linalg.vector_norm(x).div_(math.sqrt(max(x.numel(), 1)))
+
+
+def on_device(value: Any, device: torch.device) -> Tensor:
+    """Return the value of a norm, a tensor or a number, as a tensor on the device."""
+    exact = None if isinstance(value, Tensor | complex) else torch.float64
+    return torch.as_tensor(value, dtype=exact, device=device)
 
 
 def packed_norm(layout: Layout, norm: Norm | None) -> Norm:
@@ -151,7 +157,7 @@ class StepControl:
         value = self.norm(x)
         if self.norm is rms_norm:
             return value
-        value = torch.as_tensor(value, device=x.device)
+        value = on_device(value, x.device)
         if value.ndim != 0:
             raise TypeError(f"option 'norm' must return one number, got a tensor of shape {tuple(value.shape)}")
         return value.real

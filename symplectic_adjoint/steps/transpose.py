@@ -245,7 +245,7 @@ def _transpose_captured(
     sums.set(*b.time_sums.clone().unbind())
     for m, o in enumerate(outputs):
         slopes = interpolant.slopes_at(o.sigma)[: kind.rows]
-        sums.add_output(m, inner(b.flat(o.mu), torch.mv(b.values.T, b.numbers(slopes))))
+        sums.add_output(m, inner(b.flat(o.mu), b.combined_values(slopes)))
     return sums.cotangents(y_terms)
 
 
