@@ -115,7 +115,7 @@ class DenseSolution:
             ys = self._solved(flat, numbers)
         if times.ndim == 0:
             ys = ys[0]
-            return ys if self._problem.layout.is_identity else self._problem.layout.unpack(ys)
+            return ys if self._problem.layout.is_identity else self._problem.layout.unpack_plain(ys)
         return ys if self._problem.layout.is_identity else self._problem.layout.unpack_outputs(ys)
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.resolution import Resolution, can_cast, resolution_of
 from symplectic_adjoint.field.split_function import active_part
 from symplectic_adjoint.field.stage_solver import StageSolver
+from symplectic_adjoint.field.subclasses import plain
 from symplectic_adjoint.field.time_tensors import TimeTensors
 from symplectic_adjoint.field.times import Time
 
@@ -300,7 +301,7 @@ class Field:
         k = self.func(t, y) if rng.draws_nothing else rng(self.func, t, y)
         if version is not None and y._version != version:
             raise ValueError("func changed y in place: return a new tensor instead (write y + 1, not y.add_(1))")
-        if not isinstance(k, Tensor) or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
+        if type(k) is not Tensor or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
             return self._cast(k)
         return k
 
@@ -346,8 +347,9 @@ class Field:
         """Return k in y's dtype if only its precision differs, as under autocast; raise TypeError or ValueError."""
         if not isinstance(k, Tensor):
             raise TypeError(f"func must return a tensor like y, got {type(k).__name__}")
+        k = plain(k)
         if k.shape == self.shape and k.device == self.device and can_cast(k.dtype, self.dtype):
-            if self._resolution is None:
+            if self._resolution is None and k.dtype != self.dtype:
                 self._resolution = resolution_of((k.dtype,), (k.numel(),), self.dtype, k.device)
             return k.to(self.dtype)
         raise ValueError(
