@@ -169,6 +169,12 @@ end_allocation_to_pool: Callable[..., None] = _optional("torch._C:_cuda_endAlloc
 DispatchMode: Any = _required("torch.utils._python_dispatch:TorchDispatchMode")
 """The base class of modes that see every operation. Required."""
 
+subclasses_are_heard: Callable[[], bool] = _required("torch._C:_is_torch_function_enabled")
+"""Whether operations on tensors of subclasses go through their __torch_function__. Required."""
+
+EnableTorchFunction: Any = _required("torch._C:_EnableTorchFunction")
+"""A context in which they do, though torch itself was called with such a tensor. Required."""
+
 hooks_on_all_modules: Any = _optional("torch.nn.modules.module:_global_forward_pre_hooks", True)
 """The hooks called before every module, as FlopCounterMode sets them. Fallback: true, as if there were some."""
 

@@ -183,7 +183,7 @@ def _up_to_stop(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> 
         trajectory.stats,
         failure=failure,
         stopped_t=None if stopped_y is None else found.plans[-1].t_end,
-        stopped_y=None if stopped_y is None else layout.unpack(stopped_y),
+        stopped_y=None if stopped_y is None else layout.unpack_plain(stopped_y),
         _make_grid=partial(_grid, found.make_grid, problem.repeated),
     )
 
@@ -203,5 +203,5 @@ def _run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[T
 def _with_state(error: SolverError, layout: Layout) -> SolverError:
     """Return the error with its state in y0's structure."""
     if error.state is not None:
-        error.state = layout.unpack(error.state)
+        error.state = layout.unpack_plain(error.state)
     return error

@@ -23,6 +23,7 @@ from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.parameters import Params, collect_parameters, has_lazy_parameters, listed
 from symplectic_adjoint.field.reach_walk import reach_of
 from symplectic_adjoint.field.split_function import as_function
+from symplectic_adjoint.field.subclasses import plain
 from symplectic_adjoint.field.transforms import batched, transforming
 from symplectic_adjoint.gradients import GRADIENTS
 from symplectic_adjoint.gradients.auto import AUTO, Auto
@@ -91,7 +92,7 @@ class Arguments:
     on_failure: str = "raise"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "t", savable(self.t))
+        object.__setattr__(self, "t", savable(plain(self.t)))
         object.__setattr__(self, "func", as_function(self.func))
         if self.params is not None:  # an iterator would be empty at a second solve of the same arguments
             object.__setattr__(self, "params", listed("params", self.params))
@@ -356,7 +357,7 @@ def checked_compile(given: Arguments, strategy: Strategy, gradient_name: str, la
             f"use {_any_of(name for name, one in GRADIENTS.items() if one.compiles)}"
         )
     for found, what in (
-        (not layout.is_identity, "a structured or half precision state"),
+        (not layout.is_identity, "a structured, subclassed or half precision state"),
         (layout.dtype.is_complex, "a complex state"),
         (given.accumulate is not None, f"accumulate={given.accumulate!r}"),
         (strategy.obstacle_to_compile, strategy.obstacle_to_compile),

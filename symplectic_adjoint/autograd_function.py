@@ -20,6 +20,7 @@ from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.first_graph import FirstGraph
 from symplectic_adjoint.field.gate import Gate
 from symplectic_adjoint.field.kept_values import refuse_kept_later
+from symplectic_adjoint.field.lost_gradients import GradientNeeded
 from symplectic_adjoint.field.precision import TF32_EPS
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -55,12 +56,24 @@ def _run_distinct(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -
     through a strategy, the operations of the solve themselves are differentiated: for an exact gradient the result is
     the same. Raises UnsupportedCombination if the gradient is not exact there.
     """
+    try:
+        return _run_once(problem, strategy, y0, t)
+    except GradientNeeded as needed:
+        calls = needed.f_calls
+    return _run_once(replace(problem, calls_before=calls), strategy, y0, t, differentiates=True)
+
+
+def _run_once(
+    problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor, *, differentiates: bool = False
+) -> tuple[Tensor, Trajectory]:
+    """Solve the problem as _run_distinct does; raise GradientNeeded if func shows so, unless it is known."""
     grad_mode, wants_t = torch.is_grad_enabled(), t.requires_grad
     if transforming():
         if not strategy.exact:
             raise UnsupportedCombination(f"torch.func and forward mode need an exact gradient, got {strategy}")
         return problem.solve(y0, KeepNothing(), on_graph=True, t=t)
-    differentiates = grad_mode and (wants_t or y0.requires_grad or problem.may_need_gradient)
+    through_state = wants_t or y0.requires_grad
+    differentiates = differentiates or (grad_mode and (through_state or problem.may_need_gradient))
     choice = None
     if differentiates:
         strategy, choice = strategy.resolved(ForwardPass(problem, y0.detach(), wants_t))
@@ -73,12 +86,13 @@ def _run_distinct(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -
         return ys, trajectory
     if not differentiates or strategy.on_callers_graph:
         with torch.no_grad():
-            return problem.solve(y0.detach(), KeepNothing(), watch=grad_mode)
-    call = _forward_pass(problem, strategy, y0.detach(), wants_t)
-    params = call.trajectory.field.params
-    call.trajectory.field.handed_out.refuse((y0, t, *params))
-    if not (wants_t or y0.requires_grad or call.trajectory.field.search.wants_gradient):  # func uses none of these
+            return problem.solve(y0.detach(), KeepNothing(), watch=grad_mode, through_state=False)
+    call = _forward_pass(problem, strategy, y0.detach(), wants_t, through_state)
+    f = call.trajectory.field
+    params = () if f.off_graph.graphless else f.params
+    if not (through_state or (params and f.search.wants_gradient)):  # func uses none of the tensors it could reach
         return call.results[0], call.trajectory
+    f.handed_out.refuse((y0, t, *params))
     return _Solve.apply(call, y0, t, *params), call.trajectory
 
 
@@ -114,15 +128,16 @@ class _Call:
 
 
 @torch.no_grad()
-def _forward_pass(problem: Problem, strategy: Strategy, y0: Tensor, with_time: bool) -> _Call:
-    """Solve, and return what the backward pass needs.
+def _forward_pass(problem: Problem, strategy: Strategy, y0: Tensor, with_time: bool, through_state: bool) -> _Call:
+    """Solve, and return what the backward pass needs. through_state: whether a gradient of y0 or t is wanted.
 
     The parameters are complete only now: tensors that no module holds are found in the graph of func's first call.
     """
     keeper = strategy.keeper(ForwardPass(problem, y0, with_time))
-    ys, trajectory = problem.solve(y0, keeper, adopt=True)
+    ys, trajectory = problem.solve(y0, keeper, adopt=True, through_state=through_state)
     f = trajectory.field
-    f.require_repeatable()
+    if not f.off_graph.graphless:
+        f.require_repeatable()
     f.forward_state.guard(f.params, f.search.reached)
     trajectory.stats.f_calls_forward = f.f_calls
     trajectory.stats.choice = keeper.choice

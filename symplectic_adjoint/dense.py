@@ -13,6 +13,7 @@ from symplectic_adjoint.arguments import Arguments, MethodKeywords, build_proble
 from symplectic_adjoint.autograd_function import run
 from symplectic_adjoint.backward.strategy import Strategy
 from symplectic_adjoint.errors import UnsupportedCombination, told_apart
+from symplectic_adjoint.field.lost_gradients import GradientNeeded
 from symplectic_adjoint.field.split_function import FuncOrPair
 from symplectic_adjoint.field.transforms import transforming
 from symplectic_adjoint.solve.grid import Grid, StepPlan
@@ -20,6 +21,7 @@ from symplectic_adjoint.solve.problem import Problem
 from symplectic_adjoint.solve.repeated_times import RepeatedTimes
 from symplectic_adjoint.solve.stats import Stats
 from symplectic_adjoint.solve.time_loop import KeepNothing
+from symplectic_adjoint.solve.trajectory import Trajectory
 from symplectic_adjoint.steps.runge_kutta import Step
 
 
@@ -71,14 +73,17 @@ class DenseSolution:
 
     def __init__(self, problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor):
         self._strategy, self._y0, self._t = strategy, y0, t
-        needed = y0.requires_grad or t.requires_grad or problem.may_need_gradient
-        differentiates = torch.is_grad_enabled() and needed
-        keeper = KeepNothing() if differentiates else _KeepSteps()
-        with torch.no_grad():
-            _, trajectory = problem.solve(y0.detach(), keeper, adopt=differentiates)
+        through_state = y0.requires_grad or t.requires_grad
+        differentiates = torch.is_grad_enabled() and (through_state or problem.may_need_gradient)
+        calls, first = 0, None
+        try:
+            first = _first_pass(problem, y0, differentiates, through_state)
+        except GradientNeeded as needed:
+            differentiates, calls = True, needed.f_calls
+        trajectory, keeper = first or _first_pass(replace(problem, calls_before=calls), y0, True, through_state)
         f = trajectory.field
         forward_state = f.forward_state
-        if differentiates:
+        if differentiates and f.off_graph.graphless is None:
             f.require_repeatable()
             forward_state.guard(f.params, f.search.reached)
         self._inputs = [y0, t, *forward_state.guarded.saved]
@@ -110,7 +115,7 @@ class DenseSolution:
             ys = self._solved(flat, numbers)
         if times.ndim == 0:
             ys = ys[0]
-            return ys if self._problem.layout.is_identity else self._problem.layout.unpack(ys)
+            return ys if self._problem.layout.is_identity else self._problem.layout.unpack_plain(ys)
         return ys if self._problem.layout.is_identity else self._problem.layout.unpack_outputs(ys)
 
     @torch.no_grad()
@@ -156,6 +161,18 @@ class DenseSolution:
         t = torch.cat([self._t[:1], flat[order].to(self._t), self._t[1:]])
         ys, _ = run(problem, self._strategy, self._y0, t)
         return ys[1:-1][order.to(ys.device).argsort()]
+
+
+def _first_pass(
+    problem: Problem, y0: Tensor, differentiates: bool, through_state: bool
+) -> tuple[Trajectory, KeepNothing]:
+    """Solve, and keep the steps if no gradient is wanted. Raises GradientNeeded if one is, as func shows."""
+    keeper, watch = KeepNothing() if differentiates else _KeepSteps(), torch.is_grad_enabled() and not differentiates
+    with torch.no_grad():
+        _, trajectory = problem.solve(
+            y0.detach(), keeper, watch=watch, adopt=differentiates, through_state=through_state
+        )
+    return trajectory, keeper
 
 
 class _KeepSteps(KeepNothing):

@@ -18,6 +18,7 @@ from symplectic_adjoint.field.few_launches import is_small
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.linearization import Linearization
+from symplectic_adjoint.field.lost_gradients import Unknown
 from symplectic_adjoint.field.module_tensors import module_tensors_in, values_restored
 from symplectic_adjoint.field.traced_function import cache_owner
 from symplectic_adjoint.memory.allocator import watch_memory
@@ -104,7 +105,7 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
     edges: list[GradientEdge] = []
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), values_restored(buffers):
-        f.search.start(adopting=True)
+        f.search.start(Unknown.ADOPT)
         with f.forward_state.first_pass(), torch.no_grad():
             f(t, y0)
         with f.forward_state.reinstated(), parameter_sums(f, w) as sums:

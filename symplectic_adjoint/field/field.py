@@ -25,11 +25,13 @@ from symplectic_adjoint.field.kept_calls import refuse_kept
 from symplectic_adjoint.field.layout import PackedFunc
 from symplectic_adjoint.field.linearization import Linearization, Pull, cut_at, hooks_suspended, pairs_with_graph
 from symplectic_adjoint.field.lost_gradients import LostGradientSearch
+from symplectic_adjoint.field.off_graph import OffGraph
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.resolution import Resolution, can_cast, resolution_of
 from symplectic_adjoint.field.split_function import active_part
 from symplectic_adjoint.field.stage_solver import StageSolver
+from symplectic_adjoint.field.subclasses import plain
 from symplectic_adjoint.field.time_tensors import TimeTensors
 from symplectic_adjoint.field.times import Time
 
@@ -62,6 +64,7 @@ class Field:
         self.search = LostGradientSearch(params, frozen, self.forward_state)
         self.first_graph = FirstGraph()
         self.handed_out = HandedOut(self.forward_state.reach)
+        self.off_graph = OffGraph()
         self.f_calls = 0
         self.calls_on_graph = 0
         """Those of the calls that have a graph of their caller's: not the ones that solve for a stage."""
@@ -211,7 +214,7 @@ class Field:
             return self._call_and_search(t, y)
         if y.requires_grad:  # the caller's y0 in the backward pass: parts of it would seem to have a graph
             y = y.detach()
-        k = self.evaluate(self.time(t), y)
+        k = self.off_graph(self.evaluate, self.time(t), y)
         if torch.is_grad_enabled():  # func enabled it and did not restore it
             torch.set_grad_enabled(False)
         return k.detach() if k.requires_grad else k
@@ -319,7 +322,7 @@ class Field:
         k = self.func(t, y) if rng.draws_nothing else rng(self.func, t, y)
         if version is not None and y._version != version:
             raise ValueError("func changed y in place: return a new tensor instead (write y + 1, not y.add_(1))")
-        if not isinstance(k, Tensor) or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
+        if type(k) is not Tensor or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
             return self._cast(k)
         return k
 
@@ -335,6 +338,8 @@ class Field:
         self._first_node = nodes_before = nodes_made()
         with self.search.in_one_thread():
             k = self.evaluate(t, y)
+        if k.requires_grad and k.is_leaf:
+            k = k.view_as(k)  # a graph leads to the leaf, which nothing here holds then
         if self.search.active and k.grad_fn is not None:
             searched = self.search.check_graph(k, y, t, nodes_before, self.aliases)
             if searched and not self.search.adopting:
@@ -365,8 +370,9 @@ class Field:
         """Return k in y's dtype if only its precision differs, as under autocast; raise TypeError or ValueError."""
         if not isinstance(k, Tensor):
             raise TypeError(f"func must return a tensor like y, got {type(k).__name__}")
+        k = plain(k)
         if k.shape == self.shape and k.device == self.device and can_cast(k.dtype, self.dtype):
-            if self._resolution is None:
+            if self._resolution is None and k.dtype != self.dtype:
                 self._resolution = resolution_of((k.dtype,), (k.numel(),), self.dtype, k.device)
             return k.to(self.dtype)
         raise ValueError(
@@ -376,16 +382,23 @@ class Field:
 
     def _call_and_search(self, t: Time, y: Tensor) -> Tensor:
         """Return f without a graph, after searching a graph made only for that."""
+        time, learns = self.time(t).detach(), self.compiled is not None or self.captured is not None
         with torch.enable_grad():
-            # A clone, so that a change in place raises our error, not torch's error for a leaf.
-            given, time = y, self.time(t).detach()
-            y = y.detach().requires_grad_().clone()
-            with self.forward_state.reads.watch():
-                k = self._on_graph(time, y)
-        self._note_first_graph(k, t, given, (y, time))
+            passed, k = self.off_graph.searched(
+                self._searched,
+                time,
+                y,
+                through_y=self.search.through_state or self.search.adopting or learns,
+                only=self.search.through_state,
+            )
+        self._note_first_graph(k, t, y, (passed, time))
         k = k.detach()
-        self._record_first_call(time, y.detach(), k)
+        self._record_first_call(time, passed.detach(), k)
         return k
+
+    def _searched(self, t: Tensor, y: Tensor) -> Tensor:
+        with self.forward_state.reads.watch():
+            return self._on_graph(t, y)
 
     def _record_first_call(self, t: Tensor, y: Tensor, k: Tensor) -> None:
         if self.compiled is not None:

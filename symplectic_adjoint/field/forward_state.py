@@ -5,12 +5,13 @@ arguments.
 """
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from symplectic_adjoint._torch_internals import EnableTorchFunction, subclasses_are_heard
 from symplectic_adjoint.errors import FunctionChanged, UnsupportedCombination
 from symplectic_adjoint.field.autocast import autocast_is_on
 from symplectic_adjoint.field.forward_rng import ForwardRng
@@ -67,6 +68,7 @@ class ForwardState:
         self._known_repeatable = False
         self._modes = [(m, m.training) for m in self._modules if hasattr(m, "training")]  # frozen TorchScript has none
         self._device, self._device_type = device, device.type
+        self._hears_subclasses = subclasses_are_heard()
         self._autocast = autocast_is_on(self._device_type)
         self.autocast_dtype = torch.get_autocast_dtype(self._device_type) if self._autocast else None
         """The dtype of autocast; None if it is off."""
@@ -237,6 +239,7 @@ class ForwardState:
                 values_restored(self._changed_buffers),
                 self.rng.reinstated(),
                 self._autocast_of_solve(),
+                self._subclasses_of_solve(),
             ):
                 for module, training in modes:
                     module.training = not training
@@ -245,6 +248,15 @@ class ForwardState:
                 finally:
                     for module, training in modes:
                         module.training = training
+
+    def _subclasses_of_solve(self) -> AbstractContextManager[Any]:
+        """Return a context in which operations go through subclasses of Tensor if they did so in the solve.
+
+        A backward pass that is started with such a tensor, in torch.autograd.grad(loss, y0), turns that off.
+        """
+        if self._hears_subclasses and not subclasses_are_heard():
+            return EnableTorchFunction()
+        return nullcontext()
 
     def _autocast_of_solve(self) -> Any:
         """Return autocast as it was in the solve, without its cache.

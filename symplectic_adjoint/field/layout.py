@@ -12,6 +12,7 @@ from torch import Tensor
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.finite import multi_index
 from symplectic_adjoint.field.resolution import Resolution, can_cast, resolution_of
+from symplectic_adjoint.field.subclasses import Subclass, plain
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 
@@ -61,11 +62,21 @@ def _leaves_like(tree: Any, given: Any, path: str, name: str) -> Iterator[tuple[
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor of a state: its path in the structure ("" for a state that is one tensor), shape and dtype."""
+    """One tensor of a state: its path in the structure ("" for a state that is one tensor), shape, dtype and class."""
 
     path: str
     shape: torch.Size
     dtype: torch.dtype
+    subclass: Subclass | None = None
+
+    def cast(self, x: Tensor) -> Tensor:
+        """Return a plain tensor in the part's dtype."""
+        return x.to(self.dtype)
+
+    def as_given(self, x: Tensor) -> Tensor:
+        """Return a plain tensor as func is passed it."""
+        x = x.to(self.dtype)
+        return x if self.subclass is None else self.subclass.applied(x)
 
 
 class Layout:
@@ -73,13 +84,13 @@ class Layout:
 
     The parts of a structure are flattened and concatenated; a single tensor keeps its shape. Half precision is carried
     in float32, so that the sums of a step are no less accurate than func; parts of several dtypes are carried in the
-    one they promote to. func and the caller see every part as it was given.
+    one they promote to. func and the caller see every part as it was given, but only func that of a Tensor's subclass.
     """
 
     def __init__(self, y0: Any):
         named = list(parts_of(y0))
         self._tree = y0 if not isinstance(y0, Tensor) else None
-        self.parts = [Part(path, part.shape, part.dtype) for path, part in named]
+        self.parts = [Part(path, part.shape, part.dtype, Subclass.of(part)) for path, part in named]
         own = reduce(torch.promote_types, (part.dtype for part in self.parts))
         self.dtype = torch.float32 if own in HALF_DTYPES else own
         self.time_dtype = own.to_real()
@@ -88,15 +99,16 @@ class Layout:
 
     @property
     def is_identity(self) -> bool:
-        """Whether packing changes nothing: the state is one tensor, not of half precision."""
-        return self._tree is None and self.parts[0].dtype == self.dtype
+        """Whether packing changes nothing: the state is one tensor, not of half precision nor of a subclass."""
+        part = self.parts[0]
+        return self._tree is None and part.dtype == self.dtype and part.subclass is None
 
     def pack(self, state: Any) -> Tensor:
         """Return the state as one tensor of dtype self.dtype, differentiable in its parts.
 
         The structure must be y0's. Shape: y0's own for a single tensor, else (total number of elements,).
         """
-        return self._join([leaf for _, leaf in parts_of(state)])
+        return self._join([plain(leaf) for _, leaf in parts_of(state)])
 
     def slope_parts(self, slope: Any) -> list[Tensor]:
         """Return the parts of func's output, which may have any precision.
@@ -140,8 +152,12 @@ class Layout:
         return rows[0] if self._tree is None else torch.cat([row.reshape(-1) for row in rows])
 
     def unpack(self, flat: Tensor) -> Any:
-        """Return a packed state in its own structure and dtypes."""
-        return self._split(flat, cast=True)
+        """Return a packed state in its own structure, dtypes and classes."""
+        return self._split(flat, Part.as_given)
+
+    def unpack_plain(self, flat: Tensor) -> Any:
+        """Return a packed state in its own structure and dtypes, of plain tensors."""
+        return self._split(flat, Part.cast)
 
     def unpack_outputs(self, ys: Tensor) -> Any:
         """Return outputs (time first, then a packed state) in the state's structure and dtypes.
@@ -153,11 +169,11 @@ class Layout:
             return ys.to(self.parts[0].dtype)
         starts = accumulate(self._sizes[:-1], initial=0)
         pieces = [ys.narrow(-1, start, size) for start, size in zip(starts, self._sizes, strict=True)]
-        return self._rebuilt(pieces, (len(ys),), cast=True)
+        return self._rebuilt(pieces, (len(ys),), Part.cast)
 
     def unpack_errors(self, flat: Tensor) -> Any:
         """Return a packed state in its own structure, but in the precision of the solve."""
-        return self._split(flat, cast=False)
+        return self._split(flat, lambda part, x: x)
 
     def pieces(self, flat: Tensor) -> list[Tensor]:
         """Return the parts of a packed state that are not empty, flattened."""
@@ -187,16 +203,17 @@ class Layout:
             return leaves[0].to(self.dtype)
         return torch.cat([leaf.reshape(-1).to(self.dtype) for leaf in leaves])
 
-    def _split(self, flat: Tensor, *, cast: bool) -> Any:
+    def _split(self, flat: Tensor, finish: Callable[[Part, Tensor], Tensor]) -> Any:
         if self._tree is None:
-            return flat.to(self.parts[0].dtype) if cast else flat
-        return self._rebuilt(flat.split(self._sizes), (), cast=cast)
+            return finish(self.parts[0], flat)
+        return self._rebuilt(flat.split(self._sizes), (), finish)
 
-    def _rebuilt(self, pieces: Sequence[Tensor], lead: tuple[int, ...], *, cast: bool) -> Any:
-        """Return the structure of the flattened parts."""
+    def _rebuilt(
+        self, pieces: Sequence[Tensor], lead: tuple[int, ...], finish: Callable[[Part, Tensor], Tensor]
+    ) -> Any:
+        """Return the structure of the flattened parts, each finished by a function of it."""
         named = zip(self.parts, pieces, strict=True)
-        leaves = (x.reshape((*lead, *part.shape)).to(part.dtype if cast else x.dtype) for part, x in named)
-        return _rebuild(self._tree, leaves)
+        return _rebuild(self._tree, (finish(part, x.reshape((*lead, *part.shape))) for part, x in named))
 
 
 class PackedFunc:

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
+from enum import Enum
 from typing import Any, Self
 
 import torch
@@ -24,6 +25,24 @@ FIRST_CALLS = 4
 """How many graphs of a pass are searched whatever their size, if they lead to what was computed before the call."""
 
 
+class Unknown(Enum):
+    """How a search treats a tensor that requires a gradient and is not known."""
+
+    ADOPT = "it becomes a parameter"
+    REPORT = "GradientNeeded is raised"
+    IGNORE = "no gradient is wanted"
+    REFUSE = "LostGradient is raised"
+
+
+class GradientNeeded(Exception):
+    """Raised in a solve that was to need no gradient, where func uses a tensor that requires one.
+
+    f_calls: how many calls of func had been made.
+    """
+
+    f_calls = 0
+
+
 class LostGradientSearch:
     """The search for tensors that require a gradient and that are neither parameters nor known to be frozen.
 
@@ -36,8 +55,10 @@ class LostGradientSearch:
         self.active = False
         self.due = False
         """Whether the next call is to be searched, even if it would otherwise have no graph."""
-        self.adopting = False
-        """Whether an unknown tensor becomes a parameter."""
+        self.on_unknown = Unknown.REFUSE
+        """How an unknown tensor is treated."""
+        self.through_state = True
+        """Whether a gradient of y0 or t is wanted, so that y requires one."""
         self.gated = False
         """Whether tensors with a history are behind a gate, so that graphs lead to them."""
         self.must_retain = False
@@ -65,6 +86,11 @@ class LostGradientSearch:
         self._reached_before: set[int] = set()
 
     @property
+    def adopting(self) -> bool:
+        """Whether an unknown tensor becomes a parameter."""
+        return self.on_unknown is Unknown.ADOPT
+
+    @property
     def reached(self) -> set[int]:
         """The ids of the params that the searched graphs of this pass reach."""
         return self._reached
@@ -79,10 +105,10 @@ class LostGradientSearch:
         """Whether no graph of this pass has reached a parameter that the forward pass reached: see refuse_dropped."""
         return not self._reached_before <= self._reached
 
-    def start(self, *, adopting: bool = False) -> None:
+    def start(self, on_unknown: Unknown, *, through_state: bool = True) -> None:
         """Search the next call."""
         self.active = self.due = True
-        self.adopting = adopting
+        self.on_unknown, self.through_state = on_unknown, through_state
 
     def restart(self) -> None:
         """Search the next call again: f may be a different function, with a graph of the same size."""
@@ -92,7 +118,7 @@ class LostGradientSearch:
     def for_another_pass(self) -> Self:
         """Return a search for another pass, in which func may use other tensors, and none can be adopted."""
         other = copy(self)
-        other.adopting, other.gated, other._sizes, other._searched = False, False, set(), 0
+        other.on_unknown, other.gated, other._sizes, other._searched = Unknown.REFUSE, False, set(), 0
         other._calls, other._every, other._patterns = 0, 0, set()
         other._reached_before, other._reached, other.missed = self._reached, set(), set()
         return other
@@ -121,7 +147,7 @@ class LostGradientSearch:
         """Adopt or refuse an unknown tensor in k's graph, unless a graph of its size was searched before.
 
         nodes_before: how many nodes autograd had created when f was called. aliases: those that replace the parameters.
-        Return whether the graph has a new size. Raises LostGradient for a tensor that is not adopted.
+        Return whether the graph has a new size. Raises GradientNeeded or LostGradient for a tensor that is not adopted.
         """
         size = nodes_made() - nodes_before
         self._calls += 1
@@ -151,6 +177,7 @@ class LostGradientSearch:
             self._sizes.add(size)
         if unknown and not self.adopting:
             self._refuse_lost(k, tuple(known))
+            unknown = []
         self._refuse_hidden(unknown, older)
         found = [x for x in candidates if id(x) in reached or id(state.stand_ins.leaf_of(x)) in reached]
         if self.adopting:
@@ -267,8 +294,12 @@ class LostGradientSearch:
                 raise LostGradient(_kept_value(p, "in some calls, and in others"))
 
     def _refuse_lost(self, k: Tensor | GradientEdge, known: tuple[Tensor, ...]) -> None:
+        if self.on_unknown is Unknown.IGNORE:
+            return
         gc.collect()  # a leaf that only cyclic garbage still holds is func's own
         for lost in find_unknown_leaves(k, known):
+            if self.on_unknown is Unknown.REPORT:
+                raise GradientNeeded
             name = self._forward_state.reach.name_of(lost)
             raise LostGradient(
                 f"func uses {f'{name}, ' if name else ''}a tensor of shape {tuple(lost.shape)}, {lost.dtype}, that "

@@ -13,6 +13,7 @@ from symplectic_adjoint.errors import NonFiniteError, ResolutionWarning, Unsuppo
 from symplectic_adjoint.field.finite import first_non_finite
 from symplectic_adjoint.field.host_reads import is_capturing, require_readable
 from symplectic_adjoint.field.layout import Layout, parts_of
+from symplectic_adjoint.field.subclasses import plain
 from symplectic_adjoint.field.transforms import batched, transforming
 
 
@@ -185,4 +186,4 @@ def checked_event_times(event_fn: Any, times: tuple[float, ...]) -> tuple[float,
 
 def packed_event(event_fn: Callable[..., Tensor], layout: Layout) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the event function of the packed state."""
-    return event_fn if layout.is_identity else lambda t, y: event_fn(t, layout.unpack(y))
+    return event_fn if layout.is_identity else lambda t, y: plain(event_fn(t, layout.unpack(y)))

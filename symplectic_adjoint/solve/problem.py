@@ -20,6 +20,7 @@ from symplectic_adjoint.field.field import Field, Func
 from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.host_reads import can_read
 from symplectic_adjoint.field.layout import Layout
+from symplectic_adjoint.field.lost_gradients import GradientNeeded, Unknown
 from symplectic_adjoint.field.module_lock import ModuleLock, lock_of
 from symplectic_adjoint.field.parameters import Parameters
 from symplectic_adjoint.field.reach import Reach
@@ -190,21 +191,28 @@ class Problem:
         *,
         watch: bool = False,
         adopt: bool = False,
+        through_state: bool = True,
         on_graph: bool = False,
         t: Tensor | None = None,
     ) -> tuple[Tensor, Trajectory]:
         """Return ys of one forward pass, and its trajectory.
 
-        watch: whether to search for gradients that func would lose. adopt: whether tensors found so become parameters
-        of the trajectory's field. on_graph: whether the steps go on the autograd graph, and so do the times if t is
-        given. Raises SolverError, or StoppedEarly with returns_early.
+        watch: whether to raise GradientNeeded if func uses a tensor that requires a gradient. adopt: whether tensors
+        found so become parameters of the trajectory's field. through_state: whether a gradient of y0 or t is wanted.
+        on_graph: whether the steps go on the autograd graph, and so do the times if t is given. Raises SolverError, or
+        StoppedEarly with returns_early.
         """
         with self.lock:  # or the captured state might include aliases from a backward pass in another thread
             f = self.field(y0, detached=adopt)
             f.f_calls = self.calls_before
             if watch or adopt or self.compile or self.capture:
-                f.search.start(adopting=adopt)
-            return self._solved(f, y0, recorder, on_graph, t)
+                on_unknown = Unknown.ADOPT if adopt else Unknown.REPORT if watch else Unknown.IGNORE
+                f.search.start(on_unknown, through_state=through_state)
+            try:
+                return self._solved(f, y0, recorder, on_graph, t)
+            except GradientNeeded as needed:
+                needed.f_calls = f.f_calls
+                raise
 
     def _solved(
         self, f: Field, y0: Tensor, recorder: Recorder, on_graph: bool, t: Tensor | None

@@ -172,13 +172,12 @@ def test_frozen_code_has_no_parameters(prepared):
     assert_same(*results)
 
 
-def test_a_method_of_a_scripted_module_takes_its_parameters_from_params():
+@pytest.mark.parametrize("given", [True, False], ids=["given in params", "found in the first call"])
+def test_a_method_of_a_scripted_module_has_its_parameters(given):
     func, plain = torch.jit.script(Net()), Net()
-    with pytest.raises(sa.LostGradient):
-        sa.odeint(func.forward, start(), T)
     results = []
     for module in (func, plain):
-        ys = sa.odeint(module.forward, start(), T, params=module)
+        ys = sa.odeint(module.forward, start(), T, params=module if given else None)
         results.append(torch.autograd.grad(weighted_loss(ys), tuple(module.parameters()), allow_unused=True))
     assert_same(*results)
 
