@@ -19,6 +19,7 @@ from symplectic_adjoint.backward.users_capture import require_capturable_gradien
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.first_graph import FirstGraph
 from symplectic_adjoint.field.gate import Gate
+from symplectic_adjoint.field.inner_checkpoints import refusing_reentrant_checkpoints
 from symplectic_adjoint.field.kept_values import refuse_kept_later
 from symplectic_adjoint.field.lost_gradients import GradientNeeded
 from symplectic_adjoint.field.precision import TF32_EPS
@@ -30,11 +31,12 @@ from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.solve.trajectory import Trajectory
 
 
+@refusing_reentrant_checkpoints()
 def run(problem: Problem, strategy: Strategy, y0: Tensor, t: Tensor) -> tuple[Tensor, Trajectory]:
     """Solve the problem at every entry of t; the caller's backward pass through ys then uses `strategy`.
 
-    The trajectory is that of the distinct times. Raises UnsupportedCombination as _run_distinct does, and NotCapturable
-    with capture=True.
+    The trajectory is that of the distinct times. Raises UnsupportedCombination as _run_distinct does, and for a func
+    that cannot be transposed, and NotCapturable with capture=True.
     """
     if not problem.capture:
         return _run(problem, strategy, y0, t)
@@ -202,7 +204,8 @@ class _Solve(torch.autograd.Function):
                 gradients = with_programs(given, call.strategy.backward)
                 return gradients, settled(given, None if overflows is None else overflows(gradients))
 
-        gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)[0]
+        with refusing_reentrant_checkpoints():
+            gradients = within_float16(given, compute) if f.computes_in_float16 else compute(given)[0]
         seen = not (f.compiled or f.captured)  # every graph was searched
         if call.strategy.exact and f.vjps >= len(trajectory.plans) * call.problem.tableau.stages and seen:
             f.search.refuse_dropped(gradients.params)

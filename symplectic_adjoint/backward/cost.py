@@ -131,7 +131,8 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
             on_graph, vjp = watch_memory(device.type, lambda: call(y0), transpose)
             (saved,) = watch_memory(device.type, save)
         with f.forward_state.reinstated():
-            (without_graph,) = watch_memory(device.type, lambda: f(t, y0))
+            with torch.no_grad():
+                (without_graph,) = watch_memory(device.type, lambda: f(t, y0))
             _, separate = watch_memory(device.type, lambda: call(y0), pull_separately)
         with torch.no_grad():
             sums_together = is_small(y0)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -319,7 +320,8 @@ class Field:
         """Return f(t, y), checked but neither counted nor searched."""
         version = None if y.is_inference() else y._version
         rng = self.forward_state.rng
-        k = self.func(t, y) if rng.draws_nothing else rng(self.func, t, y)
+        value = self.off_graph.value
+        k = value(self.func, t, y) if rng.draws_nothing else rng(partial(value, self.func), t, y)
         if version is not None and y._version != version:
             raise ValueError("func changed y in place: return a new tensor instead (write y + 1, not y.add_(1))")
         if type(k) is not Tensor or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
@@ -389,7 +391,7 @@ class Field:
                 time,
                 y,
                 through_y=self.search.through_state or self.search.adopting or learns,
-                only=self.search.through_state,
+                wanted=self.search.through_state,
             )
         self._note_first_graph(k, t, y, (passed, time))
         k = k.detach()
