@@ -13,7 +13,7 @@ from torch.autograd.graph import GradientEdge, Node
 from symplectic_adjoint._torch_internals import nodes_made
 from symplectic_adjoint.errors import LostGradient
 from symplectic_adjoint.field.forward_state import ForwardState
-from symplectic_adjoint.field.graph import find_unknown_leaves
+from symplectic_adjoint.field.graph import find_unknown_leaves, leads_to
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 
 FIRST_CALLS = 4
@@ -168,7 +168,8 @@ class LostGradientSearch:
             if id(p) in reached and p.grad_fn is not None and not self.gated:
                 self._require_one_way(p)
                 self.direct[id(p)] = p
-                self.must_retain = True  # a VJP visits what p came from, although no cotangent gets there
+        # A VJP visits what leads from there to other params, although no cotangent gets there.
+        self.must_retain = self.must_retain or any(leads_to(p, self.params) for p in self.direct.values())
 
     def _params_in(self, reached: set[int], aliases: ParameterAliases | None) -> set[int]:
         """Return the ids of the params that are reached, themselves or through the leaves in their place."""
