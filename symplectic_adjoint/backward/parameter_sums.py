@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint._torch_internals import foreach_add_, hooks_on_all_modules, run_backward
 from symplectic_adjoint.backward.running_sum import running_sum
+from symplectic_adjoint.field.compiled_graphs import refuse_compiled
 from symplectic_adjoint.field.few_launches import launches_count
 from symplectic_adjoint.field.field import Field
 from symplectic_adjoint.field.layout import HALF_DTYPES
@@ -96,15 +97,19 @@ class AutogradSums:
             return self._pull_separately(reached, inputs, cotangents, self._f.leaves)
         if self._aliases.bypassed:
             return self._pull_separately(reached, inputs, cotangents, self._aliases.leaves, self._f.leaves)
-        bars = run_backward(
-            tuple(reached),
-            tuple(cotangents),
-            self._f.search.must_retain,
-            False,  # create_graph
-            (*inputs, *self._aliases.trainable),
-            allow_unreachable=True,
-            accumulate_grad=not self._together,
-        )
+        try:
+            bars = run_backward(
+                tuple(reached),
+                tuple(cotangents),
+                self._f.search.must_retain,
+                False,  # create_graph
+                (*inputs, *self._aliases.trainable),
+                allow_unreachable=True,
+                accumulate_grad=not self._together,
+            )
+        except RuntimeError as error:
+            refuse_compiled(error)
+            raise
         if self._aliases.add(bars[len(inputs) :]) if self._together else self._aliases.reached_anew():
             refuse_bypass(self._aliases, reached, inputs)
             if self._f.search.active:

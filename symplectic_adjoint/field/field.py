@@ -14,6 +14,7 @@ from symplectic_adjoint._torch_internals import hooks_on_all_modules, nodes_made
 from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
+from symplectic_adjoint.field.compiled_graphs import refuse_compiled
 from symplectic_adjoint.field.cotangent_scale import CotangentScale, unscaled
 from symplectic_adjoint.field.fills import Fills
 from symplectic_adjoint.field.finite import multi_index
@@ -274,16 +275,20 @@ class Field:
         given, inverse = tuple(cotangent for _, cotangent in pairs), None
         if self.cotangent_scale is not None:
             given, inverse = self.cotangent_scale.apply(given)
-        with hooks_suspended(self.params), cut_at(self.search.direct.values()):
-            bars = run_backward(
-                tuple(x for x, _ in pairs),
-                given,
-                create_graph or self.search.must_retain,
-                create_graph,
-                tuple(wanted),
-                allow_unreachable=True,
-                accumulate_grad=False,
-            )
+        try:
+            with hooks_suspended(self.params), cut_at(self.search.direct.values()):
+                bars = run_backward(
+                    tuple(x for x, _ in pairs),
+                    given,
+                    create_graph or self.search.must_retain,
+                    create_graph,
+                    tuple(wanted),
+                    allow_unreachable=True,
+                    accumulate_grad=False,
+                )
+        except RuntimeError as error:
+            refuse_compiled(error)
+            raise
         if inverse is not None:
             bars = tuple(unscaled(bars, inverse))
         if len(wanted) == len(inputs):

@@ -1,7 +1,7 @@
 """Walks over an autograd graph, and the edge at which it begins."""
 
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import cache
 
 import torch
@@ -45,6 +45,14 @@ def find_unknown_leaves(
         elif sys.getrefcount(leaf) > lone:
             found.append(leaf)
     return found
+
+
+def leads_to(x: Tensor, tensors: Sequence[Tensor]) -> bool:
+    """Return whether x, which has a history, was computed from one of the tensors."""
+    leaves = {id(p) for p in tensors if p.grad_fn is None}
+    ends = {(p.grad_fn, p.output_nr) for p in tensors if p.grad_fn is not None}
+    edges = walk_edges(list(x.grad_fn.next_functions) if x.grad_fn is not None else [], ends)
+    return any(edge in ends or id(getattr(edge[0], "variable", None)) in leaves for edge in edges)
 
 
 def edge_to(k: Tensor) -> GradientEdge:

@@ -2,16 +2,27 @@
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
+from symplectic_adjoint.field.compiled_graphs import refuse_compiled
 from symplectic_adjoint.field.linear_systems import Product
 from symplectic_adjoint.field.linearization import Linearization
+
+
+def _pulled(output: Tensor | GradientEdge, y: Tensor, w: Tensor, **how: bool) -> Tensor | None:
+    """Return w^T d(output)/dy, None if that is zero, and retain the graph."""
+    try:
+        return torch.autograd.grad((output,), (y,), (w,), retain_graph=True, allow_unused=True, **how)[0]
+    except RuntimeError as error:
+        refuse_compiled(error)
+        raise
 
 
 def transposed_product(at: Linearization, w: Tensor) -> Tensor:
     """Return J^T w, and retain the graph."""
     if at.edge is None:
         return torch.zeros_like(w)
-    (found,) = torch.autograd.grad((at.edge,), at.inputs[:1], (w,), retain_graph=True, allow_unused=True)
+    found = _pulled(at.edge, at.inputs[0], w)
     return torch.zeros_like(w) if found is None else found
 
 
@@ -22,12 +33,12 @@ def products(at: Linearization) -> Product:
         return torch.zeros_like
     with torch.enable_grad():
         u = torch.zeros_like(y, requires_grad=True)
-        (pulled,) = torch.autograd.grad((at.edge,), (y,), (u,), retain_graph=True, create_graph=True, allow_unused=True)
+        pulled = _pulled(at.edge, y, u, create_graph=True)
 
     def product(v: Tensor) -> Tensor:
         if pulled is None or not pulled.requires_grad:
             return torch.zeros_like(v)
-        (found,) = torch.autograd.grad((pulled,), (u,), (v,), retain_graph=True, allow_unused=True)
+        found = _pulled(pulled, u, v)
         return torch.zeros_like(v) if found is None else found
 
     return product
@@ -44,9 +55,7 @@ def jacobian(at: Linearization, blocks: int) -> Tensor:
         return torch.zeros(blocks, n, n, dtype=y.dtype, device=y.device)
     rows = torch.eye(n, dtype=y.dtype, device=y.device)[:, None, :].expand(n, blocks, n).reshape(n, *y.shape)
     try:
-        (found,) = torch.autograd.grad(
-            (at.edge,), (y,), (rows,), retain_graph=True, allow_unused=True, is_grads_batched=True
-        )
+        found = _pulled(at.edge, y, rows, is_grads_batched=True)
     except RuntimeError:  # an operation without a batching rule
         found = torch.stack([transposed_product(at, row) for row in rows])
     if found is None:

@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge, Node
 from symplectic_adjoint._torch_internals import nodes_made
 from symplectic_adjoint.errors import LostGradient
 from symplectic_adjoint.field.forward_state import ForwardState
-from symplectic_adjoint.field.graph import find_unknown_leaves
+from symplectic_adjoint.field.graph import find_unknown_leaves, leads_to
 from symplectic_adjoint.field.handed_out import place_of
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 
@@ -78,6 +78,8 @@ class LostGradientSearch:
         """The ids of the params that were adopted because func may use them later: the first graph reaches none."""
         self._frozen, self._forward_state = frozen, forward_state
         self._sizes: set[int] = set()
+        self._judged = 0, len(self.params)
+        """The numbers of direct params and of params at which must_retain was judged last."""
         self._calls, self._every = 0, 0
         self._patterns: set[tuple[bool, ...]] = set()
         self._searched = 0
@@ -251,7 +253,10 @@ class LostGradientSearch:
             if id(p) in reached and p.grad_fn is not None and not self.gated:
                 self._require_one_way(p)
                 self.direct[id(p)] = p
-                self.must_retain = True  # a VJP visits what p came from, although no cotangent gets there
+        known = len(self.direct), len(self.params)
+        if known != self._judged:  # a VJP visits what leads from there to other params, where no cotangent gets
+            self._judged = known
+            self.must_retain = self.must_retain or any(leads_to(p, self.params) for p in self.direct.values())
 
     def _params_in(self, reached: set[int], aliases: ParameterAliases | None) -> set[int]:
         """Return the ids of the params that are reached, themselves or through the leaves in their place."""
