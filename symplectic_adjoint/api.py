@@ -90,7 +90,8 @@ def odeint(
     y0: the initial state, a floating point or complex tensor of any shape, or a tuple, list, dict or nest of those.
     t: output times, a 1-D floating point tensor, increasing or decreasing; times may repeat. Kept in float64.
     rtol, atol: an adaptive step is accepted if the root mean square of its error over atol + rtol |y| is at most 1.
-        Numbers, tensors that broadcast to y0, or in y0's structure; raised, with a warning, to what its dtype resolves.
+        Numbers, tensors, arrays or lists that broadcast to y0, or one for each part of it; raised, with a warning, to
+        what y0's dtype resolves.
     method, options: a name in METHODS, by default "dopri5" (gradient="mali" has its own), and the options listed in
         docs/coming-from-torchdiffeq.md: {"step_size": 0.1} for fixed steps. For stiff problems take an implicit method
         such as "kvaerno5"; {"linear": "gmres"} forms no Jacobian. Not with compile, capture=True, complex y0,

@@ -16,6 +16,7 @@ from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.parameters import Params, listed
 from symplectic_adjoint.field.split_function import FuncOrPair
 from symplectic_adjoint.methods.lookup import FOREIGN_METHODS, named_method
+from symplectic_adjoint.solve.inputs import plain_tolerance
 
 
 @untraced
@@ -53,7 +54,8 @@ def odeint_adjoint(
     Returns what odeint returns and raises what it raises.
     """
     given = {"rtol": adjoint_rtol, "atol": adjoint_atol, "method": adjoint_method, "options": adjoint_options}
-    given = {name: _plain(value) for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    given |= {name: plain_tolerance(given[name]) for name in ("rtol", "atol") if name in given}
     if adjoint_method is not None and adjoint_method != method and options is not None and adjoint_options is None:
         raise ValueError(
             "with options and a different adjoint_method, adjoint_options must be given too (it may be {})"
@@ -124,10 +126,6 @@ def solve_until_event(
             f"{odeint_interface!r} loses the gradient of the event time: solve by symplectic_adjoint's odeint"
         )
     return event_t, ys
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
 def _with_second_solve(

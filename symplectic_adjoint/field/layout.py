@@ -135,7 +135,7 @@ class Layout:
         return resolution_of(dtypes, self._sizes, self.dtype, device)
 
     def pack_tolerance(self, name: str, tolerance: Any, like: Tensor) -> Tensor:
-        """Return a tolerance for every component, from a number or a tensor for each part of y0.
+        """Return a tolerance for every component, from a number or a tensor, possibly flattened, for each part of y0.
 
         Raises TypeError or ValueError, with the path, if the tolerance has a different structure from y0 or a part of
         it does not broadcast.
@@ -143,6 +143,8 @@ class Layout:
         rows = []
         for part, (path, value) in zip(self.parts, _leaves_like(self._tree, tolerance, "", name), strict=True):
             row = torch.as_tensor(value, dtype=like.dtype.to_real(), device=like.device)
+            if row.ndim == 1 and self._tree is not None and len(row) == part.shape.numel():  # as torchdiffeq takes them
+                row = row.reshape(part.shape)
             try:
                 rows.append(row.expand(part.shape))
             except RuntimeError:

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import torch
@@ -81,28 +83,54 @@ def non_finite_start(layout: Layout, y0: Tensor) -> NonFiniteError | None:
     return NonFiniteError(f"y0 is not finite: {place} is {y0.flatten()[index].item()}", place)
 
 
+def plain_tolerance(value: Any) -> Any:
+    """Return a tolerance with its numbers of any kind as floats and its arrays as tensors; else as it is."""
+    if isinstance(value, dict):
+        return {key: plain_tolerance(x) for key, x in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain_tolerance(x) for x in value]
+    if isinstance(value, Tensor):
+        return plain_tolerance(value.item()) if value.ndim == 0 and not value.requires_grad else value
+    if isinstance(value, Real | Decimal) and not isinstance(value, bool):  # NumPy's numbers too
+        return float(value)
+    if hasattr(value, "__array__"):
+        try:
+            return plain_tolerance(torch.as_tensor(value, device="cpu"))
+        except TypeError:  # an array of objects
+            return value
+    return value
+
+
 def checked_tolerance(name: str, value: Any, layout: Layout, y0: Tensor) -> float | Tensor:
     """Return the tolerance as a number or as a tensor like the packed y0; raise TypeError or ValueError if invalid."""
     for path, leaf in parts_of(value):
         require_readable(f"{name}{path}", leaf)
-    if isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad:
-        value = value.item()
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    value = plain_tolerance(value)
+    if isinstance(value, float):
         _check_positive(name, value, value)
-        return float(value)
+        return value
     for path, leaf in parts_of(value):
-        if isinstance(leaf, bool) or not isinstance(leaf, int | float | Tensor):
+        if not (_is_real(leaf) if isinstance(leaf, Tensor) else isinstance(leaf, float)):
             raise TypeError(f"{name}{path} must be a number or a tensor, got {leaf!r}")
         if isinstance(leaf, Tensor) and leaf.requires_grad:
             raise ValueError(f"{name}{path} requires a gradient, and tolerances have none: detach() it")
-    if not layout.structured and not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a number or a tensor, as y0 is one tensor, got {value!r}")
     if layout.structured and isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a number, or have y0's structure: one tolerance for each part")
+        value = list(value.unbind())
+    if not layout.structured and not isinstance(value, Tensor):
+        try:
+            value = torch.as_tensor(value, dtype=y0.dtype.to_real(), device="cpu")
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"{name} must be a number, a tensor or a list of numbers, as y0 is one tensor, got {value!r}"
+            ) from None
     packed = layout.pack_tolerance(name, value, y0)
     if packed.numel() and not is_capturing(packed.device):  # a capture has fixed steps, which use no tolerance
         _check_positive(name, *torch.stack(packed.aminmax()).tolist())
     return packed
+
+
+def _is_real(x: Tensor) -> bool:
+    return x.dtype != torch.bool and not x.is_complex()
 
 
 def _check_positive(name: str, least: float, most: float) -> None:

@@ -69,7 +69,7 @@ def test_a_bad_argument_is_named_before_func_is_called(change, message):
         ({"y0": (start(), None)}, r"y0\[1\] must be a tensor \(or a tuple, list or dict of tensors\), got NoneType"),
         ({"y0": {"x": "start"}}, r"y0\['x'\] must be a tensor"),
         ({"event_fn": 3}, r"event_fn must be callable as event_fn\(t, y\), got int"),
-        ({"rtol": (1e-3, 1e-3)}, "rtol must be a number or a tensor, as y0 is one tensor"),
+        ({"rtol": (1e-3, (1e-3, 1e-4))}, "rtol must be a number, a tensor or a list of numbers, as y0 is one tensor"),
         ({"rtol": "1e-3"}, "rtol must be a number"),
         ({"gradient": sa.Symplectic}, r"gradient must be a name in GRADIENTS or an object such as Symplectic\(\)"),
         ({"params": torch.ones(2)}, "params must be a sequence of tensors"),
