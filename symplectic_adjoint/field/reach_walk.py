@@ -5,17 +5,20 @@ that a variable which the caller assigns afterwards does not change this solve. 
 and objects are never written to.
 """
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from types import BuiltinFunctionType, CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from operator import is_
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any
-from weakref import ref
+from weakref import ProxyTypes, ref
 
-import torch
 from torch import Tensor, nn
 
+from symplectic_adjoint.field.assigned_variables import AssignedVariables
 from symplectic_adjoint.field.code_names import CodeNames, attributes_read
+from symplectic_adjoint.field.copied_variables import CopiedVariables
+from symplectic_adjoint.field.held_values import count_of, is_kind, items_of, own_attributes, referent, shown_key, slots
+from symplectic_adjoint.field.libraries import OPAQUE, is_library_name, is_library_value, own_class
 from symplectic_adjoint.field.module_tensors import STANDARD_ATTRIBUTES
 from symplectic_adjoint.field.module_values import hooks_of
 from symplectic_adjoint.field.places import (
@@ -30,28 +33,27 @@ from symplectic_adjoint.field.places import (
 )
 from symplectic_adjoint.field.reach import Reach, ReachedTensor
 from symplectic_adjoint.field.split_function import SplitFunction
-from symplectic_adjoint.field.stores import Attributes, Entries, Store, Variables
-from symplectic_adjoint.field.watched_values import MOST_WATCHED, SCALARS, WatchedValues
+from symplectic_adjoint.field.stores import Attributes, Entries, Store
+from symplectic_adjoint.field.watched_values import MOST_WATCHED, WatchedValues
 
 MOST_NESTED = 6
 """How deep containers and objects are followed."""
 
-_OPAQUE = (*SCALARS, type(None), torch.dtype, torch.device, torch.Generator, BuiltinFunctionType, slice, range)
-_HOLDS_VALUES = ("types", "argparse")
-"""Modules of the standard library whose objects hold values of the caller's: SimpleNamespace and Namespace."""
 
-_LIBRARIES = frozenset(sys.stdlib_module_names) - {"__main__"} | {"torch", "numpy", "scipy", "symplectic_adjoint"}
+def reach_of(func: Any) -> Reach:
+    """Return what func reaches. func may be a module, a function, a bound method, a partial or any callable object.
 
-
-def reach_of(func: Callable[..., Any]) -> Reach:
-    """Return what func reaches. func may be a module, a function, a bound method, a partial or any callable object."""
-    if isinstance(func, SplitFunction):
+    No code of the caller's runs.
+    """
+    func = func if referent(func) is None else referent(func)
+    if type(func) is SplitFunction:
         walk = _Walk(func.explicit, func.implicit)
         explicit = walk.follow(func.explicit, "explicit", None, 0)
         copied = SplitFunction(explicit, walk.follow(func.implicit, "implicit", None, 0))
     else:
         walk = _Walk(func)
         copied = walk.follow(func, "func", None, 0)
+    walk.copied.note()
     return Reach(
         copied,
         tuple(walk.roots),
@@ -59,8 +61,9 @@ def reach_of(func: Callable[..., Any]) -> Reach:
         tuple(walk.tensors),
         tuple(walk.watched),
         tuple(walk.values),
-        (*walk.stores, walk.assigned.variables()),
+        (*walk.stores, *walk.assigned_store),
         walk.names,
+        walk.copied,
     )
 
 
@@ -76,11 +79,23 @@ class _Walk:
         self.stores: list[Store] = []
         self.names: frozenset[str] = frozenset()
         """The attributes that the functions found so far read."""
-        self._package = _package_of(funcs[0])
+        self._is_library = partial(_is_library, _package_of(funcs[0]))
         self._copies: dict[int, Any] = {}
         self._cells: dict[int, CellType] = {}
-        self.assigned = _Assigned(funcs, self._is_library)
         self._seen: set[int] = set()
+        self._funcs = funcs
+        self.copied = CopiedVariables()
+        """The variables of functions that were copied."""
+
+    @cached_property
+    def assigned(self) -> AssignedVariables:
+        """The variables that func assigns."""
+        return AssignedVariables(self._funcs, self._is_library)
+
+    @property
+    def assigned_store(self) -> list[Store]:
+        """Those variables, if a function was copied: otherwise nothing is searched for them."""
+        return [self.assigned.variables()] if self._copies else []
 
     def follow(self, x: Any, name: str, place: Place | None, depth: int) -> Any:
         """Collect what x reaches; return x, or the copy to be used in its place if it is or holds a plain function.
@@ -88,24 +103,28 @@ class _Walk:
         place: where a copied function holds x. None if x belongs to the caller: then nothing in it is copied, except
         func itself, at depth 0.
         """
-        if isinstance(x, _OPAQUE):
+        if is_kind(x, OPAQUE):
             self.values.append((name, x))
             return x
-        if isinstance(x, Tensor):
+        if is_kind(x, ProxyTypes):  # an object that is gone is none that func reads
+            self.follow(referent(x), name, None, depth + 1)
+            return x
+        if is_kind(x, Tensor):
             self.tensors.append(ReachedTensor(name, ref(x), place))
-        elif isinstance(x, nn.Module):
+        elif is_kind(x, nn.Module):
             self._follow_module(x, name, depth)
-        elif isinstance(x, FunctionType):
+        elif is_kind(x, FunctionType):
             return self._follow_function(x, name, depth, copying=place is not None or depth == 0)
-        elif isinstance(x, MethodType):
+        elif is_kind(x, MethodType):
             return self._follow_method(x, name, depth, copying=place is not None or depth == 0)
-        elif isinstance(x, partial):
+        elif is_kind(x, partial):
             return self._follow_partial(x, name, depth, copying=place is not None or depth == 0)
         elif depth < MOST_NESTED:
-            if isinstance(x, tuple):
+            if is_kind(x, tuple):
                 holder = None if place is None else TupleHolder(place)
-                items = [self.follow(v, f"{name}[{i}]", _at(holder, i), depth + 1) for i, v in enumerate(x)]
-                return x if all(a is b for a, b in zip(x, items, strict=True)) else tuple_like(x, items)
+                values = list(tuple.__iter__(x))
+                items = [self.follow(v, f"{name}[{i}]", _at(holder, i), depth + 1) for i, v in enumerate(values)]
+                return x if all(map(is_, values, items)) else tuple_like(x, items)
             self._follow_holder(x, name, depth)
         return x
 
@@ -115,27 +134,25 @@ class _Walk:
             return
         self._seen.add(id(x))
         form = "{}.{}"
-        if isinstance(x, list | dict):
+        if is_kind(x, (list, dict)):
             self.stores.append(Entries(name, x))
             read, form = partial(_entries, x, self.names), "{}[{!r}]"
-        elif isinstance(x, ModuleType):
-            if _is_library_name(x.__name__):
-                return
+        elif is_library_value(x):
+            return
+        elif is_kind(x, ModuleType):
             read = partial(_attributes, x, self.names)
         else:
-            kind = x if isinstance(x, type) else type(x)
-            kind = _own_class(kind) or kind
-            if _is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
-                return
+            kind = x if is_kind(x, type) else type(x)
+            kind = own_class(kind) or kind
             read = partial(_attributes, x, attributes_read(kind, self.names))
-            if kind is not x and hasattr(x, "__dict__"):
+            if kind is not x and own_attributes(x) is not None:
                 self.stores.append(Attributes(name, x))
             if kind is not x:
                 self._follow_holder(kind, kind.__name__, depth)
         self._follow_values(name, read, form, depth)
-        if isinstance(x, dict) and len(x) <= MOST_WATCHED:  # the key of an entry may be computed
-            for key, value in list(x.items()):
-                self.follow(value, form.format(name, key), None, depth + 1)
+        if is_kind(x, dict) and count_of(x) <= MOST_WATCHED:  # the key of an entry may be computed
+            for key, value in items_of(x).items():
+                self.follow(value, form.format(name, shown_key(key)), None, depth + 1)
 
     def _follow_values(self, name: str, read: Callable[[], Mapping[Any, Any]], form: str, depth: int) -> None:
         """Follow and watch the values that `read` returns, by key."""
@@ -144,7 +161,7 @@ class _Walk:
             return
         self.watched.append(WatchedValues(name, read, form))
         for key, value in values.items():
-            self.follow(value, form.format(name, key), None, depth + 1)
+            self.follow(value, form.format(name, shown_key(key)), None, depth + 1)
 
     def _follow_module(self, module: nn.Module, name: str, depth: int) -> None:
         if id(module) in self.modules:
@@ -157,35 +174,36 @@ class _Walk:
 
     def _follow_attributes(self, module: nn.Module, name: str, depth: int) -> None:
         """Follow the plain attributes of a module: its tensors, and what its own code reads."""
-        holder, kind = vars(module), _own_class(type(module))
+        holder, kind = vars(module), own_class(type(module))
         names: frozenset[str] = frozenset()
         if kind is not None:
             names = attributes_read(kind, self.names | {"forward"})
             self.names |= names
             self._follow_class(kind, depth)
         for key, x in holder.items():
-            if key in STANDARD_ATTRIBUTES or isinstance(x, _OPAQUE):
+            if key in STANDARD_ATTRIBUTES or is_kind(x, OPAQUE):
                 continue
-            if isinstance(x, Tensor):
+            if is_kind(x, Tensor):
                 self.tensors.append(ReachedTensor(f"{name}.{key}", ref(x), None))
             elif key in names:
-                self.follow(x, f"{name}.{key}", (holder, key) if isinstance(x, tuple) else None, depth + 1)
+                self.follow(x, f"{name}.{key}", (holder, key) if is_kind(x, tuple) else None, depth + 1)
         for hook in hooks_of(module):
             self.follow(hook, f"a hook of {name}", None, depth + 1)
 
     def _follow_class(self, kind: type, depth: int) -> None:
         """Follow what the forward method of a module's class reads: its closure, its globals, and the class."""
-        forward = getattr(kind, "forward", None)
-        if isinstance(forward, FunctionType) and not self._is_library(forward):
+        forward: Any = getattr(kind, "forward", None)
+        if is_kind(forward, FunctionType) and not self._is_library(forward):
             self._follow_function(forward, kind.__name__, depth, copying=False)
         self._follow_holder(kind, kind.__name__, depth)
 
     def _follow_method(self, method: MethodType, name: str, depth: int, *, copying: bool) -> Any:
-        owner, function = method.__self__, method.__func__
-        if not isinstance(function, FunctionType):
+        owner: Any = method.__self__
+        function: Any = method.__func__
+        if not is_kind(function, FunctionType):
             return method
         self.names |= CodeNames.of(function.__code__).attributes | {function.__name__}
-        if isinstance(owner, nn.Module):
+        if is_kind(owner, nn.Module):
             self._follow_module(owner, name, depth)
         else:
             self._follow_holder(owner, name, depth)
@@ -230,12 +248,16 @@ class _Walk:
         for variable, cell, own in zip(function.__code__.co_freevars, function.__closure__ or (), cells, strict=True):
             if own is not cell and not _is_set(own):
                 own.cell_contents = cell.cell_contents
+                self.copied.add_cell(variable, cell, own)
                 own.cell_contents = self.follow(own.cell_contents, variable, (CellHolder(own), variable), depth + 1)
             elif own is cell and _is_set(cell):
                 self.follow(cell.cell_contents, variable, None, depth + 1)
         if namespace is function.__globals__:
             self._follow_globals(function, names, depth)
         else:
+            for key in namespace.keys() & function.__globals__.keys():
+                if self._is_value(namespace[key]):
+                    self.copied.add_global(function.__globals__, key, namespace)
             self._bind(namespace, depth)
         for i, value in enumerate(function.__defaults__ or ()):
             holder = DefaultsHolder(copied)
@@ -279,54 +301,18 @@ class _Walk:
         held = function.__builtins__
         used = {x for x in names.globals if x in own}
         unknown = any(x not in own and x not in held for x in names.globals)
-        assigned = any((id(own), x) in self.assigned.globals for x in used)
+        assigned = id(own) in self.assigned.namespaces or any((id(own), x) in self.assigned.globals for x in used)
         if unknown or assigned or "globals" in names.globals or not any(self._is_value(own[x]) for x in used):
             return own
         return {**{x: own[x] for x in used}, "__builtins__": held, "__name__": own.get("__name__")}
 
     def _is_value(self, x: Any) -> bool:
         """Return whether a global is a value that the caller may change, not an imported module, class or function."""
-        if isinstance(x, ModuleType):
-            return not _is_library_name(x.__name__)
-        if isinstance(x, FunctionType):
+        if is_kind(x, ModuleType):
+            return not is_library_value(x)
+        if is_kind(x, FunctionType):
             return not self._is_library(x)
-        return not isinstance(x, type | BuiltinFunctionType)
-
-    def _is_library(self, function: FunctionType) -> bool:
-        """Return whether a function belongs to an installed package other than that of func, and holds no values."""
-        name = function.__globals__.get("__name__") or ""
-        if _is_library_name(name):
-            return True
-        own = name.partition(".")[0] == self._package or function.__closure__
-        return not own and "site-packages" in function.__code__.co_filename
-
-
-class _Assigned:
-    """The closure variables and globals that func, or a function that it names, assigns: they stay the caller's."""
-
-    def __init__(self, funcs: Sequence[Any], is_library: Callable[[FunctionType], bool]):
-        self.cells: dict[int, tuple[str, CellType]] = {}
-        self.globals: dict[tuple[int, str], dict[str, Any]] = {}
-        pending, seen = list(funcs), set[int]()
-        while pending:
-            x = pending.pop()
-            while isinstance(x, partial | MethodType):
-                x = x.func if isinstance(x, partial) else x.__func__
-            if not isinstance(x, FunctionType) or id(x) in seen or is_library(x):
-                continue
-            seen.add(id(x))
-            names, own = CodeNames.of(x.__code__), x.__globals__
-            self.globals |= {(id(own), name): own for name in names.assigned_globals}
-            for variable, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
-                if variable in names.assigned_variables:
-                    self.cells[id(cell)] = variable, cell
-                if _is_set(cell):
-                    pending.append(cell.cell_contents)
-            pending += [own[name] for name in names.globals if name in own]
-
-    def variables(self) -> Variables:
-        """Return them as a store."""
-        return Variables(self.cells.values(), [(name, own) for (_, name), own in self.globals.items()])
+        return not is_kind(x, (type, BuiltinFunctionType))
 
 
 def _at(holder: Holder | None, key: Any) -> Place | None:
@@ -343,30 +329,22 @@ def _is_set(cell: CellType) -> bool:
 
 def _entries(x: list[Any] | dict[Any, Any], names: frozenset[str]) -> Mapping[Any, Any]:
     """Return the entries of a list or dict that func may read: of a dict those that its code names, if it does."""
-    if isinstance(x, list):
-        return dict(enumerate(x))
-    named = {key: value for key, value in x.items() if key in names}
-    return named or x
+    items = items_of(x)
+    return {key: value for key, value in items.items() if is_kind(key, str) and key in names} or items
 
 
 def _attributes(x: Any, names: frozenset[str]) -> Mapping[str, Any]:
     """Return the attributes of an object, class or Python module with these names; of a class, no functions."""
-    if not isinstance(x, type):
-        own = {key: value for key, value in getattr(x, "__dict__", {}).items() if key in names}
-        return own | {key: getattr(x, key) for key in _slots(type(x)) if key in names and hasattr(x, key)}
-    bases = [vars(base) for base in reversed(x.__mro__) if not _is_library_name(base.__module__)]
+    if not is_kind(x, type):
+        held = (own_attributes(x) or {}) | slots(x)
+        return {key: value for key, value in held.items() if key in names}
+    bases = [vars(base) for base in reversed(x.__mro__) if not is_library_name(base.__module__)]
     return {
         key: value
         for base in bases
         for key, value in base.items()
-        if key in names and not (callable(value) or hasattr(value, "__get__") or key.startswith("__"))
+        if key in names and not (callable(value) or hasattr(type(value), "__get__") or key.startswith("__"))
     }
-
-
-def _slots(kind: type) -> list[str]:
-    """Return the attributes that objects of a class hold without a dict, as __slots__ declares."""
-    bases = [base for base in kind.__mro__ if "__slots__" in vars(base)]
-    return [key for base in bases for key, value in vars(base).items() if isinstance(value, MemberDescriptorType)]
 
 
 def _chosen(x: Mapping[str, Any], names: frozenset[str]) -> Mapping[str, Any]:
@@ -375,16 +353,16 @@ def _chosen(x: Mapping[str, Any], names: frozenset[str]) -> Mapping[str, Any]:
 
 def _package_of(func: Any) -> str:
     """Return the name of the package whose code func is."""
-    while isinstance(func, partial | MethodType):
-        func = func.func if isinstance(func, partial) else func.__func__
-    name = func.__globals__.get("__name__") if isinstance(func, FunctionType) else type(func).__module__
+    while is_kind(func, (partial, MethodType)):
+        func = func.func if is_kind(func, partial) else func.__func__
+    name = func.__globals__.get("__name__") if is_kind(func, FunctionType) else type(func).__module__
     return (name or "").partition(".")[0]
 
 
-def _own_class(kind: type) -> type | None:
-    """Return the class of the user's from which torch derived this one (parametrizations), or which it is, if any."""
-    return next((base for base in kind.__mro__ if not _is_library_name(base.__module__)), None)
-
-
-def _is_library_name(module_name: str) -> bool:
-    return module_name.partition(".")[0] in _LIBRARIES
+def _is_library(package: str, function: FunctionType) -> bool:
+    """Return whether a function belongs to an installed package other than that of func, and holds no values."""
+    name = function.__globals__.get("__name__") or ""
+    if is_library_name(name):
+        return True
+    own = name.partition(".")[0] == package or function.__closure__
+    return not own and "site-packages" in function.__code__.co_filename
