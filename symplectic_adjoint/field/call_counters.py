@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.held_values import is_kind, own_attributes
 from symplectic_adjoint.field.stores import Attributes, Store, changes
-from symplectic_adjoint.field.watched_values import SCALARS
+from symplectic_adjoint.field.watched_values import same_value
 
 Number = int | float
 
@@ -103,7 +104,7 @@ class CallCounters:
                         f"{self._name}d code would not change it: leave {self._name} out"
                     )
             counters = {(id(x.store), x.key) for x in self.found}
-            for store, key in changes(held, stores, _same):
+            for store, key in changes(held, stores, same_value):
                 if (id(store), key) not in counters:
                     path = "entries" if isinstance(key, type(len)) else store.form.format(key)
                     raise UnsupportedCombination(
@@ -118,7 +119,7 @@ def _attributes(func: Any, modules: Sequence[nn.Module]) -> list[Attributes]:
     while isinstance(func, partial):
         func = func.func
     owner = getattr(func, "__self__", func)
-    owners = {id(owner): ("func", owner)} if hasattr(owner, "__dict__") else {}
+    owners = {id(owner): ("func", owner)} if own_attributes(owner) is not None else {}
     for module in modules:
         if id(module) in owners and module is not owner:  # found with the one that holds it
             continue
@@ -128,9 +129,5 @@ def _attributes(func: Any, modules: Sequence[nn.Module]) -> list[Attributes]:
     return [Attributes(path, x) for path, x in owners.values()]
 
 
-def _same(held: Any, now: Any) -> bool:
-    return held is now or (type(held) is type(now) and isinstance(held, SCALARS) and (held == now or held != held))
-
-
 def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool)
+    return is_kind(x, (int, float)) and not is_kind(x, bool)

@@ -1,13 +1,13 @@
 """The names that a Python function reads and assigns, found in its code."""
 
 import dis
-import sys
 from dataclasses import dataclass
+from functools import cached_property
 from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-_LIBRARIES = frozenset(sys.stdlib_module_names) - {"__main__"} | {"torch", "numpy", "scipy", "symplectic_adjoint"}
+from symplectic_adjoint.field.held_values import is_kind, own_attributes
 
 _LOADS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 _ASSIGNS_GLOBAL = ("STORE_GLOBAL", "DELETE_GLOBAL")
@@ -83,17 +83,15 @@ _READ: WeakKeyDictionary[type, dict[frozenset[str], frozenset[str]]] = WeakKeyDi
 
 def _code_of(member: Any) -> CodeType | None:
     """Return the code of a method or property; None for anything else."""
-    member = member.fget if isinstance(member, property) else member
-    while hasattr(member, "__wrapped__"):
-        member = member.__wrapped__
-    return member.__code__ if isinstance(member, FunctionType) else None
-
-
-def is_library_name(module_name: str) -> bool:
-    """Return whether a Python module of this name is part of a library whose code is not followed."""
-    return module_name.partition(".")[0] in _LIBRARIES
-
-
-def users_class(kind: type) -> type | None:
-    """Return the class of the user's from which torch derived this one (parametrizations), or which it is, if any."""
-    return next((base for base in kind.__mro__ if not is_library_name(base.__module__)), None)
+    seen: list[Any] = []
+    while not any(member is x for x in seen):  # a function may wrap itself
+        seen.append(member)
+        if is_kind(member, property):
+            member = member.fget
+        elif is_kind(member, (classmethod, staticmethod)):
+            member = member.__func__
+        elif is_kind(member, cached_property):
+            member = member.func
+        else:
+            member = (own_attributes(member) or {}).get("__wrapped__", member)
+    return member.__code__ if is_kind(member, FunctionType) else None

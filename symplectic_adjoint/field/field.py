@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint._torch_internals import hooks_on_all_modules, nodes_made, run_backward, set_grad_enabled
-from symplectic_adjoint.errors import Place
+from symplectic_adjoint.errors import NotCapturable, Place, UnsupportedCombination
 from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.compiled_graphs import refuse_compiled
@@ -82,6 +82,7 @@ class Field:
         self._resolution: Resolution | None = None
         self._first_call: tuple[Tensor, Tensor, Tensor] | None = None
         """t, y and f of the first call, if func's modules have buffers, which func may change."""
+        self._copied = self.forward_state.reach.copied
         self._first_time: Time | None = None
         self._first_node = 0
         """The number of nodes that had been made before the last call on the graph."""
@@ -132,6 +133,8 @@ class Field:
         """The code of a step; None if there is none, or if the next call is to be searched or to have a graph."""
         if self.search.due or torch.is_grad_enabled():
             return None
+        if self._copied.is_followed:
+            self._follow_variables()
         return self.captured if self.captured is not None and self.captured.is_open else self.compiled
 
     @contextmanager
@@ -325,13 +328,28 @@ class Field:
         """Return f(t, y), checked but neither counted nor searched."""
         version = None if y.is_inference() else y._version
         rng = self.forward_state.rng
+        if self._copied.is_followed:
+            self._follow_variables()
         value = self.off_graph.value
         k = value(self.func, t, y) if rng.draws_nothing else rng(partial(value, self.func), t, y)
+        if self._copied.is_followed:
+            self._copied.require_seen()
         if version is not None and y._version != version:
             raise ValueError("func changed y in place: return a new tensor instead (write y + 1, not y.add_(1))")
         if type(k) is not Tensor or k.shape != self.shape or k.dtype != self.dtype or k.device != self.device:
             return self._cast(k)
         return k
+
+    def _follow_variables(self) -> None:
+        """Let func read what callbacks and the like have assigned; raise an error if code that is kept would not."""
+        if not self._copied.pull():
+            return
+        found = f"{', '.join(self._copied.assigned)}, which func reads, was assigned in the solve"
+        advice = "let func compute it from t, or leave"
+        if self.captured is not None and self.captured.is_open:
+            raise NotCapturable(f"capture=True: {found}: {advice} capture out")
+        if self.compiled is not None:
+            raise UnsupportedCombination(f"compile=True: {found}: {advice} compile out")
 
     def _passed(self, t: Tensor, y: Tensor, searched: bool) -> tuple[Tensor, Tensor]:
         """Return the leaves t and y as func gets them."""

@@ -143,7 +143,7 @@ class ForwardState:
     def first_pass(self) -> Iterator[None]:
         """Hold the lock, with the stand-ins in place, and capture the state at the end, even of a failed solve."""
         try:
-            with self.lock, self.stand_ins.installed():
+            with self.lock, self.stand_ins.installed(), self.reach.copied.followed():
                 if self.stand_ins.are_seen:
                     self.lock.mark_replaced()
                 yield

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from symplectic_adjoint.errors import LostGradient
-from symplectic_adjoint.field.code_names import users_class
+from symplectic_adjoint.field.libraries import own_class
 from symplectic_adjoint.field.module_tensors import STANDARD_ATTRIBUTES
 from symplectic_adjoint.field.reach import Reach
 from symplectic_adjoint.field.stores import Attributes, Entries, Store
@@ -52,7 +52,7 @@ class HandedOut:
             Attributes(f"{name}.{path}" if path else name, module)
             for name, root in self._reach.roots
             for path, module in root.named_modules()
-            if users_class(type(module)) is not None  # a layer of torch's keeps the weight that it computes
+            if own_class(type(module)) is not None  # a layer of torch's keeps the weight that it computes
         ]
         seen = set[int]()
         for store in (*self._reach.stores, *modules):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from symplectic_adjoint._torch_internals import copy_keeping_version
+from symplectic_adjoint.field.held_values import is_kind
 from symplectic_adjoint.field.places import Holder
 
 
@@ -55,7 +56,7 @@ def module_tensors_in(holder: dict[str, Any]) -> list[ModuleTensor]:
     """Return the tensors among the values of a dict of parameters or buffers."""
     if not isinstance(holder, dict):
         holder = _OfScriptModule(holder)
-    return [ModuleTensor(holder, name, x) for name, x in holder.items() if isinstance(x, Tensor)]
+    return [ModuleTensor(holder, name, x) for name, x in holder.items() if is_kind(x, Tensor)]
 
 
 Attribute = tuple[dict[str, Any], str, Any]
@@ -69,7 +70,7 @@ def attributes_of(modules: Iterable[nn.Module]) -> list[Attribute]:
 
 def tensors_among(attributes: Iterable[Attribute]) -> list[ModuleTensor]:
     """Return the attributes that are tensors."""
-    return [ModuleTensor(*one) for one in attributes if isinstance(one[2], Tensor)]
+    return [ModuleTensor(*one) for one in attributes if is_kind(one[2], Tensor)]
 
 
 def _version(x: Tensor) -> int | None:
@@ -109,10 +110,10 @@ def attributes_restored(modules: Sequence[nn.Module]) -> Iterator[None]:
         new = {(id(own), key): (own, key, x) for own, key, x in attributes_of(modules)}
         for own, key, x in before:
             _, _, now = new.pop((id(own), key), (own, key, None))
-            if now is not x and (isinstance(x, Tensor) or isinstance(now, Tensor)):
+            if now is not x and (is_kind(x, Tensor) or is_kind(now, Tensor)):
                 own[key] = x
         for own, key, now in new.values():
-            if isinstance(now, Tensor):
+            if is_kind(now, Tensor):
                 del own[key]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from symplectic_adjoint.field.held_values import is_kind
 from symplectic_adjoint.field.module_tensors import Attribute
 
 _MISSING: Any = object()
@@ -20,7 +21,7 @@ class ModuleValues:
     """The values of the modules' attributes, the submodules and the hooks that they hold, when this object was made."""
 
     def __init__(self, modules: Sequence[nn.Module], attributes: Sequence[Attribute]):
-        self._held = [one for one in attributes if not isinstance(one[2], Tensor)]
+        self._held = [one for one in attributes if not is_kind(one[2], Tensor)]
         for m in modules:
             own = vars(m)
             self._held += [(own, key, _MISSING) for key in _class_values(type(m)) if key not in own]
@@ -77,7 +78,7 @@ def _class_values(kind: type) -> list[str]:
         key
         for base in bases
         for key, x in vars(base).items()
-        if not (key.startswith("__") or callable(x) or hasattr(x, "__get__"))
+        if not (key.startswith("__") or callable(x) or hasattr(type(x), "__get__"))
     ]
 
 

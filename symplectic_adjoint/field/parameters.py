@@ -12,6 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from symplectic_adjoint.errors import UnsupportedCombination
+from symplectic_adjoint.field.held_values import is_kind
 from symplectic_adjoint.field.module_lock import lock_of
 from symplectic_adjoint.field.parameter_aliases import original
 from symplectic_adjoint.field.reach import Reach
@@ -94,7 +95,7 @@ def _own_parameters(module: nn.Module) -> list[Tensor]:
     """Return the module's own parameters; a DataParallel replica's are plain attributes, copies on its device."""
     if "_is_replica" not in vars(module):
         return [p for p in module._parameters.values() if p is not None]
-    return [x for x in vars(module).values() if isinstance(x, Tensor) and x.requires_grad]
+    return [x for x in vars(module).values() if is_kind(x, Tensor) and x.requires_grad]
 
 
 def _refuse_sharded(params: Sequence[Tensor], modules: Sequence[nn.Module]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from symplectic_adjoint.field.call_counters import CallCounters
 from symplectic_adjoint.field.forward_state import ForwardState
+from symplectic_adjoint.field.held_values import is_kind
 from symplectic_adjoint.field.module_tensors import attributes_of, tensors_among
 from symplectic_adjoint.field.stores import Attributes
 from symplectic_adjoint.field.watched_values import SCALARS
@@ -39,7 +40,7 @@ def program_key(state: ForwardState, counters: CallCounters, tensors: Iterable[T
     tensors: those that func uses as parameters. counters: the numbers that func's calls change, which do not count.
     """
     reached = (x.tensor for x in state.reach.tensors)
-    kept = (x for store in state.reach.stores for x in store.read().values() if isinstance(x, Tensor))
+    kept = (x for store in state.reach.stores for x in store.read().values() if is_kind(x, Tensor))
     held = [*tensors, *(x.tensor for x in state.places), *(x for x in reached if x is not None)]
     held += [*(x.tensor for x in tensors_among(attributes_of(state.reach.modules))), *kept]  # made by the first call
     ids = {id(x): x for x in held}
@@ -100,6 +101,6 @@ def _values(state: ForwardState, counters: CallCounters) -> Iterator[Any]:
 
 def _value(x: Any) -> Any:
     """Return what tells x from another value: its type and how it is written, or which object it is."""
-    if isinstance(x, ref):  # a tensor, which the key has by its place
+    if is_kind(x, ref):  # a tensor, which the key has by its place
         return Tensor
-    return (type(x), repr(x)) if isinstance(x, (*_WRITTEN, torch.dtype, torch.device)) else id(x)
+    return (type(x), repr(x)) if is_kind(x, (*_WRITTEN, torch.dtype, torch.device)) else id(x)

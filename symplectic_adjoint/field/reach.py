@@ -1,12 +1,13 @@
 """What func reaches by name: modules, tensors, and values of the caller's own containers and objects."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
 
 from torch import Tensor, nn
 
+from symplectic_adjoint.field.copied_variables import CopiedVariables
 from symplectic_adjoint.field.module_tensors import ModuleTensor
 from symplectic_adjoint.field.places import Place, TupleHolder
 from symplectic_adjoint.field.stores import Store
@@ -54,6 +55,8 @@ class Reach:
     """The attributes that func, and the functions that it names, read."""
     computed_names: bool = False
     """Whether they also reach attributes by names that they compute."""
+    copied: CopiedVariables = field(default_factory=CopiedVariables)
+    """The variables of the functions that were copied."""
 
     @property
     def places(self) -> list[ModuleTensor]:

@@ -5,25 +5,20 @@ that a variable which the caller assigns afterwards does not change this solve. 
 and objects are never written to.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
-from operator import attrgetter, methodcaller
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from operator import attrgetter, is_, methodcaller
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any
-from weakref import ref
+from weakref import ProxyTypes, ref
 
-import torch
 from torch import Tensor, nn
 
-from symplectic_adjoint.field.code_names import CodeNames, attributes_read, is_library_name, users_class
-from symplectic_adjoint.field.held_values import (
-    COMPUTED_NAMES,
-    CONTAINERS,
-    MAPPINGS,
-    entries_of,
-    named_attributes_of,
-    other_attributes_of,
-)
+from symplectic_adjoint.field.assigned_variables import AssignedVariables
+from symplectic_adjoint.field.code_names import CodeNames, attributes_read
+from symplectic_adjoint.field.copied_variables import CopiedVariables
+from symplectic_adjoint.field.held_values import is_kind, own_attributes, referent, shown_key
+from symplectic_adjoint.field.libraries import BOUND, CACHED, OPAQUE, is_library_name, is_library_value, own_class
 from symplectic_adjoint.field.module_tensors import STANDARD_ATTRIBUTES
 from symplectic_adjoint.field.module_values import hooks_of
 from symplectic_adjoint.field.places import (
@@ -37,26 +32,32 @@ from symplectic_adjoint.field.places import (
     tuple_like,
 )
 from symplectic_adjoint.field.reach import Reach, ReachedTensor
+from symplectic_adjoint.field.readable_values import (
+    COMPUTED_NAMES,
+    CONTAINERS,
+    MAPPINGS,
+    entries_of,
+    named_attributes_of,
+    other_attributes_of,
+)
 from symplectic_adjoint.field.split_function import SplitFunction
-from symplectic_adjoint.field.stores import Attributes, Entries, Store, Variables
-from symplectic_adjoint.field.watched_values import MOST_WATCHED, SCALARS, WatchedValues
+from symplectic_adjoint.field.stores import Attributes, Entries, Store
+from symplectic_adjoint.field.watched_values import MOST_WATCHED, WatchedValues
 
 MOST_NESTED = 6
 """How deep containers and objects are followed."""
 
-_BUILTIN = (BuiltinFunctionType, MethodWrapperType)
-_OPAQUE = (*SCALARS, type(None), torch.dtype, torch.device, torch.Generator, *_BUILTIN, slice, range)
-_CACHED = type(lru_cache(len))
-"""The type of a function whose values are kept by functools."""
-_HOLDS_VALUES = ("types", "argparse")
-"""Modules of the standard library whose objects hold values of the caller's: SimpleNamespace and Namespace."""
 
+def reach_of(func: Any) -> Reach:
+    """Return what func reaches. func may be a module, a function, a bound method, a partial or any callable object.
 
-def reach_of(func: Callable[..., Any]) -> Reach:
-    """Return what func reaches. func may be a module, a function, a bound method, a partial or any callable object."""
+    No code of the caller's runs.
+    """
+    func = func if referent(func) is None else referent(func)
     walk, copied = _walked(func, computed_names=False)
     if walk.computed_names:  # known only now, and true of what was followed before
         walk, copied = _walked(func, computed_names=True)
+    walk.copied.note()
     return Reach(
         copied,
         tuple(walk.roots),
@@ -64,15 +65,16 @@ def reach_of(func: Callable[..., Any]) -> Reach:
         tuple(walk.tensors),
         tuple(walk.watched),
         tuple(walk.values),
-        (*walk.stores, walk.assigned.variables()),
+        (*walk.stores, *walk.assigned_store),
         walk.names,
         walk.computed_names,
+        walk.copied,
     )
 
 
-def _walked(func: Callable[..., Any], *, computed_names: bool) -> tuple["_Walk", Callable[..., Any]]:
+def _walked(func: Any, *, computed_names: bool) -> tuple["_Walk", Callable[..., Any]]:
     """Return a walk from func, and the function to call."""
-    if not isinstance(func, SplitFunction):
+    if type(func) is not SplitFunction:
         walk = _Walk(func, computed_names=computed_names)
         return walk, walk.follow(func, "func", None, 0)
     walk = _Walk(func.explicit, func.implicit, computed_names=computed_names)
@@ -97,16 +99,28 @@ class _Walk:
         self.names: frozenset[str] = frozenset()
         """The attributes that the functions found so far read."""
         self._all_attributes, self._found_getter = computed_names, False
-        self._package = _package_of(funcs[0])
+        self._is_library = partial(_is_library, _package_of(funcs[0]))
         self._copies: dict[int, Any] = {}
         self._cells: dict[int, CellType] = {}
-        self.assigned = _Assigned(funcs, self._is_library)
         self._seen: set[int] = set()
+        self._funcs = funcs
+        self.copied = CopiedVariables()
+        """The variables of functions that were copied."""
+
+    @cached_property
+    def assigned(self) -> AssignedVariables:
+        """The variables that func assigns."""
+        return AssignedVariables(self._funcs, self._is_library)
 
     @property
     def computed_names(self) -> bool:
         """Whether the code found so far reaches attributes by names that it computes."""
-        return self._all_attributes or self._found_getter or not COMPUTED_NAMES.isdisjoint(self.names)
+        return self._found_getter or self._reads_all(self.names)
+
+    @property
+    def assigned_store(self) -> list[Store]:
+        """Those variables, if a function was copied: otherwise nothing is searched for them."""
+        return [self.assigned.variables()] if self._copies else []
 
     def follow(self, x: Any, name: str, place: Place | None, depth: int) -> Any:
         """Collect what x reaches; return x, or the copy to be used in its place if it is or holds a plain function.
@@ -114,30 +128,34 @@ class _Walk:
         place: where a copied function holds x. None if x belongs to the caller: then nothing in it is copied, except
         func itself, at depth 0.
         """
-        if isinstance(x, _OPAQUE):
+        if is_kind(x, OPAQUE):
             self.values.append((name, x))
-            if isinstance(x, _BUILTIN):  # held.get, say
+            if is_kind(x, BOUND):  # held.get, say
                 self.follow(x.__self__, f"{name}.__self__", None, depth + 1)
             return x
-        if isinstance(x, Tensor):
+        if is_kind(x, ProxyTypes):  # an object that is gone is none that func reads
+            self.follow(referent(x), name, None, depth + 1)
+            return x
+        if is_kind(x, Tensor):
             self.tensors.append(ReachedTensor(name, ref(x), place))
-        elif isinstance(x, nn.Module):
+        elif is_kind(x, nn.Module):
             self._follow_module(x, name, depth)
-        elif isinstance(x, FunctionType):
+        elif is_kind(x, FunctionType):
             return self._follow_function(x, name, depth, copying=place is not None or depth == 0)
-        elif isinstance(x, MethodType):
+        elif is_kind(x, MethodType):
             return self._follow_method(x, name, depth, copying=place is not None or depth == 0)
-        elif isinstance(x, partial):
+        elif is_kind(x, partial):
             return self._follow_partial(x, name, depth, copying=place is not None or depth == 0)
-        elif isinstance(x, attrgetter | methodcaller):
+        elif is_kind(x, (attrgetter, methodcaller)):
             self._found_getter = True
-        elif isinstance(x, _CACHED):
+        elif is_kind(x, CACHED):
             self.follow(x.__wrapped__, name, None, depth + 1)
         elif depth < MOST_NESTED:
-            if isinstance(x, tuple):
+            if is_kind(x, tuple):
                 holder = None if place is None else TupleHolder(place)
-                items = [self.follow(v, f"{name}[{i}]", _at(holder, i), depth + 1) for i, v in enumerate(x)]
-                return x if all(a is b for a, b in zip(x, items, strict=True)) else tuple_like(x, items)
+                values = list(tuple.__iter__(x))
+                items = [self.follow(v, f"{name}[{i}]", _at(holder, i), depth + 1) for i, v in enumerate(values)]
+                return x if all(map(is_, values, items)) else tuple_like(x, items)
             self._follow_holder(x, name, depth)
         return x
 
@@ -147,32 +165,31 @@ class _Walk:
             return
         self._seen.add(id(x))
         form, others = "{}.{}", {}
-        if isinstance(x, CONTAINERS):
-            if isinstance(x, list | dict):
+        if is_kind(x, CONTAINERS):
+            if is_kind(x, (list, dict)):
                 self.stores.append(Entries(name, x))
             read, form = partial(entries_of, x, self.names), "{}[{!r}]"
-        elif isinstance(x, ModuleType):
-            if is_library_name(x.__name__):
-                return
+        elif is_library_value(x):
+            return
+        elif is_kind(x, ModuleType):
             read = partial(named_attributes_of, x, self.names)
         else:
-            kind = x if isinstance(x, type) else type(x)
-            kind = users_class(kind) or kind
-            if is_library_name(kind.__module__) and kind.__module__ not in _HOLDS_VALUES:
-                return
+            kind = x if is_kind(x, type) else type(x)
+            kind = own_class(kind) or kind
             names = attributes_read(kind, self.names)
             read = partial(named_attributes_of, x, names)
             if kind is not x and self._reads_all(names):
                 others = other_attributes_of(x, names)
-            if kind is not x and hasattr(x, "__dict__"):
+            if kind is not x and own_attributes(x) is not None:
                 self.stores.append(Attributes(name, x))
             if kind is not x:
                 self._follow_holder(kind, kind.__name__, depth)
         self._follow_values(name, read, form, depth)
         self._collect_leaves(others, name, form)
-        if isinstance(x, MAPPINGS) and len(x) <= MOST_WATCHED:  # the key of an entry may be computed
-            for key, value in list(x.items()):
-                self.follow(value, form.format(name, key), None, depth + 1)
+        entries = entries_of(x) if is_kind(x, MAPPINGS) else {}
+        if len(entries) <= MOST_WATCHED:  # the key of an entry may be computed
+            for key, value in entries.items():
+                self.follow(value, form.format(name, shown_key(key)), None, depth + 1)
 
     def _follow_values(self, name: str, read: Callable[[], Mapping[Any, Any]], form: str, depth: int) -> None:
         """Follow and watch the values that `read` returns, by key."""
@@ -182,7 +199,7 @@ class _Walk:
             return
         self.watched.append(WatchedValues(name, read, form))
         for key, value in values.items():
-            self.follow(value, form.format(name, key), None, depth + 1)
+            self.follow(value, form.format(name, shown_key(key)), None, depth + 1)
 
     def _reads_all(self, names: frozenset[str]) -> bool:
         """Return whether code that reads these names may read every attribute."""
@@ -191,15 +208,15 @@ class _Walk:
     def _collect_leaves(self, values: Mapping[Any, Any], name: str, form: str, nested: int = 0) -> None:
         """Collect the leaves that require a gradient in values that func may read by a key or name that it computes."""
         for key, x in values.items():
-            path = form.format(name, key)
-            if isinstance(x, Tensor):
+            path = form.format(name, shown_key(key))
+            if is_kind(x, Tensor):
                 if x.requires_grad and x.is_leaf:
                     self.tensors.append(ReachedTensor(path, ref(x), None))
-            elif isinstance(x, nn.Module):
+            elif is_kind(x, nn.Module):
                 if id(x) not in self.modules:
                     self._collect_leaves(dict(x.named_parameters()), path, "{}.{}")
-            elif isinstance(x, CONTAINERS) and len(x) <= MOST_WATCHED and nested < 2:
-                self._collect_leaves(entries_of(x), path, "{}[{!r}]", nested + 1)
+            elif is_kind(x, CONTAINERS) and nested < 2 and len(entries := entries_of(x)) <= MOST_WATCHED:
+                self._collect_leaves(entries, path, "{}[{!r}]", nested + 1)
 
     def _follow_module(self, module: nn.Module, name: str, depth: int) -> None:
         if id(module) in self.modules:
@@ -212,19 +229,19 @@ class _Walk:
 
     def _follow_attributes(self, module: nn.Module, name: str, depth: int) -> None:
         """Follow the plain attributes of a module: its tensors, and what its own code reads."""
-        holder, kind = vars(module), users_class(type(module))
+        holder, kind = vars(module), own_class(type(module))
         names: frozenset[str] = frozenset()
         if kind is not None:
             names = attributes_read(kind, self.names | {"forward"})
             self.names |= names
             self._follow_class(kind, depth)
         for key, x in holder.items():
-            if key in STANDARD_ATTRIBUTES or isinstance(x, _OPAQUE):
+            if key in STANDARD_ATTRIBUTES or is_kind(x, OPAQUE):
                 continue
-            if isinstance(x, Tensor):
+            if is_kind(x, Tensor):
                 self.tensors.append(ReachedTensor(f"{name}.{key}", ref(x), None))
             elif key in names:
-                self.follow(x, f"{name}.{key}", (holder, key) if isinstance(x, tuple) else None, depth + 1)
+                self.follow(x, f"{name}.{key}", (holder, key) if is_kind(x, tuple) else None, depth + 1)
             elif self._reads_all(names):
                 self._collect_leaves({key: x}, name, "{}.{}")
         for hook in hooks_of(module):
@@ -232,17 +249,18 @@ class _Walk:
 
     def _follow_class(self, kind: type, depth: int) -> None:
         """Follow what the forward method of a module's class reads: its closure, its globals, and the class."""
-        forward = getattr(kind, "forward", None)
-        if isinstance(forward, FunctionType) and not self._is_library(forward):
+        forward: Any = getattr(kind, "forward", None)
+        if is_kind(forward, FunctionType) and not self._is_library(forward):
             self._follow_function(forward, kind.__name__, depth, copying=False)
         self._follow_holder(kind, kind.__name__, depth)
 
     def _follow_method(self, method: MethodType, name: str, depth: int, *, copying: bool) -> Any:
-        owner, function = method.__self__, method.__func__
-        if not isinstance(function, FunctionType):
+        owner: Any = method.__self__
+        function: Any = method.__func__
+        if not is_kind(function, FunctionType):
             return method
         self.names |= CodeNames.of(function.__code__).attributes | {function.__name__}
-        if isinstance(owner, nn.Module):
+        if is_kind(owner, nn.Module):
             self._follow_module(owner, name, depth)
         else:
             self._follow_holder(owner, name, depth)
@@ -287,12 +305,16 @@ class _Walk:
         for variable, cell, own in zip(function.__code__.co_freevars, function.__closure__ or (), cells, strict=True):
             if own is not cell and not _is_set(own):
                 own.cell_contents = cell.cell_contents
+                self.copied.add_cell(variable, cell, own)
                 own.cell_contents = self.follow(own.cell_contents, variable, (CellHolder(own), variable), depth + 1)
             elif own is cell and _is_set(cell):
                 self.follow(cell.cell_contents, variable, None, depth + 1)
         if namespace is function.__globals__:
             self._follow_globals(function, names, depth)
         else:
+            for key in namespace.keys() & function.__globals__.keys():
+                if self._is_value(namespace[key]):
+                    self.copied.add_global(function.__globals__, key, namespace)
             self._bind(namespace, depth)
         for i, value in enumerate(function.__defaults__ or ()):
             holder = DefaultsHolder(copied)
@@ -336,54 +358,18 @@ class _Walk:
         held = function.__builtins__
         used = {x for x in names.globals if x in own}
         unknown = any(x not in own and x not in held for x in names.globals)
-        assigned = any((id(own), x) in self.assigned.globals for x in used)
+        assigned = id(own) in self.assigned.namespaces or any((id(own), x) in self.assigned.globals for x in used)
         if unknown or assigned or "globals" in names.globals or not any(self._is_value(own[x]) for x in used):
             return own
         return {**{x: own[x] for x in used}, "__builtins__": held, "__name__": own.get("__name__")}
 
     def _is_value(self, x: Any) -> bool:
         """Return whether a global is a value that the caller may change, not an imported module, class or function."""
-        if isinstance(x, ModuleType):
-            return not is_library_name(x.__name__)
-        if isinstance(x, FunctionType):
+        if is_kind(x, ModuleType):
+            return not is_library_value(x)
+        if is_kind(x, FunctionType):
             return not self._is_library(x)
-        return not isinstance(x, type | BuiltinFunctionType)
-
-    def _is_library(self, function: FunctionType) -> bool:
-        """Return whether a function belongs to an installed package other than that of func, and holds no values."""
-        name = function.__globals__.get("__name__") or ""
-        if is_library_name(name):
-            return True
-        own = name.partition(".")[0] == self._package or function.__closure__
-        return not own and "site-packages" in function.__code__.co_filename
-
-
-class _Assigned:
-    """The closure variables and globals that func, or a function that it names, assigns: they stay the caller's."""
-
-    def __init__(self, funcs: Sequence[Any], is_library: Callable[[FunctionType], bool]):
-        self.cells: dict[int, tuple[str, CellType]] = {}
-        self.globals: dict[tuple[int, str], dict[str, Any]] = {}
-        pending, seen = list(funcs), set[int]()
-        while pending:
-            x = pending.pop()
-            while isinstance(x, partial | MethodType):
-                x = x.func if isinstance(x, partial) else x.__func__
-            if not isinstance(x, FunctionType) or id(x) in seen or is_library(x):
-                continue
-            seen.add(id(x))
-            names, own = CodeNames.of(x.__code__), x.__globals__
-            self.globals |= {(id(own), name): own for name in names.assigned_globals}
-            for variable, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
-                if variable in names.assigned_variables:
-                    self.cells[id(cell)] = variable, cell
-                if _is_set(cell):
-                    pending.append(cell.cell_contents)
-            pending += [own[name] for name in names.globals if name in own]
-
-    def variables(self) -> Variables:
-        """Return them as a store."""
-        return Variables(self.cells.values(), [(name, own) for (_, name), own in self.globals.items()])
+        return not is_kind(x, (type, BuiltinFunctionType))
 
 
 def _at(holder: Holder | None, key: Any) -> Place | None:
@@ -404,7 +390,16 @@ def _chosen(x: Mapping[str, Any], names: frozenset[str]) -> Mapping[str, Any]:
 
 def _package_of(func: Any) -> str:
     """Return the name of the package whose code func is."""
-    while isinstance(func, partial | MethodType):
-        func = func.func if isinstance(func, partial) else func.__func__
-    name = func.__globals__.get("__name__") if isinstance(func, FunctionType) else type(func).__module__
+    while is_kind(func, (partial, MethodType)):
+        func = func.func if is_kind(func, partial) else func.__func__
+    name = func.__globals__.get("__name__") if is_kind(func, FunctionType) else type(func).__module__
     return (name or "").partition(".")[0]
+
+
+def _is_library(package: str, function: FunctionType) -> bool:
+    """Return whether a function belongs to an installed package other than that of func, and holds no values."""
+    name = function.__globals__.get("__name__") or ""
+    if is_library_name(name):
+        return True
+    own = name.partition(".")[0] == package or function.__closure__
+    return not own and "site-packages" in function.__code__.co_filename

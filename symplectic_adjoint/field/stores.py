@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import CellType
 from typing import Any, Protocol
 
+from symplectic_adjoint.field.held_values import count_of, items_of, own_attributes
 from symplectic_adjoint.field.watched_values import MOST_WATCHED
 
 
@@ -33,7 +34,7 @@ class Attributes:
     """The attributes of an object."""
 
     def __init__(self, path: str, owner: Any):
-        self.form, self._owner, self._held = f"{path}.{{}}", owner, vars(owner)
+        self.form, self._owner, self._held = f"{path}.{{}}", owner, own_attributes(owner) or {}
 
     @property
     def holder(self) -> dict[str, Any]:
@@ -69,9 +70,8 @@ class Entries:
         return ((i, self._held[i]) for i in reversed(range(len(self._held))))
 
     def read(self) -> dict[Any, Any]:
-        if len(self._held) > MOST_WATCHED:
-            return {len: len(self._held)}
-        return dict(self._held) if isinstance(self._held, dict) else dict(enumerate(self._held))
+        count = count_of(self._held)
+        return {len: count} if count > MOST_WATCHED else dict(items_of(self._held))
 
     def get(self, key: Any) -> Any:
         return self._held[key]

@@ -6,6 +6,8 @@ from weakref import ref
 
 from torch import Tensor
 
+from symplectic_adjoint.field.held_values import is_kind, shown_key
+
 SCALARS = (bool, int, float, complex, str, bytes)
 """The types of values that are compared by value."""
 
@@ -22,7 +24,7 @@ class WatchedValues:
 
     def __init__(self, name: str, read: Callable[[], Mapping[Any, Any]], form: str):
         self._name, self._read, self._form = name, read, form
-        self._held = {key: ref(x) if isinstance(x, Tensor) else x for key, x in read().items()}
+        self._held = {key: ref(x) if is_kind(x, Tensor) else x for key, x in read().items()}
 
     @property
     def held(self) -> Mapping[Any, Any]:
@@ -31,7 +33,7 @@ class WatchedValues:
 
     def path_of(self, key: Any) -> str:
         """Return the expression by which func reaches a value."""
-        return self._form.format(self._name, key)
+        return self._form.format(self._name, shown_key(key))
 
     def forget_changed(self) -> None:
         """Stop watching the values that have changed: func itself changed them during the solve."""
@@ -48,6 +50,11 @@ class WatchedValues:
 
 
 def _same(held: Any, now: Any) -> bool:
-    if isinstance(now, Tensor):
-        return isinstance(held, ref) and held() is now
-    return held is now or (type(held) is type(now) and isinstance(held, SCALARS) and (held == now or held != held))
+    if is_kind(now, Tensor):
+        return is_kind(held, ref) and held() is now
+    return same_value(held, now)
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Return whether two values are one object, or equal numbers or strings of one type."""
+    return a is b or (type(a) is type(b) and is_kind(a, SCALARS) and (a == b or a != a))

@@ -104,10 +104,13 @@ class Continuous(Strategy):
         callbacks = Callbacks(problem.caller, lambda z: (unpack(z[0]), unpack(z[1])), "_adjoint")
         last = len(given.trajectory.output_step) - 1
         lam = grad_ys[last]
+        variables = given.field.forward_state.reach.copied
+        if self.check and not callbacks.names:
+            variables.require_none_assigned()
         t_bars: list[Tensor] = []
         misses: list[Tensor] = []
         """How far each output is from the y that was recomputed there."""
-        with torch.no_grad():
+        with torch.no_grad(), variables.followed_for_now():
             for j in range(last, 0, -1):
                 if given.t is not None:
                     t_bars.append(inner(problem.slope(given.field, j, ys[j]), grad_ys[j]))

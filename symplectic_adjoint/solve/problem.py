@@ -234,6 +234,8 @@ class Problem:
                 sequence = stoppable = StoppableSteps(sequence, self.options.stop, self.layout.unpack)
         timeline = Timeline(self.times[0]) if t is None else DifferentiableTimeline(t)
         state = f.forward_state
+        if self.forward_state is not None:
+            state.reach.copied.require_none_assigned()
         again = partial(state.reinstated, _itself if on_graph else None)  # a stand-in would cut the caller's graph
         try:
             with state.first_pass() if self.forward_state is None else again(), f.capturing():

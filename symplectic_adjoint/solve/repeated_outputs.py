@@ -56,6 +56,7 @@ class _Repeats:
         """Return f at each distinct time that is repeated; where f is not finite, zero."""
         groups = sorted({self.repeated.group[j] for j in self.entries})
         times = {g: None if t is None else t[self.repeated.first[g]] for g in groups}
+        self.problem.reach.copied.require_none_assigned()
         found = {g: self.problem.slope(f, g, ys[g], times[g]) for g in groups}
         return {g: torch.where(k.isfinite(), k, 0.0) for g, k in found.items()}
 
