@@ -10,7 +10,7 @@ from operator import is_
 from types import CellType
 from typing import Any
 
-from symplectic_adjoint.errors import FunctionChanged, UnsupportedCombination
+from symplectic_adjoint.errors import FunctionChanged, NotCapturable, UnsupportedCombination
 from symplectic_adjoint.field.watched_values import same_value
 
 _UNSET: Any = object()
@@ -79,6 +79,17 @@ class CopiedVariables:
         self.assigned += [name for name in map(self._name, changed) if name not in self.assigned]
         self._seen = now
         return bool(changed)
+
+    def follow(self, *, compiled: bool, captured: bool) -> None:
+        """Let func read what callbacks and the like have assigned; raise an error if kept code would run instead."""
+        if not self.pull():
+            return
+        found = f"{', '.join(self.assigned)}, which func reads, was assigned in the solve"
+        advice = "let func compute it from t, or leave"
+        if captured:
+            raise NotCapturable(f"capture=True: {found}: {advice} capture out")
+        if compiled:
+            raise UnsupportedCombination(f"compile=True: {found}: {advice} compile out")
 
     def require_seen(self) -> None:
         """Raise UnsupportedCombination if a variable was assigned during the call of func that has just ended.

@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from symplectic_adjoint._torch_internals import hooks_on_all_modules, nodes_made, run_backward, set_grad_enabled
-from symplectic_adjoint.errors import NotCapturable, Place, UnsupportedCombination
+from symplectic_adjoint.errors import Place
 from symplectic_adjoint.field.captured import CapturedSteps
 from symplectic_adjoint.field.compiled import CompiledSteps
 from symplectic_adjoint.field.compiled_graphs import refuse_compiled
@@ -30,12 +29,12 @@ from symplectic_adjoint.field.lost_gradients import LostGradientSearch
 from symplectic_adjoint.field.off_graph import OffGraph
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.reach import Reach
-from symplectic_adjoint.field.resolution import Resolution, can_cast, resolution_of
+from symplectic_adjoint.field.resolution import Resolution
 from symplectic_adjoint.field.split_function import active_part
 from symplectic_adjoint.field.stage_solver import StageSolver
-from symplectic_adjoint.field.subclasses import plain
 from symplectic_adjoint.field.time_tensors import TimeTensors
 from symplectic_adjoint.field.times import Time
+from symplectic_adjoint.field.value_cast import ValueCast
 
 Func = Callable[[Tensor, Tensor], Tensor]
 
@@ -79,7 +78,7 @@ class Field:
         self.cotangent_scale: CotangentScale | None = None
         """How cotangents are scaled for their VJPs; None if they are not."""
         self._place = place
-        self._resolution: Resolution | None = None
+        self._cast = ValueCast(self.shape, self.dtype, self.device)
         self._first_call: tuple[Tensor, Tensor, Tensor] | None = None
         """t, y and f of the first call, if func's modules have buffers, which func may change."""
         self._copied = self.forward_state.reach.copied
@@ -120,7 +119,7 @@ class Field:
     @property
     def resolution(self) -> Resolution | None:
         """The resolution of f's values, if that is coarser than the state's."""
-        return self.func.resolution if isinstance(self.func, PackedFunc) else self._resolution
+        return self.func.resolution if isinstance(self.func, PackedFunc) else self._cast.resolution
 
     @property
     def computes_in_float16(self) -> bool:
@@ -133,8 +132,7 @@ class Field:
         """The code of a step; None if there is none, or if the next call is to be searched or to have a graph."""
         if self.search.due or torch.is_grad_enabled():
             return None
-        if self._copied.is_followed:
-            self._follow_variables()
+        self._follow_variables()
         return self.captured if self.captured is not None and self.captured.is_open else self.compiled
 
     @contextmanager
@@ -328,8 +326,7 @@ class Field:
         """Return f(t, y), checked but neither counted nor searched."""
         version = None if y.is_inference() else y._version
         rng = self.forward_state.rng
-        if self._copied.is_followed:
-            self._follow_variables()
+        self._follow_variables()
         value = self.off_graph.value
         k = value(self.func, t, y) if rng.draws_nothing else rng(partial(value, self.func), t, y)
         if self._copied.is_followed:
@@ -341,15 +338,9 @@ class Field:
         return k
 
     def _follow_variables(self) -> None:
-        """Let func read what callbacks and the like have assigned; raise an error if code that is kept would not."""
-        if not self._copied.pull():
-            return
-        found = f"{', '.join(self._copied.assigned)}, which func reads, was assigned in the solve"
-        advice = "let func compute it from t, or leave"
-        if self.captured is not None and self.captured.is_open:
-            raise NotCapturable(f"capture=True: {found}: {advice} capture out")
-        if self.compiled is not None:
-            raise UnsupportedCombination(f"compile=True: {found}: {advice} compile out")
+        if self._copied.is_followed:
+            captured = self.captured is not None and self.captured.is_open
+            self._copied.follow(compiled=self.compiled is not None, captured=captured)
 
     def _passed(self, t: Tensor, y: Tensor, searched: bool) -> tuple[Tensor, Tensor]:
         """Return the leaves t and y as func gets them."""
@@ -390,20 +381,6 @@ class Field:
         differs = self.first_graph.differs(k, y, search.known(self.aliases, *passed))
         if differs and not (search.freezes_changed or search.drops):
             raise self.first_graph.changed()
-
-    def _cast(self, k: Any) -> Tensor:
-        """Return k in y's dtype if only its precision differs, as under autocast; raise TypeError or ValueError."""
-        if not isinstance(k, Tensor):
-            raise TypeError(f"func must return a tensor like y, got {type(k).__name__}")
-        k = plain(k)
-        if k.shape == self.shape and k.device == self.device and can_cast(k.dtype, self.dtype):
-            if self._resolution is None and k.dtype != self.dtype:
-                self._resolution = resolution_of((k.dtype,), (k.numel(),), self.dtype, k.device)
-            return k.to(self.dtype)
-        raise ValueError(
-            f"func must return a tensor like y (shape {tuple(self.shape)}, {self.dtype}, {self.device}), "
-            f"got shape {tuple(k.shape)}, {k.dtype}, {k.device}: only its precision may differ"
-        )
 
     def _call_and_search(self, t: Time, y: Tensor) -> Tensor:
         """Return f without a graph, after searching a graph made only for that."""
