@@ -2,7 +2,6 @@
 
 import random
 from array import array
-from collections import deque
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -41,7 +40,7 @@ class Scaled:
 
     def __init__(self, kind):
         self.net = SmallNet()
-        self.box = {"numpy": np.ones(1), "deque": deque([1.0]), "array": array("d", [1.0])}[kind]
+        self.box = {"numpy": np.ones(1), "array": array("d", [1.0])}[kind]
 
     @property
     def u(self):
@@ -55,7 +54,7 @@ class Scaled:
         return self.net(t, y) * self.u
 
 
-KINDS = ["numpy", "deque", "array"]
+KINDS = ["numpy", "array"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,7 +75,7 @@ def test_a_value_rebound_between_the_passes_is_found(gradient, steps, t, kind):
 @pytest.mark.parametrize("gradient", FURTHER, ids=str)
 @pytest.mark.parametrize("steps", [1, 9])
 def test_a_value_rebound_between_the_passes_is_found_by_every_option(gradient, steps):
-    func = Scaled("deque")
+    func = Scaled("array")
     ys = solve(func, gradient=gradient, steps=steps, params=tuple(func.net.parameters()))
     func.u = -1.0
     with pytest.raises(FunctionChanged):
@@ -94,7 +93,7 @@ def test_a_value_rebound_between_the_passes_is_found_within_a_budget(budget):
 
 @recomputing_gradients
 def test_solves_that_share_a_func_and_a_backward_pass_are_told_apart(gradient):
-    func, y = Scaled("deque"), start()
+    func, y = Scaled("array"), start()
     params = tuple(func.net.parameters())
     for u in (0.3, -1.0, 2.0):
         func.u = u
@@ -130,7 +129,7 @@ class Memo(nn.Module):
 @recomputing_gradients
 def test_a_value_kept_from_a_parameter_in_a_later_call_is_found(gradient, steps):
     ys = solve(Memo(), gradient=gradient, steps=steps)
-    with pytest.raises(LostGradient, match="only a value that it had computed from it and kept"):
+    with pytest.raises(LostGradient, match=r"a value that it had computed .*and kept"):
         backward(ys)
 
 
@@ -155,7 +154,7 @@ def test_a_mode_switched_behind_a_plain_object_is_that_of_the_solve(gradient):
 
 @pytest.mark.parametrize("gradient", [name for name in RECOMPUTING if name not in (*OWN_STEPS, "continuous")])
 def test_a_change_that_only_the_last_step_sees_is_found(gradient):
-    net, box = SmallNet(), deque([1.0])
+    net, box = SmallNet(), array("d", [1.0])
     ys = solve(
         lambda t, y: net(t, y) * (box[0] if t > 0.95 else 1.0),
         gradient=gradient,
@@ -219,7 +218,7 @@ def test_other_data_is_found_by_the_data_alone(gradient, change):
 @pytest.mark.parametrize("steps", [1, 5])
 @recomputing_gradients
 def test_a_change_before_a_second_backward_pass_is_found(gradient, steps):
-    func = Scaled("deque")
+    func = Scaled("array")
     ys = solve(func, gradient=gradient, steps=steps, params=tuple(func.net.parameters()))
     first, second = (torch.autograd.grad(weighted_loss(ys), func.net.twice, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second) or relative_error(first, second) < ROUNDING
@@ -244,7 +243,7 @@ def test_a_change_before_a_double_backward_pass_is_found(gradient, steps):
 def test_differences_are_selected_on_the_device(gradient, when, dtype, monkeypatch):
     """As on CUDA, where equal values cannot be told at once: of many differences the host reads the largest."""
     monkeypatch.setattr(RecomputedValues, "_surely_equal", lambda self, a, b: False)
-    net, box = SmallNet().to(dtype), deque([1.0])
+    net, box = SmallNet().to(dtype), array("d", [1.0])
 
     def func(t, y):
         return net(t, y) * (box[0] if when is not None and abs(float(t) - when) < 0.004 else 1.0)
@@ -280,7 +279,7 @@ def test_parameters_changed_under_compiled_code_are_found(gradient, compile_):
 
 @recomputing_gradients
 def test_a_value_that_became_nan_is_found(gradient):
-    func = Scaled("deque")
+    func = Scaled("array")
     ys = solve(func, gradient=gradient, params=tuple(func.net.parameters()))
     func.u = float("nan")
     with pytest.raises(FunctionChanged):
@@ -291,7 +290,7 @@ def test_a_value_that_became_nan_is_found(gradient):
 def test_check_false_takes_func_as_it_is_now(gradient):
     strategy = replace(GRADIENTS[gradient], check=False)
     assert "check=False" in str(strategy) and strategy != GRADIENTS[gradient]
-    func = Scaled("deque")
+    func = Scaled("array")
     ys = solve(func, gradient=strategy, params=tuple(func.net.parameters()))
     func.u = 1.0 + 1e-11  # little enough for a reversal to come back
     backward(ys)
