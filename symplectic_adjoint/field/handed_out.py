@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from symplectic_adjoint.errors import LostGradient
+from symplectic_adjoint.field.held_values import is_kind, shown_key
 from symplectic_adjoint.field.libraries import own_class
 from symplectic_adjoint.field.module_tensors import STANDARD_ATTRIBUTES
 from symplectic_adjoint.field.reach import Reach
@@ -32,7 +33,7 @@ class HandedOut:
         """Note what the last call put somewhere. first_node: how many nodes autograd had made before it."""
         for store in self._stores():
             for key, x in _newest(store):
-                if isinstance(x, Tensor) and x.grad_fn is not None and x.grad_fn._sequence_nr() >= first_node:
+                if is_kind(x, Tensor) and x.grad_fn is not None and x.grad_fn._sequence_nr() >= first_node:
                     self._found.append(_Found(store, key, x))
 
     def refuse(self, inputs: Sequence[Tensor]) -> None:
@@ -59,7 +60,7 @@ class HandedOut:
             yield store
             held = store.read() if isinstance(store, Attributes) else {}
             for key, x in held.items():
-                if isinstance(x, list | dict) and key not in STANDARD_ATTRIBUTES and id(x) not in seen:
+                if is_kind(x, (list, dict)) and key not in STANDARD_ATTRIBUTES and id(x) not in seen:
                     seen.add(id(x))
                     yield Entries(store.form.format(key), x)
 
@@ -73,14 +74,14 @@ class _Found:
 
     def refuse(self, inputs: Sequence[Tensor]) -> None:
         """Replace what calls put there by tensors without a backward pass, if it was not kept for later calls."""
-        store, place = self._store, self._store.form.format(self._key)
+        store, place = self._store, self._store.form.format(shown_key(self._key))
         if isinstance(store, Entries) and len(store) > self._length:
             place = place.rpartition("[")[0]
             added = list(islice(store.from_the_end(), len(store) - self._length + 1))
         else:
             added = [(key, x) for key, x in store.read().items() if key == self._key and x is not self._reference()]
         for key, x in added:
-            if isinstance(x, Tensor) and x.dtype.is_floating_point | x.dtype.is_complex:
+            if is_kind(x, Tensor) and x.dtype.is_floating_point | x.dtype.is_complex:
                 store.put(key, _WithoutBackward.apply(x, place, *inputs))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import CellType
 from typing import Any, Protocol
 
-from symplectic_adjoint.field.held_values import count_of, items_of, own_attributes
+from symplectic_adjoint.field.held_values import count_of, is_kind, items_of, own_attributes
 from symplectic_adjoint.field.watched_values import MOST_WATCHED
 
 
@@ -61,13 +61,14 @@ class Entries:
         self.form, self._held = f"{path}[{{!r}}]", held
 
     def __len__(self) -> int:
-        return len(self._held)
+        return count_of(self._held)
 
     def from_the_end(self) -> Iterator[tuple[Any, Any]]:
         """Yield keys and values, those that were added last first."""
-        if isinstance(self._held, dict):
-            return reversed(self._held.items())
-        return ((i, self._held[i]) for i in reversed(range(len(self._held))))
+        held: Any = self._held
+        if is_kind(held, dict):
+            return reversed(dict.items(held))
+        return ((i, list.__getitem__(held, i)) for i in reversed(range(count_of(held))))
 
     def read(self) -> dict[Any, Any]:
         count = count_of(self._held)

@@ -113,7 +113,7 @@ def test_an_embedding_kept_for_a_time_gives_no_wrong_gradient(gradient, kind, ke
 @recomputing_gradients
 def test_embeddings_kept_for_rounded_times_are_reported(gradient, kind):
     ys = solve(kind(KEYS["rounded"]), gradient)
-    with pytest.raises(sa.LostGradient, match="value that it had computed from it and kept"):
+    with pytest.raises(sa.LostGradient, match=r"value that it had computed .*and kept"):
         ys.square().sum().backward()
 
 
