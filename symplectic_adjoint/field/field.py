@@ -354,7 +354,7 @@ class Field:
         self._first_node = nodes_before = nodes_made()
         with self.search.in_one_thread():
             k = self.evaluate(t, y)
-        if k.requires_grad and k.is_leaf:
+        if k.requires_grad and k.is_leaf and k is not y:
             k = k.view_as(k)  # a graph leads to the leaf, which nothing here holds then
         if self.search.active and k.grad_fn is not None:
             searched = self.search.check_graph(k, y, t, nodes_before, self.aliases)

@@ -16,6 +16,7 @@ from symplectic_adjoint.backward.state_sketch import Marks, StateSketch
 from symplectic_adjoint.backward.strategy import BackwardPass, ForwardPass, Gradients, Strategy
 from symplectic_adjoint.errors import ReversalError, UnsupportedCombination
 from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.layout import HALF_DTYPES
 from symplectic_adjoint.field.stage_solver import StageSolver
 from symplectic_adjoint.methods.registry import METHODS
 from symplectic_adjoint.methods.tableau import ButcherTableau
@@ -248,6 +249,7 @@ class _ControlOfAll(StepControl):
         rtol, atol = (float(x.amin() if isinstance(x, Tensor) else x) for x in (self.rtol, self.atol))
         for i, weights in enumerate(step.tableau.terms.errors):
             for error, size in self.adjoint.parameter_errors(step, weights):
-                of_parameter = rms_norm(error.div_(size.mul_(rtol).add_(atol)))
+                over = error.div_(size.mul_(rtol).add_(atol))
+                of_parameter = rms_norm(over.float() if over.dtype in HALF_DTYPES else over)
                 norms[i] = torch.maximum(norms[i], of_parameter.to(norms[i]))
         return norms
