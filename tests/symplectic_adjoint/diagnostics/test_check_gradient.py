@@ -63,13 +63,14 @@ def test_a_gradient_of_something_else_fails_the_taylor_test(monkeypatch):
 
 
 def test_a_tensor_that_func_uses_only_for_a_while_is_listed():
-    hidden = [torch.ones(3, dtype=torch.float64, requires_grad=True)]
+    leaf = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    hidden = iter(lambda: leaf, None)  # shows nothing of what it yields
 
     def func(t, y):
-        return -y * (hidden[0] if 0.5 < t < 0.56 else 2.0)  # the same number of nodes either way
+        return -y * (next(hidden) if 0.5 < t < 0.56 else 2.0)  # the same number of nodes either way
 
     check = sa.check_gradient(func, start(), T, **RK4)
-    assert check.lost == ["hidden[0], a tensor of shape (3,), torch.float64, that was not known when the solve began"]
+    assert check.lost == ["a tensor of shape (3,), torch.float64, that was not known when the solve began"]
     assert not check.ok
 
 
