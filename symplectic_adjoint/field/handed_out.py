@@ -75,12 +75,16 @@ class _Found:
     def refuse(self, inputs: Sequence[Tensor]) -> None:
         """Replace what calls put there by tensors without a backward pass, if it was not kept for later calls."""
         store, place = self._store, self._store.form.format(shown_key(self._key))
+        try:
+            put = [(self._key, store.get(self._key))]
+        except LookupError:  # func has taken it away again
+            put = []
         if isinstance(store, Entries) and len(store) > self._length:
             place = place.rpartition("[")[0]
-            added = list(islice(store.from_the_end(), len(store) - self._length + 1))
-        else:
-            added = [(key, x) for key, x in store.read().items() if key == self._key and x is not self._reference()]
-        for key, x in added:
+            put += islice(store.from_the_end(), len(store) - self._length)
+        elif put and put[0][1] is self._reference():
+            return
+        for key, x in put:
             if is_kind(x, Tensor) and x.dtype.is_floating_point | x.dtype.is_complex:
                 store.put(key, _WithoutBackward.apply(x, place, *inputs))
 
@@ -102,7 +106,8 @@ class _WithoutBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, place: str, *inputs: Tensor) -> Tensor:
-        ctx.place, ctx.inputs = place, len(inputs)
+        del inputs  # only so that a graph leads to them
+        ctx.place = place
         return x.detach()
 
     @staticmethod

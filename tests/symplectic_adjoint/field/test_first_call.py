@@ -34,7 +34,7 @@ def numpy_field(t, y):
 
 
 class Running(nn.Module):
-    """A field that keeps what it is passed, as logging and normalising modules do."""
+    """A func that keeps its arguments, as modules for logs and for normalization do."""
 
     def __init__(self):
         super().__init__()

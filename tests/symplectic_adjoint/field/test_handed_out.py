@@ -66,6 +66,15 @@ class ButTheFirst(AppendedValues):
         return self.every[-1].square().mean()
 
 
+class FirstOfTwo(Penalized):
+    def put(self, penalty, k):
+        self.every.append(penalty)
+        self.every.append(k.norm())
+
+    def penalty(self):
+        return self.every[0]
+
+
 class InAnObject(Penalized):
     def put(self, penalty, k):
         self.held.every.append(penalty)
@@ -98,7 +107,7 @@ class LastState(Penalized):
         return self.last.square().mean()
 
 
-WAYS = (Appended, ByCall, Added, AppendedValues, ButTheFirst, InAnObject, Last, LastInAnObject, LastState)
+WAYS = (Appended, ByCall, Added, AppendedValues, ButTheFirst, FirstOfTwo, InAnObject, Last, LastInAnObject, LastState)
 every_way = pytest.mark.parametrize("way", WAYS)
 
 
