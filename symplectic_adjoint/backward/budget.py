@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from symplectic_adjoint.backward.checkpoints import SelectedStarts
+from symplectic_adjoint.backward.checkpoints import SelectedStarts, marks_of
 from symplectic_adjoint.backward.held_graphs import LinearizingField, PendingGraphs, StageGraph, first_step_on_graph
 from symplectic_adjoint.backward.memory_model import MemoryModel
 from symplectic_adjoint.backward.state_sketch import Marks
@@ -78,6 +78,8 @@ class WithinBudget(KeepNothing):
     total: the number of steps, None if it is not known in advance.
     """
 
+    marks: Marks | None = None
+
     def __init__(self, budget: Budget, total: int | None, *, with_time: bool):
         self.graphs: deque[StageGraph] = deque()
         self._budget, self._with_time = budget, with_time
@@ -104,10 +106,6 @@ class WithinBudget(KeepNothing):
     @property
     def last_stages(self) -> Sequence[Tensor]:
         return self._starts.last_stages
-
-    @property
-    def marks(self) -> Marks | None:
-        return self._starts.marks
 
     @property
     def choice(self) -> Choice:
@@ -161,6 +159,7 @@ class WithinBudget(KeepNothing):
     def finish(self, step: Step) -> None:
         self._starts.finish(step)
         self._pending.clear()
+        self.marks = marks_of(step, with_slope=bool(self.graphs))
 
     def _discard_to_fit(self) -> None:
         """Discard graphs, then stages, until the rest fits. SelectedStarts discards starts itself."""

@@ -18,6 +18,16 @@ from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 
+def marks_of(last: Step, *, with_slope: bool = False) -> Marks:
+    """Return the marks of a solve that ended with this step; with_slope: also of f at its end, if it was called there.
+
+    Where graphs are held, a dense output is all that f is evaluated again for, and only at the end of its step.
+    """
+    s = last.tableau.stages
+    slope = StateSketch(last.ks[s]) if with_slope and len(last.ks) > s else None
+    return Marks(StateSketch(last.end()), last_value=slope)
+
+
 class NoCheckpoints(KeepNothing):
     """Keeps nothing: the backward pass starts from y0, which it has anyway."""
 
@@ -29,7 +39,7 @@ class NoCheckpoints(KeepNothing):
     marks: Marks | None = None
 
     def finish(self, step: Step) -> None:
-        self.marks = Marks(StateSketch(step.end()))
+        self.marks = marks_of(step)
 
 
 class StepStarts(KeepNothing):
@@ -57,7 +67,7 @@ class StepStarts(KeepNothing):
         self.kept.append(self._storage.put(y))
 
     def finish(self, step: Step) -> None:
-        self.marks = Marks(StateSketch(step.end()))
+        self.marks = marks_of(step)
 
 
 class StartsAndLastStages(StepStarts):
@@ -137,6 +147,7 @@ class LastGraphs(KeepNothing):
 
     steps: Sequence[int] = ()
     choice: None = None
+    marks: Marks | None = None
 
     def __init__(self, states: StepStarts, number: float, *, first: int, with_time: bool):
         self._states, self._number, self._first, self._with_time = states, number, first, with_time
@@ -152,10 +163,6 @@ class LastGraphs(KeepNothing):
     def last_stages(self) -> Sequence[Tensor]:
         return self._states.last_stages
 
-    @property
-    def marks(self) -> Marks | None:
-        return self._states.marks
-
     def wrap(self, f: Field) -> RightHandSide:
         return LinearizingField(
             f, self._record, with_time=self._with_time, enabled=lambda: self._accepted >= self._first
@@ -169,6 +176,7 @@ class LastGraphs(KeepNothing):
     def finish(self, step: Step) -> None:
         self._states.finish(step)
         self._pending.clear()
+        self.marks = marks_of(step, with_slope=bool(self.graphs))
 
     def _record(self, graph: Linearization, k: Tensor) -> None:
         self._pending.add(graph, k)

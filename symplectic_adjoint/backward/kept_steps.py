@@ -51,15 +51,28 @@ class _ReversedSteps:
         self._holds_output = given.trajectory.dense_outputs()
         self._end: Tensor | None = None
         """The end of the next step to rebuild, where it is compared, or f may be needed there for a dense output."""
+        self._end_slope: Tensor | None = None
+        """f at that end, if a dense output is all that f is evaluated again for in that step."""
 
     def _step(self, n: int, start: Tensor, ks: Sequence[Tensor]) -> tuple[Step, StepValues | None]:
-        """Return step n and its comparison. ks: its first stages, as the forward pass kept them."""
-        given, end = self._given, self._end
+        """Return step n, whose graphs were removed, and its comparison.
+
+        ks: its first stages, as the forward pass kept them.
+        """
+        given, end, end_slope = self._given, self._end, self._end_slope
         self._end = start if given.values is not None or n - 1 in self._holds_output else None
+        self._end_slope = ks[0] if ks and self._needs_slope_alone(n - 1) else None
         self._is_last = False
         known_end = end if n in self._holds_output else None
         step = given.problem.step(given.field, given.trajectory.plans[n], start, ks, end=known_end)
-        return step, given.values_of_step(n, kept=len(ks), end=end)
+        return step, given.values_of_step(n, kept=len(ks), end=end, end_slope=end_slope)
+
+    def _needs_slope_alone(self, n: int) -> bool:
+        """Return whether the graphs of all stages of step n are held, and f is needed at its end besides."""
+        given, s = self._given, self._given.problem.tableau.stages
+        if n not in self._holds_output or given.trajectory.plans[n].open_end or len(given.graphs) < s:
+            return False
+        return given.graphs[-s].step == n
 
     def _graphs(self, n: int) -> list[Linearization | None] | None:
         """Remove and return the graphs held of step n, one entry per stage; None if there are none."""
@@ -109,10 +122,10 @@ class StepsFromStages(_ReversedSteps):
 
     def step(self, n: int) -> ReversedStep:
         """Return step n, the graphs held of its stages, None if there are none, and its comparison."""
-        tableau = self._given.problem.tableau
+        tableau, graphs = self._given.problem.tableau, self._graphs(n)
         stages = tableau.stages if self._is_last else tableau.needed_stages
         first = len(self._kept) - stages
         ks = [to_device(k, self._device) for k in self._kept[first:]]
         del self._kept[first:]
         step, values = self._step(n, to_device(self._kept.pop(), self._device), ks)
-        return step, self._graphs(n), values
+        return step, graphs, values

@@ -94,13 +94,15 @@ class RecomputedValues:
         """
         return torch.zeros(FLAG + 1, 4, dtype=self._f.dtype.to_real(), device=self._f.device)
 
-    def of_step(self, n: int, *, kept: int = 0, end: Tensor | None = None) -> "StepValues":
+    def of_step(
+        self, n: int, *, kept: int = 0, end: Tensor | None = None, end_slope: Tensor | None = None
+    ) -> "StepValues":
         """Return the comparison of step n, whose first `kept` stages are those of the forward pass.
 
-        end: the state at its end; None if it is the last step.
+        end: the state at its end; None if it is the last step. end_slope: f there, if it was kept.
         """
         self._make_room()
-        return StepValues(self, n, kept, end)
+        return StepValues(self, n, kept, end, end_slope)
 
     def compare_end(self, n: int, found: Tensor, end: Tensor | None, k: Tensor) -> None:
         """Compare the end of step n, which is overwritten, with the state there (None: the last state).
@@ -124,6 +126,17 @@ class RecomputedValues:
         if not self._surely_equal(found, k):
             y_factor = stage_error(self._f, self._plans[n].h * self._problem.tableau.floats.diagonal[i])
             self._add_with_scales(n, i, torch.sub(found, k), y, k, y_factor, self._k_factor)
+
+    def compare_end_slope(self, n: int, found: Tensor, k: Tensor | None, y: Tensor) -> None:
+        """Compare f at the end of step n with k, that of the forward pass, or with its mark. y: the step's start."""
+        if k is None:
+            self.compare_last_value(self.stages, found)
+        else:
+            self.compare_value(n, self.stages, found, k, y)
+
+    def marks_slope_of(self, n: int) -> bool:
+        """Return whether the forward pass marked f at the end of step n, the last."""
+        return n == len(self._plans) - 1 and self.has_last_value
 
     @property
     def stages(self) -> int:
@@ -296,14 +309,18 @@ class StepValues:
     not keep completes the stages of the step, and its end is compared.
     """
 
-    __slots__ = ("_end", "_ended", "_kept", "_n", "_values")
+    __slots__ = ("_end", "_end_slope", "_ended", "_kept", "_n", "_values")
 
-    def __init__(self, values: RecomputedValues, n: int, kept: int, end: Tensor | None):
-        self._values, self._n, self._kept, self._end = values, n, kept, end
+    def __init__(
+        self, values: RecomputedValues, n: int, kept: int, end: Tensor | None, end_slope: Tensor | None = None
+    ):
+        self._values, self._n, self._kept, self._end, self._end_slope = values, n, kept, end, end_slope
         self._ended = False
 
     def wants(self, i: int) -> bool:
-        """Return whether the value of stage i is needed."""
+        """Return whether the value of row i is needed: of a stage, or of f at the end of the step, if it is known."""
+        if i >= self._values.stages:
+            return i == self._values.stages and (self._end_slope is not None or self._values.marks_slope_of(self._n))
         return i < self._kept or not self._ended
 
     def see(self, step: Step, i: int, k: Tensor, known: Tensor | None, later: Sequence[Tensor]) -> None:
@@ -311,7 +328,9 @@ class StepValues:
 
         known: the same stage as the step held it. later: the stages after it, if their graphs were kept.
         """
-        if i < self._kept:
+        if i == self._values.stages:
+            self._values.compare_end_slope(self._n, k, self._end_slope, step.y)
+        elif i < self._kept:
             assert known is not None
             self._values.compare_value(self._n, i, k, known, step.y)
         else:

@@ -100,9 +100,11 @@ class BackwardPass:
         self.kept.clear()
         return starts
 
-    def values_of_step(self, n: int, *, kept: int = 0, end: Tensor | None = None) -> StepValues | None:
+    def values_of_step(
+        self, n: int, *, kept: int = 0, end: Tensor | None = None, end_slope: Tensor | None = None
+    ) -> StepValues | None:
         """Return the comparison of step n, as RecomputedValues.of_step does; None if nothing is compared."""
-        return None if self.values is None else self.values.of_step(n, kept=kept, end=end)
+        return None if self.values is None else self.values.of_step(n, kept=kept, end=end, end_slope=end_slope)
 
     def values_of_solve(self) -> Recorder | None:
         """Return a recorder that compares the end of a repeated solve; None if nothing is compared."""

@@ -58,11 +58,11 @@ class StageValues(Protocol):
     """Compares the values of a step's stages, as they are evaluated again, with those of the forward pass."""
 
     def wants(self, i: int) -> bool:
-        """Return whether the value of stage i is needed."""
+        """Return whether the value of row i is needed."""
         ...
 
     def see(self, step: Step, i: int, k: Tensor, known: Tensor | None, later: Sequence[Tensor], /) -> None:
-        """Compare the value k of stage i; known is the one that the step held, later the stages after it."""
+        """Compare the value k of row i; known is the one that the step held, later the stages after it."""
         ...
 
     def see_program(self, buffers: ProgramBuffers, /) -> None:
@@ -167,7 +167,7 @@ class _Stages:
                 self._later.insert(0, kept.k)
             del step.ks[i:]
             return kept
-        compared = values is not None and i < step.tableau.stages and values.wants(i)
+        compared = values is not None and values.wants(i)
         known = step.ks[i] if compared and i < len(step.ks) else None
         state = step.pop(i)
         with step.evaluating(i):
