@@ -18,6 +18,7 @@ from symplectic_adjoint.field.layout import HALF_DTYPES
 from symplectic_adjoint.field.lost_gradients import refuse_bypass
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
 from symplectic_adjoint.field.program_sums import ProgramSums
+from symplectic_adjoint.field.sparse import is_sparse, sparse_sum
 from symplectic_adjoint.field.transforms import batched
 
 Reached = Sequence[Tensor | GradientEdge]
@@ -69,7 +70,8 @@ def parameter_sums(f: Field, cotangent: Tensor, accumulate: str | None = None) -
         return
     locations = f.forward_state.locate(f.params)
     explicit = accumulate is not None or batched(cotangent) or any(p.dtype in HALF_DTYPES for p in f.params)
-    explicit = explicit or f.cotangent_scale is not None or not ParameterAliases.can_replace(f.params, locations)
+    explicit = explicit or f.cotangent_scale is not None or f.search.sparse
+    explicit = explicit or not ParameterAliases.can_replace(f.params, locations)
     if explicit or not f.forward_state.lock.try_replace():
         yield ExplicitSums(f, accumulate)
         return
@@ -161,8 +163,8 @@ class CapturedSums:
 class ExplicitSums:
     """Sums formed here, of the cotangents that torch.autograd.grad returns for each VJP.
 
-    Needed for parameters that func reaches other than through a module, for batches of cotangents (vmap), for scaled
-    cotangents, and for sums in a precision other than the parameters'.
+    Needed for parameters that func reaches other than through a module, for sparse parameters and gradients, for
+    batches of cotangents (vmap), for scaled cotangents, and for sums in a precision other than the parameters'.
     """
 
     lam: Tensor | None = None
@@ -198,13 +200,14 @@ class PreciseAccumulator:
     def add(self, bars: Sequence[Tensor | None]) -> None:
         for x, bar in zip(self._sums, bars, strict=True):
             if bar is not None:
+                bar = bar.to_dense() if is_sparse(bar) else bar
                 x.add(bar.float() if bar.dtype in HALF_DTYPES else bar)
 
 
 class Accumulator:
     """Sums gradients in place. An entry is None until something is added to it.
 
-    Half-precision gradients are summed in float32.
+    Half-precision gradients are summed in float32, sparse ones as sparse tensors.
     """
 
     def __init__(self, length: int):
@@ -220,6 +223,8 @@ class Accumulator:
             total = self.total[i]
             if total is None:
                 self.total[i] = (bar.float() if bar.dtype in HALF_DTYPES else bar) * weight
+            elif is_sparse(total) or is_sparse(bar):
+                self.total[i] = sparse_sum(total, bar * weight)
             else:
                 into.append(total)
                 added.append(bar)

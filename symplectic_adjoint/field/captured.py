@@ -23,6 +23,7 @@ from symplectic_adjoint.field.program_field import MakeMeasures, ProgramField
 from symplectic_adjoint.field.program_key import program_key, what_changed
 from symplectic_adjoint.field.program_sums import ProgramSums
 from symplectic_adjoint.field.program_table import ProgramTable
+from symplectic_adjoint.field.sparse import is_sparse
 from symplectic_adjoint.field.step_programs import Bounds, StepPrograms, Transposition
 from symplectic_adjoint.methods.tableau import ButcherTableau
 
@@ -61,6 +62,11 @@ def require_capturable(f: CapturableField) -> None:
             "capture=True: func uses a tensor that was computed outside it with a graph, where no other tensor can "
             "take its place (in a list, dict or object): pass it as odeint(..., params=(tensor,)), hold it in a "
             "variable of func, or leave capture out"
+        )
+    if any(map(is_sparse, f.params)):
+        raise NotCapturable(
+            "capture=True: a parameter of func is a sparse tensor, which has no single place in memory that programs "
+            "could read: leave capture out"
         )
     for m in f.forward_state.reach.modules:
         if _replays_cuda_graphs(m):

@@ -17,6 +17,7 @@ from symplectic_adjoint.field.forward_state import ForwardState
 from symplectic_adjoint.field.graph import find_unknown_leaves, leads_to
 from symplectic_adjoint.field.handed_out import place_of
 from symplectic_adjoint.field.parameter_aliases import ParameterAliases
+from symplectic_adjoint.field.sparse import gives_sparse
 
 SAMPLES = 16
 """About how many graphs of a backward pass are searched although graphs of their size were."""
@@ -63,6 +64,8 @@ class LostGradientSearch:
         """Whether tensors with a history are behind a gate, so that graphs lead to them."""
         self.must_retain = False
         """Whether a call's graph must outlive its VJP, because func uses values computed before it was called."""
+        self.sparse = False
+        """Whether the gradient of a dense tensor is sparse."""
         self.precisions = frozenset[torch.dtype]()
         """The floating-point and complex dtypes in which the searched graphs compute."""
         self.missed: set[int] = set()
@@ -164,6 +167,7 @@ class LostGradientSearch:
             if node._sequence_nr() < nodes_before:
                 older.append(node)
                 _refuse_handed_out(node)
+            self.sparse = self.sparse or gives_sparse(node)
             dtypes.update([result.dtype for result in node._input_metadata])  # a list is faster than a generator
 
         state = self._forward_state

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from symplectic_adjoint._torch_internals import foreach_add_
 from symplectic_adjoint.field.module_tensors import ModuleTensor, installed
+from symplectic_adjoint.field.sparse import is_sparse
 
 REPLACEABLE = (Tensor, nn.Parameter)
 """The types of tensors that a detached alias can replace. An alias of a subclass may lack what the subclass adds."""
@@ -83,8 +84,8 @@ class ParameterAliases:
 
     @staticmethod
     def can_replace(params: Sequence[Tensor], locations: Sequence[Sequence[ModuleTensor]]) -> bool:
-        """Return whether every parameter is held by a module, where an alias can replace it."""
-        return all(locations) and all(type(p) in REPLACEABLE for p in params)
+        """Return whether every parameter is held by a module, where an alias can replace it, and is not sparse."""
+        return all(locations) and all(type(p) in REPLACEABLE and not is_sparse(p) for p in params)
 
     def reached_anew(self) -> bool:
         """Return whether the last VJP added to a set of leaves that no earlier VJP of this sweep added to.
