@@ -103,6 +103,14 @@ set_grad_enabled: Callable[[bool], Any] = _optional("torch._C:_set_grad_enabled"
 Fallback: torch.set_grad_enabled, which takes effect as soon as it is called.
 """
 
+top_saved_tensors_hooks: Callable[[bool], Any] = _optional(
+    "torch._C._autograd:_top_saved_tensors_default_hooks", lambda ignore_is_tracing: ()
+)
+"""The hooks of torch.autograd.graph.saved_tensors_hooks in force in this thread, None if there are none.
+
+Fallback: (), as if there were some.
+"""
+
 
 def _add_one_by_one(totals: Sequence[Tensor], parts: Sequence[Tensor], *, alpha: float = 1) -> None:
     for total, part in zip(totals, parts, strict=True):

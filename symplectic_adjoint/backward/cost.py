@@ -15,6 +15,7 @@ from symplectic_adjoint.backward.parameter_sums import parameter_sums
 from symplectic_adjoint.errors import UnsupportedCombination
 from symplectic_adjoint.field.autocast import autocast_is_on
 from symplectic_adjoint.field.few_launches import is_small
+from symplectic_adjoint.field.grad_mode import own_graphs
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.host_reads import is_capturing
 from symplectic_adjoint.field.linearization import Linearization
@@ -104,7 +105,7 @@ def _measure(problem: Problem, y0: Tensor, with_time: bool) -> CallCost:
     linearizations: list[Linearization] = []
     edges: list[GradientEdge] = []
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), values_restored(buffers):
+    with own_graphs(), torch.random.fork_rng(devices=devices), values_restored(buffers):
         f.search.start(Unknown.ADOPT)
         with f.forward_state.first_pass(), torch.no_grad():
             f(t, y0)

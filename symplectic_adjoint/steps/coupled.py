@@ -16,6 +16,7 @@ from torch import Tensor
 
 from symplectic_adjoint.field.coupled_solver import CoupledSolver
 from symplectic_adjoint.field.field import Field
+from symplectic_adjoint.field.grad_mode import own_graphs
 from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.field.stage_on_graph import stage_for_second_derivatives, stage_on_graph
 from symplectic_adjoint.field.times import number
@@ -64,7 +65,7 @@ class CoupledStep(ImplicitStep):
 
     def _solved_together(self) -> list[Tensor]:
         solver, times, h = self._solver, self._times(), number(self.h)
-        with torch.no_grad():
+        with torch.no_grad(), own_graphs():
             ks = solver.solve_together(self.f, times, self.y.detach(), h)
         if not torch.is_grad_enabled():
             return ks

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from symplectic_adjoint.field.field import Field
-from symplectic_adjoint.field.grad_mode import without_graph
+from symplectic_adjoint.field.grad_mode import own_graphs, without_graph
 from symplectic_adjoint.field.graph import edge_to
 from symplectic_adjoint.field.linearization import Linearization
 from symplectic_adjoint.field.split_function import evaluating_row
@@ -69,7 +69,7 @@ class ImplicitStep(Step):
         i = self.tableau.stages - 1
         hg = number(self.h) * self.tableau.floats.diagonal[i]
         f, t, end = cast(Field, self.f), self.time_of_end(), self.end().detach()
-        with without_graph(), self.evaluating(i):
+        with without_graph(), own_graphs(), self.evaluating(i):
             return [self._solver.filtered(f, t, end, hg, x) for x in found]
 
     def _before(self, i: int) -> Tensor:
@@ -78,7 +78,7 @@ class ImplicitStep(Step):
 
     def _solved(self, i: int, g: float) -> Tensor:
         before, t, hg = self._before(i), self.time(i), number(self.h) * g
-        with torch.no_grad():
+        with torch.no_grad(), own_graphs():
             fixed = before.detach()
             guess = self._predicted(i, hg) if i else torch.zeros_like(fixed)
             k = self._solver.solve(self.f, t, fixed, hg, guess) / hg

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+import symplectic_adjoint as sa
 from tests.clients.gradients import gradients_of
 
 T = torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
@@ -54,3 +55,57 @@ def test_a_checkpoint_inside_the_field(solvers):
         return gradients_of(net, y0=y0)
 
     solvers.check(train)
+
+
+class Counted(Block):
+    """A block that counts the calls of its field."""
+
+    calls = 0
+
+    def field(self, t, y):
+        self.calls += 1
+        return super().field(t, y)
+
+
+EXACT = ["symplectic", "stages", "aca", "auto", "revolve", sa.Auto(30_000), sa.Symplectic(graphs=2)]
+FIXED = ["rk4", "radauIIA3"]
+IMPLICIT = [("symplectic", "kvaerno5"), ("auto", "kvaerno5"), ("symplectic", "radauIIA3"), ("stages", "sdirk2")]
+PAIRS = [*((gradient, method) for gradient in EXACT for method in ("dopri5", "rk4")), *IMPLICIT]
+
+
+def grads_of_a_block(gradient, method, region):
+    more = {"options": {"step_size": 0.25}} if method in FIXED else {"rtol": 1e-3, "atol": 1e-3}
+
+    def odeint(func, y0, t):
+        return sa.odeint(func, y0, t[[0, -1]], gradient=gradient, method=method, **more)
+
+    block = Counted(odeint)
+    torch.manual_seed(2)
+    x = torch.randn(4, 3, requires_grad=True)
+    region(block, x).square().sum().backward()
+    return gradients_of(block, x=x), block.calls
+
+
+def around(**options):
+    return lambda block, x: checkpoint(block, x, **options)
+
+
+def saved_on_cpu(block, x):
+    with torch.autograd.graph.save_on_cpu():
+        return block(x)
+
+
+@pytest.mark.parametrize("region", [around(use_reentrant=False), around(use_reentrant=True), saved_on_cpu])
+@pytest.mark.parametrize(("gradient", "method"), PAIRS, ids=str)
+def test_every_gradient_within_hooks_on_saved_tensors(gradient, method, region):
+    plain, _ = grads_of_a_block(gradient, method, lambda block, x: block(x))
+    found, _ = grads_of_a_block(gradient, method, region)
+    assert all(torch.allclose(found[name], plain[name], rtol=1e-12, atol=1e-14) for name in plain)  # to rounding
+
+
+@pytest.mark.parametrize(("gradient", "method"), IMPLICIT, ids=str)
+def test_graphs_of_the_solver_itself_do_not_recompute_the_region(gradient, method):
+    """Either kind of checkpoint runs the forward pass once more, and nothing else."""
+    _, reentrant = grads_of_a_block(gradient, method, around(use_reentrant=True))
+    _, other = grads_of_a_block(gradient, method, around(use_reentrant=False))
+    assert other <= reentrant

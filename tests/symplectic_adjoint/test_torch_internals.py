@@ -245,6 +245,14 @@ class Double(torch.autograd.Function):
 
 
 @with_and_without
+def test_hooks_on_saved_tensors_are_seen(gone):
+    top = internals(gone, "torch._C._autograd:_top_saved_tensors_default_hooks").top_saved_tensors_hooks
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x):
+        assert top(False) is not None
+    assert gone or top(False) is None
+
+
+@with_and_without
 def test_nodes_of_python_functions_are_recognised(gone):
     PythonNode = internals(gone, "torch._C:_FunctionBase").PythonNode
     x = torch.ones((), requires_grad=True)
