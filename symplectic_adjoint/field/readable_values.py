@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from symplectic_adjoint.field.held_values import is_kind, items_of, own_attributes, slots
+from symplectic_adjoint.field.held_values import PLAIN_KEYS, is_kind, items_of, own_attributes, slots
 from symplectic_adjoint.field.libraries import is_library_name
 
 COMPUTED_NAMES = frozenset(
@@ -23,7 +23,12 @@ CONTAINERS = (list, deque, UserList, set, frozenset, *MAPPINGS)
 
 
 def entries_of(x: Any, names: frozenset[str] = frozenset()) -> Mapping[Any, Any]:
-    """Return the entries of a container that func may read: of a mapping those that its code names, if it does."""
+    """Return the entries of a container that func may read: of a mapping those that its code names, if it does.
+
+    A set has no order, and a change elsewhere in it may move an entry: its entries are their own keys.
+    """
+    if is_kind(x, (set, frozenset)):
+        return {value if type(value) in PLAIN_KEYS else id(value): value for value in _sequence(x)}
     if not is_kind(x, MAPPINGS):
         return dict(enumerate(_sequence(x)))
     entries = _mapping(x)

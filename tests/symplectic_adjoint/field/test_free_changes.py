@@ -116,3 +116,43 @@ def test_a_python_module_that_func_reads_is_watched(gradient, monkeypatch):
     else:
         with pytest.raises(sa.FunctionChanged, match=r"settings\.control"):
             ys.sum().backward()
+
+
+class Flagged(nn.Module):
+    """Another function once a flag is in its set."""
+
+    def __init__(self, flags):
+        super().__init__()
+        self.net, self.flags = make_net(), flags
+
+    def forward(self, t, y):
+        return slope(self.net, y, 0.5 if 9 in self.flags else 1.0)
+
+
+@every_gradient
+def test_an_entry_that_moves_in_a_set_is_no_change(gradient):
+    def gradients(change):
+        func = Flagged({9})
+        ys = sa.odeint(func, torch.ones(2, dtype=torch.float64), T, gradient=gradient, **FIXED)
+        change(func.flags)
+        ys.sum().backward()
+        return [p.grad for p in func.parameters()]
+
+    def change(flags):
+        flags.add(0)
+        assert next(iter(flags)) == 0  # where 9 was
+
+    assert all(map(torch.equal, gradients(change), gradients(lambda flags: None)))
+
+
+@pytest.mark.parametrize("entry", [9, "a", 2.0, ("a", 1), None])
+@every_gradient
+def test_an_entry_that_a_set_has_lost_is_a_change(gradient, entry):
+    func = Flagged({9, entry})
+    ys = sa.odeint(func, torch.ones(2, dtype=torch.float64), T, gradient=gradient, **FIXED)
+    func.flags.discard(9)
+    if gradient == "backprop":
+        ys.sum().backward()
+    else:
+        with pytest.raises(sa.FunctionChanged):
+            ys.sum().backward()
