@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from symplectic_adjoint.backward.checkpoints import SelectedStarts, marks_of
+from symplectic_adjoint.backward.checkpoints import SelectedStarts, with_end_slope
 from symplectic_adjoint.backward.held_graphs import LinearizingField, PendingGraphs, StageGraph, first_step_on_graph
 from symplectic_adjoint.backward.memory_model import MemoryModel
 from symplectic_adjoint.backward.state_sketch import Marks
@@ -159,7 +159,7 @@ class WithinBudget(KeepNothing):
     def finish(self, step: Step) -> None:
         self._starts.finish(step)
         self._pending.clear()
-        self.marks = marks_of(step, with_slope=bool(self.graphs))
+        self.marks = with_end_slope(self._starts.marks, step) if self.graphs else self._starts.marks
 
     def _discard_to_fit(self) -> None:
         """Discard graphs, then stages, until the rest fits. SelectedStarts discards starts itself."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,14 +19,13 @@ from symplectic_adjoint.solve.time_loop import KeepNothing
 from symplectic_adjoint.steps.runge_kutta import RightHandSide, Step
 
 
-def marks_of(last: Step, *, with_slope: bool = False) -> Marks:
-    """Return the marks of a solve that ended with this step; with_slope: also of f at its end, if it was called there.
+def with_end_slope(marks: Marks | None, last: Step) -> Marks | None:
+    """Return the marks of a solve with that of f at its end, if its last step called f there.
 
-    Where graphs are held, a dense output is all that f is evaluated again for, and only at the end of its step.
+    Where graphs are held, a dense output is all that f is evaluated again for: at the end of its step.
     """
     s = last.tableau.stages
-    slope = StateSketch(last.ks[s]) if with_slope and len(last.ks) > s else None
-    return Marks(StateSketch(last.end()), last_value=slope)
+    return replace(marks, last_value=StateSketch(last.ks[s])) if marks and len(last.ks) > s else marks
 
 
 class NoCheckpoints(KeepNothing):
@@ -39,7 +39,7 @@ class NoCheckpoints(KeepNothing):
     marks: Marks | None = None
 
     def finish(self, step: Step) -> None:
-        self.marks = marks_of(step)
+        self.marks = Marks(StateSketch(step.end()))
 
 
 class StepStarts(KeepNothing):
@@ -67,7 +67,7 @@ class StepStarts(KeepNothing):
         self.kept.append(self._storage.put(y))
 
     def finish(self, step: Step) -> None:
-        self.marks = marks_of(step)
+        self.marks = Marks(StateSketch(step.end()))
 
 
 class StartsAndLastStages(StepStarts):
@@ -176,7 +176,7 @@ class LastGraphs(KeepNothing):
     def finish(self, step: Step) -> None:
         self._states.finish(step)
         self._pending.clear()
-        self.marks = marks_of(step, with_slope=bool(self.graphs))
+        self.marks = with_end_slope(self._states.marks, step) if self.graphs else self._states.marks
 
     def _record(self, graph: Linearization, k: Tensor) -> None:
         self._pending.add(graph, k)

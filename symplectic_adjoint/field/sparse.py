@@ -12,7 +12,7 @@ def is_sparse(x: Tensor) -> bool:
 
 def sparse_sum(a: Tensor, b: Tensor) -> Tensor:
     """Return a + b, where one of them or both are sparse, with each entry stored once."""
-    total = a + b if is_sparse(b) or not is_sparse(a) else b + a  # torch adds a sparse tensor to a dense one only
+    total = b + a if is_sparse(a) else a + b  # torch adds a sparse tensor to a dense one, and no dense one to a sparse
     return total.coalesce() if total.layout is torch.sparse_coo else total
 
 

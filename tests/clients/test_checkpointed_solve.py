@@ -95,7 +95,14 @@ def saved_on_cpu(block, x):
         return block(x)
 
 
-@pytest.mark.parametrize("region", [around(use_reentrant=False), around(use_reentrant=True), saved_on_cpu])
+REGIONS = {
+    "checkpoint": around(use_reentrant=False),
+    "reentrant checkpoint": around(use_reentrant=True),
+    "save_on_cpu": saved_on_cpu,
+}
+
+
+@pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
 @pytest.mark.parametrize(("gradient", "method"), PAIRS, ids=str)
 def test_every_gradient_within_hooks_on_saved_tensors(gradient, method, region):
     plain, _ = grads_of_a_block(gradient, method, lambda block, x: block(x))

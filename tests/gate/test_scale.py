@@ -1,4 +1,4 @@
-"""100,000 cells planned, resumed and summarised in a GiB and linear time, and the sweep's own cost of a cell."""
+"""100,000 cells planned, resumed and summarised in bounded time and a GiB, and the sweep's own cost of a cell."""
 
 import json
 import os
@@ -14,7 +14,8 @@ pytestmark = pytest.mark.gate
 
 
 CELLS = 100_000
-FEWER = CELLS // 10
+MOST_WRITINGS = 16
+"""How many times as long as writing all rows in Python the rest may take: 7.7 was measured."""
 
 PROGRAM = """
 import json, resource, sys, time
@@ -27,20 +28,27 @@ from symplectic_bench.spec.suite import Scale, Suite
 from symplectic_bench.analysis.overview import overview
 from symplectic_bench.analysis.summary import summarize
 from tests.symplectic_bench.sample_rows import an_environment
-from tests.gate.test_scale import suite_of, write_rows
+from tests.gate.test_scale import CELLS, SUITE, write_rows
+from tests.symplectic_bench.sample_rows import a_row
 
 vocabulary = Vocabulary({"mlp": {"state": 8, "width": 64}}, ("dopri5",), lambda cell: None)
 results, environment = Path(sys.argv[1]), an_environment()
 rows_file = results / "many" / environment.id / "rows.jsonl"
-times = {}
+times, writings = {}, []
 
-def timed(name, function):
+def seconds(function):
     begun = time.perf_counter()
     found = function()
-    times[name] = time.perf_counter() - begun
+    return time.perf_counter() - begun, found
+
+def timed(name, function):
+    # The pace of this machine at this time: indent makes json write in Python.
+    writings.append(seconds(lambda: [json.dumps(row, indent=1) for _ in range(CELLS // 20)])[0] * 20)
+    times[name], found = seconds(function)
     return found
 
-suite = Suite.model_validate(suite_of(int(sys.argv[2])))
+suite = Suite.model_validate(SUITE)
+row = a_row(expand(suite, vocabulary)[0]).to_json()
 cells = timed("plan", lambda: expand(suite, vocabulary))
 if not rows_file.exists():
     write_rows(rows_file, cells)
@@ -52,28 +60,27 @@ assert len(rows) == len(cells)
 frame = timed("summarise", lambda: summarize(rows))
 assert len(timed("overview", lambda: overview(frame))) == 4
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"times_s": times, "peak_rss_bytes": peak, "cells": len(cells)}))
+writing_s = sum(writings) / len(writings)
+print(json.dumps({"times_s": times, "writing_s": writing_s, "peak_rss_bytes": peak, "cells": len(cells)}))
 """
 
-
-def suite_of(cells):
-    return {
-        "name": "many",
-        "title": "Many",
-        "description": "Of no use.",
-        "max_cells": cells,
-        "budget_s": 1e9,
-        "cell_timeout_s": 60,
-        "block": [
-            {
-                "problem": [{"name": "mlp"}],
-                "method": "dopri5",
-                "rtol": 1e-6,
-                "seed": list(range(cells // 4)),
-                "contenders": {"ours": ["symplectic", "aca", "backprop"], "torchdiffeq": ["backprop"]},
-            }
-        ],
-    }
+SUITE = {
+    "name": "many",
+    "title": "Many",
+    "description": "Of no use.",
+    "max_cells": CELLS,
+    "budget_s": 1e9,
+    "cell_timeout_s": 60,
+    "block": [
+        {
+            "problem": [{"name": "mlp"}],
+            "method": "dopri5",
+            "rtol": 1e-6,
+            "seed": list(range(CELLS // 4)),
+            "contenders": {"ours": ["symplectic", "aca", "backprop"], "torchdiffeq": ["backprop"]},
+        }
+    ],
+}
 
 
 def write_rows(path, cells):
@@ -85,31 +92,21 @@ def write_rows(path, cells):
             out.write(json.dumps(a_row(cell).to_json()) + "\n")
 
 
-def run(path, cells):
-    command = [sys.executable, "-c", PROGRAM, str(path), str(cells)]
+def run(path):
     env = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(path)], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def measured(path, cells):
-    path.mkdir()
-    run(path, cells)  # writes the rows, in a process of its own
-    found = json.loads(run(path, cells))
+def test_a_hundred_thousand_cells_take_bounded_time_and_a_gibibyte(tmp_path):
+    """Time is measured in that of other work in the same process: a busy machine is slower throughout."""
+    run(tmp_path)  # writes them, in a process of its own
+    found = json.loads(run(tmp_path))
     print(found)
-    assert found["cells"] == cells
-    return found
-
-
-def test_a_hundred_thousand_cells_take_linear_time_and_a_gibibyte(tmp_path):
-    """Half a minute on a quiet machine. A busy one is slower throughout, so what is required is that it is linear.
-
-    Twice the time of ten times a tenth is far from what anything quadratic takes, which is ten times that.
-    """
-    fewer, all_ = measured(tmp_path / "fewer", FEWER), measured(tmp_path / "all", CELLS)
-    assert sum(all_["times_s"].values()) < 2 * 10 * sum(fewer["times_s"].values()), (fewer, all_)
-    assert all_["peak_rss_bytes"] < 2**30, all_
+    assert found["cells"] == CELLS
+    assert sum(found["times_s"].values()) < MOST_WRITINGS * found["writing_s"], found
+    assert found["peak_rss_bytes"] < 2**30, found
 
 
 def test_a_cell_costs_little_beside_its_process(tmp_path, monkeypatch):

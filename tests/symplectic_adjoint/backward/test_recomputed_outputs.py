@@ -12,7 +12,7 @@ from tests.oracle import relative_error
 
 HOLDING = [
     sa.Auto(),
-    sa.Auto(1_000_000),  # a state of three numbers: all graphs fit
+    sa.Auto(1_000_000),  # bytes: all graphs fit
     sa.Symplectic(graphs=float("inf")),
     sa.Symplectic(keep="stages", graphs=float("inf")),
 ]
